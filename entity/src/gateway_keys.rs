@@ -1,0 +1,47 @@
+//! `gateway_keys`: the `bn-…` keys, without their secrets.
+
+use sea_orm::entity::prelude::*;
+
+/// One key.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "gateway_keys")]
+pub struct Model {
+    /// Its id.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    /// Whose it is.
+    pub organization_id: Uuid,
+    /// Its team, if it has one.
+    pub team_id: Option<Uuid>,
+    /// Name for people.
+    pub name: String,
+    /// The first 11 characters, for display.
+    pub prefix: String,
+    /// Keyed hash of the whole key, hexadecimal; unique.
+    #[sea_orm(unique)]
+    pub hash: String,
+    /// Its scope: `{"models":[…],"providers":[…]}`.
+    pub allowed_models: Option<Json>,
+    /// Requests per minute.
+    pub rate_limit: i32,
+    /// What its owner wants to remember about it.
+    pub metadata: Json,
+    /// Whether it is switched off for the time being.
+    pub disabled: bool,
+    /// When it stops working.
+    pub expires_at: Option<DateTimeUtc>,
+    /// When it was revoked, for good.
+    pub revoked_at: Option<DateTimeUtc>,
+    /// When it was last used, within a few seconds.
+    pub last_used_at: Option<DateTimeUtc>,
+    /// When it was created.
+    pub created_at: DateTimeUtc,
+    /// When it last changed in a way that matters to requests; use alone does not count.
+    pub updated_at: DateTimeUtc,
+}
+
+/// Relations are followed by explicit queries.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

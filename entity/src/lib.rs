@@ -1,0 +1,11 @@
+//! The tables as sea-orm entities. Only `store` uses them: all SQL lives there.
+//!
+//! Times are UTC with microseconds, which both databases keep. Money is nano-dollars as `i64`; there is no
+//! floating-point column. Ids are UUIDs of version 7.
+
+pub mod gateway_attempts;
+pub mod gateway_keys;
+pub mod gateway_meta;
+pub mod gateway_requests;
+pub mod organizations;
+pub mod teams;

@@ -1,0 +1,29 @@
+//! `organizations`: the tenants.
+
+use sea_orm::entity::prelude::*;
+
+/// One organization.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "organizations")]
+pub struct Model {
+    /// Its id.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    /// Short name for paths and commands; unique.
+    #[sea_orm(unique)]
+    pub slug: String,
+    /// Name for people.
+    pub name: String,
+    /// The scope of everything in it: `{"models":[…],"providers":[…]}`.
+    pub allowed_models: Option<Json>,
+    /// When it was created.
+    pub created_at: DateTimeUtc,
+    /// When it last changed.
+    pub updated_at: DateTimeUtc,
+}
+
+/// Relations are followed by explicit queries.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

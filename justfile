@@ -1,0 +1,39 @@
+# What is done here every day. `just` lists it; `scripts/test` is everything that must hold before a change is good.
+
+_list:
+    @just --list --unsorted
+
+# Start the gateway on SQLite, with the built-in echo model
+run *arguments:
+    cargo run --locked -- serve {{ arguments }}
+
+# Everything: format, lints, dependencies, build, tests on both databases, documentation
+test:
+    scripts/test
+
+# The integration suite on SQLite, or those of its tests whose name contains a word
+suite-sqlite *arguments:
+    BONITO_TEST_DATABASE=sqlite cargo test --locked --test suite -- {{ arguments }}
+
+# The same on a private Postgres, with a private Redis
+suite-postgres *arguments:
+    scripts/with-postgres scripts/with-redis env BONITO_TEST_DATABASE=postgres cargo test --locked --test suite -- {{ arguments }}
+
+# The official SDKs against the gateway: the part of the suite that starts tests/clients
+clients:
+    BONITO_TEST_DATABASE=sqlite cargo test --locked --test suite -- clients --nocapture
+
+fmt:
+    cargo fmt --all
+
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# The gateway next to nginx and next to no proxy; see tests/load/README.md
+load *arguments:
+    cargo build --release --locked --package bonito-gateway --package bonito-load
+    target/release/bonito-load run {{ arguments }}

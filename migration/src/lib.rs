@@ -1,0 +1,16 @@
+//! The schema, step by step. A step that has been released is never changed; a new one is added after it.
+
+pub use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::prelude::*;
+
+mod m20261101_000001_foundation;
+
+/// Runs the steps a database has not seen yet.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261101_000001_foundation::Migration)]
+    }
+}

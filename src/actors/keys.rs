@@ -1,0 +1,245 @@
+//! Opens keys on their first use, and watches the database for keys that other processes changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use chrono::{DateTime, TimeDelta, Utc};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+
+use super::Handled;
+use super::key::{KeyActor, KeyArgs, KeyMsg};
+use crate::domain::error::BoxError;
+use crate::domain::ids::KeyId;
+use crate::domain::key::KeyHash;
+use crate::gates::key_gate::KeyGate;
+use crate::gates::keyring::{Keyring, OpenKey};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// How far back each look for changes reaches beyond the last one: clocks of replicas differ, and a change is stamped
+/// before its transaction commits.
+const OVERLAP: TimeDelta = TimeDelta::seconds(30);
+/// How long a request waits for its key to be opened.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The actor.
+pub struct KeysActor;
+
+/// What it works with.
+#[derive(Clone)]
+pub struct KeysArgs {
+    /// Where keys are.
+    pub store: Store,
+    /// Where open ones are published.
+    pub keyring: Arc<Keyring>,
+    /// How often to look for changes.
+    pub poll: Duration,
+    /// How long a key stays open without being used.
+    pub idle: Duration,
+    /// Counts restarts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the actor hears.
+pub enum KeysMsg {
+    /// A request uses a key that is not in memory.
+    Open(KeyHash, RpcReplyPort<Result<Option<Arc<KeyGate>>, String>>),
+    /// Time to look for changes.
+    LookForChanges,
+    /// The database was asked for changes; what it said.
+    Changed {
+        /// When it was asked.
+        asked_at: DateTime<Utc>,
+        /// The keys that changed, or why that is not known.
+        keys: Result<Vec<KeyId>, String>,
+    },
+    /// A key was found in the database; its actor has to be started.
+    Found(
+        Box<KeyGate>,
+        KeyHash,
+        RpcReplyPort<Result<Option<Arc<KeyGate>>, String>>,
+    ),
+    /// Write down what is only in memory, then answer.
+    Flush(RpcReplyPort<()>),
+}
+
+/// Who is open.
+pub struct KeysState {
+    args: KeysArgs,
+    open: HashMap<KeyId, OpenedKey>,
+    by_actor: HashMap<ActorId, KeyId>,
+    looked_at: DateTime<Utc>,
+    /// Changes already acted on, so that the overlap does not close a key again and again.
+    seen: HashMap<KeyId, DateTime<Utc>>,
+}
+
+struct OpenedKey {
+    hash: KeyHash,
+    actor: ActorRef<KeyMsg>,
+    opened_at: DateTime<Utc>,
+}
+
+impl Actor for KeysActor {
+    type Msg = KeysMsg;
+    type State = KeysState;
+    type Arguments = KeysArgs;
+
+    async fn pre_start(&self, myself: ActorRef<KeysMsg>, args: KeysArgs) -> Result<KeysState, ActorProcessingErr> {
+        myself.send_after(args.poll, || KeysMsg::LookForChanges);
+        Ok(KeysState {
+            args,
+            open: HashMap::new(),
+            by_actor: HashMap::new(),
+            looked_at: Utc::now(),
+            seen: HashMap::new(),
+        })
+    }
+
+    async fn handle(&self, myself: ActorRef<KeysMsg>, message: KeysMsg, state: &mut KeysState) -> Handled {
+        match message {
+            KeysMsg::Open(hash, reply) => {
+                // Looked up beside the mailbox: one slow query must not hold up everybody else's key.
+                let store = state.args.store.clone();
+                tokio::spawn(async move {
+                    match store.key_by_hash(&hash).await {
+                        Ok(Some(row)) => {
+                            let gate = Box::new(KeyGate::new(row, hash));
+                            let _ = myself.cast(KeysMsg::Found(gate, hash, reply));
+                        }
+                        Ok(None) => drop(reply.send(Ok(None))),
+                        Err(error) => drop(reply.send(Err(error.to_string()))),
+                    }
+                });
+            }
+            KeysMsg::Found(gate, hash, reply) => {
+                let gate = Arc::new(*gate);
+                state.open(&myself, hash, gate.clone()).await?;
+                let _ = reply.send(Ok(Some(gate)));
+            }
+            KeysMsg::LookForChanges => {
+                let store = state.args.store.clone();
+                let since = state.looked_at - OVERLAP;
+                tokio::spawn(async move {
+                    let asked_at = Utc::now();
+                    let keys = store.keys_changed_since(since).await.map_err(|error| error.to_string());
+                    let _ = myself.cast(KeysMsg::Changed { asked_at, keys });
+                });
+            }
+            KeysMsg::Changed { asked_at, keys } => {
+                match keys {
+                    Ok(keys) => {
+                        state.looked_at = asked_at;
+                        state.forget_changed(keys, asked_at).await;
+                    }
+                    Err(error) => tracing::warn!(error, "looking for changed keys failed"),
+                }
+                myself.send_after(state.args.poll, || KeysMsg::LookForChanges);
+            }
+            KeysMsg::Flush(reply) => {
+                for key in state.open.values() {
+                    let _ = ractor::call_t!(key.actor, KeyMsg::Flush, 1_000);
+                }
+                let _ = reply.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<KeysMsg>,
+        event: SupervisionEvent,
+        state: &mut KeysState,
+    ) -> Handled {
+        let (cell, failed) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => {
+                tracing::error!(%error, "the actor of a key failed; the key is opened again on its next use");
+                state.args.metrics.actor_restarted("key");
+                (cell, true)
+            }
+            SupervisionEvent::ActorTerminated(cell, ..) => (cell, false),
+            _ => return Ok(()),
+        };
+        let Some(id) = state.by_actor.remove(&cell.get_id()) else {
+            return Ok(());
+        };
+        // The key may have been opened again in the meantime, by another actor.
+        if state
+            .open
+            .get(&id)
+            .is_some_and(|open| open.actor.get_id() == cell.get_id())
+            && let Some(open) = state.open.remove(&id)
+            && failed
+        {
+            state.args.keyring.forget(&open.hash).await;
+        }
+        Ok(())
+    }
+}
+
+impl KeysState {
+    async fn open(&mut self, myself: &ActorRef<KeysMsg>, hash: KeyHash, gate: Arc<KeyGate>) -> Handled {
+        let id = gate.row.id;
+        let args = KeyArgs {
+            gate,
+            hash,
+            store: self.args.store.clone(),
+            keyring: self.args.keyring.clone(),
+            idle: self.args.idle,
+        };
+        let (actor, _) = Actor::spawn_linked(None, KeyActor, args, myself.get_cell()).await?;
+        self.by_actor.insert(actor.get_id(), id);
+        let opened = OpenedKey {
+            hash,
+            actor,
+            opened_at: Utc::now(),
+        };
+        if let Some(before) = self.open.insert(id, opened) {
+            before.actor.stop(None);
+        }
+        Ok(())
+    }
+
+    async fn forget_changed(&mut self, keys: Vec<KeyId>, now: DateTime<Utc>) {
+        self.seen.retain(|_, at| now - *at < OVERLAP * 2);
+        for id in keys {
+            // Within the overlap a change comes up again and again; a key that was opened after the first time has it.
+            let first_seen = *self.seen.entry(id).or_insert(now);
+            let Some(open) = self.open.get(&id) else { continue };
+            if open.opened_at <= first_seen || first_seen == now {
+                self.args.keyring.forget(&open.hash).await;
+                open.actor.stop(None);
+                self.open.remove(&id);
+            }
+        }
+    }
+}
+
+/// A way to the keys that survives their being started again.
+#[derive(Clone, Default)]
+pub struct KeysHandle(Arc<ArcSwapOption<ActorRef<KeysMsg>>>);
+
+impl KeysHandle {
+    pub(super) fn points_to(&self, actor: ActorRef<KeysMsg>) {
+        self.0.store(Some(Arc::new(actor)));
+    }
+
+    /// Writes down what is only in memory: when keys were last used.
+    pub async fn flush(&self) {
+        if let Some(actor) = self.0.load_full() {
+            let _ = ractor::call_t!(actor, KeysMsg::Flush, 5_000);
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl OpenKey for KeysHandle {
+    async fn open(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError> {
+        let actor = self.0.load_full().ok_or("the keys are not up")?;
+        let timeout_ms = u64::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        let opened = ractor::call_t!(actor, |reply| KeysMsg::Open(hash, reply), timeout_ms);
+        Ok(opened.map_err(|error| error.to_string())??)
+    }
+}

@@ -1,0 +1,127 @@
+//! Moves usage records from the journal into the database, in batches.
+//!
+//! A batch the database refuses goes back into the journal and is tried again, so a database that is down costs memory and
+//! nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::Handled;
+use crate::journal::Journal;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// Longest wait between tries while the database is down.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// The actor.
+pub struct LedgerActor;
+
+/// What it works with.
+#[derive(Clone)]
+pub struct LedgerArgs {
+    /// Where records come from.
+    pub journal: Arc<Journal>,
+    /// Where they go.
+    pub store: Store,
+    /// Counts rows and failures.
+    pub metrics: Arc<Metrics>,
+    /// Rows of one batch.
+    pub batch_rows: usize,
+    /// How long a record may wait for company.
+    pub flush: Duration,
+}
+
+/// What the actor hears.
+pub enum LedgerMsg {
+    /// Time to write.
+    FlushDue,
+    /// Write everything there is, then say how many records could not be written.
+    Drain(RpcReplyPort<usize>),
+}
+
+/// What the actor remembers.
+pub struct LedgerState {
+    args: LedgerArgs,
+    failures: u32,
+}
+
+impl Actor for LedgerActor {
+    type Msg = LedgerMsg;
+    type State = LedgerState;
+    type Arguments = LedgerArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<LedgerMsg>,
+        args: LedgerArgs,
+    ) -> Result<LedgerState, ActorProcessingErr> {
+        myself.send_after(args.flush, || LedgerMsg::FlushDue);
+        Ok(LedgerState { args, failures: 0 })
+    }
+
+    async fn handle(&self, myself: ActorRef<LedgerMsg>, message: LedgerMsg, state: &mut LedgerState) -> Handled {
+        match message {
+            LedgerMsg::FlushDue => {
+                state.write().await;
+                let backoff = state
+                    .args
+                    .flush
+                    .saturating_mul(2u32.saturating_pow(state.failures.min(16)));
+                myself.send_after(backoff.min(MAX_BACKOFF).max(state.args.flush), || LedgerMsg::FlushDue);
+            }
+            LedgerMsg::Drain(reply) => {
+                state.write().await;
+                let _ = reply.send(state.args.journal.depth());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LedgerState {
+    /// Writes batches until none is left or the database refuses one.
+    async fn write(&mut self) {
+        let LedgerArgs {
+            journal,
+            store,
+            metrics,
+            batch_rows,
+            ..
+        } = &self.args;
+        while let Some(batch) = journal.batch(*batch_rows) {
+            if let Err(error) = store.write_records(batch.records()).await {
+                self.failures += 1;
+                metrics.ledger_failures.inc();
+                tracing::error!(
+                    records = batch.records().len(), failures = self.failures, %error,
+                    "writing usage records failed, they wait in the journal"
+                );
+                return;
+            }
+            self.failures = 0;
+            metrics.ledger_rows.inc_by(batch.records().len() as u64);
+            batch.commit();
+        }
+    }
+}
+
+/// A way to the ledger that survives its being started again.
+#[derive(Clone, Default)]
+pub struct LedgerHandle(Arc<ArcSwapOption<ActorRef<LedgerMsg>>>);
+
+impl LedgerHandle {
+    pub(super) fn points_to(&self, actor: ActorRef<LedgerMsg>) {
+        self.0.store(Some(Arc::new(actor)));
+    }
+
+    /// Writes everything that waits. Says how many records could not be written; `None` if there was no answer in time.
+    pub async fn drain(&self, within: Duration) -> Option<usize> {
+        let actor = self.0.load_full()?;
+        let timeout_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        ractor::call_t!(actor, LedgerMsg::Drain, timeout_ms).ok()
+    }
+}

@@ -1,0 +1,116 @@
+//! Keeps one actor for each provider.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
+
+use super::Handled;
+use super::provider::{ProviderActor, ProviderArgs};
+use super::supervise::{Restarts, Verdict};
+use crate::domain::health::HealthPolicy;
+use crate::gates::health_board::{HealthBoard, ProviderGate};
+use crate::telemetry::metrics::Metrics;
+
+/// The actor.
+pub struct ProvidersActor;
+
+/// What it works with.
+#[derive(Clone)]
+pub struct ProvidersArgs {
+    /// Who there is.
+    pub board: Arc<HealthBoard>,
+    /// When they are taken out of the rotation.
+    pub policy: HealthPolicy,
+    /// Shows their health.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the actor hears.
+pub enum ProvidersMsg {
+    /// The wait before a restart is over.
+    Start(Arc<ProviderGate>),
+}
+
+/// Who is running.
+pub struct ProvidersState {
+    args: ProvidersArgs,
+    running: HashMap<ActorId, Arc<ProviderGate>>,
+    restarts: HashMap<String, Restarts>,
+}
+
+impl ProvidersState {
+    async fn start(&mut self, myself: &ActorRef<ProvidersMsg>, gate: Arc<ProviderGate>) -> Handled {
+        let args = ProviderArgs {
+            gate: gate.clone(),
+            policy: self.args.policy,
+            metrics: self.args.metrics.clone(),
+        };
+        let (actor, _) = Actor::spawn_linked(None, ProviderActor, args, myself.get_cell()).await?;
+        self.running.insert(actor.get_id(), gate);
+        Ok(())
+    }
+}
+
+impl Actor for ProvidersActor {
+    type Msg = ProvidersMsg;
+    type State = ProvidersState;
+    type Arguments = ProvidersArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ProvidersMsg>,
+        args: ProvidersArgs,
+    ) -> Result<ProvidersState, ActorProcessingErr> {
+        let gates: Vec<_> = args.board.gates().cloned().collect();
+        let mut state = ProvidersState {
+            args,
+            running: HashMap::new(),
+            restarts: HashMap::new(),
+        };
+        for gate in gates {
+            state.start(&myself, gate).await?;
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ProvidersMsg>,
+        ProvidersMsg::Start(gate): ProvidersMsg,
+        state: &mut ProvidersState,
+    ) -> Handled {
+        state.start(&myself, gate).await
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<ProvidersMsg>,
+        event: SupervisionEvent,
+        state: &mut ProvidersState,
+    ) -> Handled {
+        let (cell, reason) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, reason.unwrap_or_default()),
+            _ => return Ok(()),
+        };
+        let Some(gate) = state.running.remove(&cell.get_id()) else {
+            return Ok(());
+        };
+        match state
+            .restarts
+            .entry(gate.id.to_string())
+            .or_default()
+            .failed(Instant::now())
+        {
+            Verdict::StartAfter(delay) => {
+                tracing::error!(provider = %gate.id, reason, "the actor of a provider failed, it is started again");
+                state.args.metrics.actor_restarted("provider");
+                myself.send_after(delay, move || ProvidersMsg::Start(gate));
+                Ok(())
+            }
+            Verdict::GiveUp => Err(format!("the actor of provider {} cannot be kept up: {reason}", gate.id).into()),
+        }
+    }
+}

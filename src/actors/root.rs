@@ -1,0 +1,176 @@
+//! The top of the tree: starts the others, starts them again when they fail, and fails itself when that does not help.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::time::Instant;
+
+use super::Handled;
+use super::catalog::{CatalogActor, CatalogArgs};
+use super::keys::{KeysActor, KeysArgs, KeysHandle};
+use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
+use super::providers::{ProvidersActor, ProvidersArgs};
+use super::supervise::{Restarts, Verdict};
+use crate::telemetry::metrics::Metrics;
+
+/// The actor.
+pub struct Root;
+
+/// What the tree is made of.
+#[derive(Clone)]
+pub struct RootArgs {
+    /// For the keys.
+    pub keys: KeysArgs,
+    /// For the providers.
+    pub providers: ProvidersArgs,
+    /// For the ledger.
+    pub ledger: LedgerArgs,
+    /// For the catalogue.
+    pub catalog: CatalogArgs,
+    /// Where to reach the ledger, also after it was started again.
+    pub ledger_handle: LedgerHandle,
+    /// Where to reach the keys, also after they were started again.
+    pub keys_handle: KeysHandle,
+    /// Counts restarts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the root hears.
+pub enum RootMsg {
+    /// The wait before a restart is over.
+    Start(Child),
+}
+
+/// The root's children.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Child {
+    /// The keys.
+    Keys,
+    /// The providers.
+    Providers,
+    /// The ledger.
+    Ledger,
+    /// The catalogue.
+    Catalog,
+}
+
+impl Child {
+    const ALL: [Self; 4] = [Self::Catalog, Self::Providers, Self::Ledger, Self::Keys];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Providers => "providers",
+            Self::Ledger => "ledger",
+            Self::Catalog => "catalog",
+        }
+    }
+}
+
+/// Who is running.
+pub struct RootState {
+    args: RootArgs,
+    running: HashMap<ActorId, Child>,
+    restarts: HashMap<Child, Restarts>,
+}
+
+impl RootState {
+    fn start(&self, child: Child, supervisor: ActorCell) -> BoxFuture<'static, Result<ActorCell, SpawnErr>> {
+        let args = self.args.clone();
+        async move {
+            Ok(match child {
+                Child::Keys => {
+                    let (actor, _) = Actor::spawn_linked(None, KeysActor, args.keys, supervisor).await?;
+                    args.keys_handle.points_to(actor.clone());
+                    actor.get_cell()
+                }
+                Child::Providers => Actor::spawn_linked(None, ProvidersActor, args.providers, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
+                Child::Ledger => {
+                    let (actor, _) = Actor::spawn_linked(None, LedgerActor, args.ledger, supervisor).await?;
+                    args.ledger_handle.points_to(actor.clone());
+                    actor.get_cell()
+                }
+                Child::Catalog => Actor::spawn_linked(None, CatalogActor, args.catalog, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
+            })
+        }
+        .boxed()
+    }
+}
+
+impl Actor for Root {
+    type Msg = RootMsg;
+    type State = RootState;
+    type Arguments = RootArgs;
+
+    async fn pre_start(&self, myself: ActorRef<RootMsg>, args: RootArgs) -> Result<RootState, ActorProcessingErr> {
+        let mut state = RootState {
+            args,
+            running: HashMap::new(),
+            restarts: HashMap::new(),
+        };
+        for child in Child::ALL {
+            let cell = state.start(child, myself.get_cell()).await?;
+            state.running.insert(cell.get_id(), child);
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RootMsg>,
+        RootMsg::Start(child): RootMsg,
+        state: &mut RootState,
+    ) -> Handled {
+        match state.start(child, myself.get_cell()).await {
+            Ok(cell) => {
+                state.running.insert(cell.get_id(), child);
+                Ok(())
+            }
+            Err(error) => restart_later(&myself, state, child, &error.to_string()),
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<RootMsg>,
+        event: SupervisionEvent,
+        state: &mut RootState,
+    ) -> Handled {
+        let (cell, reason) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, reason.unwrap_or_else(|| "it stopped".into())),
+            _ => return Ok(()),
+        };
+        match state.running.remove(&cell.get_id()) {
+            Some(child) => restart_later(&myself, state, child, &reason),
+            None => Ok(()),
+        }
+    }
+}
+
+fn restart_later(myself: &ActorRef<RootMsg>, state: &mut RootState, child: Child, reason: &str) -> Handled {
+    let actor = child.name();
+    match state.restarts.entry(child).or_default().failed(Instant::now()) {
+        Verdict::StartAfter(delay) => {
+            tracing::error!(
+                actor,
+                reason,
+                delay_ms = delay.as_millis(),
+                "actor failed, it is started again"
+            );
+            state.args.metrics.actor_restarted(actor);
+            myself.send_after(delay, move || RootMsg::Start(child));
+            Ok(())
+        }
+        Verdict::GiveUp => Err(format!("actor {actor} cannot be kept up: {reason}").into()),
+    }
+}

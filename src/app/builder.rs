@@ -1,0 +1,178 @@
+//! Builds a gateway out of its settings and its database, and starts its actors.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ractor::{Actor, ActorRef};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::first_start::Opened;
+use crate::actors::catalog::CatalogArgs;
+use crate::actors::keys::{KeysArgs, KeysHandle};
+use crate::actors::ledger::{LedgerArgs, LedgerHandle};
+use crate::actors::providers::ProvidersArgs;
+use crate::actors::root::{Root, RootArgs, RootMsg};
+use crate::chat::request::BodyLimits;
+use crate::config::Settings;
+use crate::domain::error::BoxError;
+use crate::domain::health::HealthPolicy;
+use crate::gates::health_board::HealthBoard;
+use crate::gates::keyring::Keyring;
+use crate::http::HttpState;
+use crate::http::operations::Operations;
+use crate::journal::Journal;
+use crate::pipeline::{Pipeline, PipelineLimits};
+use crate::providers::adapter::StreamLimits;
+use crate::routing::catalog::Catalog;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
+use crate::upstream::endpoint::Endpoints;
+
+/// How long a call to anything but a model may take: tokens today, Vault and webhooks later.
+const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A gateway whose actors run and whose listeners do not yet.
+pub struct Gateway {
+    /// For the main listener.
+    pub http: Arc<HttpState>,
+    /// For the operations listener.
+    pub operations: Arc<Operations>,
+    /// The database.
+    pub store: Store,
+    /// The records that wait.
+    pub journal: Arc<Journal>,
+    /// Writes them.
+    pub ledger: LedgerHandle,
+    /// The open keys.
+    pub keys: KeysHandle,
+    /// How providers are doing.
+    pub board: Arc<HealthBoard>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Set when the process begins to stop.
+    pub stopping: Arc<AtomicBool>,
+    /// Cancelled when streams must end.
+    pub cut_streams: CancellationToken,
+    /// The top of the actors, and its end.
+    pub root: (ActorRef<RootMsg>, JoinHandle<()>),
+}
+
+impl Gateway {
+    /// Builds everything and starts the actors.
+    ///
+    /// # Errors
+    /// A credential cannot be used, or an actor does not start.
+    pub async fn start(settings: Arc<Settings>, opened: &Opened) -> Result<Self, BoxError> {
+        let control = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(CONTROL_CALL_TIMEOUT)
+            .build()?;
+        let endpoints = Endpoints::build(&settings.providers, &control)
+            .map_err(|(provider, error)| format!("provider {provider}: {error}"))?;
+        let metrics = Arc::new(Metrics::default());
+        metrics.announce();
+        let board = Arc::new(HealthBoard::new(endpoints.iter().map(|endpoint| endpoint.id.clone())));
+        let journal = Arc::new(Journal::new(settings.journal.max_records));
+        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::default()));
+        let (keys, ledger) = (KeysHandle::default(), LedgerHandle::default());
+        let keyring = Arc::new(Keyring::new(
+            settings.keys.cache_entries,
+            settings.keys.idle,
+            Arc::new(keys.clone()),
+        ));
+        let cut_streams = CancellationToken::new();
+        let stopping = Arc::new(AtomicBool::new(false));
+
+        let root = RootArgs {
+            keys: KeysArgs {
+                store: opened.store.clone(),
+                keyring: keyring.clone(),
+                poll: settings.keys.poll,
+                idle: settings.keys.idle,
+                metrics: metrics.clone(),
+            },
+            providers: ProvidersArgs {
+                board: board.clone(),
+                policy: HealthPolicy {
+                    failures_in_a_row: settings.health.failures_in_a_row,
+                    eject: settings.health.eject,
+                    max_eject: settings.health.max_eject,
+                },
+                metrics: metrics.clone(),
+            },
+            ledger: LedgerArgs {
+                journal: journal.clone(),
+                store: opened.store.clone(),
+                metrics: metrics.clone(),
+                batch_rows: settings.ledger.batch_rows,
+                flush: settings.ledger.flush,
+            },
+            catalog: CatalogArgs {
+                settings: settings.clone(),
+                catalog: catalog.clone(),
+            },
+            ledger_handle: ledger.clone(),
+            keys_handle: keys.clone(),
+            metrics: metrics.clone(),
+        };
+        let root = Actor::spawn(None, Root, root).await?;
+
+        let pipeline = Arc::new(Pipeline {
+            catalog,
+            endpoints: Arc::new(endpoints),
+            upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+            board: board.clone(),
+            journal: journal.clone(),
+            metrics: metrics.clone(),
+            limits: PipelineLimits {
+                body: BodyLimits {
+                    depth: settings.limits.json_depth,
+                    messages: settings.limits.messages,
+                    embedding_inputs: settings.limits.embedding_inputs,
+                },
+                stream: StreamLimits {
+                    max_event_bytes: settings.upstream.max_event_bytes,
+                },
+                max_answer_bytes: settings.upstream.max_answer_bytes,
+                max_attempts: settings.failover.max_attempts,
+                keep_alive: settings.stream.keep_alive,
+            },
+            stop: cut_streams.clone(),
+        });
+        let public_url = settings
+            .server
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{}", settings.server.listen));
+        Ok(Self {
+            http: Arc::new(HttpState {
+                pipeline,
+                keyring,
+                hasher: opened.master_key.key_hasher(),
+                metrics: metrics.clone(),
+                settings,
+                public_url,
+            }),
+            operations: Arc::new(Operations {
+                metrics: metrics.clone(),
+                journal: journal.clone(),
+                board: board.clone(),
+                store: opened.store.clone(),
+                stopping: stopping.clone(),
+            }),
+            store: opened.store.clone(),
+            journal,
+            ledger,
+            keys,
+            board,
+            metrics,
+            stopping,
+            cut_streams,
+            root,
+        })
+    }
+}

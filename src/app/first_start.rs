@@ -1,0 +1,126 @@
+//! Opening the database: schema, master key, and on the very first start an organization with a key.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::domain::api_key::ApiKey;
+use crate::domain::ids::KeyId;
+use crate::domain::key::{KeyHash, NewKey};
+use crate::domain::scope::Scope;
+use crate::secrets::master_key::{MasterKey, MasterKeyError, MasterKeySources, new_api_key};
+use crate::store::{Store, StoreError, StoreOptions};
+
+/// Requests per minute of a key for which nobody said otherwise.
+pub const DEFAULT_RATE_LIMIT: u32 = 60;
+
+/// Why the gateway cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be made.
+    #[error("the data directory {dir} cannot be made: {source}")]
+    DataDir {
+        /// The directory.
+        dir: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no usable master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The database belongs to another master key.
+    #[error(
+        "this database was set up with another master key: keys in it could not be recognised. Start with the master key \
+         it was set up with, or with another database"
+    )]
+    WrongMasterKey,
+    /// The database fails.
+    #[error("database: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// An opened gateway: its database and its master key.
+pub struct Opened {
+    /// The database.
+    pub store: Store,
+    /// The master key.
+    pub master_key: MasterKey,
+    /// The key that was just created, on the very first start alone.
+    pub first_key: Option<ApiKey>,
+}
+
+/// What the process was told about its master key, taken from the environment by the caller.
+#[derive(Clone, Default)]
+pub struct MasterKeyInput {
+    /// The value of `BONITO_MASTER_KEY`.
+    pub value: Option<String>,
+    /// The value of `BONITO_MASTER_KEY_FILE`.
+    pub file: Option<String>,
+}
+
+/// The options of the configured database.
+pub fn store_options(settings: &Settings) -> StoreOptions {
+    let embedded = || StoreOptions::embedded_url(&settings.data.dir);
+    StoreOptions {
+        url: settings.database.url.clone().unwrap_or_else(embedded),
+        max_connections: settings.database.max_connections,
+        acquire_timeout: settings.database.acquire_timeout,
+    }
+}
+
+/// Opens the database, brings its schema up to date, checks the master key and sets up what is missing. Doing it again
+/// changes nothing.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Opened, OpenError> {
+    let options = store_options(settings);
+    let data_dir = settings.data.dir.as_path();
+    if options.is_sqlite() {
+        make_private_dir(data_dir).map_err(|source| OpenError::DataDir {
+            dir: data_dir.display().to_string(),
+            source,
+        })?;
+    }
+    let master_key = MasterKey::find(&MasterKeySources {
+        value: master_key.value.as_deref(),
+        file: master_key.file.as_deref(),
+        generate_in: options.is_sqlite().then_some(data_dir),
+    })?;
+    let store = Store::connect(&options).await?;
+    store.migrate().await?;
+    if store.remember("master_key_check", &master_key.check_value()).await? != master_key.check_value() {
+        return Err(OpenError::WrongMasterKey);
+    }
+    let key = new_api_key();
+    let hasher = master_key.key_hasher();
+    let created = store
+        .create_first_organization(|organization| NewKey {
+            id: KeyId(Uuid::now_v7()),
+            organization,
+            team: None,
+            name: "first key".into(),
+            prefix: key.display_prefix().to_owned(),
+            hash: KeyHash(hasher.hash(&key)),
+            scope: Scope::default(),
+            rate_limit: DEFAULT_RATE_LIMIT,
+            metadata: serde_json::json!({}),
+            expires_at: None,
+        })
+        .await?;
+    Ok(Opened {
+        store,
+        master_key,
+        first_key: created.then_some(key),
+    })
+}
+
+/// A directory that is nobody else's to read: it holds the master key and what derives from it.
+fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}

@@ -1,0 +1,5 @@
+//! The composition root: builds everything, starts it, and drains it.
+
+pub mod builder;
+pub mod first_start;
+pub mod run;

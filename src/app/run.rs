@@ -1,0 +1,164 @@
+//! Runs a gateway: listeners up, until a signal; then stop accepting, let requests finish, drain, and leave.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::builder::Gateway;
+use crate::config::Settings;
+use crate::domain::error::BoxError;
+use crate::http::server::{self, ServerLimits};
+use crate::http::{self, operations};
+
+/// How long streams that were cut off have to tell their callers so.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long the last usage records may take to reach the database.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A gateway that is listening.
+pub struct Running {
+    gateway: Gateway,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where operations listen.
+    pub operations: SocketAddr,
+    grace: Duration,
+    stop_accepting: CancellationToken,
+    stop_operations: CancellationToken,
+    connections: TaskTracker,
+    operations_connections: TaskTracker,
+    listeners: TaskTracker,
+}
+
+/// How a gateway ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Everything was finished and written.
+    Clean,
+    /// Something was not.
+    Unclean,
+}
+
+impl Running {
+    /// Opens the listeners.
+    ///
+    /// # Errors
+    /// An address cannot be bound.
+    pub async fn start(gateway: Gateway, settings: &Settings) -> Result<Self, BoxError> {
+        let bind = async |address: SocketAddr, setting: &str| {
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| format!("{setting} = {address}: {error}"))
+        };
+        let api = bind(settings.server.listen, "server.listen").await?;
+        let operations = bind(settings.operations.listen, "operations.listen").await?;
+        let limits = ServerLimits {
+            max_connections: settings.server.max_connections,
+            header_read_timeout: settings.server.header_read_timeout,
+        };
+        let running = Self {
+            api: api.local_addr()?,
+            operations: operations.local_addr()?,
+            grace: settings.server.shutdown_grace,
+            stop_accepting: CancellationToken::new(),
+            stop_operations: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            operations_connections: TaskTracker::new(),
+            listeners: TaskTracker::new(),
+            gateway,
+        };
+        running.listeners.spawn(server::serve(
+            api,
+            Arc::new(http::api(running.gateway.http.clone())),
+            limits,
+            running.stop_accepting.clone(),
+            running.connections.clone(),
+        ));
+        running.listeners.spawn(server::serve(
+            operations,
+            Arc::new(operations::api(running.gateway.operations.clone())),
+            limits,
+            running.stop_operations.clone(),
+            running.operations_connections.clone(),
+        ));
+        Ok(running)
+    }
+
+    /// What is running.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Returns when the process is asked to stop, or when the actors cannot be kept up.
+    pub async fn until_stopped(&mut self) -> End {
+        tokio::select! {
+            () = signalled() => End::Clean,
+            _ = &mut self.gateway.root.1 => {
+                tracing::error!("the actors cannot be kept up, the process stops");
+                End::Unclean
+            }
+        }
+    }
+
+    /// Stops accepting, lets requests finish until the deadline, writes what is left, and closes the database.
+    pub async fn stop(self) -> End {
+        let Self {
+            gateway,
+            grace,
+            connections,
+            ..
+        } = self;
+        gateway.stopping.store(true, Ordering::Release);
+        self.stop_accepting.cancel();
+        connections.close();
+        let mut end = End::Clean;
+        if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+            tracing::warn!(
+                connections = connections.len(),
+                "requests outlast the grace period and are cut off"
+            );
+            gateway.cut_streams.cancel();
+            let _ = tokio::time::timeout(LAST_WORDS, connections.wait()).await;
+        }
+        gateway.keys.flush().await;
+        match gateway.ledger.drain(DRAIN_TIMEOUT).await {
+            Some(0) => {}
+            left => {
+                tracing::error!(records = left, "usage records could not be written to the database");
+                end = End::Unclean;
+            }
+        }
+        let (root, ended) = gateway.root;
+        root.stop(None);
+        let _ = ended.await;
+        self.stop_operations.cancel();
+        self.operations_connections.close();
+        let _ = tokio::time::timeout(LAST_WORDS, self.operations_connections.wait()).await;
+        self.listeners.close();
+        self.listeners.wait().await;
+        gateway.store.close().await;
+        end
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn signalled() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened for");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

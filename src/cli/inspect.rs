@@ -1,0 +1,51 @@
+//! Commands that look at the configuration and connect to nothing.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use super::say;
+use crate::config::{Loaded, Origin, Settings};
+use crate::domain::error::BoxError;
+use crate::http::openai::document;
+use crate::routing::catalog::Catalog;
+
+/// `bonito check-config`: faults were reported before this is reached.
+pub fn check_config(loaded: &Loaded) -> Result<ExitCode, BoxError> {
+    let mut text = String::from("the configuration is valid");
+    for warning in &loaded.warnings {
+        write!(text, "\nwarning: {warning}")?;
+    }
+    say(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `bonito openapi`.
+pub fn openapi(settings: &Settings) -> Result<ExitCode, BoxError> {
+    let listen = || format!("http://{}", settings.server.listen);
+    say(&document::specification(
+        &settings.server.public_url.clone().unwrap_or_else(listen),
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `bonito providers list`.
+pub fn providers(settings: &Settings) -> Result<ExitCode, BoxError> {
+    let catalog = Catalog::build(settings);
+    let mut text = format!("{:<16} {:<9} {:>6}  {}", "PROVIDER", "STATE", "MODELS", "CONFIGURED BY");
+    for provider in &settings.providers {
+        let models = catalog
+            .deployments()
+            .filter(|d| d.provider.as_str() == provider.id)
+            .count();
+        let state = if provider.enabled { "enabled" } else { "disabled" };
+        let from = match &provider.origin {
+            Origin::Default => "built in".to_owned(),
+            Origin::Environment(names) => names.join(", "),
+            Origin::File => "configuration file".to_owned(),
+            Origin::CommandLine => "command line".to_owned(),
+        };
+        write!(text, "\n{:<16} {state:<9} {models:>6}  {from}", provider.id)?;
+    }
+    say(&text);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,225 @@
+//! `bonito key …`: keys from the command line, straight in the database.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Subcommand;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{master_key_input, say};
+use crate::app::first_start::{self, DEFAULT_RATE_LIMIT};
+use crate::config::Settings;
+use crate::domain::error::BoxError;
+use crate::domain::ids::{KeyId, OrganizationId};
+use crate::domain::key::{KeyHash, KeyRow, NewKey};
+use crate::domain::scope::Scope;
+use crate::secrets::master_key::new_api_key;
+use crate::store::Store;
+use crate::store::organizations::FIRST_SLUG;
+
+/// Longest name of a key, in characters.
+const MAX_NAME_CHARS: usize = 128;
+
+/// What can be done with keys.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Create a key and show its secret, this once.
+    Create {
+        /// Name for people.
+        #[arg(long)]
+        name: String,
+        /// A model the key may use: a name, an alias or a glob such as 'claude-*'. Repeatable; none: all.
+        #[arg(long = "model", value_name = "NAME")]
+        models: Vec<String>,
+        /// A provider the key may use. Repeatable; none: all.
+        #[arg(long = "provider", value_name = "ID")]
+        providers: Vec<String>,
+        /// Requests per minute.
+        #[arg(long, default_value_t = DEFAULT_RATE_LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate_limit: u32,
+        /// When it stops working, RFC 3339: 2027-01-31T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<DateTime<Utc>>,
+        /// Something to remember about it: name=value. Repeatable.
+        #[arg(long, value_name = "NAME=VALUE")]
+        metadata: Vec<String>,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the keys of an organization.
+    List {
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+        /// Print one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a key, for good. Running gateways refuse it within a second.
+    Revoke {
+        /// Its id, or as much of its prefix as is unique.
+        key: String,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+    },
+}
+
+/// Runs one of them.
+pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxError> {
+    let opened = first_start::open(settings, &master_key_input()).await?;
+    if let Some(first) = &opened.first_key {
+        // The database was empty: the key every first start makes must not be lost.
+        super::complain(&format!(
+            "this was the first start; the first key, shown this once: {}",
+            first.expose()
+        ));
+    }
+    let store = &opened.store;
+    match command {
+        Command::Create {
+            name,
+            models,
+            providers,
+            rate_limit,
+            expires_at,
+            metadata,
+            organization,
+            json,
+        } => {
+            let organization = find(store, &organization).await?;
+            if name.trim().is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+                return Err(format!("--name must have 1 to {MAX_NAME_CHARS} printable characters").into());
+            }
+            if expires_at.is_some_and(|at| at <= Utc::now()) {
+                return Err("--expires-at must lie in the future".into());
+            }
+            let key = new_api_key();
+            let id = KeyId(Uuid::now_v7());
+            store
+                .create_key(NewKey {
+                    id,
+                    organization,
+                    team: None,
+                    name: name.clone(),
+                    prefix: key.display_prefix().to_owned(),
+                    hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
+                    scope: Scope::new(models, providers),
+                    rate_limit,
+                    metadata: pairs(&metadata)?,
+                    expires_at,
+                })
+                .await?;
+            if json {
+                say(
+                    &json!({"id": id.0, "name": name, "prefix": key.display_prefix(), "key": key.expose()}).to_string(),
+                );
+            } else {
+                say(&format!(
+                    "{}\n\n{name} ({id}); the key is shown this once",
+                    key.expose()
+                ));
+            }
+        }
+        Command::List { organization, json } => {
+            let keys = store.keys_of(find(store, &organization).await?).await?;
+            say(&if json { listed_json(&keys) } else { listed(&keys)? });
+        }
+        Command::Revoke { key, organization } => {
+            let organization = find(store, &organization).await?;
+            let id = named(&store.keys_of(organization).await?, &key)?;
+            if !store.revoke_key(organization, id).await? {
+                return Err(format!("key {id} is revoked already").into());
+            }
+            say(&format!("revoked {id}"));
+        }
+    }
+    opened.store.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
+    let found = store.organization_by_slug(slug).await?;
+    found.ok_or_else(|| format!("there is no organization {slug:?}").into())
+}
+
+/// The key that an id, or the beginning of a prefix, means.
+fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
+    if let Ok(id) = text.parse::<Uuid>() {
+        let found = keys.iter().find(|key| key.id.0 == id);
+        return found
+            .map(|key| key.id)
+            .ok_or_else(|| format!("there is no key {id}").into());
+    }
+    let mut matching = keys.iter().filter(|key| text.len() > 3 && key.prefix.starts_with(text));
+    match (matching.next(), matching.next()) {
+        (Some(key), None) => Ok(key.id),
+        (None, _) => Err(format!("no key's prefix begins with {text:?}").into()),
+        (Some(_), Some(_)) => Err(format!("several keys' prefixes begin with {text:?}; use the id").into()),
+    }
+}
+
+fn pairs(texts: &[String]) -> Result<serde_json::Value, BoxError> {
+    let mut pairs = serde_json::Map::new();
+    for text in texts {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("--metadata {text}: write NAME=VALUE"))?;
+        pairs.insert(name.to_owned(), value.into());
+    }
+    Ok(pairs.into())
+}
+
+fn state(key: &KeyRow) -> &'static str {
+    if key.revoked_at.is_some() {
+        "revoked"
+    } else if key.expires_at.is_some_and(|at| at <= Utc::now()) {
+        "expired"
+    } else if key.disabled {
+        "disabled"
+    } else {
+        "active"
+    }
+}
+
+fn listed(keys: &[KeyRow]) -> Result<String, std::fmt::Error> {
+    let mut text = format!(
+        "{:<36}  {:<11}  {:<8}  {:<20}  {}",
+        "ID", "PREFIX", "STATE", "LAST USED", "NAME"
+    );
+    for key in keys {
+        let used = key
+            .last_used_at
+            .map_or("never".into(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
+        write!(
+            text,
+            "\n{:<36}  {:<11}  {:<8}  {used:<20}  {}",
+            key.id,
+            key.prefix,
+            state(key),
+            key.name
+        )?;
+    }
+    Ok(text)
+}
+
+fn listed_json(keys: &[KeyRow]) -> String {
+    let rows: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            json!({
+                "id": key.id.0, "name": key.name, "prefix": key.prefix, "state": state(key),
+                "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
+                "rate_limit": key.rate_limit, "metadata": key.metadata, "expires_at": key.expires_at,
+                "revoked_at": key.revoked_at, "last_used_at": key.last_used_at, "created_at": key.created_at,
+            })
+        })
+        .collect();
+    serde_json::Value::from(rows).to_string()
+}

@@ -1,0 +1,142 @@
+//! The command line.
+
+mod inspect;
+mod key;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::first_start::MasterKeyInput;
+use crate::config::{self, KnownDialect, Loaded, Sources};
+use crate::providers::compatible::DIALECTS;
+
+/// The OpenAI-compatible gateway in front of every model provider.
+#[derive(Parser)]
+#[command(name = "bonito", version, about, max_term_width = 120)]
+struct Arguments {
+    /// Configuration file; BONITO_CONFIG names one too.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, stronger than everything else: --set server.listen=127.0.0.1:9000.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Serve,
+    /// Bring the database's schema up to date and leave.
+    Migrate,
+    /// Check the configuration without connecting to anything; reports all faults at once.
+    CheckConfig,
+    /// Create, list and revoke keys.
+    Key {
+        #[command(subcommand)]
+        command: key::Command,
+    },
+    /// Print the OpenAPI document of the inference API.
+    Openapi,
+    /// What is configured.
+    Providers {
+        #[command(subcommand)]
+        command: ProvidersCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ProvidersCommand {
+    /// List the configured providers, where each comes from, and how many models it serves.
+    List,
+}
+
+/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // rustls must be told which of its backends to use before anybody connects.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let loaded = match load(arguments.config, &arguments.overrides) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            complain(&faults);
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("the runtime does not start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match arguments.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve::run(loaded).await,
+            Command::Migrate => serve::migrate(&loaded.settings).await,
+            Command::CheckConfig => inspect::check_config(&loaded),
+            Command::Key { command } => key::run(command, &loaded.settings).await,
+            Command::Openapi => inspect::openapi(&loaded.settings),
+            Command::Providers {
+                command: ProvidersCommand::List,
+            } => inspect::providers(&loaded.settings),
+        }
+    });
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The configuration of this process.
+fn load(file: Option<PathBuf>, overrides: &[String]) -> Result<Loaded, String> {
+    let mut sources = Sources::from_process(file).map_err(|faults| faults.to_string())?;
+    for text in overrides {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("--set {text}: write KEY=VALUE"))?;
+        sources.overrides.push((key.trim().to_owned(), value.to_owned()));
+    }
+    config::load(&sources, &known_dialects()).map_err(|faults| faults.to_string())
+}
+
+/// The dialect table, as the configuration needs it.
+pub fn known_dialects() -> Vec<KnownDialect> {
+    let known = |row: &crate::providers::compatible::DialectRow| KnownDialect {
+        name: row.name,
+        base_url: row.base_url,
+        api_key_variable: row.key_variable,
+    };
+    DIALECTS.iter().map(known).collect()
+}
+
+/// What the environment says about the master key.
+fn master_key_input() -> MasterKeyInput {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    MasterKeyInput {
+        value: variable("BONITO_MASTER_KEY"),
+        file: variable("BONITO_MASTER_KEY_FILE"),
+    }
+}
+
+/// Writes a result to standard output.
+#[expect(clippy::print_stdout, reason = "the results of commands belong on standard output")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Writes a complaint to standard error.
+#[expect(
+    clippy::print_stderr,
+    reason = "complaints about the command line come before logging is set up"
+)]
+fn complain(text: &dyn std::fmt::Display) {
+    eprintln!("bonito: {text}");
+}

@@ -1,0 +1,84 @@
+//! `bonito serve` and `bonito migrate`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::{master_key_input, say};
+use crate::app::builder::Gateway;
+use crate::app::first_start::{self, store_options};
+use crate::app::run::{End, Running};
+use crate::config::{Loaded, Origin, Settings};
+use crate::domain::error::BoxError;
+use crate::store::Store;
+use crate::telemetry::logs;
+
+/// Runs the gateway until it is asked to stop.
+pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
+    let Loaded { settings, warnings } = loaded;
+    logs::start(&settings.telemetry)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let settings = Arc::new(settings);
+    let opened = first_start::open(&settings, &master_key_input()).await?;
+    let gateway = Gateway::start(settings.clone(), &opened).await?;
+    let mut running = Running::start(gateway, &settings).await?;
+    say(&greeting(
+        &settings,
+        &running,
+        opened.first_key.as_ref().map(crate::domain::api_key::ApiKey::expose),
+    ));
+    drop(opened);
+    let why = running.until_stopped().await;
+    tracing::info!("stopping: no new connections, requests under way may finish");
+    let end = running.stop().await;
+    Ok(if (why, end) == (End::Clean, End::Clean) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Brings the schema up to date.
+pub async fn migrate(settings: &Settings) -> Result<ExitCode, BoxError> {
+    if store_options(settings).is_sqlite() {
+        std::fs::create_dir_all(&settings.data.dir)?;
+    }
+    let store = Store::connect(&store_options(settings)).await?;
+    store.migrate().await?;
+    store.close().await;
+    say("the database is up to date");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a start prints. The key is in it once, on the very first start.
+fn greeting(settings: &Settings, running: &Running, first_key: Option<&str>) -> String {
+    let url = &running.gateway().http.public_url;
+    let mut lines = vec![
+        format!("Bonito Gateway {}", env!("CARGO_PKG_VERSION")),
+        format!("  API         {url}/v1"),
+        format!("  docs        {url}/docs"),
+        format!("  operations  http://{}/readyz", running.operations),
+    ];
+    for provider in settings.providers.iter().filter(|provider| provider.enabled) {
+        let from = match &provider.origin {
+            Origin::Default => "built in".to_owned(),
+            Origin::Environment(names) => format!("from {}", names.join(", ")),
+            Origin::File => "from the configuration file".to_owned(),
+            Origin::CommandLine => "from the command line".to_owned(),
+        };
+        lines.push(format!("  provider    {} ({from})", provider.id));
+    }
+    if let Some(key) = first_key {
+        lines.push(String::new());
+        lines.push("  Your first key, shown this once:".into());
+        lines.push(String::new());
+        lines.push(format!("    {key}"));
+        lines.push(String::new());
+        lines.push("  Try it:".into());
+        lines.push(String::new());
+        lines.push(format!("    curl {url}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{\"model\":\"echo\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello, Bonito\"}}]}}'"));
+        lines.push(String::new());
+    }
+    lines.join("\n")
+}

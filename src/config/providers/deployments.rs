@@ -1,0 +1,324 @@
+//! `[[providers.<id>.deployments]]`: models that people list themselves, with their prices.
+//!
+//! Prices are decimal text in US dollars per million tokens and become whole nano-dollars, exactly: no floating point
+//! is involved, and what cannot be represented is refused rather than rounded. A price is whole or absent: a rate that
+//! was forgotten must not be charged as zero.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use toml::{Table, Value};
+
+use super::form::Form;
+use crate::config::checks;
+use crate::config::faults::{Fault, did_you_mean};
+use crate::config::layers::join;
+use crate::config::reader::count_of;
+use crate::domain::money::{NANO_PER_USD, NanoUsd};
+
+const KEYS: [&str; 9] = [
+    "model",
+    "name",
+    "input_usd",
+    "output_usd",
+    "cache_read_usd",
+    "cache_write_usd",
+    "context_tokens",
+    "max_output_tokens",
+    "mode",
+];
+const PRICE_KEYS: [&str; 4] = ["input_usd", "output_usd", "cache_read_usd", "cache_write_usd"];
+/// A dollar for ten tokens: far above any price there is, so more is a slip of the decimal point.
+const MAX_RATE: NanoUsd = NanoUsd(100_000 * NANO_PER_USD);
+const TOKENS: RangeInclusive<u64> = 1..=1_000_000_000;
+const MAX_NAME_CHARS: usize = 256;
+
+/// One model of one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentSettings {
+    /// What clients ask for.
+    pub model: String,
+    /// What the provider calls it.
+    pub name: String,
+    /// Nano-dollars per million tokens of input; `None`: no price is written, so the catalogue's holds if it has one.
+    pub input_nanousd: Option<i64>,
+    /// Nano-dollars per million tokens of output. Written wherever `input_nanousd` is, but for embeddings, which have
+    /// no output.
+    pub output_nanousd: Option<i64>,
+    /// Nano-dollars per million tokens of input read from the provider's cache; `None`: as other input.
+    pub cache_read_nanousd: Option<i64>,
+    /// Nano-dollars per million tokens of input written to the provider's cache; `None`: as other input.
+    pub cache_write_nanousd: Option<i64>,
+    /// Tokens of input and output together.
+    pub context_tokens: Option<u64>,
+    /// Tokens of output.
+    pub max_output_tokens: Option<u64>,
+    /// Which endpoint serves it; `None`: as its catalogue entry says.
+    pub mode: Option<DeploymentMode>,
+}
+
+/// Which endpoint a deployment serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeploymentMode {
+    /// Chat completions.
+    Chat,
+    /// Legacy completions.
+    Completion,
+    /// Embeddings.
+    Embedding,
+}
+
+/// The deployments of the table, or else of the first `usual` variable that is set.
+pub(super) fn read(form: &mut Form<'_>, usual: &[&'static str]) -> Vec<DeploymentSettings> {
+    let found = match form.value("deployments") {
+        None => of_variable(form, usual),
+        Some(Value::Array(list)) => {
+            let mut found = Vec::new();
+            for (index, value) in list.iter().enumerate() {
+                let at = format!("{}[{index}]", form.at("deployments"));
+                match value {
+                    Value::Table(table) => {
+                        found.extend(of_table(form, &at, table).map(|read| (at, read)));
+                    }
+                    other => form.refuse_type(&at, "a table", other),
+                }
+            }
+            found
+        }
+        Some(other) => {
+            let at = form.at("deployments");
+            form.refuse_type(&at, "a list of tables, [[providers.….deployments]]", other);
+            Vec::new()
+        }
+    };
+    without_duplicates(form, found)
+}
+
+/// `model`, or `model=deployment` where the two differ, separated by commas.
+fn of_variable(form: &mut Form<'_>, usual: &[&'static str]) -> Vec<(String, DeploymentSettings)> {
+    let Some((variable, text)) = form.peek(usual) else {
+        return Vec::new();
+    };
+    form.used_variables.push(variable);
+    let mut found = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (model, name) = part.split_once('=').unwrap_or((part, part));
+        let (model, name) = (model.trim(), name.trim());
+        if let Some(problem) = wrong_name(model).or_else(|| wrong_name(name)) {
+            let fault = Fault::new(variable, problem);
+            form.faults
+                .push(fault.hint("write model or model=deployment, separated by commas"));
+            continue;
+        }
+        found.push((variable.to_owned(), DeploymentSettings::named(model, name)));
+    }
+    found
+}
+
+fn of_table(form: &mut Form<'_>, at: &str, table: &Table) -> Option<DeploymentSettings> {
+    let faults_before = form.faults.len();
+    for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
+        let fault = Fault::new(join(at, key), "unknown setting of a deployment");
+        form.faults.push(fault.hint_if(did_you_mean(key, KEYS)));
+    }
+    let mut fields = Fields { form, at, table };
+    let model = fields.name("model");
+    let name = fields.name("name").or_else(|| model.clone());
+    let context_tokens = fields.tokens("context_tokens");
+    let max_output_tokens = fields.tokens("max_output_tokens");
+    let mode = fields.mode();
+    let [input_nanousd, output_nanousd, cache_read_nanousd, cache_write_nanousd] = fields.rates(mode);
+
+    if model.is_none() && !table.contains_key("model") {
+        let fault = Fault::new(join(at, "model"), "is missing");
+        form.faults.push(fault.hint("write the name that clients ask for"));
+    }
+    if let (Some(context), Some(output)) = (context_tokens, max_output_tokens)
+        && output > context
+    {
+        let at = join(at, "max_output_tokens");
+        form.faults.push(Fault::new(at, "is more than context_tokens"));
+    }
+    if form.faults.len() > faults_before {
+        return None;
+    }
+    Some(DeploymentSettings {
+        model: model?,
+        name: name?,
+        input_nanousd,
+        output_nanousd,
+        cache_read_nanousd,
+        cache_write_nanousd,
+        context_tokens,
+        max_output_tokens,
+        mode,
+    })
+}
+
+impl DeploymentSettings {
+    fn named(model: &str, name: &str) -> Self {
+        Self {
+            model: model.to_owned(),
+            name: name.to_owned(),
+            input_nanousd: None,
+            output_nanousd: None,
+            cache_read_nanousd: None,
+            cache_write_nanousd: None,
+            context_tokens: None,
+            max_output_tokens: None,
+            mode: None,
+        }
+    }
+}
+
+/// Reads single fields of one deployment's table; `None` is absent or at fault.
+struct Fields<'f, 'a> {
+    form: &'f mut Form<'a>,
+    at: &'f str,
+    table: &'f Table,
+}
+
+impl Fields<'_, '_> {
+    fn text(&mut self, key: &str, wanted: &str) -> Option<String> {
+        match self.table.get(key)? {
+            Value::String(text) => Some(text.trim().to_owned()),
+            other => {
+                self.form.refuse_type(&join(self.at, key), wanted, other);
+                None
+            }
+        }
+    }
+
+    fn name(&mut self, key: &str) -> Option<String> {
+        let name = self.text(key, "text")?;
+        self.checked(key, wrong_name(&name).map_or(Ok(name), Err))
+    }
+
+    /// The rates in the order of [`PRICE_KEYS`], whole or not at all.
+    fn rates(&mut self, mode: Option<DeploymentMode>) -> [Option<i64>; 4] {
+        let written = |key: &str| self.table.contains_key(key);
+        let (any, input, output) = (
+            PRICE_KEYS.into_iter().any(written),
+            written("input_usd"),
+            written("output_usd"),
+        );
+        if any && !input {
+            let fault = Fault::new(join(self.at, "input_usd"), "is missing beside the other prices");
+            self.form.faults.push(fault.hint("write it, \"0\" if input is free"));
+        }
+        if any && !output && mode != Some(DeploymentMode::Embedding) {
+            let fault = Fault::new(join(self.at, "output_usd"), "is missing beside the other prices");
+            self.form.faults.push(fault.hint("write it, or mode = \"embedding\""));
+        }
+        PRICE_KEYS.map(|key| self.rate(key))
+    }
+
+    fn rate(&mut self, key: &str) -> Option<i64> {
+        let text = self.text(key, "decimal text in quotes, such as \"0.59\"")?;
+        self.checked(key, rate(&text))
+    }
+
+    fn tokens(&mut self, key: &str) -> Option<u64> {
+        let at = join(self.at, key);
+        match count_of(&at, self.table.get(key)?, &TOKENS) {
+            Ok(tokens) => Some(tokens),
+            Err(fault) => {
+                self.form.faults.push(fault);
+                None
+            }
+        }
+    }
+
+    fn mode(&mut self) -> Option<DeploymentMode> {
+        let text = self.text("mode", "text")?;
+        let mode = match text.as_str() {
+            "chat" => Ok(DeploymentMode::Chat),
+            "completion" => Ok(DeploymentMode::Completion),
+            "embedding" => Ok(DeploymentMode::Embedding),
+            other => Err(format!(
+                "{} is none of chat, completion, embedding",
+                checks::shown(other)
+            )),
+        };
+        self.checked("mode", mode)
+    }
+
+    fn checked<T>(&mut self, key: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|problem| {
+            self.form.faults.push(Fault::new(join(self.at, key), problem));
+        })
+        .ok()
+    }
+}
+
+/// What is wrong with the name of a model or deployment.
+fn wrong_name(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("a name is empty".to_owned());
+    }
+    if name.chars().count() > MAX_NAME_CHARS {
+        return Some(format!("a name is longer than {MAX_NAME_CHARS} characters"));
+    }
+    (!checks::is_plain(name)).then(|| "a name holds a space or a character that cannot be sent".to_owned())
+}
+
+/// Dollars per million tokens, as decimal text, in nano-dollars.
+fn rate(text: &str) -> Result<i64, String> {
+    let rate = NanoUsd::parse_usd(text)
+        .map_err(|error| format!("{error}; write dollars per million tokens as decimal text, such as \"0.59\""))?;
+    if rate > MAX_RATE {
+        return Err(format!("is more than {MAX_RATE} dollars per million tokens"));
+    }
+    Ok(rate.0)
+}
+
+/// Drops and notes deployments that are written twice. Two names for one model are fine: that is how load is shared.
+fn without_duplicates(form: &mut Form<'_>, found: Vec<(String, DeploymentSettings)>) -> Vec<DeploymentSettings> {
+    let mut seen = BTreeSet::new();
+    let mut kept = Vec::new();
+    for (at, deployment) in found {
+        if seen.insert((deployment.model.clone(), deployment.name.clone())) {
+            kept.push(deployment);
+            continue;
+        }
+        let model = checks::shown(&deployment.model);
+        let name = checks::shown(&deployment.name);
+        let problem = format!("model {model} with name {name} is listed twice");
+        form.faults.push(Fault::new(at, problem));
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_read_exactly() {
+        assert_eq!(rate("0.59"), Ok(590_000_000));
+        assert_eq!(rate("0.000000001"), Ok(1));
+        assert_eq!(rate("15"), Ok(15_000_000_000));
+        assert_eq!(rate("0"), Ok(0));
+        assert_eq!(rate("100000"), Ok(MAX_RATE.0));
+    }
+
+    #[test]
+    fn a_rate_that_is_not_exact_or_not_sane_is_refused() {
+        let wrong = [
+            "-1",
+            "0.0000000001",
+            "1e3",
+            "1.",
+            ".5",
+            "",
+            "+1",
+            "1,5",
+            "0.5.5",
+            "١",
+            "100000.1",
+        ];
+        for text in wrong.into_iter().chain(["99999999999999999999"]) {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+}

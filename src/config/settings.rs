@@ -1,0 +1,437 @@
+//! The settings with their types, as the rest of the program reads them.
+//!
+//! One struct for each table of `config/default.toml`, which says what every setting is for; here are types and units.
+//! A key that ends in `_ms` there is a [`Duration`] here, and loses the ending.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::checks;
+use super::faults::{Fault, Faults, did_you_mean};
+use super::layers::{Layers, join, type_name};
+use super::providers::ProviderSettings;
+use super::reader::{Reader, count_of};
+
+const SECOND_MS: u64 = 1_000;
+const HOUR_MS: u64 = 3_600 * SECOND_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+const GIB: u64 = 1 << 30;
+
+/// What a model may set for itself, as it is written.
+const MODEL_KEYS: [&str; 4] = ["connect_ms", "first_token_ms", "idle_ms", "total_ms"];
+
+/// Every setting of one process.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[server]`
+    pub server: ServerSettings,
+    /// `[limits]`
+    pub limits: LimitsSettings,
+    /// `[operations]`
+    pub operations: OperationsSettings,
+    /// `[data]`
+    pub data: DataSettings,
+    /// `[database]`
+    pub database: DatabaseSettings,
+    /// `[stream]`
+    pub stream: StreamSettings,
+    /// `[timeouts]`: for models without their own; see [`Settings::timeouts_for`].
+    pub timeouts: Timeouts,
+    /// `[failover]`
+    pub failover: FailoverSettings,
+    /// `[upstream]`
+    pub upstream: UpstreamSettings,
+    /// `[keys]`
+    pub keys: KeysSettings,
+    /// `[journal]`
+    pub journal: JournalSettings,
+    /// `[ledger]`
+    pub ledger: LedgerSettings,
+    /// `[health]`
+    pub health: HealthSettings,
+    /// `[telemetry]`
+    pub telemetry: TelemetrySettings,
+    /// `[models."name"]`, by name.
+    pub models: BTreeMap<String, ModelTimeouts>,
+    /// The providers that can be used, and the disabled ones that could be; in the order of their ids.
+    pub providers: Vec<ProviderSettings>,
+}
+
+/// The inference API's listener.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where people reach it, without a last slash; `None`: built from `listen`.
+    pub public_url: Option<String>,
+    /// Open connections.
+    pub max_connections: usize,
+    /// For a request's headers.
+    pub header_read_timeout: Duration,
+    /// For a request's whole body.
+    pub body_read_timeout: Duration,
+    /// How long open requests may go on after a stop; zero cuts them at once.
+    pub shutdown_grace: Duration,
+}
+
+/// What one request may hold.
+#[derive(Debug, Clone)]
+pub struct LimitsSettings {
+    /// Bytes of a chat request.
+    pub chat_body_bytes: usize,
+    /// Bytes of a completion request.
+    pub completion_body_bytes: usize,
+    /// Bytes of an embeddings request.
+    pub embedding_body_bytes: usize,
+    /// Levels of nesting.
+    pub json_depth: usize,
+    /// Messages of a chat request.
+    pub messages: usize,
+    /// Inputs of an embeddings request.
+    pub embedding_inputs: usize,
+}
+
+/// The operations listener.
+#[derive(Debug, Clone)]
+pub struct OperationsSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// Files of our own.
+#[derive(Debug, Clone)]
+pub struct DataSettings {
+    /// Their directory; a relative one is taken from the working directory.
+    pub dir: PathBuf,
+}
+
+/// The database. `Debug` hides the URL, which may hold a password.
+#[derive(Clone)]
+pub struct DatabaseSettings {
+    /// `postgres://…`, `postgresql://…` or `sqlite:…`; `None`: SQLite in the data directory.
+    pub url: Option<String>,
+    /// Connections of the pool.
+    pub max_connections: u32,
+    /// For a connection from the pool.
+    pub acquire_timeout: Duration,
+}
+
+/// Streams to clients.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    /// Silence after which a comment is sent.
+    pub keep_alive: Duration,
+}
+
+/// How long one attempt may take. The `Default` is zero everywhere, a placeholder until settings are loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the connection.
+    pub connect: Duration,
+    /// Until the first event.
+    pub first_token: Duration,
+    /// Between two reads.
+    pub idle: Duration,
+    /// For the whole attempt.
+    pub total: Duration,
+}
+
+/// What one model sets for itself; the rest is as for every model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelTimeouts {
+    /// For the connection.
+    pub connect: Option<Duration>,
+    /// Until the first event.
+    pub first_token: Option<Duration>,
+    /// Between two reads.
+    pub idle: Option<Duration>,
+    /// For the whole attempt.
+    pub total: Option<Duration>,
+}
+
+/// Moving on when a provider fails.
+#[derive(Debug, Clone)]
+pub struct FailoverSettings {
+    /// Attempts for one request, the first included.
+    pub max_attempts: usize,
+}
+
+/// Connections to providers.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// Idle connections kept per host; zero keeps none.
+    pub pool_idle_per_host: usize,
+    /// How long an idle connection is kept.
+    pub pool_idle: Duration,
+    /// Bytes of a whole answer.
+    pub max_answer_bytes: usize,
+    /// Bytes of one event of a stream.
+    pub max_event_bytes: usize,
+}
+
+/// API keys kept in memory.
+#[derive(Debug, Clone)]
+pub struct KeysSettings {
+    /// How many.
+    pub cache_entries: usize,
+    /// How long after their last use.
+    pub idle: Duration,
+    /// How often other processes' changes are looked for.
+    pub poll: Duration,
+}
+
+/// Usage records on their way to the database.
+#[derive(Debug, Clone)]
+pub struct JournalSettings {
+    /// How many may wait.
+    pub max_records: usize,
+}
+
+/// Writing usage records to the database.
+#[derive(Debug, Clone)]
+pub struct LedgerSettings {
+    /// Rows of one insert.
+    pub batch_rows: usize,
+    /// How long a record may wait for company.
+    pub flush: Duration,
+}
+
+/// Taking a failing provider out of the rotation.
+#[derive(Debug, Clone)]
+pub struct HealthSettings {
+    /// Failures in a row that do it.
+    pub failures_in_a_row: u32,
+    /// For how long, the first time.
+    pub eject: Duration,
+    /// For how long at most.
+    pub max_eject: Duration,
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    /// The filter.
+    pub log: String,
+    /// The form.
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Pretty,
+    /// For collectors.
+    Json,
+}
+
+impl Settings {
+    /// How long one attempt at `model` may take: what the model sets for itself, and for the rest `[timeouts]`.
+    ///
+    /// `model` is compared exactly with the names of `[models."name"]`.
+    pub fn timeouts_for(&self, model: &str) -> Timeouts {
+        let own = self.models.get(model).copied().unwrap_or_default();
+        Timeouts {
+            connect: own.connect.unwrap_or(self.timeouts.connect),
+            first_token: own.first_token.unwrap_or(self.timeouts.first_token),
+            idle: own.idle.unwrap_or(self.timeouts.idle),
+            total: own.total.unwrap_or(self.timeouts.total),
+        }
+    }
+
+    /// The settings of `layers`, without providers.
+    pub(super) fn read(layers: &Layers, faults: &mut Faults) -> Self {
+        Self::read_with(&mut Reader::new(layers, faults), &layers.models)
+    }
+
+    fn read_with(reader: &mut Reader<'_>, models: &Table) -> Self {
+        let settings = Self {
+            server: ServerSettings {
+                listen: reader.address("server.listen"),
+                public_url: public_url(reader),
+                max_connections: reader.count("server.max_connections", 1..=1_000_000),
+                header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
+                body_read_timeout: reader.milliseconds("server.body_read_timeout_ms", 1..=HOUR_MS),
+                shutdown_grace: reader.milliseconds("server.shutdown_grace_ms", 0..=HOUR_MS),
+            },
+            limits: LimitsSettings {
+                chat_body_bytes: reader.count("limits.chat_body_bytes", 1..=GIB),
+                completion_body_bytes: reader.count("limits.completion_body_bytes", 1..=GIB),
+                embedding_body_bytes: reader.count("limits.embedding_body_bytes", 1..=GIB),
+                // The JSON reader itself gives up at 128 levels.
+                json_depth: reader.count("limits.json_depth", 1..=128),
+                messages: reader.count("limits.messages", 1..=1_000_000),
+                embedding_inputs: reader.count("limits.embedding_inputs", 1..=100_000),
+            },
+            operations: OperationsSettings {
+                listen: reader.address("operations.listen"),
+            },
+            data: DataSettings {
+                dir: reader.filled_text("data.dir").into(),
+            },
+            database: DatabaseSettings {
+                url: database_url(reader),
+                max_connections: reader.count("database.max_connections", 1..=10_000),
+                acquire_timeout: reader.milliseconds("database.acquire_timeout_ms", 1..=HOUR_MS),
+            },
+            stream: StreamSettings {
+                keep_alive: reader.milliseconds("stream.keep_alive_ms", 1..=HOUR_MS),
+            },
+            timeouts: Timeouts {
+                connect: reader.milliseconds("timeouts.connect_ms", 1..=DAY_MS),
+                first_token: reader.milliseconds("timeouts.first_token_ms", 1..=DAY_MS),
+                idle: reader.milliseconds("timeouts.idle_ms", 1..=DAY_MS),
+                total: reader.milliseconds("timeouts.total_ms", 1..=DAY_MS),
+            },
+            failover: FailoverSettings {
+                max_attempts: reader.count("failover.max_attempts", 1..=100),
+            },
+            upstream: UpstreamSettings {
+                pool_idle_per_host: reader.count("upstream.pool_idle_per_host", 0..=100_000),
+                pool_idle: reader.milliseconds("upstream.pool_idle_ms", 1..=DAY_MS),
+                max_answer_bytes: reader.count("upstream.max_answer_bytes", 1..=GIB),
+                max_event_bytes: reader.count("upstream.max_event_bytes", 1..=GIB),
+            },
+            keys: KeysSettings {
+                cache_entries: reader.count("keys.cache_entries", 1..=100_000_000),
+                idle: reader.milliseconds("keys.idle_ms", 1..=30 * DAY_MS),
+                poll: reader.milliseconds("keys.poll_ms", 1..=HOUR_MS),
+            },
+            journal: JournalSettings {
+                max_records: reader.count("journal.max_records", 1..=100_000_000),
+            },
+            ledger: LedgerSettings {
+                // Databases bind at most some 32,000 values in one statement.
+                batch_rows: reader.count("ledger.batch_rows", 1..=1_000),
+                flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
+            },
+            health: HealthSettings {
+                failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
+                eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
+                max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
+            },
+            telemetry: TelemetrySettings {
+                log: log_filter(reader),
+                log_format: reader.choice(
+                    "telemetry.log_format",
+                    &[
+                        ("auto", LogFormat::Auto),
+                        ("pretty", LogFormat::Pretty),
+                        ("json", LogFormat::Json),
+                    ],
+                ),
+            },
+            models: model_timeouts(reader, models),
+            providers: Vec::new(),
+        };
+        settings.compare(reader);
+        settings
+    }
+
+    /// Checks that need two settings.
+    fn compare(&self, reader: &mut Reader<'_>) {
+        let (server, operations) = (self.server.listen, self.operations.listen);
+        // Port 0 means any free one, so two of them never meet.
+        let same_port = server.port() == operations.port() && server.port() != 0;
+        let (server, operations) = (server.ip(), operations.ip());
+        let everywhere = server.is_unspecified() || operations.is_unspecified();
+        if same_port && (server == operations || everywhere) {
+            reader.refuse(
+                "operations.listen",
+                "is the same address as server.listen",
+                Some("give the two listeners different ports".to_owned()),
+            );
+        }
+        if reader.sound(&["health.eject_ms", "health.max_eject_ms"]) && self.health.max_eject < self.health.eject {
+            reader.refuse("health.max_eject_ms", "is less than health.eject_ms", None);
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseSettings")
+            .field("url", &self.url.as_ref().map(|_| "[hidden]"))
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .finish()
+    }
+}
+
+fn public_url(reader: &mut Reader<'_>) -> Option<String> {
+    let text = reader.optional_text("server.public_url")?;
+    match checks::url_text(&text) {
+        Ok(url) => Some(url),
+        Err(problem) => {
+            reader.refuse("server.public_url", problem, None);
+            None
+        }
+    }
+}
+
+fn database_url(reader: &mut Reader<'_>) -> Option<String> {
+    let url = reader.optional_text("database.url")?;
+    let known = ["postgres://", "postgresql://", "sqlite:"];
+    if !known.iter().any(|scheme| url.starts_with(scheme)) {
+        // The URL is not quoted: it may hold the password.
+        let problem = "begins with neither postgres:// nor sqlite:";
+        let hint = "write postgres://user:password@host/database, or leave it empty for SQLite";
+        reader.refuse("database.url", problem, Some(hint.to_owned()));
+    }
+    Some(url)
+}
+
+fn log_filter(reader: &mut Reader<'_>) -> String {
+    let filter = reader.filled_text("telemetry.log");
+    if !filter.trim().is_empty()
+        && let Some(part) = checks::wrong_log_directive(&filter)
+    {
+        let problem = format!("{} is not part of a log filter", checks::shown(part));
+        let hint = "write off, error, warn, info, debug or trace, or such as info,bonito=debug";
+        reader.refuse("telemetry.log", problem, Some(hint.to_owned()));
+    }
+    filter
+}
+
+fn model_timeouts(reader: &mut Reader<'_>, models: &Table) -> BTreeMap<String, ModelTimeouts> {
+    let mut read = BTreeMap::new();
+    for (name, value) in models {
+        let path = join("models", name);
+        let Value::Table(table) = value else {
+            let problem = format!("must be a table, not {}", type_name(value));
+            reader.push(Fault::new(path, problem).hint("write [models.\"name\"]"));
+            continue;
+        };
+        let mut own = ModelTimeouts::default();
+        for (key, value) in table {
+            let at = join(&path, key);
+            let field = match key.as_str() {
+                "connect_ms" => &mut own.connect,
+                "first_token_ms" => &mut own.first_token,
+                "idle_ms" => &mut own.idle,
+                "total_ms" => &mut own.total,
+                _ => {
+                    let fault = Fault::new(at, "unknown setting of a model");
+                    reader.push(fault.hint_if(did_you_mean(key, MODEL_KEYS)));
+                    continue;
+                }
+            };
+            match count_of(&at, value, &(1..=DAY_MS)) {
+                Ok(milliseconds) => *field = Some(Duration::from_millis(milliseconds)),
+                Err(fault) => reader.push(fault),
+            }
+        }
+        read.insert(name.clone(), own);
+    }
+    read
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The closed sets that describe a call: what was asked for, in whose dialect, and how an attempt failed.
+//!
+//! They are columns, metric labels and log fields alike, so their text forms are part of the product.
+
+use std::fmt;
+
+macro_rules! closed_set {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every member, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The text form used in the database, in metrics and in logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+closed_set! {
+    /// What a caller asks for. The text forms are OpenTelemetry's `gen_ai.operation.name` values.
+    Operation {
+        /// `POST /v1/chat/completions`.
+        Chat = "chat",
+        /// `POST /v1/completions`.
+        Completion = "text_completion",
+        /// `POST /v1/embeddings`.
+        Embedding = "embeddings",
+    }
+}
+
+closed_set! {
+    /// The dialect a caller speaks.
+    Dialect {
+        /// OpenAI's.
+        OpenAi = "openai",
+    }
+}
+
+closed_set! {
+    /// Why a request or an attempt did not end well. Behaviour and status follow from it.
+    ErrorClass {
+        /// The caller's request is at fault.
+        InvalidRequest = "invalid_request",
+        /// The model is unknown here, or to the provider.
+        ModelNotFound = "model_not_found",
+        /// The key's scope does not cover it.
+        ModelNotAllowed = "model_not_allowed",
+        /// The prompt does not fit the model.
+        ContextLength = "context_length_exceeded",
+        /// The provider's content policy refused it.
+        ContentFilter = "content_filter",
+        /// The request body is too large.
+        TooLarge = "too_large",
+        /// The caller was too slow to send its request.
+        CallerTimeout = "caller_timeout",
+        /// The provider refused the gateway's credential.
+        ProviderAuth = "provider_auth",
+        /// The provider limits our rate.
+        RateLimited = "rate_limited",
+        /// The provider says that our account has no money left.
+        ProviderQuota = "provider_quota",
+        /// The provider says that it is overloaded.
+        Overloaded = "overloaded",
+        /// The provider failed.
+        ServerError = "server_error",
+        /// No connection could be made.
+        Connect = "connect",
+        /// The provider took too long.
+        Timeout = "timeout",
+        /// The provider's answer was cut.
+        Cut = "cut",
+        /// The provider's answer could not be understood.
+        Malformed = "malformed",
+        /// The caller left.
+        Cancelled = "cancelled",
+        /// The gateway is shedding load or stopping.
+        Shed = "shed",
+        /// Our own fault.
+        Internal = "internal",
+    }
+}
+
+impl ErrorClass {
+    /// Whether the same request may succeed on another deployment.
+    pub fn worth_another_attempt(self) -> bool {
+        match self {
+            Self::ProviderAuth
+            | Self::RateLimited
+            | Self::ProviderQuota
+            | Self::Overloaded
+            | Self::ServerError
+            | Self::Connect
+            | Self::Timeout
+            | Self::Cut
+            | Self::Malformed => true,
+            // A deployment that does not know the model is misconfigured; another one may serve it.
+            Self::ModelNotFound => true,
+            Self::InvalidRequest
+            | Self::ModelNotAllowed
+            | Self::ContextLength
+            | Self::ContentFilter
+            | Self::TooLarge
+            | Self::CallerTimeout
+            | Self::Cancelled
+            | Self::Shed
+            | Self::Internal => false,
+        }
+    }
+
+    /// Whether it says something bad about the provider's health, as opposed to the request or our account.
+    pub fn blames_the_provider(self) -> bool {
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::ServerError
+                | Self::Connect
+                | Self::Timeout
+                | Self::Cut
+                | Self::Malformed
+                | Self::ProviderAuth
+        )
+    }
+}

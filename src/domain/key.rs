@@ -1,0 +1,89 @@
+//! A key as it is stored: everything about it but its secret.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::ids::{KeyId, OrganizationId, TeamId};
+use super::scope::Scope;
+
+/// A key to be created. The secret is not part of it.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Whose it is.
+    pub organization: OrganizationId,
+    /// Its team, by id.
+    pub team: Option<TeamId>,
+    /// Name for people.
+    pub name: String,
+    /// The first characters, for display.
+    pub prefix: String,
+    /// Keyed hash of the whole key.
+    pub hash: KeyHash,
+    /// Its scope.
+    pub scope: Scope,
+    /// Requests per minute.
+    pub rate_limit: u32,
+    /// What its owner wants to remember about it: an object.
+    pub metadata: Value,
+    /// When it stops working.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// The keyed hash of a key's secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl KeyHash {
+    /// The form the database keeps.
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A name and an id: an organization or a team as a key's owner sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named<Id> {
+    /// Its id.
+    pub id: Id,
+    /// Its short name.
+    pub slug: String,
+    /// Its name for people.
+    pub name: String,
+}
+
+/// A key as it is stored, with the scopes that apply to it.
+#[derive(Clone, Debug)]
+pub struct KeyRow {
+    /// Its id.
+    pub id: KeyId,
+    /// Whose it is.
+    pub organization: Named<OrganizationId>,
+    /// Its team.
+    pub team: Option<Named<TeamId>>,
+    /// Name for people.
+    pub name: String,
+    /// The first characters, for display.
+    pub prefix: String,
+    /// The key's own scope.
+    pub scope: Scope,
+    /// Every scope a request has to satisfy: the key's, its team's, its organization's; without those that allow all.
+    pub scopes: Vec<Arc<Scope>>,
+    /// Requests per minute.
+    pub rate_limit: u32,
+    /// What its owner wants to remember about it.
+    pub metadata: Value,
+    /// Whether it is switched off for the time being.
+    pub disabled: bool,
+    /// When it stops working.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was last used.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}

@@ -1,0 +1,15 @@
+//! Pure values and arithmetic: no input, output, clock or randomness of its own.
+//!
+//! Everything else is built from these. Start with [`money`] and [`usage`], then [`pricing`], which joins them.
+
+pub mod api_key;
+pub mod call;
+pub mod error;
+pub mod health;
+pub mod ids;
+pub mod key;
+pub mod money;
+pub mod pricing;
+pub mod record;
+pub mod scope;
+pub mod usage;

@@ -1,0 +1,185 @@
+//! What a usage costs at a price. Integers only, one rounding, at the very end.
+
+use super::ids::PriceVersion;
+use super::money::NanoUsd;
+use super::usage::TokenUsage;
+
+/// The price of one deployment: nano-dollars per **million** tokens of each kind.
+///
+/// Where a provider does not publish a price for a kind, the kind is charged as the kind that contains it: cached and
+/// cache-written tokens as input, reasoning and audio as output or input.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Price {
+    /// Names this row on every ledger row that was charged by it.
+    pub version: PriceVersion,
+    /// Rates for ordinary prompts.
+    pub rates: Rates,
+    /// Rates for prompts above a size, where the provider has them.
+    pub long_prompt: Option<LongPrompt>,
+}
+
+/// Nano-dollars per million tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Rates {
+    /// Input tokens that no other rate covers.
+    pub input: NanoUsd,
+    /// Output tokens, reasoning included.
+    pub output: NanoUsd,
+    /// Input tokens out of a prompt cache.
+    pub cache_read: Option<NanoUsd>,
+    /// Input tokens into a prompt cache.
+    pub cache_write: Option<NanoUsd>,
+    /// Input tokens into a prompt cache for one hour.
+    pub cache_write_1h: Option<NanoUsd>,
+}
+
+/// A second set of rates for the *whole* request once its prompt, cached tokens included, is above a size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LongPrompt {
+    /// The prompt size that is still charged at the ordinary rates.
+    pub above_tokens: u64,
+    /// The rates above it.
+    pub rates: Rates,
+}
+
+impl Price {
+    /// Cost of `usage`, rounded up to the next nano-dollar so that small calls are never free.
+    ///
+    /// # Errors
+    /// [`PricingError::Overflow`] above about nine billion dollars; the caller should treat it as a corrupt record.
+    ///
+    /// # Source
+    /// The rule for long prompts (all tokens at the second rates, by the size of the whole prompt) is the providers'
+    /// own: OpenAI "prompts with more than 272K input tokens are priced at 2x input and 1.5x output for the full
+    /// session", Google "prompts > 200k tokens".
+    pub fn cost(&self, usage: &TokenUsage) -> Result<NanoUsd, PricingError> {
+        let usage = usage.consistent();
+        let rates = match &self.long_prompt {
+            Some(long) if usage.input > long.above_tokens => &long.rates,
+            _ => &self.rates,
+        };
+        let write = rates.cache_write.unwrap_or(rates.input);
+        let parts = usage.cached_input + usage.cache_write + usage.cache_write_1h;
+        let charges = [
+            (usage.input - parts, rates.input),
+            (usage.cached_input, rates.cache_read.unwrap_or(rates.input)),
+            (usage.cache_write, write),
+            (usage.cache_write_1h, rates.cache_write_1h.unwrap_or(write)),
+            (usage.output, rates.output),
+        ];
+        let per_million: i128 = charges
+            .iter()
+            .map(|&(tokens, rate)| i128::from(tokens) * i128::from(rate.0))
+            .sum();
+        // Rounding up by hand: signed `div_ceil` is not stable, and no rate is negative.
+        let nano = (per_million + 999_999) / 1_000_000;
+        i64::try_from(nano).map(NanoUsd).map_err(|_| PricingError::Overflow)
+    }
+}
+
+/// Why a cost could not be computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PricingError {
+    /// The cost does not fit; such a usage cannot be real.
+    #[error("the cost of this usage is beyond nine billion dollars")]
+    Overflow,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn usd(text: &str) -> NanoUsd {
+        NanoUsd::parse_usd(text).unwrap()
+    }
+
+    fn sonnet_like() -> Price {
+        Price {
+            version: "test".into(),
+            rates: Rates {
+                input: usd("3"),
+                output: usd("15"),
+                cache_read: Some(usd("0.3")),
+                cache_write: Some(usd("3.75")),
+                cache_write_1h: Some(usd("6")),
+            },
+            long_prompt: Some(LongPrompt {
+                above_tokens: 200_000,
+                rates: Rates {
+                    input: usd("6"),
+                    output: usd("22.5"),
+                    cache_read: Some(usd("0.6")),
+                    cache_write: Some(usd("7.5")),
+                    cache_write_1h: None,
+                },
+            }),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_token_is_charged_once_at_its_own_rate() {
+        let usage = TokenUsage {
+            input: 1_000,
+            cached_input: 600,
+            cache_write: 200,
+            cache_write_1h: 100,
+            output: 50,
+            reasoning: 40,
+            ..TokenUsage::default()
+        };
+        // 100 × 3 + 600 × 0.3 + 200 × 3.75 + 100 × 6 + 50 × 15 = 2,580 µ$
+        assert_eq!(sonnet_like().cost(&usage), Ok(NanoUsd(2_580_000)));
+    }
+
+    #[test]
+    fn the_long_prompt_rates_begin_one_token_above_the_line_and_cover_the_whole_request() {
+        let at = TokenUsage {
+            input: 200_000,
+            output: 10,
+            ..TokenUsage::default()
+        };
+        let above = TokenUsage { input: 200_001, ..at };
+        assert_eq!(sonnet_like().cost(&at), Ok(NanoUsd(600_000_000 + 150_000)));
+        assert_eq!(sonnet_like().cost(&above), Ok(NanoUsd(1_200_006_000 + 225_000)));
+    }
+
+    #[test]
+    fn a_part_of_a_nano_dollar_is_rounded_up_once() {
+        let price = Price {
+            version: "test".into(),
+            rates: Rates {
+                input: usd("0.00001"),
+                output: usd("0.00001"),
+                ..Rates::default()
+            },
+            long_prompt: None,
+        };
+        let usage = TokenUsage {
+            input: 1,
+            output: 1,
+            ..TokenUsage::default()
+        };
+        assert_eq!(price.cost(&usage), Ok(NanoUsd(1)));
+        assert_eq!(price.cost(&TokenUsage::default()), Ok(NanoUsd::ZERO));
+    }
+
+    #[test]
+    fn an_impossible_usage_is_an_error_not_a_wrapped_number() {
+        let usage = TokenUsage {
+            output: u64::MAX,
+            ..TokenUsage::default()
+        };
+        assert_eq!(sonnet_like().cost(&usage), Err(PricingError::Overflow));
+    }
+
+    proptest! {
+        #[test]
+        fn caching_never_makes_a_call_dearer_where_reads_are_cheaper(input in 0..200_000u64, cached in 0..200_000u64) {
+            let plain = TokenUsage { input, ..TokenUsage::default() };
+            let with_cache = TokenUsage { cached_input: cached, ..plain };
+            prop_assert!(sonnet_like().cost(&with_cache) <= sonnet_like().cost(&plain));
+        }
+    }
+}

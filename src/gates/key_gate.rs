@@ -1,0 +1,89 @@
+//! One key as requests see it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use chrono::{DateTime, Utc};
+use subtle::ConstantTimeEq as _;
+
+use crate::domain::key::{KeyHash, KeyRow};
+use crate::domain::money::NanoUsd;
+use crate::domain::record::Owner;
+
+/// One key: what it may do, and what it has done since it was opened.
+pub struct KeyGate {
+    /// What the database says about it.
+    pub row: KeyRow,
+    hash: KeyHash,
+    closed: AtomicBool,
+    /// Milliseconds since 1970 of the last use; 0 before the first.
+    last_used_ms: AtomicI64,
+    /// Known cost of what was settled since the gate was opened, in nano-dollars.
+    settled_nanousd: AtomicI64,
+}
+
+impl std::fmt::Debug for KeyGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyGate")
+            .field("id", &self.row.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KeyGate {
+    /// The gate of a key.
+    pub fn new(row: KeyRow, hash: KeyHash) -> Self {
+        Self {
+            row,
+            hash,
+            closed: AtomicBool::new(false),
+            last_used_ms: AtomicI64::new(0),
+            settled_nanousd: AtomicI64::new(0),
+        }
+    }
+
+    /// Whether a request with this hash may pass now.
+    ///
+    /// The hash was looked up already; comparing it once more, in constant time, keeps a faulty look-up from letting
+    /// anybody in.
+    pub fn admits(&self, hash: &KeyHash, now: DateTime<Utc>) -> bool {
+        let open = !self.closed.load(Ordering::Acquire) && !self.row.disabled && self.row.revoked_at.is_none();
+        let in_time = self.row.expires_at.is_none_or(|end| now < end);
+        bool::from(self.hash.0.ct_eq(&hash.0)) && open && in_time
+    }
+
+    /// Notes a use.
+    pub fn used(&self, now: DateTime<Utc>) {
+        self.last_used_ms.store(now.timestamp_millis(), Ordering::Relaxed);
+    }
+
+    /// When it was last used since it was opened.
+    pub fn last_used(&self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp_millis(self.last_used_ms.load(Ordering::Relaxed)).filter(|t| t.timestamp() != 0)
+    }
+
+    /// Lets nobody pass any more: the key changed, and whoever comes next must look again.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Adds the cost of a finished request.
+    pub fn settle(&self, cost: Option<NanoUsd>) {
+        if let Some(NanoUsd(cost)) = cost {
+            self.settled_nanousd.fetch_add(cost, Ordering::Relaxed);
+        }
+    }
+
+    /// What was settled since the gate was opened.
+    pub fn settled(&self) -> NanoUsd {
+        NanoUsd(self.settled_nanousd.load(Ordering::Relaxed))
+    }
+
+    /// Whom its requests belong to.
+    pub fn owner(&self) -> Owner {
+        Owner {
+            organization: self.row.organization.id,
+            team: self.row.team.as_ref().map(|team| team.id),
+            key: self.row.id,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Who is calling: from the header to a key's gate.
+//!
+//! [`CallerKey`] can only be made here, and every handler of a tenant's data takes one: a handler that forgets to
+//! authenticate does not compile.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use super::HttpState;
+use crate::domain::api_key::ApiKey;
+use crate::domain::error::GatewayError;
+use crate::domain::key::KeyHash;
+use crate::gates::key_gate::KeyGate;
+
+/// The header Anthropic's SDKs send the key in.
+const X_API_KEY: &str = "x-api-key";
+
+/// A caller whose key was checked.
+pub struct CallerKey {
+    gate: Arc<KeyGate>,
+}
+
+impl CallerKey {
+    /// The key's gate.
+    pub fn gate(&self) -> &Arc<KeyGate> {
+        &self.gate
+    }
+
+    /// Checks who is calling.
+    ///
+    /// # Errors
+    /// Nobody we know: callers are not told why. Or it cannot be found out right now.
+    pub async fn check(state: &HttpState, headers: &HeaderMap, now: DateTime<Utc>) -> Result<Self, GatewayError> {
+        let refused = || {
+            state.metrics.auth_failures.inc();
+            GatewayError::Unauthenticated
+        };
+        // A mistyped or foreign key is refused here, without a look-up.
+        let key = sent_key(headers)
+            .and_then(|text| ApiKey::parse(text).ok())
+            .ok_or_else(refused)?;
+        let hash = KeyHash(state.hasher.hash(&key));
+        let gate = state.keyring.gate(hash).await.map_err(|error| GatewayError::Internal {
+            detail: "a key could not be looked up".into(),
+            source: Some(error.to_string().into()),
+        })?;
+        match gate {
+            Some(gate) if gate.admits(&hash, now) => Ok(Self { gate }),
+            _ => Err(refused()),
+        }
+    }
+}
+
+/// The key a caller sent: `Authorization: Bearer …`, or else `x-api-key`.
+fn sent_key(headers: &HeaderMap) -> Option<&str> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim());
+    }
+    headers.get(X_API_KEY)?.to_str().ok().map(str::trim)
+}

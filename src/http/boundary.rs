@@ -1,0 +1,109 @@
+//! What every request passes first and last: an id, a check of its headers, and a wall that a panic does not pass.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+use http::header::HOST;
+use http::{HeaderName, HeaderValue};
+use poem::{Endpoint, IntoResponse as _, Request, Response};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::error;
+use crate::domain::error::GatewayError;
+use crate::domain::ids::RequestId;
+use crate::telemetry::metrics::Metrics;
+
+/// The header that names a request, on every answer.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// When and as what a request came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its id.
+    pub id: RequestId,
+    /// When, for durations.
+    pub received: Instant,
+    /// When, for the record.
+    pub at: DateTime<Utc>,
+}
+
+impl Arrival {
+    fn now() -> Self {
+        Self {
+            id: RequestId(Uuid::now_v7()),
+            received: Instant::now(),
+            at: Utc::now(),
+        }
+    }
+
+    /// The arrival of a request that passed the boundary.
+    pub fn of(request: &Request) -> Self {
+        request.extensions().get().copied().unwrap_or_else(Self::now)
+    }
+}
+
+/// The outermost endpoint.
+pub struct Boundary<E> {
+    inner: E,
+    metrics: Arc<Metrics>,
+}
+
+impl<E> Boundary<E> {
+    /// A boundary around `inner`.
+    pub fn new(inner: E, metrics: Arc<Metrics>) -> Self {
+        Self { inner, metrics }
+    }
+}
+
+impl<E: Endpoint> Endpoint for Boundary<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let arrival = Arrival::now();
+        let mut response = match check_host(&request) {
+            Err(refusal) => error::response(&refusal, arrival.id),
+            Ok(()) => {
+                request.extensions_mut().insert(arrival);
+                match AssertUnwindSafe(self.inner.call(request)).catch_unwind().await {
+                    Ok(Ok(output)) => output.into_response(),
+                    Ok(Err(refused)) => refused.into_response(),
+                    Err(_panic) => {
+                        // The panic hook has logged where; what was being worked on may hold a prompt.
+                        self.metrics.panics.inc();
+                        let failure = GatewayError::internal("a handler panicked");
+                        error::response(&failure, arrival.id)
+                    }
+                }
+            }
+        };
+        if let Ok(value) = HeaderValue::try_from(arrival.id.header()) {
+            response.headers_mut().insert(X_REQUEST_ID, value);
+        }
+        Ok(response)
+    }
+}
+
+/// HTTP wants exactly one `Host` that is a host and nothing else; hyper lets everything through, and whoever stands in
+/// front of us may have read another one (RFC 9112, section 3.2).
+fn check_host(request: &Request) -> Result<(), GatewayError> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let problem = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let plain = host
+                .as_bytes()
+                .iter()
+                .all(|byte| !matches!(byte, b'/' | b'?' | b'#' | b'@' | b' '));
+            if plain && !host.is_empty() {
+                return Ok(());
+            }
+            "must be a host name with an optional port"
+        }
+        (None, _) if request.version() == http::Version::HTTP_10 => return Ok(()),
+        (None, _) => "is required",
+        (Some(_), Some(_)) => "must be given once",
+    };
+    Err(GatewayError::invalid("Host", problem))
+}

@@ -1,0 +1,43 @@
+//! The documentation: the generated OpenAPI documents, and the page that shows them without any other server.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, LOCATION};
+use http::{HeaderValue, StatusCode};
+use poem::{Endpoint, Request, Response};
+
+use super::openai::document;
+
+/// The page is large and always the same; it is built when somebody first asks for it.
+static PAGE: LazyLock<Bytes> = LazyLock::new(|| document::docs_page().into());
+
+/// `/`: people who open the gateway in a browser want to know what it is.
+pub fn landing() -> impl Endpoint<Output = Response> {
+    poem::endpoint::make_sync(|_: Request| {
+        Response::builder()
+            .status(StatusCode::FOUND)
+            .header(LOCATION, "/docs")
+            .finish()
+    })
+}
+
+/// `/docs`.
+pub fn page() -> impl Endpoint<Output = Response> {
+    poem::endpoint::make_sync(|_: Request| cached("text/html; charset=utf-8", PAGE.clone()))
+}
+
+/// The document of the inference surface.
+pub fn inference(public_url: &str) -> impl Endpoint<Output = Response> + use<> {
+    let server_url: Arc<str> = public_url.into();
+    let document: LazyLock<Bytes, _> = LazyLock::new(move || Bytes::from(document::specification(&server_url)));
+    poem::endpoint::make_sync(move |_: Request| cached("application/json", document.clone()))
+}
+
+fn cached(kind: &'static str, body: Bytes) -> Response {
+    let mut response = Response::builder().content_type(kind).body(body);
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}

@@ -1,0 +1,332 @@
+//! The one place where an error becomes a status, headers and a body.
+//!
+//! Statuses and codes are those of the table in the API's description; shapes are OpenAI's, whose SDKs choose an exception
+//! by status and read `error.message`, `.type`, `.param` and `.code`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderName, HeaderValue, StatusCode};
+use poem::Response;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::call::{Dialect, ErrorClass};
+use crate::domain::error::{AttemptFailure, GatewayError, InvalidKind};
+use crate::domain::ids::RequestId;
+use crate::pipeline::Voice;
+
+/// Whether OpenAI's SDKs should try again, whatever they would do by themselves.
+pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// How errors are said to OpenAI's SDKs.
+pub const OPENAI_VOICE: Voice = Voice {
+    dialect: Dialect::OpenAi,
+    status,
+    event,
+};
+
+/// Seconds a caller is asked to wait when a provider that is out of capacity did not say how long.
+const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+
+/// What callers see of an error.
+struct Said<'e> {
+    status: StatusCode,
+    kind: &'static str,
+    code: String,
+    message: String,
+    param: Option<&'e str>,
+    retry_after: Option<Duration>,
+    should_retry: Option<bool>,
+    attempts: &'e [AttemptFailure],
+}
+
+#[derive(Serialize)]
+struct Body<'e> {
+    error: Fields<'e>,
+}
+
+#[derive(Serialize)]
+struct Fields<'e> {
+    message: &'e str,
+    r#type: &'static str,
+    param: Option<&'e str>,
+    code: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    innererror: Option<&'e RawValue>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptFields<'e>>,
+}
+
+#[derive(Serialize)]
+struct AttemptFields<'e> {
+    provider: &'e str,
+    model: &'e str,
+    reason: &'static str,
+    status: Option<u16>,
+    code: Option<&'e str>,
+    request_id: Option<&'e str>,
+}
+
+/// The status of an error.
+pub fn status(error: &GatewayError) -> u16 {
+    said(error).status.as_u16()
+}
+
+/// An error as an event inside a stream.
+pub fn event(error: &GatewayError, _id: RequestId) -> Bytes {
+    let mut event = b"data: ".to_vec();
+    event.extend_from_slice(&body(&said(error)));
+    event.extend_from_slice(b"\n\n");
+    event.into()
+}
+
+/// An error as an answer.
+pub fn response(error: &GatewayError, id: RequestId) -> Response {
+    if let GatewayError::Internal { detail, source } = error {
+        tracing::error!(request = %id.header(), detail = %detail, source = ?source, "internal error");
+    }
+    let said = said(error);
+    let mut response = Response::builder()
+        .status(said.status)
+        .content_type("application/json")
+        .body(body(&said));
+    let headers = response.headers_mut();
+    if let Some(wait) = said.retry_after {
+        // Whole seconds, rounded up: a caller that comes back too early is refused again.
+        headers.insert(
+            RETRY_AFTER,
+            HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+        );
+    }
+    if let Some(retry) = said.should_retry {
+        headers.insert(
+            X_SHOULD_RETRY,
+            HeaderValue::from_static(if retry { "true" } else { "false" }),
+        );
+    }
+    if let Some(last) = said.attempts.last() {
+        super::openai::attempt_headers(headers, &last.provider, &last.model, said.attempts.len());
+    }
+    response
+}
+
+fn body(said: &Said<'_>) -> Vec<u8> {
+    let attempts = said.attempts.iter().map(|attempt| AttemptFields {
+        provider: attempt.provider.as_str(),
+        model: attempt.model.as_str(),
+        reason: attempt.class.as_str(),
+        status: attempt.status,
+        code: attempt.code.as_deref(),
+        request_id: attempt.request_id.as_deref(),
+    });
+    let body = Body {
+        error: Fields {
+            message: &said.message,
+            r#type: said.kind,
+            param: said.param,
+            code: &said.code,
+            innererror: said.attempts.last().and_then(|attempt| attempt.inner.as_deref()),
+            attempts: attempts.collect(),
+        },
+    };
+    serde_json::to_vec(&body).expect("texts and numbers always serialise")
+}
+
+fn said(error: &GatewayError) -> Said<'_> {
+    let plain = |status: StatusCode, kind: &'static str, code: &str, message: String| Said {
+        status,
+        kind,
+        code: code.to_owned(),
+        message,
+        param: None,
+        retry_after: None,
+        should_retry: None,
+        attempts: &[],
+    };
+    const REQUEST: &str = "invalid_request_error";
+    match error {
+        GatewayError::Unauthenticated => {
+            let message = "no valid key: send `Authorization: Bearer bn-…` with a key of this gateway that is neither \
+                           expired nor revoked";
+            plain(StatusCode::UNAUTHORIZED, REQUEST, "invalid_api_key", message.into())
+        }
+        GatewayError::Invalid(fault) => {
+            let code = if fault.kind == InvalidKind::Forbidden {
+                "unsupported_parameter"
+            } else {
+                REQUEST
+            };
+            let message = match &fault.field {
+                Some(field) => format!("{field} {}", fault.problem),
+                None => fault.problem.clone(),
+            };
+            Said {
+                param: fault.field.as_deref(),
+                ..plain(StatusCode::BAD_REQUEST, REQUEST, code, message)
+            }
+        }
+        GatewayError::TooLarge { limit_bytes } => {
+            let message = format!("the request body is larger than the {limit_bytes} bytes this endpoint takes");
+            plain(StatusCode::PAYLOAD_TOO_LARGE, REQUEST, "request_too_large", message)
+        }
+        GatewayError::TooSlow => {
+            let message = "the request body did not arrive in time; send it faster or make it smaller";
+            plain(StatusCode::REQUEST_TIMEOUT, REQUEST, "request_timeout", message.into())
+        }
+        GatewayError::UnsupportedMediaType => {
+            let message = "the request body must be JSON: send `Content-Type: application/json`";
+            plain(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                REQUEST,
+                "unsupported_media_type",
+                message.into(),
+            )
+        }
+        GatewayError::UnknownPath { endpoints } => plain(
+            StatusCode::NOT_FOUND,
+            REQUEST,
+            "unknown_url",
+            format!("there is no such endpoint; there are {endpoints}"),
+        ),
+        GatewayError::MethodNotAllowed { allowed } => {
+            let message = format!("this endpoint takes {allowed} alone");
+            plain(StatusCode::METHOD_NOT_ALLOWED, REQUEST, "method_not_allowed", message)
+        }
+        GatewayError::ModelNotAllowed { model } => {
+            let message = format!("this key may not use the model {model:?}; GET /v1/models lists those it may");
+            Said {
+                param: Some("model"),
+                ..plain(StatusCode::FORBIDDEN, "permission_error", "model_not_allowed", message)
+            }
+        }
+        GatewayError::ModelNotFound { model } => {
+            let message = format!("the model {model:?} does not exist here; GET /v1/models lists those that do");
+            Said {
+                param: Some("model"),
+                ..plain(StatusCode::NOT_FOUND, REQUEST, "model_not_found", message)
+            }
+        }
+        GatewayError::Overloaded { retry_after } => {
+            let message = "the gateway cannot take more requests right now; try again later".into();
+            Said {
+                retry_after: Some(*retry_after),
+                should_retry: Some(true),
+                ..plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "service_unavailable_error",
+                    "overloaded",
+                    message,
+                )
+            }
+        }
+        GatewayError::Internal { .. } => {
+            let message = "something went wrong in the gateway; its log knows more under this request's id".into();
+            plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "server_error",
+                "internal_error",
+                message,
+            )
+        }
+        GatewayError::Exhausted { attempts } => exhausted(attempts),
+    }
+}
+
+/// Every attempt failed. What the last one said about the *request* is passed on with its status; what it said about the
+/// provider, or about our credential, is ours to answer for.
+fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
+    let Some(last) = attempts.last() else {
+        return said(&NOTHING_TRIED);
+    };
+    let (status, kind, code) = match last.class {
+        ErrorClass::InvalidRequest | ErrorClass::CallerTimeout | ErrorClass::ModelNotAllowed => {
+            let code = last.code.as_deref().unwrap_or("invalid_request_error");
+            (StatusCode::BAD_REQUEST, "invalid_request_error", code)
+        }
+        ErrorClass::ContextLength => (
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            "context_length_exceeded",
+        ),
+        ErrorClass::ContentFilter => {
+            let code = last.code.as_deref().unwrap_or("content_filter");
+            (StatusCode::BAD_REQUEST, "invalid_request_error", code)
+        }
+        ErrorClass::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request_error",
+            "request_too_large",
+        ),
+        ErrorClass::ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
+        ErrorClass::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
+        ErrorClass::ProviderQuota => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "insufficient_quota",
+            "insufficient_quota",
+        ),
+        ErrorClass::Timeout => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_error"),
+        ErrorClass::Overloaded | ErrorClass::Shed => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "upstream_error",
+        ),
+        ErrorClass::ProviderAuth
+        | ErrorClass::ServerError
+        | ErrorClass::Connect
+        | ErrorClass::Cut
+        | ErrorClass::Malformed
+        | ErrorClass::Cancelled
+        | ErrorClass::Internal => (StatusCode::BAD_GATEWAY, "server_error", "upstream_error"),
+    };
+    let about_the_request = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+    let message = if about_the_request {
+        last.message.clone()
+    } else {
+        let reasons: Vec<String> = attempts.iter().map(reason).collect();
+        format!("every attempt failed: {}", reasons.join("; "))
+    };
+    let waits = matches!(
+        last.class,
+        ErrorClass::RateLimited | ErrorClass::Overloaded | ErrorClass::Shed
+    );
+    let shortest = attempts.iter().filter_map(|attempt| attempt.retry_after).min();
+    Said {
+        status,
+        kind,
+        code: code.to_owned(),
+        message,
+        param: last.param.as_deref().filter(|_| about_the_request),
+        retry_after: waits.then(|| shortest.unwrap_or(DEFAULT_RETRY)),
+        should_retry: match last.class {
+            // Nothing changes until somebody pays, or mends the credential.
+            ErrorClass::ProviderQuota | ErrorClass::ProviderAuth => Some(false),
+            _ if about_the_request => None,
+            _ => Some(true),
+        },
+        attempts,
+    }
+}
+
+const NOTHING_TRIED: GatewayError = GatewayError::Internal {
+    detail: std::borrow::Cow::Borrowed("no attempt was made"),
+    source: None,
+};
+
+/// One attempt in words. A provider's own words about our credential or its inner workings are not for callers.
+fn reason(attempt: &AttemptFailure) -> String {
+    let AttemptFailure {
+        provider,
+        class,
+        status,
+        ..
+    } = attempt;
+    match (class, status) {
+        (ErrorClass::ProviderAuth, Some(status)) => format!("{provider} refused the gateway's credential ({status})"),
+        (ErrorClass::ProviderQuota, _) => format!("the gateway's account at {provider} has no quota left"),
+        (ErrorClass::RateLimited, _) => format!("{provider} limits the gateway's rate"),
+        (_, Some(status)) if *status != 200 => format!("{provider} answered {status} ({class})"),
+        _ => format!("{provider} {}", attempt.message),
+    }
+}

@@ -1,0 +1,62 @@
+//! The HTTP surface: poem endpoints, and the one function that lists every route and the order of what wraps them.
+//!
+//! Nothing below this layer knows that HTTP is served. Start with [`api`].
+
+pub mod auth;
+pub mod boundary;
+pub mod docs;
+pub mod error;
+pub mod openai;
+pub mod operations;
+pub mod payload;
+pub mod server;
+
+use std::sync::Arc;
+
+use poem::endpoint::BoxEndpoint;
+use poem::{EndpointExt as _, IntoEndpoint as _, Route};
+
+use crate::config::Settings;
+use crate::domain::call::Operation;
+use crate::gates::keyring::Keyring;
+use crate::pipeline::Pipeline;
+use crate::secrets::master_key::KeyHasher;
+use crate::telemetry::metrics::Metrics;
+use boundary::Boundary;
+
+/// What handlers work with.
+pub struct HttpState {
+    /// Serves inference.
+    pub pipeline: Arc<Pipeline>,
+    /// Knows the keys.
+    pub keyring: Arc<Keyring>,
+    /// Hashes what callers send.
+    pub hasher: KeyHasher,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// Where people reach the gateway.
+    pub public_url: String,
+}
+
+/// Every route of the main listener.
+///
+/// A request passes the boundary (id, panics, sane headers) and then its route. Inference routes authenticate before they
+/// read anything of the body: their handlers take a [`auth::CallerKey`], which only authentication can make.
+pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
+    let infer = |operation| openai::Inference::new(state.clone(), operation);
+    let metrics = state.metrics.clone();
+    let routes = Route::new()
+        .at("/", docs::landing())
+        .at("/docs", docs::page())
+        .at(openai::document::SPECIFICATION_PATH, docs::inference(&state.public_url))
+        .at("/v1/chat/completions", infer(Operation::Chat))
+        .at("/v1/completions", infer(Operation::Completion))
+        .at("/v1/embeddings", infer(Operation::Embedding))
+        .at("/v1/models", openai::models::List::new(state.clone()))
+        .at("/v1/models/*id", openai::models::Retrieve::new(state.clone()))
+        .at("/v1/key", openai::key::Own::new(state.clone()))
+        .at("/*rest", openai::unknown_path());
+    Boundary::new(routes.into_endpoint(), metrics).boxed()
+}

@@ -1,0 +1,102 @@
+//! The inference surface as an OpenAPI document, and the page that shows it.
+//!
+//! Only documentation: `/v1/*` is served by raw endpoints, which forward bytes that no derived type may parse twice or
+//! strip of unknown fields. [`Inference`] therefore mounts nothing, and nothing here is on the path of a request.
+//!
+//! Each endpoint has a module with its operation and the types it shows. [`operation`] adds what all operations share,
+//! [`errors`] says what can go wrong, [`schema`] holds what poem-openapi's derives cannot say. To document another
+//! endpoint, write its module and add it to [`operations`].
+
+mod chat;
+mod completions;
+mod embeddings;
+mod errors;
+mod headers;
+mod key;
+mod models;
+mod operation;
+mod page;
+mod schema;
+mod security;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use std::collections::HashMap;
+
+use poem::{endpoint::BoxEndpoint, http::Method};
+use poem_openapi::{
+    LicenseObject, OpenApi, OpenApiService, ServerObject,
+    registry::{MetaApi, MetaTag, Registry},
+};
+
+use self::operation::Operation;
+pub use self::page::docs_page;
+
+/// Where the document is served, and where [`docs_page`] looks for it.
+pub const SPECIFICATION_PATH: &str = "/openapi/inference.json";
+
+const TITLE: &str = "Bonito Gateway: inference API";
+
+/// The sections of the documentation.
+const TAGS: &[(&str, &str)] = &[
+    (chat::TAG, "Talk to a model."),
+    (completions::TAG, "Have a model continue a text, as before chat."),
+    (embeddings::TAG, "Compare texts by their meaning."),
+    (key::TAG, "What the key of the request is allowed."),
+    (
+        models::TAG,
+        "Which models there are, what they can do and what they cost.",
+    ),
+];
+
+/// The OpenAPI document of the inference surface, as JSON. The same input gives the same bytes.
+///
+/// `server_url` is where clients reach the gateway, without `/v1`: `https://llm.example.com`.
+pub fn specification(server_url: &str) -> String {
+    let server_url = server_url.trim_end_matches('/');
+    OpenApiService::new(Inference, TITLE, env!("CARGO_PKG_VERSION"))
+        .description(include_str!("introduction.md").replace("{server}", server_url))
+        .license(LicenseObject::new("Apache-2.0"))
+        .server(ServerObject::new(server_url))
+        .spec()
+}
+
+/// Every operation, in the order of the document.
+fn operations() -> [Operation; 6] {
+    [
+        chat::create(),
+        completions::create(),
+        embeddings::create(),
+        models::list(),
+        models::retrieve(),
+        key::retrieve(),
+    ]
+}
+
+/// The inference surface, to be described and never to be mounted.
+struct Inference;
+
+impl OpenApi for Inference {
+    fn meta() -> Vec<MetaApi> {
+        vec![MetaApi {
+            paths: operations().into_iter().map(Operation::into_path).collect(),
+        }]
+    }
+
+    fn register(registry: &mut Registry) {
+        security::register(registry);
+        for (name, description) in TAGS {
+            registry.create_tag(MetaTag {
+                name,
+                description: Some(description),
+                external_docs: None,
+            });
+        }
+        for operation in operations() {
+            operation.register(registry);
+        }
+    }
+
+    fn add_routes(self, _: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}

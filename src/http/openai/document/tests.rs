@@ -1,0 +1,355 @@
+use std::collections::BTreeSet;
+
+use poem_openapi::types::{Example, ParseFromJSON, ToJSON};
+use serde_json::{Value, json};
+
+use super::{completions::CompletionRequest, docs_page, page, schema::parses, specification};
+
+const SERVER: &str = "https://llm.example.com/";
+
+fn document() -> Value {
+    serde_json::from_str(&specification(SERVER)).expect("the document is JSON")
+}
+
+/// Every operation with its name, `POST /v1/chat/completions`.
+fn operations(document: &Value) -> Vec<(String, &Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, methods)| {
+        let methods = methods.as_object().unwrap();
+        methods
+            .iter()
+            .map(move |(method, operation)| (format!("{} {path}", method.to_uppercase()), operation))
+    });
+    operations.collect()
+}
+
+fn operation<'a>(document: &'a Value, name: &str) -> &'a Value {
+    operations(document)
+        .into_iter()
+        .find(|(found, _)| found == name)
+        .expect("the operation is documented")
+        .1
+}
+
+fn keys(object: &Value) -> BTreeSet<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// Calls `visit` with every object in the document.
+fn walk<'a>(value: &'a Value, visit: &mut impl FnMut(&'a serde_json::Map<String, Value>)) {
+    match value {
+        Value::Object(fields) => {
+            visit(fields);
+            fields.values().for_each(|value| walk(value, visit));
+        }
+        Value::Array(values) => values.iter().for_each(|value| walk(value, visit)),
+        _ => {}
+    }
+}
+
+#[test]
+fn it_is_an_openapi_3_document_that_says_what_it_is_about() {
+    let document = document();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    assert_eq!(document["info"]["title"], "Bonito Gateway: inference API");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(document["info"]["license"]["name"], "Apache-2.0");
+    assert_eq!(document["servers"], json!([{ "url": "https://llm.example.com" }]));
+    assert!(
+        document["info"]["description"]
+            .as_str()
+            .unwrap()
+            .contains("OPENAI_BASE_URL=https://llm.example.com/v1\n")
+    );
+}
+
+#[test]
+fn it_is_the_same_every_time() {
+    assert_eq!(specification(SERVER), specification(SERVER));
+}
+
+#[test]
+fn every_endpoint_is_there_with_a_name_of_its_own() {
+    let document = document();
+    let named: BTreeSet<_> = operations(&document)
+        .into_iter()
+        .map(|(name, operation)| (name, operation["operationId"].as_str().unwrap().to_owned()))
+        .collect();
+    let expected = [
+        ("GET /v1/key", "retrieveKey"),
+        ("GET /v1/models", "listModels"),
+        ("GET /v1/models/{id}", "retrieveModel"),
+        ("POST /v1/chat/completions", "createChatCompletion"),
+        ("POST /v1/completions", "createCompletion"),
+        ("POST /v1/embeddings", "createEmbedding"),
+    ];
+    assert_eq!(
+        named,
+        expected.map(|(name, id)| (name.to_owned(), id.to_owned())).into()
+    );
+}
+
+#[test]
+fn every_operation_says_what_it_does_and_shows_how() {
+    let document = document();
+    let tags: BTreeSet<_> = document["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tag| tag["name"].as_str().unwrap())
+        .collect();
+    for (name, operation) in operations(&document) {
+        for field in ["summary", "description"] {
+            assert!(
+                !operation[field].as_str().unwrap_or_default().is_empty(),
+                "{name} has no {field}"
+            );
+        }
+        assert!(
+            !operation["x-code-samples"].as_array().unwrap().is_empty(),
+            "{name} has no sample"
+        );
+        let tag = operation["tags"][0].as_str().unwrap();
+        assert!(tags.contains(tag), "{name} is tagged {tag}, which is not described");
+    }
+}
+
+#[test]
+fn every_operation_takes_the_key_in_either_header() {
+    let document = document();
+    for (name, operation) in operations(&document) {
+        assert_eq!(
+            operation["security"],
+            json!([{ "bearer": [] }, { "apiKeyHeader": [] }]),
+            "{name}"
+        );
+    }
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!(schemes["bearer"]["scheme"], "bearer");
+    assert_eq!(schemes["apiKeyHeader"]["in"], "header");
+    assert_eq!(schemes["apiKeyHeader"]["name"], "x-api-key");
+}
+
+#[test]
+fn a_chat_or_completion_is_one_response_with_two_content_types() {
+    // The text is searched too, because a parser keeps only one of two equal keys and would hide the other.
+    assert_eq!(
+        specification(SERVER).matches("\"200\":").count(),
+        operations(&document()).len()
+    );
+    let document = document();
+    for name in ["POST /v1/chat/completions", "POST /v1/completions"] {
+        let answer = &operation(&document, name)["responses"]["200"];
+        assert_eq!(
+            keys(&answer["content"]),
+            ["application/json", "text/event-stream"].into(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_operation_lists_the_statuses_that_can_occur() {
+    let inference = [
+        "200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "502", "503", "504",
+    ];
+    let expected: [(&str, &[&str]); 6] = [
+        ("POST /v1/chat/completions", &inference),
+        ("POST /v1/completions", &inference),
+        ("POST /v1/embeddings", &inference),
+        ("GET /v1/models", &["200", "401", "429", "500", "503"]),
+        (
+            "GET /v1/models/{id}",
+            &["200", "401", "403", "404", "429", "500", "503"],
+        ),
+        ("GET /v1/key", &["200", "401", "429", "500", "503"]),
+    ];
+    let document = document();
+    for (name, statuses) in expected {
+        assert_eq!(
+            keys(&operation(&document, name)["responses"]),
+            statuses.iter().copied().collect(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
+    let document = document();
+    for (name, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let headers = keys(&response["headers"]);
+            assert!(headers.contains("x-request-id"), "{name} {status}");
+            if status == "200" {
+                continue;
+            }
+            let schema = &response["content"]["application/json"]["schema"];
+            assert_eq!(
+                schema["allOf"][0]["$ref"], "#/components/schemas/ErrorResponse",
+                "{name} {status}"
+            );
+            let error = &schema["example"]["error"];
+            assert_eq!(
+                keys(error),
+                ["code", "message", "param", "type"].into(),
+                "{name} {status}"
+            );
+            let says_when = headers.contains("retry-after") && headers.contains("x-should-retry");
+            assert_eq!(says_when, ["429", "503"].contains(&status.as_str()), "{name} {status}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
+    let document = document();
+    for (name, operation) in operations(&document)
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("POST"))
+    {
+        let headers = keys(&operation["responses"]["200"]["headers"]);
+        let expected = [
+            "x-bonito-attempts",
+            "x-bonito-cost-usd",
+            "x-bonito-model",
+            "x-bonito-overhead-ms",
+            "x-bonito-provider",
+            "x-request-id",
+        ];
+        assert_eq!(headers, expected.into(), "{name}");
+    }
+}
+
+#[test]
+fn requests_admit_fields_they_do_not_know() {
+    let document = document();
+    for name in ["ChatCompletionRequest", "CompletionRequest", "EmbeddingRequest"] {
+        let schema = &document["components"]["schemas"][name];
+        assert_eq!(schema["additionalProperties"], json!({}), "{name}");
+        assert!(
+            schema["description"].as_str().unwrap().contains("passed through"),
+            "{name}"
+        );
+        assert!(!schema["example"].is_null(), "{name}");
+    }
+    walk(&document, &mut |object| {
+        assert_ne!(object.get("additionalProperties"), Some(&Value::Bool(false)))
+    });
+}
+
+#[test]
+fn no_reference_dangles_and_no_schema_is_unused() {
+    let document = document();
+    let mut used = BTreeSet::new();
+    let mut note = |reference: &str| {
+        let pointer = reference
+            .strip_prefix('#')
+            .expect("references stay inside the document");
+        assert!(document.pointer(pointer).is_some(), "{reference} dangles");
+        used.insert(pointer.trim_start_matches("/components/schemas/").to_owned());
+    };
+    walk(&document, &mut |object| {
+        if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
+            note(reference);
+        }
+        if let Some(mapping) = object
+            .get("discriminator")
+            .and_then(|discriminator| discriminator["mapping"].as_object())
+        {
+            mapping.values().filter_map(Value::as_str).for_each(&mut note);
+        }
+    });
+    assert_eq!(
+        used,
+        keys(&document["components"]["schemas"])
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+    );
+}
+
+#[test]
+fn every_field_is_described() {
+    walk(&document()["components"]["schemas"], &mut |object| {
+        let (Some(title), Some(properties)) = (object.get("title"), object.get("properties")) else {
+            return;
+        };
+        assert!(object.contains_key("description"), "{title} is not described");
+        for (field, schema) in properties.as_object().unwrap() {
+            assert!(schema["description"].is_string(), "{title}.{field} is not described");
+        }
+    });
+}
+
+#[test]
+fn null_is_said_where_a_validator_looks_for_it() {
+    let document = document();
+    let field = |name: &str| document["components"]["schemas"]["ChatCompletionRequest"]["properties"][name].clone();
+    assert_eq!(field("temperature")["nullable"], true);
+    assert!(
+        field("reasoning_effort")["enum"]
+            .as_array()
+            .unwrap()
+            .contains(&Value::Null)
+    );
+    let alternatives = field("stream_options")["anyOf"].as_array().unwrap().clone();
+    assert_eq!(alternatives[0]["$ref"], "#/components/schemas/StreamOptions");
+    assert_eq!(alternatives[1]["nullable"], true);
+}
+
+#[test]
+fn an_example_is_checked_by_the_type_it_shows() {
+    assert!(parses::<CompletionRequest>(
+        &json!({ "model": "m", "prompt": [[1, 2], [3]], "stop": null, "top_k": 40 })
+    ));
+    assert!(!parses::<CompletionRequest>(
+        &json!({ "model": "m", "prompt": "p", "temperature": 3 })
+    ));
+    assert!(!parses::<CompletionRequest>(
+        &json!({ "model": "m", "prompt": { "text": "p" } })
+    ));
+    let shown = CompletionRequest::example().to_json();
+    assert!(CompletionRequest::parse_from_json(shown).is_ok());
+}
+
+#[test]
+fn the_page_loads_the_document_and_nothing_from_another_host() {
+    let page = docs_page();
+    assert!(page.contains("<title>Bonito Gateway: inference API</title>"));
+    assert!(page.contains(r#"data-url="/openapi/inference.json""#));
+    assert!(page.contains("connect-src 'self'"));
+
+    let (frame, script) = page
+        .split_once("<script>")
+        .expect("only Scalar is a script without attributes");
+    assert!(!frame.contains("//"), "the page itself names a host");
+    // What would make a browser fetch something; links to click and names of XML and JSON schemas do not.
+    for fetch in [
+        "fetch(\"http",
+        "url(http",
+        "url(\"http",
+        "url('http",
+        "src=\"http",
+        "@import \"http",
+    ] {
+        for (at, _) in script.match_indices(fetch) {
+            let host = script[at + fetch.len()..].split('/').nth(2).unwrap_or_default();
+            assert!(host.ends_with(".invalid"), "the script fetches something from {host}");
+        }
+    }
+    assert!(
+        !page.contains("scalar.com"),
+        "the fonts, the proxy and the client of Scalar's maker"
+    );
+}
+
+#[test]
+fn the_page_names_the_alternatives_of_a_union() {
+    let page = docs_page();
+    let (theirs, ours) = page::ALTERNATIVE_WITHOUT_NAME;
+    assert!(
+        page.contains(ours) && !page.contains(theirs),
+        "Scalar changed: see whether it still needs the correction"
+    );
+}

@@ -1,0 +1,72 @@
+//! `GET /v1/key`: what the caller's own key is and may do. Never another's, and never its secret.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use http::Method;
+use poem::{Endpoint, Request, Response};
+use serde_json::{Value, json};
+
+use super::{json as answer, require};
+use crate::domain::error::GatewayError;
+use crate::http::HttpState;
+use crate::http::auth::CallerKey;
+use crate::http::boundary::Arrival;
+use crate::http::error;
+
+/// The endpoint.
+pub struct Own {
+    state: Arc<HttpState>,
+}
+
+impl Own {
+    /// The endpoint.
+    pub fn new(state: Arc<HttpState>) -> Self {
+        Self { state }
+    }
+
+    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
+        require(request, &Method::GET)?;
+        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let gate = caller.gate();
+        let row = &gate.row;
+        let team = row
+            .team
+            .as_ref()
+            .map(|team| json!({"id": team.id.0, "slug": team.slug, "name": team.name}));
+        Ok(answer(&json!({
+            "object": "key",
+            "id": row.id.0,
+            "name": row.name,
+            "prefix": row.prefix,
+            "organization": {
+                "id": row.organization.id.0, "slug": row.organization.slug, "name": row.organization.name,
+            },
+            "team": team,
+            "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
+            "rate_limit": row.rate_limit,
+            "expires_at": time(row.expires_at),
+            "metadata": row.metadata,
+            "created_at": time(Some(row.created_at)),
+            "last_used_at": time(gate.last_used().or(row.last_used_at)),
+        })))
+    }
+}
+
+impl Endpoint for Own {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let arrival = Arrival::of(&request);
+        Ok(self
+            .answer(&request, arrival)
+            .await
+            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
+    }
+}
+
+fn time(time: Option<DateTime<Utc>>) -> Value {
+    time.map_or(Value::Null, |time| {
+        time.to_rfc3339_opts(SecondsFormat::Micros, true).into()
+    })
+}

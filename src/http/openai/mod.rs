@@ -1,0 +1,151 @@
+//! OpenAI's dialect: chat, completions, embeddings, models, and the caller's own key.
+
+pub mod document;
+pub mod key;
+pub mod models;
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use poem::{Body, Endpoint, Request, Response};
+
+use super::HttpState;
+use super::auth::CallerKey;
+use super::boundary::Arrival;
+use super::{error, payload};
+use crate::domain::call::Operation;
+use crate::domain::error::GatewayError;
+use crate::domain::ids::{ModelName, ProviderId};
+use crate::pipeline::{Answer, AnswerBody, Call};
+
+const X_PROVIDER: HeaderName = HeaderName::from_static("x-bonito-provider");
+const X_MODEL: HeaderName = HeaderName::from_static("x-bonito-model");
+const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-bonito-attempts");
+const X_OVERHEAD: HeaderName = HeaderName::from_static("x-bonito-overhead-ms");
+const X_COST: HeaderName = HeaderName::from_static("x-bonito-cost-usd");
+
+/// The endpoints there are, for whoever asks for another one.
+const ENDPOINTS: &str = "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, \
+                         GET /v1/models/{id} and GET /v1/key; /docs describes them";
+
+/// One of the three inference endpoints.
+pub struct Inference {
+    state: Arc<HttpState>,
+    operation: Operation,
+    max_body_bytes: usize,
+}
+
+impl Inference {
+    /// The endpoint of an operation.
+    pub fn new(state: Arc<HttpState>, operation: Operation) -> Self {
+        let limits = &state.settings.limits;
+        let max_body_bytes = match operation {
+            Operation::Chat => limits.chat_body_bytes,
+            Operation::Completion => limits.completion_body_bytes,
+            Operation::Embedding => limits.embedding_body_bytes,
+        };
+        Self {
+            state,
+            operation,
+            max_body_bytes,
+        }
+    }
+
+    async fn answer(&self, request: &mut Request, arrival: Arrival) -> Result<Response, GatewayError> {
+        require(request, &Method::POST)?;
+        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let call = Call {
+            id: arrival.id,
+            received: arrival.received,
+            admitted_at: arrival.at,
+            gate: caller.gate().clone(),
+            operation: self.operation,
+            voice: error::OPENAI_VOICE,
+        };
+        let pipeline = self.state.pipeline.clone();
+        let meter = pipeline.admit(call)?;
+        let patience = self.state.settings.server.body_read_timeout;
+        match payload::read(request, self.max_body_bytes, patience).await {
+            Ok(body) => pipeline.run(meter, body).await.map(response),
+            Err(refusal) => Err(meter.refuse(refusal)),
+        }
+    }
+}
+
+impl Endpoint for Inference {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let arrival = Arrival::of(&request);
+        let answer = self.answer(&mut request, arrival).await;
+        Ok(answer.unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
+    }
+}
+
+fn response(answer: Answer) -> Response {
+    let (kind, body) = match answer.body {
+        AnswerBody::Whole(bytes) => ("application/json", Body::from_bytes(bytes)),
+        AnswerBody::Stream(events) => ("text/event-stream; charset=utf-8", Body::from_bytes_stream(events)),
+    };
+    let mut response = Response::builder().body(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if kind.starts_with("text/event-stream") {
+        // Proxies must neither keep nor collect events (nginx reads the second header).
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    if let Some(served) = answer.served {
+        attempt_headers(headers, &served.provider, &served.model, served.attempts);
+        let overhead_us = served.overhead.as_micros();
+        insert(
+            headers,
+            X_OVERHEAD,
+            format!("{}.{:03}", overhead_us / 1_000, overhead_us % 1_000),
+        );
+        if let Some(cost) = served.cost {
+            insert(headers, X_COST, cost.to_string());
+        }
+    }
+    response
+}
+
+/// The headers that say who was asked.
+pub fn attempt_headers(headers: &mut HeaderMap, provider: &ProviderId, model: &ModelName, attempts: usize) {
+    insert(headers, X_PROVIDER, provider.as_str());
+    insert(headers, X_MODEL, model.as_str());
+    headers.insert(X_ATTEMPTS, HeaderValue::from(attempts));
+}
+
+/// Sets a header, unless the text cannot be one: a model's name may hold any script.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: impl AsRef<str>) {
+    if let Ok(value) = HeaderValue::from_str(text.as_ref()) {
+        headers.insert(name, value);
+    }
+}
+
+/// Refuses every method but one.
+fn require(request: &Request, method: &Method) -> Result<(), GatewayError> {
+    if request.method() == method || (*method == Method::GET && request.method() == Method::HEAD) {
+        return Ok(());
+    }
+    Err(GatewayError::MethodNotAllowed {
+        allowed: if *method == Method::POST { "POST" } else { "GET" },
+    })
+}
+
+/// JSON as an answer.
+fn json(value: &serde_json::Value) -> Response {
+    Response::builder()
+        .content_type("application/json")
+        .body(value.to_string())
+}
+
+/// The endpoint of every path that is not one of ours.
+pub fn unknown_path() -> impl Endpoint<Output = Response> {
+    poem::endpoint::make(|request: Request| async move {
+        let error = GatewayError::UnknownPath { endpoints: ENDPOINTS };
+        Ok::<_, poem::Error>(error::response(&error, Arrival::of(&request).id))
+    })
+}

@@ -1,0 +1,175 @@
+//! The models a key may use, in OpenAI's shape with what the gateway knows about them as extra fields.
+
+use std::sync::Arc;
+
+use http::Method;
+use poem::{Endpoint, Request, Response};
+use serde_json::{Value, json};
+
+use super::{json as answer, require};
+use crate::domain::error::GatewayError;
+use crate::domain::pricing::Rates;
+use crate::http::HttpState;
+use crate::http::auth::CallerKey;
+use crate::http::boundary::Arrival;
+use crate::http::error;
+use crate::routing::catalog::Deployment;
+use crate::routing::catalog_file::Mode;
+
+/// `created` of every model: providers disagree about it, and nobody reads it.
+const CREATED: u64 = 1_767_225_600;
+
+/// `GET /v1/models`.
+pub struct List {
+    state: Arc<HttpState>,
+}
+
+/// `GET /v1/models/{id}`.
+pub struct Retrieve {
+    state: Arc<HttpState>,
+}
+
+impl List {
+    /// The endpoint.
+    pub fn new(state: Arc<HttpState>) -> Self {
+        Self { state }
+    }
+
+    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
+        require(request, &Method::GET)?;
+        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let catalog = self.state.pipeline.catalog.load();
+        let models: Vec<Value> = catalog
+            .models()
+            .filter_map(|(name, all)| described(&caller, name, all))
+            .collect();
+        Ok(answer(&json!({"object": "list", "data": models})))
+    }
+}
+
+impl Retrieve {
+    /// The endpoint.
+    pub fn new(state: Arc<HttpState>) -> Self {
+        Self { state }
+    }
+
+    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
+        require(request, &Method::GET)?;
+        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        // Ids may hold slashes, encoded or not, so the id is the rest of the path.
+        let id = request.raw_path_param("id").unwrap_or_default();
+        let id = percent_decoded(id);
+        let catalog = self.state.pipeline.catalog.load();
+        match catalog.listed(&id) {
+            Some(deployments) => match described(&caller, &id, &deployments) {
+                Some(model) => Ok(answer(&model)),
+                None => Err(GatewayError::ModelNotAllowed { model: id }),
+            },
+            None => Err(GatewayError::ModelNotFound { model: id }),
+        }
+    }
+}
+
+impl Endpoint for List {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let arrival = Arrival::of(&request);
+        Ok(self
+            .answer(&request, arrival)
+            .await
+            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
+    }
+}
+
+impl Endpoint for Retrieve {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let arrival = Arrival::of(&request);
+        Ok(self
+            .answer(&request, arrival)
+            .await
+            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
+    }
+}
+
+/// The model as this key sees it; `None` where it may not use it.
+fn described(caller: &CallerKey, name: &str, deployments: &[Arc<Deployment>]) -> Option<Value> {
+    let scopes = &caller.gate().row.scopes;
+    let names = [name, deployments.first()?.model.as_str()];
+    if !scopes.iter().all(|scope| scope.allows_model(names.into_iter())) {
+        return None;
+    }
+    let usable: Vec<&Arc<Deployment>> = deployments
+        .iter()
+        .filter(|deployment| deployment.mode != Mode::Responses)
+        .filter(|deployment| {
+            scopes
+                .iter()
+                .all(|scope| scope.allows_provider(deployment.provider.as_str()))
+        })
+        .collect();
+    let first = usable.first()?;
+    let providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();
+    let capabilities = &first.capabilities;
+    Some(json!({
+        "id": name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": first.provider.as_str(),
+        "providers": providers,
+        "mode": mode(first.mode),
+        "context_window": first.context_tokens,
+        "max_output_tokens": first.max_output_tokens,
+        "capabilities": {
+            "vision": capabilities.vision,
+            "tools": capabilities.tools,
+            "json_schema": capabilities.json_schema,
+            "reasoning": capabilities.reasoning,
+            "prompt_cache": capabilities.prompt_cache,
+        },
+        "pricing": first.price.as_ref().map(|price| pricing(&price.rates)),
+    }))
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Chat | Mode::Any | Mode::Responses => "chat",
+        Mode::Completion => "completion",
+        Mode::Embedding => "embedding",
+    }
+}
+
+/// US dollars per million tokens, as text: JSON numbers would be read as floating point.
+fn pricing(rates: &Rates) -> Value {
+    let usd = |nano: Option<crate::domain::money::NanoUsd>| nano.map(|nano| nano.to_string());
+    json!({
+        "input_usd": usd(Some(rates.input)),
+        "output_usd": usd(Some(rates.output)),
+        "cache_read_usd": usd(rates.cache_read),
+        "cache_write_usd": usd(rates.cache_write),
+    })
+}
+
+/// A path's text with its percent-encoding undone; what is not valid stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after
+            .get(..2)
+            .and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        match (byte, hex) {
+            (b'%', Some(decoded)) => {
+                bytes.push(decoded);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

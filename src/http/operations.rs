@@ -1,0 +1,102 @@
+//! The operations listener: liveness, readiness, metrics and version. Never on the same port as the API.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use poem::endpoint::BoxEndpoint;
+use poem::{EndpointExt as _, Response, Route, get, handler, web::Data};
+use serde_json::json;
+
+use crate::gates::health_board::HealthBoard;
+use crate::journal::Journal;
+use crate::routing::plan::Readiness;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// How long the database may take to answer before it counts as down.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What operations look at.
+pub struct Operations {
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// The records that wait.
+    pub journal: Arc<Journal>,
+    /// How providers are doing.
+    pub board: Arc<HealthBoard>,
+    /// The database.
+    pub store: Store,
+    /// Whether the process is stopping.
+    pub stopping: Arc<AtomicBool>,
+}
+
+/// Every route of the operations listener.
+pub fn api(operations: Arc<Operations>) -> BoxEndpoint<'static, Response> {
+    Route::new()
+        .at("/livez", get(livez))
+        .at("/readyz", get(readyz))
+        .at("/metrics", get(metrics))
+        .at("/version", get(version))
+        .data(operations)
+        .map_to_response()
+        .boxed()
+}
+
+/// The process runs. Nothing else is looked at: being started again mends no database.
+#[handler]
+fn livez() -> Response {
+    json_answer(StatusCode::OK, &json!({"status": "alive"}))
+}
+
+/// Whether requests should be sent here, and what is degraded. Only stopping makes a replica unready: with the database
+/// down it still serves the keys it knows.
+#[handler]
+async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
+    let mut degraded = Vec::new();
+    match tokio::time::timeout(PING_TIMEOUT, operations.store.ping()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => degraded.push(json!({"component": "database", "reason": "it refuses or cannot be reached"})),
+        Err(_) => degraded.push(json!({"component": "database", "reason": "it did not answer within a second"})),
+    }
+    for gate in operations.board.gates() {
+        let reason = match gate.readiness() {
+            Readiness::Passing => continue,
+            Readiness::Probing => "probing",
+            Readiness::Ejected => "ejected",
+        };
+        degraded.push(json!({"component": format!("provider {}", gate.id), "reason": reason}));
+    }
+    let stopping = operations.stopping.load(Ordering::Acquire);
+    let (status, word) = match (stopping, degraded.is_empty()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (false, true) => (StatusCode::OK, "ready"),
+        (false, false) => (StatusCode::OK, "degraded"),
+    };
+    json_answer(status, &json!({"status": word, "degraded": degraded}))
+}
+
+#[handler]
+fn metrics(Data(operations): Data<&Arc<Operations>>) -> Response {
+    let depth = i64::try_from(operations.journal.depth()).unwrap_or(i64::MAX);
+    operations.metrics.journal_depth.set(depth);
+    Response::builder()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(operations.metrics.encode())
+}
+
+#[handler]
+fn version() -> Response {
+    json_answer(
+        StatusCode::OK,
+        &json!({"name": "bonito", "version": env!("CARGO_PKG_VERSION")}),
+    )
+}
+
+fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response {
+    Response::builder()
+        .status(status)
+        .content_type("application/json")
+        .body(value.to_string())
+}

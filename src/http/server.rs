@@ -1,0 +1,295 @@
+//! A listener: accepts connections, bounds them in number and in time, and lets them finish when the process stops.
+//!
+//! poem's own server sets no TCP_NODELAY, has no timeout for headers and spins when file descriptors run out, so its
+//! endpoints are served here by hyper itself. HTTP/1.1 only: TLS and HTTP/2 end at the proxy in front, and streams of
+//! other callers never share a connection.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::BoxBody;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use poem::endpoint::BoxEndpoint;
+use poem::web::{LocalAddr, RemoteAddr};
+use poem::{Addr, Endpoint as _, Response};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a connection without a request stays open. Longer than the minute most clients and proxies keep theirs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How often a connection without traffic looks at the time.
+const TICK: Duration = Duration::from_secs(1);
+/// Request line and headers together, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How long to wait after the system refused a connection, because it has no file descriptors or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Said to a client that does not get its headers sent in time; hyper itself would only hang up.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
+content-length: 141\r\n\r\n{\"error\":{\"message\":\"the request's headers did not arrive in time; send them faster\",\
+\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}";
+
+/// The bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// Open connections.
+    pub max_connections: usize,
+    /// How long a client may take to send its headers.
+    pub header_read_timeout: Duration,
+}
+
+/// Serves connections until `stop` is cancelled, and returns then; those still open are in `connections`.
+pub async fn serve(
+    listener: TcpListener,
+    endpoint: Arc<BoxEndpoint<'static, Response>>,
+    limits: ServerLimits,
+    stop: CancellationToken,
+    connections: TaskTracker,
+) {
+    let places = Arc::new(Semaphore::new(limits.max_connections));
+    loop {
+        // The place comes first: connections we cannot serve yet wait in the kernel's queue.
+        let place = tokio::select! {
+            () = stop.cancelled() => return,
+            place = places.clone().acquire_owned() => place,
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, remote)) => {
+                let endpoint = endpoint.clone();
+                let stop = stop.clone();
+                connections.spawn(async move {
+                    connection(stream, remote, &endpoint, &limits, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) if is_about_the_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the client was gone before we got to it, as opposed to something being wrong here.
+fn is_about_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn connection(
+    stream: TcpStream,
+    remote: std::net::SocketAddr,
+    endpoint: &Arc<BoxEndpoint<'static, Response>>,
+    limits: &ServerLimits,
+    stop: CancellationToken,
+) {
+    // Without it the first event of a stream waits for an acknowledgement, about 40 ms.
+    let _ = stream.set_nodelay(true);
+    let Ok(local) = stream.local_addr() else { return };
+    let phase = Arc::new(Phase::default());
+    let io = TimedStream::new(stream, phase.clone(), limits.header_read_timeout);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let endpoint = endpoint.clone();
+        let busy = BusyGuard::new(phase.clone());
+        async move {
+            let request: poem::Request = (
+                request,
+                LocalAddr(Addr::SocketAddr(local)),
+                RemoteAddr(Addr::SocketAddr(remote)),
+                http::uri::Scheme::HTTP,
+            )
+                .into();
+            let response: hyper::Response<BoxBody<Bytes, io::Error>> = endpoint.get_response(request).await.into();
+            Ok::<_, Infallible>(response.map(|inner| ResponseBody { inner, _busy: busy }))
+        }
+    });
+    let serving = http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(io), service);
+    let mut serving = std::pin::pin!(serving);
+    // Errors of a connection (the client left, sent nonsense, was too slow) have been dealt with where they matter.
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
+}
+
+/// Where a connection is between requests. Shared by its socket, which knows when bytes come, and its requests, which
+/// know when they are over.
+#[derive(Default)]
+struct Phase(Mutex<Where>);
+
+#[derive(Clone, Copy)]
+enum Where {
+    /// No request, since then.
+    Idle(Instant),
+    /// A part of a head has come, the first of it then.
+    Head(Instant),
+    /// A request is being served.
+    Busy,
+}
+
+impl Default for Where {
+    fn default() -> Self {
+        // A client that connects and says nothing is as slow as one that says little.
+        Self::Head(Instant::now())
+    }
+}
+
+/// Marks a connection as busy as long as the request or its answer exists.
+struct BusyGuard(Arc<Phase>);
+
+impl BusyGuard {
+    fn new(phase: Arc<Phase>) -> Self {
+        *phase.0.lock() = Where::Busy;
+        Self(phase)
+    }
+}
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        *self.0.0.lock() = Where::Idle(Instant::now());
+    }
+}
+
+/// An answer's body that tells when it is over.
+struct ResponseBody {
+    inner: BoxBody<Bytes, io::Error>,
+    _busy: BusyGuard,
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A socket that gives up on clients that are too slow with their headers, or have nothing to ask.
+struct TimedStream {
+    stream: TcpStream,
+    phase: Arc<Phase>,
+    header_timeout: Duration,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl TimedStream {
+    fn new(stream: TcpStream, phase: Arc<Phase>, header_timeout: Duration) -> Self {
+        Self {
+            stream,
+            phase,
+            header_timeout,
+            tick: Box::pin(tokio::time::sleep(TICK)),
+        }
+    }
+
+    /// Looks at the time; ready when the connection is to be given up.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.tick.as_mut().poll(cx));
+            let now = Instant::now();
+            match *self.phase.0.lock() {
+                Where::Idle(since) if now >= since + IDLE_TIMEOUT => return Poll::Ready(()),
+                Where::Head(since) if now >= since + self.header_timeout => {
+                    let _ = self.stream.try_write(TOO_SLOW);
+                    return Poll::Ready(());
+                }
+                Where::Idle(_) | Where::Head(_) | Where::Busy => {}
+            }
+            self.tick.as_mut().reset(now + TICK);
+        }
+    }
+}
+
+impl AsyncRead for TimedStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                let mut phase = self.phase.0.lock();
+                if let Where::Idle(_) = *phase {
+                    *phase = Where::Head(Instant::now());
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                ready!(self.poll_patience(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TimedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TOO_SLOW;
+
+    #[test]
+    fn the_answer_to_slow_clients_has_the_length_it_says() {
+        let text = std::str::from_utf8(TOO_SLOW).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "it has {} bytes",
+            body.len()
+        );
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["error"]["type"], "invalid_request_error");
+    }
+}

@@ -1,0 +1,53 @@
+//! May this request be served, and by whom? Everything that can refuse before a cent is spent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::meter::Meter;
+use super::{Call, Pipeline};
+use crate::chat::request::Request;
+use crate::domain::error::GatewayError;
+use crate::gates::key_gate::KeyGate;
+use crate::routing::plan::{self, NoPlan, Plan};
+
+/// How long a caller is asked to wait when the journal is full: the ledger writes thousands of rows in that time.
+const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+
+impl Pipeline {
+    /// Takes a place in the journal for a request, before anything else.
+    ///
+    /// # Errors
+    /// The journal is full: rather no answer than one that is not metered.
+    pub fn admit(self: &Arc<Self>, call: Call) -> Result<Meter, GatewayError> {
+        match self.journal.admit() {
+            Some(slot) => Ok(Meter::start(self.clone(), call, slot)),
+            None => Err(GatewayError::Overloaded {
+                retry_after: JOURNAL_RETRY,
+            }),
+        }
+    }
+
+    /// The deployments to try for a request.
+    pub(super) fn plan(&self, request: &Request, gate: &KeyGate) -> Result<Plan, GatewayError> {
+        let catalog = self.catalog.load();
+        let scopes = &gate.row.scopes;
+        let Some(resolved) = catalog.resolve(&request.model, request.operation) else {
+            // A key must not find out about models outside its scope, not even that they do not exist.
+            let may_ask = scopes
+                .iter()
+                .all(|scope| scope.allows_model(std::iter::once(request.model.as_str())));
+            let model = request.model.clone();
+            return Err(if may_ask {
+                GatewayError::ModelNotFound { model }
+            } else {
+                GatewayError::ModelNotAllowed { model }
+            });
+        };
+        let readiness = |provider: &_| self.board.readiness(provider);
+        plan::plan(resolved, &request.model, scopes, readiness, self.limits.max_attempts).map_err(
+            |NoPlan::NotAllowed| GatewayError::ModelNotAllowed {
+                model: request.model.clone(),
+            },
+        )
+    }
+}

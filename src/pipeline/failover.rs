@@ -1,0 +1,138 @@
+//! From one attempt to the next: failures before the commit point move on, as long as there is somewhere to go.
+
+use bytes::Bytes;
+
+use super::Pipeline;
+use super::attempt::Opened;
+use super::meter::Meter;
+use crate::chat::request::Request;
+use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::providers::adapter::Failure;
+use crate::routing::catalog::Deployment;
+use crate::routing::plan::Plan;
+use crate::upstream::endpoint::Endpoint;
+
+impl Pipeline {
+    /// A whole answer of the first deployment that has one.
+    pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
+        let mut tries = Tries::new(self, plan);
+        while let Some((deployment, endpoint)) = tries.next() {
+            meter.attempt_begins(deployment);
+            match self.attempt_whole(request, deployment, endpoint, meter).await {
+                Ok(body) => return Ok(body),
+                Err(failure) => tries.failed(failure, meter),
+            }
+        }
+        Err(tries.exhausted())
+    }
+
+    /// A stream of the first deployment whose first event arrives, and the failures before it.
+    pub(super) async fn open(
+        &self,
+        request: &Request,
+        plan: &Plan,
+        meter: &mut Meter,
+    ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
+        let mut tries = Tries::new(self, plan);
+        while let Some((deployment, endpoint)) = tries.next() {
+            meter.attempt_begins(deployment);
+            match self.attempt_stream(request, deployment, endpoint, meter).await {
+                Ok(opened) => return Ok((opened, tries.failures)),
+                Err(failure) => tries.failed(failure, meter),
+            }
+        }
+        Err(tries.exhausted())
+    }
+}
+
+/// Walks through a plan and remembers what went wrong.
+struct Tries<'p> {
+    pipeline: &'p Pipeline,
+    plan: &'p Plan,
+    next: usize,
+    /// Whether the present deployment was already asked again with a fresh token.
+    renewed: bool,
+    failures: Vec<AttemptFailure>,
+}
+
+impl<'p> Tries<'p> {
+    fn new(pipeline: &'p Pipeline, plan: &'p Plan) -> Self {
+        Self {
+            pipeline,
+            plan,
+            next: 0,
+            renewed: false,
+            failures: Vec::new(),
+        }
+    }
+
+    fn next(&mut self) -> Option<(&'p std::sync::Arc<Deployment>, &'p Endpoint)> {
+        if self.failures.len() >= self.pipeline.limits.max_attempts {
+            return None;
+        }
+        loop {
+            let deployment = self.plan.attempts.get(self.next)?;
+            self.next += 1;
+            // The catalogue and the endpoints are made from the same settings, so a deployment without one is one that
+            // was taken away a moment ago.
+            if let Some(endpoint) = self.pipeline.endpoints.get(&deployment.provider) {
+                return Some((deployment, endpoint));
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: Failure, meter: &mut Meter) {
+        let deployment = &self.plan.attempts[self.next - 1];
+        meter.failed(failure.class, None);
+        tracing::debug!(
+            request = %meter.id(), deployment = %deployment.id, class = %failure.class, status = failure.status,
+            "attempt failed"
+        );
+        let class = failure.class;
+        let refused = failure.status == Some(401);
+        self.failures
+            .push(described(failure, deployment, meter.upstream_request_id()));
+        if refused
+            && !self.renewed
+            && self
+                .pipeline
+                .endpoints
+                .get(&deployment.provider)
+                .is_some_and(|e| e.credential.refused())
+        {
+            // The token may have been withdrawn before its time. A fresh one gets one more try.
+            self.renewed = true;
+            self.next -= 1;
+            return;
+        }
+        self.renewed = false;
+        if !class.worth_another_attempt() {
+            self.next = self.plan.attempts.len();
+        }
+    }
+
+    fn exhausted(self) -> GatewayError {
+        if self.failures.is_empty() {
+            return GatewayError::internal("a plan named only providers that are not configured");
+        }
+        GatewayError::Exhausted {
+            attempts: self.failures,
+        }
+    }
+}
+
+/// A failure with who it was.
+pub(super) fn described(failure: Failure, deployment: &Deployment, request_id: Option<String>) -> AttemptFailure {
+    AttemptFailure {
+        provider: deployment.provider.clone(),
+        model: deployment.model.clone(),
+        class: failure.class,
+        status: failure.status,
+        code: failure.code,
+        message: failure.message,
+        param: failure.param,
+        inner: failure.inner,
+        request_id,
+        retry_after: failure.retry_after,
+    }
+}

@@ -1,0 +1,149 @@
+//! A stream before its first event: its status and headers are held back for a while, so that a failure can still have a
+//! status of its own.
+//!
+//! After that the headers go out with a keep-alive comment. The comment commits nothing: failover goes on behind it, and a
+//! total failure becomes an error event.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use tokio::time::Sleep;
+
+use super::meter::Meter;
+use super::relay::{KEEP_ALIVE, Relay};
+use super::{Answer, AnswerBody, Pipeline, Voice};
+use crate::chat::request::Request;
+use crate::domain::error::GatewayError;
+use crate::domain::ids::RequestId;
+use crate::routing::plan::Plan;
+
+/// Serves a request for a stream.
+pub(super) async fn stream(
+    pipeline: Arc<Pipeline>,
+    request: Arc<Request>,
+    plan: Plan,
+    meter: Meter,
+) -> Result<Answer, GatewayError> {
+    let (id, voice, patience) = (meter.id(), meter.voice(), pipeline.limits.keep_alive);
+    let head_sent = Arc::new(AtomicBool::new(false));
+    let mut opening = open(pipeline, request, plan, meter, head_sent.clone()).boxed();
+    match tokio::time::timeout(patience, &mut opening).await {
+        Ok(Ok(relay)) => {
+            let served = relay.meter().and_then(Meter::served);
+            Ok(Answer {
+                served,
+                body: AnswerBody::Stream(relay.boxed()),
+            })
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            head_sent.store(true, Ordering::Release);
+            let held = Held {
+                state: State::Opening(opening),
+                timer: Box::pin(tokio::time::sleep(patience)),
+                patience,
+                first: true,
+                id,
+                voice,
+            };
+            Ok(Answer {
+                served: None,
+                body: AnswerBody::Stream(held.boxed()),
+            })
+        }
+    }
+}
+
+async fn open(
+    pipeline: Arc<Pipeline>,
+    request: Arc<Request>,
+    plan: Plan,
+    mut meter: Meter,
+    head_sent: Arc<AtomicBool>,
+) -> Result<Relay, GatewayError> {
+    let opened = pipeline.open(&request, &plan, &mut meter).await;
+    if head_sent.load(Ordering::Acquire) {
+        meter.head_is_sent();
+    }
+    match opened {
+        Ok((opened, before)) => {
+            meter.first_event();
+            let deployment = meter
+                .deployment()
+                .expect("a stream that is open has an attempt under way");
+            let keep_alive = pipeline.limits.keep_alive;
+            Ok(Relay::new(
+                opened,
+                before,
+                deployment,
+                meter,
+                keep_alive,
+                pipeline.stop.clone(),
+            ))
+        }
+        Err(error) => Err(meter.refuse(error)),
+    }
+}
+
+/// A stream whose headers are out and whose first event is not here yet.
+struct Held {
+    state: State,
+    timer: Pin<Box<Sleep>>,
+    patience: Duration,
+    /// Whether the comment that carries the headers is still to be sent.
+    first: bool,
+    id: RequestId,
+    voice: Voice,
+}
+
+enum State {
+    Opening(BoxFuture<'static, Result<Relay, GatewayError>>),
+    Relaying(Box<Relay>),
+    Over,
+}
+
+impl Stream for Held {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::take(&mut self.first) {
+            return Poll::Ready(Some(Ok(KEEP_ALIVE)));
+        }
+        loop {
+            match &mut self.state {
+                State::Over => return Poll::Ready(None),
+                State::Relaying(relay) => return relay.poll_next_unpin(cx),
+                State::Opening(opening) => match opening.poll_unpin(cx) {
+                    Poll::Ready(Ok(mut relay)) => {
+                        if let Some(served) = relay.meter().and_then(Meter::served) {
+                            let comment = format!(
+                                ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}\n\n",
+                                served.provider, served.model, served.attempts
+                            );
+                            relay.say_at_the_end(comment.into());
+                        }
+                        self.state = State::Relaying(Box::new(relay));
+                    }
+                    Poll::Ready(Err(error)) => {
+                        self.state = State::Over;
+                        return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
+                    }
+                    Poll::Pending => {
+                        if self.timer.as_mut().poll(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                        let next = tokio::time::Instant::now() + self.patience;
+                        self.timer.as_mut().reset(next);
+                        return Poll::Ready(Some(Ok(KEEP_ALIVE)));
+                    }
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What a request consumed and cost: measured along the way, settled exactly once.
+//!
+//! The meter is a guard. However a request ends (answered, refused, failed, or dropped because the caller left), its
+//! record reaches the journal and its cost the key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Call, Pipeline, Served, Voice};
+use crate::chat::estimate::TextTally;
+use crate::chat::request::Request;
+use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::error::GatewayError;
+use crate::domain::health::Outcome;
+use crate::domain::ids::RequestId;
+use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
+use crate::domain::usage::{TokenUsage, UsageSource};
+use crate::gates::health_board::ProviderGate;
+use crate::gates::key_gate::KeyGate;
+use crate::journal::Slot;
+use crate::routing::catalog::Deployment;
+
+/// Status of a request whose caller left before there was one (nginx's convention).
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+/// Longest provider request id that is kept; real ones are a tenth of it.
+const MAX_REQUEST_ID_BYTES: usize = 256;
+
+/// Measures one request.
+pub struct Meter {
+    pipeline: Arc<Pipeline>,
+    gate: Arc<KeyGate>,
+    voice: Voice,
+    slot: Option<Slot>,
+    received: Instant,
+    record: Option<Box<UsageRecord>>,
+    prompt_tokens: u64,
+    current: Option<Current>,
+    /// Whether a status of 200 has been sent, whatever happens from now on.
+    head_sent: bool,
+}
+
+/// The attempt under way.
+struct Current {
+    deployment: Arc<Deployment>,
+    health: Option<Arc<ProviderGate>>,
+    started: Instant,
+    first_token: Option<Duration>,
+    status: Option<u16>,
+    upstream_request_id: Option<Arc<str>>,
+}
+
+impl Meter {
+    /// Starts measuring a request that has its place in the journal.
+    pub(super) fn start(pipeline: Arc<Pipeline>, call: Call, slot: Slot) -> Self {
+        pipeline.metrics.in_flight.inc();
+        call.gate.used(call.admitted_at);
+        let record = UsageRecord {
+            id: call.id,
+            owner: call.gate.owner(),
+            admitted_at: call.admitted_at,
+            operation: call.operation,
+            dialect: call.voice.dialect,
+            requested_model: String::new(),
+            stream: false,
+            status: CLIENT_CLOSED_REQUEST,
+            error: None,
+            client_cancelled: false,
+            latency: Duration::ZERO,
+            first_token: None,
+            overhead: Duration::ZERO,
+            attempts: Vec::new(),
+        };
+        Self {
+            pipeline,
+            gate: call.gate,
+            voice: call.voice,
+            slot: Some(slot),
+            received: call.received,
+            record: Some(Box::new(record)),
+            prompt_tokens: 0,
+            current: None,
+            head_sent: false,
+        }
+    }
+
+    fn record(&mut self) -> &mut UsageRecord {
+        self.record.as_mut().expect("the record leaves with the meter")
+    }
+
+    /// The request's id.
+    pub fn id(&self) -> RequestId {
+        self.record.as_ref().expect("the record leaves with the meter").id
+    }
+
+    /// What is asked for.
+    pub fn operation(&self) -> Operation {
+        self.record
+            .as_ref()
+            .expect("the record leaves with the meter")
+            .operation
+    }
+
+    /// The key.
+    pub fn gate(&self) -> &KeyGate {
+        &self.gate
+    }
+
+    /// How the caller is answered.
+    pub fn voice(&self) -> Voice {
+        self.voice
+    }
+
+    /// Notes what the body says.
+    pub(super) fn asked_for(&mut self, request: &Request) {
+        self.prompt_tokens = request.prompt.tokens();
+        let record = self.record();
+        record.requested_model.clone_from(&request.model);
+        record.stream = request.stream;
+    }
+
+    /// The status line is out: from now on, failures are said inside the stream.
+    pub(super) fn head_is_sent(&mut self) {
+        self.head_sent = true;
+    }
+
+    /// An attempt begins.
+    pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>) {
+        let health = self.pipeline.board.gate(&deployment.provider).cloned();
+        if let Some(gate) = &health {
+            gate.attempt_begins();
+        }
+        self.current = Some(Current {
+            deployment: deployment.clone(),
+            health,
+            started: Instant::now(),
+            first_token: None,
+            status: None,
+            upstream_request_id: None,
+        });
+    }
+
+    /// The head of the provider's answer is here.
+    pub(super) fn head(&mut self, status: u16, request_id: Option<&str>) {
+        if let Some(current) = &mut self.current {
+            current.status = Some(status);
+            current.upstream_request_id = request_id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(Into::into);
+        }
+    }
+
+    /// The provider's id for the attempt that was last under way.
+    pub(super) fn upstream_request_id(&self) -> Option<String> {
+        let attempts = &self.record.as_ref()?.attempts;
+        attempts.last()?.upstream_request_id.as_deref().map(ToOwned::to_owned)
+    }
+
+    /// The deployment of the attempt under way.
+    pub(super) fn deployment(&self) -> Option<Arc<Deployment>> {
+        self.current.as_ref().map(|current| current.deployment.clone())
+    }
+
+    /// The first events are about to be handed over.
+    pub(super) fn first_event(&mut self) {
+        let now = Instant::now();
+        if let Some(current) = &mut self.current {
+            current.first_token = Some(now - current.started);
+        }
+        let since = now - self.received;
+        self.record().first_token = Some(since);
+    }
+
+    /// The attempt ended with a complete answer.
+    pub(super) fn answered(&mut self, usage: Option<TokenUsage>, generated: TextTally) {
+        let charge = |current: &Current, prompt: u64| match usage {
+            Some(usage) => priced(usage, UsageSource::Reported, &current.deployment),
+            None => priced(estimate(prompt, generated), UsageSource::Estimated, &current.deployment),
+        };
+        self.close(None, charge);
+    }
+
+    /// The attempt failed. `partial` is what was relayed before that, if anything was.
+    pub(super) fn failed(&mut self, class: ErrorClass, partial: Option<Partial>) {
+        self.close(Some(class), |current, prompt| match partial {
+            Some(partial) => partial.charge(current, prompt),
+            None => Charge::nothing(),
+        });
+    }
+
+    /// Closes the attempt under way, if there is one.
+    fn close(&mut self, error: Option<ErrorClass>, charge: impl FnOnce(&Current, u64) -> Charge) {
+        let Some(current) = self.current.take() else { return };
+        if let Some(health) = &current.health {
+            match error {
+                None => health.report(Outcome::Answered),
+                Some(ErrorClass::Cancelled) if current.first_token.is_none() => health.attempt_abandoned(),
+                Some(ErrorClass::Cancelled | ErrorClass::Shed) => health.report(Outcome::Answered),
+                Some(class) if class.blames_the_provider() => health.report(Outcome::Failed),
+                Some(_) if current.status.is_some() => health.report(Outcome::Answered),
+                Some(_) => health.attempt_abandoned(),
+            }
+        }
+        let charge = charge(&current, self.prompt_tokens);
+        let received = self.received;
+        self.record().attempts.push(AttemptRecord {
+            deployment: current.deployment.id.clone(),
+            provider: current.deployment.provider.clone(),
+            model: current.deployment.model.clone(),
+            started_after: current.started - received,
+            latency: current.started.elapsed(),
+            first_token: current.first_token,
+            status: current.status,
+            error,
+            upstream_request_id: current.upstream_request_id,
+            charge,
+        });
+    }
+
+    /// Who is answering, with the figures so far.
+    pub(super) fn served(&self) -> Option<Served> {
+        let record = self.record.as_ref()?;
+        let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
+        let elapsed = self.received.elapsed();
+        if let Some(current) = &self.current {
+            let waited = waited + current.first_token.unwrap_or_default();
+            return Some(Served {
+                provider: current.deployment.provider.clone(),
+                model: current.deployment.model.clone(),
+                attempts: record.attempts.len() + 1,
+                overhead: elapsed.saturating_sub(waited),
+                cost: None,
+            });
+        }
+        let last = record.attempts.last()?;
+        Some(Served {
+            provider: last.provider.clone(),
+            model: last.model.clone(),
+            attempts: record.attempts.len(),
+            overhead: elapsed.saturating_sub(waited),
+            cost: record.cost(),
+        })
+    }
+
+    /// The request was answered whole.
+    pub(super) fn finish_served(mut self) -> Option<Served> {
+        let served = self.served();
+        self.settle(200, None);
+        served
+    }
+
+    /// The request ended, well or with an error that the caller was told.
+    pub(super) fn finish(mut self, error: Option<ErrorClass>) {
+        self.settle(200, error);
+    }
+
+    /// The request is refused, or failed before anything was handed over. Gives the error back for the caller.
+    pub fn refuse(mut self, error: GatewayError) -> GatewayError {
+        let status = if self.head_sent {
+            200
+        } else {
+            (self.voice.status)(&error)
+        };
+        self.settle(status, Some(error.class()));
+        error
+    }
+
+    /// The caller left in the middle of a stream.
+    pub(super) fn left(mut self, partial: Partial) {
+        self.failed(ErrorClass::Cancelled, Some(partial));
+        self.cancelled(200);
+    }
+
+    fn cancelled(&mut self, status: u16) {
+        self.record().client_cancelled = true;
+        self.settle(status, Some(ErrorClass::Cancelled));
+    }
+
+    fn settle(&mut self, status: u16, error: Option<ErrorClass>) {
+        let (Some(mut record), Some(slot)) = (self.record.take(), self.slot.take()) else {
+            return;
+        };
+        record.status = status;
+        record.error = error;
+        record.latency = self.received.elapsed();
+        let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
+        record.overhead = record.latency.saturating_sub(waited);
+        self.gate.settle(record.cost());
+        self.pipeline.metrics.finished(&record);
+        self.pipeline.metrics.in_flight.dec();
+        slot.complete(*record);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.record.is_none() {
+            return;
+        }
+        // The caller left while an attempt was under way. A provider that had the request has read the prompt, and
+        // charges for that even if nobody waits for the answer.
+        if self.current.is_some() {
+            self.failed(ErrorClass::Cancelled, Some(Partial::default()));
+        }
+        self.cancelled(if self.head_sent { 200 } else { CLIENT_CLOSED_REQUEST });
+    }
+}
+
+/// What was seen of an answer that did not reach its end.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Partial {
+    /// What the provider said so far.
+    pub usage: Option<TokenUsage>,
+    /// What was relayed, counted by us.
+    pub generated: TextTally,
+}
+
+impl Partial {
+    fn charge(self, current: &Current, prompt_tokens: u64) -> Charge {
+        let counted = estimate(prompt_tokens, self.generated);
+        // Some providers report a running usage; it is the better figure, unless it lags behind what was relayed.
+        let usage = self.usage.map_or(counted, |said| TokenUsage {
+            output: said.output.max(counted.output),
+            ..said
+        });
+        priced(usage, UsageSource::Estimated, &current.deployment)
+    }
+}
+
+fn estimate(prompt_tokens: u64, generated: TextTally) -> TokenUsage {
+    TokenUsage {
+        input: prompt_tokens,
+        output: generated.tokens(),
+        ..TokenUsage::default()
+    }
+}
+
+fn priced(usage: TokenUsage, source: UsageSource, deployment: &Deployment) -> Charge {
+    let cost = deployment.price.as_ref().and_then(|price| price.cost(&usage).ok());
+    let price_version = cost.and(deployment.price.as_ref()).map(|price| price.version.clone());
+    Charge {
+        usage,
+        source,
+        cost,
+        price_version,
+    }
+}

@@ -1,0 +1,164 @@
+//! The path of one inference request, from checked key to metered answer.
+//!
+//! [`Pipeline::run`] is the whole path on one screen. Each step has a file of its own: `admit` (may it?), `failover` and
+//! `attempt` (who answers?), `relay` (the stream to the caller), `meter` (what did it cost?). It knows no actors, no SQL
+//! and no HTTP server: it meets the actors in [`crate::gates`], and speaks to its caller through a [`Voice`].
+
+mod admit;
+mod attempt;
+mod failover;
+mod held;
+mod meter;
+mod relay;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::stream::BoxStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::chat::request::{BodyLimits, Request};
+use crate::domain::call::{Dialect, Operation};
+use crate::domain::error::GatewayError;
+use crate::domain::ids::{ModelName, ProviderId, RequestId};
+use crate::domain::money::NanoUsd;
+use crate::gates::health_board::HealthBoard;
+use crate::gates::key_gate::KeyGate;
+use crate::journal::Journal;
+use crate::providers::adapter::StreamLimits;
+use crate::routing::catalog::Catalog;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
+use crate::upstream::endpoint::Endpoints;
+
+pub use meter::Meter;
+
+/// Everything a request needs on its way.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Which models there are.
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    /// How to reach their providers.
+    pub endpoints: Arc<Endpoints>,
+    /// Calls them.
+    pub upstream: Upstream,
+    /// How they are doing.
+    pub board: Arc<HealthBoard>,
+    /// Takes the records.
+    pub journal: Arc<Journal>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// The numbers.
+    pub limits: PipelineLimits,
+    /// Cancelled when streams must end, because the process does.
+    pub stop: CancellationToken,
+}
+
+/// The numbers a request is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct PipelineLimits {
+    /// Bounds on bodies.
+    pub body: BodyLimits,
+    /// Bounds on streams.
+    pub stream: StreamLimits,
+    /// The largest whole answer, in bytes.
+    pub max_answer_bytes: usize,
+    /// Attempts for one request.
+    pub max_attempts: usize,
+    /// Silence after which a keep-alive comment is sent.
+    pub keep_alive: Duration,
+}
+
+/// A request of a caller whose key was checked, before its body was read.
+#[derive(Debug)]
+pub struct Call {
+    /// Its id.
+    pub id: RequestId,
+    /// When its first byte came, for durations.
+    pub received: Instant,
+    /// The same moment, for the record.
+    pub admitted_at: DateTime<Utc>,
+    /// The key.
+    pub gate: Arc<KeyGate>,
+    /// What is asked for.
+    pub operation: Operation,
+    /// How the caller is answered.
+    pub voice: Voice,
+}
+
+/// How errors are said in the caller's dialect. The HTTP layer fills it in, so that there is one place that knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// The dialect.
+    pub dialect: Dialect,
+    /// The status of an error.
+    pub status: fn(&GatewayError) -> u16,
+    /// An error inside a stream, as bytes of the stream.
+    pub event: fn(&GatewayError, RequestId) -> Bytes,
+}
+
+/// An answer for the caller.
+pub struct Answer {
+    /// Who answered; `None` where a stream's headers had to go out before that was known.
+    pub served: Option<Served>,
+    /// What they said.
+    pub body: AnswerBody,
+}
+
+/// Who answered, for the answer's headers.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The provider.
+    pub provider: ProviderId,
+    /// The model, by its catalogue name.
+    pub model: ModelName,
+    /// Attempts so far, this one included.
+    pub attempts: usize,
+    /// Time so far that was not spent waiting for a provider.
+    pub overhead: Duration,
+    /// What it cost; `None` for streams, and where there is no price.
+    pub cost: Option<NanoUsd>,
+}
+
+/// What the caller gets.
+pub enum AnswerBody {
+    /// JSON.
+    Whole(Bytes),
+    /// Server-sent events.
+    Stream(BoxStream<'static, Result<Bytes, std::io::Error>>),
+}
+
+impl Pipeline {
+    /// Serves a request whose body has arrived.
+    ///
+    /// # Errors
+    /// Everything that can be said with a status of its own. What goes wrong after a stream has begun is said in it.
+    pub async fn run(self: Arc<Self>, mut meter: Meter, body: Bytes) -> Result<Answer, GatewayError> {
+        let request = match Request::parse(meter.operation(), body, &self.limits.body) {
+            Ok(request) => Arc::new(request),
+            Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
+        };
+        meter.asked_for(&request);
+        let plan = match self.plan(&request, meter.gate()) {
+            Ok(plan) => plan,
+            Err(refusal) => return Err(meter.refuse(refusal)),
+        };
+        if request.stream {
+            return held::stream(self, request, plan, meter).await;
+        }
+        match self.whole(&request, &plan, &mut meter).await {
+            Ok(body) => {
+                let served = meter.finish_served();
+                Ok(Answer {
+                    served,
+                    body: AnswerBody::Whole(body),
+                })
+            }
+            Err(error) => Err(meter.refuse(error)),
+        }
+    }
+}

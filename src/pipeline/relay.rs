@@ -1,0 +1,264 @@
+//! A stream on its way to the caller, after its first event: events as they come, comments while there are none, and an
+//! honest end.
+//!
+//! The end of the answer is the provider's end and nothing else. What is cut, too slow or broken becomes an error event;
+//! a `[DONE]` that the provider did not send is never made up.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Opened, too_slow};
+use super::failover::described;
+use super::meter::{Meter, Partial};
+use crate::domain::call::ErrorClass;
+use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::providers::adapter::{Decoder, Failure, Relayed};
+use crate::routing::catalog::Deployment;
+use crate::upstream::answer::AnswerBody;
+
+/// The comment that keeps a connection alive. OpenAI's SDKs skip comments.
+pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+/// How often a silent stream looks whether the process is stopping.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a provider may take to close a stream that is complete, so that its connection can be used again.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// A committed stream.
+pub(super) struct Relay {
+    /// Gone once the request is settled.
+    meter: Option<Meter>,
+    deployment: std::sync::Arc<Deployment>,
+    before: Vec<AttemptFailure>,
+    decoder: Box<dyn Decoder>,
+    body: AnswerBody,
+    out: Relayed,
+    /// Events that are ready before anything is read.
+    ready: Option<Bytes>,
+    failed: Option<Failure>,
+    /// What is said at the very end, where the headers could not say it.
+    closing: Option<Bytes>,
+    clock: StreamClock,
+}
+
+/// The time limits of a stream behind one timer.
+struct StreamClock {
+    timer: Pin<Box<Sleep>>,
+    last_event: Instant,
+    last_sent: Instant,
+    idle: Duration,
+    keep_alive: Duration,
+    deadline: Instant,
+    total: Duration,
+    stop: CancellationToken,
+}
+
+/// What the clock says.
+enum Due {
+    Nothing,
+    KeepAlive,
+    Failed(Failure),
+}
+
+impl Relay {
+    /// A stream from its commit point on.
+    pub(super) fn new(
+        opened: Opened,
+        before: Vec<AttemptFailure>,
+        deployment: std::sync::Arc<Deployment>,
+        meter: Meter,
+        keep_alive: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        let clock = StreamClock {
+            timer: Box::pin(tokio::time::sleep_until(now + TICK)),
+            last_event: now,
+            last_sent: now,
+            idle: opened.idle,
+            keep_alive,
+            deadline: opened.deadline,
+            total: deployment.timeouts.total,
+            stop,
+        };
+        Self {
+            meter: Some(meter),
+            deployment,
+            before,
+            decoder: opened.decoder,
+            body: opened.body,
+            out: Relayed::default(),
+            ready: Some(opened.first),
+            failed: opened.failed,
+            closing: None,
+            clock,
+        }
+    }
+
+    /// The meter, while the stream is not settled.
+    pub(super) fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
+    }
+
+    /// Says who answered at the end of the stream, because its headers could not.
+    pub(super) fn say_at_the_end(&mut self, comment: Bytes) {
+        self.closing = Some(comment);
+    }
+
+    fn partial(&self) -> Partial {
+        Partial {
+            usage: self.decoder.usage(),
+            generated: self.decoder.generated(),
+        }
+    }
+
+    /// The answer is complete. Gives the last bytes, if there are any.
+    fn complete(&mut self) -> Option<Bytes> {
+        let mut meter = self.meter.take()?;
+        meter.answered(self.decoder.usage(), self.decoder.generated());
+        meter.finish(None);
+        self.closing.take()
+    }
+
+    /// The stream failed: the caller is told in its dialect, and never gets an end that looks proper.
+    fn fail(&mut self, failure: Failure) -> Option<Bytes> {
+        let partial = self.partial();
+        let mut meter = self.meter.take()?;
+        let class = failure.class;
+        meter.failed(class, Some(partial));
+        let mut attempts = std::mem::take(&mut self.before);
+        attempts.push(described(failure, &self.deployment, meter.upstream_request_id()));
+        let event = (meter.voice().event)(&GatewayError::Exhausted { attempts }, meter.id());
+        meter.finish(Some(class));
+        // The rest of the provider's answer is of no use to anybody: closing the connection stops it.
+        self.body = AnswerBody::Builtin(None);
+        Some(event)
+    }
+
+    /// Lets the provider close the stream, so that its connection goes back to the pool.
+    fn see_it_closed(&mut self) {
+        let mut body = std::mem::replace(&mut self.body, AnswerBody::Builtin(None));
+        if matches!(body, AnswerBody::Network(_)) {
+            tokio::spawn(async move {
+                let rest = async { while let Some(Ok(_)) = body.next().await {} };
+                let _ = tokio::time::timeout(CLOSE_GRACE, rest).await;
+            });
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(bytes) = self.ready.take() {
+                self.clock.event_sent();
+                return Poll::Ready(Some(bytes));
+            }
+            if let Some(failure) = self.failed.take() {
+                return Poll::Ready(self.fail(failure));
+            }
+            if self.meter.is_none() {
+                return Poll::Ready(None);
+            }
+            match self.body.poll_bytes(cx) {
+                Poll::Ready(Some(Ok(bytes))) => {
+                    self.clock.last_event = Instant::now();
+                    self.failed = self.decoder.feed(bytes, &mut self.out).err();
+                    self.take_out();
+                }
+                // What breaks after the answer was complete is no concern of the caller's.
+                Poll::Ready(Some(Err(_)) | None) if self.decoder.is_complete() => return Poll::Ready(self.complete()),
+                Poll::Ready(Some(Err(failure))) => self.failed = Some(failure),
+                Poll::Ready(None) => match self.decoder.end(&mut self.out) {
+                    Ok(()) => {
+                        self.take_out();
+                        self.body = AnswerBody::Builtin(None);
+                        if self.ready.is_none() {
+                            return Poll::Ready(self.complete());
+                        }
+                    }
+                    Err(failure) => {
+                        self.take_out();
+                        self.failed = Some(failure);
+                    }
+                },
+                Poll::Pending if self.decoder.is_complete() => {
+                    self.see_it_closed();
+                    return Poll::Ready(self.complete());
+                }
+                Poll::Pending => match self.clock.poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Due::Nothing) => {}
+                    Poll::Ready(Due::KeepAlive) => return Poll::Ready(Some(KEEP_ALIVE)),
+                    Poll::Ready(Due::Failed(failure)) => self.failed = Some(failure),
+                },
+            }
+        }
+    }
+
+    fn take_out(&mut self) {
+        if !self.out.bytes.is_empty() {
+            self.ready = Some(self.out.bytes.split().freeze());
+        }
+    }
+}
+
+impl Stream for Relay {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_event(cx).map(|event| event.map(Ok))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let partial = self.partial();
+        if let Some(meter) = self.meter.take() {
+            meter.left(partial);
+        }
+    }
+}
+
+impl StreamClock {
+    fn event_sent(&mut self) {
+        self.last_sent = Instant::now();
+    }
+
+    /// Waits until something is due. The timer is only set anew when it fires: setting it for every event would cost
+    /// more than relaying one.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let now = Instant::now();
+        let due = if now >= self.deadline {
+            Due::Failed(too_slow(self.total))
+        } else if now >= self.last_event + self.idle {
+            let silence = format!(
+                "sent nothing for {} s in the middle of its answer",
+                self.idle.as_secs_f64()
+            );
+            Due::Failed(Failure::new(ErrorClass::Timeout, silence))
+        } else if self.stop.is_cancelled() {
+            Due::Failed(Failure::new(
+                ErrorClass::Shed,
+                "was cut off because the gateway is stopping",
+            ))
+        } else if now >= self.last_sent + self.keep_alive {
+            self.last_sent = now;
+            Due::KeepAlive
+        } else {
+            Due::Nothing
+        };
+        let next = (self.last_event + self.idle)
+            .min(self.last_sent + self.keep_alive)
+            .min(self.deadline)
+            .min(now + TICK);
+        self.timer.as_mut().reset(next);
+        Poll::Ready(due)
+    }
+}

@@ -1,0 +1,108 @@
+//! Anything that speaks OpenAI's format: a table of dialects and an adapter that follows it.
+//!
+//! The base URL belongs to the credential and is set by an administrator, never by a caller.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::chat::request::Request;
+use crate::config::ProviderKind;
+use crate::domain::call::Operation;
+use crate::domain::error::InvalidRequest;
+use crate::providers::adapter::{Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest};
+use crate::providers::openai::decode::{self, StreamDecoder, StreamRules};
+use crate::providers::openai::encode::{self, Edits, Paths};
+use crate::providers::openai::failure;
+
+/// How one provider's imitation of OpenAI differs.
+#[derive(Debug)]
+pub struct DialectRow {
+    /// The name in the configuration.
+    pub name: &'static str,
+    /// Its public address, where it has one.
+    pub base_url: Option<&'static str>,
+    /// The variable its own SDK reads the key from.
+    pub key_variable: Option<&'static str>,
+    /// Whether `stream_options` is understood. Where it is not, usage comes by itself or is estimated.
+    pub stream_options: bool,
+    /// Whether a complete stream ends with `data: [DONE]`.
+    pub done_marker: bool,
+}
+
+const fn row(name: &'static str, base_url: Option<&'static str>, key_variable: Option<&'static str>) -> DialectRow {
+    DialectRow { name, base_url, key_variable, stream_options: true, done_marker: true }
+}
+
+/// The dialects that are known. A provider that is not here is `openai`, the plain form.
+pub const DIALECTS: &[DialectRow] = &[
+    row("openai", None, None),
+    row("cerebras", Some("https://api.cerebras.ai/v1"), Some("CEREBRAS_API_KEY")),
+    row("deepseek", Some("https://api.deepseek.com/v1"), Some("DEEPSEEK_API_KEY")),
+    row("fireworks", Some("https://api.fireworks.ai/inference/v1"), Some("FIREWORKS_API_KEY")),
+    row("groq", Some("https://api.groq.com/openai/v1"), Some("GROQ_API_KEY")),
+    // Mistral reports usage in the last chunk without being asked, and refuses fields that it does not know.
+    DialectRow { stream_options: false, ..row("mistral", Some("https://api.mistral.ai/v1"), Some("MISTRAL_API_KEY")) },
+    row("ollama", Some("http://127.0.0.1:11434/v1"), None),
+    row("openrouter", Some("https://openrouter.ai/api/v1"), Some("OPENROUTER_API_KEY")),
+    // Perplexity ends its streams by closing them after the last finish reason, and reports usage by itself.
+    DialectRow {
+        stream_options: false,
+        done_marker: false,
+        ..row("perplexity", Some("https://api.perplexity.ai"), Some("PERPLEXITY_API_KEY"))
+    },
+    row("together", Some("https://api.together.xyz/v1"), Some("TOGETHER_API_KEY")),
+    row("vllm", Some("http://127.0.0.1:8000/v1"), None),
+    row("xai", Some("https://api.x.ai/v1"), Some("XAI_API_KEY")),
+];
+
+/// The adapter for an OpenAI-compatible endpoint.
+#[derive(Debug)]
+pub struct Compatible {
+    paths: Paths,
+    dialect: &'static DialectRow,
+    auth: AuthScheme,
+}
+
+/// The adapter for a configured endpoint.
+pub fn build(kind: &ProviderKind) -> Compatible {
+    let ProviderKind::Compatible { base_url, dialect, api_key } = kind else {
+        unreachable!("the registration pairs kinds and adapters")
+    };
+    let dialect = DIALECTS.iter().find(|row| row.name == dialect).unwrap_or(&DIALECTS[0]);
+    // Local servers often have no key at all.
+    let auth = if api_key.is_some() { AuthScheme::Bearer } else { AuthScheme::None };
+    Compatible { paths: Paths::below(base_url), dialect, auth }
+}
+
+impl Adapter for Compatible {
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
+
+    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
+        let edits = Edits {
+            model: Some(target.wire_name),
+            report_usage: self.dialect.stream_options,
+            modern_max_tokens: false,
+        };
+        let payload = encode::splice(request, &edits);
+        Ok(WireRequest { path: self.paths.of(request.operation), payload, auth: self.auth.clone() })
+    }
+
+    fn whole(&self, request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
+        decode::whole(request, body)
+    }
+
+    fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
+        let rules = StreamRules { done_marker: self.dialect.done_marker, merges_filter_records: false };
+        Box::new(StreamDecoder::new(request, rules, limits))
+    }
+
+    fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+        failure::read(status, headers, body)
+    }
+
+    fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        headers.get("x-request-id").and_then(|id| id.to_str().ok())
+    }
+}

@@ -1,0 +1,160 @@
+//! From the caller's bytes to the provider's: a few splices, and everything else as it came.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use smallvec::SmallVec;
+
+use crate::chat::request::Request;
+use crate::domain::call::Operation;
+use crate::providers::adapter::Payload;
+
+/// The endpoints below a base URL, made once.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    chat: PathAndQuery,
+    completion: PathAndQuery,
+    embedding: PathAndQuery,
+}
+
+impl Paths {
+    /// OpenAI's endpoints below the path of `base_url`, such as `/v1`.
+    pub fn below(base_url: &http::Uri) -> Self {
+        Self::with_query(base_url.path(), "")
+    }
+
+    /// The same below any path, with a query (`?api-version=…`, or empty).
+    pub fn with_query(base_path: &str, query: &str) -> Self {
+        let base = base_path.trim_end_matches('/');
+        let path = |endpoint: &str| {
+            // The configuration has checked the base; endpoints are ours.
+            PathAndQuery::try_from(format!("{base}/{endpoint}{query}")).expect("a checked base path stays one")
+        };
+        Self { chat: path("chat/completions"), completion: path("completions"), embedding: path("embeddings") }
+    }
+
+    /// The endpoint of an operation.
+    pub fn of(&self, operation: Operation) -> PathAndQuery {
+        match operation {
+            Operation::Chat => &self.chat,
+            Operation::Completion => &self.completion,
+            Operation::Embedding => &self.embedding,
+        }
+        .clone()
+    }
+}
+
+/// What is changed in a body on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Edits<'a> {
+    /// The name to put in the place of the caller's; `None` keeps the caller's.
+    pub model: Option<&'a str>,
+    /// Whether a stream must report its usage even if the caller does not care.
+    pub report_usage: bool,
+    /// Whether `max_tokens` must be sent under its new name, because reasoning models refuse the old one.
+    pub modern_max_tokens: bool,
+}
+
+/// The request's body with the edits applied. Unchanged stretches are slices of the caller's bytes.
+pub fn splice(request: &Request, edits: &Edits<'_>) -> Payload {
+    let mut cuts: SmallVec<[(Range<usize>, Bytes); 3]> = SmallVec::new();
+    if let Some(model) = edits.model
+        && model != request.model
+    {
+        let quoted = serde_json::to_vec(model).expect("a string always serialises");
+        cuts.push((request.model_span.clone(), quoted.into()));
+    }
+    if edits.modern_max_tokens
+        && let Some(name) = &request.max_tokens_name
+    {
+        cuts.push((name.clone(), Bytes::from_static(b"\"max_completion_tokens\"")));
+    }
+    if edits.report_usage && request.stream && !request.stream_options.include_usage {
+        cuts.push(ask_for_usage(request));
+    }
+    cuts.sort_unstable_by_key(|(range, _)| range.start);
+    let mut payload = Payload::default();
+    let mut copied = 0;
+    for (range, replacement) in cuts {
+        payload.push(request.body.slice(copied..range.start));
+        payload.push(replacement);
+        copied = range.end;
+    }
+    payload.push(request.body.slice(copied..));
+    payload
+}
+
+/// The edit that makes a stream end with its usage.
+fn ask_for_usage(request: &Request) -> (Range<usize>, Bytes) {
+    let options = &request.stream_options;
+    if let Some(value) = &options.include_usage_span {
+        return (value.clone(), Bytes::from_static(b"true"));
+    }
+    if let Some(span) = &options.span {
+        let inside = span.start + 1;
+        let empty = request.body[inside..span.end - 1].trim_ascii().is_empty();
+        let field: &[u8] = if empty { b"\"include_usage\":true" } else { b"\"include_usage\":true," };
+        return (inside..inside, Bytes::from_static(field));
+    }
+    if let Some(span) = &options.null_span {
+        return (span.clone(), Bytes::from_static(b"{\"include_usage\":true}"));
+    }
+    // A body that was walked is an object with at least a model in it, so the first brace opens it and a comma is due.
+    let inside = memchr::memchr(b'{', &request.body).map_or(0, |brace| brace + 1);
+    (inside..inside, Bytes::from_static(b"\"stream_options\":{\"include_usage\":true},"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::request::BodyLimits;
+
+    fn sent(body: &'static str, edits: &Edits<'_>) -> String {
+        let limits = BodyLimits { depth: 64, messages: 10, embedding_inputs: 10 };
+        let request = Request::parse(Operation::Chat, Bytes::from_static(body.as_bytes()), &limits).unwrap();
+        let payload = splice(&request, edits);
+        let len = payload.len();
+        let bytes = payload.into_parts().concat();
+        assert_eq!(bytes.len(), len);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const RENAME: Edits<'static> = Edits { model: Some("prod"), report_usage: true, modern_max_tokens: false };
+
+    #[test]
+    fn only_the_models_value_changes_and_every_other_byte_stays() {
+        let body = r#"{ "x" : [1.0, {"model":"not this"}],"model" : "a\u0062c" , "messages":[{"role":"user","content":"model"}] }"#;
+        let expected = body.replace(r#""a\u0062c""#, r#""prod""#);
+        assert_eq!(sent(body, &RENAME), expected);
+        let same = Edits { model: Some("abc"), ..RENAME };
+        assert_eq!(sent(body, &same), body);
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_its_usage_wherever_the_options_stand() {
+        let tail = r#""model":"prod","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+        for (options, expected) in [
+            ("", r#""stream_options":{"include_usage":true},"#),
+            (r#""stream_options":null,"#, r#""stream_options":{"include_usage":true},"#),
+            (r#""stream_options":{ },"#, r#""stream_options":{"include_usage":true },"#),
+            (
+                r#""stream_options":{"include_obfuscation":false},"#,
+                r#""stream_options":{"include_usage":true,"include_obfuscation":false},"#,
+            ),
+            (r#""stream_options":{"include_usage":false},"#, r#""stream_options":{"include_usage":true},"#),
+            (r#""stream_options":{"include_usage":true},"#, r#""stream_options":{"include_usage":true},"#),
+        ] {
+            let body: &'static str = String::leak(format!("{{{options}{tail}"));
+            assert_eq!(sent(body, &RENAME), format!("{{{expected}{tail}"));
+        }
+    }
+
+    #[test]
+    fn the_old_name_of_the_output_limit_is_replaced_for_models_that_refuse_it() {
+        let body = r#"{"max_tokens":5,"model":"prod","messages":[{"role":"user","content":"\"max_tokens\":1"}]}"#;
+        let edits = Edits { modern_max_tokens: true, ..RENAME };
+        assert_eq!(sent(body, &edits), body.replacen("max_tokens", "max_completion_tokens", 1));
+        assert_eq!(sent(body, &RENAME), body);
+    }
+}

@@ -1,0 +1,71 @@
+//! The order in which deployments are tried, and why the others are left out.
+//!
+//! Until an organization says otherwise the order is that of the providers' ids, with those that are out of the rotation
+//! at the end: they are still tried when nothing else is left, because a wrong guess about health must not be an outage.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::catalog::{Deployment, Resolved};
+use crate::domain::ids::ProviderId;
+use crate::domain::scope::Scope;
+
+/// How a provider looks to the planner.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Readiness {
+    /// It gets traffic.
+    Passing,
+    /// It may get one request, to find out whether it is back.
+    Probing,
+    /// It is out of the rotation.
+    Ejected,
+}
+
+/// Deployments in the order they are to be tried. Never empty.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What to try, best first.
+    pub attempts: SmallVec<[Arc<Deployment>; 3]>,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoPlan {
+    /// The scope excludes the model, or every provider that serves it.
+    NotAllowed,
+}
+
+/// Orders the deployments of a model that every scope lets through.
+///
+/// # Errors
+/// [`NoPlan`] when the scopes leave nothing.
+pub fn plan(
+    resolved: Resolved,
+    requested: &str,
+    scopes: &[Arc<Scope>],
+    readiness: impl Fn(&ProviderId) -> Readiness,
+    max_attempts: usize,
+) -> Result<Plan, NoPlan> {
+    let names = [requested, resolved.model.as_str()];
+    if !scopes.iter().all(|scope| scope.allows_model(names.into_iter())) {
+        return Err(NoPlan::NotAllowed);
+    }
+    let mut attempts: SmallVec<[Arc<Deployment>; 3]> = resolved
+        .deployments
+        .into_iter()
+        .filter(|deployment| {
+            scopes
+                .iter()
+                .all(|scope| scope.allows_provider(deployment.provider.as_str()))
+        })
+        .collect();
+    if attempts.is_empty() {
+        return Err(NoPlan::NotAllowed);
+    }
+    if attempts.len() > 1 {
+        attempts.sort_by_key(|deployment| readiness(&deployment.provider));
+        attempts.truncate(max_attempts.max(1));
+    }
+    Ok(Plan { attempts })
+}

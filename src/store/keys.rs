@@ -1,0 +1,240 @@
+//! Keys: created, looked up by their keyed hash, changed, and watched for changes of other processes.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use entity::{gateway_keys, organizations, teams};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Store, StoreError, storable, storable_text};
+use crate::domain::ids::{KeyId, OrganizationId, TeamId};
+use crate::domain::key::{KeyHash, KeyRow, Named, NewKey};
+use crate::domain::scope::Scope;
+
+impl Store {
+    /// Creates a key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn create_key(&self, key: NewKey) -> Result<(), StoreError> {
+        Self::insert_key(&self.db, key).await
+    }
+
+    pub(super) async fn insert_key(db: &impl ConnectionTrait, key: NewKey) -> Result<(), StoreError> {
+        let now = storable(Utc::now());
+        let row = gateway_keys::ActiveModel {
+            id: Set(key.id.0),
+            organization_id: Set(key.organization.0),
+            team_id: Set(key.team.map(|team| team.0)),
+            name: Set(storable_text(&key.name)),
+            prefix: Set(key.prefix),
+            hash: Set(key.hash.to_hex()),
+            allowed_models: Set(stored_scope(&key.scope)),
+            rate_limit: Set(i32::try_from(key.rate_limit).unwrap_or(i32::MAX)),
+            metadata: Set(key.metadata),
+            disabled: Set(false),
+            expires_at: Set(key.expires_at.map(storable)),
+            revoked_at: Set(None),
+            last_used_at: Set(None),
+            created_at: Set(now),
+            updated_at: Set(now),
+        };
+        gateway_keys::Entity::insert(row)
+            .exec_without_returning(db)
+            .await
+            .map(drop)
+    }
+
+    /// The key with a hash, of whichever organization: finding out whose it is is the point.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<KeyRow>, StoreError> {
+        let key = gateway_keys::Entity::find()
+            .filter(gateway_keys::Column::Hash.eq(hash.to_hex()))
+            .one(&self.db)
+            .await?;
+        match key {
+            Some(key) => self.with_owners(key).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// An organization's keys, newest first.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn keys_of(&self, organization: OrganizationId) -> Result<Vec<KeyRow>, StoreError> {
+        let keys = gateway_keys::Entity::find()
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .order_by_desc(gateway_keys::Column::Id)
+            .all(&self.db)
+            .await?;
+        let mut rows = Vec::with_capacity(keys.len());
+        for key in keys {
+            rows.push(self.with_owners(key).await?);
+        }
+        Ok(rows)
+    }
+
+    /// Revokes a key, for good. Says whether there was one to revoke.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn revoke_key(&self, organization: OrganizationId, key: KeyId) -> Result<bool, StoreError> {
+        let now = storable(Utc::now());
+        let result = gateway_keys::Entity::update_many()
+            .col_expr(gateway_keys::Column::RevokedAt, Expr::value(now))
+            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(now))
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_keys::Column::Id.eq(key.0))
+            .filter(gateway_keys::Column::RevokedAt.is_null())
+            .exec(&self.db)
+            .await?;
+        Ok(result.rows_affected > 0)
+    }
+
+    /// Switches a key off or on. Says whether there is such a key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_key_disabled(
+        &self,
+        organization: OrganizationId,
+        key: KeyId,
+        disabled: bool,
+    ) -> Result<bool, StoreError> {
+        let result = gateway_keys::Entity::update_many()
+            .col_expr(gateway_keys::Column::Disabled, Expr::value(disabled))
+            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_keys::Column::Id.eq(key.0))
+            .exec(&self.db)
+            .await?;
+        Ok(result.rows_affected > 0)
+    }
+
+    /// Remembers when a key was last used. Does not count as a change of the key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn touch_key(&self, key: KeyId, used_at: DateTime<Utc>) -> Result<(), StoreError> {
+        gateway_keys::Entity::update_many()
+            .col_expr(gateway_keys::Column::LastUsedAt, Expr::value(storable(used_at)))
+            .filter(gateway_keys::Column::Id.eq(key.0))
+            .exec(&self.db)
+            .await
+            .map(drop)
+    }
+
+    /// The keys that changed since a time, themselves or by their team or organization.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn keys_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<KeyId>, StoreError> {
+        let since = storable(since);
+        let teams: Vec<Uuid> = teams::Entity::find()
+            .select_only()
+            .column(teams::Column::Id)
+            .filter(teams::Column::UpdatedAt.gte(since))
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let organizations: Vec<Uuid> = organizations::Entity::find()
+            .select_only()
+            .column(organizations::Column::Id)
+            .filter(organizations::Column::UpdatedAt.gte(since))
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let mut changed = Condition::any().add(gateway_keys::Column::UpdatedAt.gte(since));
+        if !teams.is_empty() {
+            changed = changed.add(gateway_keys::Column::TeamId.is_in(teams));
+        }
+        if !organizations.is_empty() {
+            changed = changed.add(gateway_keys::Column::OrganizationId.is_in(organizations));
+        }
+        let keys: Vec<Uuid> = gateway_keys::Entity::find()
+            .select_only()
+            .column(gateway_keys::Column::Id)
+            .filter(changed)
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        Ok(keys.into_iter().map(KeyId).collect())
+    }
+
+    async fn with_owners(&self, key: gateway_keys::Model) -> Result<KeyRow, StoreError> {
+        let missing = || StoreError::RecordNotFound("the owner of a key".into());
+        let organization = organizations::Entity::find_by_id(key.organization_id)
+            .one(&self.db)
+            .await?
+            .ok_or_else(missing)?;
+        let team = match key.team_id {
+            Some(team) => {
+                let found = teams::Entity::find_by_id(team)
+                    .filter(teams::Column::OrganizationId.eq(key.organization_id))
+                    .one(&self.db)
+                    .await?;
+                Some(found.ok_or_else(missing)?)
+            }
+            None => None,
+        };
+        let own = read_scope(key.allowed_models.as_ref());
+        let inherited = [
+            team.as_ref().and_then(|t| t.allowed_models.as_ref()),
+            organization.allowed_models.as_ref(),
+        ];
+        let scopes = std::iter::once(own.clone())
+            .chain(inherited.into_iter().map(read_scope))
+            .filter(|scope| *scope != Scope::default())
+            .map(Arc::new)
+            .collect();
+        Ok(KeyRow {
+            id: KeyId(key.id),
+            organization: Named {
+                id: OrganizationId(organization.id),
+                slug: organization.slug,
+                name: organization.name,
+            },
+            team: team.map(|team| Named {
+                id: TeamId(team.id),
+                slug: team.slug,
+                name: team.name,
+            }),
+            name: key.name,
+            prefix: key.prefix,
+            scope: own,
+            scopes,
+            rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
+            metadata: key.metadata,
+            disabled: key.disabled,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+            last_used_at: key.last_used_at,
+            created_at: key.created_at,
+        })
+    }
+}
+
+fn stored_scope(scope: &Scope) -> Option<Value> {
+    (*scope != Scope::default()).then(|| serde_json::json!({"models": scope.models(), "providers": scope.providers()}))
+}
+
+/// The scope in an `allowed_models` column. Missing, null and empty lists restrict nothing.
+fn read_scope(stored: Option<&Value>) -> Scope {
+    let list = |name: &str| -> Vec<String> {
+        let items = stored
+            .and_then(|value| value[name].as_array())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        items
+            .iter()
+            .filter_map(|item| item.as_str().map(ToOwned::to_owned))
+            .collect()
+    };
+    Scope::new(list("models"), list("providers"))
+}

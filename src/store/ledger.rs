@@ -1,0 +1,204 @@
+//! The ledger: usage records in, sums out.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::{gateway_attempts, gateway_requests};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, OnConflict, SimpleExpr};
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait};
+
+use super::{Store, StoreError, storable, storable_text};
+use crate::domain::ids::{OrganizationId, RequestId};
+use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
+
+/// Most rows of one INSERT: SQLite binds at most 32,766 values, and a row has 31.
+const MAX_ROWS: usize = 1_000;
+
+impl Store {
+    /// Writes records in one transaction. Records that are there already are passed over, so that a batch whose commit
+    /// was not heard of can be written again.
+    ///
+    /// # Errors
+    /// The database fails; then nothing was written.
+    pub async fn write_records(&self, records: &[UsageRecord]) -> Result<(), StoreError> {
+        let transaction = self.db.begin().await?;
+        for part in records.chunks(MAX_ROWS) {
+            let unless_there = OnConflict::column(gateway_requests::Column::Id).do_nothing().to_owned();
+            gateway_requests::Entity::insert_many(part.iter().map(request_row))
+                .on_conflict(unless_there)
+                .exec_without_returning(&transaction)
+                .await?;
+        }
+        let attempts: Vec<_> = records.iter().flat_map(attempt_rows).collect();
+        let mut attempts = attempts.into_iter().peekable();
+        while attempts.peek().is_some() {
+            let key = [gateway_attempts::Column::RequestId, gateway_attempts::Column::Number];
+            gateway_attempts::Entity::insert_many(attempts.by_ref().take(MAX_ROWS))
+                .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+                .exec_without_returning(&transaction)
+                .await?;
+        }
+        transaction.commit().await
+    }
+
+    /// The ledger row of one request.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn request(
+        &self,
+        organization: OrganizationId,
+        request: RequestId,
+    ) -> Result<Option<gateway_requests::Model>, StoreError> {
+        gateway_requests::Entity::find_by_id(request.0)
+            .filter(gateway_requests::Column::OrganizationId.eq(organization.0))
+            .one(&self.db)
+            .await
+    }
+
+    /// The rows of a request's attempts, in order.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn attempts_of(
+        &self,
+        organization: OrganizationId,
+        request: RequestId,
+    ) -> Result<Vec<gateway_attempts::Model>, StoreError> {
+        gateway_attempts::Entity::find()
+            .filter(gateway_attempts::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_attempts::Column::RequestId.eq(request.0))
+            .order_by_asc(gateway_attempts::Column::Number)
+            .all(&self.db)
+            .await
+    }
+
+    /// Everything an organization ever used.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn totals(&self, organization: OrganizationId) -> Result<Totals, StoreError> {
+        use gateway_requests::Column;
+        let sum = |column: Column| -> SimpleExpr {
+            // The sum of bigints is a NUMERIC on Postgres; it is brought back to what the columns are.
+            SimpleExpr::from(Func::coalesce([column.sum(), Expr::value(0_i64)])).cast_as(Alias::new("bigint"))
+        };
+        let totals = gateway_requests::Entity::find()
+            .select_only()
+            .column_as(Column::Id.count(), "requests")
+            .expr_as(sum(Column::InputTokens), "input_tokens")
+            .expr_as(sum(Column::CachedTokens), "cached_tokens")
+            .expr_as(sum(Column::OutputTokens), "output_tokens")
+            .expr_as(sum(Column::ReasoningTokens), "reasoning_tokens")
+            .expr_as(sum(Column::CostNanousd), "cost_nanousd")
+            .filter(Column::OrganizationId.eq(organization.0))
+            .into_model::<Totals>()
+            .one(&self.db)
+            .await?;
+        Ok(totals.unwrap_or_default())
+    }
+}
+
+/// Sums over ledger rows.
+#[derive(FromQueryResult, Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// How many requests.
+    pub requests: i64,
+    /// Tokens read.
+    pub input_tokens: i64,
+    /// Part of them out of a prompt cache.
+    pub cached_tokens: i64,
+    /// Tokens generated.
+    pub output_tokens: i64,
+    /// Part of them spent on reasoning.
+    pub reasoning_tokens: i64,
+    /// Known cost in nano-dollars.
+    pub cost_nanousd: i64,
+}
+
+fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
+    let served = record.served();
+    let usage = record.usage();
+    gateway_requests::ActiveModel {
+        id: Set(record.id.0),
+        organization_id: Set(record.owner.organization.0),
+        team_id: Set(record.owner.team.map(|team| team.0)),
+        key_id: Set(record.owner.key.0),
+        created_at: Set(storable(record.admitted_at)),
+        operation: Set(record.operation.as_str().into()),
+        dialect: Set(record.dialect.as_str().into()),
+        requested_model: Set(storable_text(&record.requested_model)),
+        model: Set(served.map(|attempt| attempt.model.to_string())),
+        provider: Set(served.map(|attempt| attempt.provider.to_string())),
+        stream: Set(record.stream),
+        status: Set(i32::from(record.status)),
+        error_class: Set(record.error.map(|class| class.as_str().into())),
+        input_tokens: Set(signed(usage.input)),
+        cached_tokens: Set(signed(usage.cached_input)),
+        cache_write_tokens: Set(signed(usage.cache_write + usage.cache_write_1h)),
+        output_tokens: Set(signed(usage.output)),
+        reasoning_tokens: Set(signed(usage.reasoning)),
+        cost_nanousd: Set(record.cost().map(|cost| cost.0)),
+        price_version: Set(served
+            .and_then(|attempt| attempt.charge.price_version.as_ref())
+            .map(ToString::to_string)),
+        metering: Set(record.metering().as_str().into()),
+        latency_us: Set(micros(record.latency)),
+        first_token_us: Set(record.first_token.map(micros)),
+        overhead_us: Set(micros(record.overhead)),
+        attempts: Set(i32::try_from(record.attempts.len()).unwrap_or(i32::MAX)),
+        client_cancelled: Set(record.client_cancelled),
+        upstream_request_id: Set(served.and_then(upstream_id)),
+    }
+}
+
+fn attempt_rows(record: &UsageRecord) -> impl Iterator<Item = gateway_attempts::ActiveModel> {
+    record.attempts.iter().zip(1..).map(|(attempt, number)| {
+        let Charge {
+            usage,
+            cost,
+            price_version,
+            ..
+        } = &attempt.charge;
+        gateway_attempts::ActiveModel {
+            request_id: Set(record.id.0),
+            number: Set(number),
+            organization_id: Set(record.owner.organization.0),
+            created_at: Set(after(record.admitted_at, attempt.started_after)),
+            provider: Set(attempt.provider.to_string()),
+            model: Set(attempt.model.to_string()),
+            status: Set(attempt.status.map(i32::from)),
+            error_class: Set(attempt.error.map(|class| class.as_str().into())),
+            latency_us: Set(micros(attempt.latency)),
+            first_token_us: Set(attempt.first_token.map(micros)),
+            input_tokens: Set(signed(usage.input)),
+            cached_tokens: Set(signed(usage.cached_input)),
+            cache_write_tokens: Set(signed(usage.cache_write + usage.cache_write_1h)),
+            output_tokens: Set(signed(usage.output)),
+            reasoning_tokens: Set(signed(usage.reasoning)),
+            cost_nanousd: Set(cost.map(|cost| cost.0)),
+            price_version: Set(price_version.as_ref().map(ToString::to_string)),
+            metering: Set(attempt.charge.metering().as_str().into()),
+            upstream_request_id: Set(upstream_id(attempt)),
+        }
+    })
+}
+
+fn upstream_id(attempt: &AttemptRecord) -> Option<String> {
+    attempt.upstream_request_id.as_deref().map(storable_text)
+}
+
+fn after(time: DateTime<Utc>, later: std::time::Duration) -> DateTime<Utc> {
+    storable(time + TimeDelta::from_std(later).unwrap_or_default())
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Kept here so that callers need not know the entity crate.
+pub use gateway_attempts::Model as AttemptRow;
+/// Kept here so that callers need not know the entity crate.
+pub use gateway_requests::Model as RequestRow;

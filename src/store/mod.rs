@@ -1,0 +1,130 @@
+//! The database: the only place with SQL in it. One repository for each concern; every query of a tenant's data takes the
+//! organization as an argument.
+//!
+//! The same code runs on SQLite and on Postgres. What differs is set up in [`Store::connect`].
+
+pub mod keys;
+pub mod ledger;
+pub mod meta;
+pub mod organizations;
+
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use migration::MigratorTrait;
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, TransactionTrait};
+
+/// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.
+/// The number is arbitrary and only has to be ours.
+const SETUP_LOCK: i64 = 0x0062_6f6e_6974_6f31;
+
+/// A connection pool to the gateway's database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    db: DatabaseConnection,
+}
+
+/// Why the database did not do what it was asked.
+pub type StoreError = DbErr;
+
+/// Where the database is and how much of it we use.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// `postgres://…` or `sqlite://…`.
+    pub url: String,
+    /// Connections of the pool.
+    pub max_connections: u32,
+    /// How long to wait for one of them.
+    pub acquire_timeout: Duration,
+}
+
+impl StoreOptions {
+    /// The URL of the embedded database in a data directory.
+    pub fn embedded_url(data_dir: &Path) -> String {
+        format!("sqlite://{}?mode=rwc", data_dir.join("bonito.db").display())
+    }
+
+    /// Whether the URL is of the embedded kind.
+    pub fn is_sqlite(&self) -> bool {
+        self.url.starts_with("sqlite:")
+    }
+}
+
+impl Store {
+    /// Connects. The database itself must exist, but for SQLite, which makes its file.
+    ///
+    /// # Errors
+    /// It cannot be reached, or refuses us.
+    pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
+        let mut connect = ConnectOptions::new(options.url.clone());
+        connect
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .connect_timeout(options.acquire_timeout)
+            .sqlx_logging(false);
+        connect.map_sqlx_sqlite_opts(|sqlite| {
+            use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+            // WAL lets readers go on while the ledger writes. NORMAL may lose the last commits when the machine dies, never
+            // the file; the journal is what makes usage durable.
+            sqlite
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Normal)
+                .busy_timeout(Duration::from_secs(5))
+                .foreign_keys(true)
+        });
+        sea_orm::Database::connect(connect).await.map(|db| Self { db })
+    }
+
+    /// Brings the schema up to date. Replicas that start together take turns.
+    ///
+    /// # Errors
+    /// A step failed; it is tried again at the next start.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let turn = self.begin_setup().await?;
+        let result = migration::Migrator::up(&self.db, None).await;
+        turn.commit().await?;
+        result
+    }
+
+    /// Waits for the turn to set something up. The turn ends with the transaction.
+    ///
+    /// On SQLite the transaction does not lock: the embedded database belongs to one process.
+    async fn begin_setup(&self) -> Result<sea_orm::DatabaseTransaction, StoreError> {
+        let turn = self.db.begin().await?;
+        if self.backend() == DatabaseBackend::Postgres {
+            turn.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({SETUP_LOCK})"))
+                .await?;
+        }
+        Ok(turn)
+    }
+
+    fn backend(&self) -> DatabaseBackend {
+        self.db.get_database_backend()
+    }
+
+    /// Asks the database for nothing, to see whether it answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.db.ping().await
+    }
+
+    /// Closes the pool after its queries are done.
+    pub async fn close(self) {
+        if let Err(error) = self.db.close().await {
+            tracing::warn!(%error, "closing the database failed");
+        }
+    }
+}
+
+/// A time as both databases keep it: Postgres has microseconds, SQLite would keep more.
+pub fn storable(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.trunc_subsecs(6)
+}
+
+/// Text as both databases take it: Postgres refuses NUL bytes, and one such row would hold up a whole batch.
+pub fn storable_text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

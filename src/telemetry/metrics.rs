@@ -1,0 +1,295 @@
+//! The metrics themselves. Labels come from small closed sets; nothing a caller writes becomes a label.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::names;
+use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::ids::ProviderId;
+use crate::domain::record::{Metering, UsageRecord};
+
+/// Upper bounds in seconds, from a cached embedding to a model that thinks for ten minutes.
+const DURATION_BUCKETS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 300.0, 600.0,
+];
+/// Upper bounds in seconds of the gateway's own part, which is measured in microseconds.
+const OVERHEAD_BUCKETS: [f64; 12] = [
+    0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0,
+];
+
+/// A text out of a closed set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Word(pub &'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for ProviderId {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RequestLabels {
+    operation: Word,
+    result: Word,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct OperationLabels {
+    operation: Word,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct AttemptLabels {
+    provider: ProviderId,
+    result: Word,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct TokenLabels {
+    provider: ProviderId,
+    kind: Word,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ProviderLabels {
+    provider: ProviderId,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ActorLabels {
+    actor: Word,
+}
+
+type Count = Counter<u64, AtomicU64>;
+
+/// Every metric of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Count>,
+    /// Requests under way.
+    pub in_flight: Gauge,
+    duration: Family<OperationLabels, Histogram>,
+    first_token: Family<OperationLabels, Histogram>,
+    overhead: Family<OperationLabels, Histogram>,
+    attempts: Family<AttemptLabels, Count>,
+    tokens: Family<TokenLabels, Count>,
+    cost: Family<ProviderLabels, Count>,
+    unpriced: Count,
+    /// Refused keys.
+    pub auth_failures: Count,
+    /// Handlers that panicked.
+    pub panics: Count,
+    health: Family<ProviderLabels, Gauge>,
+    outcomes_dropped: Family<ProviderLabels, Gauge>,
+    /// Usage records that wait for the database.
+    pub journal_depth: Gauge,
+    /// Rows written to the ledger.
+    pub ledger_rows: Count,
+    /// Batches the database refused.
+    pub ledger_failures: Count,
+    restarts: Family<ActorLabels, Count>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let durations = || Histogram::new(DURATION_BUCKETS);
+        let metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            in_flight: Gauge::default(),
+            duration: Family::new_with_constructor(durations),
+            first_token: Family::new_with_constructor(durations),
+            overhead: Family::new_with_constructor(|| Histogram::new(OVERHEAD_BUCKETS)),
+            attempts: Family::default(),
+            tokens: Family::default(),
+            cost: Family::default(),
+            unpriced: Counter::default(),
+            auth_failures: Counter::default(),
+            panics: Counter::default(),
+            health: Family::default(),
+            outcomes_dropped: Family::default(),
+            journal_depth: Gauge::default(),
+            ledger_rows: Counter::default(),
+            ledger_failures: Counter::default(),
+            restarts: Family::default(),
+        };
+        metrics.registered()
+    }
+}
+
+impl Metrics {
+    fn registered(mut self) -> Self {
+        let mut registry = Registry::default();
+        registry.register(
+            names::REQUESTS,
+            "Requests by operation and result",
+            self.requests.clone(),
+        );
+        registry.register(names::REQUESTS_IN_FLIGHT, "Requests under way", self.in_flight.clone());
+        registry.register(names::REQUEST_DURATION, "Duration of requests", self.duration.clone());
+        registry.register(
+            names::FIRST_TOKEN,
+            "Time to the first event or the whole answer",
+            self.first_token.clone(),
+        );
+        registry.register(
+            names::OVERHEAD,
+            "Time not spent waiting for a provider",
+            self.overhead.clone(),
+        );
+        registry.register(
+            names::ATTEMPTS,
+            "Attempts by provider and result",
+            self.attempts.clone(),
+        );
+        registry.register(names::TOKENS, "Tokens by provider and kind", self.tokens.clone());
+        registry.register(names::COST, "Known cost in nano-dollars by provider", self.cost.clone());
+        registry.register(
+            names::UNPRICED,
+            "Requests whose cost is not known",
+            self.unpriced.clone(),
+        );
+        registry.register(names::AUTH_FAILURES, "Refused keys", self.auth_failures.clone());
+        registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(
+            names::PROVIDER_HEALTH,
+            "Provider health: 0 passing, 1 probing, 2 ejected",
+            self.health.clone(),
+        );
+        registry.register(
+            names::OUTCOMES_DROPPED,
+            "Outcomes dropped, mailbox full",
+            self.outcomes_dropped.clone(),
+        );
+        registry.register(
+            names::JOURNAL_DEPTH,
+            "Usage records that wait for the database",
+            self.journal_depth.clone(),
+        );
+        registry.register(
+            names::LEDGER_ROWS,
+            "Rows written to the ledger",
+            self.ledger_rows.clone(),
+        );
+        registry.register(
+            names::LEDGER_FAILURES,
+            "Batches the database refused",
+            self.ledger_failures.clone(),
+        );
+        registry.register(
+            names::ACTOR_RESTARTS,
+            "Actors started again after a failure",
+            self.restarts.clone(),
+        );
+        self.registry = registry;
+        self
+    }
+
+    /// Counts a finished request.
+    pub fn finished(&self, record: &UsageRecord) {
+        let operation = Word(record.operation.as_str());
+        let result = Word(result_word(record.error));
+        self.requests.get_or_create(&RequestLabels { operation, result }).inc();
+        let operation = OperationLabels { operation };
+        self.duration
+            .get_or_create(&operation)
+            .observe(record.latency.as_secs_f64());
+        self.overhead
+            .get_or_create(&operation)
+            .observe(record.overhead.as_secs_f64());
+        if let Some(first) = record.first_token {
+            self.first_token.get_or_create(&operation).observe(first.as_secs_f64());
+        }
+        if record.metering() == Metering::Unpriced {
+            self.unpriced.inc();
+        }
+        for attempt in &record.attempts {
+            let provider = || attempt.provider.clone();
+            let result = Word(result_word(attempt.error));
+            self.attempts
+                .get_or_create(&AttemptLabels {
+                    provider: provider(),
+                    result,
+                })
+                .inc();
+            let usage = &attempt.charge.usage;
+            let kinds = [
+                ("input", usage.input),
+                ("cached", usage.cached_input),
+                ("output", usage.output),
+                ("reasoning", usage.reasoning),
+            ];
+            for (kind, tokens) in kinds.into_iter().filter(|&(_, tokens)| tokens > 0) {
+                self.tokens
+                    .get_or_create(&TokenLabels {
+                        provider: provider(),
+                        kind: Word(kind),
+                    })
+                    .inc_by(tokens);
+            }
+            if let Some(cost) = attempt
+                .charge
+                .cost
+                .and_then(|cost| u64::try_from(cost.0).ok())
+                .filter(|&c| c > 0)
+            {
+                self.cost
+                    .get_or_create(&ProviderLabels { provider: provider() })
+                    .inc_by(cost);
+            }
+        }
+    }
+
+    /// Counts the restart of an actor.
+    pub fn actor_restarted(&self, actor: &'static str) {
+        self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc();
+    }
+
+    /// Shows a provider's health.
+    pub fn provider_health(&self, provider: &ProviderId, health: i64, dropped: u32) {
+        let labels = ProviderLabels {
+            provider: provider.clone(),
+        };
+        self.health.get_or_create(&labels).set(health);
+        self.outcomes_dropped.get_or_create(&labels).set(i64::from(dropped));
+    }
+
+    /// Counts of operations make no sense before the first request, but dashboards want their series from the start.
+    pub fn announce(&self) {
+        for operation in Operation::ALL {
+            self.requests
+                .get_or_create(&RequestLabels {
+                    operation: Word(operation.as_str()),
+                    result: Word("ok"),
+                })
+                .inc_by(0);
+        }
+    }
+
+    /// All metrics in the text format of OpenMetrics.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string fails only if a metric's own encoder does.
+        if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
+            tracing::error!("encoding the metrics failed");
+        }
+        text
+    }
+}
+
+fn result_word(error: Option<ErrorClass>) -> &'static str {
+    error.map_or("ok", ErrorClass::as_str)
+}

@@ -1,0 +1,5 @@
+//! What operators see of the process: log lines and metrics.
+
+pub mod logs;
+pub mod metrics;
+pub mod names;

@@ -1,0 +1,47 @@
+//! Every metric's name. Prometheus conventions: base units, `_total` for counters.
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+        $($(#[$doc])* pub const $name: &str = $text;)+
+
+        /// All of them, for tests that compare dashboards and documents with the code.
+        pub const ALL: &[&str] = &[$($text),+];
+    };
+}
+
+names! {
+    /// Requests by operation and result (counter; the library appends `_total`).
+    REQUESTS = "bonito_requests",
+    /// Requests under way (gauge).
+    REQUESTS_IN_FLIGHT = "bonito_requests_in_flight",
+    /// Duration of requests in seconds (histogram).
+    REQUEST_DURATION = "bonito_request_duration_seconds",
+    /// Time to the first event or the whole answer in seconds (histogram).
+    FIRST_TOKEN = "bonito_time_to_first_token_seconds",
+    /// Time that was not spent waiting for a provider, in seconds (histogram).
+    OVERHEAD = "bonito_overhead_seconds",
+    /// Attempts by provider and result (counter).
+    ATTEMPTS = "bonito_attempts",
+    /// Tokens by provider and kind (counter).
+    TOKENS = "bonito_tokens",
+    /// Known cost in nano-dollars by provider (counter).
+    COST = "bonito_cost_nanousd",
+    /// Requests whose cost is not known (counter).
+    UNPRICED = "bonito_unpriced_requests",
+    /// Refused keys (counter).
+    AUTH_FAILURES = "bonito_authentication_failures",
+    /// Handlers that panicked (counter).
+    PANICS = "bonito_panics",
+    /// Health of a provider: 0 passing, 1 probing, 2 ejected (gauge).
+    PROVIDER_HEALTH = "bonito_provider_health",
+    /// Outcomes dropped because a provider's actor had too many waiting (gauge that only grows).
+    OUTCOMES_DROPPED = "bonito_outcomes_dropped",
+    /// Usage records that wait for the database (gauge).
+    JOURNAL_DEPTH = "bonito_journal_depth",
+    /// Rows written to the ledger (counter).
+    LEDGER_ROWS = "bonito_ledger_rows",
+    /// Batches the database refused (counter).
+    LEDGER_FAILURES = "bonito_ledger_failures",
+    /// Actors that were started again after a failure (counter).
+    ACTOR_RESTARTS = "bonito_actor_restarts",
+}

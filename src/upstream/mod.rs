@@ -1,0 +1,111 @@
+//! Calling providers: the only module that does.
+//!
+//! One pooled client for all of them. Redirects are never followed, because a redirect would carry the credential to
+//! another origin; every byte that is read is counted against a limit; and each call is exactly one attempt, so that every
+//! attempt is seen, timed and priced.
+
+pub mod answer;
+pub mod endpoint;
+pub mod payload;
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, Method, Request, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::config::{Timeouts, UpstreamSettings};
+use crate::domain::call::ErrorClass;
+use crate::providers::adapter::{AuthScheme, Failure, WireRequest};
+use answer::{Answer, AnswerBody};
+use endpoint::Endpoint;
+use payload::PayloadBody;
+
+/// What we call ourselves.
+const AGENT: &str = concat!("bonito-gateway/", env!("CARGO_PKG_VERSION"));
+
+/// The client for all providers.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, PayloadBody>,
+}
+
+impl Upstream {
+    /// A client with an empty pool.
+    pub fn new(settings: &UpstreamSettings, timeouts: &Timeouts) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(timeouts.connect));
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        // HTTP/1.1 keep-alive beats HTTP/2 at the concurrency one replica has towards one provider, and a cancelled stream
+        // ends its connection at once instead of leaving a reset to be sent.
+        let https = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(settings.pool_idle)
+            .pool_max_idle_per_host(settings.pool_idle_per_host)
+            .build(https);
+        Self { client }
+    }
+
+    /// Sends one request and waits for the head of its answer, without a time limit of its own.
+    ///
+    /// # Errors
+    /// No answer came: the connection could not be made, or broke.
+    pub async fn send(&self, endpoint: &Endpoint, wire: WireRequest, stream: bool) -> Result<Answer, Failure> {
+        let mut uri = endpoint.origin.parts();
+        uri.path_and_query = Some(wire.path);
+        let uri = Uri::from_parts(uri).map_err(|_| Failure::new(ErrorClass::Internal, "the address is not valid"))?;
+        let mut request = Request::new(PayloadBody::from(wire.payload));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        let len = http_body::Body::size_hint(request.body()).lower();
+        let headers = request.headers_mut();
+        headers.reserve(8 + endpoint.headers.len());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+        let accept = if stream {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        // Decoding is not offered: a small compressed answer could stand for gigabytes.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        for (name, value) in &endpoint.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        let secret = match endpoint.credential.ready() {
+            Some(value) => Some(value),
+            None => endpoint.credential.header().await.map_err(|error| {
+                Failure::new(ErrorClass::ProviderAuth, format!("no credential could be had: {error}"))
+            })?,
+        };
+        match (wire.auth, secret) {
+            (AuthScheme::Bearer, Some(value)) => drop(headers.insert(AUTHORIZATION, value)),
+            (AuthScheme::Header(name), Some(value)) => drop(headers.insert(name, value)),
+            (AuthScheme::None, _) | (_, None) => {}
+        }
+        let response = self.client.request(request).await.map_err(|error| {
+            if error.is_connect() {
+                return Failure::new(ErrorClass::Connect, "cannot be reached");
+            }
+            Failure::new(ErrorClass::Cut, "closed the connection before it answered")
+        })?;
+        let (head, body) = response.into_parts();
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: AnswerBody::Network(body),
+        })
+    }
+}

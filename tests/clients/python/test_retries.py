@@ -1,0 +1,70 @@
+"""Trouble upstream, which the provider makes for models with a telling name: the SDK retries what a retry can help, and
+a broken stream is an exception and never a short answer.
+
+Run: tests/clients/run python -k retries
+"""
+
+import os
+import uuid
+
+import openai
+import pytest
+
+from conftest import Caller, said
+
+# The first try, and the SDK's two retries.
+MOST_TRIES = 3
+
+
+def test_one_429_is_got_over(caller):
+    # The provider refuses each prompt once, so this one must be new.
+    prompt = said(f"once {uuid.uuid4()}")
+    completion = caller.client.chat.completions.create(model="mock-chat-429-once", messages=prompt)
+    assert completion.choices[0].message.content.startswith("You said: once")
+    assert len(caller.sent) <= 2
+
+
+def test_a_lasting_500_is_an_internal_server_error_after_the_retries(caller):
+    with pytest.raises(openai.InternalServerError) as refused:
+        caller.client.chat.completions.create(model="mock-chat-500", messages=said("hello"))
+    assert refused.value.status_code >= 500
+    assert len(caller.sent) == MOST_TRIES
+
+
+@pytest.mark.parametrize("model", ["mock-chat-cut", "mock-chat-error-mid"])
+def test_a_stream_that_breaks_raises_after_what_it_gave(caller, model):
+    stream = caller.client.chat.completions.create(model=model, messages=said("words:50"), stream=True)
+    seen = []
+    with pytest.raises(openai.APIError) as broken:
+        for chunk in stream:
+            seen.append(chunk)
+    assert broken.value.message
+    assert seen and all(choice.finish_reason is None for chunk in seen for choice in chunk.choices)
+    assert len(caller.sent) == 1
+
+
+@pytest.mark.parametrize("model", ["mock-chat-cut", "mock-chat-error-mid"])
+def test_a_whole_answer_that_breaks_is_no_answer(model):
+    client = Caller().client.with_options(max_retries=0)
+    with pytest.raises(openai.InternalServerError):
+        client.chat.completions.create(model=model, messages=said("hello"))
+
+
+@pytest.mark.anyio
+async def test_the_async_client_raises_when_a_stream_breaks(async_client):
+    stream = await async_client.chat.completions.create(model="mock-chat-cut", messages=said("words:50"), stream=True)
+    with pytest.raises(openai.APIError):
+        async for _chunk in stream:
+            pass
+
+
+def test_a_gateway_without_a_living_upstream_says_so():
+    base_url = os.environ.get("BONITO_DEAD_BASE_URL")
+    if not base_url:
+        pytest.skip("BONITO_DEAD_BASE_URL is not set")
+    caller = Caller(base_url=base_url)
+    with pytest.raises(openai.InternalServerError) as refused:
+        caller.client.chat.completions.create(model="mock-chat", messages=said("hello"))
+    assert refused.value.status_code in (502, 503, 504)
+    assert refused.value.code == "upstream_error"
+    assert len(caller.sent) <= MOST_TRIES
