@@ -74,7 +74,7 @@ impl Gateway {
         let endpoints = Endpoints::build(&settings.providers, &control)
             .map_err(|(provider, error)| format!("provider {provider}: {error}"))?;
         let metrics = Arc::new(Metrics::default());
-        metrics.announce();
+        metrics.announce(endpoints.iter().map(|endpoint| &endpoint.id));
         let board = Arc::new(HealthBoard::new(endpoints.iter().map(|endpoint| endpoint.id.clone())));
         let journal = Arc::new(Journal::new(settings.journal.max_records));
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::default()));

@@ -130,6 +130,7 @@ impl ProviderGate {
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.probing.store(false, Ordering::Release);
             return;
         }
         if let Some(sink) = &*self.sink.load() {

@@ -12,7 +12,7 @@ use crate::domain::ids::ProviderId;
 use crate::domain::scope::Scope;
 
 /// How a provider looks to the planner.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Readiness {
     /// It gets traffic.
     Passing,
@@ -64,7 +64,12 @@ pub fn plan(
         return Err(NoPlan::NotAllowed);
     }
     if attempts.len() > 1 {
-        attempts.sort_by_key(|deployment| readiness(&deployment.provider));
+        // A probe goes first, or it would never happen; if it fails, the request moves on to the next in line.
+        attempts.sort_by_key(|deployment| match readiness(&deployment.provider) {
+            Readiness::Probing => 0,
+            Readiness::Passing => 1,
+            Readiness::Ejected => 2,
+        });
         attempts.truncate(max_attempts.max(1));
     }
     Ok(Plan { attempts })

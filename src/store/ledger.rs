@@ -54,6 +54,18 @@ impl Store {
             .await
     }
 
+    /// All ledger rows of an organization, oldest first.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn all_requests(&self, organization: OrganizationId) -> Result<Vec<gateway_requests::Model>, StoreError> {
+        gateway_requests::Entity::find()
+            .filter(gateway_requests::Column::OrganizationId.eq(organization.0))
+            .order_by_asc(gateway_requests::Column::Id)
+            .all(&self.db)
+            .await
+    }
+
     /// The rows of a request's attempts, in order.
     ///
     /// # Errors

@@ -267,8 +267,19 @@ impl Metrics {
         self.outcomes_dropped.get_or_create(&labels).set(i64::from(dropped));
     }
 
-    /// Counts of operations make no sense before the first request, but dashboards want their series from the start.
-    pub fn announce(&self) {
+    /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
+    pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
+        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog"] {
+            self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc_by(0);
+        }
+        for provider in providers {
+            let provider = || provider.clone();
+            self.attempts.get_or_create(&AttemptLabels { provider: provider(), result: Word("ok") }).inc_by(0);
+            for kind in ["input", "cached", "output", "reasoning"] {
+                self.tokens.get_or_create(&TokenLabels { provider: provider(), kind: Word(kind) }).inc_by(0);
+            }
+            self.cost.get_or_create(&ProviderLabels { provider: provider() }).inc_by(0);
+        }
         for operation in Operation::ALL {
             self.requests
                 .get_or_create(&RequestLabels {

@@ -1,1 +1,18 @@
-fn main() {}
+//! The integration suite: one binary, one gateway per test, everything through the public way in.
+//!
+//! It runs on SQLite, and on Postgres with `BONITO_TEST_DATABASE=postgres` (see `support::database`).
+
+mod azure;
+mod bad_input;
+mod chat;
+mod clients;
+mod command_line;
+mod documentation;
+mod failures;
+mod keys;
+mod layers;
+mod ledger;
+mod lifecycle;
+mod operations;
+mod streams;
+mod support;

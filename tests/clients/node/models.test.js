@@ -33,5 +33,5 @@ test('an unknown model is not found', async () => {
 test('a scoped key sees its own models alone', async () => {
   const scoped = scopedCaller().client;
   assert.deepEqual(await idsOf(scoped), ['mock-embed']);
-  await assert.rejects(scoped.models.retrieve('mock-chat'), OpenAI.NotFoundError);
+  await assert.rejects(scoped.models.retrieve('mock-chat'), OpenAI.PermissionDeniedError);
 });

@@ -26,5 +26,5 @@ def test_an_unknown_model_is_not_found(client):
 
 def test_a_scoped_key_sees_its_own_models_alone(scoped):
     assert [model.id for model in scoped.client.models.list()] == ["mock-embed"]
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.PermissionDeniedError):
         scoped.client.models.retrieve("mock-chat")

@@ -135,7 +135,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn departure(&self) -> Option<Departure> {
+    pub fn departure(&self) -> Option<Departure> {
         let ended_at = self.ended_at.filter(|_| self.ending == Some(Ending::ClientLeft))?;
         Some(Departure {
             at: ended_at,

@@ -1,0 +1,70 @@
+//! The official OpenAI SDKs, Python and Node, against the gateway: what their users would meet.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::support::{ScriptedProvider, TestGateway, closed_port};
+
+/// Installing the SDKs on a fresh machine takes most of this.
+const PATIENCE: Duration = Duration::from_secs(420);
+
+const MODELS: [&str; 7] = [
+    "mock-chat",
+    "mock-completion",
+    "mock-embed",
+    "mock-chat-429-once",
+    "mock-chat-500",
+    "mock-chat-cut",
+    "mock-chat-error-mid",
+];
+
+async fn suite(language: &str) {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &MODELS)
+        .set("health.failures_in_a_row", 1_000_000)
+        .start()
+        .await;
+    let closed = closed_port();
+    let dead = TestGateway::builder()
+        .provider("openai", &closed.base_url(), &["mock-chat"])
+        .on_the_database_of(&gateway);
+    let dead = dead.start().await;
+    let (_, scoped) = gateway.new_key(&["mock-embed"], &[], None).await;
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+    let child = Command::new(run)
+        .arg(language)
+        .env("BONITO_BASE_URL", format!("{}/v1", gateway.api))
+        .env("BONITO_DEAD_BASE_URL", format!("{}/v1", dead.api))
+        .env("BONITO_API_KEY", &gateway.key)
+        .env("BONITO_SCOPED_KEY", &scoped)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, child)
+        .await
+        .expect("the suite ends")
+        .expect("the suite runs");
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    dead.finish().await;
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_python_sdk() {
+    suite("python").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_node_sdk() {
+    suite("node").await;
+}

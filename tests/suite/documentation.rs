@@ -1,0 +1,91 @@
+//! The generated documents: complete, unchanged unless somebody meant it, and true.
+
+use serde_json::Value;
+
+use crate::support::gateway::chat;
+use crate::support::{ScriptedProvider, TestGateway};
+
+#[tokio::test]
+async fn the_inference_document_is_what_it_was() {
+    let document = bonito::http::openai::document::specification("http://127.0.0.1:8001");
+    let document: Value = serde_json::from_str(&document).unwrap();
+    insta::assert_json_snapshot!("inference_openapi", document);
+}
+
+#[tokio::test]
+async fn the_documentation_needs_no_other_host() {
+    let gateway = TestGateway::builder().start().await;
+    let page = gateway.get("/docs", "").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("/openapi/inference.json"));
+    assert!(
+        page.text.contains("default-src 'none'"),
+        "the page may talk to its own origin alone"
+    );
+    let document = gateway.get("/openapi/inference.json", "").await;
+    assert_eq!(
+        document.json()["openapi"].as_str().map(|version| &version[..2]),
+        Some("3.")
+    );
+    gateway.finish().await;
+}
+
+/// The documented endpoints and the served ones are written down in two places; this keeps them the same.
+#[tokio::test]
+async fn every_documented_operation_is_served_and_asks_for_a_key() {
+    let gateway = TestGateway::builder().start().await;
+    let document = gateway.get("/openapi/inference.json", "").await.json();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let url = format!("{}{}", gateway.api, path.replace("{id}", "echo"));
+            let method: reqwest::Method = method.to_uppercase().parse().unwrap();
+            let without_key = gateway.client.request(method.clone(), &url).send().await.unwrap();
+            assert_eq!(without_key.status(), 401, "{method} {path}");
+            let request = gateway.client.request(method.clone(), &url).bearer_auth(&gateway.key);
+            let with_key = request
+                .header("content-type", "application/json")
+                .body("{}")
+                .send()
+                .await
+                .unwrap();
+            let status = with_key.status().as_u16();
+            assert!([200, 400].contains(&status), "{method} {path}: {status}");
+            assert!(
+                operation["responses"].get(status.to_string()).is_some(),
+                "{method} {path} does not document {status}"
+            );
+        }
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn headers_of_answers_and_refusals_are_documented() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    let document = gateway.get("/openapi/inference.json", "").await.json();
+    let responses = &document["paths"]["/v1/chat/completions"]["post"]["responses"];
+    let mut seen = vec![
+        gateway
+            .post("/v1/chat/completions", &chat("mock-chat", "hi", false))
+            .await,
+    ];
+    provider.script(crate::support::Script::overloaded());
+    seen.push(gateway.chat("mock-chat", "hi").await);
+    for reply in seen {
+        let documented = responses[reply.status.to_string()]["headers"].as_object().unwrap();
+        let names: Vec<String> = documented.keys().map(|name| name.to_lowercase()).collect();
+        for name in reply
+            .headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("x-") || *name == "retry-after")
+        {
+            assert!(
+                names.contains(&name.as_str().to_owned()),
+                "{name} of {} is not documented",
+                reply.status
+            );
+        }
+    }
+    gateway.finish().await;
+}

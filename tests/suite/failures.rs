@@ -1,0 +1,160 @@
+//! Answers that are none: every failure becomes an honest error, and every attempt is recorded.
+
+use std::time::Duration;
+
+use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
+
+#[tokio::test]
+async fn a_broken_answer_is_never_a_success() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("upstream.max_answer_bytes", 100_000)
+        .set("health.failures_in_a_row", 1_000)
+        .start()
+        .await;
+    for (name, script) in [
+        ("error in a 200", Script::error_in_ok_body()),
+        ("junk", Script::junk_body()),
+        ("junk on the wire", Script::junk_on_the_wire()),
+        ("length too long", Script::length_too_long()),
+        ("cut inside headers", Script::cut_inside_headers()),
+        ("reset", Script::reset_before_headers()),
+        ("huge", Script::huge_body(5_000_000)),
+        ("gzip", Script::gzipped()),
+        ("page", Script::bad_gateway_page()),
+        ("redirect", Script::redirected_to("http://127.0.0.1:1")),
+    ] {
+        provider.script(script);
+        let reply = gateway.chat("mock-chat", "hi").await;
+        assert!(reply.status >= 500, "{name}: {} {}", reply.status, reply.text);
+        assert_eq!(reply.json()["error"]["attempts"].as_array().unwrap().len(), 1, "{name}");
+        assert!(!reply.text.contains("<html"), "{name}: {}", reply.text);
+        let row = gateway.row(&reply).await;
+        assert!(row.error_class.is_some(), "{name}");
+        assert_eq!(i32::from(reply.status), row.status, "{name}");
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_provider_says_about_the_request_is_passed_on() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    provider.script(Script::error(
+        400,
+        "too long for this model",
+        Some("context_length_exceeded"),
+    ));
+    let reply = gateway.chat("mock-chat", "hi").await;
+    assert_eq!((reply.status, reply.code().as_str()), (400, "context_length_exceeded"));
+    assert_eq!(reply.json()["error"]["message"], "too long for this model");
+    assert_eq!(provider.requests().len(), 1, "nothing is gained by asking again");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_gateways_own_credential_is_never_blamed_on_the_caller() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    provider.script(Script::unauthorized());
+    let reply = gateway.chat("mock-chat", "hi").await;
+    assert_eq!((reply.status, reply.header("x-should-retry")), (502, "false"));
+    assert!(
+        reply.text.contains("credential") && !reply.text.contains("sk-"),
+        "{}",
+        reply.text
+    );
+    assert_eq!(gateway.row(&reply).await.error_class.as_deref(), Some("provider_auth"));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn limits_and_quotas_of_the_provider_say_whether_to_come_back() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    provider.script(Script::rate_limited("7"));
+    let reply = gateway.chat("mock-chat", "hi").await;
+    assert_eq!((reply.status, reply.code().as_str()), (429, "rate_limit_exceeded"));
+    assert_eq!(
+        (reply.header("retry-after"), reply.header("x-should-retry")),
+        ("7", "true")
+    );
+
+    provider.script(Script::out_of_quota());
+    let reply = gateway.chat("mock-chat", "hi").await;
+    assert_eq!((reply.status, reply.code().as_str()), (429, "insufficient_quota"));
+    assert_eq!(
+        (reply.header("retry-after"), reply.header("x-should-retry")),
+        ("", "false")
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_is_slow_or_gone_has_a_status_of_its_own() {
+    let provider = ScriptedProvider::start().await;
+    let closed = closed_port();
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .provider("gone", &closed.base_url(), &["lost-chat"])
+        .file("[models.\"mock-chat\"]\ntotal_ms = 300\nfirst_token_ms = 200")
+        .start()
+        .await;
+    provider.always(Script::slow_to_begin(Duration::from_secs(20)));
+    let reply = gateway.chat("mock-chat", "hi").await;
+    assert_eq!((reply.status, reply.code().as_str()), (504, "upstream_error"));
+    let reply = gateway.stream("mock-chat", "hi").await;
+    assert_eq!(reply.status, 504);
+    assert_eq!(gateway.chat("lost-chat", "hi").await.status, 502);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_in_a_row_is_left_alone_until_a_probe_succeeds() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    first.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("health.failures_in_a_row", 3)
+        .set("health.eject_ms", 400)
+        .start()
+        .await;
+    for _ in 0..3 {
+        assert_eq!(gateway.chat("mock-chat", "hi").await.status, 200);
+    }
+    let ready = async { while !gateway.operation("/readyz").await.text.contains("ejected") {} };
+    tokio::time::timeout(Duration::from_secs(5), ready)
+        .await
+        .expect("alpha is ejected");
+    let before = first.requests().len();
+    let reply = gateway.chat("mock-chat", "hi").await;
+    assert_eq!(
+        (first.requests().len(), reply.header("x-bonito-attempts")),
+        (before, "1")
+    );
+
+    first.heal();
+    let back = async { while gateway.chat("mock-chat", "hi").await.header("x-bonito-provider") != "alpha" {} };
+    tokio::time::timeout(Duration::from_secs(5), back)
+        .await
+        .expect("alpha comes back");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_last_provider_is_asked_even_when_it_looks_dead() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("health.failures_in_a_row", 1)
+        .start()
+        .await;
+    for _ in 0..3 {
+        assert_eq!(gateway.chat("mock-chat", "hi").await.status, 502);
+    }
+    assert_eq!(provider.requests().len(), 3);
+    gateway.finish().await;
+}

@@ -1,0 +1,218 @@
+//! Keys: who gets in, what they may do, and how soon they no longer may.
+
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use serde_json::json;
+
+use crate::support::{ScriptedProvider, TestGateway};
+
+#[tokio::test]
+async fn only_a_living_key_of_this_gateway_gets_in() {
+    let gateway = TestGateway::builder().start().await;
+    let (disabled, disabled_secret) = gateway.new_key(&[], &[], None).await;
+    gateway
+        .store
+        .set_key_disabled(gateway.organization, disabled, true)
+        .await
+        .unwrap();
+    let soon = Utc::now() + TimeDelta::milliseconds(300);
+    let (_, expiring) = gateway.new_key(&[], &[], Some(soon)).await;
+    assert_eq!(gateway.get("/v1/key", &expiring).await.status, 200);
+    tokio::time::sleep(Duration::from_millis(350)).await;
+
+    let mut mistyped = gateway.key.clone();
+    mistyped.replace_range(10..11, if &mistyped[10..11] == "a" { "b" } else { "a" });
+    let bodies: Vec<String> = {
+        let mut bodies = Vec::new();
+        for key in [
+            "",
+            "sk-openai",
+            "bn-short",
+            &mistyped,
+            &gateway.foreign_key(),
+            &disabled_secret,
+            &expiring,
+        ] {
+            let reply = gateway.get("/v1/models", key).await;
+            assert_eq!((reply.status, reply.code().as_str()), (401, "invalid_api_key"), "{key}");
+            bodies.push(reply.text);
+        }
+        bodies
+    };
+    assert!(bodies.windows(2).all(|pair| pair[0] == pair[1]), "nobody learns why");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_may_come_in_either_header() {
+    let gateway = TestGateway::builder().start().await;
+    let get = || gateway.client.get(format!("{}/v1/key", gateway.api));
+    assert_eq!(
+        get().header("x-api-key", &gateway.key).send().await.unwrap().status(),
+        200
+    );
+    assert_eq!(
+        get()
+            .header("authorization", format!("bearer {}", gateway.key))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(
+        get()
+            .header("authorization", format!("Basic {}", gateway.key))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+    assert_eq!(get().send().await.unwrap().status(), 401);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_scope_decides_over_models_and_providers_alike() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat", "mock-embed"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .start()
+        .await;
+    let (_, by_glob) = gateway.new_key(&["mock-c*"], &[], None).await;
+    let (_, by_provider) = gateway.new_key(&[], &["beta"], None).await;
+    let (_, nowhere) = gateway.new_key(&["mock-embed"], &["beta"], None).await;
+    let ask = async |key: &str, model: &str| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+        let reply = gateway.send("/v1/chat/completions", key, body).await;
+        let code = if reply.status == 200 {
+            reply.header("x-bonito-provider").to_owned()
+        } else {
+            reply.code()
+        };
+        (reply.status, code)
+    };
+    assert_eq!(ask(&by_glob, "mock-chat").await, (200, "alpha".into()));
+    assert_eq!(ask(&by_glob, "echo").await, (403, "model_not_allowed".into()));
+    assert_eq!(
+        ask(&by_glob, "no-such-model").await,
+        (403, "model_not_allowed".into()),
+        "it must not learn what exists"
+    );
+    assert_eq!(ask(&by_provider, "mock-chat").await, (200, "beta".into()));
+    assert_eq!(
+        ask(&by_provider, "alpha/mock-chat").await,
+        (403, "model_not_allowed".into())
+    );
+    assert_eq!(ask(&by_provider, "beta/mock-chat").await, (200, "beta".into()));
+    assert_eq!(ask(&nowhere, "mock-chat").await, (403, "model_not_allowed".into()));
+    assert_eq!(
+        ask(&gateway.key, "no-such-model").await,
+        (404, "model_not_found".into())
+    );
+
+    let listed = async |key: &str| {
+        let models = gateway.get("/v1/models", key).await.json();
+        let names = models["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|model| model["id"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&by_glob).await, ["mock-chat"]);
+    assert_eq!(listed(&by_provider).await, ["mock-chat"]);
+    assert!(listed(&nowhere).await.is_empty());
+    assert_eq!(listed(&gateway.key).await, ["echo", "mock-chat", "mock-embed"]);
+    assert_eq!(
+        gateway.get("/v1/models/mock-chat", &by_provider).await.json()["providers"],
+        json!(["beta"])
+    );
+    assert_eq!(
+        gateway.get("/v1/models/alpha%2Fmock-chat", &gateway.key).await.json()["id"],
+        "alpha/mock-chat"
+    );
+    assert_eq!(
+        gateway.get("/v1/models/alpha/mock-chat", &gateway.key).await.status,
+        200
+    );
+    assert_eq!(gateway.get("/v1/models/mock-embed", &by_glob).await.status, 403);
+    assert_eq!(gateway.get("/v1/models/none", &gateway.key).await.status, 404);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_sees_itself_and_no_secret() {
+    let gateway = TestGateway::builder().start().await;
+    let (id, secret) = gateway.new_key(&["echo"], &[], None).await;
+    let reply = gateway.get("/v1/key", &secret).await;
+    let key = reply.json();
+    assert_eq!(key["id"], json!(id.0));
+    assert_eq!(key["prefix"], json!(&secret[..11]));
+    assert_eq!(key["allowed_models"], json!({"models": ["echo"], "providers": []}));
+    assert_eq!(
+        (key["rate_limit"].clone(), key["metadata"]["purpose"].clone()),
+        (json!(60), json!("test"))
+    );
+    assert!(!reply.text.contains(&secret[12..]));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_revoked_elsewhere_is_refused_within_a_second_and_stays_so() {
+    let gateway = TestGateway::builder().set("keys.poll_ms", 200).start().await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    // Straight in the database, as another process would.
+    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    let revoked_at = Instant::now();
+    while gateway.get("/v1/key", &secret).await.status == 200 {
+        assert!(revoked_at.elapsed() < Duration::from_secs(1), "it is still accepted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/v1/key", &secret).await.status, 401);
+    }
+    assert_eq!(
+        gateway.get("/v1/key", &gateway.key).await.status,
+        200,
+        "others are not touched"
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_key_is_accepted_even_if_it_was_tried_a_moment_too_early() {
+    let gateway = TestGateway::builder().start().await;
+    let unknown = gateway.foreign_key();
+    for _ in 0..50 {
+        assert_eq!(gateway.get("/v1/key", &unknown).await.status, 401);
+    }
+    let (_, secret) = gateway.new_key(&[], &[], None).await;
+    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_last_use_is_written_down_by_the_end_at_the_latest() {
+    let mut gateway = TestGateway::builder().start().await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    let before = Utc::now() - TimeDelta::seconds(1);
+    let body = json!({"model": "echo", "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    assert_eq!(gateway.send("/v1/chat/completions", &secret, body).await.status, 200);
+    gateway.client = reqwest::Client::new();
+    gateway.stop().await;
+    let again = TestGateway::builder().on_the_database_of(&gateway).start().await;
+    let keys = again.store.keys_of(again.organization).await.unwrap();
+    let used = keys
+        .iter()
+        .find(|key| key.id == id)
+        .unwrap()
+        .last_used_at
+        .expect("it was used");
+    assert!(used > before);
+    again.finish().await;
+}

@@ -1,0 +1,237 @@
+//! The ledger: every call leaves a row, and its sums are the provider's own.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{chat, read};
+use crate::support::{Script, ScriptedProvider, TestGateway};
+
+#[tokio::test]
+async fn a_row_holds_everything_that_is_known_of_a_call() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    let mut body = chat("mock-chat", "a cached question with words:12", false);
+    body["reasoning_effort"] = json!("high");
+    let reply = gateway.post("/v1/chat/completions", &body).await;
+    let usage = reply.json()["usage"].clone();
+    let row = gateway.row(&reply).await;
+    assert_eq!(row.organization_id, gateway.organization.0);
+    assert_eq!(
+        (row.requested_model.as_str(), row.model.as_deref()),
+        ("mock-chat", Some("mock-chat"))
+    );
+    assert_eq!(
+        (row.provider.as_deref(), row.dialect.as_str(), row.operation.as_str()),
+        (Some("openai"), "openai", "chat")
+    );
+    assert_eq!((row.status, row.error_class.as_deref(), row.attempts), (200, None, 1));
+    assert_eq!(json!(row.input_tokens), usage["prompt_tokens"]);
+    assert_eq!(
+        json!(row.cached_tokens),
+        usage["prompt_tokens_details"]["cached_tokens"]
+    );
+    assert_eq!(json!(row.output_tokens), usage["completion_tokens"]);
+    assert_eq!(
+        json!(row.reasoning_tokens),
+        usage["completion_tokens_details"]["reasoning_tokens"]
+    );
+    assert!(row.cached_tokens > 0 && row.reasoning_tokens > 0);
+    let expected =
+        (row.input_tokens - row.cached_tokens) * 2_500 + row.cached_tokens * 1_250 + row.output_tokens * 10_000;
+    assert_eq!(row.cost_nanousd, Some(expected));
+    assert!(row.price_version.unwrap().starts_with("config/openai/mock-chat#"));
+    assert_eq!(row.metering, "reported");
+    assert!(row.latency_us > 0 && row.overhead_us <= row.latency_us);
+    assert!(row.upstream_request_id.is_some_and(|id| !id.is_empty()));
+    assert!(!row.client_cancelled && !row.stream);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn an_answer_without_usage_is_estimated_and_says_so() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    for stream in [false, true] {
+        provider.script(Script::without_usage());
+        let reply = gateway
+            .post("/v1/chat/completions", &chat("mock-chat", "words:40", stream))
+            .await;
+        assert_eq!(reply.status, 200);
+        let row = gateway.row(&reply).await;
+        assert_eq!(row.metering, "estimated");
+        assert!(row.input_tokens > 0 && row.output_tokens >= 20, "{row:?}");
+    }
+    gateway.finish().await;
+}
+
+/// One thousand calls of every kind at once; afterwards the ledger and the provider have counted the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
+    const CALLS: usize = 1_000;
+    let provider = ScriptedProvider::start().await;
+    let models = [
+        "mock-chat",
+        "mock-completion",
+        "mock-embed",
+        "mock-chat-500",
+        "mock-chat-error-mid",
+    ];
+    let gateway = TestGateway::builder()
+        .openai(&provider, &models)
+        .set("health.failures_in_a_row", 1_000_000)
+        .start()
+        .await;
+    let owned = gateway;
+    let gateway = &owned;
+    let one = async |number: usize| -> (u16, bool) {
+        let text = format!(
+            "call {number} words:{} {}",
+            3 + number % 17,
+            if number % 3 == 0 { "cached" } else { "" }
+        );
+        let (path, body) = match number % 10 {
+            0 => ("/v1/completions", json!({"model": "mock-completion", "prompt": text})),
+            1 => ("/v1/embeddings", json!({"model": "mock-embed", "input": [text, "b"]})),
+            2 => (
+                "/v1/completions",
+                json!({"model": "mock-completion", "prompt": text, "stream": true}),
+            ),
+            3 => ("/v1/chat/completions", chat("mock-chat-500", &text, number % 20 == 3)),
+            4 => ("/v1/chat/completions", chat("no-such-model", &text, false)),
+            5..7 => ("/v1/chat/completions", chat("mock-chat", &text, true)),
+            7 => (
+                "/v1/chat/completions",
+                chat("mock-chat", &format!("{text} words:400 pause_ms:2"), true),
+            ),
+            _ => ("/v1/chat/completions", chat("mock-chat", &text, false)),
+        };
+        let request = gateway
+            .client
+            .post(format!("{}{path}", gateway.api))
+            .bearer_auth(&gateway.key)
+            .json(&body);
+        let mut response = request.send().await.expect("the gateway answers");
+        if number % 10 == 7 {
+            // This caller leaves in the middle.
+            let _ = response.chunk().await;
+            return (response.status().as_u16(), true);
+        }
+        (read(response).await.status, false)
+    };
+    let numbers = futures_util::stream::iter(0..CALLS);
+    let outcomes: Vec<(u16, bool)> = futures_util::StreamExt::collect(futures_util::StreamExt::buffer_unordered(
+        futures_util::StreamExt::map(numbers, one),
+        32,
+    ))
+    .await;
+
+    gateway.totals_of(i64::try_from(CALLS).unwrap()).await;
+    let rows = gateway.store.all_requests(gateway.organization).await.unwrap();
+    assert_eq!(rows.len(), CALLS);
+    let cancelled: Vec<_> = rows.iter().filter(|row| row.client_cancelled).collect();
+    let left = outcomes.iter().filter(|(_, left)| *left).count();
+    assert_eq!(cancelled.len(), left);
+    assert!(
+        cancelled
+            .iter()
+            .all(|row| row.metering == "estimated" && row.cost_nanousd.unwrap() > 0)
+    );
+    assert_eq!(rows.iter().filter(|row| row.status == 404).count(), CALLS / 10);
+    assert_eq!(rows.iter().filter(|row| row.status == 502).count(), CALLS / 10);
+
+    // What was answered to its end is exact; what callers left is compared with what the provider sent them.
+    let exact = |field: fn(&bonito::store::ledger::RequestRow) -> i64| {
+        let reported = rows.iter().filter(|row| row.metering == "reported");
+        u64::try_from(reported.map(field).sum::<i64>()).unwrap()
+    };
+    for number in 0..provider.requests().len() {
+        provider.ended(number).await;
+    }
+    let (mut prompt, mut cached, mut completion, mut reasoning) = (0, 0, 0, 0);
+    let (mut left_prompt, mut left_completion) = (0, 0);
+    for exchange in provider.exchanges() {
+        let billed = exchange.billed;
+        if exchange.departure().is_some() {
+            left_prompt += billed.prompt;
+            left_completion += billed.completion;
+        } else {
+            prompt += billed.prompt;
+            cached += billed.cached;
+            completion += billed.completion;
+            reasoning += billed.reasoning;
+        }
+    }
+    assert_eq!(exact(|row| row.input_tokens), prompt);
+    assert_eq!(exact(|row| row.cached_tokens), cached);
+    assert_eq!(exact(|row| row.output_tokens), completion);
+    assert_eq!(exact(|row| row.reasoning_tokens), reasoning);
+    assert!(
+        left_prompt > 0 && left_completion > 0,
+        "some callers left in the middle"
+    );
+
+    // Money: the rows' costs are the price of their tokens, and the sums agree everywhere.
+    for row in rows.iter().filter(|row| row.attempts > 0) {
+        let due =
+            (row.input_tokens - row.cached_tokens) * 2_500 + row.cached_tokens * 1_250 + row.output_tokens * 10_000;
+        assert_eq!(row.cost_nanousd, Some(due));
+    }
+    let spent: i64 = rows.iter().filter_map(|row| row.cost_nanousd).sum();
+    assert_eq!(
+        gateway.store.totals(gateway.organization).await.unwrap().cost_nanousd,
+        spent
+    );
+    assert_eq!(gateway.metric("bonito_cost_nanousd_total").await as i64, spent);
+    assert_eq!(gateway.metric("bonito_ledger_rows_total").await as usize, CALLS);
+    assert_eq!(gateway.metric("bonito_requests_total").await as usize, CALLS);
+    owned.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_journal_refuses_rather_than_serve_unmetered() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(Script::slow_to_begin(Duration::from_millis(600)));
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("journal.max_records", 2)
+        .start()
+        .await;
+    let waiting = async { tokio::join!(gateway.chat("mock-chat", "one"), gateway.chat("mock-chat", "two")) };
+    let refused = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        gateway.chat("mock-chat", "three").await
+    };
+    let ((one, two), three) = tokio::join!(waiting, refused);
+    assert_eq!((one.status, two.status), (200, 200));
+    assert_eq!((three.status, three.code().as_str()), (503, "overloaded"));
+    assert!(!three.header("retry-after").is_empty());
+    let again = async { while gateway.chat("mock-chat", "four").await.status != 200 {} };
+    tokio::time::timeout(Duration::from_secs(5), again)
+        .await
+        .expect("it recovers by itself");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn prompts_answers_and_secrets_are_nowhere_in_the_database() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    gateway.chat("mock-chat", "PROMPT-CANARY please").await;
+    let reply = gateway.chat("mock-chat", "PROMPT-CANARY again").await;
+    gateway.row(&reply).await;
+    let rows: Vec<Value> = gateway
+        .store
+        .all_requests(gateway.organization)
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| json!(format!("{row:?}")))
+        .collect();
+    let keys = format!("{:?}", gateway.store.keys_of(gateway.organization).await.unwrap());
+    let everything = format!("{rows:?}{keys}");
+    for canary in ["PROMPT-CANARY", "sk-secret-of-openai", &gateway.key[12..]] {
+        assert!(!everything.contains(canary), "{canary} is in the database");
+    }
+    gateway.finish().await;
+}

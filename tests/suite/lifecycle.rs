@@ -1,0 +1,108 @@
+//! Starting and stopping: several replicas on one database, requests under way, streams that outlast the grace.
+
+use std::time::Duration;
+
+use bonito::app::run::End;
+
+use crate::support::database::on_postgres;
+use crate::support::gateway::{chat, read};
+use crate::support::{Script, ScriptedProvider, TestGateway};
+
+#[tokio::test]
+async fn requests_under_way_finish_and_are_recorded_before_the_end() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(Script::slow_to_begin(Duration::from_millis(400)));
+    let mut gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    let request = |stream| {
+        let request = gateway
+            .client
+            .post(format!("{}/v1/chat/completions", gateway.api))
+            .bearer_auth(&gateway.key);
+        tokio::spawn(request.json(&chat("mock-chat", "hi", stream)).send())
+    };
+    let (whole, streamed) = (request(false), request(true));
+    provider.received(2).await;
+    assert_eq!(gateway.stop().await, End::Clean);
+    let whole = read(whole.await.unwrap().unwrap()).await;
+    let streamed = read(streamed.await.unwrap().unwrap()).await;
+    assert_eq!((whole.status, streamed.status), (200, 200));
+    assert!(streamed.text.ends_with("data: [DONE]\n\n"));
+    let refused = gateway.client.get(&gateway.api).send().await;
+    assert!(refused.is_err(), "nobody listens any more");
+
+    let again = TestGateway::builder().on_the_database_of(&gateway).start().await;
+    for reply in [&whole, &streamed] {
+        assert_eq!(again.row(reply).await.metering, "reported");
+    }
+    again.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_outlasts_the_grace_ends_with_an_error_and_is_metered() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(Script::slow_events(Duration::from_millis(100)));
+    let mut gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("server.shutdown_grace_ms", 500)
+        .start()
+        .await;
+    let request = gateway
+        .client
+        .post(format!("{}/v1/chat/completions", gateway.api))
+        .bearer_auth(&gateway.key);
+    let mut response = request
+        .json(&chat("mock-chat", "words:1000", true))
+        .send()
+        .await
+        .unwrap();
+    response.chunk().await.unwrap();
+    let reading = tokio::spawn(read(response));
+    gateway.stop().await;
+    let reply = reading.await.unwrap();
+    assert!(!reply.text.contains("[DONE]"));
+    assert!(reply.text.contains("stopping"), "{}", reply.text);
+    let again = TestGateway::builder().on_the_database_of(&gateway).start().await;
+    let row = again.row(&reply).await;
+    assert_eq!(
+        (row.metering.as_str(), row.error_class.as_deref()),
+        ("estimated", Some("shed"))
+    );
+    again.finish().await;
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_share_one_first_organization_and_one_key() {
+    if !on_postgres() {
+        return;
+    }
+    let first = TestGateway::builder().start().await;
+    let second = TestGateway::builder().on_the_database_of(&first);
+    let third = TestGateway::builder().on_the_database_of(&first);
+    let (second, third) = tokio::join!(second.start(), third.start());
+    assert_eq!((second.key.as_str(), third.key.as_str()), ("", ""));
+    assert_eq!(first.store.keys_of(first.organization).await.unwrap().len(), 1);
+    for replica in [&second, &third] {
+        assert_eq!(replica.get("/v1/key", &first.key).await.status, 200);
+    }
+    for replica in [first, second, third] {
+        replica.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn many_replicas_may_race_for_an_empty_database() {
+    if !on_postgres() {
+        return;
+    }
+    let seed = TestGateway::builder();
+    let dir = tempfile::tempdir().unwrap();
+    let url = crate::support::database::fresh(dir.path()).await;
+    drop(seed);
+    let start = || TestGateway::builder().set("database.url", &url).start();
+    let (a, b, c) = tokio::join!(start(), start(), start());
+    let keys = [&a, &b, &c].iter().filter(|replica| !replica.key.is_empty()).count();
+    assert_eq!(keys, 1, "exactly one of them made the first key");
+    for replica in [a, b, c] {
+        replica.finish().await;
+    }
+}

@@ -1,0 +1,458 @@
+//! `TestGateway`: the whole gateway in this process, on free ports, with a database of its own.
+//!
+//! Every test ends it with [`TestGateway::finish`], which stops it as a signal would and checks that nothing is left over:
+//! no slot in the journal, no request under way, no task that still holds the pipeline, no record that is not in the
+//! database.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bonito::app::builder::Gateway;
+use bonito::app::first_start::{self, MasterKeyInput, Opened};
+use bonito::app::run::{End, Running};
+use bonito::cli::known_dialects;
+use bonito::config::{self, Sources};
+use bonito::domain::ids::{KeyId, OrganizationId, RequestId};
+use bonito::domain::key::{KeyHash, NewKey};
+use bonito::domain::scope::Scope;
+use bonito::secrets::master_key::{MasterKey, new_api_key};
+use bonito::store::Store;
+use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
+use bonito::store::organizations::FIRST_SLUG;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::database;
+use super::provider::ScriptedProvider;
+
+/// The master key of every test, base64 of 32 bytes; what it protects lives as long as the test.
+pub const MASTER_KEY: &str = "dGVzdHMtb25seS1tYXN0ZXIta2V5LTMyLWJ5dGVzISE=";
+/// How long a background write may take to be seen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A gateway to be.
+#[derive(Default)]
+pub struct Builder {
+    file: String,
+    env: Vec<(String, String)>,
+    settings: Vec<(String, String)>,
+    dir: Option<Arc<tempfile::TempDir>>,
+    database: Option<String>,
+}
+
+impl Builder {
+    /// A provider of OpenAI's own kind at the scripted one, serving these models under their own names.
+    pub fn openai(self, provider: &ScriptedProvider, models: &[&str]) -> Self {
+        self.provider("openai", &provider.base_url(), models)
+    }
+
+    /// The same under any id: every other id is a compatible endpoint.
+    pub fn provider(mut self, id: &str, base_url: &str, models: &[&str]) -> Self {
+        let variable = format!("TEST_{}_KEY", id.to_uppercase());
+        let _ = write!(
+            self.file,
+            "\n[providers.{id}]\nbase_url = {base_url:?}\napi_key_env = {variable:?}\n"
+        );
+        self.env.push((variable, format!("sk-secret-of-{id}")));
+        for model in models {
+            let _ = write!(
+                self.file,
+                "[[providers.{id}.deployments]]\nmodel = {model:?}\nname = {model:?}\ninput_usd = \"2.5\"\n\
+                 output_usd = \"10\"\ncache_read_usd = \"1.25\"\n"
+            );
+        }
+        self
+    }
+
+    /// Any lines of a configuration file.
+    pub fn file(mut self, lines: &str) -> Self {
+        let _ = write!(self.file, "\n{lines}\n");
+        self
+    }
+
+    /// A variable of the environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// One setting.
+    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+        self.settings.push((key.into(), value.to_string()));
+        self
+    }
+
+    /// The database of a gateway that was there before, or still is.
+    pub fn on_the_database_of(mut self, other: &TestGateway) -> Self {
+        self.dir = Some(other.dir.clone());
+        self.database = Some(other.database.clone());
+        self
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> TestGateway {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = self
+            .dir
+            .unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a directory can be made")));
+        let database = match self.database {
+            Some(database) => database,
+            None => database::fresh(dir.path()).await,
+        };
+        let mut overrides: Vec<(String, String)> = [
+            ("server.listen", "127.0.0.1:0".to_owned()),
+            ("operations.listen", "127.0.0.2:0".to_owned()),
+            ("data.dir", dir.path().display().to_string()),
+            ("database.url", database.clone()),
+            ("database.max_connections", "4".to_owned()),
+            ("ledger.flush_ms", "10".to_owned()),
+            ("keys.poll_ms", "50".to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        overrides.extend(self.settings);
+        let sources = Sources {
+            file: Some((PathBuf::from("test.toml"), self.file)),
+            env: self.env,
+            overrides,
+        };
+        let loaded = config::load(&sources, &known_dialects()).unwrap_or_else(|faults| panic!("{faults}"));
+        let settings = Arc::new(loaded.settings);
+        let input = MasterKeyInput {
+            value: Some(MASTER_KEY.into()),
+            file: None,
+        };
+        let Opened {
+            store,
+            master_key,
+            first_key,
+        } = first_start::open(&settings, &input).await.expect("the gateway opens");
+        let opened = Opened {
+            store,
+            master_key,
+            first_key: None,
+        };
+        let gateway = Gateway::start(settings.clone(), &opened)
+            .await
+            .expect("the gateway starts");
+        let running = Running::start(gateway, &settings).await.expect("the gateway listens");
+        let organization = opened
+            .store
+            .organization_by_slug(FIRST_SLUG)
+            .await
+            .expect("the database answers");
+        TestGateway {
+            api: format!("http://{}", running.api),
+            operations: format!("http://{}", running.operations),
+            key: first_key.map_or_else(String::new, |key| key.expose().to_owned()),
+            organization: organization.expect("the first start made an organization"),
+            store: opened.store.clone(),
+            master_key: opened.master_key.clone(),
+            running: Some(running),
+            client: reqwest::Client::builder()
+                .pool_max_idle_per_host(64)
+                .build()
+                .expect("a client can be made"),
+            dir,
+            database,
+        }
+    }
+}
+
+/// A running gateway.
+pub struct TestGateway {
+    /// Where the API is.
+    pub api: String,
+    /// Where operations are.
+    pub operations: String,
+    /// The first key's secret.
+    pub key: String,
+    /// The first organization.
+    pub organization: OrganizationId,
+    /// Its database.
+    pub store: Store,
+    /// The HTTP client of [`Self::post`] and friends.
+    pub client: reqwest::Client,
+    master_key: MasterKey,
+    running: Option<Running>,
+    dir: Arc<tempfile::TempDir>,
+    database: String,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// Its body.
+    pub text: String,
+    /// Whether the body was complete.
+    pub complete: bool,
+}
+
+impl Reply {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
+    }
+
+    /// A header as text; empty where it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// `error.code` of an error body.
+    pub fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The data of each event of a stream.
+    pub fn events(&self) -> Vec<String> {
+        let records = self.text.split("\n\n").filter(|record| !record.trim().is_empty());
+        records
+            .filter_map(|record| record.strip_prefix("data: ").map(ToOwned::to_owned))
+            .collect()
+    }
+
+    /// The text of a streamed chat, joined.
+    pub fn streamed_text(&self) -> String {
+        let chunks = self
+            .events()
+            .into_iter()
+            .filter_map(|data| serde_json::from_str::<Value>(&data).ok());
+        chunks
+            .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(ToOwned::to_owned))
+            .collect()
+    }
+
+    /// The ledger's id of the request.
+    pub fn request_id(&self) -> RequestId {
+        let header = self.header("x-request-id");
+        let digits = header
+            .strip_prefix("req_")
+            .unwrap_or_else(|| panic!("{header:?} is not a request id"));
+        RequestId(digits.parse::<Uuid>().expect("32 hexadecimal digits"))
+    }
+}
+
+impl TestGateway {
+    /// A gateway with the echo model and nothing else, unless more is asked for.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A request with any body and key.
+    pub async fn send(&self, path: &str, key: &str, body: impl Into<reqwest::Body>) -> Reply {
+        let request = self.client.post(format!("{}{path}", self.api)).bearer_auth(key);
+        let response = request
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await;
+        read(response.expect("the gateway answers")).await
+    }
+
+    /// A request with the first key.
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(path, &self.key, body.to_string()).await
+    }
+
+    /// A chat with one user message.
+    pub async fn chat(&self, model: &str, text: &str) -> Reply {
+        self.post("/v1/chat/completions", &chat(model, text, false)).await
+    }
+
+    /// The same as a stream.
+    pub async fn stream(&self, model: &str, text: &str) -> Reply {
+        self.post("/v1/chat/completions", &chat(model, text, true)).await
+    }
+
+    /// A GET with a key.
+    pub async fn get(&self, path: &str, key: &str) -> Reply {
+        let request = self.client.get(format!("{}{path}", self.api)).bearer_auth(key);
+        read(request.send().await.expect("the gateway answers")).await
+    }
+
+    /// A GET at the operations listener.
+    pub async fn operation(&self, path: &str) -> Reply {
+        read(
+            self.client
+                .get(format!("{}{path}", self.operations))
+                .send()
+                .await
+                .expect("operations answer"),
+        )
+        .await
+    }
+
+    /// The value of a metric, summed over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.operation("/metrics").await.text;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let values = lines.filter(|line| line.split(['{', ' ']).next() == Some(name));
+        values
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Creates a key with a scope and an end.
+    pub async fn new_key(
+        &self,
+        models: &[&str],
+        providers: &[&str],
+        expires_at: Option<DateTime<Utc>>,
+    ) -> (KeyId, String) {
+        let key = new_api_key();
+        let id = KeyId(Uuid::now_v7());
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let row = NewKey {
+            id,
+            organization: self.organization,
+            team: None,
+            name: "test key".into(),
+            prefix: key.display_prefix().to_owned(),
+            hash: KeyHash(self.master_key.key_hasher().hash(&key)),
+            scope: Scope::new(list(models), list(providers)),
+            rate_limit: 60,
+            metadata: json!({"purpose": "test"}),
+            expires_at,
+        };
+        self.store.create_key(row).await.expect("a key can be created");
+        (id, key.expose().to_owned())
+    }
+
+    /// A well-formed key that nobody was given.
+    pub fn foreign_key(&self) -> String {
+        new_api_key().expose().to_owned()
+    }
+
+    /// The ledger row of an answer, as soon as it is there.
+    pub async fn row(&self, reply: &Reply) -> RequestRow {
+        self.row_of(reply.request_id()).await
+    }
+
+    /// The ledger row of a request, as soon as it is there.
+    pub async fn row_of(&self, id: RequestId) -> RequestRow {
+        let find = async {
+            loop {
+                if let Some(row) = self
+                    .store
+                    .request(self.organization, id)
+                    .await
+                    .expect("the database answers")
+                {
+                    return row;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, find)
+            .await
+            .unwrap_or_else(|_| panic!("request {id} never reached the ledger"))
+    }
+
+    /// The rows of an answer's attempts.
+    pub async fn attempts(&self, reply: &Reply) -> Vec<AttemptRow> {
+        self.row(reply).await;
+        self.store
+            .attempts_of(self.organization, reply.request_id())
+            .await
+            .expect("the database answers")
+    }
+
+    /// Waits until so many requests are in the ledger, and sums them.
+    pub async fn totals_of(&self, requests: i64) -> Totals {
+        let find = async {
+            loop {
+                let totals = self
+                    .store
+                    .totals(self.organization)
+                    .await
+                    .expect("the database answers");
+                if totals.requests >= requests {
+                    return totals;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, find)
+            .await
+            .unwrap_or_else(|_| panic!("{requests} rows never came"))
+    }
+
+    /// What is running, for tests that look inside.
+    pub fn inside(&self) -> &Gateway {
+        self.running.as_ref().expect("the gateway runs").gateway()
+    }
+
+    /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.
+    pub async fn stop(&mut self) -> End {
+        let running = self.running.take().expect("the gateway runs");
+        let pipeline = Arc::downgrade(&running.gateway().http.pipeline);
+        let (journal, metrics) = (running.gateway().journal.clone(), running.gateway().metrics.clone());
+        let end = running.stop().await;
+        assert_eq!(journal.used(), 0, "slots of the journal are left over");
+        assert_eq!(metrics.in_flight.get(), 0, "requests are left over");
+        let gone = async {
+            while pipeline.upgrade().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone)
+            .await
+            .expect("a task is left over that holds the pipeline");
+        end
+    }
+
+    /// Stops the gateway and expects that everything went well.
+    pub async fn finish(mut self) {
+        // Idle connections of the client would be waited for.
+        self.client = reqwest::Client::new();
+        assert_eq!(self.stop().await, End::Clean);
+    }
+}
+
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        if self.running.is_some() && !std::thread::panicking() {
+            panic!("a test must end its gateway with finish(), which checks that nothing is left over");
+        }
+    }
+}
+
+/// A chat with one user message.
+pub fn chat(model: &str, text: &str, stream: bool) -> Value {
+    let messages = json!([{"role": "user", "content": text}]);
+    if stream {
+        json!({"model": model, "messages": messages, "stream": true})
+    } else {
+        json!({"model": model, "messages": messages})
+    }
+}
+
+/// Reads an answer to its end, complete or not.
+pub async fn read(mut response: reqwest::Response) -> Reply {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let mut bytes = Vec::new();
+    let complete = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => break true,
+            Err(_) => break false,
+        }
+    };
+    Reply {
+        status,
+        headers,
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+        complete,
+    }
+}

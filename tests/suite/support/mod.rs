@@ -1,0 +1,9 @@
+//! What tests are made of: a gateway of their own with a real database and real sockets, and providers that do as told.
+
+pub mod database;
+pub mod gateway;
+pub mod provider;
+
+pub use gateway::TestGateway;
+#[allow(unused_imports, reason = "a toolbox: each test takes what it needs")]
+pub use provider::{Answer, Script, ScriptedProvider, Step, closed_port};
