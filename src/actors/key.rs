@@ -65,7 +65,8 @@ impl Actor for KeyActor {
         match message {
             KeyMsg::Tick => {
                 state.touch().await;
-                let last = state.written.unwrap_or(state.opened_at);
+                // By the use itself, not by whether it could be written down: a database that is down closes no key.
+                let last = state.args.gate.last_used().unwrap_or(state.opened_at);
                 if (Utc::now() - last).to_std().unwrap_or_default() > state.args.idle {
                     state.args.keyring.forget(&state.args.hash).await;
                     myself.stop(None);

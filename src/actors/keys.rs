@@ -88,6 +88,8 @@ impl Actor for KeysActor {
 
     async fn pre_start(&self, myself: ActorRef<KeysMsg>, args: KeysArgs) -> Result<KeysState, ActorProcessingErr> {
         myself.send_after(args.poll, || KeysMsg::LookForChanges);
+        // After a restart nobody watches the keys that were open before; they are opened again on their next use.
+        args.keyring.forget_all();
         Ok(KeysState {
             args,
             open: HashMap::new(),

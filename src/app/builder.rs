@@ -62,6 +62,19 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// What a worker's endpoints work with: everything is shared but the connections to providers.
+    pub fn http_for_another_worker(&self, settings: &Settings) -> Arc<HttpState> {
+        let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
+        let pipeline = Pipeline {
+            upstream,
+            ..Pipeline::clone(&self.http.pipeline)
+        };
+        Arc::new(HttpState {
+            pipeline: Arc::new(pipeline),
+            ..HttpState::clone(&self.http)
+        })
+    }
+
     /// Builds everything and starts the actors.
     ///
     /// # Errors

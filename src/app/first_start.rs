@@ -15,6 +15,9 @@ use crate::store::{Store, StoreError, StoreOptions};
 /// Requests per minute of a key for which nobody said otherwise.
 pub const DEFAULT_RATE_LIMIT: u32 = 60;
 
+/// Connections to the embedded database: one writes, and each costs a thread and a page cache.
+const MAX_SQLITE_CONNECTIONS: u32 = 3;
+
 /// Why the gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -62,9 +65,15 @@ pub struct MasterKeyInput {
 /// The options of the configured database.
 pub fn store_options(settings: &Settings) -> StoreOptions {
     let embedded = || StoreOptions::embedded_url(&settings.data.dir);
+    let url = settings.database.url.clone().unwrap_or_else(embedded);
+    let most = if url.starts_with("sqlite:") {
+        MAX_SQLITE_CONNECTIONS
+    } else {
+        u32::MAX
+    };
     StoreOptions {
-        url: settings.database.url.clone().unwrap_or_else(embedded),
-        max_connections: settings.database.max_connections,
+        url,
+        max_connections: settings.database.max_connections.min(most),
         acquire_timeout: settings.database.acquire_timeout,
     }
 }
@@ -77,19 +86,13 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
 pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Opened, OpenError> {
     let options = store_options(settings);
     let data_dir = settings.data.dir.as_path();
-    if options.is_sqlite() {
-        make_private_dir(data_dir).map_err(|source| OpenError::DataDir {
-            dir: data_dir.display().to_string(),
-            source,
-        })?;
-    }
+    prepare_data_dir(&options, data_dir)?;
     let master_key = MasterKey::find(&MasterKeySources {
         value: master_key.value.as_deref(),
         file: master_key.file.as_deref(),
         generate_in: options.is_sqlite().then_some(data_dir),
     })?;
-    let store = Store::connect(&options).await?;
-    store.migrate().await?;
+    let store = connect(&options).await?;
     if store.remember("master_key_check", &master_key.check_value()).await? != master_key.check_value() {
         return Err(OpenError::WrongMasterKey);
     }
@@ -113,6 +116,32 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
         store,
         master_key,
         first_key: created.then_some(key),
+    })
+}
+
+/// Connects to the configured database and brings its schema up to date.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn migrated(settings: &Settings) -> Result<Store, OpenError> {
+    let options = store_options(settings);
+    prepare_data_dir(&options, &settings.data.dir)?;
+    connect(&options).await
+}
+
+async fn connect(options: &StoreOptions) -> Result<Store, OpenError> {
+    let store = Store::connect(options).await?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+fn prepare_data_dir(options: &StoreOptions, dir: &Path) -> Result<(), OpenError> {
+    if !options.is_sqlite() {
+        return Ok(());
+    }
+    make_private_dir(dir).map_err(|source| OpenError::DataDir {
+        dir: dir.display().to_string(),
+        source,
     })
 }
 

@@ -3,3 +3,4 @@
 pub mod builder;
 pub mod first_start;
 pub mod run;
+pub mod workers;

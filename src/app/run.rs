@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::builder::Gateway;
+use super::workers::Workers;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
-use crate::http::server::{self, ServerLimits};
+use crate::http::server::{self, Place, ServerLimits};
 use crate::http::{self, operations};
 
 /// How long streams that were cut off have to tell their callers so.
@@ -33,12 +35,13 @@ pub struct Running {
     connections: TaskTracker,
     operations_connections: TaskTracker,
     listeners: TaskTracker,
+    workers: Workers,
 }
 
 /// How a gateway ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// Everything was finished and written.
+    /// Everybody got an answer, if only that there is no more time, and every record is written.
     Clean,
     /// Something was not.
     Unclean,
@@ -70,18 +73,27 @@ impl Running {
             connections: TaskTracker::new(),
             operations_connections: TaskTracker::new(),
             listeners: TaskTracker::new(),
+            workers: Workers::start(settings.server.workers)?,
             gateway,
+        };
+        // Each worker has connections to providers of its own, so that a request never changes threads.
+        let place = |runtime: &Handle| {
+            let endpoint = http::api(running.gateway.http_for_another_worker(settings));
+            Place::new(runtime.clone(), Arc::new(endpoint))
         };
         running.listeners.spawn(server::serve(
             api,
-            Arc::new(http::api(running.gateway.http.clone())),
+            running.workers.handles().iter().map(place).collect(),
             limits,
             running.stop_accepting.clone(),
             running.connections.clone(),
         ));
         running.listeners.spawn(server::serve(
             operations,
-            Arc::new(operations::api(running.gateway.operations.clone())),
+            vec![Place::new(
+                Handle::current(),
+                Arc::new(operations::api(running.gateway.operations.clone())),
+            )],
             limits,
             running.stop_operations.clone(),
             running.operations_connections.clone(),
@@ -125,6 +137,8 @@ impl Running {
             gateway.cut_streams.cancel();
             let _ = tokio::time::timeout(LAST_WORDS, connections.wait()).await;
         }
+        // Whatever is left on the workers is dropped now, and its records are in the journal before it is written out.
+        self.workers.stop().await;
         gateway.keys.flush().await;
         match gateway.ledger.drain(DRAIN_TIMEOUT).await {
             Some(0) => {}

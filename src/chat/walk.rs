@@ -8,9 +8,11 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::domain::error::{InvalidKind, InvalidRequest};
@@ -19,6 +21,8 @@ use crate::domain::error::{InvalidKind, InvalidRequest};
 pub struct Walk<'b> {
     body: &'b str,
     max_depth: usize,
+    /// Levels of objects and arrays that are open around the value being read.
+    level: Cell<usize>,
     /// Path segments of the fault, innermost first: pushed while the error travels outwards.
     path: RefCell<Vec<Segment>>,
     /// What the value being read should be, for the message of a type error.
@@ -46,6 +50,7 @@ impl<'b> Walk<'b> {
         let walk = Walk {
             body,
             max_depth,
+            level: Cell::new(0),
             path: RefCell::default(),
             expected: Cell::new("a JSON object"),
             fault: RefCell::default(),
@@ -72,22 +77,25 @@ impl<'b> Walk<'b> {
         }
         // serde's own words quote the offending value, which may be a prompt; the position is enough.
         let place = format!("line {} column {}", error.line(), error.column());
+        let of_the_body = |problem: String| InvalidRequest {
+            field: None,
+            problem,
+            kind: InvalidKind::Json,
+        };
         match error.classify() {
-            serde_json::error::Category::Data => InvalidRequest {
+            Category::Data => InvalidRequest {
                 field,
                 problem: format!("must be {} ({place})", self.expected.get()),
                 kind: InvalidKind::Type,
             },
-            serde_json::error::Category::Eof => InvalidRequest {
+            // `1e999` is JSON, only no number that anyone can hold. serde files it under syntax.
+            Category::Syntax if error.to_string().starts_with("number out of range") => InvalidRequest {
                 field,
-                problem: format!("the body is cut: the JSON is not complete at {place}"),
-                kind: InvalidKind::Json,
+                problem: format!("must be {} ({place})", self.expected.get()),
+                kind: InvalidKind::Type,
             },
-            _ => InvalidRequest {
-                field,
-                problem: format!("the body is not valid JSON at {place}"),
-                kind: InvalidKind::Json,
-            },
+            Category::Eof => of_the_body(format!("the body is cut: the JSON is not complete at {place}")),
+            Category::Syntax | Category::Io => of_the_body(format!("the body is not valid JSON at {place}")),
         }
     }
 
@@ -101,6 +109,14 @@ impl<'b> Walk<'b> {
     pub fn refuse_field<E: de::Error>(&self, field: &str, kind: InvalidKind, problem: impl Into<String>) -> E {
         self.path.borrow_mut().push(Segment::Field(field.to_owned()));
         self.refuse(kind, problem)
+    }
+
+    /// Refuses a field that was given before: the provider might read the other one.
+    pub fn only_once<E: de::Error>(&self, given_before: bool) -> Result<(), E> {
+        if given_before {
+            return Err(self.refuse(InvalidKind::Value, "is given twice; give it once"));
+        }
+        Ok(())
     }
 
     /// Where a part of the body lies in it.
@@ -125,35 +141,48 @@ impl<'b> Walk<'b> {
         map.next_value()
     }
 
+    /// Reads the next value, which must be true, false or null.
+    pub fn flag<'de, A: MapAccess<'de>>(&self, map: &mut A) -> Result<Option<bool>, A::Error> {
+        self.read(map, "true, false or null")
+    }
+
     /// Reads the next value, a number or null, and checks its range.
     pub fn number<'de, A: MapAccess<'de>>(&self, map: &mut A, min: f64, max: f64) -> Result<Option<f64>, A::Error> {
-        let number: Option<f64> = self.read(map, "a number or null")?;
-        match number {
-            Some(value) if !(min..=max).contains(&value) => {
-                Err(self.refuse(InvalidKind::Value, format!("must be between {min} and {max}")))
-            }
-            other => Ok(other),
-        }
+        self.in_range(map, "a number or null", min, max)
     }
 
     /// Reads the next value, an integer or null, and checks its range.
     pub fn integer<'de, A: MapAccess<'de>>(&self, map: &mut A, min: i64, max: i64) -> Result<Option<i64>, A::Error> {
-        let number: Option<i64> = self.read(map, "an integer or null")?;
-        match number {
-            Some(value) if !(min..=max).contains(&value) => {
-                Err(self.refuse(InvalidKind::Value, format!("must be between {min} and {max}")))
-            }
-            other => Ok(other),
+        self.in_range(map, "an integer or null", min, max)
+    }
+
+    fn in_range<'de, N, A>(&self, map: &mut A, expected: &'static str, min: N, max: N) -> Result<Option<N>, A::Error>
+    where
+        N: FromStr + PartialOrd + Copy + fmt::Display,
+        A: MapAccess<'de>,
+    {
+        // JSON's numbers are Rust's, too, and none of JSON's other words is a number to Rust. Reading the text ourselves
+        // tells what is out of range from what is no number: serde takes `1e999` for bad syntax.
+        let raw = self.opaque_of_kind(map, &[Kind::Other, Kind::Null], expected)?;
+        if Kind::of(raw) == Kind::Null {
+            return Ok(None);
         }
+        let Ok(number) = raw.parse::<N>() else {
+            return Err(self.refuse(InvalidKind::Type, format!("must be {expected}")));
+        };
+        if !(min..=max).contains(&number) {
+            return Err(self.refuse(InvalidKind::Value, format!("must be between {min} and {max}")));
+        }
+        Ok(Some(number))
     }
 
     /// Passes over the next value, whatever it is, and gives its text; only its depth is checked.
     pub fn opaque<'de, A: MapAccess<'de>>(&self, map: &mut A) -> Result<&'de str, A::Error> {
         let raw: &'de RawValue = self.read(map, "a JSON value")?;
-        self.check_depth(raw.get()).map(|()| raw.get())
+        self.check_depth(depth(raw.get().as_bytes())).map(|()| raw.get())
     }
 
-    /// Passes over the next value, which must be an object, an array or null by its first character.
+    /// The same for a value that must be of one of `kinds`, which `expected` puts into words.
     pub fn opaque_of_kind<'de, A: MapAccess<'de>>(
         &self,
         map: &mut A,
@@ -167,8 +196,17 @@ impl<'b> Walk<'b> {
         Err(self.refuse(InvalidKind::Type, format!("must be {expected}")))
     }
 
-    fn check_depth<E: de::Error>(&self, raw: &str) -> Result<(), E> {
-        if depth(raw.as_bytes()) < self.max_depth {
+    /// Reads a value that was passed over once more, as an object with known fields.
+    pub fn again<'v, E: de::Error>(&self, raw: &'v str, fields: &mut impl Fields<'v>) -> Result<(), E> {
+        // Its depth was checked the first time.
+        Walk::object(raw.as_bytes(), usize::MAX, fields).map_err(|fault| match &fault.field {
+            Some(field) => self.refuse_field(field, fault.kind, fault.problem),
+            None => self.refuse(fault.kind, fault.problem),
+        })
+    }
+
+    fn check_depth<E: de::Error>(&self, levels_inside: usize) -> Result<(), E> {
+        if levels_inside <= self.max_depth.saturating_sub(self.level.get()) {
             return Ok(());
         }
         Err(self.refuse(
@@ -177,14 +215,15 @@ impl<'b> Walk<'b> {
         ))
     }
 
-    /// Reads the next value as an object with known fields.
-    pub fn read_object<'de, A: MapAccess<'de>>(
-        &self,
-        map: &mut A,
-        fields: &mut impl Fields<'de>,
-    ) -> Result<(), A::Error> {
-        self.expected.set("an object");
-        map.next_value_seed(Object { walk: self, fields })
+    /// Opens one more level. An error ends the walk, so only the way out without one has to close it again.
+    fn enter<E: de::Error>(&self) -> Result<(), E> {
+        self.check_depth(1)?;
+        self.level.set(self.level.get() + 1);
+        Ok(())
+    }
+
+    fn leave(&self) {
+        self.level.set(self.level.get() - 1);
     }
 
     /// Reads the next value with a step of the caller's own.
@@ -198,23 +237,36 @@ impl<'b> Walk<'b> {
         map.next_value_seed(seed)
     }
 
-    /// Reads a sequence; `item` makes the step for each element. Gives the number of elements.
-    pub fn elements<'de, A, S>(
+    /// Reads the next value, an array or null. Gives the number of elements, or `None` for null.
+    pub fn array<'de, A: MapAccess<'de>>(
         &self,
-        seq: &mut A,
+        map: &mut A,
         expected: &'static str,
-        mut item: impl FnMut(usize) -> S,
-    ) -> Result<usize, A::Error>
-    where
-        A: SeqAccess<'de>,
-        S: DeserializeSeed<'de>,
-    {
+        items: &mut impl Items<'de>,
+    ) -> Result<Option<usize>, A::Error> {
+        self.read_with(map, expected, Array { walk: self, items })
+    }
+
+    /// Reads the elements of an array that was found to be one. Gives their number.
+    pub fn elements<'de, A: SeqAccess<'de>>(
+        &self,
+        mut array: A,
+        items: &mut impl Items<'de>,
+    ) -> Result<usize, A::Error> {
+        self.enter()?;
         let mut index = 0;
         loop {
-            self.expected.set(expected);
-            match seq.next_element_seed(item(index)) {
-                Ok(Some(_)) => index += 1,
-                Ok(None) => return Ok(index),
+            let step = Item {
+                walk: self,
+                items: &mut *items,
+                index,
+            };
+            match array.next_element_seed(step) {
+                Ok(Some(())) => index += 1,
+                Ok(None) => {
+                    self.leave();
+                    return Ok(index);
+                }
                 Err(error) => {
                     self.path.borrow_mut().push(Segment::Index(index));
                     return Err(error);
@@ -263,12 +315,59 @@ pub trait Fields<'de> {
     }
 }
 
-/// Refuses a field that was seen before: the provider might read the other one.
-pub fn once<E: de::Error>(walk: &Walk<'_>, seen: &mut bool) -> Result<(), E> {
-    if std::mem::replace(seen, true) {
-        return Err(walk.refuse(InvalidKind::Value, "is given twice; give it once"));
+/// What the elements of an array mean.
+pub trait Items<'de> {
+    /// What an element should be, for the message of a type error.
+    const EXPECTED: &'static str;
+
+    /// Reads one element.
+    fn item<D: de::Deserializer<'de>>(&mut self, walk: &Walk<'_>, index: usize, item: D) -> Result<(), D::Error>;
+}
+
+/// The step that reads an element of an array.
+struct Item<'w, 'b, 'i, I> {
+    walk: &'w Walk<'b>,
+    items: &'i mut I,
+    index: usize,
+}
+
+impl<'de, I: Items<'de>> DeserializeSeed<'de> for Item<'_, '_, '_, I> {
+    type Value = ();
+
+    fn deserialize<D: de::Deserializer<'de>>(self, item: D) -> Result<(), D::Error> {
+        self.walk.expected.set(I::EXPECTED);
+        self.items.item(self.walk, self.index, item)
     }
-    Ok(())
+}
+
+/// The step that reads an array or null.
+struct Array<'w, 'b, 'i, I> {
+    walk: &'w Walk<'b>,
+    items: &'i mut I,
+}
+
+impl<'de, I: Items<'de>> DeserializeSeed<'de> for Array<'_, '_, '_, I> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, I: Items<'de>> Visitor<'de> for Array<'_, '_, '_, I> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array or null")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<Self::Value, A::Error> {
+        self.walk.elements(array, self.items).map(Some)
+    }
 }
 
 /// The step that reads an object.
@@ -305,12 +404,14 @@ impl<'de, F: Fields<'de>> Visitor<'de> for Object<'_, '_, F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.walk.enter()?;
         while let Some(Name(name)) = map.next_key()? {
             if let Err(error) = self.fields.field(self.walk, &name, &mut map) {
                 self.walk.path.borrow_mut().push(Segment::Field(shortened(&name)));
                 return Err(error);
             }
         }
+        self.walk.leave();
         self.fields.end(self.walk)
     }
 }

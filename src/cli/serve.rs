@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::{master_key_input, say};
 use crate::app::builder::Gateway;
-use crate::app::first_start::{self, store_options};
+use crate::app::first_start;
 use crate::app::run::{End, Running};
 use crate::config::{Loaded, Origin, Settings};
 use crate::domain::error::BoxError;
-use crate::store::Store;
 use crate::telemetry::logs;
 
 /// Runs the gateway until it is asked to stop.
@@ -41,12 +40,7 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
 
 /// Brings the schema up to date.
 pub async fn migrate(settings: &Settings) -> Result<ExitCode, BoxError> {
-    if store_options(settings).is_sqlite() {
-        std::fs::create_dir_all(&settings.data.dir)?;
-    }
-    let store = Store::connect(&store_options(settings)).await?;
-    store.migrate().await?;
-    store.close().await;
+    first_start::migrated(settings).await?.close().await;
     say("the database is up to date");
     Ok(ExitCode::SUCCESS)
 }

@@ -23,7 +23,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 const GIB: u64 = 1 << 30;
 
 /// What a model may set for itself, as it is written.
-const MODEL_KEYS: [&str; 4] = ["connect_ms", "first_token_ms", "idle_ms", "total_ms"];
+const MODEL_KEYS: [&str; 3] = ["first_token_ms", "idle_ms", "total_ms"];
 
 /// Every setting of one process.
 #[derive(Debug, Clone)]
@@ -71,6 +71,8 @@ pub struct ServerSettings {
     pub public_url: Option<String>,
     /// Open connections.
     pub max_connections: usize,
+    /// Threads that serve requests; 0 is one for each core.
+    pub workers: usize,
     /// For a request's headers.
     pub header_read_timeout: Duration,
     /// For a request's whole body.
@@ -144,8 +146,6 @@ pub struct Timeouts {
 /// What one model sets for itself; the rest is as for every model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ModelTimeouts {
-    /// For the connection.
-    pub connect: Option<Duration>,
     /// Until the first event.
     pub first_token: Option<Duration>,
     /// Between two reads.
@@ -239,7 +239,7 @@ impl Settings {
     pub fn timeouts_for(&self, model: &str) -> Timeouts {
         let own = self.models.get(model).copied().unwrap_or_default();
         Timeouts {
-            connect: own.connect.unwrap_or(self.timeouts.connect),
+            connect: self.timeouts.connect,
             first_token: own.first_token.unwrap_or(self.timeouts.first_token),
             idle: own.idle.unwrap_or(self.timeouts.idle),
             total: own.total.unwrap_or(self.timeouts.total),
@@ -257,6 +257,7 @@ impl Settings {
                 listen: reader.address("server.listen"),
                 public_url: public_url(reader),
                 max_connections: reader.count("server.max_connections", 1..=1_000_000),
+                workers: reader.count("server.workers", 0..=1_024),
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
                 body_read_timeout: reader.milliseconds("server.body_read_timeout_ms", 1..=HOUR_MS),
                 shutdown_grace: reader.milliseconds("server.shutdown_grace_ms", 0..=HOUR_MS),
@@ -413,7 +414,6 @@ fn model_timeouts(reader: &mut Reader<'_>, models: &Table) -> BTreeMap<String, M
         for (key, value) in table {
             let at = join(&path, key);
             let field = match key.as_str() {
-                "connect_ms" => &mut own.connect,
                 "first_token_ms" => &mut own.first_token,
                 "idle_ms" => &mut own.idle,
                 "total_ms" => &mut own.total,

@@ -110,7 +110,7 @@ pub struct AttemptRecord {
     pub started_after: Duration,
     /// How long it took.
     pub latency: Duration,
-    /// From its start to the first event of a stream, or to the whole answer.
+    /// From its start to the first event of a stream.
     pub first_token: Option<Duration>,
     /// The provider's status, if it answered.
     pub status: Option<u16>,

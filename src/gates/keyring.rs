@@ -92,6 +92,16 @@ impl Keyring {
             .await
     }
 
+    /// Forgets every key.
+    pub fn forget_all(&self) {
+        for (_, gate) in &self.gates {
+            if let Some(gate) = gate {
+                gate.close();
+            }
+        }
+        self.gates.invalidate_all();
+    }
+
     /// Forgets a key. Requests that come later look again; those under way go on.
     pub async fn forget(&self, hash: &KeyHash) {
         if let Some(Some(gate)) = self.gates.remove(hash).await {

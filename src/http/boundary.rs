@@ -11,7 +11,7 @@ use poem::{Endpoint, IntoResponse as _, Request, Response};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::error;
+use super::{error, openai};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::RequestId;
 use crate::telemetry::metrics::Metrics;
@@ -69,7 +69,13 @@ impl<E: Endpoint> Endpoint for Boundary<E> {
                 request.extensions_mut().insert(arrival);
                 match AssertUnwindSafe(self.inner.call(request)).catch_unwind().await {
                     Ok(Ok(output)) => output.into_response(),
-                    Ok(Err(refused)) => refused.into_response(),
+                    // No route: the only way our endpoints have of refusing is an answer.
+                    Ok(Err(_)) => {
+                        let unknown = GatewayError::UnknownPath {
+                            endpoints: openai::ENDPOINTS,
+                        };
+                        error::response(&unknown, arrival.id)
+                    }
                     Err(_panic) => {
                         // The panic hook has logged where; what was being worked on may hold a prompt.
                         self.metrics.panics.inc();

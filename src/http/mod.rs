@@ -25,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use boundary::Boundary;
 
 /// What handlers work with.
+#[derive(Clone)]
 pub struct HttpState {
     /// Serves inference.
     pub pipeline: Arc<Pipeline>,
@@ -56,7 +57,6 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
         .at("/v1/embeddings", infer(Operation::Embedding))
         .at("/v1/models", openai::models::List::new(state.clone()))
         .at("/v1/models/*id", openai::models::Retrieve::new(state.clone()))
-        .at("/v1/key", openai::key::Own::new(state.clone()))
-        .at("/*rest", openai::unknown_path());
+        .at("/v1/key", openai::key::Own::new(state));
     Boundary::new(routes.into_endpoint(), metrics).boxed()
 }

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint as _, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Said to a client that does not get its headers sent in time; hyper itself would only hang up.
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
-content-length: 141\r\n\r\n{\"error\":{\"message\":\"the request's headers did not arrive in time; send them faster\",\
+content-length: 142\r\n\r\n{\"error\":{\"message\":\"the request's headers did not arrive in time; send them faster\",\
 \"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}";
 
 /// The bounds of a listener.
@@ -51,20 +53,44 @@ pub struct ServerLimits {
     pub header_read_timeout: Duration,
 }
 
+/// What answers on a connection.
+pub type ApiEndpoint = Arc<BoxEndpoint<'static, Response>>;
+
+/// Where connections are served: a runtime, and an endpoint that is used by nobody else.
+pub struct Place {
+    /// The runtime.
+    pub runtime: Handle,
+    /// The endpoint.
+    pub endpoint: ApiEndpoint,
+    /// Connections it serves.
+    pub open: Arc<AtomicUsize>,
+}
+
+impl Place {
+    /// A place without connections.
+    pub fn new(runtime: Handle, endpoint: ApiEndpoint) -> Self {
+        Self {
+            runtime,
+            endpoint,
+            open: Arc::default(),
+        }
+    }
+}
+
 /// Serves connections until `stop` is cancelled, and returns then; those still open are in `connections`.
 pub async fn serve(
     listener: TcpListener,
-    endpoint: Arc<BoxEndpoint<'static, Response>>,
+    places: Vec<Place>,
     limits: ServerLimits,
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
-    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
     loop {
-        // The place comes first: connections we cannot serve yet wait in the kernel's queue.
-        let place = tokio::select! {
+        // The permit comes first: connections we cannot serve yet wait in the kernel's queue.
+        let permit = tokio::select! {
             () = stop.cancelled() => return,
-            place = places.clone().acquire_owned() => place,
+            permit = permits.clone().acquire_owned() => permit,
         };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -72,12 +98,21 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, remote)) => {
-                let endpoint = endpoint.clone();
-                let stop = stop.clone();
-                connections.spawn(async move {
-                    connection(stream, remote, &endpoint, &limits, stop).await;
-                    drop(place);
-                });
+                let Some(place) = places.iter().min_by_key(|place| place.open.load(Ordering::Relaxed)) else {
+                    return;
+                };
+                let Ok(stream) = stream.into_std() else { continue };
+                let (endpoint, open, stop) = (place.endpoint.clone(), place.open.clone(), stop.clone());
+                open.fetch_add(1, Ordering::Relaxed);
+                let served = async move {
+                    // Registered again, with the runtime that serves it.
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        connection(stream, remote, &endpoint, &limits, stop).await;
+                    }
+                    open.fetch_sub(1, Ordering::Relaxed);
+                    drop(permit);
+                };
+                connections.spawn_on(served, &place.runtime);
             }
             Err(error) if is_about_the_connection(&error) => {}
             Err(error) => {
@@ -97,7 +132,7 @@ fn is_about_the_connection(error: &io::Error) -> bool {
 async fn connection(
     stream: TcpStream,
     remote: std::net::SocketAddr,
-    endpoint: &Arc<BoxEndpoint<'static, Response>>,
+    endpoint: &ApiEndpoint,
     limits: &ServerLimits,
     stop: CancellationToken,
 ) {

@@ -6,6 +6,7 @@ use super::Pipeline;
 use super::attempt::Opened;
 use super::meter::Meter;
 use crate::chat::request::Request;
+use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
@@ -18,7 +19,10 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some((deployment, endpoint)) = tries.next() {
             meter.attempt_begins(deployment);
-            match self.attempt_whole(request, deployment, endpoint, meter).await {
+            match self
+                .unless_stopped(self.attempt_whole(request, deployment, endpoint, meter))
+                .await
+            {
                 Ok(body) => return Ok(body),
                 Err(failure) => tries.failed(failure, meter),
             }
@@ -36,13 +40,32 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some((deployment, endpoint)) = tries.next() {
             meter.attempt_begins(deployment);
-            match self.attempt_stream(request, deployment, endpoint, meter).await {
+            match self
+                .unless_stopped(self.attempt_stream(request, deployment, endpoint, meter))
+                .await
+            {
                 Ok(opened) => return Ok((opened, tries.failures)),
                 Err(failure) => tries.failed(failure, meter),
             }
         }
         Err(tries.exhausted())
     }
+}
+
+impl Pipeline {
+    /// Cuts an attempt off when the process must end, so that its caller still hears about it.
+    async fn unless_stopped<T>(&self, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            result = attempt => result,
+            () = self.stop.cancelled() => Err(cut_off()),
+        }
+    }
+}
+
+/// What becomes of a request that outlasts the grace period of a stop.
+pub(super) fn cut_off() -> Failure {
+    Failure::new(ErrorClass::Shed, "was cut off because the gateway is stopping")
 }
 
 /// Walks through a plan and remembers what went wrong.

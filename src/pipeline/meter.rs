@@ -193,7 +193,10 @@ impl Meter {
         if let Some(health) = &current.health {
             match error {
                 None => health.report(Outcome::Answered),
-                Some(ErrorClass::Cancelled) if current.first_token.is_none() => health.attempt_abandoned(),
+                // We broke it off, not the provider.
+                Some(ErrorClass::Cancelled | ErrorClass::Shed) if current.first_token.is_none() => {
+                    health.attempt_abandoned();
+                }
                 Some(ErrorClass::Cancelled | ErrorClass::Shed) => health.report(Outcome::Answered),
                 Some(class) if class.blames_the_provider() => health.report(Outcome::Failed),
                 Some(_) if current.status.is_some() => health.report(Outcome::Answered),

@@ -10,6 +10,7 @@ mod failover;
 mod held;
 mod meter;
 mod relay;
+mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ use crate::upstream::endpoint::Endpoints;
 pub use meter::Meter;
 
 /// Everything a request needs on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pipeline {
     /// Which models there are.
     pub catalog: Arc<ArcSwap<Catalog>>,

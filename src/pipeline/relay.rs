@@ -14,8 +14,9 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Opened, too_slow};
-use super::failover::described;
+use super::failover::{cut_off, described};
 use super::meter::{Meter, Partial};
+use super::turn::Turn;
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::providers::adapter::{Decoder, Failure, Relayed};
@@ -24,6 +25,8 @@ use crate::upstream::answer::AnswerBody;
 
 /// The comment that keeps a connection alive. OpenAI's SDKs skip comments.
 pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+/// So many bytes of events go out without waiting for more.
+const WRITE_AT: usize = 16 * 1024;
 /// How often a silent stream looks whether the process is stopping.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a provider may take to close a stream that is complete, so that its connection can be used again.
@@ -40,6 +43,10 @@ pub(super) struct Relay {
     out: Relayed,
     /// Events that are ready before anything is read.
     ready: Option<Bytes>,
+    /// The turn that events wait for, so that those of a burst go out together.
+    turn: Turn,
+    /// How much had gathered when the last turn was over.
+    seen_at_turn: usize,
     failed: Option<Failure>,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
@@ -94,6 +101,8 @@ impl Relay {
             body: opened.body,
             out: Relayed::default(),
             ready: Some(opened.first),
+            turn: Turn::default(),
+            seen_at_turn: 0,
             failed: opened.failed,
             closing: None,
             clock,
@@ -167,11 +176,30 @@ impl Relay {
                 Poll::Ready(Some(Ok(bytes))) => {
                     self.clock.last_event = Instant::now();
                     self.failed = self.decoder.feed(bytes, &mut self.out).err();
+                    if self.failed.is_some() || self.out.bytes.len() >= WRITE_AT {
+                        self.take_out();
+                    }
+                }
+                Poll::Pending if !self.out.bytes.is_empty() => {
+                    if self.turn.poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    // A burst goes on as long as each turn brings more of it.
+                    let before = std::mem::replace(&mut self.seen_at_turn, self.out.bytes.len());
+                    if before == self.out.bytes.len() {
+                        self.take_out();
+                    }
+                }
+                Poll::Ready(Some(Err(_)) | None) if !self.out.bytes.is_empty() && self.decoder.is_complete() => {
                     self.take_out();
+                    self.body = AnswerBody::Builtin(None);
                 }
                 // What breaks after the answer was complete is no concern of the caller's.
                 Poll::Ready(Some(Err(_)) | None) if self.decoder.is_complete() => return Poll::Ready(self.complete()),
-                Poll::Ready(Some(Err(failure))) => self.failed = Some(failure),
+                Poll::Ready(Some(Err(failure))) => {
+                    self.take_out();
+                    self.failed = Some(failure);
+                }
                 Poll::Ready(None) => match self.decoder.end(&mut self.out) {
                     Ok(()) => {
                         self.take_out();
@@ -202,6 +230,8 @@ impl Relay {
     fn take_out(&mut self) {
         if !self.out.bytes.is_empty() {
             self.ready = Some(self.out.bytes.split().freeze());
+            self.turn.reset();
+            self.seen_at_turn = 0;
         }
     }
 }
@@ -244,10 +274,7 @@ impl StreamClock {
             );
             Due::Failed(Failure::new(ErrorClass::Timeout, silence))
         } else if self.stop.is_cancelled() {
-            Due::Failed(Failure::new(
-                ErrorClass::Shed,
-                "was cut off because the gateway is stopping",
-            ))
+            Due::Failed(cut_off())
         } else if now >= self.last_sent + self.keep_alive {
             self.last_sent = now;
             Due::KeepAlive

@@ -10,6 +10,8 @@
 pub mod adapter;
 pub mod retry_after;
 pub mod sse;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 

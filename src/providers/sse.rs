@@ -72,13 +72,19 @@ impl Records {
     /// The next whole record with its closing empty line, if one is there.
     ///
     /// # Errors
-    /// [`TooLarge`] once what is held of an unfinished record is too much.
+    /// [`TooLarge`] once a record has too many bytes, whether its end has arrived or not: how the network cut it must not
+    /// decide what becomes of it.
     pub fn take(&mut self) -> Result<Option<Bytes>, TooLarge> {
-        if let Some(record) = self.mended.take() {
-            return Ok(Some(record));
-        }
-        if let Some(end) = end_of_record(&self.current) {
-            return Ok(Some(self.current.split_to(end)));
+        let whole = match self.mended.take() {
+            Some(record) => Some(record),
+            None => end_of_record(&self.current).map(|end| self.current.split_to(end)),
+        };
+        if let Some(record) = whole {
+            return if record.len() > self.max_bytes {
+                Err(TooLarge)
+            } else {
+                Ok(Some(record))
+            };
         }
         self.tail.extend_from_slice(&self.current);
         self.current.clear();
@@ -168,6 +174,14 @@ mod tests {
             assert_eq!(splitter.take(), Ok(None));
         }
         splitter.push(Bytes::from_static(b"6"));
+        assert_eq!(splitter.take(), Err(TooLarge));
+    }
+
+    #[test]
+    fn a_record_over_the_limit_is_refused_even_if_it_comes_in_one_piece() {
+        let mut splitter = Records::new(10);
+        splitter.push(Bytes::from_static(b"12345678\n\n123456789\n\n"));
+        assert_eq!(splitter.take(), Ok(Some(Bytes::from_static(b"12345678\n\n"))));
         assert_eq!(splitter.take(), Err(TooLarge));
     }
 

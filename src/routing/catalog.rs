@@ -19,7 +19,7 @@ use crate::domain::scope::canonical_provider;
 /// One model as one provider serves it.
 #[derive(Debug)]
 pub struct Deployment {
-    /// `provider/model`.
+    /// `provider/model`, or `provider/model/name` where the provider calls it otherwise.
     pub id: DeploymentId,
     /// Who serves it.
     pub provider: ProviderId,
@@ -120,7 +120,7 @@ impl Catalog {
                 DeploymentMode::Embedding => Mode::Embedding,
             });
             let deployment = Deployment {
-                id: deployment_id(&provider.id, &configured.model),
+                id: deployment_id(&provider.id, &configured.model, &configured.name),
                 provider: id.clone(),
                 model: configured.model.as_str().into(),
                 wire_name: configured.name.as_str().into(),
@@ -147,7 +147,7 @@ impl Catalog {
             .filter(|row| provider.deployments.iter().all(|own| own.model != row.name))
         {
             let deployment = Deployment {
-                id: deployment_id(&provider.id, &row.name),
+                id: deployment_id(&provider.id, &row.name, &row.name),
                 provider: id.clone(),
                 model: row.name.as_str().into(),
                 wire_name: row.name.as_str().into(),
@@ -182,16 +182,13 @@ impl Catalog {
         }
         let (provider, model) = requested.split_once('/')?;
         let provider = self.providers.get(canonical_provider(provider))?;
-        let listed = self
-            .by_model
-            .get(model)
-            .and_then(|all| all.iter().find(|d| d.provider == provider.id));
-        match (listed, provider.unlisted) {
-            (Some(deployment), _) if deployment.serves(operation) => Resolved::of(vec![deployment.clone()]),
-            (None, Unlisted::Forward) if !model.is_empty() => {
-                Resolved::of(vec![Arc::new(self.unlisted(provider, model))])
-            }
-            _ => None,
+        let listed = self.listed_by(provider.id.as_str(), model);
+        if !listed.is_empty() {
+            return Resolved::of(listed.into_iter().filter(|d| d.serves(operation)).collect());
+        }
+        match provider.unlisted {
+            Unlisted::Forward if !model.is_empty() => Resolved::of(vec![Arc::new(self.unlisted(provider, model))]),
+            Unlisted::Forward | Unlisted::Refuse => None,
         }
     }
 
@@ -201,19 +198,22 @@ impl Catalog {
             return Some(deployments.clone());
         }
         let (provider, model) = name.split_once('/')?;
-        let provider = canonical_provider(provider);
-        let found = self
-            .by_model
-            .get(model)?
-            .iter()
-            .find(|d| d.provider.as_str() == provider)?;
-        Some(vec![found.clone()])
+        let listed = self.listed_by(canonical_provider(provider), model);
+        (!listed.is_empty()).then_some(listed)
+    }
+
+    fn listed_by(&self, provider: &str, model: &str) -> Vec<Arc<Deployment>> {
+        let all = self.by_model.get(model).map(Vec::as_slice).unwrap_or_default();
+        all.iter()
+            .filter(|deployment| deployment.provider.as_str() == provider)
+            .cloned()
+            .collect()
     }
 
     /// A deployment that nobody listed: it is forwarded under its own name, and what it costs is not known.
     fn unlisted(&self, provider: &ProviderEntry, model: &str) -> Deployment {
         Deployment {
-            id: deployment_id(provider.id.as_str(), model),
+            id: deployment_id(provider.id.as_str(), model, model),
             provider: provider.id.clone(),
             model: model.into(),
             wire_name: model.into(),
@@ -247,8 +247,13 @@ impl Resolved {
     }
 }
 
-fn deployment_id(provider: &str, model: &str) -> DeploymentId {
-    format!("{provider}/{model}").into()
+/// `provider/model`, and the deployment's own name where it has another: one model may have several at one provider.
+fn deployment_id(provider: &str, model: &str, name: &str) -> DeploymentId {
+    if name == model {
+        format!("{provider}/{model}").into()
+    } else {
+        format!("{provider}/{model}/{name}").into()
+    }
 }
 
 /// The price an administrator set. Without an input price there is none: half a price would be a wrong one.

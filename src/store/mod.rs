@@ -65,8 +65,8 @@ impl Store {
             .sqlx_logging(false);
         connect.map_sqlx_sqlite_opts(|sqlite| {
             use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-            // WAL lets readers go on while the ledger writes. NORMAL may lose the last commits when the machine dies, never
-            // the file; the journal is what makes usage durable.
+            // WAL lets readers go on while the ledger writes. NORMAL may lose the last commits when the machine
+            // dies, never the file.
             sqlite
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Normal)

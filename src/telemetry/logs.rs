@@ -2,21 +2,26 @@
 
 use std::io::IsTerminal as _;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogFormat, TelemetrySettings};
 
-/// Libraries that would print headers or bodies at these levels, whatever the operator asks for.
-const CAPPED: &[&str] = &[
-    "hyper=info",
-    "hyper_util=info",
-    "h2=info",
-    "reqwest=info",
-    "rustls=info",
-    "sqlx=warn",
-    "sea_orm=warn",
+/// Libraries that would print headers or bodies below this level, whatever the operator asks for.
+const CAPPED: &[(&str, Level)] = &[
+    ("hyper", Level::INFO),
+    ("hyper_util", Level::INFO),
+    ("h2", Level::INFO),
+    ("poem", Level::INFO),
+    ("ractor", Level::INFO),
+    ("reqwest", Level::INFO),
+    ("rustls", Level::INFO),
+    ("sea_orm", Level::WARN),
+    ("sea_orm_migration", Level::INFO),
+    ("sqlx", Level::WARN),
 ];
 
 /// Starts logging to standard error. A second call does nothing.
@@ -24,13 +29,15 @@ const CAPPED: &[&str] = &[
 /// # Errors
 /// The filter cannot be understood.
 pub fn start(settings: &TelemetrySettings) -> Result<(), String> {
-    let filter = filter(&settings.log)?;
+    let filter = EnvFilter::try_new(&settings.log).map_err(|error| format!("telemetry.log: {error}"))?;
     let json = match settings.log_format {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(|line| !is_capped(line)));
     let started = if json {
         let lines = tracing_subscriber::fmt::layer()
             .json()
@@ -47,11 +54,11 @@ pub fn start(settings: &TelemetrySettings) -> Result<(), String> {
     Ok(())
 }
 
-/// The operator's filter with the caps on top, which come last and so win.
-fn filter(text: &str) -> Result<EnvFilter, String> {
-    let filter = EnvFilter::try_new(text).map_err(|error| format!("telemetry.log: {error}"))?;
-    CAPPED.iter().try_fold(filter, |filter, cap| {
-        let directive = cap.parse().map_err(|error| format!("{cap}: {error}"))?;
-        Ok(filter.add_directive(directive))
-    })
+/// Whether a line is below what its library may print. A filter of its own, because directives of the operator's filter
+/// that name a module more exactly would win over a cap in the same filter.
+fn is_capped(line: &Metadata<'_>) -> bool {
+    let library = line.target().split("::").next().unwrap_or_default();
+    CAPPED
+        .iter()
+        .any(|(capped, level)| *capped == library && line.level() > level)
 }

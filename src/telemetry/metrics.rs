@@ -142,7 +142,7 @@ impl Metrics {
         registry.register(names::REQUEST_DURATION, "Duration of requests", self.duration.clone());
         registry.register(
             names::FIRST_TOKEN,
-            "Time to the first event or the whole answer",
+            "Time to the first event of a stream",
             self.first_token.clone(),
         );
         registry.register(
@@ -270,15 +270,29 @@ impl Metrics {
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
         for actor in ["keys", "key", "providers", "provider", "ledger", "catalog"] {
-            self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc_by(0);
+            self.restarts
+                .get_or_create(&ActorLabels { actor: Word(actor) })
+                .inc_by(0);
         }
         for provider in providers {
             let provider = || provider.clone();
-            self.attempts.get_or_create(&AttemptLabels { provider: provider(), result: Word("ok") }).inc_by(0);
+            self.attempts
+                .get_or_create(&AttemptLabels {
+                    provider: provider(),
+                    result: Word("ok"),
+                })
+                .inc_by(0);
             for kind in ["input", "cached", "output", "reasoning"] {
-                self.tokens.get_or_create(&TokenLabels { provider: provider(), kind: Word(kind) }).inc_by(0);
+                self.tokens
+                    .get_or_create(&TokenLabels {
+                        provider: provider(),
+                        kind: Word(kind),
+                    })
+                    .inc_by(0);
             }
-            self.cost.get_or_create(&ProviderLabels { provider: provider() }).inc_by(0);
+            self.cost
+                .get_or_create(&ProviderLabels { provider: provider() })
+                .inc_by(0);
         }
         for operation in Operation::ALL {
             self.requests

@@ -16,7 +16,7 @@ names! {
     REQUESTS_IN_FLIGHT = "bonito_requests_in_flight",
     /// Duration of requests in seconds (histogram).
     REQUEST_DURATION = "bonito_request_duration_seconds",
-    /// Time to the first event or the whole answer in seconds (histogram).
+    /// Time to the first event of a stream in seconds (histogram).
     FIRST_TOKEN = "bonito_time_to_first_token_seconds",
     /// Time that was not spent waiting for a provider, in seconds (histogram).
     OVERHEAD = "bonito_overhead_seconds",

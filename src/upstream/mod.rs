@@ -27,6 +27,9 @@ use payload::PayloadBody;
 /// What we call ourselves.
 const AGENT: &str = concat!("bonito-gateway/", env!("CARGO_PKG_VERSION"));
 
+/// What is read ahead of one provider connection, and the most its answer's head may have.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
 /// The client for all providers.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -52,6 +55,7 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(settings.pool_idle)
             .pool_max_idle_per_host(settings.pool_idle_per_host)
+            .http1_max_buf_size(READ_BUFFER_BYTES)
             .build(https);
         Self { client }
     }

@@ -88,7 +88,7 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
         let text = format!(
             "call {number} words:{} {}",
             3 + number % 17,
-            if number % 3 == 0 { "cached" } else { "" }
+            if number.is_multiple_of(3) { "cached" } else { "" }
         );
         let (path, body) = match number % 10 {
             0 => ("/v1/completions", json!({"model": "mock-completion", "prompt": text})),

@@ -2,6 +2,11 @@
 //!
 //! It runs on SQLite, and on Postgres with `BONITO_TEST_DATABASE=postgres` (see `support::database`).
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails loudly, and the helpers outside of test functions are tests too"
+)]
+
 mod azure;
 mod bad_input;
 mod chat;

@@ -66,7 +66,11 @@ fn the_typed_settings_have_one_field_for_each_default() {
 #[test]
 fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
     let layers = layers_of("");
-    let zero_is_fine = ["server.shutdown_grace_ms", "upstream.pool_idle_per_host"];
+    let zero_is_fine = [
+        "server.shutdown_grace_ms",
+        "server.workers",
+        "upstream.pool_idle_per_host",
+    ];
     for (path, leaf) in &layers.leaves {
         if !leaf.value.is_integer() {
             continue;

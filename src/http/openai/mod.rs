@@ -26,7 +26,7 @@ const X_OVERHEAD: HeaderName = HeaderName::from_static("x-bonito-overhead-ms");
 const X_COST: HeaderName = HeaderName::from_static("x-bonito-cost-usd");
 
 /// The endpoints there are, for whoever asks for another one.
-const ENDPOINTS: &str = "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, \
+pub const ENDPOINTS: &str = "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, \
                          GET /v1/models/{id} and GET /v1/key; /docs describes them";
 
 /// One of the three inference endpoints.
@@ -140,12 +140,4 @@ fn json(value: &serde_json::Value) -> Response {
     Response::builder()
         .content_type("application/json")
         .body(value.to_string())
-}
-
-/// The endpoint of every path that is not one of ours.
-pub fn unknown_path() -> impl Endpoint<Output = Response> {
-    poem::endpoint::make(|request: Request| async move {
-        let error = GatewayError::UnknownPath { endpoints: ENDPOINTS };
-        Ok::<_, poem::Error>(error::response(&error, Arrival::of(&request).id))
-    })
 }

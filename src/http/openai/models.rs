@@ -65,6 +65,16 @@ impl Retrieve {
                 Some(model) => Ok(answer(&model)),
                 None => Err(GatewayError::ModelNotAllowed { model: id }),
             },
+            // A key must not find out about models outside its scope, not even that they do not exist.
+            None if !caller
+                .gate()
+                .row
+                .scopes
+                .iter()
+                .all(|scope| scope.allows_model(std::iter::once(id.as_str()))) =>
+            {
+                Err(GatewayError::ModelNotAllowed { model: id })
+            }
             None => Err(GatewayError::ModelNotFound { model: id }),
         }
     }

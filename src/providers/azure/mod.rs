@@ -12,7 +12,9 @@ use crate::chat::request::Request;
 use crate::config::{AzureAuth, AzureSurface, ProviderKind};
 use crate::domain::call::Operation;
 use crate::domain::error::InvalidRequest;
-use crate::providers::adapter::{Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest};
+use crate::providers::adapter::{
+    Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest,
+};
 use crate::providers::openai::decode::{self, StreamDecoder, StreamRules};
 use crate::providers::openai::encode::{self, Edits, Paths};
 use crate::providers::openai::failure;
@@ -35,16 +37,22 @@ enum Surface {
 
 /// The adapter for a configured Azure resource.
 pub fn build(kind: &ProviderKind) -> Azure {
-    let ProviderKind::Azure { base_url, surface, auth } = kind else {
+    let ProviderKind::Azure {
+        base_url,
+        surface,
+        auth,
+    } = kind
+    else {
         unreachable!("the registration pairs kinds and adapters")
     };
     let base_path = base_url.path().trim_end_matches('/').to_owned();
     Azure {
         surface: match surface {
             AzureSurface::V1 => Surface::V1(Paths::with_query(&format!("{base_path}/openai/v1"), "")),
-            AzureSurface::Deployments { api_version } => {
-                Surface::Deployments { base_path, api_version: escaped(api_version) }
-            }
+            AzureSurface::Deployments { api_version } => Surface::Deployments {
+                base_path,
+                api_version: escaped(api_version),
+            },
         },
         auth: match auth {
             AzureAuth::ApiKey(_) => AuthScheme::Header(HeaderName::from_static("api-key")),
@@ -72,7 +80,11 @@ impl Adapter for Azure {
     }
 
     fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
-        let edits = Edits { model: Some(target.wire_name), report_usage: true, modern_max_tokens: target.reasoning };
+        let edits = Edits {
+            model: Some(target.wire_name),
+            report_usage: true,
+            modern_max_tokens: target.reasoning,
+        };
         Ok(WireRequest {
             path: self.path(request.operation, target.wire_name),
             payload: encode::splice(request, &edits),
@@ -85,7 +97,10 @@ impl Adapter for Azure {
     }
 
     fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
-        let rules = StreamRules { done_marker: true, merges_filter_records: true };
+        let rules = StreamRules {
+            done_marker: true,
+            merges_filter_records: true,
+        };
         Box::new(StreamDecoder::new(request, rules, limits))
     }
 

@@ -9,7 +9,9 @@ use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::Operation;
 use crate::domain::error::InvalidRequest;
-use crate::providers::adapter::{Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest};
+use crate::providers::adapter::{
+    Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest,
+};
 use crate::providers::openai::decode::{self, StreamDecoder, StreamRules};
 use crate::providers::openai::encode::{self, Edits, Paths};
 use crate::providers::openai::failure;
@@ -30,27 +32,56 @@ pub struct DialectRow {
 }
 
 const fn row(name: &'static str, base_url: Option<&'static str>, key_variable: Option<&'static str>) -> DialectRow {
-    DialectRow { name, base_url, key_variable, stream_options: true, done_marker: true }
+    DialectRow {
+        name,
+        base_url,
+        key_variable,
+        stream_options: true,
+        done_marker: true,
+    }
 }
 
 /// The dialects that are known. A provider that is not here is `openai`, the plain form.
 pub const DIALECTS: &[DialectRow] = &[
     row("openai", None, None),
     row("cerebras", Some("https://api.cerebras.ai/v1"), Some("CEREBRAS_API_KEY")),
-    row("deepseek", Some("https://api.deepseek.com/v1"), Some("DEEPSEEK_API_KEY")),
-    row("fireworks", Some("https://api.fireworks.ai/inference/v1"), Some("FIREWORKS_API_KEY")),
+    row(
+        "deepseek",
+        Some("https://api.deepseek.com/v1"),
+        Some("DEEPSEEK_API_KEY"),
+    ),
+    row(
+        "fireworks",
+        Some("https://api.fireworks.ai/inference/v1"),
+        Some("FIREWORKS_API_KEY"),
+    ),
     row("groq", Some("https://api.groq.com/openai/v1"), Some("GROQ_API_KEY")),
     // Mistral reports usage in the last chunk without being asked, and refuses fields that it does not know.
-    DialectRow { stream_options: false, ..row("mistral", Some("https://api.mistral.ai/v1"), Some("MISTRAL_API_KEY")) },
+    DialectRow {
+        stream_options: false,
+        ..row("mistral", Some("https://api.mistral.ai/v1"), Some("MISTRAL_API_KEY"))
+    },
     row("ollama", Some("http://127.0.0.1:11434/v1"), None),
-    row("openrouter", Some("https://openrouter.ai/api/v1"), Some("OPENROUTER_API_KEY")),
+    row(
+        "openrouter",
+        Some("https://openrouter.ai/api/v1"),
+        Some("OPENROUTER_API_KEY"),
+    ),
     // Perplexity ends its streams by closing them after the last finish reason, and reports usage by itself.
     DialectRow {
         stream_options: false,
         done_marker: false,
-        ..row("perplexity", Some("https://api.perplexity.ai"), Some("PERPLEXITY_API_KEY"))
+        ..row(
+            "perplexity",
+            Some("https://api.perplexity.ai"),
+            Some("PERPLEXITY_API_KEY"),
+        )
     },
-    row("together", Some("https://api.together.xyz/v1"), Some("TOGETHER_API_KEY")),
+    row(
+        "together",
+        Some("https://api.together.xyz/v1"),
+        Some("TOGETHER_API_KEY"),
+    ),
     row("vllm", Some("http://127.0.0.1:8000/v1"), None),
     row("xai", Some("https://api.x.ai/v1"), Some("XAI_API_KEY")),
 ];
@@ -65,13 +96,26 @@ pub struct Compatible {
 
 /// The adapter for a configured endpoint.
 pub fn build(kind: &ProviderKind) -> Compatible {
-    let ProviderKind::Compatible { base_url, dialect, api_key } = kind else {
+    let ProviderKind::Compatible {
+        base_url,
+        dialect,
+        api_key,
+    } = kind
+    else {
         unreachable!("the registration pairs kinds and adapters")
     };
     let dialect = DIALECTS.iter().find(|row| row.name == dialect).unwrap_or(&DIALECTS[0]);
     // Local servers often have no key at all.
-    let auth = if api_key.is_some() { AuthScheme::Bearer } else { AuthScheme::None };
-    Compatible { paths: Paths::below(base_url), dialect, auth }
+    let auth = if api_key.is_some() {
+        AuthScheme::Bearer
+    } else {
+        AuthScheme::None
+    };
+    Compatible {
+        paths: Paths::below(base_url),
+        dialect,
+        auth,
+    }
 }
 
 impl Adapter for Compatible {
@@ -86,7 +130,11 @@ impl Adapter for Compatible {
             modern_max_tokens: false,
         };
         let payload = encode::splice(request, &edits);
-        Ok(WireRequest { path: self.paths.of(request.operation), payload, auth: self.auth.clone() })
+        Ok(WireRequest {
+            path: self.paths.of(request.operation),
+            payload,
+            auth: self.auth.clone(),
+        })
     }
 
     fn whole(&self, request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
@@ -94,7 +142,10 @@ impl Adapter for Compatible {
     }
 
     fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
-        let rules = StreamRules { done_marker: self.dialect.done_marker, merges_filter_records: false };
+        let rules = StreamRules {
+            done_marker: self.dialect.done_marker,
+            merges_filter_records: false,
+        };
         Box::new(StreamDecoder::new(request, rules, limits))
     }
 
@@ -106,3 +157,6 @@ impl Adapter for Compatible {
         headers.get("x-request-id").and_then(|id| id.to_str().ok())
     }
 }
+
+#[cfg(test)]
+mod tests;

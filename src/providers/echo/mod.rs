@@ -2,6 +2,11 @@
 //!
 //! It lives in this process, but answers in OpenAI's format and goes through the same decoder, meter and ledger as any
 //! provider. It has no credential and costs nothing.
+//!
+//! What it makes of a request is bounded: a large prompt is not repeated in full, nor once for each choice, and a request
+//! for more embeddings than it makes up is refused. `read` finds what there is to repeat.
+
+mod read;
 
 use std::fmt::Write as _;
 
@@ -12,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
+use crate::chat::walk::Kind;
 use crate::config::ProviderKind;
 use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::error::InvalidRequest;
@@ -19,13 +25,21 @@ use crate::providers::adapter::{
     Adapter, AuthScheme, Decoder, Failure, Payload, StreamLimits, Target, WholeAnswer, WireRequest,
 };
 use crate::providers::openai::decode::{self, StreamDecoder, StreamRules};
+use read::Said;
 
 /// What is said when there is nothing to repeat.
 const NOTHING_SAID: &str = "Bonito says hello.";
+/// The most it says in one answer, all its choices together. What is beyond is cut, as by any model's output limit.
+const MAX_SAID_BYTES: usize = 64 * 1024;
+/// The most events a stream says it in, besides the first and last of each choice: a text of nothing but spaces would
+/// otherwise become a hundred times its size.
+const MAX_PIECES: usize = 1_024;
 /// Values of an embedding when the caller asks for no particular number.
 const DIMENSIONS: usize = 256;
-/// Embeddings are made up here, so a caller may not ask for any amount of work.
+/// The most values of one embedding.
 const MAX_DIMENSIONS: usize = 4_096;
+/// The most values of one answer: as many inputs as OpenAI takes, with the usual number of dimensions.
+const MAX_VALUES: usize = 2_048 * DIMENSIONS;
 /// Every answer has the same creation time and id: the same question gets the same bytes.
 const CREATED: u64 = 1_767_225_600;
 
@@ -57,7 +71,10 @@ impl Adapter for Echo {
     }
 
     fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
-        let rules = StreamRules { done_marker: true, merges_filter_records: false };
+        let rules = StreamRules {
+            done_marker: true,
+            merges_filter_records: false,
+        };
         Box::new(StreamDecoder::new(request, rules, limits))
     }
 
@@ -70,52 +87,76 @@ impl Adapter for Echo {
     }
 
     fn builtin(&self, request: &Request) -> Option<Bytes> {
-        // The walk has checked the body, so this cannot fail; an empty object answers "hello" all the same.
-        let body: Value = serde_json::from_slice(&request.body).unwrap_or_else(|_| json!({}));
         let answer = match request.operation {
-            Operation::Embedding => embeddings(&body, request).to_string(),
-            Operation::Chat | Operation::Completion if request.stream => stream(request, &said(&body, request)),
-            Operation::Chat | Operation::Completion => whole(request, &said(&body, request)).to_string(),
+            Operation::Embedding => embeddings(request),
+            Operation::Chat | Operation::Completion => {
+                let said = said(request);
+                if request.stream {
+                    stream(request, &said)
+                } else {
+                    whole(request, &said).to_string()
+                }
+            }
         };
         Some(answer.into())
     }
 }
 
-/// What the model says: the last thing the user said, or the prompt, cut to the output limit.
-fn said(body: &Value, request: &Request) -> String {
-    let source = match request.operation {
-        Operation::Chat => {
-            let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-            messages.iter().rev().find(|m| m["role"] == "user").map(|m| &m["content"])
-        }
-        _ => Some(&body["prompt"]),
-    };
-    let text = match source {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => {
-            let texts: Vec<&str> =
-                parts.iter().filter_map(|part| part["text"].as_str().or_else(|| part.as_str())).collect();
-            texts.join("\n")
-        }
-        _ => String::new(),
-    };
-    if text.trim().is_empty() { NOTHING_SAID.to_owned() } else { text }
+/// What the model says in each choice, and why it ends.
+struct Answer {
+    text: String,
+    finish: &'static str,
 }
 
-/// The text within the output limit, and why it ends.
-fn limited(text: &str, request: &Request) -> (String, &'static str) {
-    let Some(limit) = request.max_output_tokens else { return (text.to_owned(), "stop") };
-    let mut kept = String::new();
-    for word in text.split_inclusive(' ') {
-        let mut longer = TextTally::default();
-        longer.add(&kept);
-        longer.add(word);
-        if longer.tokens() > limit {
-            return (kept, "length");
-        }
-        kept.push_str(word);
+/// The last thing the user said, or the prompt, cut to the caller's output limit and to ours.
+fn said(request: &Request) -> Answer {
+    let said = Said::of(request, for_each_choice(MAX_SAID_BYTES, request));
+    let mut text = said.text;
+    if text.trim().is_empty() {
+        NOTHING_SAID.clone_into(&mut text);
     }
-    (kept, "stop")
+    let kept = request
+        .max_output_tokens
+        .map_or(text.len(), |limit| within(&text, limit));
+    let finish = if said.cut || kept < text.len() {
+        "length"
+    } else {
+        "stop"
+    };
+    text.truncate(kept);
+    Answer { text, finish }
+}
+
+/// A choice's share of a bound on the whole answer.
+fn for_each_choice(bound: usize, request: &Request) -> usize {
+    bound / request.choices.max(1) as usize
+}
+
+/// How many bytes of a text, in whole words, are within a number of tokens.
+fn within(text: &str, max_tokens: u64) -> usize {
+    let mut kept = 0;
+    let mut tally = TextTally::default();
+    for word in text.split_inclusive(' ') {
+        tally.add(word);
+        if tally.tokens() > max_tokens {
+            break;
+        }
+        kept += word.len();
+    }
+    kept
+}
+
+/// The text in pieces of a word each, or of several words where it has more than `most`.
+fn pieces(text: &str, most: usize) -> impl Iterator<Item = &str> {
+    let least_bytes = text.len().div_ceil(most.max(1));
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let enough = least_bytes.saturating_sub(1).min(rest.len());
+        let space = memchr::memchr(b' ', &rest.as_bytes()[enough..]);
+        let (piece, after) = rest.split_at(space.map_or(rest.len(), |at| enough + at + 1));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn tokens(text: &str) -> u64 {
@@ -129,8 +170,8 @@ fn usage(request: &Request, output: u64) -> Value {
     json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
 }
 
-fn whole(request: &Request, text: &str) -> Value {
-    let (text, finish) = limited(text, request);
+fn whole(request: &Request, answer: &Answer) -> Value {
+    let Answer { text, finish } = answer;
     let chat = request.operation == Operation::Chat;
     let choices: Vec<Value> = (0..request.choices)
         .map(|index| {
@@ -142,7 +183,7 @@ fn whole(request: &Request, text: &str) -> Value {
             }
         })
         .collect();
-    let output = tokens(&text) * u64::from(request.choices);
+    let output = tokens(text) * u64::from(request.choices);
     json!({
         "id": if chat { "chatcmpl-echo" } else { "cmpl-echo" },
         "object": if chat { "chat.completion" } else { "text_completion" },
@@ -150,11 +191,14 @@ fn whole(request: &Request, text: &str) -> Value {
     })
 }
 
-fn stream(request: &Request, text: &str) -> String {
-    let (text, finish) = limited(text, request);
+fn stream(request: &Request, answer: &Answer) -> String {
+    let Answer { text, finish } = answer;
     let chat = request.operation == Operation::Chat;
-    let (id, object) =
-        if chat { ("chatcmpl-echo", "chat.completion.chunk") } else { ("cmpl-echo", "text_completion") };
+    let (id, object) = if chat {
+        ("chatcmpl-echo", "chat.completion.chunk")
+    } else {
+        ("cmpl-echo", "text_completion")
+    };
     let mut out = String::new();
     let mut send = |choices: Value, usage: Value| {
         let chunk = json!({"id": id, "object": object, "created": CREATED, "model": "echo", "choices": choices, "usage": usage});
@@ -163,13 +207,16 @@ fn stream(request: &Request, text: &str) -> String {
     for index in 0..request.choices {
         if chat {
             let delta = json!({"role": "assistant", "content": "", "refusal": null});
-            send(json!([{"index": index, "delta": delta, "finish_reason": null}]), Value::Null);
+            send(
+                json!([{"index": index, "delta": delta, "finish_reason": null}]),
+                Value::Null,
+            );
         }
-        for word in text.split_inclusive(' ') {
+        for piece in pieces(text, for_each_choice(MAX_PIECES, request)) {
             let choice = if chat {
-                json!([{"index": index, "delta": {"content": word}, "finish_reason": null}])
+                json!([{"index": index, "delta": {"content": piece}, "finish_reason": null}])
             } else {
-                json!([{"index": index, "text": word, "logprobs": null, "finish_reason": null}])
+                json!([{"index": index, "text": piece, "logprobs": null, "finish_reason": null}])
             };
             send(choice, Value::Null);
         }
@@ -180,39 +227,78 @@ fn stream(request: &Request, text: &str) -> String {
         };
         send(end, Value::Null);
     }
-    send(json!([]), usage(request, tokens(&text) * u64::from(request.choices)));
+    send(json!([]), usage(request, tokens(text) * u64::from(request.choices)));
     out.push_str("data: [DONE]\n\n");
     out
 }
 
-fn embeddings(body: &Value, request: &Request) -> Value {
-    let dimensions = body["dimensions"].as_u64().and_then(|d| usize::try_from(d).ok()).unwrap_or(DIMENSIONS);
-    let inputs: Vec<&Value> = match &body["input"] {
-        Value::Array(items) if !items.iter().all(Value::is_number) => items.iter().collect(),
-        one => vec![one],
-    };
-    let data: Vec<Value> = inputs
-        .iter()
-        .enumerate()
-        .map(|(index, input)| {
-            let vector = unit_vector(&input.to_string(), dimensions.clamp(1, MAX_DIMENSIONS));
-            let embedding = if body["encoding_format"] == "base64" {
-                let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-                json!(base64::engine::general_purpose::STANDARD.encode(bytes))
-            } else {
-                json!(vector)
-            };
-            json!({"object": "embedding", "index": index, "embedding": embedding})
-        })
-        .collect();
+fn embeddings(request: &Request) -> String {
+    let [input, dimensions, format] = read::fields(&request.body, ["input", "dimensions", "encoding_format"]);
+    let dimensions = dimensions.and_then(|raw| raw.parse().ok()).unwrap_or(DIMENSIONS);
+    let seeds = seeds(input.unwrap_or_default());
+    if dimensions > MAX_DIMENSIONS || seeds.len() * dimensions > MAX_VALUES {
+        let message = format!(
+            "the echo model makes embeddings of up to {MAX_DIMENSIONS} dimensions, and {MAX_VALUES} values in one answer; \
+             ask for fewer dimensions or give fewer inputs"
+        );
+        let error = json!({"message": message, "type": "invalid_request_error", "param": "dimensions", "code": null});
+        return json!({ "error": error }).to_string();
+    }
+    let as_text = format.and_then(read::text).as_deref() == Some("base64");
+    let mut data = String::new();
+    for (index, seed) in seeds.into_iter().enumerate() {
+        let vector = unit_vector(seed, dimensions);
+        let comma = if index > 0 { "," } else { "" };
+        let _ = write!(data, r#"{comma}{{"object":"embedding","index":{index},"embedding":"#);
+        if as_text {
+            let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let _ = write!(
+                data,
+                "\"{}\"}}",
+                base64::engine::general_purpose::STANDARD.encode(bytes)
+            );
+        } else {
+            // Written with all the digits of the wider type, so that a caller who reads them as such gets the very values
+            // of the other encoding.
+            let _ = write!(data, "{}}}", json!(vector));
+        }
+    }
     let input = request.prompt.tokens();
-    json!({"object": "list", "model": "echo", "data": data,
-           "usage": {"prompt_tokens": input, "total_tokens": input}})
+    let usage = json!({"prompt_tokens": input, "total_tokens": input});
+    format!(r#"{{"object":"list","model":"echo","data":[{data}],"usage":{usage}}}"#)
 }
 
-/// A vector of length one that depends on the text alone: equal texts have equal embeddings.
-fn unit_vector(text: &str, dimensions: usize) -> Vec<f32> {
-    let mut state = u64::from(crc32fast::hash(text.as_bytes())) | 1 << 40;
+/// A number for each input, which depends on its text or tokens alone.
+fn seeds(input: &str) -> Vec<u32> {
+    let of_tokens = |tokens: &str| {
+        let mut hash = crc32fast::Hasher::new();
+        read::each(tokens, |token| {
+            hash.update(token.as_bytes());
+            hash.update(b",");
+        });
+        hash.finalize()
+    };
+    let of_text = |raw: &str| crc32fast::hash(read::text(raw).unwrap_or_default().as_bytes());
+    let mut seeds = Vec::new();
+    let mut is_one_list_of_tokens = false;
+    if Kind::of(input) == Kind::Text {
+        return vec![of_text(input)];
+    }
+    read::each(input, |entry| match Kind::of(entry) {
+        Kind::Text => seeds.push(of_text(entry)),
+        Kind::Array => seeds.push(of_tokens(entry)),
+        Kind::Object | Kind::Null | Kind::Other => is_one_list_of_tokens = true,
+    });
+    if is_one_list_of_tokens {
+        vec![of_tokens(input)]
+    } else {
+        seeds
+    }
+}
+
+/// A vector of length one: equal seeds have equal vectors.
+fn unit_vector(seed: u32, dimensions: usize) -> Vec<f32> {
+    let mut state = u64::from(seed) | 1 << 40;
     let mut values: Vec<f32> = (0..dimensions)
         .map(|_| {
             // Xorshift: any cheap sequence will do, as long as it is the same everywhere.
@@ -222,7 +308,15 @@ fn unit_vector(text: &str, dimensions: usize) -> Vec<f32> {
             f32::from(i16::from_le_bytes([state as u8, (state >> 8) as u8])) / 32_768.0
         })
         .collect();
-    let length = values.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    let length = values
+        .iter()
+        .map(|value| value * value)
+        .sum::<f32>()
+        .sqrt()
+        .max(f32::MIN_POSITIVE);
     values.iter_mut().for_each(|value| *value /= length);
     values
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,14 @@
 //! From the provider's bytes to the caller's: usage read, failures found, everything else relayed as it came.
 
-use std::cell::RefCell;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, MapAccess};
 
 use super::{failure, wire};
 use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
-use crate::chat::walk::{Fields, Kind, Object, Walk};
+use crate::chat::walk::{Fields, Items, Kind, Object, Walk};
 use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Decoder, Failure, Relayed, StreamLimits, WholeAnswer};
@@ -26,7 +24,10 @@ const MAX_DEPTH: usize = 128;
 pub fn whole(request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
     let mut answer = Answer::default();
     if Walk::object(&body, MAX_DEPTH, &mut answer).is_err() {
-        return Err(Failure::new(ErrorClass::Malformed, "answered 200 with a body that is not a JSON object"));
+        return Err(Failure::new(
+            ErrorClass::Malformed,
+            "answered 200 with a body that is not a JSON object",
+        ));
     }
     if let Some(error) = answer.error {
         return Err(reported(error));
@@ -36,10 +37,17 @@ pub fn whole(request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
         Operation::Embedding => (answer.data, "data"),
     };
     if items.is_none() {
-        return Err(Failure::new(ErrorClass::Malformed, format!("answered 200 without {name}")));
+        return Err(Failure::new(
+            ErrorClass::Malformed,
+            format!("answered 200 without {name}"),
+        ));
     }
     let usage = answer.usage.and_then(|found| wire::usage(found.raw));
-    Ok(WholeAnswer { usage, generated: answer.generated, body })
+    Ok(WholeAnswer {
+        usage,
+        generated: answer.generated,
+        body,
+    })
 }
 
 /// The failure an `error` inside an answer of status 200 stands for.
@@ -87,21 +95,26 @@ impl StreamDecoder {
     }
 
     fn drain(&mut self, out: &mut Relayed) -> Result<(), Failure> {
-        loop {
+        // What a provider sends behind the end of its answer is nobody's business, however large or broken it is.
+        while !self.complete {
             match self.records.take() {
                 Ok(Some(record)) => self.record(&record, out)?,
                 Ok(None) => return Ok(()),
                 Err(TooLarge) => {
-                    return Err(Failure::new(ErrorClass::Malformed, "sent an event larger than the gateway accepts"));
+                    return Err(Failure::new(
+                        ErrorClass::Malformed,
+                        "sent an event larger than the gateway accepts",
+                    ));
                 }
             }
         }
+        Ok(())
     }
 
     fn record(&mut self, record: &[u8], out: &mut Relayed) -> Result<(), Failure> {
         // Comments are the provider's keep-alives; ours are sent when they are due.
         let Some(data) = sse::data(record) else { return Ok(()) };
-        if self.complete || data.trim_ascii().is_empty() {
+        if data.trim_ascii().is_empty() {
             return Ok(());
         }
         if data.trim_ascii() == b"[DONE]" {
@@ -111,7 +124,10 @@ impl StreamDecoder {
         }
         let mut chunk = Answer::default();
         if Walk::object(&data, MAX_DEPTH, &mut chunk).is_err() {
-            return Err(Failure::new(ErrorClass::Malformed, "sent an event that is not a JSON object"));
+            return Err(Failure::new(
+                ErrorClass::Malformed,
+                "sent an event that is not a JSON object",
+            ));
         }
         if let Some(error) = chunk.error {
             return Err(reported(error));
@@ -162,22 +178,33 @@ impl StreamDecoder {
 
 impl Decoder for StreamDecoder {
     fn feed(&mut self, bytes: Bytes, out: &mut Relayed) -> Result<(), Failure> {
+        if self.complete {
+            return Ok(());
+        }
         out.bytes.reserve(bytes.len());
         self.records.push(bytes);
         self.drain(out)
     }
 
     fn end(&mut self, out: &mut Relayed) -> Result<(), Failure> {
+        let cut = || Failure::new(ErrorClass::Cut, "ended its stream before the answer was complete");
+        if self.complete {
+            return Ok(());
+        }
         // Some servers leave out the last empty line; what is left is then a record of its own.
         if !self.records.rest().is_empty() {
             self.records.push(Bytes::from_static(b"\n\n"));
-            self.drain(out)?;
+            self.drain(out).map_err(|failure| match failure.class {
+                // Half a record at the end is what a cut looks like.
+                ErrorClass::Malformed => cut(),
+                _ => failure,
+            })?;
         }
         if self.complete || (!self.rules.done_marker && self.finished) {
             self.complete = true;
             return Ok(());
         }
-        Err(Failure::new(ErrorClass::Cut, "ended its stream before the answer was complete"))
+        Err(cut())
     }
 
     fn is_complete(&self) -> bool {
@@ -215,8 +242,13 @@ fn made_whole(first: &[u8], data: &[u8]) -> Option<Vec<u8>> {
     for name in ["id", "object", "created", "model"] {
         record[name] = first.get(name)?.clone();
     }
+    // Chunks of the legacy completions have a text where those of chats have a delta.
+    let (name, empty) = match record["object"].as_str() {
+        Some("text_completion") => ("text", serde_json::json!("")),
+        _ => ("delta", serde_json::json!({})),
+    };
     for choice in record.get_mut("choices")?.as_array_mut()? {
-        choice.as_object_mut()?.entry("delta").or_insert_with(|| serde_json::json!({}));
+        choice.as_object_mut()?.entry(name).or_insert_with(|| empty.clone());
     }
     if let Some(fields) = record.as_object_mut() {
         // The usage of an annotation is always null, and the caller may not have asked for any.
@@ -254,7 +286,9 @@ impl Found<'_> {
 
     /// The stretch that has to go for the field to be gone: name, value and one comma.
     fn field_with_its_comma(&self, document: &[u8]) -> Range<usize> {
-        let Some(name) = &self.name else { return self.value.end..self.value.end };
+        let Some(name) = &self.name else {
+            return self.value.end..self.value.end;
+        };
         let start = name.start - 1;
         let before = document[..start].trim_ascii_end();
         if before.last() == Some(&b',') {
@@ -272,7 +306,7 @@ impl<'a> Fields<'a> for Answer<'a> {
         match name {
             "choices" => {
                 let mut seen = ChoicesSeen::default();
-                self.choices = walk.read_with(map, "an array of choices", Choices { walk, seen: &mut seen })?;
+                self.choices = walk.array(map, "an array of choices", &mut Choices { seen: &mut seen })?;
                 self.without_delta = seen.without_delta;
                 self.finished = seen.finished;
                 self.generated = seen.generated;
@@ -283,7 +317,11 @@ impl<'a> Fields<'a> for Answer<'a> {
             }
             "usage" => {
                 let raw = walk.opaque(map)?;
-                self.usage = Some(Found { raw, name: walk.span_if_inside(name), value: walk.span(raw) });
+                self.usage = Some(Found {
+                    raw,
+                    name: walk.span_if_inside(name),
+                    value: walk.span(raw),
+                });
             }
             "error" => {
                 let raw = walk.opaque(map)?;
@@ -302,50 +340,20 @@ struct ChoicesSeen {
     generated: TextTally,
 }
 
-/// The step that reads `choices`; gives their number, or `None` for null.
-struct Choices<'w, 'b, 's> {
-    walk: &'w Walk<'b>,
+/// The elements of `choices`.
+struct Choices<'s> {
     seen: &'s mut ChoicesSeen,
 }
 
-impl<'de> DeserializeSeed<'de> for Choices<'_, '_, '_> {
-    type Value = Option<usize>;
+impl<'de> Items<'de> for Choices<'_> {
+    const EXPECTED: &'static str = "a choice";
 
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Choices<'_, '_, '_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of choices")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let walk = self.walk;
-        let seen = RefCell::new(self.seen);
-        walk.elements(&mut seq, "a choice", |_| ChoiceStep { walk, seen: &seen }).map(Some)
-    }
-}
-
-struct ChoiceStep<'w, 'b, 'c, 's> {
-    walk: &'w Walk<'b>,
-    seen: &'c RefCell<&'s mut ChoicesSeen>,
-}
-
-impl<'de> DeserializeSeed<'de> for ChoiceStep<'_, '_, '_, '_> {
-    type Value = ();
-
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let mut seen = self.seen.borrow_mut();
-        let choice = Choice { seen: &mut seen, content: false };
-        Object { walk: self.walk, fields: choice }.deserialize(deserializer)
+    fn item<D: de::Deserializer<'de>>(&mut self, walk: &Walk<'_>, _index: usize, item: D) -> Result<(), D::Error> {
+        let fields = Choice {
+            seen: self.seen,
+            content: false,
+        };
+        Object { walk, fields }.deserialize(item)
     }
 }
 

@@ -32,7 +32,12 @@ pub fn of(status: u16, error: ErrorBody) -> Failure {
     let has = |known: &[&str]| codes.iter().flatten().any(|code| known.contains(code));
     let class = match status {
         _ if has(&["context_length_exceeded"]) => ErrorClass::ContextLength,
-        _ if has(&["content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"]) => {
+        _ if has(&[
+            "content_filter",
+            "content_policy_violation",
+            "ResponsibleAIPolicyViolation",
+        ]) =>
+        {
             ErrorClass::ContentFilter
         }
         _ if has(&QUOTA_CODES) => ErrorClass::ProviderQuota,
@@ -98,7 +103,12 @@ mod tests {
     use super::*;
 
     fn class(status: u16, body: &str) -> ErrorClass {
-        read(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes()).class
+        read(
+            StatusCode::from_u16(status).unwrap(),
+            &HeaderMap::new(),
+            body.as_bytes(),
+        )
+        .class
     }
 
     #[test]
@@ -118,7 +128,11 @@ mod tests {
 
     #[test]
     fn a_page_instead_of_an_error_is_not_passed_on() {
-        let failure = read(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>secret internals</html>");
+        let failure = read(
+            StatusCode::BAD_GATEWAY,
+            &HeaderMap::new(),
+            b"<html>secret internals</html>",
+        );
         assert!(!failure.message.contains("html"), "{}", failure.message);
     }
 }

@@ -18,7 +18,9 @@ use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::Operation;
 use crate::domain::error::InvalidRequest;
-use crate::providers::adapter::{Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest};
+use crate::providers::adapter::{
+    Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest,
+};
 use decode::{StreamDecoder, StreamRules};
 use encode::{Edits, Paths};
 
@@ -30,8 +32,12 @@ pub struct OpenAi {
 
 /// The adapter for a configured OpenAI account.
 pub fn build(kind: &ProviderKind) -> OpenAi {
-    let ProviderKind::OpenAi { base_url, .. } = kind else { unreachable!("the registration pairs kinds and adapters") };
-    OpenAi { paths: Paths::below(base_url) }
+    let ProviderKind::OpenAi { base_url, .. } = kind else {
+        unreachable!("the registration pairs kinds and adapters")
+    };
+    OpenAi {
+        paths: Paths::below(base_url),
+    }
 }
 
 impl Adapter for OpenAi {
@@ -40,7 +46,11 @@ impl Adapter for OpenAi {
     }
 
     fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
-        let edits = Edits { model: Some(target.wire_name), report_usage: true, modern_max_tokens: target.reasoning };
+        let edits = Edits {
+            model: Some(target.wire_name),
+            report_usage: true,
+            modern_max_tokens: target.reasoning,
+        };
         Ok(WireRequest {
             path: self.paths.of(request.operation),
             payload: encode::splice(request, &edits),
@@ -53,7 +63,10 @@ impl Adapter for OpenAi {
     }
 
     fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
-        let rules = StreamRules { done_marker: true, merges_filter_records: false };
+        let rules = StreamRules {
+            done_marker: true,
+            merges_filter_records: false,
+        };
         Box::new(StreamDecoder::new(request, rules, limits))
     }
 

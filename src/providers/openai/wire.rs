@@ -107,14 +107,20 @@ pub fn error(body: &[u8]) -> Option<ErrorBody> {
     let envelope: Envelope<'_> = serde_json::from_slice(body).ok()?;
     match envelope.error {
         Some(raw) => error_value(raw.get()),
-        None => Some(ErrorBody { message: Some(envelope.message?.into_owned()), ..ErrorBody::default() }),
+        None => Some(ErrorBody {
+            message: Some(envelope.message?.into_owned()),
+            ..ErrorBody::default()
+        }),
     }
 }
 
 /// Reads the value of an `error` field: an object, or just a text.
 pub fn error_value(raw: &str) -> Option<ErrorBody> {
     if let Ok(message) = serde_json::from_str::<String>(raw) {
-        return Some(ErrorBody { message: Some(message), ..ErrorBody::default() });
+        return Some(ErrorBody {
+            message: Some(message),
+            ..ErrorBody::default()
+        });
     }
     let inner: Inner<'_> = serde_json::from_str(raw).ok()?;
     Some(ErrorBody {
@@ -122,7 +128,10 @@ pub fn error_value(raw: &str) -> Option<ErrorBody> {
         kind: text(inner.r#type),
         code: text(inner.code),
         param: text(inner.param),
-        inner: inner.innererror.filter(|raw| raw.get().starts_with('{')).map(ToOwned::to_owned),
+        inner: inner
+            .innererror
+            .filter(|raw| raw.get().starts_with('{'))
+            .map(ToOwned::to_owned),
     })
 }
 
@@ -145,27 +154,65 @@ mod tests {
         let full = r#"{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29,
             "prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3,"audio_tokens":0},
             "completion_tokens_details":{"reasoning_tokens":6,"accepted_prediction_tokens":0}}"#;
-        let expected =
-            TokenUsage { input: 19, cached_input: 4, cache_write: 3, output: 10, reasoning: 6, ..TokenUsage::default() };
+        let expected = TokenUsage {
+            input: 19,
+            cached_input: 4,
+            cache_write: 3,
+            output: 10,
+            reasoning: 6,
+            ..TokenUsage::default()
+        };
         assert_eq!(usage(full), Some(expected));
         let embedding = r#"{"prompt_tokens":8,"total_tokens":8,"prompt_tokens_details":null}"#;
-        assert_eq!(usage(embedding), Some(TokenUsage { input: 8, ..TokenUsage::default() }));
+        assert_eq!(
+            usage(embedding),
+            Some(TokenUsage {
+                input: 8,
+                ..TokenUsage::default()
+            })
+        );
     }
 
     #[test]
     fn an_impossible_usage_is_none() {
-        for raw in ["null", "{}", r#"{"prompt_tokens":-1}"#, r#"{"prompt_tokens":1e99}"#, r#"{"prompt_tokens":"1"}"#, "[]"] {
+        for raw in [
+            "null",
+            "{}",
+            r#"{"prompt_tokens":-1}"#,
+            r#"{"prompt_tokens":1e99}"#,
+            r#"{"prompt_tokens":"1"}"#,
+            "[]",
+        ] {
             assert_eq!(usage(raw), None, "{raw}");
         }
     }
 
     #[test]
     fn errors_are_read_in_every_shape() {
-        let openai = error(br#"{"error":{"message":"no","type":"invalid_request_error","param":"n","code":null}}"#).unwrap();
-        assert_eq!((openai.message.as_deref(), openai.param.as_deref(), openai.code), (Some("no"), Some("n"), None));
-        assert_eq!(error(br#"{"error":{"code":404,"message":"x"}}"#).unwrap().code.as_deref(), Some("404"));
-        assert_eq!(error(br#"{"error":"plain"}"#).unwrap().message.as_deref(), Some("plain"));
-        assert_eq!(error(br#"{"statusCode":401,"message":"m"}"#).unwrap().message.as_deref(), Some("m"));
+        let openai =
+            error(br#"{"error":{"message":"no","type":"invalid_request_error","param":"n","code":null}}"#).unwrap();
+        assert_eq!(
+            (openai.message.as_deref(), openai.param.as_deref(), openai.code),
+            (Some("no"), Some("n"), None)
+        );
+        assert_eq!(
+            error(br#"{"error":{"code":404,"message":"x"}}"#)
+                .unwrap()
+                .code
+                .as_deref(),
+            Some("404")
+        );
+        assert_eq!(
+            error(br#"{"error":"plain"}"#).unwrap().message.as_deref(),
+            Some("plain")
+        );
+        assert_eq!(
+            error(br#"{"statusCode":401,"message":"m"}"#)
+                .unwrap()
+                .message
+                .as_deref(),
+            Some("m")
+        );
         assert!(error(b"<html>502</html>").is_none());
         assert!(error(br#"{"ok":true}"#).is_none());
     }

@@ -388,11 +388,6 @@ impl TestGateway {
             .unwrap_or_else(|_| panic!("{requests} rows never came"))
     }
 
-    /// What is running, for tests that look inside.
-    pub fn inside(&self) -> &Gateway {
-        self.running.as_ref().expect("the gateway runs").gateway()
-    }
-
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.
     pub async fn stop(&mut self) -> End {
         let running = self.running.take().expect("the gateway runs");

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     errors, headers,
-    operation::{self, Answer, Operation, Sample, events, stream_of},
+    operation::{self, Answer, Operation, Sample, events, held_stream, stream_of},
     schema::{JsonObject, Nullable, Optional, any_of, example, words},
     usage::CompletionUsage,
 };
@@ -31,6 +31,8 @@ pub fn create() -> Operation {
 \
              With `stream: true` the answer comes as server-sent events. ",
             stream_of!("Completion"),
+            "\n\n",
+            held_stream!(),
         ),
         parameters: vec![],
         request: Some(operation::json::<CompletionRequest>()),
@@ -62,15 +64,15 @@ const SAMPLES: &[Sample] = &[Sample {
 #[derive(Debug, Object)]
 #[oai(example, skip_serializing_if_is_none)]
 pub struct CompletionRequest {
-    /// The model: a name that any provider may serve, a name at one provider (`azure/gpt-35-turbo-instruct`), an alias,
-    /// or a configured fallback chain.
+    /// The model: a name that any provider may serve, or a name at one provider (`azure/gpt-35-turbo-instruct`).
     model: String,
-    /// The text to continue: one or many, as strings or as token ids.
+    /// The text to continue: one or many, as strings or as token ids. Not empty, and up to 2,048 of them, unless
+    /// configured otherwise.
     prompt: Prompt,
     /// What comes after the part to be written.
     suffix: Optional<String>,
     /// At most this many generated tokens. Default 16.
-    #[oai(validator(minimum(value = "0")))]
+    #[oai(validator(minimum(value = "1")))]
     max_tokens: Optional<i64>,
     /// How freely to choose words, 0 to 2. Default 1.
     #[oai(validator(minimum(value = "0"), maximum(value = "2")))]
@@ -81,13 +83,14 @@ pub struct CompletionRequest {
     /// How many continuations to answer for each prompt, 1 to 128. Default 1.
     #[oai(validator(minimum(value = "1"), maximum(value = "128")))]
     n: Optional<i64>,
-    /// How many continuations to write for each prompt, of which the best `n` are answered. All of them are paid for.
-    #[oai(validator(minimum(value = "0")))]
+    /// How many continuations to write for each prompt, of which the best `n` are answered, 1 to 128. All of them are
+    /// paid for.
+    #[oai(validator(minimum(value = "1"), maximum(value = "128")))]
     best_of: Optional<i64>,
     /// Whether to repeat the prompt in the answer. Default `false`.
     echo: Optional<bool>,
-    /// How many alternatives to return for each token, 0 to 5.
-    #[oai(validator(minimum(value = "0"), maximum(value = "5")))]
+    /// How many alternatives to return for each token, 0 to 100. OpenAI's own models return up to 5.
+    #[oai(validator(minimum(value = "0"), maximum(value = "100")))]
     logprobs: Optional<i64>,
     /// Up to 4 strings that end the answer. They are not part of it.
     stop: Optional<StopSequences>,

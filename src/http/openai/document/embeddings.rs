@@ -66,11 +66,12 @@ print(len(answer.data), "vectors of", len(answer.data[0].embedding), "numbers")"
 #[derive(Debug, Object)]
 #[oai(example, skip_serializing_if_is_none)]
 pub struct EmbeddingRequest {
-    /// The model: a name that any provider may serve (`text-embedding-3-small`), a name at one provider
-    /// (`azure/text-embedding-3-small`), or an alias.
+    /// The model: a name that any provider may serve (`text-embedding-3-small`), or a name at one provider
+    /// (`azure/text-embedding-3-small`).
     model: String,
     /// One input or many, as strings or as token ids: a list of numbers is one input, a list of lists of numbers is
-    /// many. Not empty, up to 2,048 inputs, up to 8,192 tokens each and 300,000 in all.
+    /// many. Not empty, and up to 2,048 inputs, unless configured otherwise. OpenAI's own models take up to 8,192 tokens
+    /// in each and 300,000 in all.
     input: EmbeddingInput,
     /// How each vector is written: a list of numbers (`float`, the default), or `base64` of little-endian 32-bit
     /// floats.

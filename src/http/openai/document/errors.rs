@@ -1,20 +1,28 @@
 //! Refusals and failures: the body they share, and one row for each status.
 //!
-//! The rows follow the error table of the surfaces' description. An operation lists the rows that can happen to it
-//! ([`INFERENCE`], [`LOOKUP`]); what the statuses look like in the document is decided here alone.
+//! Statuses and examples are made by [`crate::http::error`] out of real errors, so they are what callers get. What an
+//! error means and which headers come with it is written here; a test compares the headers with those of real answers.
+//! An operation lists the rows that can happen to it ([`INFERENCE`], [`LOOKUP`], [`MODEL_LOOKUP`]).
+
+use std::time::Duration;
 
 use poem_openapi::{
     Object,
-    registry::{MetaMediaType, MetaResponse, MetaSchema, MetaSchemaRef},
+    registry::{MetaHeader, MetaMediaType, MetaResponse, MetaSchema, MetaSchemaRef},
     types::Type,
 };
-use serde_json::json;
+use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     headers,
     operation::JSON,
     schema::{JsonObject, Nullable, inline},
 };
+use crate::domain::call::ErrorClass;
+use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::domain::ids::RequestId;
+use crate::http::error;
 
 /// What every refusal and failure answers. Official SDKs turn it into their own typed exceptions.
 #[derive(Debug, Object)]
@@ -23,163 +31,197 @@ pub struct ErrorResponse {
     error: Error,
 }
 
-/// One error, in OpenAI's words. Further fields hold what a provider said about it, such as its own status, code and
-/// request id.
+/// One error, in OpenAI's words.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct Error {
     /// What happened and what to do about it, written for a person.
     message: String,
-    /// The broad kind of error, such as `invalid_request_error` or `server_error`.
+    /// The broad kind of error: `invalid_request_error`, `permission_error`, `rate_limit_error`, `insufficient_quota`,
+    /// `service_unavailable_error` or `server_error`.
     r#type: String,
     /// The request field at fault, as a path such as `messages[2].content[0].image_url`.
     param: Nullable<String>,
-    /// The exact kind of error, for programs to branch on, such as `model_not_found` or `rate_limit_exceeded`.
+    /// The exact kind of error, for programs to branch on, such as `model_not_found` or `rate_limit_exceeded`. Null
+    /// only where not even the headers of the request arrived in time.
     code: Nullable<String>,
-    #[oai(flatten)]
-    further: JsonObject,
+    /// What Azure says in detail about the last attempt, such as the findings of its content filter, as Azure wrote it.
+    innererror: Option<JsonObject>,
+    /// What became of each attempt, in order. Only where providers were asked.
+    attempts: Option<Vec<ErrorAttempt>>,
+}
+
+/// One attempt that failed.
+#[derive(Debug, Object)]
+pub struct ErrorAttempt {
+    /// The provider that was asked.
+    provider: String,
+    /// The model it was asked for.
+    model: String,
+    /// Why it failed, in one word. About the request: `invalid_request`, `context_length_exceeded`, `content_filter`,
+    /// `too_large`. About the provider: `model_not_found`, `provider_auth` (it refuses the gateway's credential),
+    /// `rate_limited`, `provider_quota` (the account there has no money left), `overloaded`, `server_error`, `connect`,
+    /// `timeout`, `cut` (its answer broke off), `malformed` (its answer makes no sense). About the gateway: `shed` (it
+    /// is stopping), `internal`.
+    reason: String,
+    /// The status the provider answered with, or would have if the error had not come inside a stream. Null when it did
+    /// not answer.
+    status: Nullable<i32>,
+    /// The provider's own error code, if it gave one.
+    code: Nullable<String>,
+    /// The provider's own id of the request, if it gave one.
+    request_id: Nullable<String>,
 }
 
 /// One status with which a request can be refused, or can fail.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusal {
-    status: u16,
+    /// An error that is answered so.
+    example: fn() -> GatewayError,
     /// When it happens, and what the caller can do; shown as the description of the response.
     meaning: &'static str,
-    kind: &'static str,
-    code: Option<&'static str>,
-    param: Option<&'static str>,
-    message: &'static str,
-    /// The answer says whether and when to try again.
-    retry_headers: bool,
-    /// Providers were asked, so the answer says which.
-    attempt_headers: bool,
+    /// The headers it can have, besides the request's id.
+    headers: &'static [fn() -> MetaHeader],
 }
 
+/// Providers were asked, or may have been.
+const ASKED: &[fn() -> MetaHeader] = &[headers::provider, headers::model, headers::attempts];
+/// And it says whether to try again.
+const ASKED_AND_RETRY: &[fn() -> MetaHeader] = &[
+    headers::provider,
+    headers::model,
+    headers::attempts,
+    headers::should_retry,
+];
+/// And when.
+const ASKED_AND_WAIT: &[fn() -> MetaHeader] = &[
+    headers::provider,
+    headers::model,
+    headers::attempts,
+    headers::retry_after,
+    headers::should_retry,
+];
+
 const INVALID: Refusal = Refusal {
-    status: 400,
-    meaning: "The request is not valid, or uses a parameter that no provider serving the model can honour. `param` \
-              names the field; `code` is `invalid_request_error`, `unsupported_parameter` or the provider's own. \
-              Change the request before sending it again.",
-    kind: "invalid_request_error",
-    code: Some("invalid_request_error"),
-    param: Some("temperature"),
-    message: "temperature must be between 0 and 2, and it is 3",
-    retry_headers: false,
-    attempt_headers: false,
+    example: || GatewayError::invalid("temperature", "must be between 0 and 2"),
+    meaning: "The request is not valid; `param` names the field, where one is at fault. `code` is \
+              `invalid_request_error`, or `unsupported_parameter` for a field that requests may not set, such as \
+              `api_base`. Or a provider refused the request: the message, `param` and `code` are then the provider's \
+              (`context_length_exceeded`, `content_filter`), and it is not sent to another one. Change the request \
+              before sending it again.",
+    headers: ASKED,
 };
 
 const UNAUTHENTICATED: Refusal = Refusal {
-    status: 401,
-    meaning: "No key, or a key that is unknown, expired or revoked. The answer does not say which of them.",
-    code: Some("invalid_api_key"),
-    param: None,
-    message: "this API key is missing, unknown, expired or revoked; send it as `Authorization: Bearer bn-…` or as \
-              `x-api-key: bn-…`",
-    ..INVALID
+    example: || GatewayError::Unauthenticated,
+    meaning: "No key, or a key that is unknown, expired or revoked (`invalid_api_key`). The answer does not say which \
+              of them.",
+    headers: &[],
 };
 
 const FORBIDDEN: Refusal = Refusal {
-    status: 403,
-    meaning: "The model or the provider is outside the scope of the key, its team or its organization, or a rule \
-              denies it. `GET /v1/key` shows the scope, `GET /v1/models` the models inside it.",
-    kind: "permission_error",
-    code: Some("model_not_allowed"),
-    param: Some("model"),
-    message: "this key may not use the model `gpt-4o`; its scope allows the models claude-*",
-    ..INVALID
+    example: || GatewayError::ModelNotAllowed { model: "gpt-4o".into() },
+    meaning: "The model, or every provider that serves it, is outside the scope of the key, its team or its \
+              organization (`model_not_allowed`). Such a model need not exist. `GET /v1/models` lists those inside the \
+              scope.",
+    headers: &[],
 };
 
 const UNKNOWN_MODEL: Refusal = Refusal {
-    status: 404,
-    meaning: "No deployment serves a model of this name. `GET /v1/models` lists the names that can be used.",
-    code: Some("model_not_found"),
-    param: Some("model"),
-    message: "the model `gpt-4p` does not exist; GET /v1/models lists the models of this key",
-    ..INVALID
+    example: || GatewayError::ModelNotFound { model: "gpt-4p".into() },
+    meaning: "Nobody here serves a model of this name for this kind of request (`model_not_found`); `GET /v1/models` \
+              lists the names that can be used. Or the last provider that was asked does not know it; the message is \
+              then the provider's.",
+    headers: ASKED,
+};
+
+const UNLISTED_MODEL: Refusal = Refusal {
+    meaning: "There is no model of this name (`model_not_found`). `GET /v1/models` lists those there are.",
+    headers: &[],
+    ..UNKNOWN_MODEL
 };
 
 const TOO_SLOW: Refusal = Refusal {
-    status: 408,
-    meaning: "The body of the request did not arrive in time.",
-    code: None,
-    param: None,
-    message: "the body of the request did not arrive in time",
-    ..INVALID
+    example: || GatewayError::TooSlow,
+    meaning: "The body of the request did not arrive in time (`request_timeout`): within 30 s, unless configured \
+              otherwise.",
+    headers: &[],
 };
 
 const TOO_LARGE: Refusal = Refusal {
-    status: 413,
-    meaning: "The body of the request is larger than this endpoint accepts.",
-    message: "the body of the request is larger than this endpoint accepts",
-    ..TOO_SLOW
+    example: || GatewayError::TooLarge { limit_bytes: 16 * 1024 * 1024 },
+    meaning: "The body of the request is larger than this endpoint takes (`request_too_large`): 16 MiB, or 4 MiB for \
+              completions, unless configured otherwise. Or it is larger than the provider takes; the message is then \
+              the provider's.",
+    headers: ASKED,
 };
 
 const NOT_JSON: Refusal = Refusal {
-    status: 415,
-    meaning: "The body of the request is not declared as JSON.",
-    message: "the content type must be application/json, and it is text/plain",
-    ..TOO_SLOW
+    example: || GatewayError::UnsupportedMediaType,
+    meaning: "The body of the request is declared to be something else than JSON (`unsupported_media_type`).",
+    headers: &[],
 };
 
 const LIMITED: Refusal = Refusal {
-    status: 429,
-    meaning: "A limit on requests, tokens or concurrent requests is reached (`rate_limit_exceeded`): try again after \
-              exactly `retry-after` seconds. Or a budget is used up (`insufficient_quota`): `x-should-retry` is \
-              `false` and the message says when the budget resets.",
-    kind: "requests",
-    code: Some("rate_limit_exceeded"),
-    param: None,
-    message: "the rate limit of this key is reached (60 of 60 requests per minute); try again in 12 s",
-    retry_headers: true,
-    ..INVALID
+    example: || {
+        let limited = |provider, code: Option<&str>, retry_after| AttemptFailure {
+            code: code.map(str::to_owned),
+            retry_after: Some(Duration::from_secs(retry_after)),
+            ..attempt(provider, ErrorClass::RateLimited, Some(429))
+        };
+        let attempts = vec![limited("azure", None, 12), limited("openai", Some("rate_limit_exceeded"), 20)];
+        GatewayError::Exhausted { attempts }
+    },
+    meaning: "Every attempt failed, the last of them because the provider limits the gateway's rate \
+              (`rate_limit_error`, `rate_limit_exceeded`): try again after `retry-after` seconds. Or because the \
+              gateway's account at the provider has no quota left (`insufficient_quota`): `x-should-retry` is `false`, \
+              and there is no `retry-after`.",
+    headers: ASKED_AND_WAIT,
 };
 
 const INTERNAL: Refusal = Refusal {
-    status: 500,
-    meaning: "A fault of the gateway. Quote `x-request-id` when reporting it.",
-    kind: "server_error",
-    code: None,
-    param: None,
-    message: "the gateway could not serve this request; quote its x-request-id when reporting it",
-    ..INVALID
+    example: || GatewayError::internal("an example"),
+    meaning: "A fault of the gateway, such as a key that cannot be looked up at the moment (`internal_error`). Quote \
+              `x-request-id` when reporting it.",
+    headers: &[],
 };
 
 const FAILED: Refusal = Refusal {
-    status: 502,
-    meaning: "Every attempt failed, the last of them with an error or a broken answer. The message lists the provider \
-              and the reason of each attempt.",
-    kind: "server_error",
-    code: Some("upstream_error"),
-    param: None,
-    message: "no provider could answer: azure answered 500, openai closed the connection",
-    attempt_headers: true,
-    ..INVALID
+    example: || {
+        let attempts = vec![
+            attempt("azure", ErrorClass::ServerError, Some(500)),
+            AttemptFailure {
+                message: "cannot be reached".into(),
+                ..attempt("openai", ErrorClass::Connect, None)
+            },
+        ];
+        GatewayError::Exhausted { attempts }
+    },
+    meaning: "Every attempt failed, the last of them with an error of the provider, a broken answer or none \
+              (`upstream_error`). The message lists the reason of each attempt. `x-should-retry` is `false` where the \
+              provider refuses the gateway's credential.",
+    headers: ASKED_AND_RETRY,
 };
 
 const UNAVAILABLE: Refusal = Refusal {
-    status: 503,
-    meaning: "The gateway has more work than it can take, or cannot record it (`overloaded`), or every provider of the \
-              model is unavailable (`upstream_error`). Try again after `retry-after` seconds.",
-    kind: "service_unavailable_error",
-    code: Some("overloaded"),
-    message: "the gateway has more work than it can take; try again in 1 s",
-    retry_headers: true,
-    ..FAILED
-};
-
-const OVERLOADED: Refusal = Refusal {
-    meaning: "The gateway has more work than it can take, or cannot check the key at the moment (`overloaded`). Try \
-              again after `retry-after` seconds.",
-    attempt_headers: false,
-    ..UNAVAILABLE
+    example: || GatewayError::Overloaded { retry_after: Duration::from_secs(1) },
+    meaning: "The gateway cannot take more requests, because it could not record them (`overloaded`). Or every attempt \
+              failed, the last of them because the provider is overloaded, or because the gateway is stopping \
+              (`upstream_error`). Try again after `retry-after` seconds.",
+    headers: ASKED_AND_WAIT,
 };
 
 const TIMED_OUT: Refusal = Refusal {
-    status: 504,
-    meaning: "Every attempt failed, the last of them because the provider took too long. The message lists the \
-              provider and the reason of each attempt.",
-    message: "no provider answered in time: azure after 60 s, openai after 60 s",
-    ..FAILED
+    example: || {
+        let slow = |provider| AttemptFailure {
+            message: "did not answer within 120 s".into(),
+            ..attempt(provider, ErrorClass::Timeout, None)
+        };
+        GatewayError::Exhausted { attempts: vec![slow("azure"), slow("openai")] }
+    },
+    meaning: "Every attempt failed, the last of them because the provider took too long (`upstream_error`). The \
+              message lists the reason of each attempt.",
+    headers: ASKED_AND_RETRY,
 };
 
 /// What can go wrong with a request that a model has to answer.
@@ -199,45 +241,59 @@ pub const INFERENCE: &[Refusal] = &[
 ];
 
 /// What can go wrong with a request that the gateway answers from what it knows.
-pub const LOOKUP: &[Refusal] = &[UNAUTHENTICATED, LIMITED, INTERNAL, OVERLOADED];
+pub const LOOKUP: &[Refusal] = &[UNAUTHENTICATED, INTERNAL];
 
 /// What can go wrong with looking up one model: a [`LOOKUP`] that also has a model to refuse or to miss.
-pub const MODEL_LOOKUP: &[Refusal] = &[UNAUTHENTICATED, FORBIDDEN, UNKNOWN_MODEL, LIMITED, INTERNAL, OVERLOADED];
+pub const MODEL_LOOKUP: &[Refusal] = &[UNAUTHENTICATED, FORBIDDEN, UNLISTED_MODEL, INTERNAL];
 
 impl Refusal {
     /// The response as the document shows it: the shared schema, with an example of its own.
     pub fn response(&self) -> MetaResponse {
-        let mut headers = vec![headers::request_id()];
-        if self.attempt_headers {
-            headers.extend(headers::attempts());
-        }
-        if self.retry_headers {
-            headers.extend(headers::retry());
-        }
+        let example = (self.example)();
+        let own_headers = self.headers.iter().map(|header| header());
         MetaResponse {
             description: self.meaning,
-            status: Some(self.status),
+            status: Some(error::status(&example)),
             status_range: None,
             content: vec![MetaMediaType {
                 content_type: JSON,
-                schema: self.schema(),
+                schema: schema(&example),
             }],
-            headers,
+            headers: std::iter::once(headers::request_id()).chain(own_headers).collect(),
         }
     }
+}
 
-    fn schema(&self) -> MetaSchemaRef {
-        let Self {
-            kind,
-            code,
-            param,
-            message,
-            ..
-        } = *self;
-        inline(MetaSchema {
-            all_of: vec![ErrorResponse::schema_ref()],
-            example: Some(json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })),
-            ..MetaSchema::ANY
-        })
+fn schema(example: &GatewayError) -> MetaSchemaRef {
+    inline(MetaSchema {
+        all_of: vec![ErrorResponse::schema_ref()],
+        example: Some(body(example)),
+        ..MetaSchema::ANY
+    })
+}
+
+/// The body of an error, which is the same in an answer and in a stream.
+///
+/// # Panics
+/// When an error's event is not one line of JSON; a test builds the whole document.
+pub fn body(error: &GatewayError) -> Value {
+    let event = error::event(error, RequestId(Uuid::nil()));
+    let data = event.strip_prefix(b"data: ").expect("an event is a line of data");
+    serde_json::from_slice(data).expect("an error is JSON")
+}
+
+/// An attempt that failed, as the examples show it.
+fn attempt(provider: &str, class: ErrorClass, status: Option<u16>) -> AttemptFailure {
+    AttemptFailure {
+        provider: provider.into(),
+        model: "gpt-4o".into(),
+        class,
+        status,
+        code: None,
+        message: String::new(),
+        param: None,
+        inner: None,
+        request_id: status.map(|_| "req_6f1c2b7e".into()),
+        retry_after: None,
     }
 }

@@ -11,52 +11,71 @@ use super::schema::inline;
 pub fn request_id() -> MetaHeader {
     MetaHeader {
         required: true,
-        ..header::<String>("x-request-id", "Identifies the request in logs, traces and errors.")
+        ..header::<String>(
+            "x-request-id",
+            "Identifies the request in logs, records and errors: `req_` and 32 hexadecimal digits.",
+        )
     }
 }
 
 /// The headers of a model's answer.
 pub fn inference() -> Vec<MetaHeader> {
-    let mut headers = vec![request_id()];
-    headers.extend(attempts());
-    headers.push(cost());
-    headers
+    vec![request_id(), provider(), model(), attempts(), overhead(), cost()]
 }
 
-/// Where the answer came from, and how long it took to get there.
-pub fn attempts() -> Vec<MetaHeader> {
-    vec![
-        header::<String>(
-            "x-bonito-provider",
-            "The provider that answered, or the last that was asked, such as `azure`.",
-        ),
-        header::<String>("x-bonito-model", "The model that answered."),
-        header::<i32>(
-            "x-bonito-attempts",
-            "How many attempts were made, failed ones included.",
-        ),
-        header::<f64>(
-            "x-bonito-overhead-ms",
-            "Milliseconds the gateway itself added; waiting for providers is left out.",
-        ),
-    ]
+/// Who answered.
+pub fn provider() -> MetaHeader {
+    header::<String>(
+        "x-bonito-provider",
+        "The provider that answered, or the last that was asked, such as `azure`.",
+    )
 }
 
-/// Whether and when to try again. Official SDKs obey both.
-pub fn retry() -> Vec<MetaHeader> {
-    vec![
-        header::<f64>("retry-after", "Seconds after which a new try can succeed."),
-        MetaHeader {
-            schema: inline(MetaSchema {
-                enum_items: vec!["true".into(), "false".into()],
-                ..MetaSchema::new("string")
-            }),
-            ..header::<String>(
-                "x-should-retry",
-                "Whether to try again at all; `false` for a budget that is used up.",
-            )
-        },
-    ]
+/// With what.
+pub fn model() -> MetaHeader {
+    header::<String>(
+        "x-bonito-model",
+        "The model that answered, or the last that was asked, by its name in `GET /v1/models`. Absent where that name \
+         has characters that a header cannot hold.",
+    )
+}
+
+/// After how many attempts.
+pub fn attempts() -> MetaHeader {
+    header::<i32>(
+        "x-bonito-attempts",
+        "How many attempts were made, failed ones included.",
+    )
+}
+
+/// Whether to try again. Official SDKs obey it.
+pub fn should_retry() -> MetaHeader {
+    MetaHeader {
+        schema: inline(MetaSchema {
+            enum_items: vec!["true".into(), "false".into()],
+            ..MetaSchema::new("string")
+        }),
+        ..header::<String>(
+            "x-should-retry",
+            "Whether to try again at all. `false` where only the gateway's administrator can help: the account at the \
+             provider has no quota left, or the provider refuses the gateway's credential.",
+        )
+    }
+}
+
+/// When to try again. Official SDKs obey it.
+pub fn retry_after() -> MetaHeader {
+    header::<i32>(
+        "retry-after",
+        "Whole seconds after which a new try can succeed. Absent where trying again is of no use.",
+    )
+}
+
+fn overhead() -> MetaHeader {
+    header::<f64>(
+        "x-bonito-overhead-ms",
+        "Milliseconds the gateway itself added; waiting for providers is left out.",
+    )
 }
 
 fn cost() -> MetaHeader {

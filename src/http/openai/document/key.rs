@@ -23,8 +23,8 @@ pub fn retrieve() -> Operation {
         id: "retrieveKey",
         tag: TAG,
         summary: "Describe this key",
-        description: "The key of the request itself: whose it is, what it may use and how much. There is no way to see \
-                      another key from here.",
+        description: "The key of the request itself: whose it is and what it may use. There is no way to see another \
+                      key from here.",
         parameters: vec![],
         request: None,
         answer: Answer {
@@ -64,9 +64,9 @@ pub struct Key {
     organization: KeyOwner,
     /// The team it belongs to, if any.
     team: Nullable<KeyOwner>,
-    /// What it may use. Its team and its organization may allow less.
+    /// What the key itself may use. Its team and its organization may allow less.
     allowed_models: KeyScope,
-    /// Requests per minute.
+    /// Requests per minute, as its owner noted them. Requests are not counted against it.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
     /// When it stops working. Null means never.
@@ -75,7 +75,7 @@ pub struct Key {
     metadata: JsonObject,
     /// When it was made.
     created_at: DateTime<Utc>,
-    /// When it was last used. Null means never before.
+    /// When it was last used. Null means that no use is known.
     last_used_at: Nullable<DateTime<Utc>>,
 }
 
@@ -93,7 +93,7 @@ pub struct KeyOwner {
 /// What a key may use. A request has to satisfy both lists; an empty list allows everything.
 #[derive(Debug, Object)]
 pub struct KeyScope {
-    /// Names of models, aliases, or patterns such as `claude-*`.
+    /// Names of models, or patterns such as `claude-*`.
     models: Vec<String>,
     /// Providers, such as `azure`.
     providers: Vec<String>,
@@ -112,8 +112,8 @@ impl Example for Key {
             "rate_limit": 60,
             "expires_at": null,
             "metadata": { "environment": "production" },
-            "created_at": "2026-10-12T08:30:00Z",
-            "last_used_at": "2026-11-23T17:04:31Z",
+            "created_at": "2026-10-12T08:30:00.000000Z",
+            "last_used_at": "2026-11-23T17:04:31.250000Z",
         }))
     }
 }

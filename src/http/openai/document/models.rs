@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     errors, headers,
     operation::{self, Answer, Operation, Sample},
-    schema::{Nullable, Optional, example, words},
+    schema::{Nullable, example, words},
 };
 
 /// The section of the documentation.
@@ -25,8 +25,9 @@ pub fn list() -> Operation {
         id: "listModels",
         tag: TAG,
         summary: "List the models of this key",
-        description: "The models this key may use, with what each can do and what it costs. A name from here goes into \
-                      `model` of a request, alone or behind one of its providers: `gpt-4o`, `azure/gpt-4o`.",
+        description: "The models this key may use, in the order of their names, with what each can do and what it \
+                      costs. A name from here goes into `model` of a request, alone or behind one of its providers: \
+                      `gpt-4o`, `azure/gpt-4o`.",
         parameters: vec![],
         request: None,
         answer: Answer {
@@ -53,7 +54,9 @@ pub fn retrieve() -> Operation {
             schema: model_name(),
             in_type: MetaParamIn::Path,
             description: Some(
-                "The name of the model. It may contain `/` and `:`, as they are or percent-encoded.".to_owned(),
+                "The name of the model, alone or behind one of its providers. It may contain `/` and `:`, as they are \
+                 or percent-encoded."
+                    .to_owned(),
             ),
             required: true,
             deprecated: false,
@@ -116,21 +119,20 @@ pub struct ModelList {
     data: Vec<Model>,
 }
 
-/// A model: OpenAI's own fields, and what the gateway knows besides.
+/// A model: OpenAI's own fields, and what the gateway knows besides. Where several providers serve it, what it can do and
+/// what it costs is said of the first of them.
 #[derive(Debug, Object)]
-#[oai(example, skip_serializing_if_is_none)]
+#[oai(example)]
 pub struct Model {
     /// The name to use in requests.
     id: String,
     /// Always `model`.
     object: ObjectModel,
-    /// When the model appeared, in seconds since 1970.
+    /// The same for every model, since providers disagree about it: a moment in seconds since 1970.
     created: i64,
-    /// Who offers it.
+    /// The first of its providers.
     owned_by: String,
-    /// When it will stop working, where that is known.
-    shutdown_date: Optional<String>,
-    /// The providers that serve it to this key.
+    /// The providers that serve it to this key, in the order in which they are asked as long as all of them are well.
     providers: Vec<String>,
     /// What it is for, and so which endpoint takes it.
     mode: ModelMode,
@@ -159,15 +161,16 @@ pub struct ModelCapabilities {
     prompt_cache: Nullable<bool>,
 }
 
-/// Prices in US dollars per million tokens: exact decimals, as strings. Null where there is no such price.
+/// Prices in US dollars per million tokens: exact decimals, as strings. Null where there is no such price, and the tokens
+/// cost what other tokens of the request cost.
 #[derive(Debug, Object)]
 pub struct ModelPricing {
     /// For tokens of the request.
     #[oai(validator(pattern = r"^\d+(\.\d+)?$"))]
-    input_usd: Nullable<String>,
+    input_usd: String,
     /// For tokens of the answer.
     #[oai(validator(pattern = r"^\d+(\.\d+)?$"))]
-    output_usd: Nullable<String>,
+    output_usd: String,
     /// For tokens of the request that are read from the provider's cache.
     #[oai(validator(pattern = r"^\d+(\.\d+)?$"))]
     cache_read_usd: Nullable<String>,
@@ -190,9 +193,9 @@ impl Example for Model {
         example(json!({
             "id": "gpt-4o",
             "object": "model",
-            "created": 1715367049,
-            "owned_by": "openai",
-            "providers": ["openai", "azure"],
+            "created": 1767225600,
+            "owned_by": "azure",
+            "providers": ["azure", "openai"],
             "mode": "chat",
             "context_window": 128_000,
             "max_output_tokens": 16_384,
@@ -204,8 +207,8 @@ impl Example for Model {
                 "prompt_cache": true,
             },
             "pricing": {
-                "input_usd": "2.50",
-                "output_usd": "10.00",
+                "input_usd": "2.5",
+                "output_usd": "10",
                 "cache_read_usd": "1.25",
                 "cache_write_usd": null,
             },

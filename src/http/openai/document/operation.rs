@@ -28,15 +28,26 @@ macro_rules! stream_of {
         concat!(
             "Each record is one line `data: <",
             $record,
-            ">` and an empty line; there are no `event:` or `id:` lines. The end is `data: [DONE]`. Lines that begin \
-             with a colon, such as `: keep-alive`, are comments and may occur at any time; SDKs skip them. A failure \
-             after the first event is a record `data: {\"error\":{…}}`, and no `[DONE]` follows: a stream without \
-             `[DONE]` at its end is not a whole answer."
+            ">` and an empty line; there are no `event:` or `id:` lines. The end is `data: [DONE]`, which is always the \
+             provider's own; the few providers that send none leave it out. Lines that begin with a colon, such as \
+             `: keep-alive`, are comments and may occur at any time; SDKs skip them. A failure after the first event \
+             is a record `data: {\"error\":{…}}`, and no `[DONE]` follows: what was sent before it is not a whole \
+             answer."
         )
     };
 }
 
-pub(super) use stream_of;
+/// What becomes of a stream's headers while there is nothing to stream, as a paragraph for an operation.
+macro_rules! held_stream {
+    () => {
+        "Status and headers of a stream wait for its first event, so that a failure before it has a status of its own. \
+         After 15 s, unless configured otherwise, they leave without it. The answer then has none of the headers \
+         `x-bonito-…`, a failure is a record of the stream under status 200, and a whole answer says in a comment at \
+         its very end who gave it: `: x-bonito-provider=azure x-bonito-model=gpt-4o x-bonito-attempts=2`."
+    };
+}
+
+pub(super) use {held_stream, stream_of};
 
 /// One operation, without what is the same for all of them.
 pub struct Operation {

@@ -1,9 +1,22 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use poem_openapi::types::{Example, ParseFromJSON, ToJSON};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::{completions::CompletionRequest, docs_page, page, schema::parses, specification};
+use super::{
+    completions::CompletionRequest,
+    docs_page,
+    errors::{self, ErrorResponse},
+    page,
+    schema::parses,
+    specification,
+};
+use crate::domain::call::ErrorClass;
+use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::domain::ids::RequestId;
+use crate::http::error;
 
 const SERVER: &str = "https://llm.example.com/";
 
@@ -157,12 +170,9 @@ fn every_operation_lists_the_statuses_that_can_occur() {
         ("POST /v1/chat/completions", &inference),
         ("POST /v1/completions", &inference),
         ("POST /v1/embeddings", &inference),
-        ("GET /v1/models", &["200", "401", "429", "500", "503"]),
-        (
-            "GET /v1/models/{id}",
-            &["200", "401", "403", "404", "429", "500", "503"],
-        ),
-        ("GET /v1/key", &["200", "401", "429", "500", "503"]),
+        ("GET /v1/models", &["200", "401", "500"]),
+        ("GET /v1/models/{id}", &["200", "401", "403", "404", "500"]),
+        ("GET /v1/key", &["200", "401", "500"]),
     ];
     let document = document();
     for (name, statuses) in expected {
@@ -189,15 +199,162 @@ fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
                 schema["allOf"][0]["$ref"], "#/components/schemas/ErrorResponse",
                 "{name} {status}"
             );
-            let error = &schema["example"]["error"];
-            assert_eq!(
-                keys(error),
-                ["code", "message", "param", "type"].into(),
+            let error = keys(&schema["example"]["error"]);
+            assert!(
+                error.is_superset(&["code", "message", "param", "type"].into()),
                 "{name} {status}"
             );
-            let says_when = headers.contains("retry-after") && headers.contains("x-should-retry");
-            assert_eq!(says_when, ["429", "503"].contains(&status.as_str()), "{name} {status}");
+            assert_eq!(
+                error.contains("attempts"),
+                ["429", "502", "504"].contains(&status.as_str()),
+                "{name} {status}"
+            );
         }
+    }
+}
+
+/// The errors that inference can be answered with, one of each kind.
+fn errors() -> Vec<GatewayError> {
+    let mut errors = vec![
+        GatewayError::Unauthenticated,
+        GatewayError::invalid("model", "is required"),
+        GatewayError::invalid_body("is not JSON"),
+        GatewayError::TooLarge { limit_bytes: 1 },
+        GatewayError::TooSlow,
+        GatewayError::UnsupportedMediaType,
+        GatewayError::ModelNotAllowed { model: "m".into() },
+        GatewayError::ModelNotFound { model: "m".into() },
+        GatewayError::Overloaded { retry_after: Duration::from_secs(1) },
+        GatewayError::internal("a test"),
+    ];
+    let exhausted = ErrorClass::ALL.iter().map(|&class| {
+        let answered = AttemptFailure {
+            provider: "azure".into(),
+            model: "gpt-4o".into(),
+            class,
+            status: Some(429),
+            code: Some("code".into()),
+            message: "what the provider said".into(),
+            param: Some("messages".into()),
+            inner: Some(serde_json::value::to_raw_value(&json!({ "code": "ResponsibleAIPolicyViolation" })).unwrap()),
+            request_id: Some("id".into()),
+            retry_after: Some(Duration::from_millis(1_500)),
+        };
+        let silent = AttemptFailure { status: None, code: None, request_id: None, ..answered.clone() };
+        GatewayError::Exhausted { attempts: vec![silent, answered] }
+    });
+    errors.extend(exhausted);
+    errors
+}
+
+#[test]
+fn the_documented_headers_of_every_status_are_those_of_real_errors() {
+    let mut real: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for error in errors() {
+        let response = error::response(&error, RequestId(Uuid::nil()));
+        let headers = response.headers().keys().filter(|name| *name != "content-type");
+        real.entry(response.status().as_str().to_owned())
+            .or_default()
+            .extend(headers.map(ToString::to_string).chain(["x-request-id".to_owned()]));
+    }
+    let document = document();
+    for (name, operation) in operations(&document) {
+        let refusals = operation["responses"].as_object().unwrap().iter();
+        let documented: BTreeMap<String, BTreeSet<String>> = refusals
+            .filter(|(status, _)| *status != "200")
+            .map(|(status, response)| {
+                let names = keys(&response["headers"]).into_iter().map(str::to_lowercase);
+                (status.clone(), names.collect())
+            })
+            .collect();
+        if name.starts_with("POST") {
+            assert_eq!(documented, real, "{name}");
+        } else {
+            let only_the_id: BTreeSet<String> = ["x-request-id".to_owned()].into();
+            assert!(documented.values().all(|headers| *headers == only_the_id), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_field_of_a_real_error_is_documented() {
+    for error in errors() {
+        let body = errors::body(&error);
+        let read = ErrorResponse::parse_from_json(Some(body.clone())).expect("an error is what its schema says");
+        assert_eq!(read.to_json(), Some(body), "reading leaves out what is not documented");
+    }
+}
+
+#[test]
+fn every_kind_type_and_code_of_an_error_is_named() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let described = |name: &str, field: &str| schemas[name]["properties"][field]["description"].as_str().unwrap();
+    let reasons = described("ErrorAttempt", "reason");
+    for class in ErrorClass::ALL {
+        // Of an attempt that failed these three are never said.
+        let known = ![
+            ErrorClass::ModelNotAllowed,
+            ErrorClass::CallerTimeout,
+            ErrorClass::Cancelled,
+        ]
+        .contains(class);
+        assert_eq!(reasons.contains(&format!("`{class}`")), known, "{class}");
+    }
+    let types = described("Error", "type");
+    let responses = &operation(&document, "POST /v1/chat/completions")["responses"];
+    for error in errors() {
+        let (status, body) = (error::status(&error).to_string(), errors::body(&error));
+        let kind = body["error"]["type"].as_str().unwrap();
+        assert!(types.contains(&format!("`{kind}`")), "{kind}");
+        let code = body["error"]["code"].as_str().unwrap();
+        let meaning = responses[&status]["description"].as_str().unwrap();
+        assert!(
+            code == "code" || meaning.contains(&format!("`{code}`")),
+            "{status} does not name {code}"
+        );
+    }
+}
+
+/// The text names defaults that the configuration sets.
+#[test]
+fn the_limits_it_names_are_the_defaults() {
+    let defaults: toml::Table = include_str!("../../../../config/default.toml").parse().unwrap();
+    let number = |table: &str, key: &str| defaults[table][key].as_integer().unwrap();
+    assert_eq!(number("limits", "chat_body_bytes"), 16 << 20);
+    assert_eq!(number("limits", "completion_body_bytes"), 4 << 20);
+    assert_eq!(number("limits", "embedding_body_bytes"), 16 << 20);
+    assert_eq!(number("limits", "json_depth"), 64);
+    assert_eq!(number("limits", "messages"), 10_000);
+    assert_eq!(number("limits", "embedding_inputs"), 2_048);
+    assert_eq!(number("failover", "max_attempts"), 3);
+    assert_eq!(number("server", "body_read_timeout_ms"), 30_000);
+    assert_eq!(number("stream", "keep_alive_ms"), 15_000);
+    let document = document();
+    let introduction = document["info"]["description"].as_str().unwrap();
+    let words = ["16 MiB", "4 MiB", "64 levels", "10,000 messages", "2,048 prompts", "3 attempts"];
+    for words in words {
+        assert!(introduction.replace('\n', " ").replace("  ", "").contains(words), "{words}");
+    }
+}
+
+#[test]
+fn a_stream_that_was_held_back_is_described() {
+    let document = document();
+    for name in ["POST /v1/chat/completions", "POST /v1/completions"] {
+        let description = operation(&document, name)["description"].as_str().unwrap();
+        assert!(
+            description.contains(": x-bonito-provider=azure x-bonito-model=gpt-4o x-bonito-attempts=2"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_promised_that_is_not_there() {
+    let text = specification(SERVER).to_lowercase();
+    for word in ["alias", "fallback chain", "budget", "shutdown_date"] {
+        assert!(!text.contains(word), "{word}");
     }
 }
 

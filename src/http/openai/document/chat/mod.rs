@@ -13,7 +13,7 @@ use self::{
 };
 use super::{
     errors, headers,
-    operation::{Answer, Operation, Sample, events, json, stream_of},
+    operation::{Answer, Operation, Sample, events, held_stream, json, stream_of},
     schema,
 };
 
@@ -45,9 +45,8 @@ pub fn create() -> Operation {
 }
 
 const DESCRIPTION: &str = concat!(
-    "Sends a conversation to a model and answers with what the model says next. Any model works, whoever provides it: \
-     the gateway translates the request to the provider's own format, and the answer back. A field that this page does \
-     not list is passed through to the provider unchanged.\n\n\
+    "Sends a conversation to a model and answers with what the model says next. The gateway checks the request and \
+     hands it on to the provider. A field that this page does not list is passed through to the provider unchanged.\n\n\
      When a provider fails before anything was answered, the gateway tries the next one that serves the model; the \
      header `x-bonito-attempts` counts them. Once a stream has begun to say something, it is never moved or mixed with \
      another.\n\n\
@@ -66,7 +65,10 @@ data: {"id":"chatcmpl-1",…,"choices":[{"index":0,"delta":{"content":"lo"},"fin
 data: {"id":"chatcmpl-1",…,"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}
 
 data: [DONE]
-```"#,
+```
+
+"#,
+    held_stream!(),
 );
 
 const SAMPLES: &[Sample] = &[

@@ -19,10 +19,9 @@ use super::{
 #[derive(Debug, Object)]
 #[oai(example, skip_serializing_if_is_none)]
 pub struct ChatCompletionRequest {
-    /// The model: a name that any provider may serve (`gpt-4o`), a name at one provider (`azure/gpt-4o`), an alias, or
-    /// a configured fallback chain.
+    /// The model: a name that any provider may serve (`gpt-4o`), or a name at one provider (`azure/gpt-4o`).
     model: String,
-    /// The conversation so far, oldest message first.
+    /// The conversation so far, oldest message first. Up to 10,000 messages, unless configured otherwise.
     #[oai(validator(min_items = 1))]
     messages: Vec<ChatCompletionRequestMessage>,
     /// `true` streams the answer as it is written. Default `false`.

@@ -1,0 +1,372 @@
+//! A request body, walked once: what decides the call, where the bytes are that we may change, and what is wrong with it.
+//!
+//! The body itself is kept as the caller sent it. Everything OpenAI documents is accepted, and fields nobody here knows
+//! pass through untouched: only what would be unsafe or cannot be right is refused. The shapes are those of OpenAI's API
+//! reference for chat completions, completions and embeddings (<https://platform.openai.com/docs/api-reference>).
+//!
+//! Start with [`Request::parse`]. This file reads the top level; `messages`, `tools` and `inputs` read what is below it.
+
+mod inputs;
+mod messages;
+mod tools;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::de::{self, MapAccess};
+
+use super::estimate::TextTally;
+use super::walk::{Fields, Kind, Walk};
+use crate::domain::call::Operation;
+use crate::domain::error::{InvalidKind, InvalidRequest};
+
+/// No provider has a model with a larger output; beyond it a number is a mistake.
+const MAX_OUTPUT_TOKENS: i64 = 100_000_000;
+/// OpenAI's own limit on `n`, and on `best_of`.
+const MAX_CHOICES: i64 = 128;
+/// Values of one embedding; the largest models have a few thousand.
+const MAX_DIMENSIONS: i64 = 1_000_000;
+/// Longest model name that can be meant; names end up in the log and the database.
+const MAX_MODEL_NAME_BYTES: usize = 256;
+
+/// The limits a body is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Levels of nesting.
+    pub depth: usize,
+    /// Messages of one chat.
+    pub messages: usize,
+    /// Inputs of one embeddings request.
+    pub embedding_inputs: usize,
+}
+
+/// A checked request: the caller's bytes and what we know about them.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What is asked for.
+    pub operation: Operation,
+    /// The body as it came.
+    pub body: Bytes,
+    /// The model's name as the caller wrote it.
+    pub model: String,
+    /// Where the model's value is in the body, quotes included.
+    pub model_span: Range<usize>,
+    /// Whether a stream is asked for.
+    pub stream: bool,
+    /// What the caller said about its stream.
+    pub stream_options: StreamOptions,
+    /// Where the deprecated name `max_tokens` is in the body, quotes included, if it was used.
+    pub max_tokens_name: Option<Range<usize>>,
+    /// The caller's ceiling on generated tokens, per choice.
+    pub max_output_tokens: Option<u64>,
+    /// How many choices are asked for.
+    pub choices: u32,
+    /// What the prompt seems to cost.
+    pub prompt: TextTally,
+    /// Images among the messages.
+    pub images: u32,
+    /// Whether tools are offered.
+    pub tools: bool,
+}
+
+/// What a caller said about its stream.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct StreamOptions {
+    /// Where the value of `stream_options` is in the body, if it is there and not null.
+    pub span: Option<Range<usize>>,
+    /// Where the value of `stream_options` is, if it is null.
+    pub null_span: Option<Range<usize>>,
+    /// Where the value of `include_usage` is in the body, if it is there.
+    pub include_usage_span: Option<Range<usize>>,
+    /// Whether the caller wants the usage.
+    pub include_usage: bool,
+}
+
+impl Request {
+    /// Walks over a body.
+    ///
+    /// # Errors
+    /// The first fault, with the path of the field and what would be right.
+    pub fn parse(operation: Operation, body: Bytes, limits: &BodyLimits) -> Result<Self, InvalidRequest> {
+        let mut top = Top::new(operation, *limits);
+        Walk::object(&body, limits.depth, &mut top)?;
+        Ok(Self {
+            operation,
+            model: top.model,
+            model_span: top.model_span,
+            stream: top.stream && operation != Operation::Embedding,
+            stream_options: top.stream_options,
+            max_tokens_name: top.max_tokens_name.filter(|_| operation == Operation::Chat),
+            max_output_tokens: top.max_output_tokens,
+            choices: top.choices,
+            prompt: top.seen.prompt,
+            images: top.seen.images,
+            tools: top.tools,
+            body,
+        })
+    }
+}
+
+/// What is counted while walking.
+#[derive(Default)]
+struct Seen {
+    prompt: TextTally,
+    images: u32,
+}
+
+/// The top level of a body.
+struct Top {
+    operation: Operation,
+    limits: BodyLimits,
+    given: Given,
+    model: String,
+    model_span: Range<usize>,
+    stream: bool,
+    stream_options: StreamOptions,
+    max_tokens_name: Option<Range<usize>>,
+    max_output_tokens: Option<u64>,
+    /// Whether `max_tokens` holds a number.
+    old_limit: bool,
+    /// Whether `max_completion_tokens` holds a number.
+    new_limit: bool,
+    choices: u32,
+    tools: bool,
+    seen: Seen,
+}
+
+/// Which of the fields that decide something were given already.
+#[derive(Default)]
+struct Given {
+    model: bool,
+    stream: bool,
+    stream_options: bool,
+    max_tokens: bool,
+    max_completion_tokens: bool,
+    n: bool,
+    input: bool,
+}
+
+impl Top {
+    fn new(operation: Operation, limits: BodyLimits) -> Self {
+        Self {
+            operation,
+            limits,
+            given: Given::default(),
+            model: String::new(),
+            model_span: 0..0,
+            stream: false,
+            stream_options: StreamOptions::default(),
+            max_tokens_name: None,
+            max_output_tokens: None,
+            old_limit: false,
+            new_limit: false,
+            choices: 1,
+            tools: false,
+            seen: Seen::default(),
+        }
+    }
+
+    fn model<'de, A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, map: &mut A) -> Result<(), A::Error> {
+        once(walk, &mut self.given.model)?;
+        let raw = walk.opaque_of_kind(map, &[Kind::Text], "a string")?;
+        let name: String = serde_json::from_str(raw).map_err(|_| walk.refuse(InvalidKind::Type, "must be a string"))?;
+        if name.is_empty() || name.len() > MAX_MODEL_NAME_BYTES || name.chars().any(char::is_control) {
+            let problem = format!("must be a model's name: 1 to {MAX_MODEL_NAME_BYTES} bytes, no control characters");
+            return Err(walk.refuse(InvalidKind::Value, problem));
+        }
+        self.model_span = walk.span(raw);
+        self.model = name;
+        Ok(())
+    }
+
+    fn stream_options<'de, A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, map: &mut A) -> Result<(), A::Error> {
+        once(walk, &mut self.given.stream_options)?;
+        let raw = walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
+        let span = walk.span(raw);
+        if Kind::of(raw) == Kind::Null {
+            self.stream_options.null_span = Some(span);
+            return Ok(());
+        }
+        let mut options = Options::default();
+        // The options are a handful of bytes; reading them apart keeps their position simple.
+        walk.again(raw, &mut options)?;
+        self.stream_options.include_usage = options.include_usage;
+        self.stream_options.include_usage_span = options
+            .include_usage_span
+            .map(|inner| span.start + inner.start..span.start + inner.end);
+        self.stream_options.span = Some(span);
+        Ok(())
+    }
+
+    /// Reads `messages`, `prompt` or `input`, whichever the operation has.
+    fn input<'de, A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, map: &mut A) -> Result<(), A::Error> {
+        once(walk, &mut self.given.input)?;
+        match self.operation {
+            Operation::Chat => messages::read(walk, map, &mut self.seen, self.limits.messages),
+            Operation::Completion | Operation::Embedding => {
+                inputs::read(walk, map, &mut self.seen, self.limits.embedding_inputs)
+            }
+        }
+    }
+
+    /// Reads the ceiling on generated tokens under either of its names. Says whether there is one.
+    fn output_limit<'de, A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, map: &mut A) -> Result<bool, A::Error> {
+        let Some(tokens) = walk.integer(map, 1, MAX_OUTPUT_TOKENS)? else {
+            return Ok(false);
+        };
+        self.max_output_tokens = Some(tokens.unsigned_abs());
+        Ok(true)
+    }
+}
+
+impl<'de> Fields<'de> for Top {
+    fn field<A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, name: &str, map: &mut A) -> Result<(), A::Error> {
+        use Operation::{Chat, Completion, Embedding};
+        match (name, self.operation) {
+            ("model", _) => self.model(walk, map),
+            ("messages", Chat) | ("prompt", Completion) | ("input", Embedding) => self.input(walk, map),
+            ("stream", _) => {
+                once(walk, &mut self.given.stream)?;
+                self.stream = walk.flag(map)?.unwrap_or(false);
+                Ok(())
+            }
+            ("stream_options", Chat | Completion) => self.stream_options(walk, map),
+            ("max_tokens", Chat | Completion) => {
+                once(walk, &mut self.given.max_tokens)?;
+                self.old_limit = self.output_limit(walk, map)?;
+                // The name is borrowed from the body unless it holds an escape; an escaped one is simply not renamed.
+                self.max_tokens_name = walk.span_if_inside(name).map(|span| span.start - 1..span.end + 1);
+                Ok(())
+            }
+            ("max_completion_tokens", Chat) => {
+                once(walk, &mut self.given.max_completion_tokens)?;
+                self.new_limit = self.output_limit(walk, map)?;
+                Ok(())
+            }
+            ("n", Chat | Completion) => {
+                once(walk, &mut self.given.n)?;
+                let n = walk.integer(map, 1, MAX_CHOICES)?.unwrap_or(1);
+                self.choices = u32::try_from(n).unwrap_or(1);
+                Ok(())
+            }
+            ("tools" | "functions", Chat) => {
+                self.tools |= tools::read(walk, map, &mut self.seen, name == "tools")?;
+                Ok(())
+            }
+            ("response_format", Chat) => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
+                // A schema is part of the prompt as the model sees it.
+                self.seen.prompt.add_json_escaped(raw.as_bytes());
+                Ok(())
+            }
+            // Where a call goes and with whose credential is the administrator's to say, never the caller's. Other
+            // gateways take these fields, and with them a way to send the organization's credential anywhere.
+            ("base_url" | "api_base" | "api_key" | "azure_endpoint" | "api_type" | "extra_headers", _) => {
+                let problem = "may not be set by a request; providers and credentials are configured in the gateway";
+                Err(walk.refuse(InvalidKind::Forbidden, problem))
+            }
+            _ => check_only(self.operation, walk, name, map),
+        }
+    }
+
+    fn end<E: de::Error>(&mut self, walk: &Walk<'_>) -> Result<(), E> {
+        let input = match self.operation {
+            Operation::Chat => "messages",
+            Operation::Completion => "prompt",
+            Operation::Embedding => "input",
+        };
+        for (name, given) in [("model", self.given.model), (input, self.given.input)] {
+            if !given {
+                return Err(walk.refuse_field(name, InvalidKind::Missing, "is required"));
+            }
+        }
+        if self.old_limit && self.new_limit {
+            let problem = "is the old name of max_completion_tokens; give one of the two";
+            return Err(walk.refuse_field("max_tokens", InvalidKind::Value, problem));
+        }
+        if self.given.max_completion_tokens {
+            // One of the two is null, and a field must not be there twice after its name was changed.
+            self.max_tokens_name = None;
+        }
+        Ok(())
+    }
+}
+
+/// Checks a field that decides nothing here: its type and range where they are known, its depth in any case.
+fn check_only<'de, A: MapAccess<'de>>(
+    operation: Operation,
+    walk: &Walk<'_>,
+    name: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    use Operation::{Chat, Completion, Embedding};
+    match (name, operation) {
+        ("temperature", Chat | Completion) => drop(walk.number(map, 0.0, 2.0)?),
+        ("top_p", Chat | Completion) => drop(walk.number(map, 0.0, 1.0)?),
+        ("frequency_penalty" | "presence_penalty", Chat | Completion) => drop(walk.number(map, -2.0, 2.0)?),
+        ("seed", Chat | Completion) => drop(walk.integer(map, i64::MIN, i64::MAX)?),
+        ("top_logprobs", Chat) => drop(walk.integer(map, 0, 20)?),
+        ("logprobs", Chat) => drop(walk.flag(map)?),
+        ("logprobs", Completion) => drop(walk.integer(map, 0, 100)?),
+        ("best_of", Completion) => drop(walk.integer(map, 1, MAX_CHOICES)?),
+        ("echo", Completion) => drop(walk.flag(map)?),
+        ("dimensions", Embedding) => drop(walk.integer(map, 1, MAX_DIMENSIONS)?),
+        ("encoding_format", Embedding) => {
+            let format: Option<String> = walk.read(map, "\"float\" or \"base64\"")?;
+            if !matches!(format.as_deref(), None | Some("float" | "base64")) {
+                return Err(walk.refuse(InvalidKind::Value, "must be \"float\" or \"base64\""));
+            }
+        }
+        ("parallel_tool_calls" | "store", Chat) => drop(walk.flag(map)?),
+        ("tool_choice" | "function_call", Chat) => {
+            walk.opaque_of_kind(map, &[Kind::Text, Kind::Object, Kind::Null], "a string or an object")?;
+        }
+        ("metadata" | "logit_bias" | "audio" | "prediction" | "web_search_options", Chat | Completion) => {
+            walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
+        }
+        ("modalities", Chat) => drop(walk.opaque_of_kind(map, &[Kind::Array, Kind::Null], "an array or null")?),
+        ("stop", Chat | Completion) => {
+            let expected = "a string, an array of strings or null";
+            walk.opaque_of_kind(map, &[Kind::Text, Kind::Array, Kind::Null], expected)?;
+        }
+        ("reasoning_effort" | "verbosity" | "service_tier" | "user" | "safety_identifier", Chat)
+        | ("user", Completion | Embedding)
+        | ("suffix", Completion) => {
+            walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
+        }
+        _ => drop(walk.opaque(map)?),
+    }
+    Ok(())
+}
+
+/// Notes that a field is given, and refuses it the second time.
+fn once<E: de::Error>(walk: &Walk<'_>, given: &mut bool) -> Result<(), E> {
+    walk.only_once(std::mem::replace(given, true))
+}
+
+/// The inside of `stream_options`.
+#[derive(Default)]
+struct Options {
+    include_usage: bool,
+    include_usage_span: Option<Range<usize>>,
+}
+
+impl<'de> Fields<'de> for Options {
+    fn field<A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, name: &str, map: &mut A) -> Result<(), A::Error> {
+        if name != "include_usage" {
+            return walk.opaque(map).map(drop);
+        }
+        walk.only_once(self.include_usage_span.is_some())?;
+        let raw = walk.opaque(map)?;
+        self.include_usage = match raw {
+            "true" => true,
+            "false" | "null" => false,
+            _ => return Err(walk.refuse(InvalidKind::Type, "must be true or false")),
+        };
+        self.include_usage_span = Some(walk.span(raw));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

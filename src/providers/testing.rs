@@ -1,0 +1,127 @@
+//! What the tests of several adapters share.
+
+use std::fmt;
+
+use bytes::Bytes;
+use secrecy::SecretString;
+
+use super::adapter::{Adapter, Decoder, Payload, Relayed, StreamLimits, Target};
+use crate::chat::request::{BodyLimits, Request};
+use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::usage::TokenUsage;
+
+pub(super) const STREAM_LIMITS: StreamLimits = StreamLimits {
+    max_event_bytes: 1 << 20,
+};
+
+pub(super) const MODEL: Target<'static> = Target {
+    wire_name: "prod",
+    reasoning: false,
+};
+
+/// A checked request.
+pub(super) fn request(operation: Operation, body: impl Into<Bytes>) -> Request {
+    let limits = BodyLimits {
+        depth: 64,
+        messages: 10_000,
+        embedding_inputs: 2_048,
+    };
+    Request::parse(operation, body.into(), &limits).unwrap()
+}
+
+/// A request for a streamed chat, with the usage or without.
+pub(super) fn streamed_chat(include_usage: bool) -> Request {
+    let body = format!(
+        r#"{{"model":"m","stream":true,"stream_options":{{"include_usage":{include_usage}}},"messages":[{{"role":"user","content":"hi"}}]}}"#
+    );
+    request(Operation::Chat, body)
+}
+
+pub(super) fn secret() -> SecretString {
+    SecretString::from("secret")
+}
+
+pub(super) fn joined(payload: Payload) -> String {
+    String::from_utf8(payload.into_parts().concat()).unwrap()
+}
+
+/// What came of a stream.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Outcome {
+    /// What the caller got.
+    pub relayed: String,
+    /// How it ended.
+    pub failed: Option<(ErrorClass, String)>,
+    pub usage: Option<TokenUsage>,
+    pub generated_tokens: u64,
+}
+
+impl Outcome {
+    pub fn class(&self) -> Option<ErrorClass> {
+        self.failed.as_ref().map(|(class, _)| *class)
+    }
+
+    /// The data of the records that the caller got.
+    pub fn data(&self) -> Vec<&str> {
+        self.relayed
+            .split_terminator("\n\n")
+            .map(|record| record.strip_prefix("data: ").unwrap())
+            .collect()
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.relayed)?;
+        match &self.failed {
+            None => writeln!(f, "=== complete")?,
+            Some((class, message)) => writeln!(f, "=== failed: {class}: {message}")?,
+        }
+        match &self.usage {
+            None => writeln!(f, "=== no usage")?,
+            Some(usage) => writeln!(f, "=== usage: {} in, {} out", usage.input, usage.output)?,
+        }
+        writeln!(f, "=== counted: {} tokens", self.generated_tokens)
+    }
+}
+
+/// Reads a stream to its end, given how the network cut it.
+pub(super) fn outcome<'c>(mut decoder: Box<dyn Decoder>, chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
+    let mut out = Relayed::default();
+    let mut result = Ok(());
+    for chunk in chunks {
+        result = decoder.feed(Bytes::copy_from_slice(chunk), &mut out);
+        if result.is_err() {
+            break;
+        }
+    }
+    let result = result.and_then(|()| decoder.end(&mut out));
+    assert_eq!(
+        result.is_ok(),
+        decoder.is_complete(),
+        "only a complete stream ends well"
+    );
+    Outcome {
+        relayed: String::from_utf8_lossy(&out.bytes).into_owned(),
+        failed: result.err().map(|failure| (failure.class, failure.message)),
+        usage: decoder.usage(),
+        generated_tokens: decoder.generated().tokens(),
+    }
+}
+
+/// What an adapter makes of a stream that arrives in one piece.
+pub(super) fn streamed(adapter: &dyn Adapter, request: &Request, stream: &[u8]) -> Outcome {
+    outcome(adapter.decoder(request, STREAM_LIMITS), [stream])
+}
+
+/// `bytes` cut at the given places.
+pub(super) fn cut<'b>(bytes: &'b [u8], places: &[usize]) -> Vec<&'b [u8]> {
+    let mut places: Vec<usize> = places.iter().map(|place| place % (bytes.len() + 1)).collect();
+    places.extend([0, bytes.len()]);
+    places.sort_unstable();
+    places
+        .windows(2)
+        .map(|ends| &bytes[ends[0]..ends[1]])
+        .filter(|chunk| !chunk.is_empty())
+        .collect()
+}
