@@ -149,7 +149,9 @@ const TOO_SLOW: Refusal = Refusal {
 };
 
 const TOO_LARGE: Refusal = Refusal {
-    example: || GatewayError::TooLarge { limit_bytes: 16 * 1024 * 1024 },
+    example: || GatewayError::TooLarge {
+        limit_bytes: 16 * 1024 * 1024,
+    },
     meaning: "The body of the request is larger than this endpoint takes (`request_too_large`): 16 MiB, or 4 MiB for \
               completions, unless configured otherwise. Or it is larger than the provider takes; the message is then \
               the provider's.",
@@ -169,7 +171,10 @@ const LIMITED: Refusal = Refusal {
             retry_after: Some(Duration::from_secs(retry_after)),
             ..attempt(provider, ErrorClass::RateLimited, Some(429))
         };
-        let attempts = vec![limited("azure", None, 12), limited("openai", Some("rate_limit_exceeded"), 20)];
+        let attempts = vec![
+            limited("azure", None, 12),
+            limited("openai", Some("rate_limit_exceeded"), 20),
+        ];
         GatewayError::Exhausted { attempts }
     },
     meaning: "Every attempt failed, the last of them because the provider limits the gateway's rate \
@@ -204,7 +209,9 @@ const FAILED: Refusal = Refusal {
 };
 
 const UNAVAILABLE: Refusal = Refusal {
-    example: || GatewayError::Overloaded { retry_after: Duration::from_secs(1) },
+    example: || GatewayError::Overloaded {
+        retry_after: Duration::from_secs(1),
+    },
     meaning: "The gateway cannot take more requests, because it could not record them (`overloaded`). Or every attempt \
               failed, the last of them because the provider is overloaded, or because the gateway is stopping \
               (`upstream_error`). Try again after `retry-after` seconds.",
@@ -217,7 +224,9 @@ const TIMED_OUT: Refusal = Refusal {
             message: "did not answer within 120 s".into(),
             ..attempt(provider, ErrorClass::Timeout, None)
         };
-        GatewayError::Exhausted { attempts: vec![slow("azure"), slow("openai")] }
+        GatewayError::Exhausted {
+            attempts: vec![slow("azure"), slow("openai")],
+        }
     },
     meaning: "Every attempt failed, the last of them because the provider took too long (`upstream_error`). The \
               message lists the reason of each attempt.",

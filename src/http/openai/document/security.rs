@@ -22,7 +22,9 @@ pub fn register(registry: &mut Registry) {
     registry.create_security_scheme(
         API_KEY_HEADER,
         MetaSecurityScheme {
-            description: Some("x-api-key: bn-…, the same key for clients that cannot set Authorization, which comes first."),
+            description: Some(
+                "x-api-key: bn-…, the same key for clients that cannot set Authorization, which comes first.",
+            ),
             name: Some("x-api-key"),
             key_in: Some("header"),
             ..scheme("apiKey")
