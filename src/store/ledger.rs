@@ -2,15 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{gateway_attempts, gateway_requests};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, OnConflict, SimpleExpr};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait};
 
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::ids::{OrganizationId, RequestId};
 use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
-
-/// Most rows of one INSERT. More would save little, and a prepared statement grows with each of them.
-const MAX_ROWS: usize = 64;
 
 impl Store {
     /// Writes records in one transaction. Records that are there already are passed over, so that a batch whose commit
@@ -20,21 +17,12 @@ impl Store {
     /// The database fails; then nothing was written.
     pub async fn write_records(&self, records: &[UsageRecord]) -> Result<(), StoreError> {
         let transaction = self.db.begin().await?;
-        for part in parts(records) {
-            let unless_there = OnConflict::column(gateway_requests::Column::Id).do_nothing().to_owned();
-            gateway_requests::Entity::insert_many(part.iter().map(request_row))
-                .on_conflict(unless_there)
-                .exec_without_returning(&transaction)
-                .await?;
-        }
-        let attempts: Vec<_> = records.iter().flat_map(attempt_rows).collect();
-        for part in parts(&attempts) {
-            let key = [gateway_attempts::Column::RequestId, gateway_attempts::Column::Number];
-            gateway_attempts::Entity::insert_many(part.iter().cloned())
-                .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
-                .exec_without_returning(&transaction)
-                .await?;
-        }
+        self.inserts
+            .run(&transaction, records.iter().map(request_row).collect())
+            .await?;
+        self.inserts
+            .run(&transaction, records.iter().flat_map(attempt_rows).collect())
+            .await?;
         transaction.commit().await
     }
 
@@ -106,19 +94,6 @@ impl Store {
             .await?;
         Ok(totals.unwrap_or_default())
     }
-}
-
-/// Cuts rows into pieces whose lengths are powers of two.
-///
-/// Each length is a statement of its own, which the database parses and the driver keeps: with a length for every batch
-/// that comes along, a hundred statements would be kept for each table and hardly one would be met again.
-fn parts<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let len = 1 << rows.len().min(MAX_ROWS).checked_ilog2()?;
-        let (part, rest) = rows.split_at(len);
-        rows = rest;
-        Some(part)
-    })
 }
 
 /// Sums over ledger rows.

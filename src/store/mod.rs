@@ -3,6 +3,7 @@
 //!
 //! The same code runs on SQLite and on Postgres. What differs is set up in [`Store::connect`].
 
+mod bulk;
 pub mod keys;
 pub mod ledger;
 pub mod meta;
@@ -23,6 +24,7 @@ const SETUP_LOCK: i64 = 0x0062_6f6e_6974_6f31;
 #[derive(Clone, Debug)]
 pub struct Store {
     db: DatabaseConnection,
+    inserts: bulk::Inserts,
 }
 
 /// Why the database did not do what it was asked.
@@ -73,7 +75,10 @@ impl Store {
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
         });
-        sea_orm::Database::connect(connect).await.map(|db| Self { db })
+        sea_orm::Database::connect(connect).await.map(|db| Self {
+            db,
+            inserts: bulk::Inserts::default(),
+        })
     }
 
     /// Brings the schema up to date. Replicas that start together take turns.

@@ -91,7 +91,12 @@ impl Upstream {
         let secret = match endpoint.credential.ready() {
             Some(value) => Some(value),
             None => endpoint.credential.header().await.map_err(|error| {
-                Failure::new(ErrorClass::ProviderAuth, format!("no credential could be had: {error}"))
+                // Operators need the reason; callers could only learn from it how the gateway is set up.
+                tracing::warn!(provider = %endpoint.id, %error, "no credential could be had");
+                Failure::new(
+                    ErrorClass::ProviderAuth,
+                    "could not be asked: the gateway has no credential for it right now",
+                )
             })?,
         };
         match (wire.auth, secret) {

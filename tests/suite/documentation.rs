@@ -15,6 +15,18 @@ async fn the_inference_document_is_what_it_was() {
 #[tokio::test]
 async fn the_documentation_needs_no_other_host() {
     let gateway = TestGateway::builder().start().await;
+    let landing = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let landing = landing.get(&gateway.api).send().await.unwrap();
+    assert_eq!(
+        (
+            landing.status().as_u16(),
+            landing.headers()["location"].to_str().unwrap()
+        ),
+        (302, "/docs")
+    );
     let page = gateway.get("/docs", "").await;
     assert_eq!(page.status, 200);
     assert!(page.text.contains("/openapi/inference.json"));

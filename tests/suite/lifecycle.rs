@@ -71,6 +71,40 @@ async fn a_stream_that_outlasts_the_grace_ends_with_an_error_and_is_metered() {
 }
 
 #[tokio::test]
+async fn a_request_that_outlasts_the_grace_is_told_so() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(Script::stalled_before_headers());
+    let mut gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("server.shutdown_grace_ms", 300)
+        .start()
+        .await;
+    let calls = [false, true].map(|stream| {
+        let request = gateway
+            .client
+            .post(format!("{}/v1/chat/completions", gateway.api))
+            .bearer_auth(&gateway.key);
+        tokio::spawn(request.json(&chat("mock-chat", "hi", stream)).send())
+    });
+    provider.received(2).await;
+    assert_eq!(gateway.stop().await, End::Clean);
+    let again = TestGateway::builder().on_the_database_of(&gateway).start().await;
+    for call in calls {
+        let reply = read(call.await.unwrap().unwrap()).await;
+        assert_eq!(
+            (reply.status, reply.header("x-should-retry")),
+            (503, "true"),
+            "{}",
+            reply.text
+        );
+        let row = again.row(&reply).await;
+        assert_eq!((row.status, row.client_cancelled), (503, false));
+        assert_eq!(row.error_class.as_deref(), Some("shed"));
+    }
+    again.finish().await;
+}
+
+#[tokio::test]
 async fn replicas_that_start_together_share_one_first_organization_and_one_key() {
     if !on_postgres() {
         return;

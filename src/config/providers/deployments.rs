@@ -259,6 +259,10 @@ fn wrong_name(name: &str) -> Option<String> {
     if name.chars().count() > MAX_NAME_CHARS {
         return Some(format!("a name is longer than {MAX_NAME_CHARS} characters"));
     }
+    if name == "." || name == ".." {
+        // In a path they would mean another place.
+        return Some("a name is only dots".to_owned());
+    }
     (!checks::is_plain(name)).then(|| "a name holds a space or a character that cannot be sent".to_owned())
 }
 

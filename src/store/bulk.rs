@@ -1,0 +1,82 @@
+//! Many rows at once, for the ledger: statements that are built once and filled again and again.
+//!
+//! Building an INSERT of a thousand values costs more than running it. The text of a statement depends only on the table
+//! and the number of rows, so it is built for the first batch of that length and kept; the driver then finds it prepared.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, EntityName, EntityTrait, Iterable, PrimaryKeyToColumn, QueryTrait, Statement,
+};
+
+use super::StoreError;
+
+/// Most rows of one INSERT. More would save little, and a prepared statement grows with each of them.
+const MAX_ROWS: usize = 64;
+
+/// The texts of INSERT statements, by table and number of rows.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Inserts(Arc<Mutex<HashMap<(String, usize), Arc<str>>>>);
+
+impl Inserts {
+    /// Inserts rows whose columns are all set. Those whose primary key is there already are passed over.
+    pub(super) async fn run<A>(&self, db: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), StoreError>
+    where
+        A: ActiveModelTrait + Send,
+    {
+        let mut rows = rows.into_iter();
+        while let Some(len) = next_length(rows.len()) {
+            let mut part: Vec<A> = rows.by_ref().take(len).collect();
+            let sql = self.text(db, &part);
+            let mut values = Vec::with_capacity(len * <A::Entity as EntityTrait>::Column::iter().count());
+            for row in &mut part {
+                values.extend(
+                    <A::Entity as EntityTrait>::Column::iter().filter_map(|column| row.take(column).into_value()),
+                );
+            }
+            let statement = Statement::from_sql_and_values(db.get_database_backend(), &*sql, values);
+            db.execute_raw(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// The statement for so many rows.
+    fn text<A: ActiveModelTrait>(&self, db: &impl ConnectionTrait, rows: &[A]) -> Arc<str> {
+        let key = (A::Entity::default().table_name().to_owned(), rows.len());
+        if let Some(text) = self.0.lock().get(&key) {
+            return text.clone();
+        }
+        let primary = <A::Entity as EntityTrait>::PrimaryKey::iter().map(|part| part.into_column());
+        let unless_there = OnConflict::columns(primary).do_nothing().to_owned();
+        let insert = A::Entity::insert_many(rows.iter().cloned()).on_conflict(unless_there);
+        let text: Arc<str> = insert.build(db.get_database_backend()).sql.into();
+        self.0.lock().insert(key, text.clone());
+        text
+    }
+}
+
+/// The length of the next statement for so many rows: a power of two, so that few lengths are ever met. With a length
+/// for every batch that comes along, hardly any statement would be met again.
+fn next_length(rows: usize) -> Option<usize> {
+    Some(1 << rows.min(MAX_ROWS).checked_ilog2()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_rows_is_made_of_few_lengths() {
+        for rows in 0..500 {
+            let mut left = rows;
+            while let Some(len) = next_length(left) {
+                assert!(len.is_power_of_two() && len <= MAX_ROWS);
+                left -= len;
+            }
+            assert_eq!(left, 0);
+        }
+    }
+}
