@@ -17,9 +17,12 @@ use super::StoreError;
 /// Most rows of one INSERT. More would save little, and a prepared statement grows with each of them.
 const MAX_ROWS: usize = 64;
 
-/// The texts of INSERT statements, by table and number of rows.
+/// The texts of INSERT statements.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Inserts(Arc<Mutex<HashMap<(String, usize), Arc<str>>>>);
+pub(super) struct Inserts(Arc<Mutex<Texts>>);
+
+/// Texts by table and number of rows.
+type Texts = HashMap<(String, usize), Arc<str>>;
 
 impl Inserts {
     /// Inserts rows whose columns are all set. Those whose primary key is there already are passed over.

@@ -1,11 +1,11 @@
 //! The inference surface as an OpenAPI document, and the page that shows it.
 //!
 //! Only documentation: `/v1/*` is served by raw endpoints, which forward bytes that no derived type may parse twice or
-//! strip of unknown fields. [`Inference`] therefore mounts nothing, and nothing here is on the path of a request.
+//! strip of unknown fields. `Inference` therefore mounts nothing, and nothing here is on the path of a request.
 //!
-//! Each endpoint has a module with its operation and the types it shows. [`operation`] adds what all operations share,
-//! [`errors`] says what can go wrong, [`schema`] holds what poem-openapi's derives cannot say. To document another
-//! endpoint, write its module and add it to [`operations`].
+//! Each endpoint has a module with its operation and the types it shows. `operation` adds what all operations share,
+//! `errors` says what can go wrong, `schema` holds what poem-openapi's derives cannot say. To document another
+//! endpoint, write its module and add it to `operations`.
 
 mod chat;
 mod completions;
