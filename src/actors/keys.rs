@@ -53,7 +53,7 @@ pub enum KeysMsg {
         /// When it was asked.
         asked_at: DateTime<Utc>,
         /// The keys that changed, or why that is not known.
-        keys: Result<Vec<KeyId>, String>,
+        keys: Result<Vec<(KeyId, DateTime<Utc>)>, String>,
     },
     /// A key was found in the database; its actor has to be started.
     Found(
@@ -71,14 +71,12 @@ pub struct KeysState {
     open: HashMap<KeyId, OpenedKey>,
     by_actor: HashMap<ActorId, KeyId>,
     looked_at: DateTime<Utc>,
-    /// Changes already acted on, so that the overlap does not close a key again and again.
-    seen: HashMap<KeyId, DateTime<Utc>>,
 }
 
 struct OpenedKey {
     hash: KeyHash,
     actor: ActorRef<KeyMsg>,
-    opened_at: DateTime<Utc>,
+    version: DateTime<Utc>,
 }
 
 impl Actor for KeysActor {
@@ -95,7 +93,6 @@ impl Actor for KeysActor {
             open: HashMap::new(),
             by_actor: HashMap::new(),
             looked_at: Utc::now(),
-            seen: HashMap::new(),
         })
     }
 
@@ -133,7 +130,7 @@ impl Actor for KeysActor {
                 match keys {
                     Ok(keys) => {
                         state.looked_at = asked_at;
-                        state.forget_changed(keys, asked_at).await;
+                        state.forget_changed(keys).await;
                     }
                     Err(error) => tracing::warn!(error, "looking for changed keys failed"),
                 }
@@ -183,7 +180,7 @@ impl Actor for KeysActor {
 
 impl KeysState {
     async fn open(&mut self, myself: &ActorRef<KeysMsg>, hash: KeyHash, gate: Arc<KeyGate>) -> Handled {
-        let id = gate.row.id;
+        let (id, version) = (gate.row.id, gate.row.version);
         let args = KeyArgs {
             gate,
             hash,
@@ -193,27 +190,22 @@ impl KeysState {
         };
         let (actor, _) = Actor::spawn_linked(None, KeyActor, args, myself.get_cell()).await?;
         self.by_actor.insert(actor.get_id(), id);
-        let opened = OpenedKey {
-            hash,
-            actor,
-            opened_at: Utc::now(),
-        };
+        let opened = OpenedKey { hash, actor, version };
         if let Some(before) = self.open.insert(id, opened) {
             before.actor.stop(None);
         }
         Ok(())
     }
 
-    async fn forget_changed(&mut self, keys: Vec<KeyId>, now: DateTime<Utc>) {
-        self.seen.retain(|_, at| now - *at < OVERLAP * 2);
-        for id in keys {
-            // Within the overlap a change comes up again and again; a key that was opened after the first time has it.
-            let first_seen = *self.seen.entry(id).or_insert(now);
-            let Some(open) = self.open.get(&id) else { continue };
-            if open.opened_at <= first_seen || first_seen == now {
+    /// Forgets the keys of which there is another version than the one that is open. The same change comes up as long as
+    /// looks overlap; a key that was opened after it already has it.
+    async fn forget_changed(&mut self, keys: Vec<(KeyId, DateTime<Utc>)>) {
+        for (id, version) in keys {
+            if self.open.get(&id).is_some_and(|open| open.version != version)
+                && let Some(open) = self.open.remove(&id)
+            {
                 self.args.keyring.forget(&open.hash).await;
                 open.actor.stop(None);
-                self.open.remove(&id);
             }
         }
     }

@@ -86,4 +86,6 @@ pub struct KeyRow {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
+    /// When it, its team or its organization last changed.
+    pub version: DateTime<Utc>,
 }

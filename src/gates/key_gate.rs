@@ -51,6 +51,11 @@ impl KeyGate {
         bool::from(self.hash.0.ct_eq(&hash.0)) && open && in_time
     }
 
+    /// Whether the key changed since this gate was opened: whoever holds it must look again.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Notes a use.
     pub fn used(&self, now: DateTime<Utc>) {
         self.last_used_ms.store(now.timestamp_millis(), Ordering::Relaxed);

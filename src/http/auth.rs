@@ -18,6 +18,9 @@ use crate::gates::key_gate::KeyGate;
 /// The header Anthropic's SDKs send the key in.
 const X_API_KEY: &str = "x-api-key";
 
+/// How often a key that changes while we look at it is looked up again.
+const MAX_LOOKS: usize = 5;
+
 /// A caller whose key was checked.
 pub struct CallerKey {
     gate: Arc<KeyGate>,
@@ -43,14 +46,19 @@ impl CallerKey {
             .and_then(|text| ApiKey::parse(text).ok())
             .ok_or_else(refused)?;
         let hash = KeyHash(state.hasher.hash(&key));
-        let gate = state.keyring.gate(hash).await.map_err(|error| GatewayError::Internal {
-            detail: "a key could not be looked up".into(),
-            source: Some(error.to_string().into()),
-        })?;
-        match gate {
-            Some(gate) if gate.admits(&hash, now) => Ok(Self { gate }),
-            _ => Err(refused()),
+        for _ in 0..MAX_LOOKS {
+            let gate = state.keyring.gate(hash).await.map_err(|error| GatewayError::Internal {
+                detail: "a key could not be looked up".into(),
+                source: Some(error.to_string().into()),
+            })?;
+            match gate {
+                // It changed between our finding it and our looking at it; what it is now, only the database knows.
+                Some(gate) if gate.is_closed() => {}
+                Some(gate) if gate.admits(&hash, now) => return Ok(Self { gate }),
+                _ => return Err(refused()),
+            }
         }
+        Err(GatewayError::internal("a key changes faster than it can be looked up"))
     }
 }
 

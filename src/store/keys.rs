@@ -1,5 +1,6 @@
 //! Keys: created, looked up by their keyed hash, changed, and watched for changes of other processes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -130,41 +131,56 @@ impl Store {
             .map(drop)
     }
 
-    /// The keys that changed since a time, themselves or by their team or organization.
+    /// The keys that changed since a time, themselves or by their team or organization, with their versions.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn keys_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<KeyId>, StoreError> {
+    pub async fn keys_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<(KeyId, DateTime<Utc>)>, StoreError> {
         let since = storable(since);
-        let teams: Vec<Uuid> = teams::Entity::find()
+        let teams: HashMap<Uuid, DateTime<Utc>> = teams::Entity::find()
             .select_only()
-            .column(teams::Column::Id)
+            .columns([teams::Column::Id, teams::Column::UpdatedAt])
             .filter(teams::Column::UpdatedAt.gte(since))
-            .into_tuple()
+            .into_tuple::<(Uuid, DateTime<Utc>)>()
             .all(&self.db)
-            .await?;
-        let organizations: Vec<Uuid> = organizations::Entity::find()
+            .await?
+            .into_iter()
+            .collect();
+        let organizations: HashMap<Uuid, DateTime<Utc>> = organizations::Entity::find()
             .select_only()
-            .column(organizations::Column::Id)
+            .columns([organizations::Column::Id, organizations::Column::UpdatedAt])
             .filter(organizations::Column::UpdatedAt.gte(since))
-            .into_tuple()
+            .into_tuple::<(Uuid, DateTime<Utc>)>()
             .all(&self.db)
-            .await?;
+            .await?
+            .into_iter()
+            .collect();
         let mut changed = Condition::any().add(gateway_keys::Column::UpdatedAt.gte(since));
         if !teams.is_empty() {
-            changed = changed.add(gateway_keys::Column::TeamId.is_in(teams));
+            changed = changed.add(gateway_keys::Column::TeamId.is_in(teams.keys().copied()));
         }
         if !organizations.is_empty() {
-            changed = changed.add(gateway_keys::Column::OrganizationId.is_in(organizations));
+            changed = changed.add(gateway_keys::Column::OrganizationId.is_in(organizations.keys().copied()));
         }
-        let keys: Vec<Uuid> = gateway_keys::Entity::find()
+        let keys: Vec<(Uuid, Option<Uuid>, Uuid, DateTime<Utc>)> = gateway_keys::Entity::find()
             .select_only()
-            .column(gateway_keys::Column::Id)
+            .columns([
+                gateway_keys::Column::Id,
+                gateway_keys::Column::TeamId,
+                gateway_keys::Column::OrganizationId,
+                gateway_keys::Column::UpdatedAt,
+            ])
             .filter(changed)
             .into_tuple()
             .all(&self.db)
             .await?;
-        Ok(keys.into_iter().map(KeyId).collect())
+        // What is not in the maps did not change lately, so it is older than what is.
+        let version = |(id, team, organization, own): (Uuid, Option<Uuid>, Uuid, DateTime<Utc>)| {
+            let team = team.and_then(|team| teams.get(&team)).copied().unwrap_or(own);
+            let organization = organizations.get(&organization).copied().unwrap_or(own);
+            (KeyId(id), own.max(team).max(organization))
+        };
+        Ok(keys.into_iter().map(version).collect())
     }
 
     async fn with_owners(&self, key: gateway_keys::Model) -> Result<KeyRow, StoreError> {
@@ -183,6 +199,8 @@ impl Store {
             }
             None => None,
         };
+        let version = key.updated_at.max(organization.updated_at);
+        let version = team.as_ref().map_or(version, |team| version.max(team.updated_at));
         let own = read_scope(key.allowed_models.as_ref());
         let inherited = [
             team.as_ref().and_then(|t| t.allowed_models.as_ref()),
@@ -216,6 +234,7 @@ impl Store {
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
             created_at: key.created_at,
+            version,
         })
     }
 }

@@ -185,6 +185,29 @@ async fn a_key_revoked_elsewhere_is_refused_within_a_second_and_stays_so() {
 }
 
 #[tokio::test]
+async fn a_key_that_changes_while_it_is_used_is_never_refused() {
+    let gateway = TestGateway::builder().set("keys.poll_ms", 5).start().await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    let changing = async {
+        for _ in 0..100 {
+            gateway
+                .store
+                .set_key_disabled(gateway.organization, id, false)
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    let using = async {
+        for _ in 0..300 {
+            assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+        }
+    };
+    tokio::join!(changing, using);
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_new_key_is_accepted_even_if_it_was_tried_a_moment_too_early() {
     let gateway = TestGateway::builder().start().await;
     let unknown = gateway.foreign_key();

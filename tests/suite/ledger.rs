@@ -102,7 +102,7 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
             5..7 => ("/v1/chat/completions", chat("mock-chat", &text, true)),
             7 => (
                 "/v1/chat/completions",
-                chat("mock-chat", &format!("{text} words:400 pause_ms:2"), true),
+                chat("mock-chat", &format!("call {number} words:400 pause_ms:5"), true),
             ),
             _ => ("/v1/chat/completions", chat("mock-chat", &text, false)),
         };
@@ -113,7 +113,7 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
             .json(&body);
         let mut response = request.send().await.expect("the gateway answers");
         if number % 10 == 7 {
-            // This caller leaves in the middle.
+            // This caller leaves in the middle, two seconds before the end.
             let _ = response.chunk().await;
             return (response.status().as_u16(), true);
         }
