@@ -74,6 +74,9 @@ impl Store {
                 .synchronous(SqliteSynchronous::Normal)
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
+                // KiB for each connection. The ledger writes at the end of its tables; a large cache would hold nothing
+                // that is asked for again.
+                .pragma("cache_size", "-512")
         });
         sea_orm::Database::connect(connect).await.map(|db| Self {
             db,
