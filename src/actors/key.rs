@@ -15,6 +15,9 @@ use crate::store::Store;
 /// How often the last use is written down.
 const TOUCH_EVERY: Duration = Duration::from_secs(10);
 
+/// How long writing it down may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The actor.
 pub struct KeyActor;
 
@@ -68,6 +71,7 @@ impl Actor for KeyActor {
                 // By the use itself, not by whether it could be written down: a database that is down closes no key.
                 let last = state.args.gate.last_used().unwrap_or(state.opened_at);
                 if (Utc::now() - last).to_std().unwrap_or_default() > state.args.idle {
+                    state.args.gate.close();
                     state.args.keyring.forget(&state.args.hash).await;
                     myself.stop(None);
                 } else {
@@ -95,9 +99,13 @@ impl KeyState {
             return;
         }
         if let Some(at) = used {
-            match self.args.store.touch_key(self.args.gate.row.id, at).await {
-                Ok(()) => self.written = used,
-                Err(error) => tracing::warn!(key = %self.args.gate.row.id, %error, "writing a key's last use failed"),
+            let written = self.args.store.touch_key(self.args.gate.row.id, at);
+            match tokio::time::timeout(WRITE_TIMEOUT, written).await {
+                Ok(Ok(())) => self.written = used,
+                Ok(Err(error)) => {
+                    tracing::warn!(key = %self.args.gate.row.id, %error, "writing a key's last use failed")
+                }
+                Err(_) => tracing::warn!(key = %self.args.gate.row.id, "writing a key's last use took too long"),
             }
         }
     }

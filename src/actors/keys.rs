@@ -21,6 +21,8 @@ use crate::telemetry::metrics::Metrics;
 /// How far back each look for changes reaches beyond the last one: clocks of replicas differ, and a change is stamped
 /// before its transaction commits.
 const OVERLAP: TimeDelta = TimeDelta::seconds(30);
+/// How long a look for changes may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits for its key to be opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -75,6 +77,7 @@ pub struct KeysState {
 
 struct OpenedKey {
     hash: KeyHash,
+    gate: Arc<KeyGate>,
     actor: ActorRef<KeyMsg>,
     version: DateTime<Utc>,
 }
@@ -122,7 +125,11 @@ impl Actor for KeysActor {
                 let since = state.looked_at - OVERLAP;
                 tokio::spawn(async move {
                     let asked_at = Utc::now();
-                    let keys = store.keys_changed_since(since).await.map_err(|error| error.to_string());
+                    // A database that hangs must not end the watch.
+                    let keys = match tokio::time::timeout(LOOK_TIMEOUT, store.keys_changed_since(since)).await {
+                        Ok(found) => found.map_err(|error| error.to_string()),
+                        Err(_) => Err("the database did not answer in time".to_owned()),
+                    };
                     let _ = myself.cast(KeysMsg::Changed { asked_at, keys });
                 });
             }
@@ -182,7 +189,7 @@ impl KeysState {
     async fn open(&mut self, myself: &ActorRef<KeysMsg>, hash: KeyHash, gate: Arc<KeyGate>) -> Handled {
         let (id, version) = (gate.row.id, gate.row.version);
         let args = KeyArgs {
-            gate,
+            gate: gate.clone(),
             hash,
             store: self.args.store.clone(),
             keyring: self.args.keyring.clone(),
@@ -190,8 +197,14 @@ impl KeysState {
         };
         let (actor, _) = Actor::spawn_linked(None, KeyActor, args, myself.get_cell()).await?;
         self.by_actor.insert(actor.get_id(), id);
-        let opened = OpenedKey { hash, actor, version };
+        let opened = OpenedKey {
+            hash,
+            gate,
+            actor,
+            version,
+        };
         if let Some(before) = self.open.insert(id, opened) {
+            before.gate.close();
             before.actor.stop(None);
         }
         Ok(())
@@ -204,6 +217,8 @@ impl KeysState {
             if self.open.get(&id).is_some_and(|open| open.version != version)
                 && let Some(open) = self.open.remove(&id)
             {
+                // Closed first: the gate may not be on the ring yet, because whoever asked for it is about to put it there.
+                open.gate.close();
                 self.args.keyring.forget(&open.hash).await;
                 open.actor.stop(None);
             }

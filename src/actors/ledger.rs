@@ -17,6 +17,9 @@ use crate::telemetry::metrics::Metrics;
 /// Longest wait between tries while the database is down.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
+/// How long one batch may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The actor.
 pub struct LedgerActor;
 
@@ -93,11 +96,18 @@ impl LedgerState {
             ..
         } = &self.args;
         while let Some(batch) = journal.batch(*batch_rows) {
-            if let Err(error) = store.write_records(batch.records()).await {
+            // A database that hangs must not end the ledger; what was written after all is passed over the next time.
+            let written = match tokio::time::timeout(WRITE_TIMEOUT, store.write_records(batch.records())).await {
+                Ok(written) => written.map_err(|error| error.to_string()),
+                Err(_) => Err("the database did not answer in time".to_owned()),
+            };
+            if let Err(error) = written {
                 self.failures += 1;
                 metrics.ledger_failures.inc();
                 tracing::error!(
-                    records = batch.records().len(), failures = self.failures, %error,
+                    records = batch.records().len(),
+                    failures = self.failures,
+                    error,
                     "writing usage records failed, they wait in the journal"
                 );
                 return;

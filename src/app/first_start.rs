@@ -73,7 +73,8 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
     };
     StoreOptions {
         url,
-        max_connections: settings.database.max_connections.min(most),
+        // One holds the turn while another migrates.
+        max_connections: settings.database.max_connections.clamp(2, most),
         acquire_timeout: settings.database.acquire_timeout,
     }
 }

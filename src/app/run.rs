@@ -1,8 +1,8 @@
 //! Runs a gateway: listeners up, until a signal; then stop accepting, let requests finish, drain, and leave.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -16,9 +16,12 @@ use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::http::server::{self, Place, ServerLimits};
 use crate::http::{self, operations};
+use crate::pipeline::Pipeline;
 
 /// How long streams that were cut off have to tell their callers so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Records written at a time when nobody else writes them any more.
+const LAST_BATCH: usize = 500;
 /// How long the last usage records may take to reach the database.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -36,6 +39,7 @@ pub struct Running {
     operations_connections: TaskTracker,
     listeners: TaskTracker,
     workers: Workers,
+    pipelines: Vec<Weak<Pipeline>>,
 }
 
 /// How a gateway ended.
@@ -64,7 +68,7 @@ impl Running {
             max_connections: settings.server.max_connections,
             header_read_timeout: settings.server.header_read_timeout,
         };
-        let running = Self {
+        let mut running = Self {
             api: api.local_addr()?,
             operations: operations.local_addr()?,
             grace: settings.server.shutdown_grace,
@@ -74,16 +78,19 @@ impl Running {
             operations_connections: TaskTracker::new(),
             listeners: TaskTracker::new(),
             workers: Workers::start(settings.server.workers)?,
+            pipelines: Vec::new(),
             gateway,
         };
         // Each worker has connections to providers of its own, so that a request never changes threads.
-        let place = |runtime: &Handle| {
-            let endpoint = http::api(running.gateway.http_for_another_worker(settings));
-            Place::new(runtime.clone(), Arc::new(endpoint))
-        };
+        let mut places = Vec::new();
+        for runtime in running.workers.handles() {
+            let state = running.gateway.http_for_another_worker(settings);
+            running.pipelines.push(Arc::downgrade(&state.pipeline));
+            places.push(Place::new(runtime.clone(), Arc::new(http::api(state))));
+        }
         running.listeners.spawn(server::serve(
             api,
-            running.workers.handles().iter().map(place).collect(),
+            places,
             limits,
             running.stop_accepting.clone(),
             running.connections.clone(),
@@ -104,6 +111,11 @@ impl Running {
     /// What is running.
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
+    }
+
+    /// The workers' pipelines. Once the gateway has stopped none may be left: each would be held by a task that is left.
+    pub fn pipelines(&self) -> Vec<Weak<Pipeline>> {
+        self.pipelines.clone()
     }
 
     /// Returns when the process is asked to stop, or when the actors cannot be kept up.
@@ -142,6 +154,8 @@ impl Running {
         gateway.keys.flush().await;
         match gateway.ledger.drain(DRAIN_TIMEOUT).await {
             Some(0) => {}
+            // The actor is gone; the records are not.
+            None if write_without_actor(&gateway).await => {}
             left => {
                 tracing::error!(records = left, "usage records could not be written to the database");
                 end = End::Unclean;
@@ -149,7 +163,10 @@ impl Running {
         }
         let (root, ended) = gateway.root;
         root.stop(None);
-        let _ = ended.await;
+        // Polled to its end already if it is what stopped us.
+        if !ended.is_finished() {
+            let _ = ended.await;
+        }
         self.stop_operations.cancel();
         self.operations_connections.close();
         let _ = tokio::time::timeout(LAST_WORDS, self.operations_connections.wait()).await;
@@ -158,6 +175,17 @@ impl Running {
         gateway.store.close().await;
         end
     }
+}
+
+/// Writes the records that wait, without the actor that would. Says whether all are written.
+async fn write_without_actor(gateway: &Gateway) -> bool {
+    while let Some(batch) = gateway.journal.batch(LAST_BATCH) {
+        match tokio::time::timeout(DRAIN_TIMEOUT, gateway.store.write_records(batch.records())).await {
+            Ok(Ok(())) => batch.commit(),
+            Ok(Err(_)) | Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -20,8 +20,19 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
     }
     let settings = Arc::new(settings);
     let opened = first_start::open(&settings, &master_key_input()).await?;
-    let gateway = Gateway::start(settings.clone(), &opened).await?;
-    let mut running = Running::start(gateway, &settings).await?;
+    let started = match Gateway::start(settings.clone(), &opened).await {
+        Ok(gateway) => Running::start(gateway, &settings).await,
+        Err(error) => Err(error),
+    };
+    let mut running = match (started, &opened.first_key) {
+        (Ok(running), _) => running,
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(first)) => {
+            // The key is in the database already, and no later start will show it.
+            super::complain(&format!("the first key, shown this once: {}", first.expose()));
+            return Err(error);
+        }
+    };
     say(&greeting(
         &settings,
         &running,

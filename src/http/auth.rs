@@ -53,7 +53,7 @@ impl CallerKey {
             })?;
             match gate {
                 // It changed between our finding it and our looking at it; what it is now, only the database knows.
-                Some(gate) if gate.is_closed() => {}
+                Some(gate) if gate.is_closed() => state.keyring.forget(&hash).await,
                 Some(gate) if gate.admits(&hash, now) => return Ok(Self { gate }),
                 _ => return Err(refused()),
             }

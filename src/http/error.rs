@@ -40,6 +40,7 @@ struct Said<'e> {
     retry_after: Option<Duration>,
     should_retry: Option<bool>,
     attempts: &'e [AttemptFailure],
+    inner: Option<&'e RawValue>,
 }
 
 #[derive(Serialize)]
@@ -127,7 +128,7 @@ fn body(said: &Said<'_>) -> Vec<u8> {
             r#type: said.kind,
             param: said.param,
             code: &said.code,
-            innererror: said.attempts.last().and_then(|attempt| attempt.inner.as_deref()),
+            innererror: said.inner,
             attempts: attempts.collect(),
         },
     };
@@ -144,6 +145,7 @@ fn said(error: &GatewayError) -> Said<'_> {
         retry_after: None,
         should_retry: None,
         attempts: &[],
+        inner: None,
     };
     const REQUEST: &str = "invalid_request_error";
     match error {
@@ -306,6 +308,8 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
             _ => Some(true),
         },
         attempts,
+        // What it says about our credential or its inner workings is not for callers.
+        inner: last.inner.as_deref().filter(|_| about_the_request),
     }
 }
 

@@ -102,14 +102,13 @@ pub async fn serve(
                     return;
                 };
                 let Ok(stream) = stream.into_std() else { continue };
-                let (endpoint, open, stop) = (place.endpoint.clone(), place.open.clone(), stop.clone());
-                open.fetch_add(1, Ordering::Relaxed);
+                let (endpoint, open, stop) = (place.endpoint.clone(), OpenGuard::new(&place.open), stop.clone());
                 let served = async move {
                     // Registered again, with the runtime that serves it.
                     if let Ok(stream) = TcpStream::from_std(stream) {
                         connection(stream, remote, &endpoint, &limits, stop).await;
                     }
-                    open.fetch_sub(1, Ordering::Relaxed);
+                    drop(open);
                     drop(permit);
                 };
                 connections.spawn_on(served, &place.runtime);
@@ -120,6 +119,22 @@ pub async fn serve(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Counts a connection for as long as it is open, also if serving it panics.
+struct OpenGuard(Arc<AtomicUsize>);
+
+impl OpenGuard {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -183,6 +183,11 @@ impl Meter {
     pub(super) fn failed(&mut self, class: ErrorClass, partial: Option<Partial>) {
         self.close(Some(class), |current, prompt| match partial {
             Some(partial) => partial.charge(current, prompt),
+            // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused,
+            // or was never reached, will not.
+            None if current.status == Some(200) || class == ErrorClass::Timeout => {
+                Partial::default().charge(current, prompt)
+            }
             None => Charge::nothing(),
         });
     }

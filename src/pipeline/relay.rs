@@ -27,6 +27,8 @@ use crate::upstream::answer::AnswerBody;
 pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 /// So many bytes of events go out without waiting for more.
 const WRITE_AT: usize = 16 * 1024;
+/// So many turns are waited at most, however much each of them brings.
+const MAX_TURNS: usize = 8;
 /// How often a silent stream looks whether the process is stopping.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a provider may take to close a stream that is complete, so that its connection can be used again.
@@ -47,6 +49,8 @@ pub(super) struct Relay {
     turn: Turn,
     /// How much had gathered when the last turn was over.
     seen_at_turn: usize,
+    /// Turns since something was written.
+    turns: usize,
     failed: Option<Failure>,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
@@ -103,6 +107,7 @@ impl Relay {
             ready: Some(opened.first),
             turn: Turn::default(),
             seen_at_turn: 0,
+            turns: 0,
             failed: opened.failed,
             closing: None,
             clock,
@@ -186,7 +191,8 @@ impl Relay {
                     }
                     // A burst goes on as long as each turn brings more of it.
                     let before = std::mem::replace(&mut self.seen_at_turn, self.out.bytes.len());
-                    if before == self.out.bytes.len() {
+                    self.turns += 1;
+                    if before == self.out.bytes.len() || self.turns >= MAX_TURNS {
                         self.take_out();
                     }
                 }
@@ -232,6 +238,7 @@ impl Relay {
             self.ready = Some(self.out.bytes.split().freeze());
             self.turn.reset();
             self.seen_at_turn = 0;
+            self.turns = 0;
         }
     }
 }
@@ -246,6 +253,11 @@ impl Stream for Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        // The caller had everything; that it went before it was told so changes nothing.
+        if self.decoder.is_complete() {
+            self.complete();
+            return;
+        }
         let partial = self.partial();
         if let Some(meter) = self.meter.take() {
             meter.left(partial);

@@ -14,6 +14,11 @@ use crate::providers::retry_after::retry_after;
 /// Longest message of a provider that is passed on; some answer with a page.
 const MAX_MESSAGE_BYTES: usize = 2_000;
 
+/// Longest code or field name that is passed on.
+const MAX_NAME_BYTES: usize = 200;
+/// Largest `innererror` that is passed on; Azure's are a few hundred bytes.
+const MAX_INNER_BYTES: usize = 16 * 1024;
+
 /// Reads a failed answer.
 pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
     let error = wire::error(body);
@@ -62,12 +67,17 @@ pub fn of(status: u16, error: ErrorBody) -> Failure {
     Failure {
         class,
         status: Some(status),
-        code: error.code,
+        code: error.code.map(shortened),
         message,
-        param: error.param,
-        inner: error.inner,
+        param: error.param.map(shortened),
+        inner: error.inner.filter(|inner| inner.get().len() <= MAX_INNER_BYTES),
         retry_after: None,
     }
+}
+
+fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_NAME_BYTES));
+    text
 }
 
 /// Codes that say that money, not rate, is what is missing: trying again is useless.

@@ -391,13 +391,13 @@ impl TestGateway {
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.
     pub async fn stop(&mut self) -> End {
         let running = self.running.take().expect("the gateway runs");
-        let pipeline = Arc::downgrade(&running.gateway().http.pipeline);
+        let pipelines = running.pipelines();
         let (journal, metrics) = (running.gateway().journal.clone(), running.gateway().metrics.clone());
         let end = running.stop().await;
         assert_eq!(journal.used(), 0, "slots of the journal are left over");
         assert_eq!(metrics.in_flight.get(), 0, "requests are left over");
         let gone = async {
-            while pipeline.upgrade().is_some() {
+            while pipelines.iter().any(|pipeline| pipeline.upgrade().is_some()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
