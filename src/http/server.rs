@@ -32,6 +32,9 @@ use tokio_util::task::TaskTracker;
 
 /// How long a connection without a request stays open. Longer than the minute most clients and proxies keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of an answer. Nobody else would notice: while its socket is full, the stream behind
+/// it is not asked for more, and its own time limits sleep.
+const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How often a connection without traffic looks at the time.
 const TICK: Duration = Duration::from_secs(1);
 /// Request line and headers together, in bytes.
@@ -252,6 +255,8 @@ struct TimedStream {
     phase: Arc<Phase>,
     header_timeout: Duration,
     tick: Pin<Box<Sleep>>,
+    /// Since when the socket takes nothing, although there is something to write.
+    stalled: Option<Instant>,
 }
 
 impl TimedStream {
@@ -261,6 +266,16 @@ impl TimedStream {
             phase,
             header_timeout,
             tick: Box::pin(tokio::time::sleep(TICK)),
+            stalled: None,
+        }
+    }
+
+    /// Notes whether the socket took what was there to write.
+    fn wrote(&mut self, pending: bool) {
+        match (pending, self.stalled) {
+            (false, Some(_)) => self.stalled = None,
+            (true, None) => self.stalled = Some(Instant::now()),
+            (false, None) | (true, Some(_)) => {}
         }
     }
 
@@ -269,6 +284,14 @@ impl TimedStream {
         loop {
             ready!(self.tick.as_mut().poll(cx));
             let now = Instant::now();
+            if let Some(since) = self.stalled {
+                // Whatever the phase: an answer is still on its way.
+                if now >= since + WRITE_STALL {
+                    return Poll::Ready(());
+                }
+                self.tick.as_mut().reset(now + TICK);
+                continue;
+            }
             match *self.phase.0.lock() {
                 Where::Idle(since) if now >= since + IDLE_TIMEOUT => return Poll::Ready(()),
                 Where::Head(since) if now >= since + self.header_timeout => {
@@ -302,7 +325,9 @@ impl AsyncRead for TimedStream {
 
 impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(written.is_pending());
+        written
     }
 
     fn poll_write_vectored(
@@ -310,7 +335,9 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(written.is_pending());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
