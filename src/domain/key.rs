@@ -40,7 +40,7 @@ pub struct KeyHash(pub [u8; 32]);
 impl KeyHash {
     /// The form the database keeps.
     pub fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 }
 
@@ -88,4 +88,9 @@ pub struct KeyRow {
     pub created_at: DateTime<Utc>,
     /// When it, its team or its organization last changed.
     pub version: DateTime<Utc>,
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,15 +11,12 @@ use smallvec::SmallVec;
 
 use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::call::ErrorClass;
 use crate::domain::error::InvalidRequest;
 use crate::domain::usage::TokenUsage;
 
 /// Speaks one provider's language.
 pub trait Adapter: Send + Sync + fmt::Debug {
-    /// Whether the provider can be asked for this at all.
-    fn serves(&self, operation: Operation) -> bool;
-
     /// The provider's request for the caller's.
     ///
     /// # Errors

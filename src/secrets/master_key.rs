@@ -14,6 +14,7 @@ use rand::RngCore as _;
 use sha2::Sha256;
 
 use crate::domain::api_key::ApiKey;
+use crate::domain::key::hex;
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -153,10 +154,6 @@ impl KeyHasher {
         mac.update(key.expose().as_bytes());
         mac.finalize().into_bytes().into()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `OsRng` as a source that either works or means that the machine is unusable.

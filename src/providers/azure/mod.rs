@@ -75,10 +75,6 @@ impl Azure {
 }
 
 impl Adapter for Azure {
-    fn serves(&self, _operation: Operation) -> bool {
-        true
-    }
-
     fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
         let edits = Edits {
             model: Some(target.wire_name),

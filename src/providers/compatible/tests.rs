@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::domain::call::Operation;
 use crate::domain::call::ErrorClass;
 use crate::providers::testing::{MODEL, joined, request, secret, streamed, streamed_chat};
 

@@ -53,10 +53,6 @@ pub fn build(_kind: &ProviderKind) -> Echo {
 }
 
 impl Adapter for Echo {
-    fn serves(&self, _operation: Operation) -> bool {
-        true
-    }
-
     fn encode(&self, request: &Request, _target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
         // Never sent: `builtin` answers. It is what a provider of this kind would be sent.
         Ok(WireRequest {

@@ -16,7 +16,6 @@ use http::{HeaderMap, StatusCode};
 
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
-use crate::domain::call::Operation;
 use crate::domain::error::InvalidRequest;
 use crate::providers::adapter::{
     Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest,
@@ -41,10 +40,6 @@ pub fn build(kind: &ProviderKind) -> OpenAi {
 }
 
 impl Adapter for OpenAi {
-    fn serves(&self, _operation: Operation) -> bool {
-        true
-    }
-
     fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
         let edits = Edits {
             model: Some(target.wire_name),
