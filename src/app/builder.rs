@@ -152,6 +152,7 @@ impl Gateway {
                 },
                 max_answer_bytes: settings.upstream.max_answer_bytes,
                 max_attempts: settings.failover.max_attempts,
+                parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
             },
             stop: cut_streams.clone(),

@@ -16,6 +16,7 @@ use super::faults::{Fault, Faults, did_you_mean};
 use super::layers::{Layers, join, type_name};
 use super::providers::ProviderSettings;
 use super::reader::{Reader, count_of};
+use crate::domain::call::ParameterPolicy;
 
 const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `[failover]`
     pub failover: FailoverSettings,
+    /// `[parameters]`
+    pub parameters: ParameterSettings,
     /// `[upstream]`
     pub upstream: UpstreamSettings,
     /// `[keys]`
@@ -154,11 +157,25 @@ pub struct ModelTimeouts {
     pub total: Option<Duration>,
 }
 
+/// The words for what becomes of a parameter.
+const POLICIES: [(&str, ParameterPolicy); 3] = [
+    ("warn", ParameterPolicy::Warn),
+    ("drop", ParameterPolicy::Drop),
+    ("reject", ParameterPolicy::Reject),
+];
+
 /// Moving on when a provider fails.
 #[derive(Debug, Clone)]
 pub struct FailoverSettings {
     /// Attempts for one request, the first included.
     pub max_attempts: usize,
+}
+
+/// Parameters that a provider cannot express.
+#[derive(Debug, Clone)]
+pub struct ParameterSettings {
+    /// What becomes of them.
+    pub policy: ParameterPolicy,
 }
 
 /// Connections to providers.
@@ -293,6 +310,9 @@ impl Settings {
             },
             failover: FailoverSettings {
                 max_attempts: reader.count("failover.max_attempts", 1..=100),
+            },
+            parameters: ParameterSettings {
+                policy: reader.choice("parameters.policy", &POLICIES),
             },
             upstream: UpstreamSettings {
                 pool_idle_per_host: reader.count("upstream.pool_idle_per_host", 0..=100_000),

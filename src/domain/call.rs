@@ -41,6 +41,18 @@ closed_set! {
 }
 
 closed_set! {
+    /// What becomes of a parameter that a provider cannot express.
+    ParameterPolicy {
+        /// The request goes to a provider that can, or is refused.
+        Reject = "reject",
+        /// It is dropped.
+        Drop = "drop",
+        /// It is dropped, and the answer's headers say so.
+        Warn = "warn",
+    }
+}
+
+closed_set! {
     /// The dialect a caller speaks.
     Dialect {
         /// OpenAI's.
@@ -53,6 +65,8 @@ closed_set! {
     ErrorClass {
         /// The caller's request is at fault.
         InvalidRequest = "invalid_request",
+        /// The provider cannot express the request; another one may.
+        Unsupported = "unsupported_parameter",
         /// The model is unknown here, or to the provider.
         ModelNotFound = "model_not_found",
         /// The key's scope does not cover it.
@@ -106,7 +120,7 @@ impl ErrorClass {
             | Self::Cut
             | Self::Malformed => true,
             // A deployment that does not know the model is misconfigured; another one may serve it.
-            Self::ModelNotFound => true,
+            Self::ModelNotFound | Self::Unsupported => true,
             Self::InvalidRequest
             | Self::ModelNotAllowed
             | Self::ContextLength

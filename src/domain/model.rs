@@ -90,6 +90,22 @@ pub enum Effort {
 }
 
 impl Effort {
+    /// Every level, least first.
+    pub const ALL: [Self; 7] = [
+        Self::None,
+        Self::Minimal,
+        Self::Low,
+        Self::Medium,
+        Self::High,
+        Self::XHigh,
+        Self::Max,
+    ];
+
+    /// The level of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|effort| effort.as_str() == name)
+    }
+
     /// The text form, which OpenAI and Anthropic share.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -247,6 +247,11 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
             let code = last.code.as_deref().unwrap_or("invalid_request_error");
             (StatusCode::BAD_REQUEST, "invalid_request_error", code)
         }
+        ErrorClass::Unsupported => (
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            "unsupported_parameter",
+        ),
         ErrorClass::ContextLength => (
             StatusCode::BAD_REQUEST,
             "invalid_request_error",

@@ -3,17 +3,26 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
 use super::meter::Meter;
 use super::{Pipeline, PipelineLimits};
+use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
-use crate::domain::call::ErrorClass;
-use crate::providers::adapter::{Decoder, Failure, Relayed, Target};
+use crate::domain::call::{ErrorClass, ParameterPolicy};
+use crate::domain::usage::TokenUsage;
+use crate::providers::adapter::{
+    AnswerForm, Decoder, Exchange, Failure, MediaLibrary, Reader, Relayed, Target, Unencodable, WholeAnswer,
+    WireAnswer, WireRequest,
+};
 use crate::routing::catalog::Deployment;
 use crate::upstream::answer::{Answer, AnswerBody};
 use crate::upstream::endpoint::Endpoint;
 
+/// Calls of one exchange that are under way at the same time.
+const CALLS_AT_ONCE: usize = 4;
 /// Bytes of an error answer that are read; the rest is somebody's web page.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
 
@@ -33,6 +42,51 @@ pub(super) struct Opened {
     pub deadline: Instant,
 }
 
+impl Opened {
+    /// A stream made out of a whole answer: everything is there.
+    fn all_at_once(replayed: WholeAnswer, deployment: &Deployment, deadline: Instant) -> Self {
+        Self {
+            first: replayed.body,
+            body: AnswerBody::Builtin(None),
+            decoder: Box::new(Complete {
+                usage: replayed.usage,
+                generated: replayed.generated,
+            }),
+            failed: None,
+            idle: deployment.timeouts.idle,
+            deadline,
+        }
+    }
+}
+
+/// The decoder of a stream that is over.
+struct Complete {
+    usage: Option<TokenUsage>,
+    generated: TextTally,
+}
+
+impl Decoder for Complete {
+    fn feed(&mut self, _bytes: Bytes, _out: &mut Relayed) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn end(&mut self, _out: &mut Relayed) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
+
+    fn usage(&self) -> Option<TokenUsage> {
+        self.usage
+    }
+
+    fn generated(&self) -> TextTally {
+        self.generated
+    }
+}
+
 impl Pipeline {
     /// Asks a deployment for a whole answer.
     pub(super) async fn attempt_whole(
@@ -44,9 +98,9 @@ impl Pipeline {
     ) -> Result<Bytes, Failure> {
         let deadline = Instant::now() + deployment.timeouts.total;
         let work = async {
-            let answer = self.ask(request, deployment, endpoint, meter).await?;
-            let body = answer.body.whole(self.limits.max_answer_bytes).await?;
-            endpoint.adapter.whole(request, body)
+            let exchange = self.encode(request, deployment, endpoint, meter).await?;
+            let answers = self.ask_all(request, exchange.calls, endpoint, meter).await?;
+            exchange.reader.whole(answers)
         };
         let answer = timeout_at(deadline, work)
             .await
@@ -67,18 +121,29 @@ impl Pipeline {
         let deadline = started + deployment.timeouts.total;
         let patience = deployment.timeouts.first_token.min(deployment.timeouts.total);
         let work = async {
-            let answer = self.ask(request, deployment, endpoint, meter).await?;
-            if !answer.is_event_stream() {
-                return Err(not_a_stream(request, endpoint, answer, &self.limits).await);
+            let mut exchange = self.encode(request, deployment, endpoint, meter).await?;
+            let form = exchange.calls.first().map_or(AnswerForm::Whole, |call| call.answer);
+            if form == AnswerForm::Whole {
+                let answers = self.ask_all(request, exchange.calls, endpoint, meter).await?;
+                let replayed = exchange.reader.replay(answers)?;
+                return Ok(Opened::all_at_once(replayed, deployment, deadline));
+            }
+            let Some(call) = exchange.calls.pop() else {
+                return Err(Failure::new(ErrorClass::Internal, "was not asked anything"));
+            };
+            let answer = self.ask(request, call, endpoint, meter).await?;
+            if !answer.is(form) {
+                return Err(not_a_stream(exchange.reader, answer, &self.limits).await);
             }
             let mut body = answer.body;
-            let mut decoder = endpoint.adapter.decoder(request, self.limits.stream);
+            let mut decoder = exchange.reader.decoder(self.limits.stream);
             let mut out = Relayed::default();
             loop {
                 let step = match body.next().await {
                     Some(Ok(bytes)) => decoder.feed(bytes, &mut out),
                     Some(Err(failure)) => Err(failure),
                     None => match decoder.end(&mut out) {
+                        Ok(()) if !out.bytes.is_empty() => Ok(()),
                         Ok(()) => Err(Failure::new(ErrorClass::Malformed, "ended its stream without an event")),
                         Err(failure) => Err(failure),
                     },
@@ -103,46 +168,141 @@ impl Pipeline {
             .unwrap_or_else(|_| Err(too_slow(patience)))
     }
 
-    /// Sends the request and reads an answer of any status but 200 as the failure it is.
-    async fn ask(
+    /// The request in the provider's language. What the provider cannot express is dropped or refused, by the policy.
+    async fn encode(
         &self,
         request: &Request,
         deployment: &Deployment,
         endpoint: &Endpoint,
         meter: &mut Meter,
-    ) -> Result<Answer, Failure> {
-        if let Some(body) = endpoint.adapter.builtin(request) {
-            return Ok(Answer::builtin(body, request.stream));
-        }
+    ) -> Result<Exchange, Failure> {
+        let media = MediaLibrary::default();
         let target = Target {
             wire_name: &deployment.wire_name,
             reasoning: deployment.capabilities.reasoning.unwrap_or(false),
+            max_output_tokens: deployment.max_output_tokens,
+            traits: &deployment.traits,
+            media: &media,
         };
-        let wire = endpoint.adapter.encode(request, &target).map_err(|fault| {
-            let mut failure = Failure::new(ErrorClass::InvalidRequest, fault.problem);
-            failure.param = fault.field;
-            failure
-        })?;
-        let answer = self.upstream.send(endpoint, wire, request.stream).await?;
-        meter.head(answer.status.as_u16(), endpoint.adapter.request_id(&answer.headers));
-        answer.check_encoding()?;
-        if answer.status.as_u16() == 200 {
-            return Ok(answer);
+        let exchange = match endpoint.adapter.encode(request, &target) {
+            Ok(exchange) => exchange,
+            Err(Unencodable::Refused(fault)) => return Err(unsupported(fault.field, fault.problem)),
+            Err(Unencodable::NeedsMedia(wanted)) => {
+                let field = wanted.first().map(|medium| medium.place.to_string());
+                return Err(unsupported(
+                    field,
+                    "is an address this provider cannot fetch; send a data: URL",
+                ));
+            }
+        };
+        if let Some(name) = exchange.dropped.names().first()
+            && self.limits.parameters == ParameterPolicy::Reject
+        {
+            let problem = format!(
+                "cannot be expressed at {}, and the policy is to refuse that",
+                endpoint.id
+            );
+            return Err(unsupported(Some(name.clone()), problem));
         }
-        let body = answer.body.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
-        Err(endpoint.adapter.failure(answer.status, &answer.headers, &body))
+        meter.dropped(&exchange.dropped);
+        Ok(exchange)
+    }
+
+    /// Makes every call of an exchange, a few at a time, and reads the answers whole and in order.
+    async fn ask_all(
+        &self,
+        request: &Request,
+        calls: SmallVec<[WireRequest; 1]>,
+        endpoint: &Endpoint,
+        meter: &mut Meter,
+    ) -> Result<Vec<WireAnswer>, Failure> {
+        let max_bytes = self.limits.max_answer_bytes;
+        let whole = |answer: Answer| async move {
+            let body = answer.body.whole(max_bytes).await?;
+            Ok(WireAnswer {
+                headers: answer.headers,
+                body,
+            })
+        };
+        if calls.len() == 1 {
+            let call = calls.into_iter().next().expect("there is one");
+            return Ok(vec![whole(self.ask(request, call, endpoint, meter).await?).await?]);
+        }
+        let answers = futures_util::stream::iter(calls)
+            .map(|call| async {
+                let (answer, head) = self.send(call, endpoint).await?;
+                whole(answer).await.map(|answer| (answer, head))
+            })
+            .buffered(CALLS_AT_ONCE)
+            .try_collect::<Vec<_>>()
+            .await?;
+        // All are of one provider and of status 200; one id must do for its support.
+        if let Some((_, Head { status, request_id })) = answers.last() {
+            meter.head(*status, request_id.as_deref());
+        }
+        Ok(answers.into_iter().map(|(answer, _)| answer).collect())
+    }
+
+    /// Makes one call.
+    async fn ask(
+        &self,
+        request: &Request,
+        call: WireRequest,
+        endpoint: &Endpoint,
+        meter: &mut Meter,
+    ) -> Result<Answer, Failure> {
+        let form = call.answer;
+        if let Some(body) = endpoint.adapter.builtin(request) {
+            return Ok(Answer::builtin(body, form));
+        }
+        let answer = self.upstream.send(endpoint, call).await?;
+        meter.head(answer.status.as_u16(), endpoint.adapter.request_id(&answer.headers));
+        understood(answer, endpoint).await
+    }
+
+    /// Makes one of several calls, which share one place in the record.
+    async fn send(&self, call: WireRequest, endpoint: &Endpoint) -> Result<(Answer, Head), Failure> {
+        let answer = self.upstream.send(endpoint, call).await?;
+        let head = Head {
+            status: answer.status.as_u16(),
+            request_id: endpoint.adapter.request_id(&answer.headers).map(ToOwned::to_owned),
+        };
+        understood(answer, endpoint).await.map(|answer| (answer, head))
     }
 }
 
+/// What the record keeps of an answer's head.
+struct Head {
+    status: u16,
+    request_id: Option<String>,
+}
+
+/// Reads an answer of any status but 200 as the failure it is.
+async fn understood(answer: Answer, endpoint: &Endpoint) -> Result<Answer, Failure> {
+    answer.check_encoding()?;
+    if answer.status.as_u16() == 200 {
+        return Ok(answer);
+    }
+    let body = answer.body.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
+    Err(endpoint.adapter.failure(answer.status, &answer.headers, &body))
+}
+
+fn unsupported(field: Option<String>, problem: impl Into<String>) -> Failure {
+    let mut failure = Failure::new(ErrorClass::Unsupported, problem);
+    failure.param = field;
+    failure
+}
+
 /// A whole answer where a stream was asked for: an error in disguise, or a provider that does not stream.
-async fn not_a_stream(request: &Request, endpoint: &Endpoint, answer: Answer, limits: &PipelineLimits) -> Failure {
+async fn not_a_stream(reader: Box<dyn Reader>, answer: Answer, limits: &PipelineLimits) -> Failure {
+    let headers = answer.headers;
     let Ok(body) = answer.body.whole(limits.max_answer_bytes).await else {
         return Failure::new(
             ErrorClass::Malformed,
             "answered a request for a stream with something else",
         );
     };
-    match endpoint.adapter.whole(request, body) {
+    match reader.whole(vec![WireAnswer { headers, body }]) {
         Err(failure) => failure,
         Ok(_) => Failure::new(
             ErrorClass::Malformed,

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::{Call, Pipeline, Served, Voice};
 use crate::chat::estimate::TextTally;
+use crate::chat::param::Dropped;
+use crate::chat::render::Identity;
 use crate::chat::request::Request;
 use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::error::GatewayError;
@@ -37,6 +39,8 @@ pub struct Meter {
     record: Option<Box<UsageRecord>>,
     prompt_tokens: u64,
     current: Option<Current>,
+    /// What the provider that answers could not express.
+    dropped: Dropped,
     /// Whether a status of 200 has been sent, whatever happens from now on.
     head_sent: bool,
 }
@@ -81,6 +85,7 @@ impl Meter {
             record: Some(Box::new(record)),
             prompt_tokens: 0,
             current: None,
+            dropped: Dropped::default(),
             head_sent: false,
         }
     }
@@ -92,6 +97,15 @@ impl Meter {
     /// The request's id.
     pub fn id(&self) -> RequestId {
         self.record.as_ref().expect("the record leaves with the meter").id
+    }
+
+    /// Who an answer that we write ourselves says it is.
+    pub(super) fn identity(&self) -> Identity {
+        let admitted_at = self.record.as_ref().map(|record| record.admitted_at.timestamp());
+        Identity {
+            id: self.id().to_string(),
+            created: admitted_at.and_then(|at| u64::try_from(at).ok()).unwrap_or_default(),
+        }
     }
 
     /// What is asked for.
@@ -147,6 +161,11 @@ impl Meter {
             current.status = Some(status);
             current.upstream_request_id = request_id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(Into::into);
         }
+    }
+
+    /// Notes what of the request the present provider could not express.
+    pub(super) fn dropped(&mut self, dropped: &Dropped) {
+        self.dropped.clone_from(dropped);
     }
 
     /// The provider's id for the attempt that was last under way.
@@ -237,6 +256,7 @@ impl Meter {
                 attempts: record.attempts.len() + 1,
                 overhead: elapsed.saturating_sub(waited),
                 cost: None,
+                dropped: self.dropped.clone(),
             });
         }
         let last = record.attempts.last()?;
@@ -246,6 +266,7 @@ impl Meter {
             attempts: record.attempts.len(),
             overhead: elapsed.saturating_sub(waited),
             cost: record.cost(),
+            dropped: self.dropped.clone(),
         })
     }
 

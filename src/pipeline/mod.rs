@@ -22,8 +22,9 @@ use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::chat::param::Dropped;
 use crate::chat::request::{BodyLimits, Request};
-use crate::domain::call::{Dialect, Operation};
+use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
@@ -70,6 +71,8 @@ pub struct PipelineLimits {
     pub max_answer_bytes: usize,
     /// Attempts for one request.
     pub max_attempts: usize,
+    /// What becomes of parameters that a provider cannot express.
+    pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
 }
@@ -123,6 +126,8 @@ pub struct Served {
     pub overhead: Duration,
     /// What it cost; `None` for streams, and where there is no price.
     pub cost: Option<NanoUsd>,
+    /// What of the request the provider could not express.
+    pub dropped: Dropped,
 }
 
 /// What the caller gets.
@@ -140,7 +145,10 @@ impl Pipeline {
     /// Everything that can be said with a status of its own. What goes wrong after a stream has begun is said in it.
     pub async fn run(self: Arc<Self>, mut meter: Meter, body: Bytes) -> Result<Answer, GatewayError> {
         let request = match Request::parse(meter.operation(), body, &self.limits.body) {
-            Ok(request) => Arc::new(request),
+            Ok(mut request) => {
+                request.identity = meter.identity();
+                Arc::new(request)
+            }
             Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
         };
         meter.asked_for(&request);

@@ -1,46 +1,118 @@
 //! What an adapter is asked, and the values it answers with.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
+use crate::chat::conversation::{MediaKind, Place};
 use crate::chat::estimate::TextTally;
+use crate::chat::param::{Dropped, Param};
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::error::InvalidRequest;
+use crate::domain::model::ModelTraits;
 use crate::domain::usage::TokenUsage;
 
 /// Speaks one provider's language.
 pub trait Adapter: Send + Sync + fmt::Debug {
-    /// The provider's request for the caller's.
+    /// What is sent to the provider for the caller's request, and who will understand its answer.
     ///
     /// # Errors
-    /// What of the request this provider cannot express.
-    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest>;
+    /// The provider cannot express the request, or media have to be fetched first.
+    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable>;
 
-    /// Understands a whole answer of status 200.
-    ///
-    /// # Errors
-    /// Why it is not an answer, in spite of its status.
-    fn whole(&self, request: &Request, body: Bytes) -> Result<WholeAnswer, Failure>;
-
-    /// Understands a streamed answer of status 200.
-    fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder>;
-
-    /// Understands an answer of any other status.
+    /// Understands an answer of any other status than 200.
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure;
 
     /// The provider's own id for the request, for its support to find it by.
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str>;
 
+    /// What becomes of a parameter of OpenAI's chat dialect on its way to this provider. Says what is true of the
+    /// provider's models in general; a model that takes less drops more.
+    fn support(&self, param: Param) -> Support;
+
     /// The answer of a provider that lives in this process and needs no call.
     fn builtin(&self, _request: &Request) -> Option<Bytes> {
         None
+    }
+}
+
+/// What becomes of a parameter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Support {
+    /// It reaches the provider as the caller wrote it.
+    Forwarded,
+    /// The provider gets the same meaning in its own words.
+    Translated,
+    /// The provider has nothing like it: it is dropped and named, or the request is refused, as the policy says.
+    Refused,
+}
+
+impl Support {
+    /// The text form in the capability matrix.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Translated => "translated",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Why a request is not encoded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unencodable {
+    /// The provider cannot express something that must not be dropped, such as a recording in a message.
+    Refused(InvalidRequest),
+    /// The provider fetches nothing itself: these must be fetched, and the request encoded again.
+    NeedsMedia(Vec<Wanted>),
+}
+
+impl From<InvalidRequest> for Unencodable {
+    fn from(fault: InvalidRequest) -> Self {
+        Self::Refused(fault)
+    }
+}
+
+/// A medium that has to be fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Its address, as the caller wrote it.
+    pub url: String,
+    /// What it is meant to be.
+    pub kind: MediaKind,
+    /// Where it stands in the request.
+    pub place: Place,
+}
+
+/// Media that were fetched for a request, by the address the caller wrote.
+#[derive(Clone, Default, Debug)]
+pub struct MediaLibrary(BTreeMap<String, Fetched>);
+
+/// A medium that was fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fetched {
+    /// What its bytes are, whatever its sender said.
+    pub media_type: String,
+    /// Its bytes in standard base64.
+    pub data: String,
+}
+
+impl MediaLibrary {
+    /// Adds a medium.
+    pub fn insert(&mut self, url: String, fetched: Fetched) {
+        self.0.insert(url, fetched);
+    }
+
+    /// The medium at an address.
+    pub fn get(&self, url: &str) -> Option<&Fetched> {
+        self.0.get(url)
     }
 }
 
@@ -51,6 +123,66 @@ pub struct Target<'a> {
     pub wire_name: &'a str,
     /// Whether the model is known to be a reasoning model, which takes `max_completion_tokens` alone.
     pub reasoning: bool,
+    /// Tokens an answer may have, where that is known.
+    pub max_output_tokens: Option<u64>,
+    /// What the model accepts.
+    pub traits: &'a ModelTraits,
+    /// What was fetched for the request.
+    pub media: &'a MediaLibrary,
+}
+
+/// What is sent for one request, and who understands what comes back.
+pub struct Exchange {
+    /// One call; several only where the provider takes one text at a time, and never for a stream.
+    pub calls: SmallVec<[WireRequest; 1]>,
+    /// Understands the answers.
+    pub reader: Box<dyn Reader>,
+    /// What of the request could not be expressed.
+    pub dropped: Dropped,
+}
+
+impl Exchange {
+    /// An exchange of one call that expresses everything.
+    pub fn whole(call: WireRequest, reader: impl Reader + 'static) -> Self {
+        Self {
+            calls: smallvec![call],
+            reader: Box::new(reader),
+            dropped: Dropped::default(),
+        }
+    }
+}
+
+/// Understands the answers to one exchange. Each is read once.
+pub trait Reader: Send {
+    /// Understands whole answers of status 200, one for each call, in the order of the calls.
+    ///
+    /// # Errors
+    /// Why they are not an answer, in spite of their status.
+    fn whole(self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure>;
+
+    /// Understands a streamed answer of status 200.
+    fn decoder(self: Box<Self>, limits: StreamLimits) -> Box<dyn Decoder>;
+
+    /// Makes a stream out of whole answers, where the caller wants one and the provider was not asked for one.
+    ///
+    /// # Errors
+    /// Why they are not an answer. By default no whole answer is a stream.
+    fn replay(self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure> {
+        self.whole(answers)?;
+        Err(Failure::new(
+            ErrorClass::Malformed,
+            "answered a request for a stream with a whole answer",
+        ))
+    }
+}
+
+/// A whole answer of status 200 as it came.
+#[derive(Debug)]
+pub struct WireAnswer {
+    /// Its headers: some providers count tokens there.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
 }
 
 /// Bounds on what a stream may make us hold.
@@ -69,6 +201,37 @@ pub struct WireRequest {
     pub payload: Payload,
     /// How the credential travels.
     pub auth: AuthScheme,
+    /// Headers of this provider's own.
+    pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
+    /// The form the answer will have.
+    pub answer: AnswerForm,
+}
+
+/// The form of an answer of status 200.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnswerForm {
+    /// One JSON document.
+    Whole,
+    /// Server-sent events.
+    EventStream,
+    /// AWS's binary event stream.
+    AwsEventStream,
+}
+
+impl AnswerForm {
+    /// The form of an answer that is streamed, or not, as server-sent events.
+    pub fn of(stream: bool) -> Self {
+        if stream { Self::EventStream } else { Self::Whole }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Whole => "application/json",
+            Self::EventStream => "text/event-stream",
+            Self::AwsEventStream => "application/vnd.amazon.eventstream",
+        }
+    }
 }
 
 /// How a credential travels.

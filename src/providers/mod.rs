@@ -12,6 +12,7 @@ pub mod retry_after;
 pub mod sse;
 #[cfg(test)]
 mod testing;
+pub mod translate;
 
 use std::sync::Arc;
 

@@ -1,23 +1,56 @@
 //! What the tests of several adapters share.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use secrecy::SecretString;
 
-use super::adapter::{Adapter, Decoder, Payload, Relayed, StreamLimits, Target};
+use super::adapter::{
+    Adapter, Decoder, Failure, MediaLibrary, Payload, Relayed, StreamLimits, Target, WholeAnswer, WireAnswer,
+    WireRequest,
+};
 use crate::chat::request::{BodyLimits, Request};
 use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::model::ModelTraits;
 use crate::domain::usage::TokenUsage;
 
 pub(super) const STREAM_LIMITS: StreamLimits = StreamLimits {
     max_event_bytes: 1 << 20,
 };
 
-pub(super) const MODEL: Target<'static> = Target {
+static TRAITS: LazyLock<ModelTraits> = LazyLock::new(ModelTraits::default);
+static NO_MEDIA: LazyLock<MediaLibrary> = LazyLock::new(MediaLibrary::default);
+
+/// A deployment nobody has described, called `prod` on the wire.
+pub(super) static MODEL: LazyLock<Target<'static>> = LazyLock::new(|| Target {
     wire_name: "prod",
     reasoning: false,
-};
+    max_output_tokens: None,
+    traits: &TRAITS,
+    media: &NO_MEDIA,
+});
+
+/// The one call that a request becomes.
+pub(super) fn encoded(adapter: &dyn Adapter, request: &Request, target: &Target<'_>) -> WireRequest {
+    let mut exchange = adapter
+        .encode(request, target)
+        .unwrap_or_else(|fault| panic!("{fault:?}"));
+    assert_eq!(exchange.calls.len(), 1, "one call is expected");
+    exchange.calls.remove(0)
+}
+
+/// What an adapter makes of a whole answer.
+pub(super) fn whole(adapter: &dyn Adapter, request: &Request, body: impl Into<Bytes>) -> Result<WholeAnswer, Failure> {
+    let exchange = adapter
+        .encode(request, &MODEL)
+        .unwrap_or_else(|fault| panic!("{fault:?}"));
+    exchange.reader.whole(vec![WireAnswer {
+        headers: HeaderMap::new(),
+        body: body.into(),
+    }])
+}
 
 /// A checked request.
 pub(super) fn request(operation: Operation, body: impl Into<Bytes>) -> Request {
@@ -111,7 +144,15 @@ pub(super) fn outcome<'c>(mut decoder: Box<dyn Decoder>, chunks: impl IntoIterat
 
 /// What an adapter makes of a stream that arrives in one piece.
 pub(super) fn streamed(adapter: &dyn Adapter, request: &Request, stream: &[u8]) -> Outcome {
-    outcome(adapter.decoder(request, STREAM_LIMITS), [stream])
+    outcome(decoder(adapter, request), [stream])
+}
+
+/// The decoder of the answer to a request.
+pub(super) fn decoder(adapter: &dyn Adapter, request: &Request) -> Box<dyn Decoder> {
+    let exchange = adapter
+        .encode(request, &MODEL)
+        .unwrap_or_else(|fault| panic!("{fault:?}"));
+    exchange.reader.decoder(STREAM_LIMITS)
 }
 
 /// `bytes` cut at the given places.

@@ -10,7 +10,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::domain::call::ErrorClass;
-use crate::providers::adapter::Failure;
+use crate::providers::adapter::{AnswerForm, Failure};
 
 /// The head of an answer, and the body still to come.
 #[derive(Debug)]
@@ -34,14 +34,9 @@ pub enum AnswerBody {
 
 impl Answer {
     /// The answer of a model in this process.
-    pub fn builtin(body: Bytes, stream: bool) -> Self {
+    pub fn builtin(body: Bytes, form: AnswerForm) -> Self {
         let mut headers = HeaderMap::new();
-        let kind = if stream {
-            "text/event-stream"
-        } else {
-            "application/json"
-        };
-        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(form.media_type()));
         Self {
             status: StatusCode::OK,
             headers,
@@ -49,14 +44,14 @@ impl Answer {
         }
     }
 
-    /// Whether the body is a stream of events, by its content type.
-    pub fn is_event_stream(&self) -> bool {
+    /// Whether the body has this form, by its content type.
+    pub fn is(&self, form: AnswerForm) -> bool {
         let kind = self
             .headers
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
+        kind.trim_start().to_ascii_lowercase().starts_with(form.media_type())
     }
 
     /// Refuses an encoding that was not offered: a small compressed answer could stand for gigabytes.

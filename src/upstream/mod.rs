@@ -64,7 +64,7 @@ impl Upstream {
     ///
     /// # Errors
     /// No answer came: the connection could not be made, or broke.
-    pub async fn send(&self, endpoint: &Endpoint, wire: WireRequest, stream: bool) -> Result<Answer, Failure> {
+    pub async fn send(&self, endpoint: &Endpoint, wire: WireRequest) -> Result<Answer, Failure> {
         let mut uri = endpoint.origin.parts();
         uri.path_and_query = Some(wire.path);
         let uri = Uri::from_parts(uri).map_err(|_| Failure::new(ErrorClass::Internal, "the address is not valid"))?;
@@ -73,18 +73,16 @@ impl Upstream {
         *request.uri_mut() = uri;
         let len = http_body::Body::size_hint(request.body()).lower();
         let headers = request.headers_mut();
-        headers.reserve(8 + endpoint.headers.len());
+        headers.reserve(8 + wire.headers.len() + endpoint.headers.len());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
-        let accept = if stream {
-            "text/event-stream"
-        } else {
-            "application/json"
-        };
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(ACCEPT, HeaderValue::from_static(wire.answer.media_type()));
         // Decoding is not offered: a small compressed answer could stand for gigabytes.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        for (name, value) in wire.headers {
+            headers.insert(name, value);
+        }
         for (name, value) in &endpoint.headers {
             headers.insert(name.clone(), value.clone());
         }

@@ -11,11 +11,15 @@ mod messages;
 mod tools;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde::de::{self, MapAccess};
 
+use super::conversation::Conversation;
 use super::estimate::TextTally;
+use super::openai;
+use super::render::Identity;
 use super::walk::{Fields, Kind, Walk};
 use crate::domain::call::Operation;
 use crate::domain::error::{InvalidKind, InvalidRequest};
@@ -67,6 +71,10 @@ pub struct Request {
     pub images: u32,
     /// Whether tools are offered.
     pub tools: bool,
+    /// Who an answer that we write ourselves says it is.
+    pub identity: Identity,
+    /// The body in no provider's words, once somebody needed it.
+    conversation: OnceLock<Result<Box<Conversation>, InvalidRequest>>,
 }
 
 /// What a caller said about its stream.
@@ -102,8 +110,30 @@ impl Request {
             prompt: top.seen.prompt,
             images: top.seen.images,
             tools: top.tools,
+            identity: Identity::default(),
+            conversation: OnceLock::new(),
             body,
         })
+    }
+
+    /// What the body means, for a provider that does not speak the caller's dialect. It is read when this is first asked.
+    ///
+    /// # Errors
+    /// What cannot be understood beyond what the walk has checked.
+    pub fn conversation(&self) -> Result<&Conversation, InvalidRequest> {
+        let read = || match self.operation {
+            Operation::Chat => openai::read::chat(&self.body).map(Box::new),
+            Operation::Completion => openai::read::completion(&self.body).map(Box::new),
+            Operation::Embedding => Err(InvalidRequest {
+                field: None,
+                problem: "embeddings are no conversation".to_owned(),
+                kind: InvalidKind::Value,
+            }),
+        };
+        match self.conversation.get_or_init(read) {
+            Ok(conversation) => Ok(conversation),
+            Err(fault) => Err(fault.clone()),
+        }
     }
 }
 

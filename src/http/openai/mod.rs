@@ -24,6 +24,7 @@ const X_MODEL: HeaderName = HeaderName::from_static("x-bonito-model");
 const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-bonito-attempts");
 const X_OVERHEAD: HeaderName = HeaderName::from_static("x-bonito-overhead-ms");
 const X_COST: HeaderName = HeaderName::from_static("x-bonito-cost-usd");
+const X_DROPPED: HeaderName = HeaderName::from_static("x-bonito-dropped-params");
 
 /// The endpoints there are, for whoever asks for another one.
 pub const ENDPOINTS: &str = "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, \
@@ -106,6 +107,9 @@ fn response(answer: Answer) -> Response {
         );
         if let Some(cost) = served.cost {
             insert(headers, X_COST, cost.to_string());
+        }
+        if !served.dropped.is_empty() {
+            insert(headers, X_DROPPED, served.dropped.names().join(", "));
         }
     }
     response

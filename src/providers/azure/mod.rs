@@ -4,20 +4,19 @@
 //! "Azure OpenAI in Microsoft Foundry Models REST API reference",
 //! <https://learn.microsoft.com/azure/ai-services/openai/reference>, and "Content filtering", same site.
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::{AzureAuth, AzureSurface, ProviderKind};
 use crate::domain::call::Operation;
-use crate::domain::error::InvalidRequest;
 use crate::providers::adapter::{
-    Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest,
+    Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable,
 };
-use crate::providers::openai::decode::{self, StreamDecoder, StreamRules};
-use crate::providers::openai::encode::{self, Edits, Paths};
-use crate::providers::openai::failure;
+use crate::providers::openai::decode::StreamRules;
+use crate::providers::openai::encode::{Edits, Paths};
+use crate::providers::openai::{failure, forwarded};
 
 /// Azure's adapter.
 #[derive(Debug)]
@@ -75,29 +74,22 @@ impl Azure {
 }
 
 impl Adapter for Azure {
-    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
+    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
         let edits = Edits {
             model: Some(target.wire_name),
             report_usage: true,
             modern_max_tokens: target.reasoning,
         };
-        Ok(WireRequest {
-            path: self.path(request.operation, target.wire_name),
-            payload: encode::splice(request, &edits),
-            auth: self.auth.clone(),
-        })
-    }
-
-    fn whole(&self, request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
-        decode::whole(request, body)
-    }
-
-    fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
         let rules = StreamRules {
             done_marker: true,
             merges_filter_records: true,
         };
-        Box::new(StreamDecoder::new(request, rules, limits))
+        let path = self.path(request.operation, target.wire_name);
+        Ok(forwarded(request, path, &edits, self.auth.clone(), rules))
+    }
+
+    fn support(&self, _param: Param) -> Support {
+        Support::Forwarded
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {

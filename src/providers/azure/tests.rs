@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::domain::call::ErrorClass;
-use crate::providers::testing::{MODEL, Outcome, joined, request, secret, streamed, streamed_chat};
+use crate::providers::testing::{MODEL, Outcome, encoded, joined, request, secret, streamed, streamed_chat, whole};
 
 const DEFAULT_FILTER: &[u8] = include_bytes!("fixtures/default_filter.sse");
 const DEFAULT_BLOCKED: &[u8] = include_bytes!("fixtures/default_blocked.sse");
@@ -34,12 +34,8 @@ fn deployments() -> Azure {
 }
 
 fn path(azure: &Azure, operation: Operation, body: &'static str, wire_name: &str) -> String {
-    let target = Target { wire_name, ..MODEL };
-    azure
-        .encode(&request(operation, body), &target)
-        .unwrap()
-        .path
-        .to_string()
+    let target = Target { wire_name, ..*MODEL };
+    encoded(azure, &request(operation, body), &target).path.to_string()
 }
 
 /// The stream as a caller sees it that asked for no usage.
@@ -78,7 +74,7 @@ fn a_deployment_is_in_the_path_or_in_the_body() {
         assert_eq!(path(&new, operation, body, "prod"), format!("/openai/v1/{endpoint}"));
         // The body names it on both surfaces: one ignores it, the other needs it.
         for azure in [&old, &new] {
-            let wire = azure.encode(&request(operation, body), &MODEL).unwrap();
+            let wire = encoded(azure, &request(operation, body), &MODEL);
             assert_eq!(joined(wire.payload), body.replace(r#""m""#, r#""prod""#));
         }
     }
@@ -127,7 +123,7 @@ fn a_gateway_in_front_of_the_resource_keeps_its_base_path() {
 
 #[test]
 fn a_credential_travels_in_one_way_only() {
-    let scheme = |azure: &Azure| azure.encode(&request(Operation::Chat, CHAT), &MODEL).unwrap().auth;
+    let scheme = |azure: &Azure| encoded(azure, &request(Operation::Chat, CHAT), &MODEL).auth;
     assert_eq!(scheme(&v1()), AuthScheme::Header(HeaderName::from_static("api-key")));
     let entra = build(&ProviderKind::Azure {
         base_url: http::Uri::from_static("https://acme.openai.azure.com"),
@@ -148,9 +144,9 @@ fn a_reasoning_deployment_gets_the_new_name_of_the_output_limit() {
     let body = r#"{"max_tokens":5,"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
     let target = Target {
         reasoning: true,
-        ..MODEL
+        ..*MODEL
     };
-    let wire = v1().encode(&request(Operation::Chat, body), &target).unwrap();
+    let wire = encoded(&v1(), &request(Operation::Chat, body), &target);
     let sent: Value = serde_json::from_str(&joined(wire.payload)).unwrap();
     assert_eq!(
         (&sent["max_completion_tokens"], &sent["max_tokens"]),
@@ -384,9 +380,7 @@ fn how_long_to_stay_away_is_read_in_milliseconds_first() {
 #[test]
 fn a_whole_answer_keeps_the_filters_results() {
     let body = r#"{"id":"chatcmpl-1","prompt_filter_results":[{"prompt_index":0}],"choices":[{"index":0,"finish_reason":"content_filter","content_filter_results":{"hate":{"filtered":true}},"message":{"role":"assistant"}}],"usage":{"prompt_tokens":8,"completion_tokens":2,"total_tokens":10}}"#;
-    let answer = v1()
-        .whole(&request(Operation::Chat, CHAT), Bytes::from_static(body.as_bytes()))
-        .unwrap();
+    let answer = whole(&v1(), &request(Operation::Chat, CHAT), body).unwrap();
     assert_eq!(answer.body, body);
     assert_eq!(answer.usage.unwrap().total(), 10);
 }

@@ -2,18 +2,17 @@
 //!
 //! The base URL belongs to the credential and is set by an administrator, never by a caller.
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
-use crate::domain::error::InvalidRequest;
 use crate::providers::adapter::{
-    Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest,
+    Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable,
 };
-use crate::providers::openai::decode::{self, StreamDecoder, StreamRules};
-use crate::providers::openai::encode::{self, Edits, Paths};
-use crate::providers::openai::failure;
+use crate::providers::openai::decode::StreamRules;
+use crate::providers::openai::encode::{Edits, Paths};
+use crate::providers::openai::{failure, forwarded};
 
 /// How one provider's imitation of OpenAI differs.
 #[derive(Debug)]
@@ -118,30 +117,22 @@ pub fn build(kind: &ProviderKind) -> Compatible {
 }
 
 impl Adapter for Compatible {
-    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
+    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
         let edits = Edits {
             model: Some(target.wire_name),
             report_usage: self.dialect.stream_options,
             modern_max_tokens: false,
         };
-        let payload = encode::splice(request, &edits);
-        Ok(WireRequest {
-            path: self.paths.of(request.operation),
-            payload,
-            auth: self.auth.clone(),
-        })
-    }
-
-    fn whole(&self, request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
-        decode::whole(request, body)
-    }
-
-    fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
         let rules = StreamRules {
             done_marker: self.dialect.done_marker,
             merges_filter_records: false,
         };
-        Box::new(StreamDecoder::new(request, rules, limits))
+        let path = self.paths.of(request.operation);
+        Ok(forwarded(request, path, &edits, self.auth.clone(), rules))
+    }
+
+    fn support(&self, _param: Param) -> Support {
+        Support::Forwarded
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {

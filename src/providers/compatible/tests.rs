@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::domain::call::Operation;
 use crate::domain::call::ErrorClass;
-use crate::providers::testing::{MODEL, joined, request, secret, streamed, streamed_chat};
+use crate::providers::testing::{MODEL, encoded, joined, request, secret, streamed, streamed_chat};
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 
@@ -16,8 +16,8 @@ fn endpoint(base_url: &'static str, dialect: &str, has_key: bool) -> Compatible 
 }
 
 fn sent(dialect: &str, body: &'static str) -> String {
-    let wire = endpoint("https://example.com/v1", dialect, true).encode(&request(Operation::Chat, body), &MODEL);
-    joined(wire.unwrap().payload)
+    let adapter = endpoint("https://example.com/v1", dialect, true);
+    joined(encoded(&adapter, &request(Operation::Chat, body), &MODEL).payload)
 }
 
 #[test]
@@ -53,9 +53,8 @@ fn paths_are_appended_to_the_base_whatever_it_ends_with() {
         ("https://api.perplexity.ai", "/chat/completions"),
         ("http://127.0.0.1:8000/", "/chat/completions"),
     ] {
-        let wire = endpoint(base_url, "openai", true)
-            .encode(&request(Operation::Chat, CHAT), &MODEL)
-            .unwrap();
+        let adapter = endpoint(base_url, "openai", true);
+        let wire = encoded(&adapter, &request(Operation::Chat, CHAT), &MODEL);
         assert_eq!(wire.path, path, "{base_url}");
     }
 }
@@ -64,7 +63,7 @@ fn paths_are_appended_to_the_base_whatever_it_ends_with() {
 fn a_server_without_a_key_is_sent_none() {
     let auth = |has_key| {
         let adapter = endpoint("http://127.0.0.1:11434/v1", "ollama", has_key);
-        adapter.encode(&request(Operation::Chat, CHAT), &MODEL).unwrap().auth
+        encoded(&adapter, &request(Operation::Chat, CHAT), &MODEL).auth
     };
     assert_eq!((auth(true), auth(false)), (AuthScheme::Bearer, AuthScheme::None));
 }

@@ -14,17 +14,18 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use smallvec::SmallVec;
 
 use crate::chat::estimate::TextTally;
+use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::chat::walk::Kind;
 use crate::config::ProviderKind;
 use crate::domain::call::{ErrorClass, Operation};
-use crate::domain::error::InvalidRequest;
 use crate::providers::adapter::{
-    Adapter, AuthScheme, Decoder, Failure, Payload, StreamLimits, Target, WholeAnswer, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Payload, Support, Target, Unencodable, WireRequest,
 };
-use crate::providers::openai::decode::{self, StreamDecoder, StreamRules};
+use crate::providers::openai::decode::{Forwarded, StreamRules};
 use read::Said;
 
 /// What is said when there is nothing to repeat.
@@ -53,25 +54,28 @@ pub fn build(_kind: &ProviderKind) -> Echo {
 }
 
 impl Adapter for Echo {
-    fn encode(&self, request: &Request, _target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
+    fn encode(&self, request: &Request, _target: &Target<'_>) -> Result<Exchange, Unencodable> {
         // Never sent: `builtin` answers. It is what a provider of this kind would be sent.
-        Ok(WireRequest {
+        let call = WireRequest {
             path: http::uri::PathAndQuery::from_static("/"),
             payload: Payload::from(request.body.clone()),
             auth: AuthScheme::None,
-        })
-    }
-
-    fn whole(&self, request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
-        decode::whole(request, body)
-    }
-
-    fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
+            headers: SmallVec::new(),
+            answer: AnswerForm::of(request.stream),
+        };
         let rules = StreamRules {
             done_marker: true,
             merges_filter_records: false,
         };
-        Box::new(StreamDecoder::new(request, rules, limits))
+        Ok(Exchange::whole(call, Forwarded::new(request, rules)))
+    }
+
+    fn support(&self, param: Param) -> Support {
+        match param {
+            Param::MaxCompletionTokens | Param::N | Param::Stream | Param::StreamOptions => Support::Forwarded,
+            // It repeats what it is told, whatever else it is asked.
+            _ => Support::Refused,
+        }
     }
 
     fn failure(&self, status: StatusCode, _headers: &HeaderMap, _body: &[u8]) -> Failure {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::usage::TokenUsage;
-use crate::providers::testing::{STREAM_LIMITS, request, streamed};
+use crate::providers::testing::{self, STREAM_LIMITS, request, streamed};
 
 fn answer(request: &Request) -> Bytes {
     Echo.builtin(request).unwrap()
@@ -36,7 +36,7 @@ fn embedding(input: Value, fields: Value) -> Request {
 
 /// The answer as its own decoder reads it.
 fn read(request: &Request) -> (Value, TokenUsage) {
-    let whole = Echo.whole(request, answer(request)).unwrap();
+    let whole = testing::whole(&Echo, request, answer(request)).unwrap();
     (serde_json::from_slice(&whole.body).unwrap(), whole.usage.unwrap())
 }
 
@@ -267,7 +267,7 @@ fn more_embeddings_than_it_makes_up_are_refused() {
     assert_eq!(vectors(&largest).len(), 2_048);
     for (count, dimensions) in [(1, 4_097), (1, 1_000_000), (129, 4_096), (2_048, 257)] {
         let request = embedding(inputs(count), json!({"dimensions": dimensions}));
-        let failure = Echo.whole(&request, answer(&request)).unwrap_err();
+        let failure = testing::whole(&Echo, &request, answer(&request)).unwrap_err();
         assert_eq!(
             (failure.class, failure.param.as_deref()),
             (ErrorClass::InvalidRequest, Some("dimensions"))

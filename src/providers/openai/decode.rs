@@ -11,7 +11,7 @@ use crate::chat::request::Request;
 use crate::chat::walk::{Fields, Items, Kind, Object, Walk};
 use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::usage::TokenUsage;
-use crate::providers::adapter::{Decoder, Failure, Relayed, StreamLimits, WholeAnswer};
+use crate::providers::adapter::{Decoder, Failure, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
 use crate::providers::sse::{self, Records, TooLarge};
 
 /// Nesting of an answer; tool arguments are text, so real ones are shallow.
@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 128;
 ///
 /// # Errors
 /// It is not JSON, holds an error in spite of its status, or lacks what makes it an answer.
-pub fn whole(request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
+pub fn whole(operation: Operation, body: Bytes) -> Result<WholeAnswer, Failure> {
     let mut answer = Answer::default();
     if Walk::object(&body, MAX_DEPTH, &mut answer).is_err() {
         return Err(Failure::new(
@@ -32,7 +32,7 @@ pub fn whole(request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
     if let Some(error) = answer.error {
         return Err(reported(error));
     }
-    let (items, name) = match request.operation {
+    let (items, name) = match operation {
         Operation::Chat | Operation::Completion => (answer.choices, "choices"),
         Operation::Embedding => (answer.data, "data"),
     };
@@ -54,6 +54,36 @@ pub fn whole(request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
 fn reported(raw: &str) -> Failure {
     let error = wire::error_value(raw).unwrap_or_default();
     failure::of(failure::status_of_stream_error(&error), error)
+}
+
+/// Understands the answer to a request that was forwarded: it goes back as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded {
+    operation: Operation,
+    show_usage: bool,
+    rules: StreamRules,
+}
+
+impl Forwarded {
+    /// The reader of the answer to `request`.
+    pub fn new(request: &Request, rules: StreamRules) -> Self {
+        Self {
+            operation: request.operation,
+            show_usage: request.stream_options.include_usage,
+            rules,
+        }
+    }
+}
+
+impl Reader for Forwarded {
+    fn whole(self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure> {
+        let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
+        whole(self.operation, body)
+    }
+
+    fn decoder(self: Box<Self>, limits: StreamLimits) -> Box<dyn Decoder> {
+        Box::new(StreamDecoder::new(self.show_usage, self.rules, limits))
+    }
 }
 
 /// How streams of OpenAI's kind differ between providers.
@@ -80,12 +110,12 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
-    /// A decoder for the answer to `request`.
-    pub fn new(request: &Request, rules: StreamRules, limits: StreamLimits) -> Self {
+    /// A decoder that shows the caller the usage or keeps it.
+    pub fn new(show_usage: bool, rules: StreamRules, limits: StreamLimits) -> Self {
         Self {
             rules,
             records: Records::new(limits.max_event_bytes),
-            show_usage: request.stream_options.include_usage,
+            show_usage,
             usage: None,
             generated: TextTally::default(),
             finished: false,

@@ -11,17 +11,24 @@ pub mod encode;
 pub mod failure;
 pub mod wire;
 
-use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
+use smallvec::SmallVec;
 
+use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
-use crate::domain::error::InvalidRequest;
 use crate::providers::adapter::{
-    Adapter, AuthScheme, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Support, Target, Unencodable, WireRequest,
 };
-use decode::{StreamDecoder, StreamRules};
+use decode::{Forwarded, StreamRules};
 use encode::{Edits, Paths};
+
+/// How OpenAI itself streams.
+const RULES: StreamRules = StreamRules {
+    done_marker: true,
+    merges_filter_records: false,
+};
 
 /// OpenAI's adapter.
 #[derive(Debug)]
@@ -40,29 +47,14 @@ pub fn build(kind: &ProviderKind) -> OpenAi {
 }
 
 impl Adapter for OpenAi {
-    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
+    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
         let edits = Edits {
             model: Some(target.wire_name),
             report_usage: true,
             modern_max_tokens: target.reasoning,
         };
-        Ok(WireRequest {
-            path: self.paths.of(request.operation),
-            payload: encode::splice(request, &edits),
-            auth: AuthScheme::Bearer,
-        })
-    }
-
-    fn whole(&self, request: &Request, body: Bytes) -> Result<WholeAnswer, Failure> {
-        decode::whole(request, body)
-    }
-
-    fn decoder(&self, request: &Request, limits: StreamLimits) -> Box<dyn Decoder> {
-        let rules = StreamRules {
-            done_marker: true,
-            merges_filter_records: false,
-        };
-        Box::new(StreamDecoder::new(request, rules, limits))
+        let path = self.paths.of(request.operation);
+        Ok(forwarded(request, path, &edits, AuthScheme::Bearer, RULES))
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
@@ -72,4 +64,26 @@ impl Adapter for OpenAi {
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
         headers.get("x-request-id").and_then(|id| id.to_str().ok())
     }
+
+    fn support(&self, _param: Param) -> Support {
+        Support::Forwarded
+    }
+}
+
+/// The exchange for a request that is forwarded with a few edits to a provider that speaks its dialect.
+pub fn forwarded(
+    request: &Request,
+    path: PathAndQuery,
+    edits: &Edits<'_>,
+    auth: AuthScheme,
+    rules: StreamRules,
+) -> Exchange {
+    let call = WireRequest {
+        path,
+        payload: encode::splice(request, edits),
+        auth,
+        headers: SmallVec::new(),
+        answer: AnswerForm::of(request.stream),
+    };
+    Exchange::whole(call, Forwarded::new(request, rules))
 }

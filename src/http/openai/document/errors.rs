@@ -59,7 +59,7 @@ pub struct ErrorAttempt {
     /// The model it was asked for.
     model: String,
     /// Why it failed, in one word. About the request: `invalid_request`, `context_length_exceeded`, `content_filter`,
-    /// `too_large`. About the provider: `model_not_found`, `provider_auth` (it refuses the gateway's credential),
+    /// `too_large`. About the provider: `unsupported_parameter` (it cannot express the request), `model_not_found`, `provider_auth` (it refuses the gateway's credential),
     /// `rate_limited`, `provider_quota` (the account there has no money left), `overloaded`, `server_error`, `connect`,
     /// `timeout`, `cut` (its answer broke off), `malformed` (its answer makes no sense). About the gateway: `shed` (it
     /// is stopping), `internal`.
@@ -106,7 +106,7 @@ const INVALID: Refusal = Refusal {
     example: || GatewayError::invalid("temperature", "must be between 0 and 2"),
     meaning: "The request is not valid; `param` names the field, where one is at fault. `code` is \
               `invalid_request_error`, or `unsupported_parameter` for a field that requests may not set, such as \
-              `api_base`. Or a provider refused the request: the message, `param` and `code` are then the provider's \
+              `api_base`, or that no provider of the model can express. Or a provider refused the request: the message, `param` and `code` are then the provider's \
               (`context_length_exceeded`, `content_filter`), and it is not sent to another one. Change the request \
               before sending it again.",
     headers: ASKED,

@@ -20,7 +20,15 @@ pub fn request_id() -> MetaHeader {
 
 /// The headers of a model's answer.
 pub fn inference() -> Vec<MetaHeader> {
-    vec![request_id(), provider(), model(), attempts(), overhead(), cost()]
+    vec![
+        request_id(),
+        provider(),
+        model(),
+        attempts(),
+        overhead(),
+        cost(),
+        dropped(),
+    ]
 }
 
 /// Who answered.
@@ -83,6 +91,14 @@ fn cost() -> MetaHeader {
         "x-bonito-cost-usd",
         "What the request cost in US dollars, as an exact decimal such as `0.000125`. Only on whole answers, since the \
          headers of a stream leave before its cost is known, and only when the price is known.",
+    )
+}
+
+fn dropped() -> MetaHeader {
+    header::<String>(
+        "x-bonito-dropped-params",
+        "The parameters of the request that the provider cannot express, separated by commas. They were dropped; with the \
+         parameter policy `reject` the request would have been refused instead.",
     )
 }
 

@@ -2,7 +2,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 
 use super::*;
-use crate::providers::testing::{self, Outcome, STREAM_LIMITS, streamed_chat};
+use crate::providers::testing::{self, Outcome, STREAM_LIMITS};
 
 const TEXT: &[u8] = include_bytes!("../fixtures/text.sse");
 const TOOLS: &[u8] = include_bytes!("../fixtures/tools.sse");
@@ -27,7 +27,7 @@ const AZURE: StreamRules = StreamRules {
 };
 
 fn read<'c>(rules: StreamRules, include_usage: bool, chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
-    let decoder = StreamDecoder::new(&streamed_chat(include_usage), rules, STREAM_LIMITS);
+    let decoder = StreamDecoder::new(include_usage, rules, STREAM_LIMITS);
     testing::outcome(Box::new(decoder), chunks)
 }
 
@@ -259,7 +259,7 @@ fn an_event_that_is_too_large_fails_whether_it_comes_at_once_or_in_pieces() {
 
 #[test]
 fn an_event_without_an_end_is_not_held_forever() {
-    let decoder = StreamDecoder::new(&streamed_chat(false), OPENAI, STREAM_LIMITS);
+    let decoder = StreamDecoder::new(false, OPENAI, STREAM_LIMITS);
     let endless = std::iter::repeat_n(&[b'x'; 4_096][..], 1_000);
     let outcome = testing::outcome(Box::new(decoder), endless);
     assert_eq!(outcome.class(), Some(ErrorClass::Malformed));
@@ -289,12 +289,10 @@ fn what_is_generated_is_counted_in_every_form_it_takes() {
 
 mod whole_answers {
     use super::*;
-    use crate::providers::testing::request;
 
-    const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 
     fn answered(body: &str) -> Result<WholeAnswer, Failure> {
-        whole(&request(Operation::Chat, CHAT), Bytes::copy_from_slice(body.as_bytes()))
+        whole(Operation::Chat, Bytes::copy_from_slice(body.as_bytes()))
     }
 
     fn class(body: &str) -> ErrorClass {
@@ -373,18 +371,17 @@ mod whole_answers {
             assert_eq!(class(body), ErrorClass::Malformed, "{body}");
         }
         let binary = Bytes::from_static(b"{\"choices\":[],\"x\":\"\xff\"}");
-        let failure = whole(&request(Operation::Chat, CHAT), binary).unwrap_err();
+        let failure = whole(Operation::Chat, binary).unwrap_err();
         assert_eq!(failure.class, ErrorClass::Malformed);
     }
 
     #[test]
     fn embeddings_have_data_and_no_choices() {
-        let request = request(Operation::Embedding, r#"{"model":"m","input":"x"}"#);
         let body = r#"{"object":"list","data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#;
-        let answer = whole(&request, Bytes::from_static(body.as_bytes())).unwrap();
+        let answer = whole(Operation::Embedding, Bytes::from_static(body.as_bytes())).unwrap();
         assert_eq!(answer.usage.unwrap().input, 8);
         for body in ["{}", r#"{"choices":[]}"#, r#"{"data":null}"#, r#"{"data":{}}"#] {
-            let failure = whole(&request, Bytes::copy_from_slice(body.as_bytes())).unwrap_err();
+            let failure = whole(Operation::Embedding, Bytes::copy_from_slice(body.as_bytes())).unwrap_err();
             assert_eq!(failure.class, ErrorClass::Malformed, "{body}");
         }
     }
@@ -437,7 +434,6 @@ proptest! {
     fn no_bytes_make_a_decoder_panic_or_relay_half_a_record(bytes: Vec<u8>, include_usage: bool) {
         let outcome = read(AZURE, include_usage, [&bytes[..]]);
         prop_assert!(outcome.relayed.is_empty() || outcome.relayed.ends_with("\n\n"));
-        let request = testing::request(Operation::Chat, r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#);
-        let _ = whole(&request, Bytes::from(bytes));
+        let _ = whole(Operation::Chat, Bytes::from(bytes));
     }
 }

@@ -1,0 +1,201 @@
+//! From another provider's language to the caller's dialect: what every adapter that translates has in common.
+//!
+//! Such an adapter brings a [`Translator`], which turns whole answers and streams into the same events. The rest is done
+//! here: rendering, counting what is relayed, keeping the usage, folding a whole answer, and making a stream out of one.
+
+use bytes::{Bytes, BytesMut};
+
+use super::adapter::{Decoder, Failure, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
+use crate::chat::estimate::TextTally;
+use crate::chat::event::{Delta, Event};
+use crate::chat::render::{self, Render};
+use crate::chat::request::Request;
+use crate::domain::call::ErrorClass;
+use crate::domain::usage::TokenUsage;
+
+/// Turns a provider's answers to one request into events.
+pub trait Translator: Send {
+    /// The events of whole answers, one for each call, in the order of the calls.
+    ///
+    /// # Errors
+    /// Why they are not an answer, in spite of their status.
+    fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure>;
+
+    /// Reads the events of a stream.
+    fn stream(&self, limits: StreamLimits) -> Box<dyn EventReader>;
+}
+
+/// Reads events out of the bytes of a stream, wherever they were cut.
+pub trait EventReader: Send {
+    /// Takes the next bytes and appends the events they complete.
+    ///
+    /// # Errors
+    /// The provider reported a failure or made no sense. What came before it is in `events`. Nothing may be fed afterwards.
+    fn feed(&mut self, bytes: Bytes, events: &mut Vec<Event>) -> Result<(), Failure>;
+
+    /// The provider closed the stream properly.
+    ///
+    /// # Errors
+    /// The answer was not complete.
+    fn end(&mut self, events: &mut Vec<Event>) -> Result<(), Failure>;
+
+    /// Whether the answer is complete, so that nothing more has to be waited for.
+    fn is_complete(&self) -> bool;
+}
+
+/// Understands the answers to a request that was translated.
+pub struct Translated<T> {
+    translator: T,
+    renderer: Box<dyn Render>,
+}
+
+impl<T: Translator> Translated<T> {
+    /// The reader of the answers to `request`.
+    pub fn new(request: &Request, translator: T) -> Self {
+        Self {
+            translator,
+            renderer: render::renderer(request),
+        }
+    }
+}
+
+impl<T: Translator> Reader for Translated<T> {
+    fn whole(mut self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure> {
+        let events = self.translator.whole(answers)?;
+        let tally = Tally::of(&events)?;
+        let body = self.renderer.whole(events, tally.usage.as_ref());
+        Ok(WholeAnswer {
+            body,
+            usage: tally.usage,
+            generated: tally.generated,
+        })
+    }
+
+    fn decoder(self: Box<Self>, limits: StreamLimits) -> Box<dyn Decoder> {
+        Box::new(TranslatedStream {
+            reader: self.translator.stream(limits),
+            renderer: self.renderer,
+            events: Vec::new(),
+            tally: Tally::default(),
+            ended: false,
+        })
+    }
+
+    fn replay(mut self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure> {
+        let events = self.translator.whole(answers)?;
+        let tally = Tally::of(&events)?;
+        let mut stream = BytesMut::new();
+        for event in events {
+            self.renderer.event(event, &mut stream);
+        }
+        self.renderer.end(tally.usage.as_ref(), &mut stream);
+        Ok(WholeAnswer {
+            body: stream.freeze(),
+            usage: tally.usage,
+            generated: tally.generated,
+        })
+    }
+}
+
+/// What went by so far.
+#[derive(Default)]
+struct Tally {
+    usage: Option<TokenUsage>,
+    generated: TextTally,
+    finished: bool,
+}
+
+impl Tally {
+    fn of(events: &[Event]) -> Result<Self, Failure> {
+        let mut tally = Self::default();
+        for event in events {
+            tally.see(event);
+        }
+        if !tally.finished {
+            return Err(Failure::new(ErrorClass::Malformed, "answered 200 without an answer"));
+        }
+        Ok(tally)
+    }
+
+    fn see(&mut self, event: &Event) {
+        match event {
+            Event::Start { .. } => {}
+            Event::Finish { .. } => self.finished = true,
+            Event::Usage(usage) => self.usage = Some(*usage),
+            Event::Delta { delta, .. } => match delta {
+                Delta::Text(text) | Delta::Thought(text) | Delta::Refusal(text) => self.generated.add(text),
+                Delta::Arguments { fragment, .. } => self.generated.add(fragment),
+                Delta::Call { name, .. } => self.generated.add(name),
+                Delta::TextSignature(_)
+                | Delta::ThoughtEnd { .. }
+                | Delta::RedactedThought { .. }
+                | Delta::CallEnd { .. }
+                | Delta::Annotation(_)
+                | Delta::Logprobs(_)
+                | Delta::Image { .. } => {}
+            },
+        }
+    }
+}
+
+/// A stream on its way from one language to the other.
+struct TranslatedStream {
+    reader: Box<dyn EventReader>,
+    renderer: Box<dyn Render>,
+    events: Vec<Event>,
+    tally: Tally,
+    /// Whether the proper end was written.
+    ended: bool,
+}
+
+impl TranslatedStream {
+    fn render(&mut self, out: &mut Relayed) {
+        for event in self.events.drain(..) {
+            self.tally.see(&event);
+            self.renderer.event(event, &mut out.bytes);
+        }
+        if self.reader.is_complete() && !self.ended {
+            self.ended = true;
+            self.renderer.end(self.tally.usage.as_ref(), &mut out.bytes);
+        }
+    }
+}
+
+impl Decoder for TranslatedStream {
+    fn feed(&mut self, bytes: Bytes, out: &mut Relayed) -> Result<(), Failure> {
+        if self.ended {
+            return Ok(());
+        }
+        let result = self.reader.feed(bytes, &mut self.events);
+        self.render(out);
+        result
+    }
+
+    fn end(&mut self, out: &mut Relayed) -> Result<(), Failure> {
+        if self.ended {
+            return Ok(());
+        }
+        let result = self.reader.end(&mut self.events);
+        self.render(out);
+        result?;
+        if self.ended {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorClass::Cut,
+            "ended its stream before the answer was complete",
+        ))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.ended
+    }
+
+    fn usage(&self) -> Option<TokenUsage> {
+        self.tally.usage
+    }
+
+    fn generated(&self) -> TextTally {
+        self.tally.generated
+    }
+}
