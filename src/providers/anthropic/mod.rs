@@ -1,13 +1,13 @@
 //! Anthropic: refuses every request until its format is spoken.
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{InvalidKind, InvalidRequest};
-use crate::providers::adapter::{Adapter, Decoder, Failure, StreamLimits, Target, WholeAnswer, WireRequest};
+use crate::providers::adapter::{Adapter, Exchange, Failure, Support, Target, Unencodable};
 
 /// The adapter.
 #[derive(Debug)]
@@ -19,20 +19,16 @@ pub fn build(_kind: &ProviderKind) -> Anthropic {
 }
 
 impl Adapter for Anthropic {
-    fn encode(&self, _request: &Request, _target: &Target<'_>) -> Result<WireRequest, InvalidRequest> {
-        Err(InvalidRequest {
+    fn encode(&self, _request: &Request, _target: &Target<'_>) -> Result<Exchange, Unencodable> {
+        Err(Unencodable::Refused(InvalidRequest {
             field: None,
             problem: "cannot be asked by this version".to_owned(),
             kind: InvalidKind::Value,
-        })
+        }))
     }
 
-    fn whole(&self, _request: &Request, _body: Bytes) -> Result<WholeAnswer, Failure> {
-        Err(Failure::new(ErrorClass::Malformed, "answered what was never asked"))
-    }
-
-    fn decoder(&self, _request: &Request, _limits: StreamLimits) -> Box<dyn Decoder> {
-        unreachable!("encode refuses every request")
+    fn support(&self, _param: Param) -> Support {
+        Support::Refused
     }
 
     fn failure(&self, status: StatusCode, _headers: &HeaderMap, _body: &[u8]) -> Failure {

@@ -386,6 +386,7 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
         let expected = [
             "x-bonito-attempts",
             "x-bonito-cost-usd",
+            "x-bonito-dropped-params",
             "x-bonito-model",
             "x-bonito-overhead-ms",
             "x-bonito-provider",
