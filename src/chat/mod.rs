@@ -7,6 +7,7 @@
 //! Where caller and provider do not speak the same dialect, the body is read a second time, into a [`conversation`], and
 //! the answer passes through [`event`]s and a [`render`]er.
 
+pub mod anthropic;
 pub mod conversation;
 pub mod embedding;
 pub mod estimate;

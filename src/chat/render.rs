@@ -5,8 +5,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::event::Event;
-use super::openai;
 use super::request::Request;
+use super::{anthropic, openai};
+use crate::domain::call::Dialect;
 use crate::domain::usage::TokenUsage;
 
 /// Writes an answer in the caller's dialect.
@@ -32,5 +33,8 @@ pub struct Identity {
 
 /// The renderer for the answer to a request.
 pub fn renderer(request: &Request) -> Box<dyn Render> {
-    Box::new(openai::render::Renderer::new(request))
+    match request.dialect {
+        Dialect::OpenAi => Box::new(openai::render::Renderer::new(request)),
+        Dialect::Anthropic => Box::new(anthropic::render::Renderer::new(request)),
+    }
 }

@@ -57,6 +57,8 @@ closed_set! {
     Dialect {
         /// OpenAI's.
         OpenAi = "openai",
+        /// Anthropic's.
+        Anthropic = "anthropic",
     }
 }
 

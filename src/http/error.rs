@@ -25,7 +25,20 @@ pub const OPENAI_VOICE: Voice = Voice {
     dialect: Dialect::OpenAi,
     status,
     event,
+    // OpenAI's SDKs skip comments.
+    keep_alive: b": keep-alive\n\n",
 };
+
+/// How errors are said to Anthropic's SDKs.
+pub const ANTHROPIC_VOICE: Voice = Voice {
+    dialect: Dialect::Anthropic,
+    status: anthropic_status,
+    event: anthropic_event,
+    keep_alive: b"event: ping\ndata: {\"type\":\"ping\"}\n\n",
+};
+
+/// Anthropic's own status for "the whole service is busy", which its SDKs and agents wait for.
+const OVERLOADED: u16 = 529;
 
 /// Seconds a caller is asked to wait when a provider that is out of capacity did not say how long.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -70,6 +83,19 @@ struct AttemptFields<'e> {
     request_id: Option<&'e str>,
 }
 
+impl<'e> AttemptFields<'e> {
+    fn of(attempt: &'e AttemptFailure) -> Self {
+        Self {
+            provider: attempt.provider.as_str(),
+            model: attempt.model.as_str(),
+            reason: attempt.class.as_str(),
+            status: attempt.status,
+            code: attempt.code.as_deref(),
+            request_id: attempt.request_id.as_deref(),
+        }
+    }
+}
+
 /// The status of an error.
 pub fn status(error: &GatewayError) -> u16 {
     said(error).status.as_u16()
@@ -83,16 +109,106 @@ pub fn event(error: &GatewayError, _id: RequestId) -> Bytes {
     event.into()
 }
 
-/// An error as an answer.
+/// The status of an error in Anthropic's dialect.
+fn anthropic_status(error: &GatewayError) -> u16 {
+    anthropic_status_of(&said(error))
+}
+
+fn anthropic_status_of(said: &Said<'_>) -> u16 {
+    match said.status {
+        StatusCode::SERVICE_UNAVAILABLE => OVERLOADED,
+        other => other.as_u16(),
+    }
+}
+
+/// An error as an event inside an Anthropic stream.
+fn anthropic_event(error: &GatewayError, id: RequestId) -> Bytes {
+    let mut event = b"event: error\ndata: ".to_vec();
+    event.extend_from_slice(&anthropic_body(&said(error), id));
+    event.extend_from_slice(b"\n\n");
+    event.into()
+}
+
+/// An error in Anthropic's shape.
+///
+/// # Source
+/// "Errors" of Anthropic's API documentation, <https://platform.claude.com/docs/en/api/errors>.
+fn anthropic_body(said: &Said<'_>, id: RequestId) -> Vec<u8> {
+    let kind = match anthropic_status_of(said) {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        409 => "conflict_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        408 | 504 => "timeout_error",
+        OVERLOADED => "overloaded_error",
+        500 | 502 => "api_error",
+        _ => "invalid_request_error",
+    };
+    let message = match said.param {
+        // As Anthropic says it: `messages.0.content: Field required`.
+        Some(param) if !said.message.starts_with(param) => format!("{param}: {}", said.message),
+        _ => said.message.clone(),
+    };
+    let attempts: Vec<AttemptFields<'_>> = said.attempts.iter().map(AttemptFields::of).collect();
+    let body = AnthropicBody {
+        r#type: "error",
+        error: AnthropicFields {
+            r#type: kind,
+            message: &message,
+            details: Some(AnthropicDetails { error_code: &said.code }),
+            attempts,
+        },
+        request_id: id.header().to_string(),
+    };
+    serde_json::to_vec(&body).expect("texts and numbers always serialise")
+}
+
+#[derive(Serialize)]
+struct AnthropicBody<'e> {
+    r#type: &'static str,
+    error: AnthropicFields<'e>,
+    request_id: String,
+}
+
+#[derive(Serialize)]
+struct AnthropicFields<'e> {
+    r#type: &'static str,
+    message: &'e str,
+    details: Option<AnthropicDetails<'e>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptFields<'e>>,
+}
+
+#[derive(Serialize)]
+struct AnthropicDetails<'e> {
+    error_code: &'e str,
+}
+
+/// An error as an answer in OpenAI's dialect, which is also that of everybody whose dialect is not known.
 pub fn response(error: &GatewayError, id: RequestId) -> Response {
+    response_in(Dialect::OpenAi, error, id)
+}
+
+/// An error as an answer.
+pub fn response_in(dialect: Dialect, error: &GatewayError, id: RequestId) -> Response {
     if let GatewayError::Internal { detail, source } = error {
         tracing::error!(request = %id.header(), detail = %detail, source = ?source, "internal error");
     }
     let said = said(error);
+    let (status, body) = match dialect {
+        Dialect::OpenAi => (said.status, body(&said)),
+        Dialect::Anthropic => {
+            let status = StatusCode::from_u16(anthropic_status_of(&said)).unwrap_or(said.status);
+            (status, anthropic_body(&said, id))
+        }
+    };
     let mut response = Response::builder()
-        .status(said.status)
+        .status(status)
         .content_type("application/json")
-        .body(body(&said));
+        .body(body);
     let headers = response.headers_mut();
     if let Some(wait) = said.retry_after {
         // Whole seconds, rounded up: a caller that comes back too early is refused again.
@@ -108,20 +224,13 @@ pub fn response(error: &GatewayError, id: RequestId) -> Response {
         );
     }
     if let Some(last) = said.attempts.last() {
-        super::openai::attempt_headers(headers, &last.provider, &last.model, said.attempts.len());
+        super::inference::attempt_headers(headers, &last.provider, &last.model, said.attempts.len());
     }
     response
 }
 
 fn body(said: &Said<'_>) -> Vec<u8> {
-    let attempts = said.attempts.iter().map(|attempt| AttemptFields {
-        provider: attempt.provider.as_str(),
-        model: attempt.model.as_str(),
-        reason: attempt.class.as_str(),
-        status: attempt.status,
-        code: attempt.code.as_deref(),
-        request_id: attempt.request_id.as_deref(),
-    });
+    let attempts = said.attempts.iter().map(AttemptFields::of);
     let body = Body {
         error: Fields {
             message: &said.message,

@@ -2,10 +2,12 @@
 //!
 //! Nothing below this layer knows that HTTP is served. Start with [`api`].
 
+pub mod anthropic;
 pub mod auth;
 pub mod boundary;
 pub mod docs;
 pub mod error;
+pub mod inference;
 pub mod openai;
 pub mod operations;
 pub mod payload;
@@ -23,6 +25,7 @@ use crate::pipeline::Pipeline;
 use crate::secrets::master_key::KeyHasher;
 use crate::telemetry::metrics::Metrics;
 use boundary::Boundary;
+use inference::Inference;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -46,7 +49,7 @@ pub struct HttpState {
 /// A request passes the boundary (id, panics, sane headers) and then its route. Inference routes authenticate before they
 /// read anything of the body: their handlers take a [`auth::CallerKey`], which only authentication can make.
 pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
-    let infer = |operation| openai::Inference::new(state.clone(), operation);
+    let infer = |operation| Inference::new(state.clone(), operation, error::OPENAI_VOICE);
     let metrics = state.metrics.clone();
     let routes = Route::new()
         .at("/", docs::landing())
@@ -55,6 +58,11 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
         .at("/v1/chat/completions", infer(Operation::Chat))
         .at("/v1/completions", infer(Operation::Completion))
         .at("/v1/embeddings", infer(Operation::Embedding))
+        .at(
+            "/v1/messages",
+            Inference::new(state.clone(), Operation::Chat, error::ANTHROPIC_VOICE),
+        )
+        .at("/v1/messages/count_tokens", anthropic::CountTokens::new(state.clone()))
         .at("/v1/models", openai::models::List::new(state.clone()))
         .at("/v1/models/*id", openai::models::Retrieve::new(state.clone()))
         .at("/v1/key", openai::key::Own::new(state));

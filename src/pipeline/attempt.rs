@@ -18,6 +18,7 @@ use crate::providers::adapter::{
     WireAnswer, WireRequest,
 };
 use crate::routing::catalog::Deployment;
+use crate::routing::catalog_file::Mode;
 use crate::upstream::answer::{Answer, AnswerBody};
 use crate::upstream::endpoint::Endpoint;
 
@@ -180,6 +181,7 @@ impl Pipeline {
         let target = Target {
             wire_name: &deployment.wire_name,
             reasoning: deployment.capabilities.reasoning.unwrap_or(false),
+            only_chats: deployment.mode == Mode::Chat,
             max_output_tokens: deployment.max_output_tokens,
             traits: &deployment.traits,
             media: &media,

@@ -16,7 +16,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::time::Sleep;
 
 use super::meter::Meter;
-use super::relay::{KEEP_ALIVE, Relay};
+use super::relay::Relay;
 use super::{Answer, AnswerBody, Pipeline, Voice};
 use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
@@ -113,7 +113,7 @@ impl Stream for Held {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if std::mem::take(&mut self.first) {
-            return Poll::Ready(Some(Ok(KEEP_ALIVE)));
+            return Poll::Ready(Some(Ok(Bytes::from_static(self.voice.keep_alive))));
         }
         loop {
             match &mut self.state {
@@ -140,7 +140,7 @@ impl Stream for Held {
                         }
                         let next = tokio::time::Instant::now() + self.patience;
                         self.timer.as_mut().reset(next);
-                        return Poll::Ready(Some(Ok(KEEP_ALIVE)));
+                        return Poll::Ready(Some(Ok(Bytes::from_static(self.voice.keep_alive))));
                     }
                 },
             }

@@ -12,7 +12,7 @@ use super::{Call, Pipeline, Served, Voice};
 use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
 use crate::chat::render::Identity;
-use crate::chat::request::Request;
+use crate::chat::request::{DialectHeaders, Request};
 use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
@@ -34,6 +34,7 @@ pub struct Meter {
     pipeline: Arc<Pipeline>,
     gate: Arc<KeyGate>,
     voice: Voice,
+    headers: DialectHeaders,
     slot: Option<Slot>,
     received: Instant,
     record: Option<Box<UsageRecord>>,
@@ -80,6 +81,7 @@ impl Meter {
             pipeline,
             gate: call.gate,
             voice: call.voice,
+            headers: call.headers,
             slot: Some(slot),
             received: call.received,
             record: Some(Box::new(record)),
@@ -106,6 +108,11 @@ impl Meter {
             id: self.id().to_string(),
             created: admitted_at.and_then(|at| u64::try_from(at).ok()).unwrap_or_default(),
         }
+    }
+
+    /// Headers of the caller's dialect; they go with the request.
+    pub(super) fn take_headers(&mut self) -> DialectHeaders {
+        std::mem::take(&mut self.headers)
     }
 
     /// What is asked for.

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::param::Dropped;
-use crate::chat::request::{BodyLimits, Request};
+use crate::chat::request::{BodyLimits, DialectHeaders, Request};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
@@ -92,6 +92,8 @@ pub struct Call {
     pub operation: Operation,
     /// How the caller is answered.
     pub voice: Voice,
+    /// Headers of the caller's dialect that belong to the body.
+    pub headers: DialectHeaders,
 }
 
 /// How errors are said in the caller's dialect. The HTTP layer fills it in, so that there is one place that knows.
@@ -103,6 +105,8 @@ pub struct Voice {
     pub status: fn(&GatewayError) -> u16,
     /// An error inside a stream, as bytes of the stream.
     pub event: fn(&GatewayError, RequestId) -> Bytes,
+    /// What keeps a silent stream alive without saying anything.
+    pub keep_alive: &'static [u8],
 }
 
 /// An answer for the caller.
@@ -144,9 +148,11 @@ impl Pipeline {
     /// # Errors
     /// Everything that can be said with a status of its own. What goes wrong after a stream has begun is said in it.
     pub async fn run(self: Arc<Self>, mut meter: Meter, body: Bytes) -> Result<Answer, GatewayError> {
-        let request = match Request::parse(meter.operation(), body, &self.limits.body) {
+        let dialect = meter.voice().dialect;
+        let request = match Request::parse(meter.operation(), dialect, body, &self.limits.body) {
             Ok(mut request) => {
                 request.identity = meter.identity();
+                request.headers = meter.take_headers();
                 Arc::new(request)
             }
             Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
@@ -169,5 +175,16 @@ impl Pipeline {
             }
             Err(error) => Err(meter.refuse(error)),
         }
+    }
+
+    /// What the prompt of a request would cost, in tokens, if the key may ask that model at all.
+    ///
+    /// # Errors
+    /// The request is not valid, or the model is unknown or not allowed.
+    pub fn count_tokens(&self, gate: &KeyGate, dialect: Dialect, body: Bytes) -> Result<u64, GatewayError> {
+        let request =
+            Request::parse(Operation::Chat, dialect, body, &self.limits.body).map_err(GatewayError::Invalid)?;
+        self.plan(&request, gate)?;
+        Ok(request.prompt.tokens())
     }
 }

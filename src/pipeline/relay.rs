@@ -23,8 +23,6 @@ use crate::providers::adapter::{Decoder, Failure, Relayed};
 use crate::routing::catalog::Deployment;
 use crate::upstream::answer::AnswerBody;
 
-/// The comment that keeps a connection alive. OpenAI's SDKs skip comments.
-pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 /// So many bytes of events go out without waiting for more.
 const WRITE_AT: usize = 16 * 1024;
 /// So many turns are waited at most, however much each of them brings.
@@ -54,6 +52,7 @@ pub(super) struct Relay {
     failed: Option<Failure>,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
+    keep_alive: &'static [u8],
     clock: StreamClock,
 }
 
@@ -98,6 +97,7 @@ impl Relay {
             stop,
         };
         Self {
+            keep_alive: meter.voice().keep_alive,
             meter: Some(meter),
             deployment,
             before,
@@ -226,7 +226,7 @@ impl Relay {
                 Poll::Pending => match self.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Due::Nothing) => {}
-                    Poll::Ready(Due::KeepAlive) => return Poll::Ready(Some(KEEP_ALIVE)),
+                    Poll::Ready(Due::KeepAlive) => return Poll::Ready(Some(Bytes::from_static(self.keep_alive))),
                     Poll::Ready(Due::Failed(failure)) => self.failed = Some(failure),
                 },
             }

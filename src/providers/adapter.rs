@@ -123,6 +123,8 @@ pub struct Target<'a> {
     pub wire_name: &'a str,
     /// Whether the model is known to be a reasoning model, which takes `max_completion_tokens` alone.
     pub reasoning: bool,
+    /// Whether it can only be asked for chats, so that a legacy completion has to become one.
+    pub only_chats: bool,
     /// Tokens an answer may have, where that is known.
     pub max_output_tokens: Option<u64>,
     /// What the model accepts.

@@ -12,7 +12,7 @@ use super::adapter::{
     WireRequest,
 };
 use crate::chat::request::{BodyLimits, Request};
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::call::{Dialect, ErrorClass, Operation};
 use crate::domain::model::ModelTraits;
 use crate::domain::usage::TokenUsage;
 
@@ -27,6 +27,7 @@ static NO_MEDIA: LazyLock<MediaLibrary> = LazyLock::new(MediaLibrary::default);
 pub(super) static MODEL: LazyLock<Target<'static>> = LazyLock::new(|| Target {
     wire_name: "prod",
     reasoning: false,
+    only_chats: false,
     max_output_tokens: None,
     traits: &TRAITS,
     media: &NO_MEDIA,
@@ -59,7 +60,7 @@ pub(super) fn request(operation: Operation, body: impl Into<Bytes>) -> Request {
         messages: 10_000,
         embedding_inputs: 2_048,
     };
-    Request::parse(operation, body.into(), &limits).unwrap()
+    Request::parse(operation, Dialect::OpenAi, body.into(), &limits).unwrap()
 }
 
 /// A request for a streamed chat, with the usage or without.

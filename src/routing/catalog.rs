@@ -52,7 +52,8 @@ impl Deployment {
     pub fn serves(&self, operation: Operation) -> bool {
         match (self.mode, operation) {
             (Mode::Any, _)
-            | (Mode::Chat, Operation::Chat)
+            // A legacy completion of a chat model is a chat with one turn.
+            | (Mode::Chat, Operation::Chat | Operation::Completion)
             | (Mode::Completion, Operation::Completion)
             | (Mode::Embedding, Operation::Embedding) => true,
             (Mode::Chat | Mode::Completion | Mode::Embedding | Mode::Responses, _) => false,

@@ -4,8 +4,10 @@
 //! pass through untouched: only what would be unsafe or cannot be right is refused. The shapes are those of OpenAI's API
 //! reference for chat completions, completions and embeddings (<https://platform.openai.com/docs/api-reference>).
 //!
-//! Start with [`Request::parse`]. This file reads the top level; `messages`, `tools` and `inputs` read what is below it.
+//! Start with [`Request::parse`]. This file reads the top level of OpenAI's dialect; `messages`, `tools` and `inputs` read
+//! what is below it, and `anthropic` reads the other dialect.
 
+mod anthropic;
 mod inputs;
 mod messages;
 mod tools;
@@ -21,7 +23,7 @@ use super::estimate::TextTally;
 use super::openai;
 use super::render::Identity;
 use super::walk::{Fields, Kind, Walk};
-use crate::domain::call::Operation;
+use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 
 /// No provider has a model with a larger output; beyond it a number is a mistake.
@@ -49,6 +51,8 @@ pub struct BodyLimits {
 pub struct Request {
     /// What is asked for.
     pub operation: Operation,
+    /// In whose words.
+    pub dialect: Dialect,
     /// The body as it came.
     pub body: Bytes,
     /// The model's name as the caller wrote it.
@@ -73,8 +77,19 @@ pub struct Request {
     pub tools: bool,
     /// Who an answer that we write ourselves says it is.
     pub identity: Identity,
+    /// Headers that change what the body means, for a provider of the same dialect.
+    pub headers: DialectHeaders,
     /// The body in no provider's words, once somebody needed it.
     conversation: OnceLock<Result<Box<Conversation>, InvalidRequest>>,
+}
+
+/// Headers of a dialect that belong to the body.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct DialectHeaders {
+    /// Anthropic's `anthropic-version`.
+    pub anthropic_version: Option<String>,
+    /// Anthropic's `anthropic-beta`: names of features, as they came, each once.
+    pub anthropic_betas: Vec<String>,
 }
 
 /// What a caller said about its stream.
@@ -95,11 +110,24 @@ impl Request {
     ///
     /// # Errors
     /// The first fault, with the path of the field and what would be right.
-    pub fn parse(operation: Operation, body: Bytes, limits: &BodyLimits) -> Result<Self, InvalidRequest> {
+    pub fn parse(
+        operation: Operation,
+        dialect: Dialect,
+        body: Bytes,
+        limits: &BodyLimits,
+    ) -> Result<Self, InvalidRequest> {
+        match dialect {
+            Dialect::OpenAi => Self::of_openai(operation, body, limits),
+            Dialect::Anthropic => anthropic::parse(body, limits),
+        }
+    }
+
+    fn of_openai(operation: Operation, body: Bytes, limits: &BodyLimits) -> Result<Self, InvalidRequest> {
         let mut top = Top::new(operation, *limits);
         Walk::object(&body, limits.depth, &mut top)?;
         Ok(Self {
             operation,
+            dialect: Dialect::OpenAi,
             model: top.model,
             model_span: top.model_span,
             stream: top.stream && operation != Operation::Embedding,
@@ -111,6 +139,7 @@ impl Request {
             images: top.seen.images,
             tools: top.tools,
             identity: Identity::default(),
+            headers: DialectHeaders::default(),
             conversation: OnceLock::new(),
             body,
         })
@@ -122,6 +151,9 @@ impl Request {
     /// What cannot be understood beyond what the walk has checked.
     pub fn conversation(&self) -> Result<&Conversation, InvalidRequest> {
         let read = || match self.operation {
+            Operation::Chat if self.dialect == Dialect::Anthropic => {
+                super::anthropic::read::messages(&self.body).map(Box::new)
+            }
             Operation::Chat => openai::read::chat(&self.body).map(Box::new),
             Operation::Completion => openai::read::completion(&self.body).map(Box::new),
             Operation::Embedding => Err(InvalidRequest {
@@ -198,14 +230,7 @@ impl Top {
 
     fn model<'de, A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, map: &mut A) -> Result<(), A::Error> {
         once(walk, &mut self.given.model)?;
-        let raw = walk.opaque_of_kind(map, &[Kind::Text], "a string")?;
-        let name: String = serde_json::from_str(raw).map_err(|_| walk.refuse(InvalidKind::Type, "must be a string"))?;
-        if name.is_empty() || name.len() > MAX_MODEL_NAME_BYTES || name.chars().any(char::is_control) {
-            let problem = format!("must be a model's name: 1 to {MAX_MODEL_NAME_BYTES} bytes, no control characters");
-            return Err(walk.refuse(InvalidKind::Value, problem));
-        }
-        self.model_span = walk.span(raw);
-        self.model = name;
+        (self.model, self.model_span) = model_name(walk, map)?;
         Ok(())
     }
 
@@ -367,6 +392,17 @@ fn check_only<'de, A: MapAccess<'de>>(
         _ => drop(walk.opaque(map)?),
     }
     Ok(())
+}
+
+/// Reads a model's name, and where it stands, quotes included.
+fn model_name<'de, A: MapAccess<'de>>(walk: &Walk<'_>, map: &mut A) -> Result<(String, Range<usize>), A::Error> {
+    let raw = walk.opaque_of_kind(map, &[Kind::Text], "a string")?;
+    let name: String = serde_json::from_str(raw).map_err(|_| walk.refuse(InvalidKind::Type, "must be a string"))?;
+    if name.is_empty() || name.len() > MAX_MODEL_NAME_BYTES || name.chars().any(char::is_control) {
+        let problem = format!("must be a model's name: 1 to {MAX_MODEL_NAME_BYTES} bytes, no control characters");
+        return Err(walk.refuse(InvalidKind::Value, problem));
+    }
+    Ok((name, walk.span(raw)))
 }
 
 /// Notes that a field is given, and refuses it the second time.

@@ -8,7 +8,7 @@ const LIMITS: BodyLimits = BodyLimits {
 };
 
 fn parse(operation: Operation, body: impl Into<Bytes>) -> Result<Request, InvalidRequest> {
-    Request::parse(operation, body.into(), &LIMITS)
+    Request::parse(operation, Dialect::OpenAi, body.into(), &LIMITS)
 }
 
 /// The smallest body of an operation, with more fields.
@@ -504,7 +504,7 @@ fn the_depth_limit_counts_from_the_top_and_holds_everywhere() {
     // Brackets inside texts are text.
     assert!(parse(Chat, with(Chat, &format!(r#""x":"{}""#, "[".repeat(1_000)))).is_ok());
     let flat = BodyLimits { depth: 2, ..LIMITS };
-    let refused = Request::parse(Chat, with(Chat, "").into(), &flat).unwrap_err();
+    let refused = Request::parse(Chat, Dialect::OpenAi, with(Chat, "").into(), &flat).unwrap_err();
     assert_eq!(refused.field.as_deref(), Some("messages[0]"), "known fields count, too");
 }
 

@@ -7,12 +7,12 @@ use http::Method;
 use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
 
-use super::{json as answer, require};
 use crate::domain::error::GatewayError;
 use crate::http::HttpState;
 use crate::http::auth::CallerKey;
 use crate::http::boundary::Arrival;
 use crate::http::error;
+use crate::http::inference::{json as answer, require};
 
 /// The endpoint.
 pub struct Own {

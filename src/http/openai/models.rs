@@ -6,13 +6,13 @@ use http::Method;
 use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
 
-use super::{json as answer, require};
 use crate::domain::error::GatewayError;
 use crate::domain::pricing::Rates;
 use crate::http::HttpState;
 use crate::http::auth::CallerKey;
 use crate::http::boundary::Arrival;
 use crate::http::error;
+use crate::http::inference::{json as answer, require};
 use crate::routing::catalog::Deployment;
 use crate::routing::catalog_file::Mode;
 

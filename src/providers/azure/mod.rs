@@ -16,7 +16,8 @@ use crate::providers::adapter::{
 };
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::{Edits, Paths};
-use crate::providers::openai::{failure, forwarded};
+use crate::providers::openai::write::Manner;
+use crate::providers::openai::{exchange, failure};
 
 /// Azure's adapter.
 #[derive(Debug)]
@@ -86,8 +87,12 @@ impl Adapter for Azure {
             done_marker: true,
             merges_filter_records: true,
         };
-        let path = self.path(request.operation, target.wire_name);
-        Ok(forwarded(request, path, &edits, self.auth.clone(), rules))
+        let manner = Manner {
+            genuine: true,
+            stream_options: true,
+        };
+        let path = |operation| self.path(operation, target.wire_name);
+        exchange(request, target, path, &edits, self.auth.clone(), rules, manner)
     }
 
     fn support(&self, _param: Param) -> Support {

@@ -12,7 +12,8 @@ use crate::providers::adapter::{
 };
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::{Edits, Paths};
-use crate::providers::openai::{failure, forwarded};
+use crate::providers::openai::write::Manner;
+use crate::providers::openai::{exchange, failure};
 
 /// How one provider's imitation of OpenAI differs.
 #[derive(Debug)]
@@ -127,8 +128,12 @@ impl Adapter for Compatible {
             done_marker: self.dialect.done_marker,
             merges_filter_records: false,
         };
-        let path = self.paths.of(request.operation);
-        Ok(forwarded(request, path, &edits, self.auth.clone(), rules))
+        let manner = Manner {
+            genuine: false,
+            stream_options: self.dialect.stream_options,
+        };
+        let path = |operation| self.paths.of(operation);
+        exchange(request, target, path, &edits, self.auth.clone(), rules, manner)
     }
 
     fn support(&self, _param: Param) -> Support {

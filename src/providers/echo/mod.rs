@@ -21,11 +21,13 @@ use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::chat::walk::Kind;
 use crate::config::ProviderKind;
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::call::{Dialect, ErrorClass, Operation};
 use crate::providers::adapter::{
     Adapter, AnswerForm, AuthScheme, Exchange, Failure, Payload, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::openai::decode::{Forwarded, StreamRules};
+use crate::providers::openai::events::OpenAiTranslator;
+use crate::providers::translate::Translated;
 use read::Said;
 
 /// What is said when there is nothing to repeat.
@@ -67,7 +69,13 @@ impl Adapter for Echo {
             done_marker: true,
             merges_filter_records: false,
         };
-        Ok(Exchange::whole(call, Forwarded::new(request, rules)))
+        Ok(match request.dialect {
+            Dialect::OpenAi => Exchange::whole(call, Forwarded::new(request, rules)),
+            Dialect::Anthropic => {
+                let translator = OpenAiTranslator::new(request.conversation()?, rules);
+                Exchange::whole(call, Translated::new(request, translator))
+            }
+        })
     }
 
     fn support(&self, param: Param) -> Support {

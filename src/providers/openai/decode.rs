@@ -51,7 +51,7 @@ pub fn whole(operation: Operation, body: Bytes) -> Result<WholeAnswer, Failure> 
 }
 
 /// The failure an `error` inside an answer of status 200 stands for.
-fn reported(raw: &str) -> Failure {
+pub(super) fn reported(raw: &str) -> Failure {
     let error = wire::error_value(raw).unwrap_or_default();
     failure::of(failure::status_of_stream_error(&error), error)
 }

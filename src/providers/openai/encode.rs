@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::chat::request::BodyLimits;
+    use crate::domain::call::Dialect;
     use crate::providers::testing;
 
     const LIMITS: BodyLimits = BodyLimits {
@@ -133,7 +134,7 @@ mod tests {
     };
 
     fn sent(body: &'static str, edits: &Edits<'_>) -> String {
-        let request = Request::parse(Operation::Chat, Bytes::from_static(body.as_bytes()), &LIMITS).unwrap();
+        let request = Request::parse(Operation::Chat, Dialect::OpenAi, Bytes::from_static(body.as_bytes()), &LIMITS).unwrap();
         let payload = splice(&request, edits);
         let len = payload.len();
         let bytes = payload.into_parts().concat();
@@ -342,7 +343,7 @@ mod tests {
             let sent = testing::joined(splice(&request, &edits));
             prop_assert_eq!(serde_json::from_str::<Value>(&sent).unwrap(), expected);
             // The tree would hide a field that is there twice.
-            prop_assert!(Request::parse(Operation::Chat, sent.into(), &LIMITS).is_ok());
+            prop_assert!(Request::parse(Operation::Chat, Dialect::OpenAi, sent.into(), &LIMITS).is_ok());
         }
     }
 }

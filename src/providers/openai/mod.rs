@@ -8,8 +8,10 @@
 
 pub mod decode;
 pub mod encode;
+pub mod events;
 pub mod failure;
 pub mod wire;
+pub mod write;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
@@ -18,11 +20,15 @@ use smallvec::SmallVec;
 use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
+use crate::domain::call::{Dialect, Operation};
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Payload, Support, Target, Unencodable, WireRequest,
 };
+use crate::providers::translate::Translated;
 use decode::{Forwarded, StreamRules};
 use encode::{Edits, Paths};
+use events::OpenAiTranslator;
+use write::Manner;
 
 /// How OpenAI itself streams.
 const RULES: StreamRules = StreamRules {
@@ -53,8 +59,12 @@ impl Adapter for OpenAi {
             report_usage: true,
             modern_max_tokens: target.reasoning,
         };
-        let path = self.paths.of(request.operation);
-        Ok(forwarded(request, path, &edits, AuthScheme::Bearer, RULES))
+        let manner = Manner {
+            genuine: true,
+            stream_options: true,
+        };
+        let path = |operation| self.paths.of(operation);
+        exchange(request, target, path, &edits, AuthScheme::Bearer, RULES, manner)
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
@@ -70,20 +80,37 @@ impl Adapter for OpenAi {
     }
 }
 
-/// The exchange for a request that is forwarded with a few edits to a provider that speaks its dialect.
-pub fn forwarded(
+/// The exchange for a request at a provider that speaks OpenAI's dialect: forwarded with a few edits where the caller does,
+/// too, and written anew where it does not, or where a legacy completion is asked of a model that only chats.
+///
+/// # Errors
+/// A message holds something that OpenAI's dialect has no place for.
+pub fn exchange(
     request: &Request,
-    path: PathAndQuery,
+    target: &Target<'_>,
+    path: impl Fn(Operation) -> PathAndQuery,
     edits: &Edits<'_>,
     auth: AuthScheme,
     rules: StreamRules,
-) -> Exchange {
-    let call = WireRequest {
-        path,
-        payload: encode::splice(request, edits),
+    manner: Manner,
+) -> Result<Exchange, Unencodable> {
+    let only_chats = request.operation == Operation::Completion && target.only_chats;
+    let mut call = WireRequest {
+        path: path(if only_chats { Operation::Chat } else { request.operation }),
+        payload: Payload::default(),
         auth,
         headers: SmallVec::new(),
         answer: AnswerForm::of(request.stream),
     };
-    Exchange::whole(call, Forwarded::new(request, rules))
+    if request.dialect == Dialect::OpenAi && !only_chats {
+        call.payload = encode::splice(request, edits);
+        return Ok(Exchange::whole(call, Forwarded::new(request, rules)));
+    }
+    let (body, dropped) = write::body(request, target, manner)?;
+    call.payload = body.into();
+    let translator = OpenAiTranslator::new(request.conversation()?, rules);
+    Ok(Exchange {
+        dropped,
+        ..Exchange::whole(call, Translated::new(request, translator))
+    })
 }

@@ -1,0 +1,183 @@
+//! The inference endpoints of every dialect: who is calling, what is asked, and the answer with its headers.
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use poem::{Body, Endpoint, Request, Response};
+
+use super::HttpState;
+use super::auth::CallerKey;
+use super::boundary::Arrival;
+use super::{error, payload};
+use crate::chat::request::DialectHeaders;
+use crate::domain::call::{Dialect, Operation};
+use crate::domain::error::GatewayError;
+use crate::domain::ids::{ModelName, ProviderId};
+use crate::pipeline::{Answer, AnswerBody, Call, Voice};
+
+const X_PROVIDER: HeaderName = HeaderName::from_static("x-bonito-provider");
+const X_MODEL: HeaderName = HeaderName::from_static("x-bonito-model");
+const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-bonito-attempts");
+const X_OVERHEAD: HeaderName = HeaderName::from_static("x-bonito-overhead-ms");
+const X_COST: HeaderName = HeaderName::from_static("x-bonito-cost-usd");
+/// The name of a request in Anthropic's dialect.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+/// Real ones have about thirty bytes, and clients send a handful.
+const MAX_BETA_BYTES: usize = 100;
+const MAX_BETAS: usize = 32;
+const X_DROPPED: HeaderName = HeaderName::from_static("x-bonito-dropped-params");
+
+/// An inference endpoint: an operation in a dialect.
+pub struct Inference {
+    state: Arc<HttpState>,
+    operation: Operation,
+    voice: Voice,
+    max_body_bytes: usize,
+}
+
+impl Inference {
+    /// The endpoint of an operation, answering in a voice.
+    pub fn new(state: Arc<HttpState>, operation: Operation, voice: Voice) -> Self {
+        let limits = &state.settings.limits;
+        let max_body_bytes = match operation {
+            Operation::Chat => limits.chat_body_bytes,
+            Operation::Completion => limits.completion_body_bytes,
+            Operation::Embedding => limits.embedding_body_bytes,
+        };
+        Self {
+            state,
+            operation,
+            voice,
+            max_body_bytes,
+        }
+    }
+
+    async fn answer(&self, request: &mut Request, arrival: Arrival) -> Result<Response, GatewayError> {
+        require(request, &Method::POST)?;
+        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let call = Call {
+            id: arrival.id,
+            received: arrival.received,
+            admitted_at: arrival.at,
+            gate: caller.gate().clone(),
+            operation: self.operation,
+            voice: self.voice,
+            headers: dialect_headers(request.headers(), self.voice.dialect),
+        };
+        let pipeline = self.state.pipeline.clone();
+        let meter = pipeline.admit(call)?;
+        let patience = self.state.settings.server.body_read_timeout;
+        match payload::read(request, self.max_body_bytes, patience).await {
+            Ok(body) => pipeline.run(meter, body).await.map(response),
+            Err(refusal) => Err(meter.refuse(refusal)),
+        }
+    }
+}
+
+impl Endpoint for Inference {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let arrival = Arrival::of(&request);
+        let answer = self.answer(&mut request, arrival).await;
+        let dialect = self.voice.dialect;
+        let mut response = answer.unwrap_or_else(|refusal| error::response_in(dialect, &refusal, arrival.id));
+        if dialect == Dialect::Anthropic
+            && let Ok(id) = HeaderValue::try_from(arrival.id.header())
+        {
+            // The name Anthropic's SDKs show it under.
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        Ok(response)
+    }
+}
+
+/// The headers that belong to a body of this dialect. What is too long to be meant is left out.
+fn dialect_headers(headers: &HeaderMap, dialect: Dialect) -> DialectHeaders {
+    if dialect == Dialect::OpenAi {
+        return DialectHeaders::default();
+    }
+    let version = headers.get(ANTHROPIC_VERSION).and_then(|value| value.to_str().ok());
+    let mut betas: Vec<String> = Vec::new();
+    let lines = headers
+        .get_all(ANTHROPIC_BETA)
+        .iter()
+        .filter_map(|line| line.to_str().ok());
+    for beta in lines.flat_map(|line| line.split(',')).map(str::trim) {
+        let new = !beta.is_empty() && beta.len() <= MAX_BETA_BYTES && betas.iter().all(|known| known != beta);
+        if new && betas.len() < MAX_BETAS {
+            betas.push(beta.to_owned());
+        }
+    }
+    DialectHeaders {
+        anthropic_version: version
+            .filter(|version| version.len() <= MAX_BETA_BYTES)
+            .map(ToOwned::to_owned),
+        anthropic_betas: betas,
+    }
+}
+
+fn response(answer: Answer) -> Response {
+    let (kind, body) = match answer.body {
+        AnswerBody::Whole(bytes) => ("application/json", Body::from_bytes(bytes)),
+        AnswerBody::Stream(events) => ("text/event-stream; charset=utf-8", Body::from_bytes_stream(events)),
+    };
+    let mut response = Response::builder().body(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if kind.starts_with("text/event-stream") {
+        // Proxies must neither keep nor collect events (nginx reads the second header).
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    if let Some(served) = answer.served {
+        attempt_headers(headers, &served.provider, &served.model, served.attempts);
+        let overhead_us = served.overhead.as_micros();
+        insert(
+            headers,
+            X_OVERHEAD,
+            format!("{}.{:03}", overhead_us / 1_000, overhead_us % 1_000),
+        );
+        if let Some(cost) = served.cost {
+            insert(headers, X_COST, cost.to_string());
+        }
+        if !served.dropped.is_empty() {
+            insert(headers, X_DROPPED, served.dropped.names().join(", "));
+        }
+    }
+    response
+}
+
+/// The headers that say who was asked.
+pub fn attempt_headers(headers: &mut HeaderMap, provider: &ProviderId, model: &ModelName, attempts: usize) {
+    insert(headers, X_PROVIDER, provider.as_str());
+    insert(headers, X_MODEL, model.as_str());
+    headers.insert(X_ATTEMPTS, HeaderValue::from(attempts));
+}
+
+/// Sets a header, unless the text cannot be one: a model's name may hold any script.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: impl AsRef<str>) {
+    if let Ok(value) = HeaderValue::from_str(text.as_ref()) {
+        headers.insert(name, value);
+    }
+}
+
+/// Refuses every method but one.
+pub fn require(request: &Request, method: &Method) -> Result<(), GatewayError> {
+    if request.method() == method || (*method == Method::GET && request.method() == Method::HEAD) {
+        return Ok(());
+    }
+    Err(GatewayError::MethodNotAllowed {
+        allowed: if *method == Method::POST { "POST" } else { "GET" },
+    })
+}
+
+/// JSON as an answer.
+pub fn json(value: &serde_json::Value) -> Response {
+    Response::builder()
+        .content_type("application/json")
+        .body(value.to_string())
+}
