@@ -8,6 +8,7 @@ pub mod error;
 pub mod health;
 pub mod ids;
 pub mod key;
+pub mod model;
 pub mod money;
 pub mod pricing;
 pub mod record;

@@ -54,7 +54,7 @@ pub fn canonical_provider(name: &str) -> &str {
 /// Whether `text` fits `pattern`, in which `*` stands for any characters and everything else for itself.
 ///
 /// Linear in practice and never worse than the product of the lengths: it remembers only the last star.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 
 use super::catalog_file::{self, Capabilities, Mode, ModelRow, price_version};
+use super::families::traits_of;
 use crate::config::{DeploymentMode, DeploymentSettings, ProviderSettings, Settings, Timeouts, Unlisted};
 use crate::domain::call::Operation;
 use crate::domain::ids::{DeploymentId, ModelName, ProviderId};
+use crate::domain::model::{Family, ModelTraits};
 use crate::domain::money::NanoUsd;
 use crate::domain::pricing::{Price, Rates};
 use crate::domain::scope::canonical_provider;
@@ -37,6 +39,8 @@ pub struct Deployment {
     pub max_output_tokens: Option<u64>,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// What its adapter has to know of it.
+    pub traits: Arc<ModelTraits>,
     /// How long it may take.
     pub timeouts: Timeouts,
     /// The day on which its provider will stop serving it.
@@ -133,6 +137,7 @@ impl Catalog {
                     .max_output_tokens
                     .or(known.and_then(|row| row.max_output_tokens)),
                 capabilities: known.map(|row| row.capabilities).unwrap_or_default(),
+                traits: traits(&provider.id, &configured.model, &configured.name),
                 timeouts: self.timeouts_for(&configured.model),
                 retires: known.and_then(ModelRow::retires),
             };
@@ -156,6 +161,7 @@ impl Catalog {
                 context_tokens: row.context_tokens,
                 max_output_tokens: row.max_output_tokens,
                 capabilities: row.capabilities,
+                traits: traits(&provider.id, &row.name, &row.name),
                 timeouts: self.timeouts_for(&row.name),
                 retires: row.retires(),
             };
@@ -222,6 +228,7 @@ impl Catalog {
             context_tokens: None,
             max_output_tokens: None,
             capabilities: Capabilities::default(),
+            traits: traits(provider.id.as_str(), model, model),
             timeouts: self.timeouts_for(model),
             retires: None,
         }
@@ -254,6 +261,21 @@ fn deployment_id(provider: &str, model: &str, name: &str) -> DeploymentId {
     } else {
         format!("{provider}/{model}/{name}").into()
     }
+}
+
+/// The traits of a deployment: by the provider's own name for it, or else by the one that clients use.
+///
+/// On Azure it is the other way round, because there people name deployments as they like.
+fn traits(provider: &str, model: &str, wire_name: &str) -> Arc<ModelTraits> {
+    let (first, second) = match provider {
+        "azure" => (model, wire_name),
+        _ => (wire_name, model),
+    };
+    let traits = traits_of(provider, first);
+    if traits.family != Family::Other || first == second {
+        return Arc::new(traits);
+    }
+    Arc::new(traits_of(provider, second))
 }
 
 /// The price an administrator set. Without an input price there is none: half a price would be a wrong one.

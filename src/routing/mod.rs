@@ -4,4 +4,5 @@
 
 pub mod catalog;
 pub mod catalog_file;
+pub mod families;
 pub mod plan;
