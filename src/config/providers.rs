@@ -24,7 +24,7 @@ use super::layers::{ProviderTables, join, type_name};
 use super::{Environment, KnownDialect, ReadFile, checks};
 use form::Form;
 
-pub use deployments::{DeploymentMode, DeploymentSettings};
+pub use deployments::{DeploymentMode, DeploymentSettings, OwnPrice};
 
 /// Other names of providers, and the id each stands for.
 const SYNONYMS: [(&str, &str); 2] = [("bedrock", "aws"), ("vertex", "gcp")];
