@@ -8,3 +8,4 @@ pub mod catalog_file;
 pub mod families;
 mod geography;
 pub mod plan;
+pub mod price_check;
