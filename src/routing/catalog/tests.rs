@@ -300,3 +300,15 @@ fn a_hundred_and_ten_percent_is_charged_outside_googles_global_location() {
     assert_eq!(price.long_prompt.unwrap().rates.output.to_string(), "24.75");
     assert_ne!(price.version, row.price("gcp", 100).unwrap().version);
 }
+
+#[test]
+fn a_model_that_is_only_forwarded_has_traits_and_no_price() {
+    let mut anthropic = provider("anthropic");
+    anthropic.unlisted_models = Unlisted::Forward;
+    let catalog = Catalog::build(&settings("", vec![anthropic]));
+    let resolved = catalog.resolve("anthropic/claude-opus-9", Operation::Chat).unwrap();
+    assert!(resolved.deployments[0].price.is_none(), "unknown is not free");
+    assert_eq!(resolved.deployments[0].traits.family, Family::Claude);
+    assert!(catalog.listed("anthropic/claude-opus-9").is_none());
+    assert!(catalog.resolve("claude-opus-9", Operation::Chat).is_none());
+}
