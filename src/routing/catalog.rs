@@ -6,7 +6,10 @@
 //! One model has many names: its public one (`claude-sonnet-4-5`), what each provider calls it, dated names, aliases of
 //! the catalogue files and aliases people made up in `[aliases]`. Each leads to every deployment it stands for, in the
 //! order of the providers' ids; within one provider first what people listed themselves, in their order, and then the
-//! catalogue's rows, cheapest first and, where the price is the same, the one closest to the provider's region.
+//! catalogue's row. Where the catalogue has several rows for one model at one provider, as for Bedrock's `global.` and
+//! `us.` profiles, the cheapest is the one, or at the same price the one in the geography of the provider's region; the
+//! others are spares and come after every provider's first choice, because failing over to another provider is worth
+//! more than to a dearer door of the same one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +40,8 @@ pub struct Deployment {
     pub wire_name: Arc<str>,
     /// Every name a scope may know it by, each alone and with the provider in front.
     pub names: Arc<[String]>,
+    /// Whether its provider has a better deployment of the same model, so that it is tried after all first choices.
+    pub spare: bool,
     /// What it can be asked for.
     pub mode: Mode,
     /// What it costs; `None` where nobody has said.
@@ -133,11 +138,37 @@ struct Listed {
     dated: bool,
 }
 
+/// A provider that is being added, and where its models run.
+struct Place<'a> {
+    provider: &'a ProviderSettings,
+    /// A region of AWS or a location of Google. `None`: it has none, or nobody knows.
+    place: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn list_price(&self, row: &ModelRow) -> Option<Arc<ListPrice>> {
+        let percent = match (row.regional_percent, self.place) {
+            (Some(percent), Some(place)) if place != "global" => percent,
+            _ => 100,
+        };
+        let price = row.price(&self.provider.id, percent).ok()?;
+        Some(Arc::new(ListPrice {
+            price,
+            as_of: row.as_of(),
+        }))
+    }
+}
+
 impl Catalog {
     /// The catalogue of a configuration.
     ///
     /// Aliases that stand for nothing are left out; [`super::aliases::faults`] reports them.
     pub fn build(settings: &Settings) -> Self {
+        Self::build_at(settings, place)
+    }
+
+    /// [`build`](Self::build) with the places of the providers handed in.
+    fn build_at(settings: &Settings, place: impl Fn(&ProviderSettings) -> Option<&str>) -> Self {
         let mut catalog = Self {
             default_timeouts: settings.timeouts,
             ..Self::default()
@@ -146,7 +177,13 @@ impl Catalog {
             catalog.timeouts.insert(model.clone(), settings.timeouts_for(model));
         }
         for provider in settings.providers.iter().filter(|provider| provider.enabled) {
-            catalog.add(provider);
+            catalog.add(&Place {
+                provider,
+                place: place(provider),
+            });
+        }
+        for deployments in catalog.by_name.values_mut() {
+            deployments.sort_by_key(|deployment| deployment.spare);
         }
         for (alias, models) in &settings.aliases {
             let deployments = catalog.behind(models);
@@ -170,7 +207,8 @@ impl Catalog {
             .collect()
     }
 
-    fn add(&mut self, provider: &ProviderSettings) {
+    fn add(&mut self, at: &Place<'_>) {
+        let provider = at.provider;
         let id = ProviderId::from(provider.id.as_str());
         self.providers.insert(
             provider.id.clone(),
@@ -182,7 +220,7 @@ impl Catalog {
         let file = catalog_file::of_provider(&provider.id).expect("the catalogue files are compiled in and tested");
         let rows = file.map(|file| file.models).unwrap_or_default();
         for configured in &provider.deployments {
-            let listed = self.configured(provider, configured, &rows);
+            let listed = self.configured(at, configured, &rows);
             self.insert(listed);
         }
         // Where an administrator named the deployments, those are all there are: Azure serves nothing else.
@@ -192,9 +230,8 @@ impl Catalog {
         let mut listed: Vec<(&ModelRow, Vec<Listed>)> = rows
             .iter()
             .filter(|row| provider.deployments.iter().all(|own| !replaces(own, row)))
-            .map(|row| (row, self.of_row(provider, row)))
+            .map(|row| (row, self.of_row(at, row)))
             .collect();
-        let place = place(provider);
         listed.sort_by_cached_key(|(row, listed)| {
             let price = listed.first().and_then(|listed| listed.deployment.price.clone());
             let usual = price.map_or(i64::MAX, |price| {
@@ -202,19 +239,27 @@ impl Catalog {
             });
             (
                 usual,
-                Reverse(place.is_some_and(|place| geography::is_near(&row.name, place))),
+                Reverse(at.place.is_some_and(|place| geography::is_near(&row.name, place))),
             )
         });
-        for one in listed.into_iter().flat_map(|(_, listed)| listed) {
-            self.insert(one);
+        let mut chosen = BTreeSet::new();
+        for (row, listed) in listed {
+            let spare = chosen.contains(row.public_name());
+            for mut one in listed {
+                one.deployment.spare = spare;
+                if one.leads.iter().any(|lead| lead == row.public_name()) {
+                    chosen.insert(row.public_name());
+                }
+                self.insert(one);
+            }
         }
     }
 
     /// A deployment that people listed. It is usually named by them; what is known of its model still holds.
-    fn configured(&self, provider: &ProviderSettings, configured: &DeploymentSettings, rows: &[ModelRow]) -> Listed {
-        let id = provider.id.as_str();
+    fn configured(&self, at: &Place<'_>, configured: &DeploymentSettings, rows: &[ModelRow]) -> Listed {
+        let id = at.provider.id.as_str();
         let known = known_row(configured, rows);
-        let list_price = known_price(provider, configured, rows);
+        let list_price = known_price(at, configured, rows);
         let own_price = own_price(id, configured).map(Arc::new);
         let mode = configured.mode.map(|mode| match mode {
             DeploymentMode::Chat => Mode::Chat,
@@ -233,6 +278,7 @@ impl Catalog {
             model: configured.model.as_str().into(),
             wire_name: configured.name.as_str().into(),
             names: scope_names(id, leads.iter().map(String::as_str)),
+            spare: false,
             mode: mode.or(known.map(|row| row.mode)).unwrap_or(Mode::Any),
             price: own_price.or_else(|| Some(Arc::new(list_price.as_ref()?.price.clone()))),
             list_price,
@@ -253,15 +299,16 @@ impl Catalog {
     }
 
     /// The deployments of a catalogue row: itself, and one for each dated name.
-    fn of_row(&self, provider: &ProviderSettings, row: &ModelRow) -> Vec<Listed> {
-        let id = provider.id.as_str();
-        let list_price = list_price(provider, row);
+    fn of_row(&self, at: &Place<'_>, row: &ModelRow) -> Vec<Listed> {
+        let id = at.provider.id.as_str();
+        let list_price = at.list_price(row);
         let deployment = Deployment {
             id: deployment_id(id, row.public_name(), &row.name),
             provider: id.into(),
             model: row.public_name().into(),
             wire_name: row.name.as_str().into(),
             names: scope_names(id, row.names()),
+            spare: false,
             mode: row.mode,
             price: list_price.as_ref().map(|list| Arc::new(list.price.clone())),
             list_price,
@@ -272,7 +319,7 @@ impl Catalog {
             timeouts: self.timeouts_for(row.names()),
             retires: row.retires(),
         };
-        let reachable = place(provider).is_none_or(|place| geography::is_reachable(&row.name, place));
+        let reachable = at.place.is_none_or(|place| geography::is_reachable(&row.name, place));
         let leads = match reachable {
             true => row.names().map(str::to_owned).collect(),
             // Bedrock refuses it from there. Whoever asks for it by its full name shall hear so from Bedrock.
@@ -375,6 +422,7 @@ impl Catalog {
             model: model.into(),
             wire_name: model.into(),
             names: scope_names(id, std::iter::once(model)),
+            spare: false,
             mode: Mode::Any,
             price: None,
             list_price: None,
@@ -431,7 +479,7 @@ impl Resolved {
     }
 }
 
-/// Where a provider's models run: a region of AWS or a location of Google. `None`: it has none, or nobody knows.
+/// Where a provider's models run, for [`Place::place`]. None of the kinds there are has a place.
 fn place(provider: &ProviderSettings) -> Option<&str> {
     match provider.kind {
         ProviderKind::Echo
@@ -488,35 +536,22 @@ fn known_row<'r>(configured: &DeploymentSettings, rows: &'r [ModelRow]) -> Optio
 ///
 /// A Bedrock inference profile of one's own may stand for a `global.` or a `us.` profile, which differ in price. A guess
 /// would be a wrong bill, so then there is none.
-fn known_price(
-    provider: &ProviderSettings,
-    configured: &DeploymentSettings,
-    rows: &[ModelRow],
-) -> Option<Arc<ListPrice>> {
+fn known_price(at: &Place<'_>, configured: &DeploymentSettings, rows: &[ModelRow]) -> Option<Arc<ListPrice>> {
     if configured.like.is_some() {
         return None;
     }
     let known = known_row(configured, rows)?;
-    let price = list_price(provider, known)?;
+    let price = at.list_price(known)?;
     let certain = known.name == configured.name
         || known.snapshots.contains(&configured.name)
         || rows
             .iter()
             .filter(|row| row.public_name() == known.public_name())
-            .all(|row| list_price(provider, row).is_some_and(|other| other.price.rates == price.price.rates));
+            .all(|row| {
+                at.list_price(row)
+                    .is_some_and(|other| other.price.rates == price.price.rates)
+            });
     certain.then_some(price)
-}
-
-fn list_price(provider: &ProviderSettings, row: &ModelRow) -> Option<Arc<ListPrice>> {
-    let percent = match (row.regional_percent, place(provider)) {
-        (Some(percent), Some(place)) if place != "global" => percent,
-        _ => 100,
-    };
-    let price = row.price(&provider.id, percent).ok()?;
-    Some(Arc::new(ListPrice {
-        price,
-        as_of: row.as_of(),
-    }))
 }
 
 /// Whether a deployment that people listed takes the place of a catalogue row.

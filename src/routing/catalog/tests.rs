@@ -53,13 +53,13 @@ fn wire_names(catalog: &Catalog, requested: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_public_name_leads_to_every_provider_under_its_own_name_there() {
+fn a_public_name_leads_to_every_provider_by_its_cheapest_name_there_and_then_to_the_spares() {
     let expected = [
         "anthropic claude-sonnet-4-5",
         "aws global.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "gcp claude-sonnet-4-5@20250929",
         "aws us.anthropic.claude-sonnet-4-5-20250929-v1:0",
         "aws eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
-        "gcp claude-sonnet-4-5@20250929",
     ];
     assert_eq!(wire_names(&clouds(), "claude-sonnet-4-5"), expected);
 }
@@ -71,8 +71,8 @@ fn a_dated_name_is_passed_on_as_it_is_where_the_provider_knows_it() {
         [
             "anthropic claude-haiku-4-5-20251001",
             "aws global.anthropic.claude-haiku-4-5-20251001-v1:0",
-            "aws us.anthropic.claude-haiku-4-5-20251001-v1:0",
             "gcp claude-haiku-4-5@20251001",
+            "aws us.anthropic.claude-haiku-4-5-20251001-v1:0",
         ]
     );
     let catalog = clouds();
@@ -153,6 +153,7 @@ fn a_scope_knows_a_model_by_any_of_its_names_and_a_provider_by_its_synonym() {
             .allowed_by(&scopes)
             .map(|deployment| deployment.provider.as_str().to_owned())
             .collect();
+        providers.sort_unstable();
         providers.dedup();
         providers.join(" ")
     };
@@ -286,19 +287,57 @@ fn a_list_price_keeps_its_date_beside_a_price_of_ones_own() {
     assert_eq!(list.as_of, NaiveDate::from_ymd_opt(2026, 11, 12));
 }
 
+fn in_place(place: &'static str) -> Catalog {
+    Catalog::build_at(&settings("", ["aws", "gcp"].map(provider).to_vec()), |_| Some(place))
+}
+
 #[test]
 fn a_hundred_and_ten_percent_is_charged_outside_googles_global_location() {
-    let file = catalog_file::of_provider("gcp").unwrap().unwrap();
-    let row = file
-        .models
-        .iter()
-        .find(|row| row.public_name() == "claude-sonnet-4-5")
+    let input = |place| {
+        let resolved = in_place(place)
+            .resolve("gcp/claude-sonnet-4-5", Operation::Chat)
+            .unwrap();
+        let price = resolved.deployments[0].price.clone().unwrap();
+        let long = price.long_prompt.unwrap().rates.output;
+        format!("{} {long}", price.rates.input)
+    };
+    assert_eq!(input("global"), "3 22.5");
+    assert_eq!(input("europe-west1"), "3.3 24.75");
+    let gemini = in_place("europe-west1")
+        .resolve("gemini-2.5-pro", Operation::Chat)
         .unwrap();
-    assert_eq!(row.regional_percent, Some(110));
-    let price = row.price("gcp", 110).unwrap();
-    assert_eq!(price.rates.input.to_string(), "3.3");
-    assert_eq!(price.long_prompt.unwrap().rates.output.to_string(), "24.75");
-    assert_ne!(price.version, row.price("gcp", 100).unwrap().version);
+    assert_eq!(
+        gemini.deployments[0].price.as_ref().unwrap().rates.input.to_string(),
+        "1.25"
+    );
+}
+
+#[test]
+fn profiles_of_another_geography_are_left_to_those_who_name_them() {
+    let expected = [
+        "aws global.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "aws eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+    ];
+    let in_europe = in_place("eu-central-1");
+    assert_eq!(wire_names(&in_europe, "aws/claude-sonnet-4-5"), expected);
+    assert_eq!(wire_names(&in_europe, "nova-pro"), ["aws amazon.nova-pro-v1:0"]);
+    assert_eq!(wire_names(&in_europe, "deepseek-r1"), [""; 0]);
+    assert_eq!(
+        wire_names(&in_europe, "us.deepseek.r1-v1:0"),
+        ["aws us.deepseek.r1-v1:0"]
+    );
+    assert!(in_europe.models().all(|(name, _)| name != "deepseek-r1"));
+}
+
+#[test]
+fn at_the_same_price_the_profile_of_ones_own_geography_comes_first() {
+    let expected = ["aws us.amazon.nova-pro-v1:0", "aws amazon.nova-pro-v1:0"];
+    assert_eq!(wire_names(&in_place("us-east-1"), "nova-pro"), expected);
+    let first = &wire_names(&in_place("us-east-1"), "claude-sonnet-5-5")[0];
+    assert_eq!(
+        first, "aws global.anthropic.claude-sonnet-5-5",
+        "cheaper counts for more"
+    );
 }
 
 #[test]
