@@ -162,7 +162,7 @@ impl Place<'_> {
 impl Catalog {
     /// The catalogue of a configuration.
     ///
-    /// Aliases that stand for nothing are left out; [`super::aliases::faults`] reports them.
+    /// Aliases that stand for nothing are left out; [`super::aliases::check`] reports them.
     pub fn build(settings: &Settings) -> Self {
         Self::build_at(settings, place)
     }
