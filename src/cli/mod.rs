@@ -2,6 +2,7 @@
 
 mod inspect;
 mod key;
+mod prices;
 mod serve;
 
 use std::io::Write as _;
@@ -13,6 +14,8 @@ use clap::{Parser, Subcommand};
 use crate::app::first_start::MasterKeyInput;
 use crate::config::{self, KnownDialect, Loaded, Sources};
 use crate::providers::compatible::DIALECTS;
+use crate::routing::aliases;
+use crate::routing::catalog::Catalog;
 
 /// The OpenAI-compatible gateway in front of every model provider.
 #[derive(Parser)]
@@ -43,6 +46,11 @@ enum Command {
     },
     /// Print the OpenAPI document of the inference API.
     Openapi,
+    /// The prices and models in use.
+    Prices {
+        #[command(subcommand)]
+        command: prices::Command,
+    },
     /// What is configured.
     Providers {
         #[command(subcommand)]
@@ -88,6 +96,7 @@ pub fn main() -> ExitCode {
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,
             Command::Openapi => inspect::openapi(&loaded.settings),
+            Command::Prices { command } => prices::run(&command, &loaded.settings),
             Command::Providers {
                 command: ProvidersCommand::List,
             } => inspect::providers(&loaded.settings),
@@ -111,7 +120,15 @@ fn load(file: Option<PathBuf>, overrides: &[String]) -> Result<Loaded, String> {
             .ok_or_else(|| format!("--set {text}: write KEY=VALUE"))?;
         sources.overrides.push((key.trim().to_owned(), value.to_owned()));
     }
-    config::load(&sources, &known_dialects()).map_err(|faults| faults.to_string())
+    let mut loaded = config::load(&sources, &known_dialects()).map_err(|faults| faults.to_string())?;
+    // What an alias stands for is known only where the settings meet the catalogue.
+    let (faults, warnings) = aliases::check(&loaded.settings, &Catalog::build(&loaded.settings));
+    loaded.warnings.extend(warnings);
+    if faults.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(faults.to_string())
+    }
 }
 
 /// The dialect table, as the configuration needs it.

@@ -35,7 +35,7 @@ impl Fault {
 
     /// The same fault, with advice if there is any.
     #[must_use]
-    pub(super) fn hint_if(mut self, hint: Option<String>) -> Self {
+    pub fn hint_if(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self
     }
@@ -128,7 +128,7 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
 }
 
 /// `did you mean …?` for the nearest known name.
-pub(super) fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(wrong, known).map(|name| format!("did you mean {name}?"))
 }
 

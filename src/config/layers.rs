@@ -24,7 +24,7 @@ const TEST_PREFIX: &str = "BONITO_TEST_";
 /// Usual names and the settings they stand for. The providers' are in `providers`, because they may create one.
 const USUAL: [(&str, &str); 1] = [(DATABASE_VARIABLE, "database.url")];
 /// Tables whose keys people choose, so that `default.toml` cannot list them.
-const OPEN_TABLES: [&str; 2] = ["providers", "models"];
+const OPEN_TABLES: [&str; 3] = ["providers", "models", "aliases"];
 
 /// The sources, laid over each other.
 pub(super) struct Layers {
@@ -34,6 +34,8 @@ pub(super) struct Layers {
     pub providers: ProviderTables,
     /// `[models."…"]` of the file, with what the command line changes.
     pub models: Table,
+    /// `[aliases]` of the file.
+    pub aliases: Table,
 }
 
 /// The providers' tables, weakest first.
@@ -105,6 +107,7 @@ impl Layers {
         let mut defaults = parse("config/default.toml", DEFAULT_TOML, faults).unwrap_or_default();
         let default_providers = take_table(&mut defaults, "providers", faults);
         let models = take_table(&mut defaults, "models", faults);
+        let aliases = take_table(&mut defaults, "aliases", faults);
         let mut leaves = BTreeMap::new();
         flatten("", defaults, &mut leaves);
         Self {
@@ -114,12 +117,14 @@ impl Layers {
                 ..ProviderTables::default()
             },
             models,
+            aliases,
         }
     }
 
     fn lay_file(&mut self, mut file: Table, faults: &mut Faults) {
         self.providers.file = take_table(&mut file, "providers", faults);
         self.models = take_table(&mut file, "models", faults);
+        self.aliases = take_table(&mut file, "aliases", faults);
         self.lay_table("", file, faults);
     }
 
@@ -158,8 +163,11 @@ impl Layers {
             if !name.starts_with(PREFIX) || is_for_others(name, value) {
                 continue;
             }
-            let hint = if name.starts_with("BONITO_PROVIDERS_") || name.starts_with("BONITO_MODELS_") {
-                Some("providers and models are set in the configuration file".to_owned())
+            let hint = if name.starts_with("BONITO_PROVIDERS_")
+                || name.starts_with("BONITO_MODELS_")
+                || name.starts_with("BONITO_ALIASES_")
+            {
+                Some("providers, models and aliases are set in the configuration file".to_owned())
             } else {
                 did_you_mean(name, settable.keys().map(String::as_str).chain(RESERVED))
             };

@@ -8,6 +8,7 @@
 //! It opens no connection and knows no provider's format; the names of the OpenAI-compatible dialects are handed in.
 //! What organizations change at run time (routing, budgets, prices) lives in the database, not here.
 
+mod aliases;
 mod checks;
 mod faults;
 mod layers;
@@ -19,11 +20,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-pub use faults::{Fault, Faults};
+pub use faults::{Fault, Faults, did_you_mean};
 pub use providers::{
     AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, DeploymentMode,
     DeploymentSettings, ExternalAccount, GcpAuth, GoogleCredentials, IdentityService, Impersonation, Origin,
-    ProviderKind, ProviderSettings, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
+    OwnPrice, ProviderKind, ProviderSettings, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
 };
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, HealthSettings, JournalSettings, KeysSettings, LedgerSettings,

@@ -33,7 +33,7 @@ use super::{Environment, KnownDialect, ReadFile, checks};
 use form::Form;
 
 pub use aws::{AwsAuth, AwsKeys, AwsRole, AwsSource, ContainerToken};
-pub use deployments::{DeploymentMode, DeploymentSettings};
+pub use deployments::{DeploymentMode, DeploymentSettings, OwnPrice};
 pub use google::{
     AuthorizedUser, ExternalAccount, GcpAuth, GoogleCredentials, Impersonation, ServiceAccountKey, SubjectFormat,
     SubjectSource, WrittenBy,

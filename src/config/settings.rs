@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::aliases;
 use super::checks;
 use super::faults::{Fault, Faults, did_you_mean};
 use super::layers::{Layers, join, type_name};
@@ -61,6 +62,9 @@ pub struct Settings {
     pub telemetry: TelemetrySettings,
     /// `[models."name"]`, by name.
     pub models: BTreeMap<String, ModelTimeouts>,
+    /// `[aliases]`: names of one's own, each for one or several models in the order they are tried. Whether the models
+    /// exist is the catalogue's to say.
+    pub aliases: BTreeMap<String, Vec<String>>,
     /// The providers that can be used, and the disabled ones that could be; in the order of their ids.
     pub providers: Vec<ProviderSettings>,
 }
@@ -265,7 +269,9 @@ impl Settings {
 
     /// The settings of `layers`, without providers.
     pub(super) fn read(layers: &Layers, faults: &mut Faults) -> Self {
-        Self::read_with(&mut Reader::new(layers, faults), &layers.models)
+        let mut settings = Self::read_with(&mut Reader::new(layers, faults), &layers.models);
+        settings.aliases = aliases::read(&layers.aliases, faults);
+        settings
     }
 
     fn read_with(reader: &mut Reader<'_>, models: &Table) -> Self {
@@ -350,6 +356,7 @@ impl Settings {
                 ),
             },
             models: model_timeouts(reader, models),
+            aliases: BTreeMap::new(),
             providers: Vec::new(),
         };
         settings.compare(reader);

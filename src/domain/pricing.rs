@@ -16,6 +16,8 @@ pub struct Price {
     pub rates: Rates,
     /// Rates for prompts above a size, where the provider has them.
     pub long_prompt: Option<LongPrompt>,
+    /// Rates for batches, where the provider publishes them.
+    pub batch: Option<BatchRates>,
 }
 
 /// Nano-dollars per million tokens.
@@ -42,7 +44,80 @@ pub struct LongPrompt {
     pub rates: Rates,
 }
 
+/// What a batch pays for each million tokens. Only these two are published; the rest follows from them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BatchRates {
+    /// Input tokens that no other rate covers.
+    pub input: NanoUsd,
+    /// Output tokens, reasoning included.
+    pub output: NanoUsd,
+}
+
+impl Rates {
+    /// Every rate at so many percent, rounded up to the next nano-dollar.
+    #[must_use]
+    pub fn at_percent(self, percent: u32) -> Self {
+        let scaled = |rate: NanoUsd| NanoUsd(scale(rate.0, i64::from(percent), 100));
+        Self {
+            input: scaled(self.input),
+            output: scaled(self.output),
+            cache_read: self.cache_read.map(scaled),
+            cache_write: self.cache_write.map(scaled),
+            cache_write_1h: self.cache_write_1h.map(scaled),
+        }
+    }
+}
+
+impl LongPrompt {
+    /// The rates above a size, with the one that nobody publishes: writes for one hour grow by the same factor as
+    /// ordinary writes, or else as input.
+    pub fn new(above_tokens: u64, ordinary: &Rates, mut rates: Rates) -> Self {
+        if rates.cache_write_1h.is_none() {
+            let (above, below) = match (rates.cache_write, ordinary.cache_write) {
+                (Some(above), Some(below)) if below.0 > 0 => (above, below),
+                _ => (rates.input, ordinary.input),
+            };
+            rates.cache_write_1h = ordinary
+                .cache_write_1h
+                .map(|hour| NanoUsd(scale(hour.0, above.0, below.0.max(1))));
+        }
+        Self { above_tokens, rates }
+    }
+}
+
+/// `amount × factor ÷ divisor`, rounded up. None of them is negative, and the divisor is not zero.
+fn scale(amount: i64, factor: i64, divisor: i64) -> i64 {
+    let product = i128::from(amount) * i128::from(factor);
+    let divisor = i128::from(divisor);
+    // No rate is near the limit; one that were would be refused as a cost a moment later.
+    i64::try_from((product + divisor - 1) / divisor).unwrap_or(i64::MAX)
+}
+
 impl Price {
+    /// The price of the same tokens in a batch; `None` where the provider publishes none, so that they cost the same.
+    ///
+    /// Cached tokens and long prompts, for which no batch price is published, cost half, as batches do everywhere.
+    ///
+    /// # Source
+    /// OpenAI, Anthropic and Google each: "50% discount" on the page about batches.
+    pub fn in_batch(&self) -> Option<Self> {
+        const HALF: u32 = 50;
+        let batch = self.batch?;
+        Some(Self {
+            version: format!("{}+batch", self.version.as_str()).as_str().into(),
+            rates: Rates {
+                input: batch.input,
+                output: batch.output,
+                ..self.rates.at_percent(HALF)
+            },
+            long_prompt: self.long_prompt.map(|long| LongPrompt {
+                rates: long.rates.at_percent(HALF),
+                ..long
+            }),
+            batch: None,
+        })
+    }
+
     /// Cost of `usage`, rounded up to the next nano-dollar so that small calls are never free.
     ///
     /// # Errors
@@ -115,6 +190,7 @@ mod tests {
                     cache_write_1h: None,
                 },
             }),
+            batch: None,
         }
     }
 
@@ -155,6 +231,7 @@ mod tests {
                 ..Rates::default()
             },
             long_prompt: None,
+            batch: None,
         };
         let usage = TokenUsage {
             input: 1,

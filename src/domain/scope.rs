@@ -12,8 +12,17 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// A scope out of its two lists. Provider synonyms become ids.
+    /// A scope out of its two lists. Provider synonyms become ids, also in front of a model (`bedrock/nova-pro`).
     pub fn new(models: Vec<String>, providers: Vec<String>) -> Self {
+        let models = models
+            .into_iter()
+            .map(|entry| match entry.split_once('/') {
+                Some((provider, model)) if canonical_provider(provider) != provider => {
+                    format!("{}/{model}", canonical_provider(provider))
+                }
+                _ => entry,
+            })
+            .collect();
         let providers = providers
             .into_iter()
             .map(|p| canonical_provider(&p).to_owned())
@@ -104,6 +113,14 @@ mod tests {
         );
         assert!(!scope.allows_model(["gpt-4o-2024"].into_iter()));
         assert!(!scope.allows_model(["xclaude-opus"].into_iter()));
+    }
+
+    #[test]
+    fn a_synonym_in_front_of_a_model_is_the_same_as_the_provider_id() {
+        let scope = models(&["bedrock/nova-*", "meta/llama"]);
+        assert!(scope.allows_model(["aws/nova-pro"].into_iter()));
+        assert!(!scope.allows_model(["nova-pro"].into_iter()), "only at that provider");
+        assert!(scope.allows_model(["meta/llama"].into_iter()));
     }
 
     #[test]

@@ -3,8 +3,21 @@
 //! Providers disagree about which counts include which: Anthropic and Bedrock leave cached tokens out of the input
 //! count, Gemini leaves reasoning out of the output count. Each adapter brings its provider's figures into the one form
 //! here, which is OpenAI's: totals, with parts that are contained in them.
+//!
+//! | provider | prompt count includes cached and written tokens | output count includes reasoning |
+//! |---|---|---|
+//! | OpenAI, Azure | yes | yes |
+//! | Anthropic, Claude on Vertex | no: add both | yes |
+//! | Bedrock's Converse | no: add both | yes |
+//! | Gemini | yes (nothing is reported as written) | no: add the thoughts |
+//!
+//! `tests/suite/costs.toml` has a usage of each with its split and its cost.
 
 /// Tokens of one call. Parts are contained in their totals.
+///
+/// `cached_input`, `cache_write` and `cache_write_1h` exclude each other, and what is left of `input` pays the ordinary
+/// rate. `reasoning` and the audio parts overlap with anything and are not charged apart: no price list in the catalogue
+/// has a rate for them beside that of their total.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct TokenUsage {
     /// Everything that was read: the whole prompt, cached tokens included.

@@ -44,10 +44,10 @@ impl Pipeline {
             });
         };
         let readiness = |provider: &_| self.board.readiness(provider);
-        plan::plan(resolved, &request.model, scopes, readiness, self.limits.max_attempts).map_err(
-            |NoPlan::NotAllowed| GatewayError::ModelNotAllowed {
+        plan::plan(&resolved, scopes, readiness, self.limits.max_attempts).map_err(|NoPlan::NotAllowed| {
+            GatewayError::ModelNotAllowed {
                 model: request.model.clone(),
-            },
-        )
+            }
+        })
     }
 }

@@ -2,24 +2,33 @@
 //!
 //! Built from the configured providers and the catalogue files, published as one immutable snapshot. A request looks a
 //! name up and holds on to what it found; a rebuilt catalogue never changes a request under way.
+//!
+//! One model has many names: its public one (`claude-sonnet-4-5`), what each provider calls it, dated names, aliases of
+//! the catalogue files and aliases people made up in `[aliases]`. Each leads to every deployment it stands for, in the
+//! order of the providers' ids; within one provider first what people listed themselves, in their order, and then the
+//! catalogue's row. Where the catalogue has several rows for one model at one provider, as for Bedrock's `global.` and
+//! `us.` profiles, the cheapest is the one, or at the same price the one in the geography of the provider's region; the
+//! others are spares and come after every provider's first choice, because failing over to another provider is worth
+//! more than to a dearer door of the same one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
 
-use super::catalog_file::{self, Capabilities, Mode, ModelRow, price_version};
+use super::catalog_file::{self, Capabilities, CatalogFile, Mode, ModelRow, versioned};
 use super::families::traits_of;
-use crate::config::{DeploymentMode, DeploymentSettings, ProviderSettings, Settings, Timeouts, Unlisted};
+use super::geography;
+use crate::config::{DeploymentMode, DeploymentSettings, ProviderKind, ProviderSettings, Settings, Timeouts, Unlisted};
 use crate::domain::call::Operation;
 use crate::domain::ids::{DeploymentId, ModelName, ProviderId};
 use crate::domain::model::{Family, ModelTraits};
-use crate::domain::money::NanoUsd;
 use crate::domain::pricing::{Price, Rates};
-use crate::domain::scope::canonical_provider;
+use crate::domain::scope::{Scope, canonical_provider};
 
 /// One model as one provider serves it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Deployment {
     /// `provider/model`, or `provider/model/name` where the provider calls it otherwise.
     pub id: DeploymentId,
@@ -29,10 +38,16 @@ pub struct Deployment {
     pub model: ModelName,
     /// The name the provider uses.
     pub wire_name: Arc<str>,
+    /// Every name a scope may know it by, each alone and with the provider in front.
+    pub names: Arc<[String]>,
+    /// Whether its provider has a better deployment of the same model, so that it is tried after all first choices.
+    pub spare: bool,
     /// What it can be asked for.
     pub mode: Mode,
     /// What it costs; `None` where nobody has said.
     pub price: Option<Arc<Price>>,
+    /// What the catalogue says it costs, whether or not that is what counts.
+    pub list_price: Option<Arc<ListPrice>>,
     /// Tokens a prompt may have.
     pub context_tokens: Option<u64>,
     /// Tokens an answer may have.
@@ -47,6 +62,15 @@ pub struct Deployment {
     pub retires: Option<NaiveDate>,
 }
 
+/// A price of the catalogue, with its age.
+#[derive(Debug)]
+pub struct ListPrice {
+    /// The price.
+    pub price: Price,
+    /// When somebody last looked.
+    pub as_of: Option<NaiveDate>,
+}
+
 impl Deployment {
     /// Whether it can be asked for this.
     pub fn serves(&self, operation: Operation) -> bool {
@@ -58,6 +82,16 @@ impl Deployment {
             | (Mode::Embedding, Operation::Embedding) => true,
             (Mode::Chat | Mode::Completion | Mode::Embedding | Mode::Responses, _) => false,
         }
+    }
+
+    /// Whether a scope lets it serve a request; `alias` is the alias of `[aliases]` by which it was asked, if any.
+    ///
+    /// Any of its names will do, so a key for `claude-sonnet-4-5` may be served by Bedrock, where it is called
+    /// otherwise. An entry for an alias of `[aliases]` is good for requests by that alias alone: the models behind it
+    /// may change without the key's owner hearing of it.
+    pub fn allowed_by(&self, scope: &Scope, alias: Option<&str>) -> bool {
+        scope.allows_provider(self.provider.as_str())
+            && scope.allows_model(self.names.iter().map(String::as_str).chain(alias))
     }
 }
 
@@ -73,7 +107,14 @@ pub struct ProviderEntry {
 /// The immutable catalogue.
 #[derive(Default, Debug)]
 pub struct Catalog {
-    by_model: BTreeMap<String, Vec<Arc<Deployment>>>,
+    /// Every deployment once, but for those by dated names, in the order in which they are tried.
+    all: Vec<Arc<Deployment>>,
+    /// What each name stands for, aliases of `[aliases]` apart.
+    by_name: BTreeMap<String, Vec<Arc<Deployment>>>,
+    /// What each alias of `[aliases]` stands for; never empty.
+    by_alias: BTreeMap<String, Vec<Arc<Deployment>>>,
+    /// The names that are shown to people: one for each model.
+    public: BTreeSet<String>,
     providers: HashMap<String, ProviderEntry>,
     timeouts: HashMap<String, Timeouts>,
     default_timeouts: Timeouts,
@@ -82,15 +123,53 @@ pub struct Catalog {
 /// What a requested name stands for.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// The model's name without a provider in front.
+    /// The model's name without a provider in front; where an alias stands for several, that of the first.
     pub model: ModelName,
-    /// The deployments that serve it, in the order of their providers' ids. Never empty.
+    /// The alias of `[aliases]` that was asked for, if it was one.
+    pub alias: Option<String>,
+    /// The deployments that serve it, in the order in which they are tried. Never empty.
     pub deployments: Vec<Arc<Deployment>>,
+}
+
+/// A deployment of a provider that is being added, and the names that lead to it.
+struct Listed {
+    deployment: Deployment,
+    leads: Vec<String>,
+    /// Whether it is another deployment of the catalogue under a dated name.
+    dated: bool,
+}
+
+/// A provider that is being added, and where its models run.
+struct Place<'a> {
+    provider: &'a ProviderSettings,
+    /// A region of AWS or a location of Google. `None`: it has none, or nobody knows.
+    place: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn list_price(&self, row: &ModelRow) -> Option<Arc<ListPrice>> {
+        let percent = match (row.regional_percent, self.place) {
+            (Some(percent), Some(place)) if place != "global" => percent,
+            _ => 100,
+        };
+        let price = row.price(&self.provider.id, percent).ok()?;
+        Some(Arc::new(ListPrice {
+            price,
+            as_of: row.as_of(),
+        }))
+    }
 }
 
 impl Catalog {
     /// The catalogue of a configuration.
+    ///
+    /// Aliases that stand for nothing are left out; [`super::aliases::check`] reports them.
     pub fn build(settings: &Settings) -> Self {
+        Self::build_at(settings, place)
+    }
+
+    /// [`build`](Self::build) with the places of the providers handed in.
+    fn build_at(settings: &Settings, place: impl Fn(&ProviderSettings) -> Option<&str>) -> Self {
         let mut catalog = Self {
             default_timeouts: settings.timeouts,
             ..Self::default()
@@ -99,159 +178,319 @@ impl Catalog {
             catalog.timeouts.insert(model.clone(), settings.timeouts_for(model));
         }
         for provider in settings.providers.iter().filter(|provider| provider.enabled) {
-            catalog.add(provider);
+            catalog.add(&Place {
+                provider,
+                place: place(provider),
+            });
+        }
+        for deployments in catalog.by_name.values_mut() {
+            deployments.sort_by_key(|deployment| deployment.spare);
+        }
+        for (alias, models) in &settings.aliases {
+            let deployments = catalog.behind(models);
+            if !deployments.is_empty() && !catalog.by_name.contains_key(alias) {
+                catalog.by_alias.insert(alias.clone(), deployments);
+            }
         }
         catalog
     }
 
-    fn add(&mut self, provider: &ProviderSettings) {
+    /// The deployments of an alias's models, in their order, each once.
+    fn behind(&self, models: &[String]) -> Vec<Arc<Deployment>> {
+        let mut seen = BTreeSet::new();
+        models
+            .iter()
+            .flat_map(|model| {
+                self.listed_as(model)
+                    .unwrap_or_else(|| self.forwarded(model).into_iter().collect())
+            })
+            .filter(|deployment| seen.insert(deployment.id.as_str().to_owned()))
+            .collect()
+    }
+
+    fn add(&mut self, at: &Place<'_>) {
+        let provider = at.provider;
         let id = ProviderId::from(provider.id.as_str());
         self.providers.insert(
             provider.id.clone(),
             ProviderEntry {
-                id: id.clone(),
+                id,
                 unlisted: provider.unlisted_models,
             },
         );
         let file = catalog_file::of_provider(&provider.id).expect("the catalogue files are compiled in and tested");
         let rows = file.map(|file| file.models).unwrap_or_default();
         for configured in &provider.deployments {
-            // A deployment is usually named by the customer; what is known of its model still holds.
-            let known = rows.iter().find(|row| row.name == configured.model);
-            let own_price = own_price(&provider.id, configured);
-            let mode = configured.mode.map(|mode| match mode {
-                DeploymentMode::Chat => Mode::Chat,
-                DeploymentMode::Completion => Mode::Completion,
-                DeploymentMode::Embedding => Mode::Embedding,
-            });
-            let deployment = Deployment {
-                id: deployment_id(&provider.id, &configured.model, &configured.name),
-                provider: id.clone(),
-                model: configured.model.as_str().into(),
-                wire_name: configured.name.as_str().into(),
-                mode: mode.or(known.map(|row| row.mode)).unwrap_or(Mode::Any),
-                price: own_price
-                    .or_else(|| known.and_then(|row| row.price(&provider.id).ok()))
-                    .map(Arc::new),
-                context_tokens: configured.context_tokens.or(known.and_then(|row| row.context_tokens)),
-                max_output_tokens: configured
-                    .max_output_tokens
-                    .or(known.and_then(|row| row.max_output_tokens)),
-                capabilities: known.map(|row| row.capabilities).unwrap_or_default(),
-                traits: traits(&provider.id, &configured.model, &configured.name),
-                timeouts: self.timeouts_for(&configured.model),
-                retires: known.and_then(ModelRow::retires),
-            };
-            self.insert(deployment);
+            let listed = self.configured(at, configured, &rows);
+            self.insert(listed);
         }
         // Where an administrator named the deployments, those are all there are: Azure serves nothing else.
         if !provider.deployments.is_empty() && provider.unlisted_models == Unlisted::Refuse {
             return;
         }
-        for row in rows
+        let mut listed: Vec<(&ModelRow, Vec<Listed>)> = rows
             .iter()
-            .filter(|row| provider.deployments.iter().all(|own| own.model != row.name))
-        {
-            let deployment = Deployment {
-                id: deployment_id(&provider.id, &row.name, &row.name),
-                provider: id.clone(),
-                model: row.name.as_str().into(),
-                wire_name: row.name.as_str().into(),
-                mode: row.mode,
-                price: row.price(&provider.id).ok().map(Arc::new),
-                context_tokens: row.context_tokens,
-                max_output_tokens: row.max_output_tokens,
-                capabilities: row.capabilities,
-                traits: traits(&provider.id, &row.name, &row.name),
-                timeouts: self.timeouts_for(&row.name),
-                retires: row.retires(),
-            };
-            self.insert(deployment);
+            .filter(|row| provider.deployments.iter().all(|own| !replaces(own, row)))
+            .map(|row| (row, self.of_row(at, row)))
+            .collect();
+        listed.sort_by_cached_key(|(row, listed)| {
+            let price = listed.first().and_then(|listed| listed.deployment.price.clone());
+            let usual = price.map_or(i64::MAX, |price| {
+                price.rates.input.0.saturating_add(price.rates.output.0)
+            });
+            (
+                usual,
+                Reverse(at.place.is_some_and(|place| geography::is_near(&row.name, place))),
+            )
+        });
+        let mut chosen = BTreeSet::new();
+        for (row, listed) in listed {
+            let spare = chosen.contains(row.public_name());
+            for mut one in listed {
+                one.deployment.spare = spare;
+                if one.leads.iter().any(|lead| lead == row.public_name()) {
+                    chosen.insert(row.public_name());
+                }
+                self.insert(one);
+            }
         }
     }
 
-    fn insert(&mut self, deployment: Deployment) {
-        self.by_model
-            .entry(deployment.model.as_str().to_owned())
-            .or_default()
-            .push(Arc::new(deployment));
+    /// A deployment that people listed. It is usually named by them; what is known of its model still holds.
+    fn configured(&self, at: &Place<'_>, configured: &DeploymentSettings, rows: &[ModelRow]) -> Listed {
+        let id = at.provider.id.as_str();
+        let known = known_row(configured, rows);
+        let list_price = known_price(at, configured, rows);
+        let own_price = own_price(id, configured).map(Arc::new);
+        let mode = configured.mode.map(|mode| match mode {
+            DeploymentMode::Chat => Mode::Chat,
+            DeploymentMode::Completion => Mode::Completion,
+            DeploymentMode::Embedding => Mode::Embedding,
+        });
+        let mut leads = vec![configured.model.clone()];
+        if let Some(row) = known.filter(|row| row.public_name() == configured.model || row.name == configured.model) {
+            // The catalogue's other names hold too, but for its own id if this is another deployment of the model.
+            let others = row.names().filter(|&name| name != row.name || name == configured.name);
+            leads.extend(others.filter(|&name| name != configured.model).map(str::to_owned));
+        }
+        let deployment = Deployment {
+            id: deployment_id(id, &configured.model, &configured.name),
+            provider: id.into(),
+            model: configured.model.as_str().into(),
+            wire_name: configured.name.as_str().into(),
+            names: scope_names(id, leads.iter().map(String::as_str)),
+            spare: false,
+            mode: mode.or(known.map(|row| row.mode)).unwrap_or(Mode::Any),
+            price: own_price.or_else(|| Some(Arc::new(list_price.as_ref()?.price.clone()))),
+            list_price,
+            context_tokens: configured.context_tokens.or(known.and_then(|row| row.context_tokens)),
+            max_output_tokens: configured
+                .max_output_tokens
+                .or(known.and_then(|row| row.max_output_tokens)),
+            capabilities: known.map(|row| row.capabilities).unwrap_or_default(),
+            traits: traits(id, configured),
+            timeouts: self.timeouts_for(leads.iter().map(String::as_str)),
+            retires: known.and_then(ModelRow::retires),
+        };
+        Listed {
+            deployment,
+            leads,
+            dated: false,
+        }
     }
 
-    fn timeouts_for(&self, model: &str) -> Timeouts {
-        self.timeouts.get(model).copied().unwrap_or(self.default_timeouts)
+    /// The deployments of a catalogue row: itself, and one for each dated name.
+    fn of_row(&self, at: &Place<'_>, row: &ModelRow) -> Vec<Listed> {
+        let id = at.provider.id.as_str();
+        let list_price = at.list_price(row);
+        let deployment = Deployment {
+            id: deployment_id(id, row.public_name(), &row.name),
+            provider: id.into(),
+            model: row.public_name().into(),
+            wire_name: row.name.as_str().into(),
+            names: scope_names(id, row.names()),
+            spare: false,
+            mode: row.mode,
+            price: list_price.as_ref().map(|list| Arc::new(list.price.clone())),
+            list_price,
+            context_tokens: row.context_tokens,
+            max_output_tokens: row.max_output_tokens,
+            capabilities: row.capabilities,
+            traits: Arc::new(traits_of(id, &row.name)),
+            timeouts: self.timeouts_for(row.names()),
+            retires: row.retires(),
+        };
+        let reachable = at.place.is_none_or(|place| geography::is_reachable(&row.name, place));
+        let leads = match reachable {
+            true => row.names().map(str::to_owned).collect(),
+            // Bedrock refuses it from there. Whoever asks for it by its full name shall hear so from Bedrock.
+            false => vec![row.name.clone()],
+        };
+        let snapshots: Vec<Listed> = row
+            .snapshots
+            .iter()
+            .map(|snapshot| Listed {
+                deployment: Deployment {
+                    id: deployment_id(id, row.public_name(), snapshot),
+                    wire_name: snapshot.as_str().into(),
+                    names: scope_names(id, row.names().chain([snapshot.as_str()])),
+                    ..deployment.clone()
+                },
+                leads: vec![snapshot.clone()],
+                dated: true,
+            })
+            .collect();
+        let mut listed = vec![Listed {
+            deployment,
+            leads,
+            dated: false,
+        }];
+        listed.extend(snapshots);
+        listed
     }
 
-    /// The deployments behind a name a client sent: a model, or a provider and a model (`azure/gpt-4o`).
+    fn insert(&mut self, listed: Listed) {
+        let deployment = Arc::new(listed.deployment);
+        if listed.leads.iter().any(|lead| lead == deployment.model.as_str()) {
+            self.public.insert(deployment.model.as_str().to_owned());
+        }
+        for lead in listed.leads {
+            self.by_name.entry(lead).or_default().push(deployment.clone());
+        }
+        if !listed.dated {
+            self.all.push(deployment);
+        }
+    }
+
+    fn timeouts_for<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Timeouts {
+        names
+            .find_map(|name| self.timeouts.get(name).copied())
+            .unwrap_or(self.default_timeouts)
+    }
+
+    /// The deployments behind a name a client sent: a model, an alias, or a provider and a model (`azure/gpt-4o`).
     pub fn resolve(&self, requested: &str, operation: Operation) -> Option<Resolved> {
-        if let Some(deployments) = self.by_model.get(requested) {
-            let serving: Vec<_> = deployments.iter().filter(|d| d.serves(operation)).cloned().collect();
-            return Resolved::of(serving);
+        let mut resolved = self.lookup(requested)?;
+        resolved.deployments.retain(|deployment| deployment.serves(operation));
+        resolved.model = resolved.deployments.first()?.model.clone();
+        Some(resolved)
+    }
+
+    /// The listed deployments behind a name, with or without its provider in front, whatever they serve.
+    pub fn listed(&self, name: &str) -> Option<Resolved> {
+        match self.by_alias.get(name) {
+            Some(deployments) => Resolved::of(deployments.clone(), Some(name)),
+            None => Resolved::of(self.listed_as(name)?, None),
         }
-        let (provider, model) = requested.split_once('/')?;
+    }
+
+    fn lookup(&self, name: &str) -> Option<Resolved> {
+        self.listed(name)
+            .or_else(|| Resolved::of(vec![self.forwarded(name)?], None))
+    }
+
+    /// The listed deployments behind a name that is no alias of `[aliases]`.
+    fn listed_as(&self, name: &str) -> Option<Vec<Arc<Deployment>>> {
+        if let Some(deployments) = self.by_name.get(name) {
+            return Some(deployments.clone());
+        }
+        let (provider, model) = name.split_once('/')?;
+        let provider = canonical_provider(provider);
+        let of_model = self.by_name.get(model)?.iter();
+        let listed: Vec<_> = of_model
+            .filter(|deployment| deployment.provider.as_str() == provider)
+            .cloned()
+            .collect();
+        (!listed.is_empty()).then_some(listed)
+    }
+
+    /// The deployment behind `provider/model` where nobody listed it and the provider takes what it is given.
+    fn forwarded(&self, name: &str) -> Option<Arc<Deployment>> {
+        let (provider, model) = name.split_once('/')?;
         let provider = self.providers.get(canonical_provider(provider))?;
-        let listed = self.listed_by(provider.id.as_str(), model);
-        if !listed.is_empty() {
-            return Resolved::of(listed.into_iter().filter(|d| d.serves(operation)).collect());
-        }
         match provider.unlisted {
-            Unlisted::Forward if !model.is_empty() => Resolved::of(vec![Arc::new(self.unlisted(provider, model))]),
+            Unlisted::Forward if !model.is_empty() => Some(Arc::new(self.unlisted(provider, model))),
             Unlisted::Forward | Unlisted::Refuse => None,
         }
     }
 
-    /// The listed deployments behind a model's name, with or without its provider in front, whatever they serve.
-    pub fn listed(&self, name: &str) -> Option<Vec<Arc<Deployment>>> {
-        if let Some(deployments) = self.by_model.get(name) {
-            return Some(deployments.clone());
-        }
-        let (provider, model) = name.split_once('/')?;
-        let listed = self.listed_by(canonical_provider(provider), model);
-        (!listed.is_empty()).then_some(listed)
-    }
-
-    fn listed_by(&self, provider: &str, model: &str) -> Vec<Arc<Deployment>> {
-        let all = self.by_model.get(model).map(Vec::as_slice).unwrap_or_default();
-        all.iter()
-            .filter(|deployment| deployment.provider.as_str() == provider)
-            .cloned()
-            .collect()
-    }
-
     /// A deployment that nobody listed: it is forwarded under its own name, and what it costs is not known.
     fn unlisted(&self, provider: &ProviderEntry, model: &str) -> Deployment {
+        let id = provider.id.as_str();
         Deployment {
-            id: deployment_id(provider.id.as_str(), model, model),
+            id: deployment_id(id, model, model),
             provider: provider.id.clone(),
             model: model.into(),
             wire_name: model.into(),
+            names: scope_names(id, std::iter::once(model)),
+            spare: false,
             mode: Mode::Any,
             price: None,
+            list_price: None,
             context_tokens: None,
             max_output_tokens: None,
             capabilities: Capabilities::default(),
-            traits: traits(provider.id.as_str(), model, model),
-            timeouts: self.timeouts_for(model),
+            traits: Arc::new(traits_of(id, model)),
+            timeouts: self.timeouts_for(std::iter::once(model)),
             retires: None,
         }
     }
 
-    /// Every model with its deployments, by name.
-    pub fn models(&self) -> impl Iterator<Item = (&str, &[Arc<Deployment>])> {
-        self.by_model
+    /// Every model and every alias once, by its public name.
+    pub fn models(&self) -> impl Iterator<Item = (&str, Resolved)> {
+        self.public
             .iter()
-            .map(|(name, deployments)| (name.as_str(), deployments.as_slice()))
+            .chain(self.by_alias.keys())
+            .filter_map(|name| Some((name.as_str(), self.listed(name)?)))
     }
 
-    /// Every deployment.
+    /// Every name a listed deployment can be asked for by, without a provider in front.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Whether a name leads to a deployment.
+    pub fn stands_for_something(&self, name: &str) -> bool {
+        self.lookup(name).is_some()
+    }
+
+    /// Every listed deployment; what is reached by dated names only is not counted apart.
     pub fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
-        self.by_model.values().flatten()
+        self.all.iter()
     }
 }
 
 impl Resolved {
-    fn of(deployments: Vec<Arc<Deployment>>) -> Option<Self> {
+    fn of(deployments: Vec<Arc<Deployment>>, alias: Option<&str>) -> Option<Self> {
         let model = deployments.first()?.model.clone();
-        Some(Self { model, deployments })
+        Some(Self {
+            model,
+            alias: alias.map(str::to_owned),
+            deployments,
+        })
+    }
+
+    /// The deployments that every scope lets through.
+    pub fn allowed_by<'r>(&'r self, scopes: &'r [Arc<Scope>]) -> impl Iterator<Item = &'r Arc<Deployment>> {
+        self.deployments.iter().filter(|deployment| {
+            scopes
+                .iter()
+                .all(|scope| deployment.allowed_by(scope, self.alias.as_deref()))
+        })
+    }
+}
+
+/// Where a provider's models run, for [`Place::place`], of those that say.
+fn place(provider: &ProviderSettings) -> Option<&str> {
+    match &provider.kind {
+        ProviderKind::Aws { region, .. } => Some(region),
+        ProviderKind::Gcp { location, .. } => Some(location),
+        ProviderKind::Echo
+        | ProviderKind::OpenAi { .. }
+        | ProviderKind::Azure { .. }
+        | ProviderKind::Anthropic { .. }
+        | ProviderKind::Gemini { .. }
+        | ProviderKind::Compatible { .. } => None,
     }
 }
 
@@ -264,13 +503,76 @@ fn deployment_id(provider: &str, model: &str, name: &str) -> DeploymentId {
     }
 }
 
-/// The traits of a deployment: by the provider's own name for it, or else by the one that clients use.
+/// The names as scopes may write them.
+fn scope_names<'a>(provider: &str, names: impl Iterator<Item = &'a str>) -> Arc<[String]> {
+    let names: BTreeSet<&str> = names.collect();
+    let with_provider = names.iter().map(|name| format!("{provider}/{name}"));
+    names.iter().map(|&name| name.to_owned()).chain(with_provider).collect()
+}
+
+/// The catalogue's row for a deployment that people listed: by what they say it is like, by the provider's name for it,
+/// or by the one that clients use.
+fn known_row<'r>(configured: &DeploymentSettings, rows: &'r [ModelRow]) -> Option<&'r ModelRow> {
+    let by = |name: &str| {
+        let exact = rows.iter().find(|row| row.name == name);
+        let known = |row: &&ModelRow| {
+            row.names()
+                .chain(row.snapshots.iter().map(String::as_str))
+                .any(|n| n == name)
+        };
+        exact.or_else(|| rows.iter().find(known))
+    };
+    if let Some(like) = &configured.like {
+        return by(like);
+    }
+    by(&configured.model).map_or_else(
+        || by(&configured.name),
+        |row| {
+            // Of several rows for one model, the one that is called like the deployment.
+            let same = rows
+                .iter()
+                .find(|other| other.name == configured.name && other.public_name() == row.public_name());
+            Some(same.unwrap_or(row))
+        },
+    )
+}
+
+/// The list price of a deployment that people listed, where it is certain.
 ///
-/// On Azure it is the other way round, because there people name deployments as they like.
-fn traits(provider: &str, model: &str, wire_name: &str) -> Arc<ModelTraits> {
-    let (first, second) = match provider {
-        "azure" => (model, wire_name),
-        _ => (wire_name, model),
+/// A Bedrock inference profile of one's own may stand for a `global.` or a `us.` profile, which differ in price. A guess
+/// would be a wrong bill, so then there is none.
+fn known_price(at: &Place<'_>, configured: &DeploymentSettings, rows: &[ModelRow]) -> Option<Arc<ListPrice>> {
+    if configured.like.is_some() {
+        return None;
+    }
+    let known = known_row(configured, rows)?;
+    let price = at.list_price(known)?;
+    let certain = known.name == configured.name
+        || known.snapshots.contains(&configured.name)
+        || rows
+            .iter()
+            .filter(|row| row.public_name() == known.public_name())
+            .all(|row| {
+                at.list_price(row)
+                    .is_some_and(|other| other.price.rates == price.price.rates)
+            });
+    certain.then_some(price)
+}
+
+/// Whether a deployment that people listed takes the place of a catalogue row.
+fn replaces(own: &DeploymentSettings, row: &ModelRow) -> bool {
+    own.name == row.name || row.names().any(|name| name == own.model)
+}
+
+/// The traits of a deployment that people listed: of what they say it is like, or else by the provider's own name for
+/// it, or else by the one that clients use.
+///
+/// On Azure the latter counts for more, because there people name deployments as they like.
+fn traits(provider: &str, configured: &DeploymentSettings) -> Arc<ModelTraits> {
+    let (first, second) = match (&configured.like, provider) {
+        (Some(like), _) => (like, like),
+        (None, "azure") => (&configured.model, &configured.name),
+        (None, _) => (&configured.name, &configured.model),
     };
     let traits = traits_of(provider, first);
     if traits.family != Family::Other || first == second {
@@ -279,19 +581,34 @@ fn traits(provider: &str, model: &str, wire_name: &str) -> Arc<ModelTraits> {
     Arc::new(traits_of(provider, second))
 }
 
-/// The price an administrator set. Without an input price there is none: half a price would be a wrong one.
+/// The price an administrator set.
 fn own_price(provider: &str, configured: &DeploymentSettings) -> Option<Price> {
-    let rates = Rates {
-        input: NanoUsd(configured.input_nanousd?),
-        output: NanoUsd(configured.output_nanousd.unwrap_or(0)),
-        cache_read: configured.cache_read_nanousd.map(NanoUsd),
-        cache_write: configured.cache_write_nanousd.map(NanoUsd),
-        cache_write_1h: None,
+    let own = configured.price?;
+    let price = Price {
+        version: "".into(),
+        rates: own.rates,
+        long_prompt: own.long_prompt,
+        batch: own.batch,
     };
-    let version = price_version(&format!("config/{provider}/{}", configured.model), &rates, None);
-    Some(Price {
-        version,
-        rates,
-        long_prompt: None,
-    })
+    Some(versioned(&format!("config/{provider}/{}", configured.model), price))
 }
+
+/// Whether two sets of figures are the same, whatever they are called.
+pub fn same_figures(one: &Price, other: &Price) -> bool {
+    let figures = |price: &Price| -> (Rates, _, _) { (price.rates, price.long_prompt, price.batch) };
+    figures(one) == figures(other)
+}
+
+/// Every name in the compiled-in catalogue, of configured providers and others.
+pub(super) fn catalogue_names() -> BTreeSet<String> {
+    let names = |file: &CatalogFile| -> Vec<String> {
+        let rows = file.models.iter();
+        rows.flat_map(|row| row.names().chain(row.snapshots.iter().map(String::as_str)))
+            .flat_map(|name| [name.to_owned(), format!("{}/{name}", file.provider)])
+            .collect()
+    };
+    catalog_file::all().flat_map(|file| names(&file)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::domain::ids::PriceVersion;
 use crate::domain::money::{MoneyError, NanoUsd};
-use crate::domain::pricing::{LongPrompt, Price, Rates};
+use crate::domain::pricing::{BatchRates, LongPrompt, Price, Rates};
 
 /// The files, by provider id.
 const FILES: &[(&str, &str)] = &[
@@ -36,8 +36,16 @@ pub struct CatalogFile {
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRow {
-    /// Its id on the wire, which is also the name clients use.
+    /// Its id on the wire.
     pub name: String,
+    /// The name clients use, where it is not the same.
+    pub model: Option<String>,
+    /// Further names for clients; the provider gets `name` all the same.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Dated names the provider knows as well; it gets the one that was asked for.
+    #[serde(default)]
+    pub snapshots: Vec<String>,
     /// What it can be asked for.
     pub mode: Mode,
     /// Date of the figures.
@@ -57,6 +65,8 @@ pub struct ModelRow {
     pub long_prompt: Option<LongPromptRow>,
     /// List price of batches.
     pub batch_price: Option<PriceRow>,
+    /// What a location other than `global` charges, in percent of these prices.
+    pub regional_percent: Option<u32>,
     /// Announced date of retirement.
     pub retires: Option<toml::value::Datetime>,
     /// Remarks on the figures.
@@ -130,44 +140,81 @@ impl PriceRow {
 }
 
 impl ModelRow {
-    /// The row's list price under a version of its own.
+    /// The name clients use.
+    pub fn public_name(&self) -> &str {
+        self.model.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Every name that stands for the row and under which the provider gets `name`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let own = std::iter::once(self.name.as_str());
+        own.chain(self.model.as_deref())
+            .chain(self.aliases.iter().map(String::as_str))
+    }
+
+    /// The row's list price under a version of its own, at so many percent of it.
     ///
     /// # Errors
     /// A price is not a decimal number of dollars.
-    pub fn price(&self, provider: &str) -> Result<Price, MoneyError> {
-        let rates = self.price.rates()?;
+    pub fn price(&self, provider: &str, percent: u32) -> Result<Price, MoneyError> {
+        let ordinary = self.price.rates()?;
         let long_prompt = match &self.long_prompt {
-            Some(long) => Some(LongPrompt {
-                above_tokens: long.above_tokens,
-                rates: long.price.rates()?,
-            }),
+            Some(long) => {
+                let long = LongPrompt::new(long.above_tokens, &ordinary, long.price.rates()?);
+                Some(LongPrompt {
+                    rates: long.rates.at_percent(percent),
+                    ..long
+                })
+            }
             None => None,
         };
-        let version = price_version(
-            &format!("{provider}/{}@{}", self.name, self.as_of),
-            &rates,
-            long_prompt.as_ref(),
-        );
-        Ok(Price {
-            version,
-            rates,
+        let batch = match &self.batch_price {
+            Some(batch) => Some(batch.rates()?.at_percent(percent)),
+            None => None,
+        };
+        let price = Price {
+            version: PriceVersion::from(""),
+            rates: ordinary.at_percent(percent),
             long_prompt,
-        })
+            batch: batch.map(|batch| BatchRates {
+                input: batch.input,
+                output: batch.output,
+            }),
+        };
+        Ok(versioned(&format!("{provider}/{}@{}", self.name, self.as_of), price))
     }
-}
 
-impl ModelRow {
+    /// Date of the figures.
+    pub fn as_of(&self) -> Option<NaiveDate> {
+        day(&self.as_of)
+    }
+
     /// The announced day of retirement.
     pub fn retires(&self) -> Option<NaiveDate> {
-        let date = self.retires.as_ref()?.date?;
-        NaiveDate::from_ymd_opt(i32::from(date.year), u32::from(date.month), u32::from(date.day))
+        day(self.retires.as_ref()?)
     }
 }
 
-/// A readable name for a price that changes whenever its figures do.
-pub fn price_version(name: &str, rates: &Rates, long_prompt: Option<&LongPrompt>) -> PriceVersion {
-    let figures = format!("{rates:?}{long_prompt:?}");
-    format!("{name}#{:08x}", crc32fast::hash(figures.as_bytes())).into()
+fn day(date: &toml::value::Datetime) -> Option<NaiveDate> {
+    let date = date.date?;
+    NaiveDate::from_ymd_opt(i32::from(date.year), u32::from(date.month), u32::from(date.day))
+}
+
+/// The price under a readable name that changes whenever its figures do.
+pub fn versioned(name: &str, price: Price) -> Price {
+    let figures = format!("{:?}{:?}{:?}", price.rates, price.long_prompt, price.batch);
+    let version = format!("{name}#{:08x}", crc32fast::hash(figures.as_bytes()));
+    Price {
+        version: version.as_str().into(),
+        ..price
+    }
+}
+
+/// The compiled-in catalogue files.
+pub fn all() -> impl Iterator<Item = CatalogFile> {
+    FILES
+        .iter()
+        .map(|(_, text)| toml::from_str(text).expect("the catalogue files are compiled in and tested"))
 }
 
 /// The compiled-in catalogue file of a provider, if there is one.
@@ -184,6 +231,8 @@ pub fn of_provider(provider: &str) -> Result<Option<CatalogFile>, toml::de::Erro
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::domain::usage::TokenUsage;
 
@@ -195,7 +244,7 @@ mod tests {
             let mut names: Vec<&str> = file.models.iter().map(|model| model.name.as_str()).collect();
             for model in &file.models {
                 let price = model
-                    .price(id)
+                    .price(id, 100)
                     .unwrap_or_else(|error| panic!("{id}/{}: {error}", model.name));
                 let usage = TokenUsage {
                     input: 1_000_000,
@@ -209,17 +258,59 @@ mod tests {
         }
     }
 
+    /// A name that stood for two models would send a request to whichever comes first.
+    #[test]
+    fn a_name_stands_for_one_model_at_all_providers() {
+        let mut owners: BTreeMap<String, (String, String)> = BTreeMap::new();
+        let files: Vec<CatalogFile> = all().collect();
+        for file in &files {
+            for row in &file.models {
+                let model = row.public_name().to_owned();
+                for name in row.names().chain(row.snapshots.iter().map(String::as_str)) {
+                    let owner = owners
+                        .entry(name.to_owned())
+                        .or_insert_with(|| (model.clone(), file.provider.clone()));
+                    assert_eq!(owner.0, model, "{name} at {} and at {}", owner.1, file.provider);
+                }
+            }
+        }
+        for (name, (model, provider)) in &owners {
+            assert_eq!(
+                owners[model].0, *model,
+                "{provider}: {name} leads to {model}, which leads elsewhere"
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_lists_each_of_its_names_once_and_mixes_no_kinds_of_models() {
+        let mut modes: BTreeMap<String, Mode> = BTreeMap::new();
+        for file in all() {
+            for row in &file.models {
+                let mut names: Vec<&str> = row.names().chain(row.snapshots.iter().map(String::as_str)).collect();
+                let count = names.len();
+                names.sort_unstable();
+                names.dedup();
+                assert_eq!(names.len(), count, "{}/{}", file.provider, row.name);
+                let mode = modes.entry(row.public_name().to_owned()).or_insert(row.mode);
+                assert_eq!(*mode, row.mode, "{}/{}", file.provider, row.name);
+            }
+        }
+    }
+
     #[test]
     fn a_price_version_changes_with_its_figures() {
-        let one = Rates {
-            input: NanoUsd(1),
-            ..Rates::default()
+        let price = |input| Price {
+            version: "".into(),
+            rates: Rates {
+                input: NanoUsd(input),
+                ..Rates::default()
+            },
+            long_prompt: None,
+            batch: None,
         };
-        let two = Rates {
-            input: NanoUsd(2),
-            ..Rates::default()
-        };
-        assert_ne!(price_version("m", &one, None), price_version("m", &two, None));
-        assert_eq!(price_version("m", &one, None), price_version("m", &one, None));
+        let version = |input| versioned("m", price(input)).version;
+        assert_ne!(version(1), version(2));
+        assert_eq!(version(1), version(1));
     }
 }

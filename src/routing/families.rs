@@ -99,6 +99,7 @@ mod tests {
         BedrockEmbedding, BedrockReasoning, ClaudeThinking, Effort, ForcedTool, GeminiGeneration, GeminiThinking,
         OpenAiEndpoint, TakesSampling, ThinksUnasked, VertexEmbeddingMethod,
     };
+    use crate::routing::catalog_file::{self, Mode};
 
     #[test]
     fn a_claude_model_is_the_same_model_under_the_names_of_every_host() {
@@ -346,5 +347,68 @@ mod tests {
     #[test]
     fn a_model_nobody_knows_has_the_defaults() {
         assert_eq!(traits_of("openrouter", "someone/something"), ModelTraits::default());
+    }
+
+    /// Two files say something about one model and must not contradict each other. They need not say the same: a row
+    /// tells people what a model can do at all, with the gateway's help or in a cache of its own; a trait tells an
+    /// adapter what the provider takes.
+    #[test]
+    fn every_listed_model_has_a_family_whose_traits_do_not_contradict_its_row() {
+        let mut wrong = Vec::new();
+        for file in catalog_file::all().filter(|file| file.provider != "echo") {
+            for row in &file.models {
+                let traits = traits_of(&file.provider, &row.name);
+                let mut check = |what: &str, said: Option<bool>, trait_says: bool| {
+                    if said.is_some_and(|said| said != trait_says) {
+                        wrong.push(format!(
+                            "{}/{}: {what} is {trait_says} in its family",
+                            file.provider, row.name
+                        ));
+                    }
+                };
+                let known = row.capabilities;
+                check("a family", Some(true), traits.family != Family::Other);
+                if row.mode == Mode::Embedding {
+                    let embeds = match file.provider.as_str() {
+                        "aws" => traits.bedrock.embedding.is_some(),
+                        "openai" | "azure" => traits.openai.endpoints == [OpenAiEndpoint::Embeddings],
+                        _ => traits.family == Family::GoogleEmbedding,
+                    };
+                    check("embedding", Some(true), embeds);
+                    continue;
+                }
+                match traits.family {
+                    Family::Claude => {
+                        check("sampling", known.sampling_params, traits.claude.sampling_params);
+                    }
+                    Family::Gemini => {
+                        check("sampling", known.sampling_params, traits.gemini.sampling_params);
+                        check(
+                            "reasoning",
+                            known.reasoning,
+                            traits.gemini.thinking != GeminiThinking::Unsupported,
+                        );
+                    }
+                    Family::Gpt => {
+                        check("reasoning", known.reasoning, traits.openai.reasoning);
+                        check("tools", known.tools.filter(|&said| said), traits.openai.tools);
+                        let chat = traits.openai.endpoints.contains(&OpenAiEndpoint::ChatCompletions);
+                        check("chat", Some(row.mode == Mode::Chat), chat);
+                    }
+                    _ => {}
+                }
+                if file.provider == "aws" {
+                    check("tools", known.tools, traits.bedrock.tools);
+                    check("vision", known.vision.filter(|&said| said), traits.bedrock.images);
+                    if traits.bedrock.cache_points {
+                        check("prompt_cache", known.prompt_cache, true);
+                    }
+                    if traits.bedrock.structured_output {
+                        check("json_schema", known.json_schema, true);
+                    }
+                }
+            }
+        }
+        assert_eq!(wrong, [""; 0], "{wrong:#?}");
     }
 }

@@ -41,25 +41,12 @@ pub enum NoPlan {
 /// # Errors
 /// [`NoPlan`] when the scopes leave nothing.
 pub fn plan(
-    resolved: Resolved,
-    requested: &str,
+    resolved: &Resolved,
     scopes: &[Arc<Scope>],
     readiness: impl Fn(&ProviderId) -> Readiness,
     max_attempts: usize,
 ) -> Result<Plan, NoPlan> {
-    let names = [requested, resolved.model.as_str()];
-    if !scopes.iter().all(|scope| scope.allows_model(names.into_iter())) {
-        return Err(NoPlan::NotAllowed);
-    }
-    let mut attempts: SmallVec<[Arc<Deployment>; 3]> = resolved
-        .deployments
-        .into_iter()
-        .filter(|deployment| {
-            scopes
-                .iter()
-                .all(|scope| scope.allows_provider(deployment.provider.as_str()))
-        })
-        .collect();
+    let mut attempts: SmallVec<[Arc<Deployment>; 3]> = resolved.allowed_by(scopes).cloned().collect();
     if attempts.is_empty() {
         return Err(NoPlan::NotAllowed);
     }

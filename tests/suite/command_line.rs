@@ -222,6 +222,83 @@ async fn the_other_commands_say_what_they_should() {
     );
 }
 
+/// Providers with one price of their own and one model without any, and an alias that leads to an absent provider.
+const PRICED: &str = r#"
+    [providers.openai]
+    unlisted_models = "forward"
+    [[providers.openai.deployments]]
+    model = "gpt-4o"
+    input_usd = "2"
+    output_usd = "8"
+    cache_read_usd = "1.25"
+    [[providers.openai.deployments]]
+    model = "ft:gpt-4o:acme::1"
+    [aliases]
+    fast = ["gpt-4o-mini", "bedrock/nova-lite"]
+"#;
+
+#[tokio::test]
+async fn prices_that_are_old_missing_or_ones_own_are_found_and_fail_a_strict_check() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("priced.toml"), PRICED).unwrap();
+    let check = async |more: &[&str]| {
+        let mut command = bonito(dir.path(), &["prices", "check", "--config", "priced.toml"]);
+        let output = command.args(more).env("OPENAI_API_KEY", "sk-1").output().await.unwrap();
+        assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, said) = check(&["--day", "2026-12-05"]).await;
+    assert_eq!(code, Some(0), "it only fails where that was asked for");
+    for line in [
+        "unpriced  openai: it forwards models that nobody listed, and those have no price",
+        "unpriced  openai/ft:gpt-4o:acme::1: it has no price; write input_usd and output_usd",
+        "retired   openai/o4-mini: its provider retired it on 2026-10-23",
+        "retiring  openai/gpt-5: its provider retires it on 2026-12-11",
+        "alias     fast: no configured provider serves bedrock/nova-lite",
+        "differs   openai/gpt-4o: input 2 output 8 cache read 1.25, while the list says input 2.5 output 10 \
+         cache read 1.25 batch input 1.25 batch output 5",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line} is missing in\n{said}");
+    }
+    assert!(!said.contains("stale"), "{said}");
+
+    let (_, said) = check(&["--day", "2027-06-01"]).await;
+    assert!(
+        said.lines()
+            .any(|line| line.starts_with("stale     openai: ") && line.ends_with("the oldest of 2026-11-12")),
+        "{said}"
+    );
+    assert_eq!(check(&["--strict"]).await.0, Some(1));
+    let allowed = ["--strict", "--allow", "stale,unpriced,retired,retiring,alias"];
+    assert_eq!(
+        check(&allowed).await.0,
+        Some(1),
+        "the price of one's own is still there"
+    );
+    let (code, said) = check(&["--strict", "--allow", "stale,unpriced,retired,retiring,alias,differs"]).await;
+    assert_eq!(code, Some(0));
+    assert!(said.contains("differs "), "what is allowed is still said: {said}");
+
+    let nothing = run(dir.path(), &["prices", "check", "--strict"]).await;
+    assert_eq!(text(&nothing.stdout), "nothing to look at in 1 deployments\n");
+    assert!(nothing.status.success());
+}
+
+#[tokio::test]
+async fn an_alias_for_a_model_that_does_not_exist_is_refused_with_a_suggestion() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "[aliases]\nfast = [\"gpt-4o-mni\"]\ngood = [\"anthropic/claude-sonnet-4-5\"]";
+    std::fs::write(dir.path().join("aliases.toml"), file).unwrap();
+    let refused = run(dir.path(), &["check-config", "--config", "aliases.toml"]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("aliases.fast[0]: \"gpt-4o-mni\" is not the name of a model; did you mean gpt-4o-mini?"),
+        "{said}"
+    );
+    assert!(!said.contains("good"), "a model nobody serves yet is no fault: {said}");
+}
+
 #[tokio::test]
 async fn a_wrong_master_key_is_refused_before_anything_is_served() {
     let dir = tempfile::tempdir().unwrap();

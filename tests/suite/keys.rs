@@ -145,6 +145,45 @@ async fn a_scope_decides_over_models_and_providers_alike() {
 }
 
 #[tokio::test]
+async fn an_alias_is_served_by_its_models_in_their_order_as_far_as_the_key_may_use_them() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["small"])
+        .provider("beta", &second.base_url(), &["large"])
+        .file("[aliases]\nfast = [\"beta/large\", \"small\"]")
+        .start()
+        .await;
+    let ask = async |key: &str, model: &str| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+        let reply = gateway.send("/v1/chat/completions", key, body).await;
+        match reply.status {
+            200 => reply.header("x-bonito-provider").to_owned(),
+            _ => reply.code(),
+        }
+    };
+    let (_, for_small) = gateway.new_key(&["small"], &[], None).await;
+    let (_, for_alias) = gateway.new_key(&["fast"], &[], None).await;
+    assert_eq!(ask(&gateway.key, "fast").await, "beta");
+    assert_eq!(
+        ask(&for_small, "fast").await,
+        "alpha",
+        "the key may not use the large one"
+    );
+    assert_eq!(ask(&for_alias, "fast").await, "beta");
+    assert_eq!(ask(&for_alias, "large").await, "model_not_allowed");
+
+    let reply = gateway.chat("fast", "hi").await;
+    let row = gateway.row(&reply).await;
+    assert_eq!((row.requested_model.as_str(), reply.status), ("fast", 200));
+    let shown = gateway.get("/v1/models/fast", &for_alias).await.json();
+    assert_eq!(shown["providers"], json!(["beta", "alpha"]));
+    let listed = gateway.get("/v1/models", &for_alias).await.json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["data"][0]["id"], "fast");
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_key_sees_itself_and_no_secret() {
     let gateway = TestGateway::builder().start().await;
     let (id, secret) = gateway.new_key(&["echo"], &[], None).await;

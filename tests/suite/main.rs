@@ -12,6 +12,7 @@ mod bad_input;
 mod chat;
 mod clients;
 mod command_line;
+mod costs;
 mod documentation;
 mod failures;
 mod keys;

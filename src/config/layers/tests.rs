@@ -123,7 +123,7 @@ fn an_unknown_variable_of_ours_is_a_fault_with_a_suggestion_when_one_is_near() {
         (
             "BONITO_PROVIDERS_ECHO_ENABLED",
             "BONITO_PROVIDERS_ECHO_ENABLED: no setting has this variable; \
-             providers and models are set in the configuration file",
+             providers, models and aliases are set in the configuration file",
         ),
         ("BONITO_XYZZY", "BONITO_XYZZY: no setting has this variable"),
         (

@@ -15,19 +15,50 @@ use crate::config::faults::{Fault, did_you_mean};
 use crate::config::layers::join;
 use crate::config::reader::count_of;
 use crate::domain::money::{NANO_PER_USD, NanoUsd};
+use crate::domain::pricing::{BatchRates, LongPrompt, Rates};
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 14] = [
     "model",
     "name",
+    "like",
     "input_usd",
     "output_usd",
     "cache_read_usd",
     "cache_write_usd",
+    "cache_write_1h_usd",
+    "long_prompt",
+    "batch_input_usd",
+    "batch_output_usd",
     "context_tokens",
     "max_output_tokens",
     "mode",
 ];
-const PRICE_KEYS: [&str; 4] = ["input_usd", "output_usd", "cache_read_usd", "cache_write_usd"];
+const RATE_KEYS: [&str; 5] = [
+    "input_usd",
+    "output_usd",
+    "cache_read_usd",
+    "cache_write_usd",
+    "cache_write_1h_usd",
+];
+/// What makes no sense without `input_usd`.
+const PRICE_KEYS: [&str; 8] = [
+    "input_usd",
+    "output_usd",
+    "cache_read_usd",
+    "cache_write_usd",
+    "cache_write_1h_usd",
+    "long_prompt",
+    "batch_input_usd",
+    "batch_output_usd",
+];
+const LONG_PROMPT_KEYS: [&str; 6] = [
+    "above_tokens",
+    "input_usd",
+    "output_usd",
+    "cache_read_usd",
+    "cache_write_usd",
+    "cache_write_1h_usd",
+];
 /// A dollar for ten tokens: far above any price there is, so more is a slip of the decimal point.
 const MAX_RATE: NanoUsd = NanoUsd(100_000 * NANO_PER_USD);
 const TOKENS: RangeInclusive<u64> = 1..=1_000_000_000;
@@ -40,21 +71,28 @@ pub struct DeploymentSettings {
     pub model: String,
     /// What the provider calls it.
     pub name: String,
-    /// Nano-dollars per million tokens of input; `None`: no price is written, so the catalogue's holds if it has one.
-    pub input_nanousd: Option<i64>,
-    /// Nano-dollars per million tokens of output. Written wherever `input_nanousd` is, but for embeddings, which have
-    /// no output.
-    pub output_nanousd: Option<i64>,
-    /// Nano-dollars per million tokens of input read from the provider's cache; `None`: as other input.
-    pub cache_read_nanousd: Option<i64>,
-    /// Nano-dollars per million tokens of input written to the provider's cache; `None`: as other input.
-    pub cache_write_nanousd: Option<i64>,
+    /// The catalogue's model that it behaves like, where neither `model` nor `name` says so: a Bedrock inference profile
+    /// of one's own, a tuned model. Its limits and traits hold, and its prices do not.
+    pub like: Option<String>,
+    /// What its tokens cost; `None`: no price is written, so the catalogue's holds if it has one.
+    pub price: Option<OwnPrice>,
     /// Tokens of input and output together.
     pub context_tokens: Option<u64>,
     /// Tokens of output.
     pub max_output_tokens: Option<u64>,
     /// Which endpoint serves it; `None`: as its catalogue entry says.
     pub mode: Option<DeploymentMode>,
+}
+
+/// A price that people wrote themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnPrice {
+    /// For ordinary prompts.
+    pub rates: Rates,
+    /// For prompts above a size.
+    pub long_prompt: Option<LongPrompt>,
+    /// For batches.
+    pub batch: Option<BatchRates>,
 }
 
 /// Which endpoint a deployment serves.
@@ -124,10 +162,11 @@ fn of_table(form: &mut Form<'_>, at: &str, table: &Table) -> Option<DeploymentSe
     let mut fields = Fields { form, at, table };
     let model = fields.name("model");
     let name = fields.name("name").or_else(|| model.clone());
+    let like = fields.name("like");
     let context_tokens = fields.tokens("context_tokens");
     let max_output_tokens = fields.tokens("max_output_tokens");
     let mode = fields.mode();
-    let [input_nanousd, output_nanousd, cache_read_nanousd, cache_write_nanousd] = fields.rates(mode);
+    let price = fields.price(mode);
 
     if model.is_none() && !table.contains_key("model") {
         let fault = Fault::new(join(at, "model"), "is missing");
@@ -145,10 +184,8 @@ fn of_table(form: &mut Form<'_>, at: &str, table: &Table) -> Option<DeploymentSe
     Some(DeploymentSettings {
         model: model?,
         name: name?,
-        input_nanousd,
-        output_nanousd,
-        cache_read_nanousd,
-        cache_write_nanousd,
+        like,
+        price,
         context_tokens,
         max_output_tokens,
         mode,
@@ -160,10 +197,8 @@ impl DeploymentSettings {
         Self {
             model: model.to_owned(),
             name: name.to_owned(),
-            input_nanousd: None,
-            output_nanousd: None,
-            cache_read_nanousd: None,
-            cache_write_nanousd: None,
+            like: None,
+            price: None,
             context_tokens: None,
             max_output_tokens: None,
             mode: None,
@@ -194,26 +229,97 @@ impl Fields<'_, '_> {
         self.checked(key, wrong_name(&name).map_or(Ok(name), Err))
     }
 
-    /// The rates in the order of [`PRICE_KEYS`], whole or not at all.
-    fn rates(&mut self, mode: Option<DeploymentMode>) -> [Option<i64>; 4] {
-        let written = |key: &str| self.table.contains_key(key);
-        let (any, input, output) = (
-            PRICE_KEYS.into_iter().any(written),
-            written("input_usd"),
-            written("output_usd"),
-        );
-        if any && !input {
-            let fault = Fault::new(join(self.at, "input_usd"), "is missing beside the other prices");
-            self.form.faults.push(fault.hint("write it, \"0\" if input is free"));
-        }
-        if any && !output && mode != Some(DeploymentMode::Embedding) {
-            let fault = Fault::new(join(self.at, "output_usd"), "is missing beside the other prices");
-            self.form.faults.push(fault.hint("write it, or mode = \"embedding\""));
-        }
-        PRICE_KEYS.map(|key| self.rate(key))
+    /// The price, whole or not at all.
+    fn price(&mut self, mode: Option<DeploymentMode>) -> Option<OwnPrice> {
+        let first = PRICE_KEYS.into_iter().find(|key| self.table.contains_key(*key))?;
+        let embeds = mode == Some(DeploymentMode::Embedding);
+        let rates = self.rates(first, embeds);
+        let long_prompt = self.long_prompt(embeds);
+        let batch = self.batch(embeds);
+        let rates = rates?;
+        Some(OwnPrice {
+            rates,
+            long_prompt: long_prompt.map(|(above, long)| LongPrompt::new(above, &rates, long)),
+            batch,
+        })
     }
 
-    fn rate(&mut self, key: &str) -> Option<i64> {
+    /// The rates of this table; `written` is a price that is there for certain.
+    fn rates(&mut self, written: &str, embeds: bool) -> Option<Rates> {
+        if !self.table.contains_key("input_usd") {
+            let problem = format!("is missing beside {written}");
+            let fault = Fault::new(join(self.at, "input_usd"), problem);
+            self.form.faults.push(fault.hint("write it, \"0\" if input is free"));
+        }
+        if !self.table.contains_key("output_usd") && !embeds {
+            let problem = format!("is missing beside {written}");
+            let fault = Fault::new(join(self.at, "output_usd"), problem);
+            self.form.faults.push(fault.hint("write it, or mode = \"embedding\""));
+        }
+        let [input, output, cache_read, cache_write, cache_write_1h] = RATE_KEYS.map(|key| self.rate(key));
+        Some(Rates {
+            input: input?,
+            output: output.or(embeds.then_some(NanoUsd::ZERO))?,
+            cache_read,
+            cache_write,
+            cache_write_1h,
+        })
+    }
+
+    fn long_prompt(&mut self, embeds: bool) -> Option<(u64, Rates)> {
+        let at = join(self.at, "long_prompt");
+        let table = match self.table.get("long_prompt")? {
+            Value::Table(table) => table,
+            other => {
+                self.form.refuse_type(&at, "a table", other);
+                return None;
+            }
+        };
+        for key in table.keys().filter(|key| !LONG_PROMPT_KEYS.contains(&key.as_str())) {
+            let fault = Fault::new(join(&at, key), "unknown setting of a price for long prompts");
+            self.form
+                .faults
+                .push(fault.hint_if(did_you_mean(key, LONG_PROMPT_KEYS)));
+        }
+        if !table.contains_key("above_tokens") {
+            let fault = Fault::new(join(&at, "above_tokens"), "is missing");
+            let hint = "write the largest prompt that is still charged at the ordinary price";
+            self.form.faults.push(fault.hint(hint));
+        }
+        let mut fields = Fields {
+            form: &mut *self.form,
+            at: &at,
+            table,
+        };
+        let above = fields.tokens("above_tokens");
+        let rates = fields.rates("above_tokens", embeds);
+        Some((above?, rates?))
+    }
+
+    /// Both rates of a batch, or for embeddings the one there is.
+    fn batch(&mut self, embeds: bool) -> Option<BatchRates> {
+        let written = |key: &str| self.table.contains_key(key);
+        let (input, output) = (written("batch_input_usd"), written("batch_output_usd"));
+        if !input && !output {
+            return None;
+        }
+        for (key, other, there) in [
+            ("batch_input_usd", "batch_output_usd", input),
+            ("batch_output_usd", "batch_input_usd", output || embeds),
+        ] {
+            if !there {
+                let fault = Fault::new(join(self.at, key), format!("is missing beside {other}"));
+                self.form.faults.push(fault.hint("write both prices of a batch"));
+            }
+        }
+        let (input, output) = (self.rate("batch_input_usd"), self.rate("batch_output_usd"));
+        Some(BatchRates {
+            input: input?,
+            output: output.or(embeds.then_some(NanoUsd::ZERO))?,
+        })
+    }
+
+    fn rate(&mut self, key: &str) -> Option<NanoUsd> {
         let text = self.text(key, "decimal text in quotes, such as \"0.59\"")?;
         self.checked(key, rate(&text))
     }
@@ -267,13 +373,13 @@ fn wrong_name(name: &str) -> Option<String> {
 }
 
 /// Dollars per million tokens, as decimal text, in nano-dollars.
-fn rate(text: &str) -> Result<i64, String> {
+fn rate(text: &str) -> Result<NanoUsd, String> {
     let rate = NanoUsd::parse_usd(text)
         .map_err(|error| format!("{error}; write dollars per million tokens as decimal text, such as \"0.59\""))?;
     if rate > MAX_RATE {
         return Err(format!("is more than {MAX_RATE} dollars per million tokens"));
     }
-    Ok(rate.0)
+    Ok(rate)
 }
 
 /// Drops and notes deployments that are written twice. Two names for one model are fine: that is how load is shared.
@@ -299,11 +405,11 @@ mod tests {
 
     #[test]
     fn a_rate_is_read_exactly() {
-        assert_eq!(rate("0.59"), Ok(590_000_000));
-        assert_eq!(rate("0.000000001"), Ok(1));
-        assert_eq!(rate("15"), Ok(15_000_000_000));
-        assert_eq!(rate("0"), Ok(0));
-        assert_eq!(rate("100000"), Ok(MAX_RATE.0));
+        assert_eq!(rate("0.59"), Ok(NanoUsd(590_000_000)));
+        assert_eq!(rate("0.000000001"), Ok(NanoUsd(1)));
+        assert_eq!(rate("15"), Ok(NanoUsd(15_000_000_000)));
+        assert_eq!(rate("0"), Ok(NanoUsd(0)));
+        assert_eq!(rate("100000"), Ok(MAX_RATE));
     }
 
     #[test]

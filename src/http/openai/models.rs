@@ -1,5 +1,6 @@
 //! The models a key may use, in OpenAI's shape with what the gateway knows about them as extra fields.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::Method;
@@ -13,7 +14,7 @@ use crate::http::auth::CallerKey;
 use crate::http::boundary::Arrival;
 use crate::http::error;
 use crate::http::inference::{json as answer, require};
-use crate::routing::catalog::Deployment;
+use crate::routing::catalog::{Deployment, Resolved};
 use crate::routing::catalog_file::Mode;
 
 /// `created` of every model: providers disagree about it, and nobody reads it.
@@ -41,7 +42,7 @@ impl List {
         let catalog = self.state.pipeline.catalog.load();
         let models: Vec<Value> = catalog
             .models()
-            .filter_map(|(name, all)| described(&caller, name, all))
+            .filter_map(|(name, all)| described(&caller, name, &all))
             .collect();
         Ok(answer(&json!({"object": "list", "data": models})))
     }
@@ -61,7 +62,7 @@ impl Retrieve {
         let id = percent_decoded(id);
         let catalog = self.state.pipeline.catalog.load();
         match catalog.listed(&id) {
-            Some(deployments) => match described(&caller, &id, &deployments) {
+            Some(resolved) => match described(&caller, &id, &resolved) {
                 Some(model) => Ok(answer(&model)),
                 None => Err(GatewayError::ModelNotAllowed { model: id }),
             },
@@ -105,23 +106,15 @@ impl Endpoint for Retrieve {
 }
 
 /// The model as this key sees it; `None` where it may not use it.
-fn described(caller: &CallerKey, name: &str, deployments: &[Arc<Deployment>]) -> Option<Value> {
-    let scopes = &caller.gate().row.scopes;
-    let names = [name, deployments.first()?.model.as_str()];
-    if !scopes.iter().all(|scope| scope.allows_model(names.into_iter())) {
-        return None;
-    }
-    let usable: Vec<&Arc<Deployment>> = deployments
-        .iter()
+fn described(caller: &CallerKey, name: &str, resolved: &Resolved) -> Option<Value> {
+    let usable: Vec<&Arc<Deployment>> = resolved
+        .allowed_by(&caller.gate().row.scopes)
         .filter(|deployment| deployment.mode != Mode::Responses)
-        .filter(|deployment| {
-            scopes
-                .iter()
-                .all(|scope| scope.allows_provider(deployment.provider.as_str()))
-        })
         .collect();
     let first = usable.first()?;
-    let providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();
+    let mut providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();
+    let mut seen = BTreeSet::new();
+    providers.retain(|provider| seen.insert(*provider));
     let capabilities = &first.capabilities;
     Some(json!({
         "id": name,

@@ -1,6 +1,7 @@
 //! Claims about the models people list themselves.
 
 use super::*;
+use crate::domain::money::NanoUsd;
 
 #[test]
 fn deployments_are_read_with_exact_prices() {
@@ -27,14 +28,20 @@ fn deployments_are_read_with_exact_prices() {
     let [llama, embed] = &found[0].deployments[..] else {
         panic!()
     };
-    assert_eq!(llama.input_nanousd, Some(590_000_000));
-    assert_eq!(llama.output_nanousd, Some(790_000_000));
-    assert_eq!((llama.cache_read_nanousd, llama.cache_write_nanousd), (Some(1), None));
+    let price = llama.price.unwrap();
+    assert_eq!(price.rates.input, NanoUsd(590_000_000));
+    assert_eq!(price.rates.output, NanoUsd(790_000_000));
+    assert_eq!(
+        (price.rates.cache_read, price.rates.cache_write),
+        (Some(NanoUsd(1)), None)
+    );
+    assert_eq!((price.long_prompt, price.batch), (None, None));
     assert_eq!(
         (llama.context_tokens, llama.max_output_tokens),
         (Some(131_072), Some(32_768))
     );
     assert_eq!(llama.mode, Some(DeploymentMode::Chat));
+    assert_eq!(embed.price.unwrap().rates.output, NanoUsd::ZERO);
     assert_eq!(
         (embed.name.as_str(), embed.mode),
         ("embed", Some(DeploymentMode::Embedding))
@@ -111,6 +118,79 @@ fn a_price_is_written_whole_or_not_at_all() {
     assert!(
         too_fine.starts_with(&format!("{at}.input_usd: must have at most nine")),
         "{too_fine}"
+    );
+}
+
+#[test]
+fn prices_of_long_prompts_caches_and_batches_are_read() {
+    let file = r#"
+        [[providers.openai.deployments]]
+        model = "tuned"
+        like = "gpt-5.4"
+        input_usd = "3"
+        output_usd = "15"
+        cache_read_usd = "0.3"
+        cache_write_usd = "3.75"
+        cache_write_1h_usd = "6"
+        batch_input_usd = "1.5"
+        batch_output_usd = "7.5"
+        [providers.openai.deployments.long_prompt]
+        above_tokens = 200000
+        input_usd = "6"
+        output_usd = "22.5"
+        cache_read_usd = "0.6"
+        cache_write_usd = "7.5"
+    "#;
+    let (found, _) = providers(file, &[("OPENAI_API_KEY", "k")]);
+    let tuned = &found[0].deployments[0];
+    assert_eq!(tuned.like.as_deref(), Some("gpt-5.4"));
+    let price = tuned.price.unwrap();
+    assert_eq!(price.rates.cache_write_1h, Some(NanoUsd(6_000_000_000)));
+    let long = price.long_prompt.unwrap();
+    assert_eq!(long.above_tokens, 200_000);
+    assert_eq!(long.rates.output, NanoUsd(22_500_000_000));
+    assert_eq!(
+        long.rates.cache_write_1h,
+        Some(NanoUsd(12_000_000_000)),
+        "grows with the other writes"
+    );
+    assert_eq!(price.batch.unwrap().output, NanoUsd(7_500_000_000));
+}
+
+#[test]
+fn half_of_a_price_for_long_prompts_or_batches_is_refused() {
+    let file = r#"
+        [[providers.openai.deployments]]
+        model = "a"
+        input_usd = "3"
+        output_usd = "15"
+        batch_input_usd = "1.5"
+        long_prompt = { input_usd = "6", abov_tokens = 1 }
+        [[providers.openai.deployments]]
+        model = "b"
+        long_prompt = 5
+        cache_write_1h_usd = "1"
+    "#;
+    let found = load(file, &[("OPENAI_API_KEY", "k")]).unwrap_err();
+    let mut faults: Vec<String> = found.iter().map(ToString::to_string).collect();
+    faults.sort_unstable();
+    assert_eq!(
+        faults,
+        [
+            "providers.openai.deployments[0].batch_output_usd: is missing beside batch_input_usd; write both prices \
+             of a batch",
+            "providers.openai.deployments[0].long_prompt.abov_tokens: unknown setting of a price for long prompts; \
+             did you mean above_tokens?",
+            "providers.openai.deployments[0].long_prompt.above_tokens: is missing; write the largest prompt that is \
+             still charged at the ordinary price",
+            "providers.openai.deployments[0].long_prompt.output_usd: is missing beside above_tokens; write it, or \
+             mode = \"embedding\"",
+            "providers.openai.deployments[1].input_usd: is missing beside cache_write_1h_usd; write it, \"0\" if \
+             input is free",
+            "providers.openai.deployments[1].long_prompt: must be a table, not a whole number",
+            "providers.openai.deployments[1].output_usd: is missing beside cache_write_1h_usd; write it, or \
+             mode = \"embedding\"",
+        ]
     );
 }
 
