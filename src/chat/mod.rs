@@ -5,5 +5,6 @@
 //! caller's own bytes can be forwarded. Start with [`request`].
 
 pub mod estimate;
+pub mod media;
 pub mod request;
 pub mod walk;
