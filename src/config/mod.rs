@@ -24,9 +24,9 @@ pub use providers::{
     AzureAuth, AzureSurface, DeploymentMode, DeploymentSettings, Origin, ProviderKind, ProviderSettings, Unlisted,
 };
 pub use settings::{
-    DataSettings, DatabaseSettings, FailoverSettings, HealthSettings, JournalSettings, KeysSettings, LedgerSettings,
-    LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, ServerSettings, Settings, StreamSettings,
-    TelemetrySettings, Timeouts, UpstreamSettings,
+    DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
+    LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, ServerSettings, Settings,
+    StreamSettings, TelemetrySettings, Timeouts, UpstreamSettings,
 };
 
 /// `config/default.toml`: every setting with its default, its unit and the reason.

@@ -14,6 +14,7 @@ mod clients;
 mod command_line;
 mod documentation;
 mod failures;
+mod fetcher;
 mod keys;
 mod layers;
 mod ledger;
