@@ -4,6 +4,7 @@
 //! limits, size) with the byte positions we may have to change, and leaves everything else where it is, so that the
 //! caller's own bytes can be forwarded. Start with [`request`].
 
+pub mod data_url;
 pub mod estimate;
 pub mod media;
 pub mod request;
