@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bonito::chat::media::MediaType;
 use bonito::domain::address::{AddressKind, AddressRules};
 use bonito::domain::error::GatewayError;
+use bonito::telemetry::metrics::Metrics;
 use bonito::upstream::fetcher::{FetchError, FetchPolicy, Fetcher, Resolve};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -126,7 +127,7 @@ impl Site {
     }
 
     fn fetcher(&self) -> Fetcher {
-        Fetcher::new(self.policy())
+        fetcher(self.policy())
     }
 
     /// Something that listens on the same port of an address that the policy does not allow.
@@ -246,6 +247,14 @@ fn roots() -> RootCertStore {
     roots
 }
 
+fn fetcher(policy: FetchPolicy) -> Fetcher {
+    Fetcher::new(policy, Arc::default())
+}
+
+fn with_names(policy: FetchPolicy, names: Arc<ScriptedNames>, roots: RootCertStore) -> Fetcher {
+    Fetcher::with(policy, names, roots, Arc::default())
+}
+
 async fn image(fetcher: &Fetcher, url: &str) -> Result<Vec<u8>, FetchError> {
     let fetched = fetcher.get(url, &MediaType::IMAGES).await?;
     Ok(fetched.bytes.to_vec())
@@ -298,7 +307,7 @@ async fn no_spelling_of_an_address_reaches_what_nobody_allowed() {
         ("private.example", &[&["10.0.0.1"]]),
         ("metadata.example", &[&["169.254.169.254"]]),
     ]);
-    let fetcher = Fetcher::with(site.policy(), names.clone(), roots());
+    let fetcher = with_names(site.policy(), names.clone(), roots());
     for host in [
         "127.0.0.1",
         "2130706433",
@@ -348,7 +357,7 @@ async fn no_spelling_of_an_address_reaches_what_nobody_allowed() {
 async fn a_private_name_and_a_name_that_does_not_exist_read_the_same() {
     let site = Site::start(&[]).await;
     let names = ScriptedNames::new(&[("vault.corp.example", &[&["10.11.12.13"]]), ("empty.example", &[&[]])]);
-    let fetcher = Fetcher::with(site.policy(), names, roots());
+    let fetcher = with_names(site.policy(), names, roots());
     let port = site.address.port();
     let mut texts = Vec::new();
     for host in ["vault.corp.example", "nowhere.example", "empty.example", "10.11.12.13"] {
@@ -372,7 +381,7 @@ async fn a_name_that_changes_its_mind_between_two_lookups_changes_nothing() {
     let canary = site.canary().await;
     let port = site.address.port();
     let names = ScriptedNames::new(&[("rebinding.example", &[&["127.0.0.2"], &["127.0.0.1"]])]);
-    let fetcher = Fetcher::with(site.policy(), names.clone(), roots());
+    let fetcher = with_names(site.policy(), names.clone(), roots());
     assert_eq!(
         image(&fetcher, &format!("http://rebinding.example:{port}/"))
             .await
@@ -389,7 +398,7 @@ async fn a_name_that_changes_its_mind_between_two_lookups_changes_nothing() {
 
     // Nor does a redirect to the same name carry the first judgement over.
     let names = ScriptedNames::new(&[("rebinding.example", &[&["127.0.0.2"], &["127.0.0.1"]])]);
-    let fetcher = Fetcher::with(site.policy(), names, roots());
+    let fetcher = with_names(site.policy(), names, roots());
     let refused = image(&fetcher, &format!("http://rebinding.example:{port}/again")).await;
     let inner = Box::new(FetchError::NotPublic(AddressKind::Loopback));
     assert_eq!(refused, Err(FetchError::Redirected(inner)));
@@ -448,7 +457,7 @@ async fn a_redirect_to_this_machine_is_not_followed() {
         let site = Site::start(&[("/", redirect(&location))]).await;
         let mut policy = site.policy();
         policy.ports.push(port);
-        let refused = image(&Fetcher::new(policy), &site.url("/")).await.unwrap_err();
+        let refused = image(&fetcher(policy), &site.url("/")).await.unwrap_err();
         assert!(
             matches!(&refused, FetchError::Redirected(inner) if matches!(**inner, FetchError::NotPublic(_))),
             "{location}: {refused:?}"
@@ -506,7 +515,7 @@ async fn a_body_that_drips_is_cut_at_the_time_limit() {
     let slow_head = Reply::Drip(b"HTTP/1.1 200 OK\r\nx-slow: ".to_vec());
     let mut site = Site::start(&[("/body", drip), ("/head", slow_head), ("/silence", Reply::Silence)]).await;
     let limit = Duration::from_millis(200);
-    let fetcher = Fetcher::new(FetchPolicy {
+    let fetcher = fetcher(FetchPolicy {
         timeout: limit,
         ..site.policy()
     });
@@ -592,7 +601,7 @@ async fn what_is_compressed_is_not_decompressed() {
 #[tokio::test]
 async fn no_more_are_fetched_at_once_than_allowed() {
     let mut site = Site::start(&[("/silence", Reply::Silence), ("/", ok("image/png", PNG))]).await;
-    let fetcher = Fetcher::new(FetchPolicy {
+    let fetcher = fetcher(FetchPolicy {
         max_concurrent: 1,
         timeout: Duration::from_millis(300),
         ..site.policy()
@@ -619,7 +628,7 @@ async fn a_host_with_one_dead_address_is_reached_by_the_other() {
     let names = ScriptedNames::new(&[("two.example", &[&["127.0.0.3", "127.0.0.2"]])]);
     let mut policy = site.policy();
     policy.addresses.allowed.push("127.0.0.3/32".parse().unwrap());
-    let fetcher = Fetcher::with(policy, names, roots());
+    let fetcher = with_names(policy, names, roots());
     let port = site.address.port();
     assert_eq!(
         image(&fetcher, &format!("http://two.example:{port}/")).await.unwrap(),
@@ -643,7 +652,7 @@ async fn certificates_are_verified_for_the_name_that_was_asked() {
     ];
     let mut policy = site.policy();
     policy.ports.push(80);
-    let trusting = Fetcher::with(policy.clone(), ScriptedNames::new(names), roots());
+    let trusting = with_names(policy.clone(), ScriptedNames::new(names), roots());
     let url = format!("https://files.example:{port}/");
     assert_eq!(image(&trusting, &url).await.unwrap(), PNG);
     assert!(site.requests()[0].contains(&format!("host: files.example:{port}\r\n")));
@@ -656,7 +665,7 @@ async fn certificates_are_verified_for_the_name_that_was_asked() {
         Err(FetchError::Downgrade)
     );
 
-    let public = Fetcher::with(
+    let public = with_names(
         policy,
         ScriptedNames::new(names),
         bonito::upstream::fetcher::Dialer::public_roots(),
@@ -671,4 +680,75 @@ async fn certificates_are_verified_for_the_name_that_was_asked() {
         2,
         "nothing is asked before the certificate is verified"
     );
+}
+
+#[tokio::test]
+async fn every_fetch_is_counted_and_a_refused_one_is_told_without_its_path() {
+    let site = Site::start(&[
+        ("/", ok("image/png", PNG)),
+        ("/CANARY?CANARY", redirect("http://10.0.0.1/CANARY")),
+    ])
+    .await;
+    let metrics = Arc::new(Metrics::default());
+    let mut policy = site.policy();
+    policy.ports.push(80);
+    let fetcher = Fetcher::new(policy, metrics.clone());
+    let written = Written::default();
+    let lines = tracing_subscriber::fmt()
+        .with_writer(written.clone())
+        .with_ansi(false)
+        .finish();
+    let _guard = tracing::subscriber::set_default(lines);
+
+    image(&fetcher, &site.url("/")).await.unwrap();
+    image(&fetcher, &site.url("/CANARY?CANARY")).await.unwrap_err();
+    image(&fetcher, "http://CANARY:CANARY@example.com/").await.unwrap_err();
+    image(&fetcher, "not a URL: CANARY").await.unwrap_err();
+
+    let text = metrics.encode();
+    for (result, count) in [("ok", 1), ("not_public", 1), ("userinfo", 1), ("malformed", 1)] {
+        let line = format!("bonito_fetches_total{{result=\"{result}\"}} {count}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
+    let log = written.text();
+    let refusal = log
+        .lines()
+        .find(|line| line.contains("refused to fetch from an address"));
+    let refusal = refusal.expect("a refusal is told");
+    let told = format!(
+        "origin=\"http://{}\" reason=\"not_public\" redirected=true address=\"private\"",
+        site.address
+    );
+    assert!(refusal.contains("WARN") && refusal.contains(&told), "{refusal}");
+    assert_eq!(log.lines().count(), 3, "what was fetched needs no line: {log}");
+    assert!(!log.contains("CANARY") && !log.contains("10.0.0.1"), "{log}");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Written {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }

@@ -81,27 +81,6 @@ impl FetchError {
         }
     }
 
-    /// Every word that [`Self::reason`] can be.
-    pub const REASONS: [&str; 17] = [
-        "malformed",
-        "scheme",
-        "userinfo",
-        "port",
-        "not_public",
-        "unresolved",
-        "unreachable",
-        "tls",
-        "redirects",
-        "downgrade",
-        "status",
-        "too_large",
-        "timeout",
-        "encoded",
-        "wrong_kind",
-        "cut",
-        "busy",
-    ];
-
     /// Its word in metrics and logs. For a redirect, that of what it led to.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -123,6 +102,15 @@ impl FetchError {
             Self::WrongKind { .. } => "wrong_kind",
             Self::Cut => "cut",
             Self::Busy => "busy",
+        }
+    }
+
+    /// What the address is instead of public, where that was the reason.
+    pub fn address_kind(&self) -> Option<AddressKind> {
+        match self {
+            Self::NotPublic(kind) => Some(*kind),
+            Self::Redirected(inner) => inner.address_kind(),
+            _ => None,
         }
     }
 

@@ -33,6 +33,7 @@ pub use target::{Target, TargetHost};
 use crate::chat::media::MediaType;
 use crate::config::FetchSettings;
 use crate::domain::address::AddressRules;
+use crate::telemetry::metrics::Metrics;
 
 /// What may be fetched, and with what effort.
 #[derive(Clone, Debug)]
@@ -79,6 +80,7 @@ struct Inner {
     dialer: Dialer,
     policy: FetchPolicy,
     turns: Semaphore,
+    metrics: Arc<Metrics>,
 }
 
 /// What was fetched. `Debug` shows no content.
@@ -92,15 +94,25 @@ pub struct Fetched {
 
 impl Fetcher {
     /// A fetcher with the system's names and the certificate authorities that browsers trust.
-    pub fn new(policy: FetchPolicy) -> Self {
-        Self::with(policy, Arc::new(SystemResolver::default()), Dialer::public_roots())
+    pub fn new(policy: FetchPolicy, metrics: Arc<Metrics>) -> Self {
+        Self::with(
+            policy,
+            Arc::new(SystemResolver::default()),
+            Dialer::public_roots(),
+            metrics,
+        )
     }
 
     /// A fetcher with names and certificate authorities of its own.
-    pub fn with(policy: FetchPolicy, resolver: Arc<dyn Resolve>, roots: RootCertStore) -> Self {
+    pub fn with(policy: FetchPolicy, resolver: Arc<dyn Resolve>, roots: RootCertStore, metrics: Arc<Metrics>) -> Self {
         let dialer = Dialer::new(policy.addresses.clone(), resolver, roots, policy.connect_timeout);
         let turns = Semaphore::new(policy.max_concurrent);
-        Self(Arc::new(Inner { dialer, policy, turns }))
+        Self(Arc::new(Inner {
+            dialer,
+            policy,
+            turns,
+            metrics,
+        }))
     }
 
     /// What `url` names, which must be of one of the `wanted` kinds.
@@ -108,8 +120,22 @@ impl Fetcher {
     /// # Errors
     /// It cannot, may not or could not be fetched; [`FetchError::at`] makes it an error of the request.
     pub async fn get(&self, url: &str, wanted: &[MediaType]) -> Result<Fetched, FetchError> {
+        let parsed = Target::parse(url, &self.0.policy.ports);
+        let fetched = match parsed.clone() {
+            Ok(target) => self.within_its_time(target, wanted).await,
+            Err(error) => Err(error),
+        };
+        self.0
+            .metrics
+            .fetched(fetched.as_ref().map_or_else(FetchError::reason, |_| "ok"));
+        if let Err(error) = &fetched {
+            tell(parsed.as_ref().ok(), error);
+        }
+        fetched
+    }
+
+    async fn within_its_time(&self, target: Target, wanted: &[MediaType]) -> Result<Fetched, FetchError> {
         let policy = &self.0.policy;
-        let target = Target::parse(url, &policy.ports)?;
         let deadline = Instant::now() + policy.timeout;
         let Ok(Ok(_turn)) = timeout_at(deadline, self.0.turns.acquire()).await else {
             return Err(FetchError::Busy);
@@ -161,6 +187,24 @@ impl Fetcher {
             },
             other => Err(FetchError::Status(other.as_u16())),
         }
+    }
+}
+
+/// Says in the log that something was not fetched. Of the URL only the origin is said, because paths and queries often
+/// are the permission to read what they name; and of the address only its kind.
+fn tell(target: Option<&Target>, error: &FetchError) {
+    let (origin, reason) = (target.map_or("", Target::origin), error.reason());
+    let redirected = matches!(error, FetchError::Redirected(_));
+    match error.address_kind() {
+        // Somebody tried what only an attack or a mistake asks for.
+        Some(kind) => tracing::warn!(
+            origin,
+            reason,
+            redirected,
+            address = kind.as_str(),
+            "refused to fetch from an address"
+        ),
+        None => tracing::info!(origin, reason, redirected, "fetching a URL of a request failed"),
     }
 }
 
