@@ -31,6 +31,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::endpoint::Endpoints;
+use crate::upstream::fetcher::{FetchPolicy, Fetcher};
 
 /// How long a call to anything but a model may take: tokens today, Vault and webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -138,6 +139,7 @@ impl Gateway {
             catalog,
             endpoints: Arc::new(endpoints),
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+            fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             journal: journal.clone(),
             metrics: metrics.clone(),

@@ -9,11 +9,13 @@
 
 pub mod anthropic;
 pub mod conversation;
+pub mod data_url;
 pub mod embedding;
 pub mod estimate;
 pub mod event;
 pub mod history;
 pub mod ids;
+pub mod media;
 pub mod openai;
 pub mod param;
 pub mod render;

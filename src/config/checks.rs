@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use http::Uri;
+use ipnet::IpNet;
 
 /// The levels of a log filter.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -73,6 +74,30 @@ pub(super) fn is_here(url: &Uri) -> bool {
     let bare = host.trim_matches(['[', ']']);
     let loopback = bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
     host.eq_ignore_ascii_case("localhost") || loopback
+}
+
+/// A network such as `10.0.0.0/8`, or one address. The error says how to write one.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let read: Result<IpNet, _> = text
+        .parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+    let Ok(network) = read else {
+        return Err("write networks such as 10.20.0.0/16 or fd12::/16, with commas between them".to_owned());
+    };
+    if network.trunc() != network {
+        return Err(format!("did you mean {}?", network.trunc()));
+    }
+    match network {
+        // An address in it is compared in its IPv4 form, so it would never match.
+        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => Err("write IPv4 networks as such".to_owned()),
+        network => Ok(network),
+    }
+}
+
+/// A port that can be connected to. The error says how to write one.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let read = text.parse().ok().filter(|port: &u16| *port != 0);
+    read.ok_or_else(|| "write ports from 1 to 65535, with commas between them".to_owned())
 }
 
 /// Whether `text` is visible ASCII without spaces: what a header, a query and a path can carry unchanged.

@@ -23,13 +23,13 @@ use std::{fmt, io};
 pub use faults::{Fault, Faults, did_you_mean};
 pub use providers::{
     AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, DeploymentMode,
-    DeploymentSettings, ExternalAccount, GcpAuth, GoogleCredentials, IdentityService, Impersonation, Origin,
-    OwnPrice, ProviderKind, ProviderSettings, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
+    DeploymentSettings, ExternalAccount, GcpAuth, GoogleCredentials, IdentityService, Impersonation, Origin, OwnPrice,
+    ProviderKind, ProviderSettings, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
 };
 pub use settings::{
-    DataSettings, DatabaseSettings, FailoverSettings, HealthSettings, JournalSettings, KeysSettings, LedgerSettings,
-    LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, ServerSettings, Settings, StreamSettings,
-    TelemetrySettings, Timeouts, UpstreamSettings,
+    DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
+    LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, ServerSettings, Settings,
+    StreamSettings, TelemetrySettings, Timeouts, UpstreamSettings,
 };
 
 /// `config/default.toml`: every setting with its default, its unit and the reason.

@@ -101,6 +101,22 @@ impl<'a> Reader<'a> {
         choices[0].1
     }
 
+    /// A list, written as text with commas so that a variable can hold it too. Empty text is an empty list.
+    pub(super) fn list<T>(&mut self, path: &'static str, item: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let text = self.text(path);
+        let mut items = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            if part.is_empty() && text.trim().is_empty() {
+                break;
+            }
+            match item(part) {
+                Ok(read) => items.push(read),
+                Err(hint) => self.refuse(path, format!("{} is not right", checks::shown(part)), Some(hint)),
+            }
+        }
+        items
+    }
+
     /// Notes a fault of the setting at `path`, under the variable's name if one set it.
     pub(super) fn refuse(&mut self, path: &'static str, problem: impl Into<String>, hint: Option<String>) {
         self.unsound.insert(path);

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use super::aliases;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub parameters: ParameterSettings,
     /// `[upstream]`
     pub upstream: UpstreamSettings,
+    /// `[fetch]`
+    pub fetch: FetchSettings,
     /// `[keys]`
     pub keys: KeysSettings,
     /// `[journal]`
@@ -195,6 +198,27 @@ pub struct UpstreamSettings {
     pub max_event_bytes: usize,
 }
 
+/// Fetching what requests name by URL.
+#[derive(Debug, Clone)]
+pub struct FetchSettings {
+    /// Networks that may be reached although they are private.
+    pub allowed_networks: Vec<IpNet>,
+    /// Networks that may not be reached although they are public.
+    pub blocked_networks: Vec<IpNet>,
+    /// Ports that may be asked; at least one.
+    pub ports: Vec<u16>,
+    /// Bytes of one file.
+    pub max_bytes: usize,
+    /// Redirects that are followed.
+    pub max_redirects: usize,
+    /// Fetches at the same time.
+    pub max_concurrent: usize,
+    /// For a connection and its encryption.
+    pub connect_timeout: Duration,
+    /// For a whole fetch.
+    pub timeout: Duration,
+}
+
 /// API keys kept in memory.
 #[derive(Debug, Clone)]
 pub struct KeysSettings {
@@ -326,6 +350,16 @@ impl Settings {
                 max_answer_bytes: reader.count("upstream.max_answer_bytes", 1..=GIB),
                 max_event_bytes: reader.count("upstream.max_event_bytes", 1..=GIB),
             },
+            fetch: FetchSettings {
+                allowed_networks: reader.list("fetch.allowed_networks", checks::network),
+                blocked_networks: reader.list("fetch.blocked_networks", checks::network),
+                ports: fetch_ports(reader),
+                max_bytes: reader.count("fetch.max_bytes", 1..=GIB),
+                max_redirects: reader.count("fetch.max_redirects", 0..=20),
+                max_concurrent: reader.count("fetch.max_concurrent", 1..=10_000),
+                connect_timeout: reader.milliseconds("fetch.connect_timeout_ms", 1..=HOUR_MS),
+                timeout: reader.milliseconds("fetch.timeout_ms", 1..=HOUR_MS),
+            },
             keys: KeysSettings {
                 cache_entries: reader.count("keys.cache_entries", 1..=100_000_000),
                 idle: reader.milliseconds("keys.idle_ms", 1..=30 * DAY_MS),
@@ -402,6 +436,12 @@ fn public_url(reader: &mut Reader<'_>) -> Option<String> {
             None
         }
     }
+}
+
+fn fetch_ports(reader: &mut Reader<'_>) -> Vec<u16> {
+    // The text must say something: without a port nothing could be fetched, and that should be said more clearly.
+    reader.filled_text("fetch.ports");
+    reader.list("fetch.ports", checks::port)
 }
 
 fn database_url(reader: &mut Reader<'_>) -> Option<String> {

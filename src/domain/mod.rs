@@ -2,6 +2,7 @@
 //!
 //! Everything else is built from these. Start with [`money`] and [`usage`], then [`pricing`], which joins them.
 
+pub mod address;
 pub mod api_key;
 pub mod call;
 pub mod error;

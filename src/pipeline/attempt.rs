@@ -177,26 +177,19 @@ impl Pipeline {
         endpoint: &Endpoint,
         meter: &mut Meter,
     ) -> Result<Exchange, Failure> {
-        let media = MediaLibrary::default();
-        let target = Target {
-            wire_name: &deployment.wire_name,
-            reasoning: deployment.capabilities.reasoning.unwrap_or(false),
-            only_chats: deployment.mode == Mode::Chat,
-            max_output_tokens: deployment.max_output_tokens,
-            traits: &deployment.traits,
-            media: &media,
-        };
-        let exchange = match endpoint.adapter.encode(request, &target) {
-            Ok(exchange) => exchange,
-            Err(Unencodable::Refused(fault)) => return Err(unsupported(fault.field, fault.problem)),
-            Err(Unencodable::NeedsMedia(wanted)) => {
-                let field = wanted.first().map(|medium| medium.place.to_string());
-                return Err(unsupported(
-                    field,
-                    "is an address this provider cannot fetch; send a data: URL",
-                ));
-            }
-        };
+        let mut media = meter.take_media();
+        let mut encoded = endpoint.adapter.encode(request, &target(deployment, &media));
+        let mut fetched = Ok(());
+        if let Err(Unencodable::NeedsMedia(wanted)) = encoded {
+            fetched = self.fetch(wanted, &mut media).await;
+            encoded = endpoint.adapter.encode(request, &target(deployment, &media));
+        }
+        meter.keep_media(media);
+        fetched?;
+        let exchange = encoded.map_err(|fault| match fault {
+            Unencodable::Refused(fault) => unsupported(fault.field, fault.problem),
+            Unencodable::NeedsMedia(_) => Failure::new(ErrorClass::Internal, "needs what was fetched for it"),
+        })?;
         if let Some(name) = exchange.dropped.names().first()
             && self.limits.parameters == ParameterPolicy::Reject
         {
@@ -270,6 +263,18 @@ impl Pipeline {
             request_id: endpoint.adapter.request_id(&answer.headers).map(ToOwned::to_owned),
         };
         understood(answer, endpoint).await.map(|answer| (answer, head))
+    }
+}
+
+/// The deployment as its adapter sees it.
+fn target<'t>(deployment: &'t Deployment, media: &'t MediaLibrary) -> Target<'t> {
+    Target {
+        wire_name: &deployment.wire_name,
+        reasoning: deployment.capabilities.reasoning.unwrap_or(false),
+        only_chats: deployment.mode == Mode::Chat,
+        max_output_tokens: deployment.max_output_tokens,
+        traits: &deployment.traits,
+        media,
     }
 }
 

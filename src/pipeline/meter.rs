@@ -22,6 +22,7 @@ use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::health_board::ProviderGate;
 use crate::gates::key_gate::KeyGate;
 use crate::journal::Slot;
+use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
 
 /// Status of a request whose caller left before there was one (nginx's convention).
@@ -42,6 +43,8 @@ pub struct Meter {
     current: Option<Current>,
     /// What the provider that answers could not express.
     dropped: Dropped,
+    /// What was fetched for the request.
+    media: MediaLibrary,
     /// Whether a status of 200 has been sent, whatever happens from now on.
     head_sent: bool,
 }
@@ -88,6 +91,7 @@ impl Meter {
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
+            media: MediaLibrary::default(),
             head_sent: false,
         }
     }
@@ -168,6 +172,16 @@ impl Meter {
             current.status = Some(status);
             current.upstream_request_id = request_id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(Into::into);
         }
+    }
+
+    /// What was fetched for the request so far, for the next attempt.
+    pub(super) fn take_media(&mut self) -> MediaLibrary {
+        std::mem::take(&mut self.media)
+    }
+
+    /// Keeps what was fetched for a later attempt.
+    pub(super) fn keep_media(&mut self, media: MediaLibrary) {
+        self.media = media;
     }
 
     /// Notes what of the request the present provider could not express.

@@ -8,6 +8,7 @@ mod admit;
 mod attempt;
 mod failover;
 mod held;
+mod media;
 mod meter;
 mod relay;
 mod turn;
@@ -36,6 +37,7 @@ use crate::routing::catalog::Catalog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::endpoint::Endpoints;
+use crate::upstream::fetcher::Fetcher;
 
 pub use meter::Meter;
 
@@ -48,6 +50,8 @@ pub struct Pipeline {
     pub endpoints: Arc<Endpoints>,
     /// Calls them.
     pub upstream: Upstream,
+    /// Fetches what requests name by address.
+    pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
     /// Takes the records.

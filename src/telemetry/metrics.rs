@@ -68,6 +68,11 @@ struct ProviderLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ResultLabels {
+    result: Word,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ActorLabels {
     actor: Word,
 }
@@ -90,6 +95,7 @@ pub struct Metrics {
     unpriced: Count,
     /// Refused keys.
     pub auth_failures: Count,
+    fetches: Family<ResultLabels, Count>,
     /// Handlers that panicked.
     pub panics: Count,
     health: Family<ProviderLabels, Gauge>,
@@ -118,6 +124,7 @@ impl Default for Metrics {
             cost: Family::default(),
             unpriced: Counter::default(),
             auth_failures: Counter::default(),
+            fetches: Family::default(),
             panics: Counter::default(),
             health: Family::default(),
             outcomes_dropped: Family::default(),
@@ -163,6 +170,11 @@ impl Metrics {
             self.unpriced.clone(),
         );
         registry.register(names::AUTH_FAILURES, "Refused keys", self.auth_failures.clone());
+        registry.register(
+            names::FETCHES,
+            "Fetches of what callers name by URL, by result",
+            self.fetches.clone(),
+        );
         registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
         registry.register(
             names::PROVIDER_HEALTH,
@@ -253,6 +265,12 @@ impl Metrics {
         }
     }
 
+    /// Counts a fetch of what a caller named by URL; `result` is `ok` or a word out of the errors' closed set.
+    pub fn fetched(&self, result: &'static str) {
+        let result = Word(result);
+        self.fetches.get_or_create(&ResultLabels { result }).inc();
+    }
+
     /// Counts the restart of an actor.
     pub fn actor_restarted(&self, actor: &'static str) {
         self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc();
@@ -294,6 +312,8 @@ impl Metrics {
                 .get_or_create(&ProviderLabels { provider: provider() })
                 .inc_by(0);
         }
+        let result = Word("ok");
+        self.fetches.get_or_create(&ResultLabels { result }).inc_by(0);
         for operation in Operation::ALL {
             self.requests
                 .get_or_create(&RequestLabels {

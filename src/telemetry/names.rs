@@ -30,6 +30,8 @@ names! {
     UNPRICED = "bonito_unpriced_requests",
     /// Refused keys (counter).
     AUTH_FAILURES = "bonito_authentication_failures",
+    /// Fetches of what callers name by URL, by result (counter).
+    FETCHES = "bonito_fetches",
     /// Handlers that panicked (counter).
     PANICS = "bonito_panics",
     /// Health of a provider: 0 passing, 1 probing, 2 ejected (gauge).

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod endpoint;
+pub mod fetcher;
 pub mod payload;
 
 use std::time::Duration;

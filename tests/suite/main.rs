@@ -15,6 +15,7 @@ mod command_line;
 mod costs;
 mod documentation;
 mod failures;
+mod fetcher;
 mod keys;
 mod layers;
 mod ledger;

@@ -67,6 +67,7 @@ fn the_typed_settings_have_one_field_for_each_default() {
 fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
     let layers = layers_of("");
     let zero_is_fine = [
+        "fetch.max_redirects",
         "server.shutdown_grace_ms",
         "server.workers",
         "upstream.pool_idle_per_host",
@@ -138,6 +139,45 @@ fn words_outside_their_list_are_refused() {
         faults[1],
         "telemetry.log_format: \"jsn\" is none of auto, pretty, json; did you mean json?"
     );
+}
+
+#[test]
+fn networks_and_ports_are_lists_in_one_text() {
+    let (settings, faults) =
+        read("[fetch]\nallowed_networks = \"10.20.0.0/16 , fd12::/16,192.168.7.9\"\nports = \"8443\"");
+    assert!(faults.is_empty(), "{faults:?}");
+    let networks: Vec<String> = settings
+        .fetch
+        .allowed_networks
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(networks, ["10.20.0.0/16", "fd12::/16", "192.168.7.9/32"]);
+    assert_eq!(settings.fetch.ports, [8443]);
+    assert!(
+        read("").0.fetch.allowed_networks.is_empty(),
+        "private networks are out of reach unless written down"
+    );
+
+    for (setting, hint) in [
+        ("allowed_networks = \"10.20.0.0\\\\16\"", "such as 10.20.0.0/16"),
+        ("allowed_networks = \"10.20.0.0/16,\"", "such as 10.20.0.0/16"),
+        ("blocked_networks = \"10.20.1.2/16\"", "did you mean 10.20.0.0/16?"),
+        (
+            "blocked_networks = \"::ffff:10.0.0.0/104\"",
+            "write IPv4 networks as such",
+        ),
+        ("ports = \"80 443\"", "with commas between them"),
+        ("ports = \"0\"", "from 1 to 65535"),
+        ("ports = \"\"", "must not be empty"),
+    ] {
+        let (_, faults) = read(&format!("[fetch]\n{setting}"));
+        assert_eq!(faults.len(), 1, "{setting}: {faults:?}");
+        assert!(
+            faults[0].starts_with("fetch.") && faults[0].contains(hint),
+            "{faults:?}"
+        );
+    }
 }
 
 #[test]
