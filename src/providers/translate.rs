@@ -77,6 +77,7 @@ impl<T: Translator> Reader for Translated<T> {
             renderer: self.renderer,
             events: Vec::new(),
             tally: Tally::default(),
+            start: None,
             ended: false,
         })
     }
@@ -144,6 +145,9 @@ struct TranslatedStream {
     renderer: Box<dyn Render>,
     events: Vec<Event>,
     tally: Tally,
+    /// The start, until something follows it: handing it over commits to this provider, and some begin before they find
+    /// out that they are overloaded.
+    start: Option<Event>,
     /// Whether the proper end was written.
     ended: bool,
 }
@@ -152,7 +156,16 @@ impl TranslatedStream {
     fn render(&mut self, out: &mut Relayed) {
         for event in self.events.drain(..) {
             self.tally.see(&event);
-            self.renderer.event(event, &mut out.bytes);
+            match event {
+                Event::Start { .. } => self.start = Some(event),
+                Event::Usage(_) => {}
+                Event::Delta { .. } | Event::Finish { .. } => {
+                    if let Some(start) = self.start.take() {
+                        self.renderer.event(start, &mut out.bytes);
+                    }
+                    self.renderer.event(event, &mut out.bytes);
+                }
+            }
         }
         if self.reader.is_complete() && !self.ended {
             self.ended = true;
