@@ -21,7 +21,9 @@ use std::{fmt, io};
 
 pub use faults::{Fault, Faults};
 pub use providers::{
-    AzureAuth, AzureSurface, DeploymentMode, DeploymentSettings, Origin, ProviderKind, ProviderSettings, Unlisted,
+    AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, DeploymentMode,
+    DeploymentSettings, ExternalAccount, GcpAuth, GoogleCredentials, IdentityService, Impersonation, Origin,
+    ProviderKind, ProviderSettings, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
 };
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, HealthSettings, JournalSettings, KeysSettings, LedgerSettings,

@@ -2,18 +2,26 @@
 //!
 //! A provider exists because `[providers.<id>]` says so, or because the variables that usually configure it are set
 //! (OPENAI_API_KEY and the like). The file is the more deliberate of the two: where it speaks, it is followed, and the
-//! usual variables fill what it leaves out. `form` has that rule; one file each has what is particular to OpenAI,
-//! Azure and the compatible endpoints; `deployments` has the models and prices people write themselves.
+//! usual variables fill what it leaves out. `form` has that rule; one file each has what is particular to a provider
+//! and to the compatible endpoints; `hosts` knows which host serves a region, `google` reads Google's credential files,
+//! and `deployments` has the models and prices people write themselves.
 //!
 //! Nothing here knows a provider's wire format or whether a credential works.
 
+mod anthropic;
+mod aws;
 mod azure;
 mod compatible;
 mod deployments;
 mod form;
+mod gcp;
+mod gemini;
+mod google;
+mod hosts;
 mod openai;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use http::Uri;
 use secrecy::SecretString;
@@ -24,12 +32,17 @@ use super::layers::{ProviderTables, join, type_name};
 use super::{Environment, KnownDialect, ReadFile, checks};
 use form::Form;
 
+pub use aws::{AwsAuth, AwsKeys, AwsRole, AwsSource, ContainerToken};
 pub use deployments::{DeploymentMode, DeploymentSettings};
+pub use google::{
+    AuthorizedUser, ExternalAccount, GcpAuth, GoogleCredentials, Impersonation, ServiceAccountKey, SubjectFormat,
+    SubjectSource, WrittenBy,
+};
 
 /// Other names of providers, and the id each stands for.
 const SYNONYMS: [(&str, &str); 2] = [("bedrock", "aws"), ("vertex", "gcp")];
-/// Known providers without an adapter. When one gets its adapter, it leaves this list and gets a [`ProviderKind`].
-const NOT_YET: [&str; 4] = ["anthropic", "aws", "gcp", "gemini"];
+/// Providers with a [`ProviderKind`] of their own; every other id is a compatible endpoint.
+const NATIVE: [&str; 7] = ["anthropic", "aws", "azure", "echo", "gcp", "gemini", "openai"];
 /// The longest provider id, in characters.
 const MAX_ID_CHARS: usize = 32;
 /// What every provider may set.
@@ -90,6 +103,42 @@ pub enum ProviderKind {
         /// How requests are signed.
         auth: AzureAuth,
     },
+    /// Anthropic.
+    Anthropic {
+        /// Without its `/v1`.
+        base_url: Uri,
+        /// For the header `x-api-key`.
+        api_key: SecretString,
+    },
+    /// Amazon Bedrock.
+    Aws {
+        /// Its runtime.
+        base_url: Uri,
+        /// Part of every signature.
+        region: String,
+        /// How requests are authorized.
+        auth: AwsAuth,
+        /// AWS's token service, for roles.
+        sts_url: Uri,
+    },
+    /// Vertex AI.
+    Gcp {
+        /// Without its `/v1`.
+        base_url: Uri,
+        /// Part of every path.
+        project_id: String,
+        /// Part of every path: a region, `us`, `eu` or `global`.
+        location: String,
+        /// How requests are authorized.
+        auth: GcpAuth,
+    },
+    /// The Gemini Developer API.
+    Gemini {
+        /// Without its `/v1beta`.
+        base_url: Uri,
+        /// For the header `x-goog-api-key`.
+        api_key: SecretString,
+    },
     /// Any endpoint that speaks OpenAI's format.
     Compatible {
         /// What paths are appended to.
@@ -130,6 +179,45 @@ pub enum AzureAuth {
         scope: String,
         /// Where tokens come from.
         authority: Uri,
+    },
+    /// Tokens of Entra ID for an application that a Kubernetes service account stands for.
+    WorkloadIdentity {
+        /// The directory: an id or a domain.
+        tenant_id: String,
+        /// The application.
+        client_id: String,
+        /// Holds the service account's token; read again for each exchange, because it is renewed.
+        token_file: PathBuf,
+        /// What the token is for.
+        scope: String,
+        /// Where tokens come from.
+        authority: Uri,
+    },
+    /// Tokens of the identity that Azure gave the machine or the container.
+    ManagedIdentity {
+        /// Who hands them out.
+        service: IdentityService,
+        /// Which identity, where there are several.
+        client_id: Option<String>,
+        /// What the token is for.
+        resource: String,
+    },
+}
+
+/// Who hands out the tokens of a managed identity.
+#[derive(Debug, Clone)]
+pub enum IdentityService {
+    /// The metadata service of a virtual machine.
+    Machine {
+        /// Its address.
+        url: Uri,
+    },
+    /// The endpoint of App Service and Container Apps.
+    App {
+        /// Its address.
+        url: Uri,
+        /// What the question carries.
+        header: SecretString,
     },
 }
 
@@ -174,8 +262,10 @@ pub(super) fn read(
         providers.extend(provider);
     }
     let nothing = Table::new();
-    for (id, trigger) in usual_providers(surroundings.dialects) {
-        if mentioned.contains_key(id) || claimed.contains(trigger) || surroundings.environment.get(trigger).is_none() {
+    for (id, triggers) in usual_providers(surroundings.dialects) {
+        let fires = |trigger: &&str| !claimed.contains(*trigger) && surroundings.environment.get(trigger).is_some();
+        let made = |provider: &ProviderSettings| provider.id == id;
+        if mentioned.contains_key(id) || !triggers.iter().all(fires) || providers.iter().any(made) {
             continue;
         }
         let form = Form::new(join("providers", id), &nothing, surroundings);
@@ -213,16 +303,25 @@ struct Findings<'a> {
     warnings: &'a mut Vec<String>,
 }
 
-/// Providers that one variable configures by itself, and that variable.
-fn usual_providers(dialects: &[KnownDialect]) -> impl Iterator<Item = (&'static str, &'static str)> {
+/// Providers that variables configure by themselves, and the variables that must all be set for it.
+///
+/// What is found on many machines for other purposes is not enough: a region alone is not Bedrock, and access keys
+/// alone are not either.
+fn usual_providers(dialects: &[KnownDialect]) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let keys_in = |region| vec![aws::ACCESS_KEY_VARIABLE, aws::SECRET_KEY_VARIABLE, region];
     let native = [
-        ("openai", openai::API_KEY_VARIABLE),
-        ("azure", azure::ENDPOINT_VARIABLE),
+        ("openai", vec![openai::API_KEY_VARIABLE]),
+        ("azure", vec![azure::ENDPOINT_VARIABLE]),
+        ("anthropic", vec![anthropic::API_KEY_VARIABLE]),
+        ("aws", vec![aws::BEARER_VARIABLE]),
+        ("aws", keys_in(aws::REGION_VARIABLES[0])),
+        ("aws", keys_in(aws::REGION_VARIABLES[1])),
+        ("gcp", vec![gcp::CREDENTIALS_VARIABLE, gcp::LOCATION_VARIABLE]),
+        ("gemini", vec![gemini::API_KEY_VARIABLE]),
     ];
     let compatible = dialects.iter().filter_map(|dialect| {
-        let reserved = matches!(dialect.name, "openai" | "azure" | "echo");
-        let usable = !reserved && wrong_id(dialect.name, dialect.name).is_none();
-        Some((dialect.name, dialect.api_key_variable?)).filter(|_| usable)
+        let usable = !NATIVE.contains(&dialect.name) && wrong_id(dialect.name, dialect.name).is_none();
+        Some((dialect.name, vec![dialect.api_key_variable?])).filter(|_| usable)
     });
     native.into_iter().chain(compatible)
 }
@@ -268,10 +367,6 @@ fn gather(tables: &ProviderTables, faults: &mut Faults) -> BTreeMap<String, Ment
 
 /// What is wrong with `id`, at the place where it is written.
 fn wrong_id(id: &str, at: &str) -> Option<Fault> {
-    if NOT_YET.contains(&id) {
-        let fault = Fault::new(at, "this provider is not supported by this version yet");
-        return Some(fault.hint("remove its table"));
-    }
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let good = id.starts_with(plain)
         && id.chars().count() <= MAX_ID_CHARS
@@ -297,6 +392,10 @@ fn read_one(
         "echo" => (Some(ProviderKind::Echo), &[]),
         "openai" => (openai::read(&mut form), &openai::KEYS),
         "azure" => (azure::read(&mut form), &azure::KEYS),
+        "anthropic" => (anthropic::read(&mut form), &anthropic::KEYS),
+        "aws" => (aws::read(&mut form), &aws::KEYS),
+        "gcp" => (gcp::read(&mut form), &gcp::KEYS),
+        "gemini" => (gemini::read(&mut form), &gemini::KEYS),
         _ => (compatible::read(id, &mut form), &compatible::KEYS),
     };
     let usual = if id == "azure" {

@@ -78,6 +78,8 @@ pub enum AuthScheme {
     Bearer,
     /// A header of its own.
     Header(HeaderName),
+    /// A signature of AWS over the whole request, which the credential makes when it is sent.
+    SigV4,
     /// No credential.
     None,
 }

@@ -19,12 +19,12 @@ use crate::config::ProviderKind;
 use adapter::Adapter;
 
 macro_rules! adapters {
-    ($($(#[$doc:meta])* $module:ident: $kind:ident),+ $(,)?) => {
+    ($($(#[$doc:meta])* $module:ident: $($kind:ident)|+),+ $(,)?) => {
         $($(#[$doc])* pub mod $module;)+
 
         /// The adapter for a configured provider.
         pub fn build(kind: &ProviderKind) -> Arc<dyn Adapter> {
-            match kind { $(ProviderKind::$kind { .. } => Arc::new($module::build(kind)),)+ }
+            match kind { $($(ProviderKind::$kind { .. })|+ => Arc::new($module::build(kind)),)+ }
         }
     };
 }
@@ -34,6 +34,12 @@ adapters! {
     openai: OpenAi,
     /// Azure OpenAI.
     azure: Azure,
+    /// Anthropic.
+    anthropic: Anthropic,
+    /// Amazon Bedrock.
+    bedrock: Aws,
+    /// Google's models, on Vertex AI and on the Gemini Developer API.
+    gemini: Gcp | Gemini,
     /// Anything that speaks OpenAI's format.
     compatible: Compatible,
     /// The built-in model that repeats what it is told.

@@ -36,6 +36,9 @@ pub enum CredentialError {
     /// The token service's answer is not what it should be.
     #[error("the token service's answer cannot be understood")]
     Unreadable,
+    /// This version cannot use this kind of credential.
+    #[error("this version cannot use this kind of credential yet")]
+    NotYet,
     /// The key has characters no header can carry.
     #[error("the key has characters that no header can carry")]
     Unprintable,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::Parts;
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::config::{AzureAuth, ProviderKind, ProviderSettings};
+use crate::config::{AwsAuth, AzureAuth, ProviderKind, ProviderSettings};
 use crate::domain::ids::ProviderId;
 use crate::providers::adapter::Adapter;
 use crate::secrets::credential::{Credential, CredentialError};
@@ -121,9 +121,20 @@ impl Endpoint {
                         };
                         Credential::Entra(EntraTokens::new(credentials, http.clone()))
                     }
+                    AzureAuth::WorkloadIdentity { .. } | AzureAuth::ManagedIdentity { .. } => {
+                        return Err(CredentialError::NotYet);
+                    }
                 };
                 (base_url, credential)
             }
+            ProviderKind::Anthropic { base_url, api_key } | ProviderKind::Gemini { base_url, api_key } => {
+                (base_url, Credential::plain(api_key)?)
+            }
+            ProviderKind::Aws { base_url, auth, .. } => match auth {
+                AwsAuth::Bearer(token) => (base_url, Credential::bearer(token)?),
+                AwsAuth::Signed { .. } => return Err(CredentialError::NotYet),
+            },
+            ProviderKind::Gcp { .. } => return Err(CredentialError::NotYet),
             ProviderKind::Compatible { base_url, api_key, .. } => {
                 let credential = api_key.as_ref().map_or(Ok(Credential::None), Credential::bearer)?;
                 (base_url, credential)

@@ -102,7 +102,8 @@ impl Upstream {
         match (wire.auth, secret) {
             (AuthScheme::Bearer, Some(value)) => drop(headers.insert(AUTHORIZATION, value)),
             (AuthScheme::Header(name), Some(value)) => drop(headers.insert(name, value)),
-            (AuthScheme::None, _) | (_, None) => {}
+            // Signatures are not made yet; `Endpoint::build` refuses the credentials that would need one.
+            (AuthScheme::None | AuthScheme::SigV4, _) | (_, None) => {}
         }
         let response = self.client.request(request).await.map_err(|error| {
             if error.is_connect() {

@@ -2,12 +2,15 @@
 //!
 //! The one real choice is how requests are signed. The file decides it by what it writes; where it writes nothing, a
 //! resource key in the environment wins over an Entra ID application, because the application's variables are set in
-//! many Azure hosts for other purposes.
+//! many Azure hosts for other purposes. An application proves itself by a secret, or in Kubernetes by the token of a
+//! service account. A managed identity is used only where the file says so.
+
+use std::path::PathBuf;
 
 use http::Uri;
 
 use super::form::{API_KEY, Form, Secret, SecretKeys};
-use super::{AzureAuth, AzureSurface, ProviderKind};
+use super::{AzureAuth, AzureSurface, IdentityService, ProviderKind};
 use crate::config::checks;
 use crate::config::faults::Fault;
 
@@ -18,7 +21,7 @@ pub(super) const API_KEY_VARIABLE: &str = "AZURE_OPENAI_API_KEY";
 /// Deployments, separated by commas.
 pub(super) const DEPLOYMENT_VARIABLES: [&str; 2] = ["AZURE_OPENAI_DEPLOYMENT", "AZURE_OPENAI_DEPLOYMENT_NAME"];
 
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 16] = [
     "base_url",
     "surface",
     "api_version",
@@ -28,14 +31,23 @@ pub(super) const KEYS: [&str; 11] = [
     "client_id",
     "client_secret_env",
     "client_secret_file",
+    "federated_token_file",
     "scope",
     "authority",
+    "managed_identity",
+    "managed_identity_url",
+    "identity_header_env",
+    "identity_header_file",
 ];
 
 const API_VERSION_VARIABLES: [&str; 2] = ["OPENAI_API_VERSION", "AZURE_OPENAI_API_VERSION"];
 const TENANT_VARIABLE: &str = "AZURE_TENANT_ID";
 const CLIENT_VARIABLE: &str = "AZURE_CLIENT_ID";
 const SECRET_VARIABLE: &str = "AZURE_CLIENT_SECRET";
+const FEDERATED_VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+const IDENTITY_VARIABLE: &str = "IDENTITY_ENDPOINT";
+const IDENTITY_HEADER_VARIABLE: &str = "IDENTITY_HEADER";
+const MACHINE_VARIABLE: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 const APPLICATION_VARIABLES: [&str; 3] = [TENANT_VARIABLE, CLIENT_VARIABLE, SECRET_VARIABLE];
 
 const CLIENT_SECRET: SecretKeys = SecretKeys {
@@ -43,21 +55,40 @@ const CLIENT_SECRET: SecretKeys = SecretKeys {
     variable: "client_secret_env",
     file: "client_secret_file",
 };
+const IDENTITY_HEADER: SecretKeys = SecretKeys {
+    inline: "identity_header",
+    variable: "identity_header_env",
+    file: "identity_header_file",
+};
 const API_KEY_KEYS: [&str; 3] = [API_KEY.inline, API_KEY.variable, API_KEY.file];
-const APPLICATION_KEYS: [&str; 7] = [
+const APPLICATION_KEYS: [&str; 8] = [
     "tenant_id",
     "client_id",
     CLIENT_SECRET.inline,
     CLIENT_SECRET.variable,
     CLIENT_SECRET.file,
+    FEDERATED_TOKEN,
     "scope",
     "authority",
 ];
+/// What an application has and a managed identity has not.
+const PROOF_KEYS: [&str; 6] = [
+    "tenant_id",
+    CLIENT_SECRET.inline,
+    CLIENT_SECRET.variable,
+    CLIENT_SECRET.file,
+    FEDERATED_TOKEN,
+    "authority",
+];
+const FEDERATED_TOKEN: &str = "federated_token_file";
+const MANAGED: &str = "managed_identity";
 
 /// The last dated version that is generally available.
 const API_VERSION: &str = "2024-10-21";
 const SCOPE: &str = "https://cognitiveservices.azure.com/.default";
 const AUTHORITY: &str = "https://login.microsoftonline.com";
+/// The metadata service of a virtual machine.
+const MACHINE_URL: &str = "http://169.254.169.254";
 
 pub(super) fn read(form: &mut Form<'_>) -> Option<ProviderKind> {
     let base_url = base_url(form);
@@ -160,6 +191,21 @@ fn is_dated(version: &str) -> bool {
 }
 
 fn auth(form: &mut Form<'_>) -> Option<AzureAuth> {
+    let faults_before = form.faults.len();
+    let managed = form.flag(MANAGED).unwrap_or_default();
+    if form.faults.len() > faults_before {
+        return None;
+    }
+    if managed {
+        return managed_identity(form);
+    }
+    for key in ["managed_identity_url", IDENTITY_HEADER.variable, IDENTITY_HEADER.file] {
+        if form.states(&[key]) {
+            let problem = format!("goes with {MANAGED} = true, which is not written");
+            form.faults.push(Fault::new(form.at(key), problem));
+            return None;
+        }
+    }
     match (form.states(&API_KEY_KEYS), form.states(&APPLICATION_KEYS)) {
         (true, true) => {
             let problem = "both an API key and an Entra ID application are written";
@@ -188,7 +234,8 @@ fn auth_of_variables(form: &mut Form<'_>) -> Option<AzureAuth> {
         }
         return api_key(form, &[API_KEY_VARIABLE]);
     }
-    if unset.is_empty() {
+    let federated = unset == [SECRET_VARIABLE] && is_set(form, FEDERATED_VARIABLE);
+    if unset.is_empty() || federated {
         return application(form);
     }
     let at = if form.is_blank() && is_set(form, ENDPOINT_VARIABLE) {
@@ -224,6 +271,30 @@ fn api_key(form: &mut Form<'_>, usual: &[&'static str]) -> Option<AzureAuth> {
 fn application(form: &mut Form<'_>) -> Option<AzureAuth> {
     let tenant_id = identifier(form, "tenant_id", TENANT_VARIABLE);
     let client_id = identifier(form, "client_id", CLIENT_VARIABLE);
+    let secret_is_stated = form.states(&[CLIENT_SECRET.inline, CLIENT_SECRET.variable, CLIENT_SECRET.file]);
+    let token_file = if form.states(&[FEDERATED_TOKEN]) {
+        if secret_is_stated {
+            let problem = "is written besides the application's secret";
+            form.faults
+                .push(Fault::new(form.at(FEDERATED_TOKEN), problem).hint("keep one of the two"));
+            return None;
+        }
+        form.text(FEDERATED_TOKEN, &[FEDERATED_VARIABLE])
+    } else if secret_is_stated || form.peek(&[SECRET_VARIABLE]).is_some() {
+        None
+    } else {
+        form.text(FEDERATED_TOKEN, &[FEDERATED_VARIABLE])
+    };
+    if let Some(token_file) = token_file {
+        let (scope, authority) = scope_and_authority(form);
+        return Some(AzureAuth::WorkloadIdentity {
+            tenant_id: tenant_id?,
+            client_id: client_id?,
+            token_file: PathBuf::from(token_file.value),
+            scope,
+            authority: authority?,
+        });
+    }
     let client_secret = match form.secret(&CLIENT_SECRET, &[SECRET_VARIABLE]) {
         Secret::Found(secret) => Some(secret),
         Secret::Faulty => None,
@@ -235,17 +306,73 @@ fn application(form: &mut Form<'_>) -> Option<AzureAuth> {
             None
         }
     };
+    let (scope, authority) = scope_and_authority(form);
+    Some(AzureAuth::ClientCredentials {
+        tenant_id: tenant_id?,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        scope,
+        authority: authority?,
+    })
+}
+
+fn scope_and_authority(form: &mut Form<'_>) -> (String, Option<Uri>) {
     let scope = form.plain_text("scope", &[]);
     let authority = form.url_or("authority", &["AZURE_AUTHORITY_HOST"], AUTHORITY);
     if let Some(authority) = &authority {
         form.warn_if_in_the_clear(authority);
     }
-    Some(AzureAuth::ClientCredentials {
-        tenant_id: tenant_id?,
-        client_id: client_id?,
-        client_secret: client_secret?,
-        scope: scope.map_or_else(|| SCOPE.to_owned(), |found| found.value),
-        authority: authority?,
+    (scope.map_or_else(|| SCOPE.to_owned(), |found| found.value), authority)
+}
+
+/// The identity of the machine, or that of the app where its endpoint is given.
+fn managed_identity(form: &mut Form<'_>) -> Option<AzureAuth> {
+    if form.states(&API_KEY_KEYS) || form.states(&PROOF_KEYS) {
+        let problem = "another credential is written besides managed_identity";
+        let hint = "keep one of them; client_id and scope may stay with managed_identity";
+        form.faults.push(Fault::new(&form.path, problem).hint(hint));
+        return None;
+    }
+    // The variable AZURE_CLIENT_ID may belong to an application; it is taken for the identity's where it is written.
+    let client_id = if form.states(&["client_id"]) {
+        Some(identifier(form, "client_id", CLIENT_VARIABLE)?)
+    } else {
+        None
+    };
+    let scope = form.plain_text("scope", &[]);
+    let scope = scope.map_or_else(|| SCOPE.to_owned(), |found| found.value);
+    let of_app = form.states(&[IDENTITY_HEADER.variable, IDENTITY_HEADER.file])
+        || (!form.states(&["managed_identity_url"]) && form.peek(&[IDENTITY_VARIABLE]).is_some());
+    let service = if of_app {
+        let url = form.url("managed_identity_url", &[IDENTITY_VARIABLE]).ok()?;
+        if url.is_none() {
+            let fault = Fault::new(form.at("managed_identity_url"), "the identity's endpoint is missing");
+            form.missing
+                .push(fault.hint(format!("write it, or set {IDENTITY_VARIABLE}")));
+        }
+        let header = match form.secret(&IDENTITY_HEADER, &[IDENTITY_HEADER_VARIABLE]) {
+            Secret::Found(header) => Some(header),
+            Secret::Faulty => None,
+            Secret::Absent => {
+                let fault = Fault::new(form.at(IDENTITY_HEADER.variable), "the endpoint's header is missing");
+                form.missing
+                    .push(fault.hint(format!("write it, or set {IDENTITY_HEADER_VARIABLE}")));
+                None
+            }
+        };
+        IdentityService::App {
+            url: url?,
+            header: header?,
+        }
+    } else {
+        IdentityService::Machine {
+            url: form.url_or("managed_identity_url", &[MACHINE_VARIABLE], MACHINE_URL)?,
+        }
+    };
+    Some(AzureAuth::ManagedIdentity {
+        service,
+        client_id,
+        resource: scope.strip_suffix("/.default").unwrap_or(&scope).to_owned(),
     })
 }
 

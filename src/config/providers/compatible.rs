@@ -44,7 +44,7 @@ pub(super) fn read(id: &str, form: &mut Form<'_>) -> Option<ProviderKind> {
         let write = "write one such as https://api.example.com/v1".to_owned();
         // The table may also be there because a known provider's id is misspelt.
         let known = form.surroundings.dialects.iter().map(|dialect| dialect.name);
-        let near = nearest(id, known.chain(["azure", "echo"])).filter(|near| *near != id);
+        let near = nearest(id, known.chain(super::NATIVE)).filter(|near| *near != id);
         form.missing.push(fault.hint(match near {
             Some(near) => format!("{write}; or did you mean [providers.{near}]?"),
             None => write,

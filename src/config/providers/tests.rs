@@ -1,8 +1,11 @@
 //! Claims about which providers exist, with what, and what is said when something is missing or contradictory.
 
+mod aws;
 mod azure;
 mod compatible;
 mod deployments;
+mod gcp;
+mod vendors;
 
 use std::io;
 use std::path::Path;
@@ -50,6 +53,8 @@ fn read_file(path: &Path) -> io::Result<String> {
     match path.to_str().unwrap() {
         "/run/secrets/key" => Ok("file-hunter2\r\n".to_owned()),
         "/run/secrets/empty" => Ok("\n".to_owned()),
+        "/run/secrets/google" => Ok(gcp::SERVICE_ACCOUNT.to_owned()),
+        "/run/secrets/federated" => Ok(gcp::EXTERNAL_ACCOUNT.to_owned()),
         "/run/secrets/two-lines" => Ok("hunter2-1\nhunter2-2\n".to_owned()),
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     }
@@ -274,13 +279,14 @@ fn echo_is_there_until_the_file_says_otherwise() {
 }
 
 #[test]
-fn known_providers_without_an_adapter_are_refused_under_the_name_that_was_written() {
-    for name in ["anthropic", "aws", "gcp", "gemini", "bedrock", "vertex"] {
-        assert_eq!(
-            fault(&format!("[providers.{name}]\nregion = \"x\""), &[]),
-            format!("providers.{name}: this provider is not supported by this version yet; remove its table")
-        );
-    }
+fn a_synonym_stands_for_the_provider_s_id() {
+    let found = provider(
+        "[providers.bedrock]\nregion = \"us-east-1\"",
+        &[("AWS_BEARER_TOKEN_BEDROCK", "k")],
+    );
+    assert_eq!(found.id, "aws");
+    let missing = faults("[providers.vertex]", &[]);
+    assert!(missing[0].starts_with("providers.vertex.region: "), "{missing:?}");
     let twice = faults("[providers.aws]\n[providers.bedrock]", &[]);
     assert!(twice[0].contains("is the same provider as"), "{twice:?}");
 }

@@ -56,7 +56,9 @@ pub fn build(kind: &ProviderKind) -> Azure {
         },
         auth: match auth {
             AzureAuth::ApiKey(_) => AuthScheme::Header(HeaderName::from_static("api-key")),
-            AzureAuth::ClientCredentials { .. } => AuthScheme::Bearer,
+            AzureAuth::ClientCredentials { .. }
+            | AzureAuth::WorkloadIdentity { .. }
+            | AzureAuth::ManagedIdentity { .. } => AuthScheme::Bearer,
         },
     }
 }

@@ -170,3 +170,57 @@ fn azure_deployments_come_from_a_variable_too() {
     let wrong = [AZURE, AZURE_KEY, ("AZURE_OPENAI_DEPLOYMENT_NAME", "a=,b b")];
     assert_eq!(faults("", &wrong).len(), 2);
 }
+
+#[test]
+fn a_managed_identity_is_used_only_where_the_file_says_so() {
+    let managed = |settings: &str, env: &[(&str, &str)]| {
+        let mut all = vec![AZURE, TENANT, CLIENT];
+        all.extend_from_slice(env);
+        let found = provider(&format!("[providers.azure]\nmanaged_identity = true\n{settings}"), &all);
+        match azure(&found).2 {
+            AzureAuth::ManagedIdentity {
+                service,
+                client_id,
+                resource,
+            } => (service.clone(), client_id.clone(), resource.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (service, client_id, resource) = managed("", &[]);
+    assert!(matches!(service, IdentityService::Machine { url } if text(&url) == "http://169.254.169.254"));
+    assert_eq!(
+        (client_id, resource.as_str()),
+        (None, "https://cognitiveservices.azure.com")
+    );
+
+    let app = [
+        ("IDENTITY_ENDPOINT", "http://127.0.0.1:41/msi/token"),
+        ("IDENTITY_HEADER", "header-hunter2"),
+    ];
+    let (service, client_id, _) = managed("client_id = \"id-1\"", &app);
+    assert!(matches!(service, IdentityService::App { header, .. } if header.expose_secret() == "header-hunter2"));
+    assert_eq!(client_id.as_deref(), Some("id-1"));
+
+    let silent = faults("[providers.azure]", &[AZURE, app[0], app[1]]);
+    assert!(silent[0].contains("has no credential"), "{silent:?}");
+    let both = "[providers.azure]\nmanaged_identity = true\nclient_secret_env = \"S\"";
+    assert!(fault(both, &[AZURE]).contains("another credential is written"));
+    let lone = "[providers.azure]\nmanaged_identity_url = \"http://127.0.0.1\"";
+    assert!(fault(lone, &[AZURE]).contains("goes with managed_identity"));
+}
+
+#[test]
+fn an_application_in_kubernetes_proves_itself_by_a_token_s_file() {
+    let federated = ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/azure/token");
+    let found = provider("", &[AZURE, TENANT, CLIENT, federated]);
+    let AzureAuth::WorkloadIdentity {
+        token_file, client_id, ..
+    } = azure(&found).2
+    else {
+        panic!("{found:?}")
+    };
+    assert_eq!((token_file.to_str(), client_id.as_str()), (Some(federated.1), CLIENT.1));
+    // A secret that is there is the more deliberate proof.
+    let found = provider("", &[AZURE, TENANT, CLIENT, CLIENT_SECRET, federated]);
+    assert!(matches!(azure(&found).2, AzureAuth::ClientCredentials { .. }));
+}
