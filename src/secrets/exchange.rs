@@ -130,3 +130,62 @@ pub(super) async fn token_file(path: &std::path::Path) -> Result<String, Credent
     }
     Ok(token.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(body: &str) -> String {
+        match refusal(StatusCode::BAD_REQUEST, &code_of_json(body.as_bytes())) {
+            CredentialError::Refused { code, .. } => code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_short_code_of_whichever_service() {
+        for (body, wanted) in [
+            (
+                r#"{"error":"invalid_client","error_description":"hunter2"}"#,
+                "invalid_client",
+            ),
+            (
+                r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"hunter2"}}"#,
+                "PERMISSION_DENIED",
+            ),
+            (r#"{"error":{"code":"Unavailable"}}"#, "Unavailable"),
+            (r#"{"code":"NotAuthorized","message":"hunter2"}"#, "NotAuthorized"),
+            (
+                r#"{"Code":"AssumeRoleUnauthorizedAccess"}"#,
+                "AssumeRoleUnauthorizedAccess",
+            ),
+        ] {
+            assert_eq!(code(body), wanted);
+        }
+    }
+
+    #[test]
+    fn what_does_not_look_like_a_code_is_not_repeated() {
+        let long = format!(r#"{{"error":"{}"}}"#, "x".repeat(65));
+        for body in [
+            "",
+            "<html>hunter2</html>",
+            r#"{"error":"wrong secret hunter2"}"#,
+            r#"{"error":7}"#,
+            &long,
+        ] {
+            assert_eq!(code(body), "no error code", "{body}");
+        }
+    }
+
+    #[test]
+    fn an_address_keeps_its_path_and_encodes_its_query() {
+        let base = http::Uri::from_static("http://127.0.0.1:80/msi/");
+        let query = [("resource", "https://x/?a&b"), ("v", "1")];
+        let url = address(&base, "/token", &query).unwrap();
+        assert_eq!(
+            url.as_str(),
+            "http://127.0.0.1/msi/token?resource=https%3A%2F%2Fx%2F%3Fa%26b&v=1"
+        );
+    }
+}
