@@ -1,5 +1,6 @@
 //! One attempt at one deployment, up to the point where the caller can be told something.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -223,14 +224,19 @@ impl Pipeline {
             let call = calls.into_iter().next().expect("there is one");
             return Ok(vec![whole(self.ask(request, call, endpoint, meter).await?).await?]);
         }
+        let renewed = AtomicBool::new(false);
         let answers = futures_util::stream::iter(calls)
             .map(|call| async {
-                let (answer, head) = self.send(call, endpoint).await?;
+                let (answer, head) = self.send(call, endpoint, &renewed).await?;
                 whole(answer).await.map(|answer| (answer, head))
             })
             .buffered(CALLS_AT_ONCE)
             .try_collect::<Vec<_>>()
-            .await?;
+            .await;
+        if renewed.load(Ordering::Relaxed) {
+            meter.credential_renewed();
+        }
+        let answers = answers?;
         // All are of one provider and of status 200; one id must do for its support.
         if let Some((_, Head { status, request_id })) = answers.last() {
             meter.head(*status, request_id.as_deref());
@@ -252,12 +258,21 @@ impl Pipeline {
         }
         let answer = self.upstream.send(endpoint, call).await?;
         meter.head(answer.status.as_u16(), endpoint.adapter.request_id(&answer.headers));
+        if answer.credential_renewed {
+            meter.credential_renewed();
+        }
         understood(answer, endpoint).await
     }
 
     /// Makes one of several calls, which share one place in the record.
-    async fn send(&self, call: WireRequest, endpoint: &Endpoint) -> Result<(Answer, Head), Failure> {
+    async fn send(
+        &self,
+        call: WireRequest,
+        endpoint: &Endpoint,
+        renewed: &AtomicBool,
+    ) -> Result<(Answer, Head), Failure> {
         let answer = self.upstream.send(endpoint, call).await?;
+        renewed.fetch_or(answer.credential_renewed, Ordering::Relaxed);
         let head = Head {
             status: answer.status.as_u16(),
             request_id: endpoint.adapter.request_id(&answer.headers).map(ToOwned::to_owned),

@@ -112,17 +112,10 @@ impl<'p> Tries<'p> {
             "attempt failed"
         );
         let class = failure.class;
-        let refused = failure.status == Some(401);
+        let renewed = meter.take_renewed();
         self.failures
             .push(described(failure, deployment, meter.upstream_request_id()));
-        if refused
-            && !self.renewed
-            && self
-                .pipeline
-                .endpoints
-                .get(&deployment.provider)
-                .is_some_and(|e| e.credential.refused())
-        {
+        if renewed && !self.renewed {
             // The token may have been withdrawn before its time. A fresh one gets one more try.
             self.renewed = true;
             self.next -= 1;

@@ -43,6 +43,8 @@ pub struct Meter {
     current: Option<Current>,
     /// What the provider that answers could not express.
     dropped: Dropped,
+    /// Whether the credential that was just refused has been replaced.
+    renewed: bool,
     /// What was fetched for the request.
     media: MediaLibrary,
     /// Whether a status of 200 has been sent, whatever happens from now on.
@@ -91,6 +93,7 @@ impl Meter {
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
+            renewed: false,
             media: MediaLibrary::default(),
             head_sent: false,
         }
@@ -172,6 +175,16 @@ impl Meter {
             current.status = Some(status);
             current.upstream_request_id = request_id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(Into::into);
         }
+    }
+
+    /// The provider refused the credential, and there will be another one for the next try.
+    pub(super) fn credential_renewed(&mut self) {
+        self.renewed = true;
+    }
+
+    /// Whether the attempt that just failed is worth another try with another credential.
+    pub(super) fn take_renewed(&mut self) -> bool {
+        std::mem::take(&mut self.renewed)
     }
 
     /// What was fetched for the request so far, for the next attempt.

@@ -277,6 +277,11 @@ impl Payload {
     }
 
     /// Its parts in order.
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// Its parts in order.
     pub fn into_parts(self) -> SmallVec<[Bytes; 4]> {
         self.parts
     }

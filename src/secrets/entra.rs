@@ -1,179 +1,175 @@
-//! Tokens of Microsoft Entra ID for Azure, by client credentials.
+//! Tokens of Microsoft Entra ID for Azure: for an application with a secret, for one that a Kubernetes service account
+//! stands for, and for the identity of a machine or container.
 //!
-//! One token serves all requests until shortly before it expires. One request fetches the next for all that wait; while
-//! the old one is still good, a failed fetch is only a line in the log.
-//!
-//! # Source
+//! # Sources
 //! "OAuth 2.0 client credentials flow on the Microsoft identity platform",
-//! <https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow>.
+//! <https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow>; "How to use managed
+//! identities for Azure resources on an Azure VM to acquire an access token",
+//! <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>; "How to use
+//! managed identities for App Service", <https://learn.microsoft.com/azure/app-service/overview-managed-identity>.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
+use super::cell::{Fetched, TokenSource};
 use super::credential::CredentialError;
+use super::exchange::{address, ask_json, bearer, local_client, sensitive, token_file};
+use crate::config::IdentityService;
 
 /// How long before its end a token is replaced.
 const REFRESH_BEFORE: Duration = Duration::from_secs(300);
-/// How long a fetch may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long after a failed fetch of a token that is still good the next one is tried.
-const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// Answers are a token and a few numbers.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// The form of [`Proof::TokenFile`]'s proof.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Who asks for tokens, and where.
-#[derive(Clone, Debug)]
-pub struct ClientCredentials {
-    /// `{authority}/{tenant}/oauth2/v2.0/token`.
-    pub token_url: String,
+/// An application of Entra ID.
+#[derive(Debug)]
+pub struct Application {
+    /// Where tokens come from.
+    pub authority: Uri,
+    /// The directory.
+    pub tenant_id: String,
     /// The application's id.
     pub client_id: String,
-    /// Its secret.
-    pub client_secret: SecretString,
+    /// What shows that it is the application.
+    pub proof: Proof,
     /// What the token is for.
     pub scope: String,
+    /// Asks.
+    pub http: reqwest::Client,
 }
 
-/// A source of tokens.
+/// What an application proves itself with.
 #[derive(Debug)]
-pub struct EntraTokens {
-    credentials: ClientCredentials,
+pub enum Proof {
+    /// Its secret.
+    Secret(SecretString),
+    /// What this file holds at the time.
+    TokenFile(PathBuf),
+}
+
+/// The identity of a machine or container.
+#[derive(Debug)]
+pub struct ManagedIdentity {
+    url: reqwest::Url,
+    header: (HeaderName, HeaderValue),
     http: reqwest::Client,
-    current: ArcSwapOption<Token>,
-    fetching: Mutex<()>,
 }
 
-#[derive(Debug)]
-struct Token {
-    header: HeaderValue,
-    refresh_at: Instant,
-    expires_at: Instant,
-}
-
+/// Machines have numbers as text, and apps have only `expires_on`.
 #[derive(Deserialize)]
 struct TokenAnswer {
-    access_token: String,
-    expires_in: u64,
+    access_token: SecretString,
+    expires_in: Option<Seconds>,
+    expires_on: Option<Seconds>,
 }
 
 #[derive(Deserialize)]
-struct TokenFault {
-    error: String,
+#[serde(untagged)]
+enum Seconds {
+    Number(u64),
+    Text(String),
 }
 
-impl EntraTokens {
-    /// A source that has fetched nothing yet.
-    pub fn new(credentials: ClientCredentials, http: reqwest::Client) -> Self {
-        Self {
-            credentials,
-            http,
-            current: ArcSwapOption::empty(),
-            fetching: Mutex::default(),
+impl Seconds {
+    fn value(&self) -> Option<u64> {
+        match self {
+            Self::Number(seconds) => Some(*seconds),
+            Self::Text(text) => text.parse().ok(),
         }
     }
+}
 
-    /// The present token as an `Authorization` header, if it need not be replaced yet.
-    pub fn ready(&self) -> Option<HeaderValue> {
-        let token = self.current.load();
-        token
-            .as_ref()
-            .filter(|token| Instant::now() < token.refresh_at)
-            .map(|token| token.header.clone())
+#[async_trait::async_trait]
+impl TokenSource for Application {
+    type Token = HeaderValue;
+
+    fn what(&self) -> &'static str {
+        "Entra token"
     }
 
-    /// A token that is good now, fetched if need be.
+    fn refresh_before(&self) -> Duration {
+        REFRESH_BEFORE
+    }
+
+    async fn fetch(&self) -> Result<Fetched<HeaderValue>, CredentialError> {
+        let assertion;
+        let mut form = vec![
+            ("grant_type", "client_credentials"),
+            ("client_id", self.client_id.as_str()),
+            ("scope", self.scope.as_str()),
+        ];
+        match &self.proof {
+            Proof::Secret(secret) => form.push(("client_secret", secret.expose_secret())),
+            Proof::TokenFile(path) => {
+                assertion = token_file(path).await?;
+                form.push(("client_assertion_type", JWT_BEARER));
+                form.push(("client_assertion", &assertion));
+            }
+        }
+        let path = format!("/{}/oauth2/v2.0/token", self.tenant_id);
+        let url = address(&self.authority, &path, &[])?;
+        token(ask_json(self.http.post(url).form(&form)).await?)
+    }
+}
+
+impl ManagedIdentity {
+    /// The identity that `service` speaks for.
     ///
     /// # Errors
-    /// None could be had.
-    pub async fn header(&self) -> Result<HeaderValue, CredentialError> {
-        if let Some(header) = self.ready() {
-            return Ok(header);
-        }
-        let _turn = self.fetching.lock().await;
-        // Whoever had the turn before may have fetched it.
-        if let Some(header) = self.ready() {
-            return Ok(header);
-        }
-        match tokio::time::timeout(FETCH_TIMEOUT, self.fetch())
-            .await
-            .unwrap_or(Err(CredentialError::Timeout))
-        {
-            Ok(token) => {
-                let header = token.header.clone();
-                self.current.store(Some(Arc::new(token)));
-                Ok(header)
+    /// An address or a header that cannot be sent.
+    pub fn new(service: &IdentityService, client_id: Option<&str>, resource: &str) -> Result<Self, CredentialError> {
+        let (base, path, version, header) = match service {
+            IdentityService::Machine { url } => {
+                let header = (HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
+                (url, "/metadata/identity/oauth2/token", "2018-02-01", header)
             }
-            Err(error) => self.keep_the_old(error),
-        }
-    }
-
-    /// Forgets the token: the provider refused it.
-    pub fn forget(&self) {
-        self.current.store(None);
-    }
-
-    fn keep_the_old(&self, error: CredentialError) -> Result<HeaderValue, CredentialError> {
-        let now = Instant::now();
-        let old = self
-            .current
-            .load_full()
-            .filter(|token| now < token.expires_at)
-            .ok_or(error)?;
-        tracing::warn!("fetching an Entra token failed; the old one is used until it expires");
-        let header = old.header.clone();
-        self.current.store(Some(Arc::new(Token {
-            header: header.clone(),
-            refresh_at: (now + RETRY_AFTER).min(old.expires_at),
-            expires_at: old.expires_at,
-        })));
-        Ok(header)
-    }
-
-    async fn fetch(&self) -> Result<Token, CredentialError> {
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &self.credentials.client_id),
-            ("client_secret", self.credentials.client_secret.expose_secret()),
-            ("scope", &self.credentials.scope),
-        ];
-        let asked_at = Instant::now();
-        let answer = self.http.post(&self.credentials.token_url).form(&form).send().await;
-        // The error of a failed call names the URL and nothing secret; the form is not part of it.
-        let mut answer = answer.map_err(|error| CredentialError::Unreachable(error.without_url().to_string()))?;
-        let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|_| CredentialError::Unreadable)? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(CredentialError::Unreadable);
+            IdentityService::App { url, header } => {
+                let value = sensitive(header.expose_secret().to_owned())?;
+                let header = (HeaderName::from_static("x-identity-header"), value);
+                (url, "", "2019-08-01", header)
             }
-            body.extend_from_slice(&chunk);
-        }
-        if !status.is_success() {
-            let fault: Option<TokenFault> = serde_json::from_slice(&body).ok();
-            // Only the short code: the description repeats ids of the tenant and of the application.
-            let code = fault.map_or_else(|| "no error code".to_owned(), |fault| fault.error);
-            return Err(CredentialError::Refused {
-                status: status.as_u16(),
-                code,
-            });
-        }
-        let token: TokenAnswer = serde_json::from_slice(&body).map_err(|_| CredentialError::Unreadable)?;
-        let lifetime = Duration::from_secs(token.expires_in.min(86_400));
-        let mut header =
-            HeaderValue::try_from(format!("Bearer {}", token.access_token)).map_err(|_| CredentialError::Unreadable)?;
-        header.set_sensitive(true);
-        Ok(Token {
+        };
+        let mut query = vec![("api-version", version), ("resource", resource)];
+        query.extend(client_id.map(|id| ("client_id", id)));
+        Ok(Self {
+            url: address(base, path, &query)?,
             header,
-            // A short-lived token is replaced at half of its life.
-            refresh_at: asked_at + lifetime.saturating_sub(REFRESH_BEFORE).max(lifetime / 2),
-            expires_at: asked_at + lifetime,
+            http: local_client()?,
         })
     }
+}
+
+#[async_trait::async_trait]
+impl TokenSource for ManagedIdentity {
+    type Token = HeaderValue;
+
+    fn what(&self) -> &'static str {
+        "managed identity's token"
+    }
+
+    fn refresh_before(&self) -> Duration {
+        REFRESH_BEFORE
+    }
+
+    async fn fetch(&self) -> Result<Fetched<HeaderValue>, CredentialError> {
+        let (name, value) = self.header.clone();
+        token(ask_json(self.http.get(self.url.clone()).header(name, value)).await?)
+    }
+}
+
+fn token(answer: TokenAnswer) -> Result<Fetched<HeaderValue>, CredentialError> {
+    let in_seconds = answer.expires_in.as_ref().and_then(Seconds::value);
+    let seconds = in_seconds.or_else(|| {
+        let on = answer.expires_on.as_ref()?.value()?;
+        let now = u64::try_from(chrono::Utc::now().timestamp()).ok()?;
+        Some(on.saturating_sub(now))
+    });
+    Ok(Fetched {
+        token: bearer(answer.access_token.expose_secret())?,
+        lifetime: Duration::from_secs(seconds.ok_or(CredentialError::Unreadable)?),
+    })
 }

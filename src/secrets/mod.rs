@@ -1,8 +1,15 @@
 //! Secrets: the master key everything of ours derives from, and the credentials providers gave us.
 //!
+//! A provider's [`credential`] authorizes requests. What of it expires lives in a [`cell`], which fetches it anew from
+//! [`entra`], [`google`] or [`aws`].
+//!
 //! Secret values live in `secrecy` types or in header values marked sensitive. They are never part of an error, a log line
 //! or a `Debug` form.
 
+pub mod aws;
+pub mod cell;
 pub mod credential;
 pub mod entra;
+mod exchange;
+pub mod google;
 pub mod master_key;

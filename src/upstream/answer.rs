@@ -19,6 +19,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
+    /// Whether the provider refused the credential, and the next request will carry another one.
+    pub credential_renewed: bool,
     /// Its body. Dropping it closes the connection unless it was read to its end.
     pub body: AnswerBody,
 }
@@ -40,6 +42,7 @@ impl Answer {
         Self {
             status: StatusCode::OK,
             headers,
+            credential_renewed: false,
             body: AnswerBody::Builtin(Some(body)),
         }
     }

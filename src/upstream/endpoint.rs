@@ -6,11 +6,10 @@ use std::sync::Arc;
 use http::uri::Parts;
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::config::{AwsAuth, AzureAuth, ProviderKind, ProviderSettings};
+use crate::config::{ProviderKind, ProviderSettings};
 use crate::domain::ids::ProviderId;
 use crate::providers::adapter::Adapter;
 use crate::secrets::credential::{Credential, CredentialError};
-use crate::secrets::entra::{ClientCredentials, EntraTokens};
 
 /// One provider that can be called.
 #[derive(Debug)]
@@ -100,41 +99,23 @@ impl Endpoint {
                 }
                 (base_url, Credential::bearer(api_key)?)
             }
-            ProviderKind::Azure { base_url, auth, .. } => {
-                let credential = match auth {
-                    AzureAuth::ApiKey(key) => Credential::plain(key)?,
-                    AzureAuth::ClientCredentials {
-                        tenant_id,
-                        client_id,
-                        client_secret,
-                        scope,
-                        authority,
-                    } => {
-                        let credentials = ClientCredentials {
-                            token_url: format!(
-                                "{}/{tenant_id}/oauth2/v2.0/token",
-                                authority.to_string().trim_end_matches('/')
-                            ),
-                            client_id: client_id.clone(),
-                            client_secret: client_secret.clone(),
-                            scope: scope.clone(),
-                        };
-                        Credential::Entra(EntraTokens::new(credentials, http.clone()))
-                    }
-                    AzureAuth::WorkloadIdentity { .. } | AzureAuth::ManagedIdentity { .. } => {
-                        return Err(CredentialError::NotYet);
-                    }
-                };
-                (base_url, credential)
-            }
+            ProviderKind::Azure { base_url, auth, .. } => (base_url, Credential::azure(auth, http)?),
             ProviderKind::Anthropic { base_url, api_key } | ProviderKind::Gemini { base_url, api_key } => {
                 (base_url, Credential::plain(api_key)?)
             }
-            ProviderKind::Aws { base_url, auth, .. } => match auth {
-                AwsAuth::Bearer(token) => (base_url, Credential::bearer(token)?),
-                AwsAuth::Signed { .. } => return Err(CredentialError::NotYet),
-            },
-            ProviderKind::Gcp { .. } => return Err(CredentialError::NotYet),
+            ProviderKind::Aws {
+                base_url,
+                region,
+                auth,
+                sts_url,
+            } => (base_url, Credential::aws(auth, region, sts_url, http)?),
+            ProviderKind::Gcp { base_url, auth, .. } => {
+                if let Some(project) = auth.quota_project() {
+                    let value = HeaderValue::try_from(project).map_err(|_| CredentialError::Unprintable)?;
+                    headers.push((HeaderName::from_static("x-goog-user-project"), value));
+                }
+                (base_url, Credential::google(auth, http)?)
+            }
             ProviderKind::Compatible { base_url, api_key, .. } => {
                 let credential = api_key.as_ref().map_or(Ok(Credential::None), Credential::bearer)?;
                 (base_url, credential)

@@ -11,8 +11,9 @@ pub mod payload;
 
 use std::time::Duration;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method, Request, Uri};
+use chrono::Utc;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,7 +21,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::{Timeouts, UpstreamSettings};
 use crate::domain::call::ErrorClass;
-use crate::providers::adapter::{AuthScheme, Failure, WireRequest};
+use crate::providers::adapter::{Failure, WireRequest};
+use crate::secrets::aws::sigv4::Unsigned;
 use answer::{Answer, AnswerBody};
 use endpoint::Endpoint;
 use payload::PayloadBody;
@@ -69,14 +71,9 @@ impl Upstream {
         let mut uri = endpoint.origin.parts();
         uri.path_and_query = Some(wire.path);
         let uri = Uri::from_parts(uri).map_err(|_| Failure::new(ErrorClass::Internal, "the address is not valid"))?;
-        let mut request = Request::new(PayloadBody::from(wire.payload));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        let len = http_body::Body::size_hint(request.body()).lower();
-        let headers = request.headers_mut();
-        headers.reserve(8 + wire.headers.len() + endpoint.headers.len());
+        let mut headers = HeaderMap::with_capacity(8 + wire.headers.len() + endpoint.headers.len());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(wire.payload.len()));
         headers.insert(ACCEPT, HeaderValue::from_static(wire.answer.media_type()));
         // Decoding is not offered: a small compressed answer could stand for gigabytes.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -87,23 +84,25 @@ impl Upstream {
         for (name, value) in &endpoint.headers {
             headers.insert(name.clone(), value.clone());
         }
-        let secret = match endpoint.credential.ready() {
-            Some(value) => Some(value),
-            None => endpoint.credential.header().await.map_err(|error| {
-                // Operators need the reason; callers could only learn from it how the gateway is set up.
-                tracing::warn!(provider = %endpoint.id, %error, "no credential could be had");
-                Failure::new(
-                    ErrorClass::ProviderAuth,
-                    "could not be asked: the gateway has no credential for it right now",
-                )
-            })?,
+        let mut unsigned = Unsigned {
+            method: &Method::POST,
+            uri: &uri,
+            headers: &mut headers,
+            payload: wire.payload.parts(),
         };
-        match (wire.auth, secret) {
-            (AuthScheme::Bearer, Some(value)) => drop(headers.insert(AUTHORIZATION, value)),
-            (AuthScheme::Header(name), Some(value)) => drop(headers.insert(name, value)),
-            // Signatures are not made yet; `Endpoint::build` refuses the credentials that would need one.
-            (AuthScheme::None | AuthScheme::SigV4, _) | (_, None) => {}
-        }
+        let authorized = endpoint.credential.authorize(&wire.auth, &mut unsigned, Utc::now());
+        let used = authorized.await.map_err(|error| {
+            // Operators need the reason; callers could only learn from it how the gateway is set up.
+            tracing::warn!(provider = %endpoint.id, %error, "no credential could be had");
+            Failure::new(
+                ErrorClass::ProviderAuth,
+                "could not be asked: the gateway has no credential for it right now",
+            )
+        })?;
+        let mut request = Request::new(PayloadBody::from(wire.payload));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
         let response = self.client.request(request).await.map_err(|error| {
             if error.is_connect() {
                 return Failure::new(ErrorClass::Connect, "cannot be reached");
@@ -111,9 +110,11 @@ impl Upstream {
             Failure::new(ErrorClass::Cut, "closed the connection before it answered")
         })?;
         let (head, body) = response.into_parts();
+        let refused = endpoint.credential.is_refusal(head.status, &head.headers);
         Ok(Answer {
             status: head.status,
             headers: head.headers,
+            credential_renewed: refused && endpoint.credential.drop_refused(&used),
             body: AnswerBody::Network(body),
         })
     }

@@ -11,6 +11,7 @@ mod azure;
 mod bad_input;
 mod chat;
 mod clients;
+mod cloud_credentials;
 mod command_line;
 mod costs;
 mod documentation;

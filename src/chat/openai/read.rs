@@ -62,7 +62,7 @@ pub fn completion(body: &[u8]) -> Read<Conversation> {
     for name in ["best_of", "echo", "suffix"] {
         if let Some(value) = fields.shift_remove(name)
             && !matches!(value, Value::Null | Value::Bool(false))
-            && value != Value::from(1)
+            && value != 1
         {
             conversation.given.note_unknown(name);
         }
@@ -793,7 +793,7 @@ fn base64_checked(mut data: String, field: &str) -> Read<String> {
     if !good {
         return Err(refused(field, "must be base64"));
     }
-    while data.len() % 4 != 0 {
+    while !data.len().is_multiple_of(4) {
         data.push('=');
     }
     Ok(data)
