@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::builder::Gateway;
 use super::workers::Workers;
+use crate::actors::ledger::set_aside;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::http::server::{self, Place, ServerLimits};
@@ -181,9 +182,10 @@ impl Running {
 async fn write_without_actor(gateway: &Gateway) -> bool {
     while let Some(batch) = gateway.journal.batch(LAST_BATCH) {
         match tokio::time::timeout(DRAIN_TIMEOUT, gateway.store.write_records(batch.records())).await {
-            Ok(Ok(())) => batch.commit(),
+            Ok(Ok(refused)) => set_aside(&refused, &gateway.metrics),
             Ok(Err(_)) | Err(_) => return false,
         }
+        batch.commit();
     }
     true
 }

@@ -8,12 +8,14 @@ pub mod keys;
 pub mod ledger;
 pub mod meta;
 pub mod organizations;
+mod refusal;
 
 use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use migration::MigratorTrait;
+use refusal::refusal;
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, TransactionTrait};
 
 /// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.

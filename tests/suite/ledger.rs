@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::database::on_postgres;
 use crate::support::gateway::{chat, read};
 use crate::support::{Script, ScriptedProvider, TestGateway};
 
@@ -210,6 +211,92 @@ async fn a_full_journal_refuses_rather_than_serve_unmetered() {
     tokio::time::timeout(Duration::from_secs(5), again)
         .await
         .expect("it recovers by itself");
+    gateway.finish().await;
+}
+
+/// Makes the database refuse new rows of requests for a model (SQL text), or for every one.
+async fn refuse_rows(gateway: &TestGateway, when: &str) {
+    gateway
+        .sql(&if on_postgres() {
+            format!("ALTER TABLE gateway_requests ADD CONSTRAINT refused CHECK (NOT ({when})) NOT VALID")
+        } else {
+            format!(
+                "CREATE TRIGGER refused BEFORE INSERT ON gateway_requests WHEN {} \
+                 BEGIN SELECT RAISE(ABORT, 'refused'); END",
+                when.replace("requested_model", "NEW.requested_model")
+            )
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn rows_the_database_refuses_are_set_aside_and_hold_up_nobody() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat", "poison"])
+        .set("ledger.flush_ms", 200)
+        .start()
+        .await;
+    refuse_rows(&gateway, "requested_model = 'poison'").await;
+    let model = |number: usize| if number % 7 == 3 { "poison" } else { "mock-chat" };
+    let calls = (0..40).map(|number| gateway.chat(model(number), "hi"));
+    let replies = futures_util::future::join_all(calls).await;
+    assert!(replies.iter().all(|reply| reply.status == 200));
+    let refused: Vec<_> = (0..40).filter(|&number| model(number) == "poison").collect();
+    let good = 40 - refused.len();
+    assert_eq!(
+        gateway.totals_of(i64::try_from(good).unwrap()).await.requests,
+        good as i64
+    );
+    let counted = async { while gateway.metric("bonito_ledger_rows_set_aside_total").await < refused.len() as f64 {} };
+    tokio::time::timeout(Duration::from_secs(10), counted)
+        .await
+        .expect("every refused row is counted");
+    let usage = |field: &str| -> f64 {
+        let counts = refused
+            .iter()
+            .map(|&number| replies[number].json()["usage"][field].as_f64().unwrap());
+        counts.sum()
+    };
+    let (prompt, completion) = (usage("prompt_tokens"), usage("completion_tokens"));
+    assert_eq!(
+        gateway.metric("bonito_ledger_tokens_set_aside_total").await,
+        prompt + completion
+    );
+    assert_eq!(
+        gateway.metric("bonito_ledger_cost_set_aside_nanousd_total").await,
+        prompt * 2_500.0 + completion * 10_000.0
+    );
+    assert_eq!(gateway.metric("bonito_ledger_rows_total").await as usize, good);
+    for number in refused {
+        let row = gateway
+            .store
+            .request(gateway.organization, replies[number].request_id());
+        assert!(row.await.unwrap().is_none());
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_row_at_all_is_waited_for() {
+    let gateway = TestGateway::builder().start().await;
+    refuse_rows(&gateway, "requested_model = requested_model").await;
+    let replies = futures_util::future::join_all((0..3).map(|_| gateway.chat("echo", "hi"))).await;
+    let tried = async { while gateway.metric("bonito_ledger_failures_total").await < 2.0 {} };
+    tokio::time::timeout(Duration::from_secs(10), tried)
+        .await
+        .expect("the ledger keeps trying");
+    assert_eq!(gateway.metric("bonito_ledger_rows_set_aside_total").await, 0.0);
+    gateway
+        .sql(if on_postgres() {
+            "ALTER TABLE gateway_requests DROP CONSTRAINT refused"
+        } else {
+            "DROP TRIGGER refused"
+        })
+        .await;
+    for reply in &replies {
+        gateway.row(reply).await;
+    }
     gateway.finish().await;
 }
 

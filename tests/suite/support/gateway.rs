@@ -22,6 +22,7 @@ use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
 use bonito::store::organizations::FIRST_SLUG;
 use chrono::{DateTime, Utc};
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -386,6 +387,18 @@ impl TestGateway {
         tokio::time::timeout(PATIENCE, find)
             .await
             .unwrap_or_else(|_| panic!("{requests} rows never came"))
+    }
+
+    /// Runs a statement in the gateway's database, past the gateway.
+    pub async fn sql(&self, statement: &str) {
+        let database = sea_orm::Database::connect(&self.database)
+            .await
+            .expect("the database can be reached");
+        database
+            .execute_unprepared(statement)
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {statement}"));
+        database.close().await.expect("the connection closes");
     }
 
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.
