@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
 use crate::gates::health_board::HealthBoard;
-use crate::gates::keyring::Keyring;
+use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::http::HttpState;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
@@ -94,7 +94,10 @@ impl Gateway {
         let (keys, ledger) = (KeysHandle::default(), LedgerHandle::default());
         let keyring = Arc::new(Keyring::new(
             settings.keys.cache_entries,
-            settings.keys.idle,
+            Lifetimes {
+                idle: settings.keys.idle,
+                most: settings.keys.max_age,
+            },
             Arc::new(keys.clone()),
         ));
         let cut_streams = CancellationToken::new();

@@ -181,6 +181,8 @@ pub struct KeysSettings {
     pub cache_entries: usize,
     /// How long after their last use.
     pub idle: Duration,
+    /// How long after they were looked up, however much they are used.
+    pub max_age: Duration,
     /// How often other processes' changes are looked for.
     pub poll: Duration,
 }
@@ -303,6 +305,7 @@ impl Settings {
             keys: KeysSettings {
                 cache_entries: reader.count("keys.cache_entries", 1..=100_000_000),
                 idle: reader.milliseconds("keys.idle_ms", 1..=30 * DAY_MS),
+                max_age: reader.milliseconds("keys.max_age_ms", 1..=30 * DAY_MS),
                 poll: reader.milliseconds("keys.poll_ms", 1..=HOUR_MS),
             },
             journal: JournalSettings {

@@ -36,8 +36,26 @@ pub struct Keyring {
     lookups: Semaphore,
 }
 
-struct Lifetimes {
-    idle: Duration,
+/// How long keys stay in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    /// After their last use.
+    pub idle: Duration,
+    /// After they were looked up, however much they are used.
+    pub most: Duration,
+}
+
+impl Lifetimes {
+    /// How long a key stays that was just looked up.
+    fn fresh(self) -> Duration {
+        self.idle.min(self.most)
+    }
+
+    /// How much longer a key stays that was just used.
+    fn used(self, now: std::time::Instant, looked_up_at: std::time::Instant) -> Duration {
+        let age = now.saturating_duration_since(looked_up_at);
+        self.idle.min(self.most.saturating_sub(age))
+    }
 }
 
 impl Expiry<KeyHash, Option<Arc<KeyGate>>> for Lifetimes {
@@ -47,27 +65,30 @@ impl Expiry<KeyHash, Option<Arc<KeyGate>>> for Lifetimes {
         gate: &Option<Arc<KeyGate>>,
         _created_at: std::time::Instant,
     ) -> Option<Duration> {
-        Some(if gate.is_some() { self.idle } else { MISS_LIFETIME })
+        Some(if gate.is_some() { self.fresh() } else { MISS_LIFETIME })
     }
 
     fn expire_after_read(
         &self,
         _hash: &KeyHash,
         gate: &Option<Arc<KeyGate>>,
-        _read_at: std::time::Instant,
+        read_at: std::time::Instant,
         until_expiry: Option<Duration>,
-        _modified_at: std::time::Instant,
+        looked_up_at: std::time::Instant,
     ) -> Option<Duration> {
-        if gate.is_some() { Some(self.idle) } else { until_expiry }
+        if gate.is_none() {
+            return until_expiry;
+        }
+        Some(self.used(read_at, looked_up_at))
     }
 }
 
 impl Keyring {
     /// An empty ring.
-    pub fn new(max_keys: usize, idle: Duration, opener: Arc<dyn OpenKey>) -> Self {
+    pub fn new(max_keys: usize, lifetimes: Lifetimes, opener: Arc<dyn OpenKey>) -> Self {
         let gates = Cache::builder()
             .max_capacity(max_keys as u64)
-            .expire_after(Lifetimes { idle })
+            .expire_after(lifetimes)
             .build();
         Self {
             gates,
@@ -107,5 +128,28 @@ impl Keyring {
         if let Some(Some(gate)) = self.gates.remove(hash).await {
             gate.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn use_keeps_a_key_in_memory_for_a_while_and_not_for_ever() {
+        let lifetimes = Lifetimes {
+            idle: Duration::from_secs(10),
+            most: Duration::from_secs(25),
+        };
+        let looked_up_at = Instant::now();
+        let mut left = lifetimes.fresh();
+        for seconds in [8, 16, 24] {
+            let age = Duration::from_secs(seconds);
+            assert!(age < Duration::from_secs(seconds - 8) + left, "{seconds}");
+            left = lifetimes.used(looked_up_at + age, looked_up_at);
+        }
+        assert_eq!(left, Duration::from_secs(1));
     }
 }

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod meta;
 pub mod organizations;
 mod refusal;
+pub mod revisions;
 
 use std::path::Path;
 use std::time::Duration;

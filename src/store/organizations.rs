@@ -35,6 +35,7 @@ impl Store {
             allowed_models: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
+            revision: Set(0),
         };
         organizations::Entity::insert(organization)
             .exec_without_returning(&turn)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
+use crate::support::database::on_postgres;
 use crate::support::{ScriptedProvider, TestGateway};
 
 #[tokio::test]
@@ -181,6 +182,79 @@ async fn a_key_revoked_elsewhere_is_refused_within_a_second_and_stays_so() {
         200,
         "others are not touched"
     );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn clocks_that_differ_hide_no_change() {
+    let gateway = TestGateway::builder().set("keys.poll_ms", 200).start().await;
+    // Somebody whose clock is years ahead has changed the organization, and somebody whose clock is years behind revokes.
+    gateway
+        .sql("UPDATE organizations SET updated_at = '2100-01-01T00:00:00+00:00'")
+        .await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    gateway
+        .sql("UPDATE gateway_keys SET updated_at = '2001-01-01T00:00:00+00:00'")
+        .await;
+    let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
+    tokio::time::timeout(Duration::from_secs(2), refused)
+        .await
+        .expect("the revocation is noticed");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn on_postgres_another_replica_is_told_of_a_revocation() {
+    if !on_postgres() {
+        return;
+    }
+    // Looking by itself would come too late by minutes.
+    let first = TestGateway::builder().set("keys.poll_ms", 600_000).start().await;
+    let second = TestGateway::builder()
+        .on_the_database_of(&first)
+        .set("keys.poll_ms", 600_000)
+        .start()
+        .await;
+    for _ in 0..3 {
+        let (id, secret) = first.new_key(&[], &[], None).await;
+        for replica in [&first, &second] {
+            assert_eq!(replica.get("/v1/key", &secret).await.status, 200);
+        }
+        assert!(first.store.revoke_key(first.organization, id).await.unwrap());
+        let refused = async {
+            for replica in [&first, &second] {
+                while replica.get("/v1/key", &secret).await.status == 200 {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), refused)
+            .await
+            .expect("both refuse it within a second");
+    }
+    first.finish().await;
+    second.finish().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_its_connection_for_notifications_gets_another_one() {
+    if !on_postgres() {
+        return;
+    }
+    let gateway = TestGateway::builder().set("keys.poll_ms", 600_000).start().await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    gateway
+        .sql(
+            "SELECT 1 / count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+        )
+        .await;
+    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
+    tokio::time::timeout(Duration::from_secs(5), refused)
+        .await
+        .expect("what was missed is looked for");
     gateway.finish().await;
 }
 
