@@ -68,6 +68,7 @@ impl Running {
         let limits = ServerLimits {
             max_connections: settings.server.max_connections,
             header_read_timeout: settings.server.header_read_timeout,
+            write_stall: settings.server.write_stall,
         };
         let mut running = Self {
             api: api.local_addr()?,

@@ -77,6 +77,8 @@ pub struct ServerSettings {
     pub header_read_timeout: Duration,
     /// For a request's whole body.
     pub body_read_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_stall: Duration,
     /// How long open requests may go on after a stop; zero cuts them at once.
     pub shutdown_grace: Duration,
 }
@@ -262,6 +264,7 @@ impl Settings {
                 workers: reader.count("server.workers", 0..=1_024),
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
                 body_read_timeout: reader.milliseconds("server.body_read_timeout_ms", 1..=HOUR_MS),
+                write_stall: reader.milliseconds("server.write_stall_ms", 1..=HOUR_MS),
                 shutdown_grace: reader.milliseconds("server.shutdown_grace_ms", 0..=HOUR_MS),
             },
             limits: LimitsSettings {

@@ -32,9 +32,6 @@ use tokio_util::task::TaskTracker;
 
 /// How long a connection without a request stays open. Longer than the minute most clients and proxies keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a client may take nothing of an answer. Nobody else would notice: while its socket is full, the stream behind
-/// it is not asked for more, and its own time limits sleep.
-const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How often a connection without traffic looks at the time.
 const TICK: Duration = Duration::from_secs(1);
 /// Request line and headers together, in bytes.
@@ -54,6 +51,9 @@ pub struct ServerLimits {
     pub max_connections: usize,
     /// How long a client may take to send its headers.
     pub header_read_timeout: Duration,
+    /// How long a client may take nothing of an answer. Nobody else would notice: while its socket is full, the stream
+    /// behind it is not asked for more, and its own time limits sleep.
+    pub write_stall: Duration,
 }
 
 /// What answers on a connection.
@@ -158,7 +158,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let phase = Arc::new(Phase::default());
-    let io = TimedStream::new(stream, phase.clone(), limits.header_read_timeout);
+    let io = TimedStream::new(stream, phase.clone(), limits);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let endpoint = endpoint.clone();
         let busy = BusyGuard::new(phase.clone());
@@ -253,18 +253,18 @@ impl Body for ResponseBody {
 struct TimedStream {
     stream: TcpStream,
     phase: Arc<Phase>,
-    header_timeout: Duration,
+    limits: ServerLimits,
     tick: Pin<Box<Sleep>>,
     /// Since when the socket takes nothing, although there is something to write.
     stalled: Option<Instant>,
 }
 
 impl TimedStream {
-    fn new(stream: TcpStream, phase: Arc<Phase>, header_timeout: Duration) -> Self {
+    fn new(stream: TcpStream, phase: Arc<Phase>, limits: &ServerLimits) -> Self {
         Self {
             stream,
             phase,
-            header_timeout,
+            limits: *limits,
             tick: Box::pin(tokio::time::sleep(TICK)),
             stalled: None,
         }
@@ -286,7 +286,7 @@ impl TimedStream {
             let now = Instant::now();
             if let Some(since) = self.stalled {
                 // Whatever the phase: an answer is still on its way.
-                if now >= since + WRITE_STALL {
+                if now >= since + self.limits.write_stall {
                     return Poll::Ready(());
                 }
                 self.tick.as_mut().reset(now + TICK);
@@ -294,7 +294,7 @@ impl TimedStream {
             }
             match *self.phase.0.lock() {
                 Where::Idle(since) if now >= since + IDLE_TIMEOUT => return Poll::Ready(()),
-                Where::Head(since) if now >= since + self.header_timeout => {
+                Where::Head(since) if now >= since + self.limits.header_read_timeout => {
                     let _ = self.stream.try_write(TOO_SLOW);
                     return Poll::Ready(());
                 }

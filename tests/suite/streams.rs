@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::gateway::chat;
 use crate::support::{Answer, Script, ScriptedProvider, Step, TestGateway, closed_port};
@@ -209,6 +211,47 @@ async fn a_caller_who_leaves_before_an_answer_is_recorded_too() {
     assert_eq!((totals.requests, totals.output_tokens), (2, 0));
     assert!(totals.input_tokens > 0, "the provider has read the prompt");
     assert_eq!(gateway.metric("bonito_requests_in_flight").await, 0.0);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_reads_nothing_is_given_up() {
+    let provider = ScriptedProvider::start().await;
+    // More than the socket buffers on the way hold.
+    provider.always(Script::huge_event(8_000_000));
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("server.write_stall_ms", 500)
+        .start()
+        .await;
+    let mut caller = TcpStream::connect(gateway.api.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let body = chat("mock-chat", "words:20", true).to_string();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        gateway.key,
+        body.len()
+    );
+    let begun = Instant::now();
+    caller.write_all(request.as_bytes()).await.unwrap();
+    gateway.totals_of(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let row = gateway
+        .store
+        .all_requests(gateway.organization)
+        .await
+        .unwrap()
+        .remove(0);
+    assert!(row.client_cancelled && row.stream);
+    assert_eq!(
+        (row.metering.as_str(), row.error_class.as_deref()),
+        ("estimated", Some("cancelled"))
+    );
+    let mut taken = Vec::new();
+    let _ = caller.read_to_end(&mut taken).await;
+    assert!(taken.starts_with(b"HTTP/1.1 200 ") && !taken.ends_with(b"[DONE]\n\n"));
     gateway.finish().await;
 }
 
