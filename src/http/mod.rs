@@ -5,7 +5,9 @@
 pub mod auth;
 pub mod boundary;
 pub mod docs;
+pub mod early;
 pub mod error;
+pub mod linger;
 pub mod openai;
 pub mod operations;
 pub mod payload;
