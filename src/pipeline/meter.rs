@@ -4,6 +4,7 @@
 //! record reaches the journal and its cost the key.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,8 +38,8 @@ pub struct Meter {
     record: Option<Box<UsageRecord>>,
     prompt_tokens: u64,
     current: Option<Current>,
-    /// Whether a status of 200 has been sent, whatever happens from now on.
-    head_sent: bool,
+    /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
+    head_sent: Option<Arc<AtomicBool>>,
 }
 
 /// The attempt under way.
@@ -81,7 +82,7 @@ impl Meter {
             record: Some(Box::new(record)),
             prompt_tokens: 0,
             current: None,
-            head_sent: false,
+            head_sent: None,
         }
     }
 
@@ -120,9 +121,13 @@ impl Meter {
         record.stream = request.stream;
     }
 
-    /// The status line is out: from now on, failures are said inside the stream.
-    pub(super) fn head_is_sent(&mut self) {
-        self.head_sent = true;
+    /// Gives the mark that tells that the status line is out: from then on, failures are said inside the stream.
+    pub(super) fn mark_of_head(&mut self) -> Arc<AtomicBool> {
+        self.head_sent.get_or_insert_default().clone()
+    }
+
+    fn head_is_sent(&self) -> bool {
+        self.head_sent.as_ref().is_some_and(|sent| sent.load(Ordering::Acquire))
     }
 
     /// An attempt begins.
@@ -263,7 +268,7 @@ impl Meter {
 
     /// The request is refused, or failed before anything was handed over. Gives the error back for the caller.
     pub fn refuse(mut self, error: GatewayError) -> GatewayError {
-        let status = if self.head_sent {
+        let status = if self.head_is_sent() {
             200
         } else {
             (self.voice.status)(&error)
@@ -304,12 +309,23 @@ impl Drop for Meter {
         if self.record.is_none() {
             return;
         }
-        // The caller left while an attempt was under way. A provider that had the request has read the prompt, and
-        // charges for that even if nobody waits for the answer.
+        // Either our own code is coming down around us, or the caller left while an attempt was under way. A provider that
+        // had the request has read the prompt, and charges for that even if nobody waits for the answer.
+        let panicked = std::thread::panicking();
+        let class = if panicked {
+            ErrorClass::Internal
+        } else {
+            ErrorClass::Cancelled
+        };
         if self.current.is_some() {
-            self.failed(ErrorClass::Cancelled, Some(Partial::default()));
+            self.failed(class, Some(Partial::default()));
         }
-        self.cancelled(if self.head_sent { 200 } else { CLIENT_CLOSED_REQUEST });
+        match (self.head_is_sent(), panicked) {
+            (true, true) => self.settle(200, Some(class)),
+            (false, true) => self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class)),
+            (true, false) => self.cancelled(200),
+            (false, false) => self.cancelled(CLIENT_CLOSED_REQUEST),
+        }
     }
 }
 

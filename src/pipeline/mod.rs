@@ -10,6 +10,8 @@ mod failover;
 mod held;
 mod meter;
 mod relay;
+#[cfg(test)]
+mod testing;
 mod turn;
 
 use std::sync::Arc;

@@ -4,7 +4,9 @@
 //! The end of the answer is the provider's end and nothing else. What is cut, too slow or broken becomes an error event;
 //! a `[DONE]` that the provider did not send is never made up.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,10 +19,13 @@ use super::attempt::{Opened, too_slow};
 use super::failover::{cut_off, described};
 use super::meter::{Meter, Partial};
 use super::turn::Turn;
+use super::{Pipeline, Voice};
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::domain::ids::RequestId;
 use crate::providers::adapter::{Decoder, Failure, Relayed};
 use crate::routing::catalog::Deployment;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::answer::AnswerBody;
 
 /// The comment that keeps a connection alive. OpenAI's SDKs skip comments.
@@ -38,7 +43,11 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Relay {
     /// Gone once the request is settled.
     meter: Option<Meter>,
-    deployment: std::sync::Arc<Deployment>,
+    /// What is needed to say that we broke, whatever the state we broke in.
+    id: RequestId,
+    voice: Voice,
+    metrics: Arc<Metrics>,
+    deployment: Arc<Deployment>,
     before: Vec<AttemptFailure>,
     decoder: Box<dyn Decoder>,
     body: AnswerBody,
@@ -81,10 +90,9 @@ impl Relay {
     pub(super) fn new(
         opened: Opened,
         before: Vec<AttemptFailure>,
-        deployment: std::sync::Arc<Deployment>,
+        deployment: Arc<Deployment>,
         meter: Meter,
-        keep_alive: Duration,
-        stop: CancellationToken,
+        pipeline: &Pipeline,
     ) -> Self {
         let now = Instant::now();
         let clock = StreamClock {
@@ -92,12 +100,15 @@ impl Relay {
             last_event: now,
             last_sent: now,
             idle: opened.idle,
-            keep_alive,
+            keep_alive: pipeline.limits.keep_alive,
             deadline: opened.deadline,
             total: deployment.timeouts.total,
-            stop,
+            stop: pipeline.stop.clone(),
         };
         Self {
+            id: meter.id(),
+            voice: meter.voice(),
+            metrics: pipeline.metrics.clone(),
             meter: Some(meter),
             deployment,
             before,
@@ -147,11 +158,27 @@ impl Relay {
         meter.failed(class, Some(partial));
         let mut attempts = std::mem::take(&mut self.before);
         attempts.push(described(failure, &self.deployment, meter.upstream_request_id()));
-        let event = (meter.voice().event)(&GatewayError::Exhausted { attempts }, meter.id());
+        let event = (self.voice.event)(&GatewayError::Exhausted { attempts }, self.id);
         meter.finish(Some(class));
         // The rest of the provider's answer is of no use to anybody: closing the connection stops it.
         self.body = AnswerBody::Builtin(None);
         Some(event)
+    }
+
+    /// Our own code broke in the middle of the stream. The caller is told, and what it got is settled.
+    fn panicked(&mut self) -> Bytes {
+        self.metrics.panics.inc();
+        if let Some(mut meter) = self.meter.take() {
+            // It may be the decoder that broke; then it is not to be relied on for what it counted.
+            let partial = catch_unwind(AssertUnwindSafe(|| self.partial())).unwrap_or_default();
+            meter.failed(ErrorClass::Internal, Some(partial));
+            meter.finish(Some(ErrorClass::Internal));
+        }
+        self.body = AnswerBody::Builtin(None);
+        self.out = Relayed::default();
+        self.ready = None;
+        self.failed = None;
+        (self.voice.event)(&GatewayError::internal("relaying a stream panicked"), self.id)
     }
 
     /// Lets the provider close the stream, so that its connection goes back to the pool.
@@ -247,12 +274,18 @@ impl Stream for Relay {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_event(cx).map(|event| event.map(Ok))
+        let polled = catch_unwind(AssertUnwindSafe(|| self.poll_event(cx)));
+        polled
+            .unwrap_or_else(|_panic| Poll::Ready(Some(self.panicked())))
+            .map(|event| event.map(Ok))
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        if self.meter.is_none() {
+            return;
+        }
         // The caller had everything; that it went before it was told so changes nothing.
         if self.decoder.is_complete() {
             self.complete();
@@ -301,3 +334,6 @@ impl StreamClock {
         Poll::Ready(due)
     }
 }
+
+#[cfg(test)]
+mod tests;
