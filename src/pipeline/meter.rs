@@ -18,7 +18,7 @@ use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
 use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
-use crate::gates::health_board::ProviderGate;
+use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::journal::Slot;
 use crate::routing::catalog::Deployment;
@@ -46,6 +46,8 @@ pub struct Meter {
 struct Current {
     deployment: Arc<Deployment>,
     health: Option<Arc<ProviderGate>>,
+    /// Held by the one attempt that finds out whether its provider is back.
+    probe: Option<ProbePermit>,
     started: Instant,
     first_token: Option<Duration>,
     status: Option<u16>,
@@ -131,14 +133,12 @@ impl Meter {
     }
 
     /// An attempt begins.
-    pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>) {
+    pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>, probe: Option<ProbePermit>) {
         let health = self.pipeline.board.gate(&deployment.provider).cloned();
-        if let Some(gate) = &health {
-            gate.attempt_begins();
-        }
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
+            probe,
             started: Instant::now(),
             first_token: None,
             status: None,
@@ -181,12 +181,13 @@ impl Meter {
             Some(usage) => priced(usage, UsageSource::Reported, &current.deployment),
             None => priced(estimate(prompt, generated), UsageSource::Estimated, &current.deployment),
         };
-        self.close(None, charge);
+        self.close(None, None, charge);
     }
 
-    /// The attempt failed. `partial` is what was relayed before that, if anything was.
-    pub(super) fn failed(&mut self, class: ErrorClass, partial: Option<Partial>) {
-        self.close(Some(class), |current, prompt| match partial {
+    /// The attempt failed. `retry_after` is how long the provider asked us to stay away; `partial` is what was relayed
+    /// before that, if anything was.
+    pub(super) fn failed(&mut self, class: ErrorClass, retry_after: Option<Duration>, partial: Option<Partial>) {
+        self.close(Some(class), retry_after, |current, prompt| match partial {
             Some(partial) => partial.charge(current, prompt),
             // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused,
             // or was never reached, will not.
@@ -198,20 +199,17 @@ impl Meter {
     }
 
     /// Closes the attempt under way, if there is one.
-    fn close(&mut self, error: Option<ErrorClass>, charge: impl FnOnce(&Current, u64) -> Charge) {
-        let Some(current) = self.current.take() else { return };
-        if let Some(health) = &current.health {
-            match error {
-                None => health.report(Outcome::Answered),
-                // We broke it off, not the provider.
-                Some(ErrorClass::Cancelled | ErrorClass::Shed) if current.first_token.is_none() => {
-                    health.attempt_abandoned();
-                }
-                Some(ErrorClass::Cancelled | ErrorClass::Shed) => health.report(Outcome::Answered),
-                Some(class) if class.blames_the_provider() => health.report(Outcome::Failed),
-                Some(_) if current.status.is_some() => health.report(Outcome::Answered),
-                Some(_) => health.attempt_abandoned(),
-            }
+    fn close(
+        &mut self,
+        error: Option<ErrorClass>,
+        retry_after: Option<Duration>,
+        charge: impl FnOnce(&Current, u64) -> Charge,
+    ) {
+        let Some(mut current) = self.current.take() else { return };
+        // Without an outcome the permit is dropped, and whoever comes next may probe.
+        let probe = current.probe.take();
+        if let (Some(health), Some(outcome)) = (&current.health, outcome(&current, error, retry_after)) {
+            health.report(outcome, probe);
         }
         let charge = charge(&current, self.prompt_tokens);
         let received = self.received;
@@ -279,7 +277,7 @@ impl Meter {
 
     /// The caller left in the middle of a stream.
     pub(super) fn left(mut self, partial: Partial) {
-        self.failed(ErrorClass::Cancelled, Some(partial));
+        self.failed(ErrorClass::Cancelled, None, Some(partial));
         self.cancelled(200);
     }
 
@@ -318,7 +316,7 @@ impl Drop for Meter {
             ErrorClass::Cancelled
         };
         if self.current.is_some() {
-            self.failed(class, Some(Partial::default()));
+            self.failed(class, None, Some(Partial::default()));
         }
         match (self.head_is_sent(), panicked) {
             (true, true) => self.settle(200, Some(class)),
@@ -326,6 +324,19 @@ impl Drop for Meter {
             (true, false) => self.cancelled(200),
             (false, false) => self.cancelled(CLIENT_CLOSED_REQUEST),
         }
+    }
+}
+
+/// What the end of an attempt says about its provider, if it says anything.
+fn outcome(current: &Current, error: Option<ErrorClass>, retry_after: Option<Duration>) -> Option<Outcome> {
+    match error {
+        None => Some(Outcome::Answered),
+        // We broke it off, not the provider.
+        Some(ErrorClass::Cancelled | ErrorClass::Shed) => current.first_token.map(|_| Outcome::Answered),
+        Some(ErrorClass::Internal) => None,
+        Some(ErrorClass::RateLimited | ErrorClass::ProviderQuota) => Some(Outcome::Limited { retry_after }),
+        Some(class) if class.blames_the_provider() => Some(Outcome::Failed),
+        Some(_) => current.status.map(|_| Outcome::Answered),
     }
 }
 

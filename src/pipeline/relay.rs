@@ -155,7 +155,7 @@ impl Relay {
         let partial = self.partial();
         let mut meter = self.meter.take()?;
         let class = failure.class;
-        meter.failed(class, Some(partial));
+        meter.failed(class, failure.retry_after, Some(partial));
         let mut attempts = std::mem::take(&mut self.before);
         attempts.push(described(failure, &self.deployment, meter.upstream_request_id()));
         let event = (self.voice.event)(&GatewayError::Exhausted { attempts }, self.id);
@@ -171,7 +171,7 @@ impl Relay {
         if let Some(mut meter) = self.meter.take() {
             // It may be the decoder that broke; then it is not to be relied on for what it counted.
             let partial = catch_unwind(AssertUnwindSafe(|| self.partial())).unwrap_or_default();
-            meter.failed(ErrorClass::Internal, Some(partial));
+            meter.failed(ErrorClass::Internal, None, Some(partial));
             meter.finish(Some(ErrorClass::Internal));
         }
         self.body = AnswerBody::Builtin(None);

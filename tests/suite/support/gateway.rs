@@ -1,7 +1,7 @@
 //! `TestGateway`: the whole gateway in this process, on free ports, with a database of its own.
 //!
 //! Every test ends it with [`TestGateway::finish`], which stops it as a signal would and checks that nothing is left over:
-//! no slot in the journal, no request under way, no task that still holds the pipeline, no record that is not in the
+//! no slot in the journal, no request under way, no permit to probe, no task that still holds the pipeline, no record that is not in the
 //! database.
 
 use std::fmt::Write as _;
@@ -406,7 +406,11 @@ impl TestGateway {
         let running = self.running.take().expect("the gateway runs");
         let pipelines = running.pipelines();
         let (journal, metrics) = (running.gateway().journal.clone(), running.gateway().metrics.clone());
+        let board = running.gateway().board.clone();
         let end = running.stop().await;
+        for gate in board.gates() {
+            assert_eq!(gate.permits(), 0, "a permit to probe {} is left over", gate.id);
+        }
         assert_eq!(journal.used(), 0, "slots of the journal are left over");
         assert_eq!(metrics.in_flight.get(), 0, "requests are left over");
         let gone = async {
