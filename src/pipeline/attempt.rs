@@ -123,7 +123,10 @@ impl Pipeline {
             failure.param = fault.field;
             failure
         })?;
-        let answer = self.upstream.send(endpoint, wire, request.stream).await?;
+        let answer = self
+            .upstream
+            .send(endpoint, wire, request.stream, meter.sent_mark())
+            .await?;
         meter.head(answer.status.as_u16(), endpoint.adapter.request_id(&answer.headers));
         answer.check_encoding()?;
         if answer.status.as_u16() == 200 {

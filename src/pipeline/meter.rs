@@ -22,6 +22,7 @@ use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::journal::Slot;
 use crate::routing::catalog::Deployment;
+use crate::upstream::payload::SentMark;
 
 /// Status of a request whose caller left before there was one (nginx's convention).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -49,9 +50,18 @@ struct Current {
     /// Held by the one attempt that finds out whether its provider is back.
     probe: Option<ProbePermit>,
     started: Instant,
+    /// Whether the provider has the request.
+    sent: SentMark,
     first_token: Option<Duration>,
     status: Option<u16>,
     upstream_request_id: Option<Arc<str>>,
+}
+
+impl Current {
+    /// Whether the provider can have begun to work. A model in this process is not sent anything.
+    fn reached(&self) -> bool {
+        self.sent.is_set() || self.first_token.is_some()
+    }
 }
 
 impl Meter {
@@ -140,10 +150,19 @@ impl Meter {
             health,
             probe,
             started: Instant::now(),
+            sent: SentMark::default(),
             first_token: None,
             status: None,
             upstream_request_id: None,
         });
+    }
+
+    /// The mark that is set when the provider has the request of the attempt under way.
+    pub(super) fn sent_mark(&self) -> SentMark {
+        self.current
+            .as_ref()
+            .map(|current| current.sent.clone())
+            .unwrap_or_default()
     }
 
     /// The head of the provider's answer is here.
@@ -188,9 +207,11 @@ impl Meter {
     /// before that, if anything was.
     pub(super) fn failed(&mut self, class: ErrorClass, retry_after: Option<Duration>, partial: Option<Partial>) {
         self.close(Some(class), retry_after, |current, prompt| match partial {
+            // A connection that did not stand yet, or a token that we still waited for, costs nothing.
+            _ if !current.reached() => Charge::nothing(),
             Some(partial) => partial.charge(current, prompt),
-            // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused,
-            // or was never reached, will not.
+            // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused
+            // will not.
             None if current.status == Some(200) || class == ErrorClass::Timeout => {
                 Partial::default().charge(current, prompt)
             }

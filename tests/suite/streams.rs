@@ -215,6 +215,40 @@ async fn a_caller_who_leaves_before_an_answer_is_recorded_too() {
 }
 
 #[tokio::test]
+async fn a_caller_who_leaves_before_a_provider_is_reached_pays_nothing() {
+    // Takes connections and never says a word, so that the handshake of TLS waits for ever.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("https://{}", silent.local_addr().unwrap());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &base_url, &["mock-chat"])
+        .file("[models.\"patient\"]\ntotal_ms = 300\nfirst_token_ms = 300")
+        .file(
+            "[[providers.alpha.deployments]]\nmodel = \"patient\"\nname = \"patient\"\ninput_usd = \"1\"\n\
+             output_usd = \"1\"",
+        )
+        .start()
+        .await;
+    for stream in [false, true] {
+        let request = gateway
+            .client
+            .post(format!("{}/v1/chat/completions", gateway.api))
+            .bearer_auth(&gateway.key);
+        let call = request
+            .json(&chat("mock-chat", "hi", stream))
+            .timeout(Duration::from_millis(300))
+            .send();
+        assert!(call.await.is_err());
+    }
+    // Nor does anybody pay for a connection that we gave up.
+    assert_eq!(gateway.chat("patient", "hi").await.status, 504);
+    let totals = gateway.totals_of(3).await;
+    assert_eq!((totals.requests, totals.input_tokens, totals.cost_nanousd), (3, 0, 0));
+    let rows = gateway.store.all_requests(gateway.organization).await.unwrap();
+    assert_eq!(rows.iter().filter(|row| row.client_cancelled).count(), 2);
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_caller_who_reads_nothing_is_given_up() {
     let provider = ScriptedProvider::start().await;
     // More than the socket buffers on the way hold.
