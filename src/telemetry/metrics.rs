@@ -316,6 +316,12 @@ impl Metrics {
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);
         }
+        for kind in ["input", "output"] {
+            self.set_aside
+                .tokens
+                .get_or_create(&KindLabels { kind: Word(kind) })
+                .inc_by(0);
+        }
         for provider in providers {
             let provider = || provider.clone();
             self.attempts
