@@ -16,12 +16,14 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::{KeyHash, Revision};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::keyring::{Keyring, OpenKey};
-use crate::store::Store;
 use crate::store::keys::KeyChanges;
+use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a look for changes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long writing down the last uses may take.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a request waits for its key to be opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,7 @@ pub enum KeysMsg {
     /// Time to look for changes, or the database said that there are some.
     LookForChanges,
     /// The database was asked for changes; what it said, or why it did not.
-    Changed(Result<KeyChanges, String>),
+    Changed(Result<KeyChanges, StoreError>),
     /// A key was found in the database; its actor has to be started.
     Found(
         Box<KeyGate>,
@@ -142,16 +144,14 @@ impl Actor for KeysActor {
                 state.looking = false;
                 match changes {
                     Ok(changes) => state.forget_changed(changes).await,
-                    Err(error) => tracing::warn!(error, "looking for changed keys failed"),
+                    Err(error) => tracing::warn!(%error, "looking for changed keys failed"),
                 }
                 if std::mem::take(&mut state.look_again) {
                     state.look(&myself);
                 }
             }
             KeysMsg::Flush(reply) => {
-                for key in state.open.values() {
-                    let _ = ractor::call_t!(key.actor, KeyMsg::Flush, 1_000);
-                }
+                state.write_uses().await;
                 let _ = reply.send(());
             }
         }
@@ -216,6 +216,24 @@ impl KeysState {
         Ok(())
     }
 
+    /// Writes down when the open keys were last used, all of them together: at the end of the process there is no time to
+    /// ask them one by one.
+    async fn write_uses(&self) {
+        let used = self
+            .open
+            .values()
+            .filter_map(|key| Some((key.gate.row.id, key.gate.unwritten_use()?)));
+        let used: Vec<_> = used.collect();
+        match within(FLUSH_TIMEOUT, self.args.store.touch_keys(&used)).await {
+            Ok(()) => {
+                for (id, at) in used {
+                    self.open[&id].gate.wrote_use(at);
+                }
+            }
+            Err(error) => tracing::warn!(keys = used.len(), %error, "writing when keys were last used failed"),
+        }
+    }
+
     /// Asks the database for changes, beside the mailbox; one question at a time.
     fn look(&mut self, myself: &ActorRef<KeysMsg>) {
         if self.looking {
@@ -228,10 +246,7 @@ impl KeysState {
         let (store, myself) = (self.args.store.clone(), myself.clone());
         tokio::spawn(async move {
             // A database that hangs must not end the watch.
-            let changes = match tokio::time::timeout(LOOK_TIMEOUT, store.keys_changed_since(since)).await {
-                Ok(found) => found.map_err(|error| error.to_string()),
-                Err(_) => Err("the database did not answer in time".to_owned()),
-            };
+            let changes = within(LOOK_TIMEOUT, store.keys_changed_since(since)).await;
             let _ = myself.cast(KeysMsg::Changed(changes));
         });
     }

@@ -12,8 +12,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::Handled;
 use crate::journal::Journal;
-use crate::store::Store;
 use crate::store::ledger::Refused;
+use crate::store::{Store, within};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait between tries while the database is down.
@@ -99,11 +99,7 @@ impl LedgerState {
         } = &self.args;
         while let Some(batch) = journal.batch(*batch_rows) {
             // A database that hangs must not end the ledger; what was written after all is passed over the next time.
-            let written = match tokio::time::timeout(WRITE_TIMEOUT, store.write_records(batch.records())).await {
-                Ok(written) => written.map_err(|error| error.to_string()),
-                Err(_) => Err("the database did not answer in time".to_owned()),
-            };
-            let refused = match written {
+            let refused = match within(WRITE_TIMEOUT, store.write_records(batch.records())).await {
                 Ok(refused) => refused,
                 Err(error) => {
                     self.failures += 1;
@@ -111,7 +107,7 @@ impl LedgerState {
                     tracing::error!(
                         records = batch.records().len(),
                         failures = self.failures,
-                        error,
+                        %error,
                         "writing usage records failed, they wait in the journal"
                     );
                     return;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{CaseStatement, Expr};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
 use serde_json::Value;
 use uuid::Uuid;
@@ -14,6 +14,9 @@ use super::{Store, StoreError, storable, storable_text};
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision};
 use crate::domain::scope::Scope;
+
+/// Keys whose last use is written in one statement. Each is three values of the some 32,000 a statement may have.
+const TOUCHED_AT_ONCE: usize = 500;
 
 /// What a look for changes found.
 #[derive(Clone, Debug)]
@@ -137,17 +140,27 @@ impl Store {
         change.finish(result.rows_affected).await
     }
 
-    /// Remembers when a key was last used. Does not count as a change of the key.
+    /// Remembers when keys were last used, many of them in one statement. Does not count as a change of the keys.
     ///
     /// # Errors
-    /// The database fails.
-    pub async fn touch_key(&self, key: KeyId, used_at: DateTime<Utc>) -> Result<(), StoreError> {
-        gateway_keys::Entity::update_many()
-            .col_expr(gateway_keys::Column::LastUsedAt, Expr::value(storable(used_at)))
-            .filter(gateway_keys::Column::Id.eq(key.0))
-            .exec(&self.db)
-            .await
-            .map(drop)
+    /// The database fails; then some of them may have been written.
+    pub async fn touch_keys(&self, used: &[(KeyId, DateTime<Utc>)]) -> Result<(), StoreError> {
+        use gateway_keys::Column;
+        for part in used.chunks(TOUCHED_AT_ONCE) {
+            let mut last_used = CaseStatement::new();
+            for &(key, at) in part {
+                last_used = last_used.case(Column::Id.eq(key.0), Expr::value(storable(at)));
+            }
+            gateway_keys::Entity::update_many()
+                .col_expr(
+                    Column::LastUsedAt,
+                    last_used.finally(Expr::col(Column::LastUsedAt)).into(),
+                )
+                .filter(Column::Id.is_in(part.iter().map(|(key, _)| key.0)))
+                .exec(&self.db)
+                .await?;
+        }
+        Ok(())
     }
 
     /// What changed since a revision: keys themselves, or their team or organization.

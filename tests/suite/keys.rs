@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 use crate::support::database::on_postgres;
@@ -284,12 +284,37 @@ async fn a_key_that_changes_while_it_is_used_is_never_refused() {
 #[tokio::test]
 async fn a_new_key_is_accepted_even_if_it_was_tried_a_moment_too_early() {
     let gateway = TestGateway::builder().start().await;
-    let unknown = gateway.foreign_key();
+    let secret = gateway.foreign_key();
     for _ in 0..50 {
-        assert_eq!(gateway.get("/v1/key", &unknown).await.status, 401);
+        assert_eq!(gateway.get("/v1/key", &secret).await.status, 401);
     }
-    let (_, secret) = gateway.new_key(&[], &[], None).await;
-    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    // The very key that was refused just now.
+    gateway.give_out(&secret).await;
+    let accepted = async { while gateway.get("/v1/key", &secret).await.status != 200 {} };
+    tokio::time::timeout(Duration::from_secs(2), accepted)
+        .await
+        .expect("that it was unknown is forgotten soon");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_last_uses_of_many_keys_are_written_together() {
+    let gateway = TestGateway::builder().start().await;
+    let at = |second: usize| DateTime::from_timestamp(1_800_000_000 + second as i64, 0).unwrap();
+    let mut used = Vec::new();
+    for second in 0..700 {
+        let (id, _) = gateway.new_key(&[], &[], None).await;
+        used.push((id, at(second)));
+    }
+    let (unused, _) = gateway.new_key(&[], &[], None).await;
+    gateway.store.touch_keys(&used).await.unwrap();
+    gateway.store.touch_keys(&[]).await.unwrap();
+    let keys = gateway.store.keys_of(gateway.organization).await.unwrap();
+    for (id, at) in used {
+        let key = keys.iter().find(|key| key.id == id).unwrap();
+        assert_eq!(key.last_used_at, Some(at));
+    }
+    assert_eq!(keys.iter().find(|key| key.id == unused).unwrap().last_used_at, None);
     gateway.finish().await;
 }
 

@@ -14,6 +14,7 @@ use bonito::app::first_start::{self, MasterKeyInput, Opened};
 use bonito::app::run::{End, Running};
 use bonito::cli::known_dialects;
 use bonito::config::{self, Sources};
+use bonito::domain::api_key::ApiKey;
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId};
 use bonito::domain::key::{KeyHash, NewKey};
 use bonito::domain::scope::Scope;
@@ -312,22 +313,35 @@ impl TestGateway {
         expires_at: Option<DateTime<Utc>>,
     ) -> (KeyId, String) {
         let key = new_api_key();
-        let id = KeyId(Uuid::now_v7());
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let id = self
+            .insert(&key, Scope::new(list(models), list(providers)), expires_at)
+            .await;
+        (id, key.expose().to_owned())
+    }
+
+    /// Creates a key with a secret that was made up before.
+    pub async fn give_out(&self, secret: &str) {
+        let key = ApiKey::parse(secret).expect("it is well-formed");
+        self.insert(&key, Scope::default(), None).await;
+    }
+
+    async fn insert(&self, key: &ApiKey, scope: Scope, expires_at: Option<DateTime<Utc>>) -> KeyId {
+        let id = KeyId(Uuid::now_v7());
         let row = NewKey {
             id,
             organization: self.organization,
             team: None,
             name: "test key".into(),
             prefix: key.display_prefix().to_owned(),
-            hash: KeyHash(self.master_key.key_hasher().hash(&key)),
-            scope: Scope::new(list(models), list(providers)),
+            hash: KeyHash(self.master_key.key_hasher().hash(key)),
+            scope,
             rate_limit: 60,
             metadata: json!({"purpose": "test"}),
             expires_at,
         };
         self.store.create_key(row).await.expect("a key can be created");
-        (id, key.expose().to_owned())
+        id
     }
 
     /// A well-formed key that nobody was given.
