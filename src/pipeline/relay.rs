@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Opened, too_slow};
 use super::failover::{cut_off, described};
 use super::meter::{Meter, Partial};
-use super::turn::Turn;
+use super::turn::Burst;
 use super::{Pipeline, Voice};
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
@@ -32,8 +32,6 @@ use crate::upstream::answer::AnswerBody;
 pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 /// So many bytes of events go out without waiting for more.
 const WRITE_AT: usize = 16 * 1024;
-/// So many turns are waited at most, however much each of them brings.
-const MAX_TURNS: usize = 8;
 /// How often a silent stream looks whether the process is stopping.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a provider may take to close a stream that is complete, so that its connection can be used again.
@@ -54,12 +52,8 @@ pub(super) struct Relay {
     out: Relayed,
     /// Events that are ready before anything is read.
     ready: Option<Bytes>,
-    /// The turn that events wait for, so that those of a burst go out together.
-    turn: Turn,
-    /// How much had gathered when the last turn was over.
-    seen_at_turn: usize,
-    /// Turns since something was written.
-    turns: usize,
+    /// What events wait for, so that those of a burst go out together.
+    burst: Burst,
     failed: Option<Failure>,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
@@ -116,9 +110,7 @@ impl Relay {
             body: opened.body,
             out: Relayed::default(),
             ready: Some(opened.first),
-            turn: Turn::default(),
-            seen_at_turn: 0,
-            turns: 0,
+            burst: Burst::default(),
             failed: opened.failed,
             closing: None,
             clock,
@@ -213,15 +205,8 @@ impl Relay {
                     }
                 }
                 Poll::Pending if !self.out.bytes.is_empty() => {
-                    if self.turn.poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    // A burst goes on as long as each turn brings more of it.
-                    let before = std::mem::replace(&mut self.seen_at_turn, self.out.bytes.len());
-                    self.turns += 1;
-                    if before == self.out.bytes.len() || self.turns >= MAX_TURNS {
-                        self.take_out();
-                    }
+                    ready!(self.burst.poll_over(self.out.bytes.len(), cx));
+                    self.take_out();
                 }
                 Poll::Ready(Some(Err(_)) | None) if !self.out.bytes.is_empty() && self.decoder.is_complete() => {
                     self.take_out();
@@ -263,9 +248,7 @@ impl Relay {
     fn take_out(&mut self) {
         if !self.out.bytes.is_empty() {
             self.ready = Some(self.out.bytes.split().freeze());
-            self.turn.reset();
-            self.seen_at_turn = 0;
-            self.turns = 0;
+            self.burst.taken();
         }
     }
 }
