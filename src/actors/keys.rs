@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RactorErr, RpcReplyPort, SupervisionEvent};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Handled;
@@ -24,6 +25,8 @@ use crate::telemetry::metrics::Metrics;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long writing down the last uses may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long to wait before an actor that is down is asked again.
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
 /// How long a request waits for its key to be opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -164,15 +167,19 @@ impl Actor for KeysActor {
         event: SupervisionEvent,
         state: &mut KeysState,
     ) -> Handled {
-        let (cell, failed) = match event {
-            SupervisionEvent::ActorFailed(cell, error) => {
-                tracing::error!(%error, "the actor of a key failed; the key is opened again on its next use");
-                state.args.metrics.actor_restarted("key");
-                (cell, true)
-            }
-            SupervisionEvent::ActorTerminated(cell, ..) => (cell, false),
+        let (cell, failure) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => (cell, Some(error.to_string())),
+            // One that stops by itself, or because we said so, has no reason to give.
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, reason),
             _ => return Ok(()),
         };
+        if let Some(error) = failure {
+            tracing::error!(
+                error,
+                "the actor of a key failed; the key is opened again on its next use"
+            );
+            state.args.metrics.actor_restarted("key");
+        }
         let Some(id) = state.by_actor.remove(&cell.get_id()) else {
             return Ok(());
         };
@@ -182,8 +189,9 @@ impl Actor for KeysActor {
             .get(&id)
             .is_some_and(|open| open.actor.get_id() == cell.get_id())
             && let Some(open) = state.open.remove(&id)
-            && failed
         {
+            // Nobody would tell this gate of a change any more.
+            open.gate.close();
             state.args.keyring.forget(&open.hash).await;
         }
         Ok(())
@@ -293,9 +301,18 @@ impl KeysHandle {
 #[async_trait::async_trait]
 impl OpenKey for KeysHandle {
     async fn open(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError> {
-        let actor = self.0.load_full().ok_or("the keys are not up")?;
         let timeout_ms = u64::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let opened = ractor::call_t!(actor, |reply| KeysMsg::Open(hash, reply), timeout_ms);
-        Ok(opened.map_err(|error| error.to_string())??)
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        loop {
+            let actor = self.0.load_full().ok_or("the keys are not up")?;
+            match ractor::call_t!(actor, |reply| KeysMsg::Open(hash, reply), timeout_ms) {
+                Ok(opened) => return Ok(opened?),
+                // It failed, and is about to be started again.
+                Err(error) if !matches!(error, RactorErr::Timeout) && Instant::now() < deadline => {
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                }
+                Err(error) => return Err(error.to_string().into()),
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::database::on_postgres;
 use crate::support::gateway::{chat, read};
@@ -105,6 +105,7 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
                 "/v1/chat/completions",
                 chat("mock-chat", &format!("call {number} words:400 pause_ms:5"), true),
             ),
+            9 => ("/v1/chat/completions", chat("mock-chat-error-mid", &text, true)),
             _ => ("/v1/chat/completions", chat("mock-chat", &text, false)),
         };
         let request = gateway
@@ -151,9 +152,12 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
     }
     let (mut prompt, mut cached, mut completion, mut reasoning) = (0, 0, 0, 0);
     let (mut left_prompt, mut left_completion) = (0, 0);
+    let mut broken = 0;
     for exchange in provider.exchanges() {
         let billed = exchange.billed;
-        if exchange.departure().is_some() {
+        if exchange.received.json()["model"] == "mock-chat-error-mid" {
+            broken += billed.completion;
+        } else if exchange.departure().is_some() {
             left_prompt += billed.prompt;
             left_completion += billed.completion;
         } else {
@@ -170,6 +174,22 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
     assert!(
         left_prompt > 0 && left_completion > 0,
         "some callers left in the middle"
+    );
+
+    // What the provider broke off cannot be exact either, but what was relayed of it is counted.
+    let broken_rows: Vec<_> = rows
+        .iter()
+        .filter(|row| row.requested_model == "mock-chat-error-mid")
+        .collect();
+    assert_eq!(broken_rows.len(), CALLS / 10);
+    assert!(broken_rows.iter().all(|row| {
+        row.status == 200 && row.error_class.is_some() && !row.client_cancelled && row.metering == "estimated"
+    }));
+    let counted: i64 = broken_rows.iter().map(|row| row.output_tokens).sum();
+    let counted = u64::try_from(counted).unwrap();
+    assert!(
+        counted >= broken / 2 && counted <= broken * 3 && broken > 0,
+        "{counted} tokens counted, {broken} sent"
     );
 
     // Money: the rows' costs are the price of their tokens, and the sums agree everywhere.
@@ -303,22 +323,48 @@ async fn a_database_that_takes_no_row_at_all_is_waited_for() {
 #[tokio::test]
 async fn prompts_answers_and_secrets_are_nowhere_in_the_database() {
     let provider = ScriptedProvider::start().await;
-    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
-    gateway.chat("mock-chat", "PROMPT-CANARY please").await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat", "mock-embed", "mock-chat-error-mid"])
+        .start()
+        .await;
+    let mut body = chat("mock-chat", "PROMPT-CANARY please", false);
+    body["user"] = json!("USER-CANARY");
+    body["metadata"] = json!({"note": "NOTE-CANARY"});
+    gateway.post("/v1/chat/completions", &body).await;
+    gateway.stream("mock-chat", "PROMPT-CANARY streamed").await;
+    gateway.stream("mock-chat-error-mid", "PROMPT-CANARY broken off").await;
+    let embed = json!({"model": "mock-embed", "input": "PROMPT-CANARY embedded"});
+    gateway.post("/v1/embeddings", &embed).await;
+    body["temperature"] = json!("FAULT-CANARY");
+    assert_eq!(gateway.post("/v1/chat/completions", &body).await.status, 400);
+    provider.script(Script::error(500, "PROVIDER-CANARY is broken", None));
     let reply = gateway.chat("mock-chat", "PROMPT-CANARY again").await;
+    gateway.totals_of(6).await;
     gateway.row(&reply).await;
-    let rows: Vec<Value> = gateway
-        .store
-        .all_requests(gateway.organization)
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| json!(format!("{row:?}")))
-        .collect();
-    let keys = format!("{:?}", gateway.store.keys_of(gateway.organization).await.unwrap());
-    let everything = format!("{rows:?}{keys}");
-    for canary in ["PROMPT-CANARY", "sk-secret-of-openai", &gateway.key[12..]] {
-        assert!(!everything.contains(canary), "{canary} is in the database");
+    let (_, another) = gateway.new_key(&[], &[], None).await;
+    gateway.get("/v1/key", &another).await;
+
+    let organization = gateway.organization;
+    let rows = format!("{:?}", gateway.store.all_requests(organization).await.unwrap());
+    let keys = format!("{:?}", gateway.store.keys_of(organization).await.unwrap());
+    let mut places = vec![
+        ("rows".to_owned(), rows.into_bytes()),
+        ("keys".to_owned(), keys.into_bytes()),
+    ];
+    // On SQLite every byte, what was overwritten and what waits in the log included.
+    places.extend(gateway.files());
+    let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(
+        on_postgres()
+            || places
+                .iter()
+                .any(|(place, bytes)| place.contains("bonito.db") && has(bytes, "mock-chat")),
+        "the search finds what is there"
+    );
+    for (place, bytes) in &places {
+        for canary in ["-CANARY", "sk-secret-of-openai", &gateway.key[11..], &another[11..]] {
+            assert!(!has(bytes, canary), "{canary} is in {place}");
+        }
     }
     gateway.finish().await;
 }

@@ -23,6 +23,7 @@ use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
 use bonito::store::organizations::FIRST_SLUG;
 use chrono::{DateTime, Utc};
+use ractor::ActorStatus;
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -401,6 +402,42 @@ impl TestGateway {
         tokio::time::timeout(PATIENCE, find)
             .await
             .unwrap_or_else(|_| panic!("{requests} rows never came"))
+    }
+
+    /// Kills the actors that hear these messages, in the middle of whatever they do, as soon as there are so many.
+    pub async fn kill<M: ractor::Message>(&self, count: usize) {
+        let running = self.running.as_ref().expect("the gateway runs");
+        let find = async {
+            loop {
+                let (mut actors, mut found) = (vec![running.gateway().root.0.get_cell()], Vec::new());
+                while let Some(actor) = actors.pop() {
+                    actors.extend(actor.get_children());
+                    if actor.is_message_type_of::<M>() == Some(true) && actor.get_status() == ActorStatus::Running {
+                        found.push(actor);
+                    }
+                }
+                if found.len() == count {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, find)
+            .await
+            .unwrap_or_else(|_| panic!("there were never {count} of them"));
+        found.iter().for_each(ractor::ActorCell::kill);
+    }
+
+    /// Every file of the gateway's data directory, with what is in it.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let entries = std::fs::read_dir(self.dir.path()).expect("the directory can be read");
+        let files = entries.map(|entry| entry.expect("the directory can be read").path());
+        files
+            .map(|path| {
+                let bytes = std::fs::read(&path).expect("the file can be read");
+                (path.display().to_string(), bytes)
+            })
+            .collect()
     }
 
     /// Runs a statement in the gateway's database, past the gateway.
