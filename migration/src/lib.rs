@@ -5,6 +5,7 @@ use sea_orm_migration::prelude::*;
 
 mod m20261101_000001_foundation;
 mod m20261124_000002_revisions;
+mod m20261124_000003_spend_of_keys;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -15,6 +16,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261101_000001_foundation::Migration),
             Box::new(m20261124_000002_revisions::Migration),
+            Box::new(m20261124_000003_spend_of_keys::Migration),
         ]
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::first_start::Opened;
+use super::spend::LedgerAndJournal;
 use crate::actors::catalog::CatalogArgs;
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
@@ -168,6 +169,10 @@ impl Gateway {
             http: Arc::new(HttpState {
                 pipeline,
                 keyring,
+                spend: Arc::new(LedgerAndJournal {
+                    store: opened.store.clone(),
+                    journal: journal.clone(),
+                }),
                 hasher: opened.master_key.key_hasher(),
                 metrics: metrics.clone(),
                 settings,

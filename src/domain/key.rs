@@ -33,6 +33,21 @@ pub struct NewKey {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// A team to be created.
+#[derive(Clone, Debug)]
+pub struct NewTeam {
+    /// Its id.
+    pub id: TeamId,
+    /// Whose it is.
+    pub organization: OrganizationId,
+    /// Short name, unique in the organization.
+    pub slug: String,
+    /// Name for people.
+    pub name: String,
+    /// What its keys may use at most.
+    pub scope: Scope,
+}
+
 /// The number of a change to keys, to teams or to organizations. A later change has a higher one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Revision(pub i64);

@@ -21,6 +21,7 @@ use poem::{EndpointExt as _, IntoEndpoint as _, Route};
 use crate::config::Settings;
 use crate::domain::call::Operation;
 use crate::gates::keyring::Keyring;
+use crate::gates::spend::Spend;
 use crate::pipeline::Pipeline;
 use crate::secrets::master_key::KeyHasher;
 use crate::telemetry::metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct HttpState {
     pub pipeline: Arc<Pipeline>,
     /// Knows the keys.
     pub keyring: Arc<Keyring>,
+    /// Knows what they have spent.
+    pub spend: Arc<dyn Spend>,
     /// Hashes what callers send.
     pub hasher: KeyHasher,
     /// Counts.

@@ -276,7 +276,8 @@ impl Store {
     }
 }
 
-fn stored_scope(scope: &Scope) -> Option<Value> {
+/// A scope as an `allowed_models` column keeps it.
+pub(super) fn stored_scope(scope: &Scope) -> Option<Value> {
     (*scope != Scope::default()).then(|| serde_json::json!({"models": scope.models(), "providers": scope.providers()}))
 }
 

@@ -5,14 +5,21 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{gateway_attempts, gateway_requests};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, SimpleExpr};
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait};
+use sea_orm::{
+    ColumnTrait, Condition, DatabaseBackend, EntityTrait, FromQueryResult, IsolationLevel, QueryFilter, QueryOrder,
+    QuerySelect, Set, TransactionTrait,
+};
 
 use uuid::Uuid;
 
 use super::{Store, StoreError, refusal, storable, storable_text};
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::ids::{KeyId, ModelName, OrganizationId, ProviderId, RequestId};
+use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
+
+/// Requests that are left out of a sum by one statement.
+const LEFT_OUT_AT_ONCE: usize = 1_000;
 
 impl Store {
     /// Writes records in one transaction. Records that are there already are passed over, so that a batch whose commit
@@ -122,30 +129,56 @@ impl Store {
             .await
     }
 
+    /// The known cost of a key's rows, without those of some requests.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn spent_by(&self, key: KeyId, without: &[RequestId]) -> Result<NanoUsd, StoreError> {
+        use gateway_requests::Column;
+        // Both sums are of the same moment.
+        let isolation = (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
+        let moment = self.db.begin_with_config(isolation, None).await?;
+        let sum = async |condition: Condition| -> Result<i64, StoreError> {
+            let rows = gateway_requests::Entity::find()
+                .select_only()
+                .expr_as(sum_of(Column::CostNanousd), "cost_nanousd")
+                .filter(Column::KeyId.eq(key.0))
+                .filter(condition);
+            Ok(rows.into_tuple().one(&moment).await?.unwrap_or(0))
+        };
+        let mut spent = sum(Condition::all()).await?;
+        for part in without.chunks(LEFT_OUT_AT_ONCE) {
+            spent -= sum(Condition::all().add(Column::Id.is_in(part.iter().map(|id| id.0)))).await?;
+        }
+        moment.commit().await?;
+        Ok(NanoUsd(spent))
+    }
+
     /// Everything an organization ever used.
     ///
     /// # Errors
     /// The database fails.
     pub async fn totals(&self, organization: OrganizationId) -> Result<Totals, StoreError> {
         use gateway_requests::Column;
-        let sum = |column: Column| -> SimpleExpr {
-            // The sum of bigints is a NUMERIC on Postgres; it is brought back to what the columns are.
-            SimpleExpr::from(Func::coalesce([column.sum(), Expr::value(0_i64)])).cast_as(Alias::new("bigint"))
-        };
         let totals = gateway_requests::Entity::find()
             .select_only()
             .column_as(Column::Id.count(), "requests")
-            .expr_as(sum(Column::InputTokens), "input_tokens")
-            .expr_as(sum(Column::CachedTokens), "cached_tokens")
-            .expr_as(sum(Column::OutputTokens), "output_tokens")
-            .expr_as(sum(Column::ReasoningTokens), "reasoning_tokens")
-            .expr_as(sum(Column::CostNanousd), "cost_nanousd")
+            .expr_as(sum_of(Column::InputTokens), "input_tokens")
+            .expr_as(sum_of(Column::CachedTokens), "cached_tokens")
+            .expr_as(sum_of(Column::OutputTokens), "output_tokens")
+            .expr_as(sum_of(Column::ReasoningTokens), "reasoning_tokens")
+            .expr_as(sum_of(Column::CostNanousd), "cost_nanousd")
             .filter(Column::OrganizationId.eq(organization.0))
             .into_model::<Totals>()
             .one(&self.db)
             .await?;
         Ok(totals.unwrap_or_default())
     }
+}
+
+/// The sum of a column. That of bigints is a NUMERIC on Postgres; it is brought back to what the columns are.
+fn sum_of(column: gateway_requests::Column) -> SimpleExpr {
+    SimpleExpr::from(Func::coalesce([column.sum(), Expr::value(0_i64)])).cast_as(Alias::new("bigint"))
 }
 
 /// A record that the database does not take, whatever else it takes.

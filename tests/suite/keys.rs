@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use bonito::domain::money::NanoUsd;
+use bonito::domain::scope::Scope;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
@@ -142,6 +144,131 @@ async fn a_scope_decides_over_models_and_providers_alike() {
     );
     assert_eq!(gateway.get("/v1/models/mock-embed", &by_glob).await.status, 403);
     assert_eq!(gateway.get("/v1/models/none", &gateway.key).await.status, 404);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_scopes_of_team_and_organization_hold_for_every_key_in_them() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat", "mock-embed"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .start()
+        .await;
+    let scope = |models: &[&str], providers: &[&str]| {
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Scope::new(list(models), list(providers))
+    };
+    let (team, secret) = gateway
+        .new_team("search", scope(&["mock-*"], &[]), scope(&["mock-chat", "echo"], &[]))
+        .await;
+    let ask = async |key: &str, model: &str| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+        let reply = gateway.send("/v1/chat/completions", key, body).await;
+        match reply.status {
+            200 => reply.header("x-bonito-provider").to_owned(),
+            _ => reply.code(),
+        }
+    };
+    let refused = "model_not_allowed";
+    assert_eq!(ask(&secret, "mock-chat").await, "alpha");
+    assert_eq!(ask(&secret, "echo").await, refused, "the key may, its team may not");
+    assert_eq!(
+        ask(&secret, "mock-embed").await,
+        refused,
+        "the team may, the key may not"
+    );
+    assert_eq!(ask(&gateway.key, "echo").await, "echo", "another's team is no concern");
+
+    let becomes = async |key: &str, model: &str, expected: &str| {
+        let changed = async { while ask(key, model).await != expected {} };
+        tokio::time::timeout(Duration::from_secs(2), changed)
+            .await
+            .unwrap_or_else(|_| panic!("{model} never became {expected}"));
+    };
+    let organization = gateway.organization;
+    let only_beta = scope(&[], &["beta"]);
+    assert!(
+        gateway
+            .store
+            .set_organization_scope(organization, &only_beta)
+            .await
+            .unwrap()
+    );
+    becomes(&secret, "mock-chat", "beta").await;
+    becomes(&gateway.key, "echo", refused).await;
+    let listed = gateway.get("/v1/models", &gateway.key).await.json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
+
+    let nothing = scope(&["none"], &[]);
+    assert!(
+        gateway
+            .store
+            .set_team_scope(organization, team, &nothing)
+            .await
+            .unwrap()
+    );
+    becomes(&secret, "mock-chat", refused).await;
+    assert_eq!(ask(&gateway.key, "mock-chat").await, "beta");
+
+    assert!(
+        gateway
+            .store
+            .set_organization_scope(organization, &Scope::default())
+            .await
+            .unwrap()
+    );
+    assert!(
+        gateway
+            .store
+            .set_team_scope(organization, team, &Scope::default())
+            .await
+            .unwrap()
+    );
+    becomes(&secret, "echo", "echo").await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_sees_what_it_has_spent_whether_it_is_in_the_database_or_not() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("ledger.flush_ms", 150)
+        .start()
+        .await;
+    let (_, secret) = gateway.new_key(&[], &[], None).await;
+    let spent = async || {
+        let key = gateway.get("/v1/key", &secret).await.json();
+        NanoUsd::parse_usd(key["spend_usd"].as_str().unwrap()).unwrap()
+    };
+    assert_eq!(spent().await, NanoUsd::ZERO);
+    let mut due = 0;
+    // Some of the looks come before a row is written, some in the middle, some after.
+    for number in 0..30 {
+        let body = json!({"model": "mock-chat", "messages": [{"role": "user", "content": "words:5"}]});
+        let reply = gateway.send("/v1/chat/completions", &secret, body.to_string()).await;
+        due += NanoUsd::parse_usd(reply.header("x-bonito-cost-usd")).unwrap().0;
+        assert_eq!(spent().await, NanoUsd(due), "after {number}");
+        gateway.chat("mock-chat", "somebody else's").await;
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    gateway.totals_of(60).await;
+    assert_eq!(spent().await, NanoUsd(due));
+
+    // A ledger that cannot be written to changes nothing about what was spent.
+    gateway.sql("ALTER TABLE gateway_attempts RENAME TO hidden").await;
+    let body = json!({"model": "mock-chat", "messages": [{"role": "user", "content": "hi"}]});
+    let reply = gateway.send("/v1/chat/completions", &secret, body.to_string()).await;
+    due += NanoUsd::parse_usd(reply.header("x-bonito-cost-usd")).unwrap().0;
+    let failed = async { while gateway.metric("bonito_ledger_failures_total").await < 1.0 {} };
+    tokio::time::timeout(Duration::from_secs(5), failed)
+        .await
+        .expect("the ledger tries");
+    assert_eq!(spent().await, NanoUsd(due));
+    gateway.sql("ALTER TABLE hidden RENAME TO gateway_attempts").await;
+    gateway.row(&reply).await;
+    assert_eq!(spent().await, NanoUsd(due));
     gateway.finish().await;
 }
 

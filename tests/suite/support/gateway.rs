@@ -15,8 +15,8 @@ use bonito::app::run::{End, Running};
 use bonito::cli::known_dialects;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
-use bonito::domain::ids::{KeyId, OrganizationId, RequestId};
-use bonito::domain::key::{KeyHash, NewKey};
+use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
+use bonito::domain::key::{KeyHash, NewKey, NewTeam};
 use bonito::domain::scope::Scope;
 use bonito::secrets::master_key::{MasterKey, new_api_key};
 use bonito::store::Store;
@@ -316,23 +316,45 @@ impl TestGateway {
         let key = new_api_key();
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let id = self
-            .insert(&key, Scope::new(list(models), list(providers)), expires_at)
+            .insert(&key, None, Scope::new(list(models), list(providers)), expires_at)
             .await;
         (id, key.expose().to_owned())
+    }
+
+    /// Creates a team with a scope, and a key in it with a scope of its own.
+    pub async fn new_team(&self, slug: &str, scope: Scope, of_the_key: Scope) -> (TeamId, String) {
+        let team = TeamId(Uuid::now_v7());
+        let row = NewTeam {
+            id: team,
+            organization: self.organization,
+            slug: slug.into(),
+            name: slug.into(),
+            scope,
+        };
+        self.store.create_team(row).await.expect("a team can be created");
+        let key = new_api_key();
+        self.insert(&key, Some(team), of_the_key, None).await;
+        (team, key.expose().to_owned())
     }
 
     /// Creates a key with a secret that was made up before.
     pub async fn give_out(&self, secret: &str) {
         let key = ApiKey::parse(secret).expect("it is well-formed");
-        self.insert(&key, Scope::default(), None).await;
+        self.insert(&key, None, Scope::default(), None).await;
     }
 
-    async fn insert(&self, key: &ApiKey, scope: Scope, expires_at: Option<DateTime<Utc>>) -> KeyId {
+    async fn insert(
+        &self,
+        key: &ApiKey,
+        team: Option<TeamId>,
+        scope: Scope,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> KeyId {
         let id = KeyId(Uuid::now_v7());
         let row = NewKey {
             id,
             organization: self.organization,
-            team: None,
+            team,
             name: "test key".into(),
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
