@@ -169,7 +169,7 @@ fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
         });
         listed
             || Operation::ALL
-                .into_iter()
+                .iter()
                 .any(|&operation| catalog.resolve(entry, operation).is_some())
     };
     let known_provider = |entry: &String| {
