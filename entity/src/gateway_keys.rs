@@ -38,6 +38,8 @@ pub struct Model {
     pub created_at: DateTimeUtc,
     /// When it last changed in a way that matters to requests; use alone does not count.
     pub updated_at: DateTimeUtc,
+    /// The number of that change, by which replicas know whether they have seen it.
+    pub revision: i64,
 }
 
 /// Relations are followed by explicit queries.

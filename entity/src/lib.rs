@@ -7,5 +7,6 @@ pub mod gateway_attempts;
 pub mod gateway_keys;
 pub mod gateway_meta;
 pub mod gateway_requests;
+pub mod gateway_revisions;
 pub mod organizations;
 pub mod teams;

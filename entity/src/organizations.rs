@@ -20,6 +20,8 @@ pub struct Model {
     pub created_at: DateTimeUtc,
     /// When it last changed.
     pub updated_at: DateTimeUtc,
+    /// The number of that change, by which replicas know whether they have seen it.
+    pub revision: i64,
 }
 
 /// Relations are followed by explicit queries.

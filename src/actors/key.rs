@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Handled;
 use crate::domain::key::KeyHash;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::keyring::Keyring;
-use crate::store::Store;
+use crate::store::{Store, within};
 
 /// How often the last use is written down.
 const TOUCH_EVERY: Duration = Duration::from_secs(10);
@@ -39,14 +39,11 @@ pub struct KeyArgs {
 pub enum KeyMsg {
     /// Time to look whether it was used.
     Tick,
-    /// Write down what is only in memory, then answer.
-    Flush(RpcReplyPort<()>),
 }
 
 /// What the actor remembers.
 pub struct KeyState {
     args: KeyArgs,
-    written: Option<DateTime<Utc>>,
     opened_at: DateTime<Utc>,
 }
 
@@ -59,7 +56,6 @@ impl Actor for KeyActor {
         myself.send_after(TOUCH_EVERY, || KeyMsg::Tick);
         Ok(KeyState {
             args,
-            written: None,
             opened_at: Utc::now(),
         })
     }
@@ -78,10 +74,6 @@ impl Actor for KeyActor {
                     myself.send_after(TOUCH_EVERY, || KeyMsg::Tick);
                 }
             }
-            KeyMsg::Flush(reply) => {
-                state.touch().await;
-                let _ = reply.send(());
-            }
         }
         Ok(())
     }
@@ -94,19 +86,11 @@ impl Actor for KeyActor {
 
 impl KeyState {
     async fn touch(&mut self) {
-        let used = self.args.gate.last_used();
-        if used.is_none() || used == self.written {
-            return;
-        }
-        if let Some(at) = used {
-            let written = self.args.store.touch_key(self.args.gate.row.id, at);
-            match tokio::time::timeout(WRITE_TIMEOUT, written).await {
-                Ok(Ok(())) => self.written = used,
-                Ok(Err(error)) => {
-                    tracing::warn!(key = %self.args.gate.row.id, %error, "writing a key's last use failed")
-                }
-                Err(_) => tracing::warn!(key = %self.args.gate.row.id, "writing a key's last use took too long"),
-            }
+        let gate = &self.args.gate;
+        let Some(used) = gate.unwritten_use() else { return };
+        match within(WRITE_TIMEOUT, self.args.store.touch_keys(&[(gate.row.id, used)])).await {
+            Ok(()) => gate.wrote_use(used),
+            Err(error) => tracing::warn!(key = %gate.row.id, %error, "writing a key's last use failed"),
         }
     }
 }

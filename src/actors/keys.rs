@@ -1,28 +1,32 @@
-//! Opens keys on their first use, and watches the database for keys that other processes changed.
+//! Opens keys on their first use, and watches the database for keys that other processes changed: Postgres says so, and
+//! every database is asked now and then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use chrono::{DateTime, TimeDelta, Utc};
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RactorErr, RpcReplyPort, SupervisionEvent};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Handled;
 use super::key::{KeyActor, KeyArgs, KeyMsg};
 use crate::domain::error::BoxError;
 use crate::domain::ids::KeyId;
-use crate::domain::key::KeyHash;
+use crate::domain::key::{KeyHash, Revision};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::keyring::{Keyring, OpenKey};
-use crate::store::Store;
+use crate::store::keys::KeyChanges;
+use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
 
-/// How far back each look for changes reaches beyond the last one: clocks of replicas differ, and a change is stamped
-/// before its transaction commits.
-const OVERLAP: TimeDelta = TimeDelta::seconds(30);
 /// How long a look for changes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long writing down the last uses may take.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long to wait before an actor that is down is asked again.
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
 /// How long a request waits for its key to be opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,15 +52,10 @@ pub struct KeysArgs {
 pub enum KeysMsg {
     /// A request uses a key that is not in memory.
     Open(KeyHash, RpcReplyPort<Result<Option<Arc<KeyGate>>, String>>),
-    /// Time to look for changes.
+    /// Time to look for changes, or the database said that there are some.
     LookForChanges,
-    /// The database was asked for changes; what it said.
-    Changed {
-        /// When it was asked.
-        asked_at: DateTime<Utc>,
-        /// The keys that changed, or why that is not known.
-        keys: Result<Vec<(KeyId, DateTime<Utc>)>, String>,
-    },
+    /// The database was asked for changes; what it said, or why it did not.
+    Changed(Result<KeyChanges, StoreError>),
     /// A key was found in the database; its actor has to be started.
     Found(
         Box<KeyGate>,
@@ -72,14 +71,20 @@ pub struct KeysState {
     args: KeysArgs,
     open: HashMap<KeyId, OpenedKey>,
     by_actor: HashMap<ActorId, KeyId>,
-    looked_at: DateTime<Utc>,
+    /// Every open key has all changes up to this one. `None` before the first key is opened.
+    seen: Option<Revision>,
+    looking: bool,
+    /// Whether there was a reason to look while a look was under way, which may have come too late for it.
+    look_again: bool,
+    /// Passes on what the database says by itself.
+    _watch: Option<AbortOnDropHandle<()>>,
 }
 
 struct OpenedKey {
     hash: KeyHash,
     gate: Arc<KeyGate>,
     actor: ActorRef<KeyMsg>,
-    version: DateTime<Utc>,
+    revision: Revision,
 }
 
 impl Actor for KeysActor {
@@ -88,14 +93,26 @@ impl Actor for KeysActor {
     type Arguments = KeysArgs;
 
     async fn pre_start(&self, myself: ActorRef<KeysMsg>, args: KeysArgs) -> Result<KeysState, ActorProcessingErr> {
-        myself.send_after(args.poll, || KeysMsg::LookForChanges);
+        myself.send_interval(args.poll, || KeysMsg::LookForChanges);
+        let watch = args.store.watch_keys().map(|mut watch| {
+            let keys = myself.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                loop {
+                    watch.changed().await;
+                    let _ = keys.cast(KeysMsg::LookForChanges);
+                }
+            }))
+        });
         // After a restart nobody watches the keys that were open before; they are opened again on their next use.
         args.keyring.forget_all();
         Ok(KeysState {
             args,
             open: HashMap::new(),
             by_actor: HashMap::new(),
-            looked_at: Utc::now(),
+            seen: None,
+            looking: false,
+            look_again: false,
+            _watch: watch,
         })
     }
 
@@ -116,37 +133,28 @@ impl Actor for KeysActor {
                 });
             }
             KeysMsg::Found(gate, hash, reply) => {
+                if state.seen.is_some_and(|seen| gate.row.revision < seen) {
+                    // A look for changes went past it, and what it found may have been about this very key.
+                    let _ = myself.cast(KeysMsg::Open(hash, reply));
+                    return Ok(());
+                }
                 let gate = Arc::new(*gate);
                 state.open(&myself, hash, gate.clone()).await?;
                 let _ = reply.send(Ok(Some(gate)));
             }
-            KeysMsg::LookForChanges => {
-                let store = state.args.store.clone();
-                let since = state.looked_at - OVERLAP;
-                tokio::spawn(async move {
-                    let asked_at = Utc::now();
-                    // A database that hangs must not end the watch.
-                    let keys = match tokio::time::timeout(LOOK_TIMEOUT, store.keys_changed_since(since)).await {
-                        Ok(found) => found.map_err(|error| error.to_string()),
-                        Err(_) => Err("the database did not answer in time".to_owned()),
-                    };
-                    let _ = myself.cast(KeysMsg::Changed { asked_at, keys });
-                });
-            }
-            KeysMsg::Changed { asked_at, keys } => {
-                match keys {
-                    Ok(keys) => {
-                        state.looked_at = asked_at;
-                        state.forget_changed(keys).await;
-                    }
-                    Err(error) => tracing::warn!(error, "looking for changed keys failed"),
+            KeysMsg::LookForChanges => state.look(&myself),
+            KeysMsg::Changed(changes) => {
+                state.looking = false;
+                match changes {
+                    Ok(changes) => state.forget_changed(changes).await,
+                    Err(error) => tracing::warn!(%error, "looking for changed keys failed"),
                 }
-                myself.send_after(state.args.poll, || KeysMsg::LookForChanges);
+                if std::mem::take(&mut state.look_again) {
+                    state.look(&myself);
+                }
             }
             KeysMsg::Flush(reply) => {
-                for key in state.open.values() {
-                    let _ = ractor::call_t!(key.actor, KeyMsg::Flush, 1_000);
-                }
+                state.write_uses().await;
                 let _ = reply.send(());
             }
         }
@@ -159,15 +167,19 @@ impl Actor for KeysActor {
         event: SupervisionEvent,
         state: &mut KeysState,
     ) -> Handled {
-        let (cell, failed) = match event {
-            SupervisionEvent::ActorFailed(cell, error) => {
-                tracing::error!(%error, "the actor of a key failed; the key is opened again on its next use");
-                state.args.metrics.actor_restarted("key");
-                (cell, true)
-            }
-            SupervisionEvent::ActorTerminated(cell, ..) => (cell, false),
+        let (cell, failure) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => (cell, Some(error.to_string())),
+            // One that stops by itself, or because we said so, has no reason to give.
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, reason),
             _ => return Ok(()),
         };
+        if let Some(error) = failure {
+            tracing::error!(
+                error,
+                "the actor of a key failed; the key is opened again on its next use"
+            );
+            state.args.metrics.actor_restarted("key");
+        }
         let Some(id) = state.by_actor.remove(&cell.get_id()) else {
             return Ok(());
         };
@@ -177,8 +189,9 @@ impl Actor for KeysActor {
             .get(&id)
             .is_some_and(|open| open.actor.get_id() == cell.get_id())
             && let Some(open) = state.open.remove(&id)
-            && failed
         {
+            // Nobody would tell this gate of a change any more.
+            open.gate.close();
             state.args.keyring.forget(&open.hash).await;
         }
         Ok(())
@@ -187,7 +200,8 @@ impl Actor for KeysActor {
 
 impl KeysState {
     async fn open(&mut self, myself: &ActorRef<KeysMsg>, hash: KeyHash, gate: Arc<KeyGate>) -> Handled {
-        let (id, version) = (gate.row.id, gate.row.version);
+        let (id, revision) = (gate.row.id, gate.row.revision);
+        self.seen.get_or_insert(revision);
         let args = KeyArgs {
             gate: gate.clone(),
             hash,
@@ -201,7 +215,7 @@ impl KeysState {
             hash,
             gate,
             actor,
-            version,
+            revision,
         };
         if let Some(before) = self.open.insert(id, opened) {
             before.gate.close();
@@ -210,13 +224,54 @@ impl KeysState {
         Ok(())
     }
 
-    /// Forgets the keys of which there is another version than the one that is open. The same change comes up as long as
-    /// looks overlap; a key that was opened after it already has it.
-    async fn forget_changed(&mut self, keys: Vec<(KeyId, DateTime<Utc>)>) {
-        for (id, version) in keys {
-            if self.open.get(&id).is_some_and(|open| open.version != version)
-                && let Some(open) = self.open.remove(&id)
-            {
+    /// Writes down when the open keys were last used, all of them together: at the end of the process there is no time to
+    /// ask them one by one.
+    async fn write_uses(&self) {
+        let used = self
+            .open
+            .values()
+            .filter_map(|key| Some((key.gate.row.id, key.gate.unwritten_use()?)));
+        let used: Vec<_> = used.collect();
+        match within(FLUSH_TIMEOUT, self.args.store.touch_keys(&used)).await {
+            Ok(()) => {
+                for (id, at) in used {
+                    self.open[&id].gate.wrote_use(at);
+                }
+            }
+            Err(error) => tracing::warn!(keys = used.len(), %error, "writing when keys were last used failed"),
+        }
+    }
+
+    /// Asks the database for changes, beside the mailbox; one question at a time.
+    fn look(&mut self, myself: &ActorRef<KeysMsg>) {
+        if self.looking {
+            self.look_again = true;
+            return;
+        }
+        // Without an open key there is nothing that could have changed.
+        let Some(since) = self.seen else { return };
+        self.looking = true;
+        let (store, myself) = (self.args.store.clone(), myself.clone());
+        tokio::spawn(async move {
+            // A database that hangs must not end the watch.
+            let changes = within(LOOK_TIMEOUT, store.keys_changed_since(since)).await;
+            let _ = myself.cast(KeysMsg::Changed(changes));
+        });
+    }
+
+    /// Forgets the keys that changed after they were opened.
+    async fn forget_changed(&mut self, changes: KeyChanges) {
+        self.seen = Some(changes.revision);
+        let changed: Vec<KeyId> = match changes.keys {
+            Some(keys) => keys
+                .into_iter()
+                .filter(|(id, revision)| self.open.get(id).is_some_and(|open| open.revision < *revision))
+                .map(|(id, _)| id)
+                .collect(),
+            None => self.open.keys().copied().collect(),
+        };
+        for id in changed {
+            if let Some(open) = self.open.remove(&id) {
                 // Closed first: the gate may not be on the ring yet, because whoever asked for it is about to put it there.
                 open.gate.close();
                 self.args.keyring.forget(&open.hash).await;
@@ -246,9 +301,18 @@ impl KeysHandle {
 #[async_trait::async_trait]
 impl OpenKey for KeysHandle {
     async fn open(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError> {
-        let actor = self.0.load_full().ok_or("the keys are not up")?;
         let timeout_ms = u64::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let opened = ractor::call_t!(actor, |reply| KeysMsg::Open(hash, reply), timeout_ms);
-        Ok(opened.map_err(|error| error.to_string())??)
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        loop {
+            let actor = self.0.load_full().ok_or("the keys are not up")?;
+            match ractor::call_t!(actor, |reply| KeysMsg::Open(hash, reply), timeout_ms) {
+                Ok(opened) => return Ok(opened?),
+                // It failed, and is about to be started again.
+                Err(error) if !matches!(error, RactorErr::Timeout) && Instant::now() < deadline => {
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                }
+                Err(error) => return Err(error.to_string().into()),
+            }
+        }
     }
 }

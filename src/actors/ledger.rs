@@ -1,7 +1,8 @@
 //! Moves usage records from the journal into the database, in batches.
 //!
-//! A batch the database refuses goes back into the journal and is tried again, so a database that is down costs memory and
-//! nothing else.
+//! A batch that cannot be written goes back into the journal and is tried again, so a database that is down costs memory
+//! and nothing else. A record that the database refuses for what is in it would be tried for ever; it is set aside, in
+//! the log and in metrics of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::Handled;
 use crate::journal::Journal;
-use crate::store::Store;
+use crate::store::ledger::Refused;
+use crate::store::{Store, within};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait between tries while the database is down.
@@ -97,25 +99,48 @@ impl LedgerState {
         } = &self.args;
         while let Some(batch) = journal.batch(*batch_rows) {
             // A database that hangs must not end the ledger; what was written after all is passed over the next time.
-            let written = match tokio::time::timeout(WRITE_TIMEOUT, store.write_records(batch.records())).await {
-                Ok(written) => written.map_err(|error| error.to_string()),
-                Err(_) => Err("the database did not answer in time".to_owned()),
+            let refused = match within(WRITE_TIMEOUT, store.write_records(batch.records())).await {
+                Ok(refused) => refused,
+                Err(error) => {
+                    self.failures += 1;
+                    metrics.ledger_failures.inc();
+                    tracing::error!(
+                        records = batch.records().len(),
+                        failures = self.failures,
+                        %error,
+                        "writing usage records failed, they wait in the journal"
+                    );
+                    return;
+                }
             };
-            if let Err(error) = written {
-                self.failures += 1;
-                metrics.ledger_failures.inc();
-                tracing::error!(
-                    records = batch.records().len(),
-                    failures = self.failures,
-                    error,
-                    "writing usage records failed, they wait in the journal"
-                );
-                return;
-            }
             self.failures = 0;
-            metrics.ledger_rows.inc_by(batch.records().len() as u64);
+            metrics
+                .ledger_rows
+                .inc_by((batch.records().len() - refused.len()) as u64);
+            set_aside(&refused, metrics);
+            drop(refused);
             batch.commit();
         }
+    }
+}
+
+/// Leaves records out that the database will never take. The log is all that is left of them, so it has what a bill needs;
+/// the database's own words may quote the row and are not repeated.
+pub fn set_aside(refused: &[Refused<'_>], metrics: &Metrics) {
+    for Refused { record, class } in refused {
+        metrics.set_aside(record);
+        let usage = record.usage();
+        tracing::error!(
+            request = %record.id,
+            organization = %record.owner.organization,
+            key = %record.owner.key,
+            class,
+            input_tokens = usage.input,
+            output_tokens = usage.output,
+            cost_nanousd = record.cost().map(|cost| cost.0),
+            admitted_at = %record.admitted_at,
+            "the database refuses a usage record, it is set aside"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::first_start::Opened;
+use super::spend::LedgerAndJournal;
 use crate::actors::catalog::CatalogArgs;
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
@@ -20,7 +21,7 @@ use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
 use crate::gates::health_board::HealthBoard;
-use crate::gates::keyring::Keyring;
+use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::http::HttpState;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
@@ -95,7 +96,10 @@ impl Gateway {
         let (keys, ledger) = (KeysHandle::default(), LedgerHandle::default());
         let keyring = Arc::new(Keyring::new(
             settings.keys.cache_entries,
-            settings.keys.idle,
+            Lifetimes {
+                idle: settings.keys.idle,
+                most: settings.keys.max_age,
+            },
             Arc::new(keys.clone()),
         ));
         let cut_streams = CancellationToken::new();
@@ -168,6 +172,10 @@ impl Gateway {
             http: Arc::new(HttpState {
                 pipeline,
                 keyring,
+                spend: Arc::new(LedgerAndJournal {
+                    store: opened.store.clone(),
+                    journal: journal.clone(),
+                }),
                 hasher: opened.master_key.key_hasher(),
                 metrics: metrics.clone(),
                 settings,

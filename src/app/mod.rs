@@ -3,4 +3,5 @@
 pub mod builder;
 pub mod first_start;
 pub mod run;
+pub mod spend;
 pub mod workers;

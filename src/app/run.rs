@@ -12,11 +12,13 @@ use tokio_util::task::TaskTracker;
 
 use super::builder::Gateway;
 use super::workers::Workers;
+use crate::actors::ledger::set_aside;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::http::server::{self, Place, ServerLimits};
 use crate::http::{self, operations};
 use crate::pipeline::Pipeline;
+use crate::store::within;
 
 /// How long streams that were cut off have to tell their callers so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -67,6 +69,7 @@ impl Running {
         let limits = ServerLimits {
             max_connections: settings.server.max_connections,
             header_read_timeout: settings.server.header_read_timeout,
+            write_stall: settings.server.write_stall,
         };
         let mut running = Self {
             api: api.local_addr()?,
@@ -180,10 +183,14 @@ impl Running {
 /// Writes the records that wait, without the actor that would. Says whether all are written.
 async fn write_without_actor(gateway: &Gateway) -> bool {
     while let Some(batch) = gateway.journal.batch(LAST_BATCH) {
-        match tokio::time::timeout(DRAIN_TIMEOUT, gateway.store.write_records(batch.records())).await {
-            Ok(Ok(())) => batch.commit(),
-            Ok(Err(_)) | Err(_) => return false,
+        match within(DRAIN_TIMEOUT, gateway.store.write_records(batch.records())).await {
+            Ok(refused) => set_aside(&refused, &gateway.metrics),
+            Err(error) => {
+                tracing::error!(records = batch.records().len(), %error, "writing the last usage records failed");
+                return false;
+            }
         }
+        batch.commit();
     }
     true
 }

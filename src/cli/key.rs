@@ -11,10 +11,12 @@ use uuid::Uuid;
 use super::{master_key_input, say};
 use crate::app::first_start::{self, DEFAULT_RATE_LIMIT};
 use crate::config::Settings;
+use crate::domain::call::Operation;
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
 use crate::domain::scope::Scope;
+use crate::routing::catalog::Catalog;
 use crate::secrets::master_key::new_api_key;
 use crate::store::Store;
 use crate::store::organizations::FIRST_SLUG;
@@ -100,6 +102,8 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             if expires_at.is_some_and(|at| at <= Utc::now()) {
                 return Err("--expires-at must lie in the future".into());
             }
+            let scope = Scope::new(models, providers);
+            let warnings = unknown_names(&scope, settings);
             let key = new_api_key();
             let id = KeyId(Uuid::now_v7());
             store
@@ -110,17 +114,21 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     name: name.clone(),
                     prefix: key.display_prefix().to_owned(),
                     hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
-                    scope: Scope::new(models, providers),
+                    scope,
                     rate_limit,
                     metadata: pairs(&metadata)?,
                     expires_at,
                 })
                 .await?;
             if json {
-                say(
-                    &json!({"id": id.0, "name": name, "prefix": key.display_prefix(), "key": key.expose()}).to_string(),
-                );
+                let made = json!({
+                    "id": id.0, "name": name, "prefix": key.display_prefix(), "key": key.expose(), "warnings": warnings,
+                });
+                say(&made.to_string());
             } else {
+                for warning in &warnings {
+                    super::complain(warning);
+                }
                 say(&format!(
                     "{}\n\n{name} ({id}); the key is shown this once",
                     key.expose()
@@ -142,6 +150,35 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
     }
     opened.store.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a scope names and the configuration does not: not wrong, because models and providers may come later, but more
+/// often than not a slip.
+fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
+    let catalog = Catalog::build(settings);
+    let known_model = |entry: &String| {
+        let entry_alone = Scope::new(vec![entry.clone()], Vec::new());
+        let listed = catalog.models().any(|(_, resolved)| {
+            let mut deployments = resolved.deployments.iter();
+            deployments.any(|deployment| entry_alone.allows_model(deployment.names.iter().map(String::as_str)))
+        });
+        listed
+            || Operation::ALL
+                .iter()
+                .any(|&operation| catalog.resolve(entry, operation).is_some())
+    };
+    let known_provider = |entry: &String| {
+        let entry_alone = Scope::new(Vec::new(), vec![entry.clone()]);
+        let mut providers = settings.providers.iter().filter(|provider| provider.enabled);
+        providers.any(|provider| entry_alone.allows_provider(&provider.id))
+    };
+    let models = scope.models().iter().filter(|entry| !known_model(entry));
+    let models =
+        models.map(|entry| format!("no model that is configured is called {entry:?}; the key is made all the same"));
+    let providers = scope.providers().iter().filter(|entry| !known_provider(entry));
+    let providers = providers
+        .map(|entry| format!("no provider that is configured is called {entry:?}; the key is made all the same"));
+    models.chain(providers).collect()
 }
 
 async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {

@@ -87,6 +87,8 @@ pub struct ServerSettings {
     pub header_read_timeout: Duration,
     /// For a request's whole body.
     pub body_read_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_stall: Duration,
     /// How long open requests may go on after a stop; zero cuts them at once.
     pub shutdown_grace: Duration,
 }
@@ -226,6 +228,8 @@ pub struct KeysSettings {
     pub cache_entries: usize,
     /// How long after their last use.
     pub idle: Duration,
+    /// How long after they were looked up, however much they are used.
+    pub max_age: Duration,
     /// How often other processes' changes are looked for.
     pub poll: Duration,
 }
@@ -307,6 +311,7 @@ impl Settings {
                 workers: reader.count("server.workers", 0..=1_024),
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
                 body_read_timeout: reader.milliseconds("server.body_read_timeout_ms", 1..=HOUR_MS),
+                write_stall: reader.milliseconds("server.write_stall_ms", 1..=HOUR_MS),
                 shutdown_grace: reader.milliseconds("server.shutdown_grace_ms", 0..=HOUR_MS),
             },
             limits: LimitsSettings {
@@ -363,6 +368,7 @@ impl Settings {
             keys: KeysSettings {
                 cache_entries: reader.count("keys.cache_entries", 1..=100_000_000),
                 idle: reader.milliseconds("keys.idle_ms", 1..=30 * DAY_MS),
+                max_age: reader.milliseconds("keys.max_age_ms", 1..=30 * DAY_MS),
                 poll: reader.milliseconds("keys.poll_ms", 1..=HOUR_MS),
             },
             journal: JournalSettings {

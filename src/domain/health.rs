@@ -26,6 +26,11 @@ pub enum Outcome {
     Answered,
     /// It failed in a way that another request would meet too.
     Failed,
+    /// It is there and takes no more of our requests for now. No failure; but a provider on probation is not back.
+    Limited {
+        /// How long it asked us to stay away.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// The limits of the state machine.
@@ -71,9 +76,16 @@ impl HealthState {
     /// Takes in how an attempt ended.
     pub fn observe(&mut self, outcome: Outcome, now: Instant, policy: &HealthPolicy) {
         match (outcome, self.health) {
-            (Outcome::Answered, Health::Passing | Health::Probing) => *self = Self::default(),
+            (Outcome::Answered, Health::Passing | Health::Probing) | (Outcome::Limited { .. }, Health::Passing) => {
+                *self = Self::default();
+            }
             // A late answer to a request sent before the ejection: it does not prove that the provider is back.
-            (Outcome::Answered, Health::Ejected { .. }) => self.failures = 0,
+            (Outcome::Answered | Outcome::Limited { .. }, Health::Ejected { .. }) => self.failures = 0,
+            (Outcome::Limited { retry_after }, Health::Probing) => {
+                // What it asks for is bounded: a provider that says "tomorrow" may change its mind.
+                let wait = retry_after.unwrap_or(policy.eject).min(policy.max_eject);
+                self.health = Health::Ejected { until: now + wait };
+            }
             (Outcome::Failed, Health::Passing) => {
                 self.failures += 1;
                 if self.failures >= policy.failures_in_a_row {
@@ -174,15 +186,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_probe_that_meets_a_limit_keeps_the_provider_out_for_as_long_as_it_asks() {
+        let now = Instant::now();
+        for (asked, waited) in [(Some(7), 7), (None, 2), (Some(100_000), 60)] {
+            let mut state = ejected(now);
+            state.advance(now + POLICY.eject);
+            let retry_after = asked.map(Duration::from_secs);
+            state.observe(Outcome::Limited { retry_after }, now, &POLICY);
+            let until = now + Duration::from_secs(waited);
+            assert_eq!(state.health(), Health::Ejected { until }, "{asked:?}");
+        }
+    }
+
+    fn any_outcome() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            Just(Outcome::Answered),
+            Just(Outcome::Failed),
+            prop::option::of(0..200u64).prop_map(|wait| Outcome::Limited {
+                retry_after: wait.map(Duration::from_secs)
+            }),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn whatever_happens_a_provider_that_answers_in_time_passes_again(steps in prop::collection::vec((any::<bool>(), 0..90u64), 0..60)) {
+        fn only_an_answer_to_a_probe_brings_a_provider_back(steps in prop::collection::vec((any_outcome(), 0..90u64), 0..60)) {
             let mut now = Instant::now();
             let mut state = HealthState::default();
-            for (answered, seconds) in steps {
+            for (outcome, seconds) in steps {
                 now += Duration::from_secs(seconds);
                 state.advance(now);
-                state.observe(if answered { Outcome::Answered } else { Outcome::Failed }, now, &POLICY);
+                let before = state.health();
+                state.observe(outcome, now, &POLICY);
+                if before != Health::Passing && state.health() == Health::Passing {
+                    prop_assert_eq!((before, outcome), (Health::Probing, Outcome::Answered));
+                }
+                if let Health::Ejected { until } = state.health() {
+                    prop_assert!(until <= now + POLICY.max_eject);
+                }
+            }
+        }
+
+        #[test]
+        fn whatever_happens_a_provider_that_answers_in_time_passes_again(steps in prop::collection::vec((any_outcome(), 0..90u64), 0..60)) {
+            let mut now = Instant::now();
+            let mut state = HealthState::default();
+            for (outcome, seconds) in steps {
+                now += Duration::from_secs(seconds);
+                state.advance(now);
+                state.observe(outcome, now, &POLICY);
             }
             now += POLICY.max_eject;
             state.advance(now);

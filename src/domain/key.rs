@@ -33,6 +33,25 @@ pub struct NewKey {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// A team to be created.
+#[derive(Clone, Debug)]
+pub struct NewTeam {
+    /// Its id.
+    pub id: TeamId,
+    /// Whose it is.
+    pub organization: OrganizationId,
+    /// Short name, unique in the organization.
+    pub slug: String,
+    /// Name for people.
+    pub name: String,
+    /// What its keys may use at most.
+    pub scope: Scope,
+}
+
+/// The number of a change to keys, to teams or to organizations. A later change has a higher one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Revision(pub i64);
+
 /// The keyed hash of a key's secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyHash(pub [u8; 32]);
@@ -86,8 +105,8 @@ pub struct KeyRow {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// When it, its team or its organization last changed.
-    pub version: DateTime<Utc>,
+    /// Every change up to this one is in here: of the key, its team and its organization.
+    pub revision: Revision,
 }
 
 /// Bytes as lower-case hexadecimal digits.

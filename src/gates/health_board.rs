@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -17,6 +17,11 @@ use crate::routing::plan::Readiness;
 /// a thousand failures say what a thousand and one would.
 const MAX_WAITING: u32 = 1_024;
 
+/// The bits of a gate's state that hold its readiness.
+const READINESS_BITS: u64 = 0b11;
+const PASSING: u64 = Readiness::Passing as u64;
+const PROBING: u64 = Readiness::Probing as u64;
+
 /// Where outcomes go: the mailbox of a provider's actor.
 pub type OutcomeSink = Box<dyn Fn(Outcome) + Send + Sync>;
 
@@ -24,9 +29,13 @@ pub type OutcomeSink = Box<dyn Fn(Outcome) + Send + Sync>;
 pub struct ProviderGate {
     /// Its id.
     pub id: ProviderId,
-    readiness: AtomicU8,
-    /// Whether one request is already finding out whether the provider is back.
-    probing: AtomicBool,
+    /// The readiness in the lowest bits, and above them the number of the probe that is under way; 0: none. One word, so
+    /// that a probe is taken, and ends, for exactly the state it was taken in.
+    state: AtomicU64,
+    /// Probes so far, which gives each a number.
+    probes: AtomicU64,
+    /// Permits that are held.
+    permits: AtomicU32,
     /// Whether failures were seen since the last answer, so that answers are worth reporting.
     failing: AtomicBool,
     waiting: AtomicU32,
@@ -40,6 +49,41 @@ impl std::fmt::Debug for ProviderGate {
             .field("id", &self.id)
             .field("readiness", &self.readiness())
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether a request may find out if a provider is back.
+#[derive(Debug)]
+pub enum Probe {
+    /// There is nothing to find out.
+    NotNeeded,
+    /// It may: it is the one that does.
+    Granted(ProbePermit),
+    /// Somebody else is at it.
+    UnderWay,
+}
+
+/// The permit of the one request that probes. Whoever drops it without a report lets the next one probe.
+#[derive(Debug)]
+pub struct ProbePermit {
+    gate: Arc<ProviderGate>,
+    /// The gate's state as long as this probe is under way.
+    state: u64,
+    reported: bool,
+}
+
+impl Drop for ProbePermit {
+    fn drop(&mut self) {
+        self.gate.permits.fetch_sub(1, Ordering::AcqRel);
+        if !self.reported {
+            // Fails if the actor has decided otherwise in the meantime, and then there is nothing to give back.
+            let _ = self.gate.state.compare_exchange(
+                self.state,
+                self.state & READINESS_BITS,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+        }
     }
 }
 
@@ -77,8 +121,9 @@ impl ProviderGate {
     fn new(id: ProviderId) -> Self {
         Self {
             id,
-            readiness: AtomicU8::new(Readiness::Passing as u8),
-            probing: AtomicBool::new(false),
+            state: AtomicU64::new(Readiness::Passing as u64),
+            probes: AtomicU64::new(0),
+            permits: AtomicU32::new(0),
             failing: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             dropped: AtomicU32::new(0),
@@ -88,18 +133,22 @@ impl ProviderGate {
 
     /// How it looks to the planner. While one probe is under way, a probing provider looks ejected to everybody else.
     pub fn readiness(&self) -> Readiness {
-        match self.readiness.load(Ordering::Acquire) {
-            0 => Readiness::Passing,
-            1 if !self.probing.load(Ordering::Acquire) => Readiness::Probing,
+        match self.state.load(Ordering::Acquire) {
+            PASSING => Readiness::Passing,
+            PROBING => Readiness::Probing,
             _ => Readiness::Ejected,
         }
     }
 
+    /// Permits that are held. None must be left when all requests are over.
+    pub fn permits(&self) -> u32 {
+        self.permits.load(Ordering::Acquire)
+    }
+
     /// Publishes what the actor decided.
     pub fn publish(&self, readiness: Readiness) {
-        self.probing.store(false, Ordering::Release);
         self.failing.store(readiness != Readiness::Passing, Ordering::Release);
-        self.readiness.store(readiness as u8, Ordering::Release);
+        self.state.store(readiness as u64, Ordering::Release);
     }
 
     /// Tells where outcomes go from now on.
@@ -109,31 +158,50 @@ impl ProviderGate {
     }
 
     /// A request is about to try this provider. The first one to a probing provider is its probe.
-    pub fn attempt_begins(&self) {
-        if self.readiness.load(Ordering::Acquire) == Readiness::Probing as u8 {
-            self.probing.store(true, Ordering::Release);
+    pub fn probe(self: &Arc<Self>) -> Probe {
+        match self.state.load(Ordering::Acquire) {
+            PROBING => {}
+            state if state & READINESS_BITS == PROBING => return Probe::UnderWay,
+            _ => return Probe::NotNeeded,
+        }
+        let number = self.probes.fetch_add(1, Ordering::Relaxed) + 1;
+        let state = number << READINESS_BITS.count_ones() | PROBING;
+        match self
+            .state
+            .compare_exchange(PROBING, state, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => {
+                self.permits.fetch_add(1, Ordering::AcqRel);
+                Probe::Granted(ProbePermit {
+                    gate: self.clone(),
+                    state,
+                    reported: false,
+                })
+            }
+            Err(other) if other & READINESS_BITS == PROBING => Probe::UnderWay,
+            Err(_) => Probe::NotNeeded,
         }
     }
 
-    /// An attempt ended without saying anything about the provider: whoever comes next may probe.
-    pub fn attempt_abandoned(&self) {
-        self.probing.store(false, Ordering::Release);
-    }
-
-    /// An attempt ended. Answers of a provider that never failed are no news and cost one atomic read.
-    pub fn report(&self, outcome: Outcome) {
+    /// An attempt ended, the probe if it has a permit. Answers of a provider that never failed are no news and cost one
+    /// atomic read.
+    ///
+    /// After the report of a probe nobody probes until the actor has decided.
+    pub fn report(&self, outcome: Outcome, permit: Option<ProbePermit>) {
         match outcome {
-            Outcome::Answered if !self.failing.load(Ordering::Relaxed) => return,
-            Outcome::Answered => {}
+            Outcome::Answered | Outcome::Limited { .. } if !self.failing.load(Ordering::Relaxed) => return,
+            Outcome::Answered | Outcome::Limited { .. } => {}
             Outcome::Failed => self.failing.store(true, Ordering::Release),
         }
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.probing.store(false, Ordering::Release);
             return;
         }
         if let Some(sink) = &*self.sink.load() {
+            if let Some(mut permit) = permit {
+                permit.reported = true;
+            }
             sink(outcome);
         }
     }
@@ -144,7 +212,7 @@ impl ProviderGate {
         let _ = self
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| waiting.checked_sub(1));
-        if failures == 0 && self.readiness.load(Ordering::Acquire) == Readiness::Passing as u8 {
+        if failures == 0 && self.state.load(Ordering::Acquire) == PASSING {
             self.failing.store(false, Ordering::Release);
         }
     }
@@ -152,5 +220,95 @@ impl ProviderGate {
     /// Outcomes that were dropped because too many waited.
     pub fn dropped(&self) -> u32 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gate() -> Arc<ProviderGate> {
+        let gate = Arc::new(ProviderGate::new(ProviderId::from("test")));
+        gate.report_to(Box::new(|_| {}));
+        gate
+    }
+
+    #[test]
+    fn of_many_requests_at_once_one_probes() {
+        for _ in 0..200 {
+            let gate = gate();
+            gate.publish(Readiness::Probing);
+            let start = std::sync::Barrier::new(4);
+            let granted: Vec<Probe> = std::thread::scope(|scope| {
+                let ask = || {
+                    start.wait();
+                    gate.probe()
+                };
+                let asked: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+                asked.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let permits = granted
+                .iter()
+                .filter(|probe| matches!(probe, Probe::Granted(_)))
+                .count();
+            assert_eq!((permits, gate.permits()), (1, 1));
+            assert_eq!(gate.readiness(), Readiness::Ejected, "to everybody else");
+            drop(granted);
+            assert_eq!((gate.permits(), gate.readiness()), (0, Readiness::Probing));
+        }
+    }
+
+    #[test]
+    fn a_probe_of_yesterday_gives_back_nothing_of_todays() {
+        let gate = gate();
+        gate.publish(Readiness::Probing);
+        let Probe::Granted(old) = gate.probe() else {
+            panic!("nobody probes yet")
+        };
+        gate.publish(Readiness::Ejected);
+        gate.publish(Readiness::Probing);
+        let Probe::Granted(new) = gate.probe() else {
+            panic!("the old probe is no more")
+        };
+        drop(old);
+        assert!(matches!(gate.probe(), Probe::UnderWay));
+        drop(new);
+        assert_eq!(gate.readiness(), Readiness::Probing);
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_never_more_than_one_probe_and_none_is_lost(steps in prop::collection::vec(0..6u8, 0..80)) {
+            let gate = gate();
+            let mut held = Vec::new();
+            // Whether the present probe was reported, so that the actor has to decide before there is another.
+            let mut reported = false;
+            for step in steps {
+                match step {
+                    0 | 1 => {
+                        gate.publish([Readiness::Probing, Readiness::Ejected][usize::from(step)]);
+                        // What was granted before counts no more.
+                        held.clear();
+                        reported = false;
+                    }
+                    2 | 3 => match gate.probe() {
+                        Probe::Granted(permit) => {
+                            prop_assert!(held.is_empty() && !reported);
+                            held.push(permit);
+                        }
+                        Probe::UnderWay => prop_assert!(held.len() == 1 || reported),
+                        Probe::NotNeeded => prop_assert!(gate.readiness() != Readiness::Probing),
+                    },
+                    4 => held.clear(),
+                    _ => if let Some(permit) = held.pop() {
+                        gate.report(Outcome::Failed, Some(permit));
+                        reported = true;
+                    },
+                }
+                prop_assert_eq!(gate.permits() as usize, held.len());
+            }
+        }
     }
 }

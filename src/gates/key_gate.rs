@@ -17,6 +17,8 @@ pub struct KeyGate {
     closed: AtomicBool,
     /// Milliseconds since 1970 of the last use; 0 before the first.
     last_used_ms: AtomicI64,
+    /// The last use that is in the database, likewise.
+    written_ms: AtomicI64,
     /// Known cost of what was settled since the gate was opened, in nano-dollars.
     settled_nanousd: AtomicI64,
 }
@@ -37,6 +39,7 @@ impl KeyGate {
             hash,
             closed: AtomicBool::new(false),
             last_used_ms: AtomicI64::new(0),
+            written_ms: AtomicI64::new(0),
             settled_nanousd: AtomicI64::new(0),
         }
     }
@@ -64,6 +67,17 @@ impl KeyGate {
     /// When it was last used since it was opened.
     pub fn last_used(&self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_millis(self.last_used_ms.load(Ordering::Relaxed)).filter(|t| t.timestamp() != 0)
+    }
+
+    /// Its last use, if that is not in the database yet.
+    pub fn unwritten_use(&self) -> Option<DateTime<Utc>> {
+        self.last_used()
+            .filter(|used| used.timestamp_millis() != self.written_ms.load(Ordering::Relaxed))
+    }
+
+    /// Its last use is in the database.
+    pub fn wrote_use(&self, used: DateTime<Utc>) {
+        self.written_ms.store(used.timestamp_millis(), Ordering::Relaxed);
     }
 
     /// Lets nobody pass any more: the key changed, and whoever comes next must look again.

@@ -1,7 +1,7 @@
 //! The keys in use: from a key's hash to its gate, in memory, with a look behind on a miss.
 //!
-//! Misses are remembered for a moment too, and only so many look-ups run at once: guessing keys must not become a load on
-//! the database.
+//! Hashes that belong to no key are remembered for a moment in a place of their own, only so many look-ups run at once,
+//! and none of them for long: guessing keys must neither become a load on the database nor push out keys in use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,12 @@ use crate::domain::key::KeyHash;
 
 /// How long a hash that belongs to no key is remembered. A key created elsewhere is accepted after that at the latest.
 const MISS_LIFETIME: Duration = Duration::from_secs(1);
+/// Such hashes that are remembered.
+const MAX_MISSES: u64 = 10_000;
 /// Look-ups that may run at the same time.
 const CONCURRENT_LOOKUPS: usize = 32;
+/// How long a request waits for its key to be looked up, its turn included.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the gate of a key that is not in memory. The Keys actor does.
 #[async_trait::async_trait]
@@ -31,46 +35,76 @@ pub trait OpenKey: Send + Sync {
 
 /// The keys in use.
 pub struct Keyring {
-    gates: Cache<KeyHash, Option<Arc<KeyGate>>>,
+    gates: Cache<KeyHash, Arc<KeyGate>>,
+    misses: Cache<KeyHash, ()>,
     opener: Arc<dyn OpenKey>,
     lookups: Semaphore,
 }
 
-struct Lifetimes {
-    idle: Duration,
+/// Why a look-up gave no gate.
+enum NotOpened {
+    NoSuchKey,
+    Failed(BoxError),
 }
 
-impl Expiry<KeyHash, Option<Arc<KeyGate>>> for Lifetimes {
+/// How long keys stay in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    /// After their last use.
+    pub idle: Duration,
+    /// After they were looked up, however much they are used.
+    pub most: Duration,
+}
+
+impl Lifetimes {
+    /// How long a key stays that was just looked up.
+    fn fresh(self) -> Duration {
+        self.idle.min(self.most)
+    }
+
+    /// How much longer a key stays that was just used.
+    fn used(self, now: std::time::Instant, looked_up_at: std::time::Instant) -> Duration {
+        let age = now.saturating_duration_since(looked_up_at);
+        self.idle.min(self.most.saturating_sub(age))
+    }
+}
+
+impl Expiry<KeyHash, Arc<KeyGate>> for Lifetimes {
     fn expire_after_create(
         &self,
         _hash: &KeyHash,
-        gate: &Option<Arc<KeyGate>>,
+        _gate: &Arc<KeyGate>,
         _created_at: std::time::Instant,
     ) -> Option<Duration> {
-        Some(if gate.is_some() { self.idle } else { MISS_LIFETIME })
+        Some(self.fresh())
     }
 
     fn expire_after_read(
         &self,
         _hash: &KeyHash,
-        gate: &Option<Arc<KeyGate>>,
-        _read_at: std::time::Instant,
-        until_expiry: Option<Duration>,
-        _modified_at: std::time::Instant,
+        _gate: &Arc<KeyGate>,
+        read_at: std::time::Instant,
+        _until_expiry: Option<Duration>,
+        looked_up_at: std::time::Instant,
     ) -> Option<Duration> {
-        if gate.is_some() { Some(self.idle) } else { until_expiry }
+        Some(self.used(read_at, looked_up_at))
     }
 }
 
 impl Keyring {
     /// An empty ring.
-    pub fn new(max_keys: usize, idle: Duration, opener: Arc<dyn OpenKey>) -> Self {
+    pub fn new(max_keys: usize, lifetimes: Lifetimes, opener: Arc<dyn OpenKey>) -> Self {
         let gates = Cache::builder()
             .max_capacity(max_keys as u64)
-            .expire_after(Lifetimes { idle })
+            .expire_after(lifetimes)
+            .build();
+        let misses = Cache::builder()
+            .max_capacity(MAX_MISSES)
+            .time_to_live(MISS_LIFETIME)
             .build();
         Self {
             gates,
+            misses,
             opener,
             lookups: Semaphore::new(CONCURRENT_LOOKUPS),
         }
@@ -79,33 +113,149 @@ impl Keyring {
     /// The gate of the key with this hash. Several requests for one unknown key make one look-up.
     ///
     /// # Errors
-    /// It could not be found out.
-    pub async fn gate(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, Arc<BoxError>> {
+    /// It could not be found out, or not in time.
+    pub async fn gate(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError> {
         if let Some(known) = self.gates.get(&hash).await {
-            return Ok(known);
+            return Ok(Some(known));
         }
-        self.gates
-            .try_get_with(hash, async {
-                let _turn = self.lookups.acquire().await;
-                self.opener.open(hash).await
-            })
-            .await
+        if self.misses.get(&hash).await.is_some() {
+            return Ok(None);
+        }
+        match self.gates.try_get_with(hash, self.look_up(hash)).await {
+            Ok(gate) => Ok(Some(gate)),
+            Err(not_opened) => match &*not_opened {
+                NotOpened::NoSuchKey => Ok(None),
+                NotOpened::Failed(error) => Err(error.to_string().into()),
+            },
+        }
+    }
+
+    async fn look_up(&self, hash: KeyHash) -> Result<Arc<KeyGate>, NotOpened> {
+        let opened = async {
+            let _turn = self.lookups.acquire().await;
+            self.opener.open(hash).await
+        };
+        match tokio::time::timeout(LOOKUP_TIMEOUT, opened).await {
+            Ok(Ok(Some(gate))) => Ok(gate),
+            Ok(Ok(None)) => {
+                self.misses.insert(hash, ()).await;
+                Err(NotOpened::NoSuchKey)
+            }
+            Ok(Err(error)) => Err(NotOpened::Failed(error)),
+            Err(_) => Err(NotOpened::Failed("it took too long".into())),
+        }
     }
 
     /// Forgets every key.
     pub fn forget_all(&self) {
         for (_, gate) in &self.gates {
-            if let Some(gate) = gate {
-                gate.close();
-            }
+            gate.close();
         }
         self.gates.invalidate_all();
     }
 
     /// Forgets a key. Requests that come later look again; those under way go on.
     pub async fn forget(&self, hash: &KeyHash) {
-        if let Some(Some(gate)) = self.gates.remove(hash).await {
+        if let Some(gate) = self.gates.remove(hash).await {
             gate.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+
+    const LIFETIMES: Lifetimes = Lifetimes {
+        idle: Duration::from_secs(600),
+        most: Duration::from_secs(3_600),
+    };
+
+    /// Knows no key; counts who asks, and hangs if it is told to.
+    #[derive(Default)]
+    struct Nobody {
+        asked: AtomicUsize,
+        asking: AtomicUsize,
+        most_at_once: AtomicUsize,
+        hangs: bool,
+    }
+
+    struct Asking<'n>(&'n Nobody);
+
+    impl Drop for Asking<'_> {
+        fn drop(&mut self) {
+            self.0.asking.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl OpenKey for Nobody {
+        async fn open(&self, _hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let now = self.asking.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_at_once.fetch_max(now, Ordering::Relaxed);
+            let _asking = Asking(self);
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok(None)
+        }
+    }
+
+    fn hash(number: u32) -> KeyHash {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&number.to_le_bytes());
+        KeyHash(bytes)
+    }
+
+    #[tokio::test]
+    async fn guesses_are_remembered_in_a_bounded_place_of_their_own() {
+        let nobody = Arc::new(Nobody::default());
+        let ring = Keyring::new(100, LIFETIMES, nobody.clone());
+        for _ in 0..50 {
+            assert!(ring.gate(hash(0)).await.unwrap().is_none());
+        }
+        assert_eq!(nobody.asked.load(Ordering::Relaxed), 1, "the others were remembered");
+        for number in 1..30_000 {
+            assert!(ring.gate(hash(number)).await.unwrap().is_none());
+        }
+        ring.misses.run_pending_tasks().await;
+        ring.gates.run_pending_tasks().await;
+        assert!(ring.misses.entry_count() <= MAX_MISSES);
+        assert_eq!(ring.gates.entry_count(), 0, "guesses take no place of a key's");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_that_hangs_is_given_up_also_by_those_who_wait_for_their_turn() {
+        let nobody = Arc::new(Nobody {
+            hangs: true,
+            ..Nobody::default()
+        });
+        let ring = Keyring::new(100, LIFETIMES, nobody.clone());
+        let begun = tokio::time::Instant::now();
+        let asking = (0..100).map(|number| ring.gate(hash(number)));
+        let answers = futures_util::future::join_all(asking).await;
+        assert!(answers.iter().all(Result::is_err));
+        assert_eq!(begun.elapsed(), LOOKUP_TIMEOUT);
+        assert_eq!(nobody.most_at_once.load(Ordering::Relaxed), CONCURRENT_LOOKUPS);
+    }
+
+    #[test]
+    fn use_keeps_a_key_in_memory_for_a_while_and_not_for_ever() {
+        let lifetimes = Lifetimes {
+            idle: Duration::from_secs(10),
+            most: Duration::from_secs(25),
+        };
+        let looked_up_at = Instant::now();
+        let mut left = lifetimes.fresh();
+        for seconds in [8, 16, 24] {
+            let age = Duration::from_secs(seconds);
+            assert!(age < Duration::from_secs(seconds - 8) + left, "{seconds}");
+            left = lifetimes.used(looked_up_at + age, looked_up_at);
+        }
+        assert_eq!(left, Duration::from_secs(1));
     }
 }

@@ -229,6 +229,21 @@ pub fn response_in(dialect: Dialect, error: &GatewayError, id: RequestId) -> Res
     response
 }
 
+/// The body of the answer to a head that never became a request.
+pub fn refused_head(code: &str, message: &str) -> Vec<u8> {
+    body(&Said {
+        status: StatusCode::BAD_REQUEST,
+        kind: "invalid_request_error",
+        code: code.to_owned(),
+        message: message.to_owned(),
+        param: None,
+        retry_after: None,
+        should_retry: None,
+        attempts: &[],
+        inner: None,
+    })
+}
+
 fn body(said: &Said<'_>) -> Vec<u8> {
     let attempts = said.attempts.iter().map(AttemptFields::of);
     let body = Body {

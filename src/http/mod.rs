@@ -6,8 +6,10 @@ pub mod anthropic;
 pub mod auth;
 pub mod boundary;
 pub mod docs;
+pub mod early;
 pub mod error;
 pub mod inference;
+pub mod linger;
 pub mod openai;
 pub mod operations;
 pub mod payload;
@@ -21,6 +23,7 @@ use poem::{EndpointExt as _, IntoEndpoint as _, Route};
 use crate::config::Settings;
 use crate::domain::call::Operation;
 use crate::gates::keyring::Keyring;
+use crate::gates::spend::Spend;
 use crate::pipeline::Pipeline;
 use crate::secrets::master_key::KeyHasher;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +37,8 @@ pub struct HttpState {
     pub pipeline: Arc<Pipeline>,
     /// Knows the keys.
     pub keyring: Arc<Keyring>,
+    /// Knows what they have spent.
+    pub spend: Arc<dyn Spend>,
     /// Hashes what callers send.
     pub hasher: KeyHasher,
     /// Counts.

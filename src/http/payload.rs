@@ -1,4 +1,4 @@
-//! The request's body, read once, within its limits of size and time.
+//! The request's body, read once, within its limits of size and time. What is left unread is `linger`'s concern.
 
 use std::time::Duration;
 
@@ -9,11 +9,6 @@ use poem::Request;
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::error::GatewayError;
-
-/// How much of a body that is too large is still read, and for how long, so that the caller gets to see our answer instead
-/// of a reset connection.
-const LINGER_BYTES: usize = 64 * 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(5);
 
 /// Reads the body of a JSON request.
 ///
@@ -27,7 +22,6 @@ pub async fn read(request: &mut Request, max_bytes: usize, within: Duration) -> 
         .and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
     let mut body: http_body_util::combinators::BoxBody<Bytes, std::io::Error> = request.take_body().into();
     if announced.is_some_and(|len| len > max_bytes as u64) {
-        linger(body, 0);
         return Err(GatewayError::TooLarge { limit_bytes: max_bytes });
     }
     let deadline = Instant::now() + within;
@@ -47,7 +41,6 @@ pub async fn read(request: &mut Request, max_bytes: usize, within: Duration) -> 
         let Ok(data) = frame.into_data() else { continue };
         let so_far = first.as_ref().map_or(0, Bytes::len) + joined.len();
         if so_far + data.len() > max_bytes {
-            linger(body, so_far);
             return Err(GatewayError::TooLarge { limit_bytes: max_bytes });
         }
         // Most bodies come in one piece, which needs no copy.
@@ -76,17 +69,4 @@ fn check_content_type(request: &Request) -> Result<(), GatewayError> {
         return Ok(());
     }
     Err(GatewayError::UnsupportedMediaType)
-}
-
-/// Reads and throws away what is left of a body while the refusal is on its way.
-fn linger(mut body: http_body_util::combinators::BoxBody<Bytes, std::io::Error>, so_far: usize) {
-    tokio::spawn(async move {
-        let mut left = LINGER_BYTES.saturating_sub(so_far);
-        let deadline = Instant::now() + LINGER;
-        while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
-            let len = frame.data_ref().map_or(0, Bytes::len);
-            let Some(rest) = left.checked_sub(len) else { break };
-            left = rest;
-        }
-    });
 }

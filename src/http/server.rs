@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use poem::endpoint::BoxEndpoint;
 use poem::web::{LocalAddr, RemoteAddr};
-use poem::{Addr, Endpoint as _, Response};
+use poem::{Addr, Endpoint as _, RequestParts, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -30,11 +31,11 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::early;
+use super::linger::Lingering;
+
 /// How long a connection without a request stays open. Longer than the minute most clients and proxies keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a client may take nothing of an answer. Nobody else would notice: while its socket is full, the stream behind
-/// it is not asked for more, and its own time limits sleep.
-const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How often a connection without traffic looks at the time.
 const TICK: Duration = Duration::from_secs(1);
 /// Request line and headers together, in bytes.
@@ -42,10 +43,10 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How long to wait after the system refused a connection, because it has no file descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Said to a client that does not get its headers sent in time; hyper itself would only hang up.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
-content-length: 142\r\n\r\n{\"error\":{\"message\":\"the request's headers did not arrive in time; send them faster\",\
-\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}";
+/// How much is still read of a client whose head was refused, and for how long, so that it gets to see our answer instead
+/// of a reset connection.
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,9 @@ pub struct ServerLimits {
     pub max_connections: usize,
     /// How long a client may take to send its headers.
     pub header_read_timeout: Duration,
+    /// How long a client may take nothing of an answer. Nobody else would notice: while its socket is full, the stream
+    /// behind it is not asked for more, and its own time limits sleep.
+    pub write_stall: Duration,
 }
 
 /// What answers on a connection.
@@ -158,18 +162,24 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let phase = Arc::new(Phase::default());
-    let io = TimedStream::new(stream, phase.clone(), limits.header_read_timeout);
+    let io = TimedStream::new(stream, phase.clone(), limits);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let endpoint = endpoint.clone();
         let busy = BusyGuard::new(phase.clone());
         async move {
-            let request: poem::Request = (
-                request,
+            let (head, body) = request.into_parts();
+            let body = if body.is_end_stream() {
+                poem::Body::empty()
+            } else {
+                BoxBody::new(Lingering::new(&head, body)).into()
+            };
+            let head = RequestParts::from((
+                head,
                 LocalAddr(Addr::SocketAddr(local)),
                 RemoteAddr(Addr::SocketAddr(remote)),
                 http::uri::Scheme::HTTP,
-            )
-                .into();
+            ));
+            let request = poem::Request::from_parts(head, body);
             let response: hyper::Response<BoxBody<Bytes, io::Error>> = endpoint.get_response(request).await.into();
             Ok::<_, Infallible>(response.map(|inner| ResponseBody { inner, _busy: busy }))
         }
@@ -253,20 +263,23 @@ impl Body for ResponseBody {
 struct TimedStream {
     stream: TcpStream,
     phase: Arc<Phase>,
-    header_timeout: Duration,
+    limits: ServerLimits,
     tick: Pin<Box<Sleep>>,
     /// Since when the socket takes nothing, although there is something to write.
     stalled: Option<Instant>,
+    /// How much may still be read, and until when, of a client whose head was refused.
+    refused: Option<(usize, Instant)>,
 }
 
 impl TimedStream {
-    fn new(stream: TcpStream, phase: Arc<Phase>, header_timeout: Duration) -> Self {
+    fn new(stream: TcpStream, phase: Arc<Phase>, limits: &ServerLimits) -> Self {
         Self {
             stream,
             phase,
-            header_timeout,
+            limits: *limits,
             tick: Box::pin(tokio::time::sleep(TICK)),
             stalled: None,
+            refused: None,
         }
     }
 
@@ -286,7 +299,7 @@ impl TimedStream {
             let now = Instant::now();
             if let Some(since) = self.stalled {
                 // Whatever the phase: an answer is still on its way.
-                if now >= since + WRITE_STALL {
+                if now >= since + self.limits.write_stall {
                     return Poll::Ready(());
                 }
                 self.tick.as_mut().reset(now + TICK);
@@ -294,14 +307,49 @@ impl TimedStream {
             }
             match *self.phase.0.lock() {
                 Where::Idle(since) if now >= since + IDLE_TIMEOUT => return Poll::Ready(()),
-                Where::Head(since) if now >= since + self.header_timeout => {
-                    let _ = self.stream.try_write(TOO_SLOW);
+                Where::Head(since) if now >= since + self.limits.header_read_timeout => {
+                    let _ = self.stream.try_write(&early::too_slow());
                     return Poll::Ready(());
                 }
                 Where::Idle(_) | Where::Head(_) | Where::Busy => {}
             }
             self.tick.as_mut().reset(now + TICK);
         }
+    }
+}
+
+impl TimedStream {
+    /// Says what hyper says about a head it cannot read, in our own words. `written` is how hyper would put it.
+    fn refused_by_hyper(&mut self, written: &[u8]) -> bool {
+        if !matches!(*self.phase.0.lock(), Where::Head(_)) {
+            return false;
+        }
+        let Some(answer) = early::instead_of(written) else {
+            return false;
+        };
+        // There is room for it, or the client has not taken earlier answers and will not take this one either.
+        let _ = self.stream.try_write(&answer);
+        self.refused = Some((LINGER_BYTES, Instant::now() + LINGER));
+        true
+    }
+
+    /// Reads what a refused client still sends, until it is through or the patience is over.
+    fn poll_hear_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [MaybeUninit::uninit(); 4 * 1024];
+        while let Some((left, until)) = self.refused {
+            self.tick.as_mut().reset(until);
+            let mut buf = ReadBuf::uninit(&mut scratch);
+            let over = match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) => buf.filled().is_empty() || buf.filled().len() > left,
+                Poll::Ready(Err(_)) => true,
+                Poll::Pending => {
+                    ready!(self.tick.as_mut().poll(cx));
+                    true
+                }
+            };
+            self.refused = (!over).then(|| (left - buf.filled().len(), until));
+        }
+        Poll::Ready(())
     }
 }
 
@@ -325,6 +373,9 @@ impl AsyncRead for TimedStream {
 
 impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.refused_by_hyper(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(written.is_pending());
         written
@@ -335,6 +386,11 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = bufs
+            && self.refused_by_hyper(only)
+        {
+            return Poll::Ready(Ok(only.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.wrote(written.is_pending());
         written
@@ -349,24 +405,7 @@ impl AsyncWrite for TimedStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::TOO_SLOW;
-
-    #[test]
-    fn the_answer_to_slow_clients_has_the_length_it_says() {
-        let text = std::str::from_utf8(TOO_SLOW).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}", body.len())),
-            "it has {} bytes",
-            body.len()
-        );
-        let body: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(body["error"]["type"], "invalid_request_error");
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        self.poll_hear_out(cx).map(Ok)
     }
 }

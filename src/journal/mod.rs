@@ -13,15 +13,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::domain::ids::{KeyId, RequestId};
+use crate::domain::money::NanoUsd;
 use crate::domain::record::UsageRecord;
 
 /// The records that wait for the database.
 #[derive(Debug)]
 pub struct Journal {
-    waiting: Mutex<VecDeque<UsageRecord>>,
+    records: Mutex<Records>,
     /// Slots in use: requests under way, records that wait, and records that are being written.
     used: AtomicUsize,
     max: usize,
+}
+
+#[derive(Default, Debug)]
+struct Records {
+    waiting: VecDeque<UsageRecord>,
+    /// Batches on their way to the database.
+    writing: Vec<Arc<Vec<UsageRecord>>>,
 }
 
 /// The place of one record, taken before the request is served.
@@ -35,14 +44,14 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Batch<'j> {
     journal: &'j Journal,
-    records: Vec<UsageRecord>,
+    records: Arc<Vec<UsageRecord>>,
 }
 
 impl Journal {
     /// An empty journal for so many records.
     pub fn new(max: usize) -> Self {
         Self {
-            waiting: Mutex::default(),
+            records: Mutex::default(),
             used: AtomicUsize::new(0),
             max,
         }
@@ -62,20 +71,35 @@ impl Journal {
 
     /// Takes up to `max` records out, oldest first; `None` when there are none.
     pub fn batch(&self, max: usize) -> Option<Batch<'_>> {
-        let mut waiting = self.waiting.lock();
+        let Records { waiting, writing } = &mut *self.records.lock();
         let count = waiting.len().min(max);
-        let records: Vec<UsageRecord> = waiting.drain(..count).collect();
+        let batch: Arc<Vec<UsageRecord>> = Arc::new(waiting.drain(..count).collect());
         // A burst must not keep its memory for ever.
         if waiting.is_empty() && waiting.capacity() > 4_096 {
             *waiting = VecDeque::new();
         }
-        drop(waiting);
-        (!records.is_empty()).then_some(Batch { journal: self, records })
+        if batch.is_empty() {
+            return None;
+        }
+        writing.push(batch.clone());
+        Some(Batch {
+            journal: self,
+            records: batch,
+        })
     }
 
     /// Records that wait for the database.
     pub fn depth(&self) -> usize {
-        self.waiting.lock().len()
+        self.records.lock().waiting.len()
+    }
+
+    /// The records of a key that are not known to be in the database, with their costs where those are known.
+    pub fn waiting_of(&self, key: KeyId) -> Vec<(RequestId, Option<NanoUsd>)> {
+        let Records { waiting, writing } = &*self.records.lock();
+        let all = writing.iter().flat_map(|batch| batch.iter()).chain(waiting);
+        all.filter(|record| record.owner.key == key)
+            .map(|record| (record.id, record.cost()))
+            .collect()
     }
 
     /// Slots in use.
@@ -88,7 +112,7 @@ impl Slot {
     /// Hands the record in.
     pub fn complete(mut self, record: UsageRecord) {
         if let Some(journal) = self.journal.take() {
-            journal.waiting.lock().push_back(record);
+            journal.records.lock().waiting.push_back(record);
         }
     }
 }
@@ -110,7 +134,14 @@ impl Batch<'_> {
     /// The records are in the database.
     pub fn commit(mut self) {
         self.journal.used.fetch_sub(self.records.len(), Ordering::AcqRel);
-        self.records.clear();
+        let journal = self.journal;
+        self.end(&mut journal.records.lock());
+    }
+
+    /// The batch is under way no more. Gives its records to whoever ends it first.
+    fn end(&mut self, records: &mut Records) -> Arc<Vec<UsageRecord>> {
+        records.writing.retain(|batch| !Arc::ptr_eq(batch, &self.records));
+        std::mem::take(&mut self.records)
     }
 }
 
@@ -119,9 +150,12 @@ impl Drop for Batch<'_> {
         if self.records.is_empty() {
             return;
         }
-        let mut waiting = self.journal.waiting.lock();
-        for record in self.records.drain(..).rev() {
-            waiting.push_front(record);
+        let journal = self.journal;
+        let records = &mut *journal.records.lock();
+        let batch = self.end(records);
+        // Nobody else holds it once it is off the list.
+        for record in Arc::unwrap_or_clone(batch).into_iter().rev() {
+            records.waiting.push_front(record);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::routing::catalog::Deployment;
 use crate::routing::catalog_file::Mode;
 use crate::upstream::answer::{Answer, AnswerBody};
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::payload::SentMark;
 
 /// Calls of one exchange that are under way at the same time.
 const CALLS_AT_ONCE: usize = 4;
@@ -225,9 +226,10 @@ impl Pipeline {
             return Ok(vec![whole(self.ask(request, call, endpoint, meter).await?).await?]);
         }
         let renewed = AtomicBool::new(false);
+        let sent = meter.sent_mark();
         let answers = futures_util::stream::iter(calls)
             .map(|call| async {
-                let (answer, head) = self.send(call, endpoint, &renewed).await?;
+                let (answer, head) = self.send(call, endpoint, &renewed, sent.clone()).await?;
                 whole(answer).await.map(|answer| (answer, head))
             })
             .buffered(CALLS_AT_ONCE)
@@ -256,7 +258,7 @@ impl Pipeline {
         if let Some(body) = endpoint.adapter.builtin(request) {
             return Ok(Answer::builtin(body, form));
         }
-        let answer = self.upstream.send(endpoint, call).await?;
+        let answer = self.upstream.send(endpoint, call, meter.sent_mark()).await?;
         meter.head(answer.status.as_u16(), endpoint.adapter.request_id(&answer.headers));
         if answer.credential_renewed {
             meter.credential_renewed();
@@ -270,8 +272,9 @@ impl Pipeline {
         call: WireRequest,
         endpoint: &Endpoint,
         renewed: &AtomicBool,
+        sent: SentMark,
     ) -> Result<(Answer, Head), Failure> {
-        let answer = self.upstream.send(endpoint, call).await?;
+        let answer = self.upstream.send(endpoint, call, sent).await?;
         renewed.fetch_or(answer.credential_renewed, Ordering::Relaxed);
         let head = Head {
             status: answer.status.as_u16(),

@@ -1,6 +1,9 @@
 //! From one attempt to the next: failures before the commit point move on, as long as there is somewhere to go.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Pipeline;
 use super::attempt::Opened;
@@ -8,6 +11,7 @@ use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::gates::health_board::{Probe, ProbePermit, ProviderGate};
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
@@ -17,8 +21,8 @@ impl Pipeline {
     /// A whole answer of the first deployment that has one.
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, endpoint)) = tries.next() {
-            meter.attempt_begins(deployment);
+        while let Some((deployment, endpoint, probe)) = tries.next() {
+            meter.attempt_begins(deployment, probe);
             match self
                 .unless_stopped(self.attempt_whole(request, deployment, endpoint, meter))
                 .await
@@ -38,8 +42,8 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, endpoint)) = tries.next() {
-            meter.attempt_begins(deployment);
+        while let Some((deployment, endpoint, probe)) = tries.next() {
+            meter.attempt_begins(deployment, probe);
             match self
                 .unless_stopped(self.attempt_stream(request, deployment, endpoint, meter))
                 .await
@@ -72,7 +76,11 @@ pub(super) fn cut_off() -> Failure {
 struct Tries<'p> {
     pipeline: &'p Pipeline,
     plan: &'p Plan,
+    /// The plan's deployments as they come, by their places in it.
+    order: SmallVec<[usize; 3]>,
     next: usize,
+    /// So many at the end of the order were put there because somebody else is probing them. They are not put off twice.
+    put_off: usize,
     /// Whether the present deployment was already asked again with a fresh token.
     renewed: bool,
     failures: Vec<AttemptFailure>,
@@ -83,30 +91,45 @@ impl<'p> Tries<'p> {
         Self {
             pipeline,
             plan,
+            order: (0..plan.attempts.len()).collect(),
             next: 0,
+            put_off: 0,
             renewed: false,
             failures: Vec::new(),
         }
     }
 
-    fn next(&mut self) -> Option<(&'p std::sync::Arc<Deployment>, &'p Endpoint)> {
+    fn next(&mut self) -> Option<(&'p Arc<Deployment>, &'p Endpoint, Option<ProbePermit>)> {
         if self.failures.len() >= self.pipeline.limits.max_attempts {
             return None;
         }
         loop {
-            let deployment = self.plan.attempts.get(self.next)?;
+            let place = *self.order.get(self.next)?;
+            let deployment = &self.plan.attempts[place];
+            let probe = match self.pipeline.board.gate(&deployment.provider).map(ProviderGate::probe) {
+                Some(Probe::Granted(permit)) => Some(permit),
+                // The plan was made a moment before somebody else began to probe. One probe is enough, as long as there
+                // is somebody else to ask.
+                Some(Probe::UnderWay) if !self.renewed && self.next + 1 + self.put_off < self.order.len() => {
+                    self.order.remove(self.next);
+                    self.order.push(place);
+                    self.put_off += 1;
+                    continue;
+                }
+                Some(Probe::UnderWay | Probe::NotNeeded) | None => None,
+            };
             self.next += 1;
             // The catalogue and the endpoints are made from the same settings, so a deployment without one is one that
             // was taken away a moment ago.
             if let Some(endpoint) = self.pipeline.endpoints.get(&deployment.provider) {
-                return Some((deployment, endpoint));
+                return Some((deployment, endpoint, probe));
             }
         }
     }
 
     fn failed(&mut self, failure: Failure, meter: &mut Meter) {
-        let deployment = &self.plan.attempts[self.next - 1];
-        meter.failed(failure.class, None);
+        let deployment = &self.plan.attempts[self.order[self.next - 1]];
+        meter.failed(failure.class, failure.retry_after, None);
         tracing::debug!(
             request = %meter.id(), deployment = %deployment.id, class = %failure.class, status = failure.status,
             "attempt failed"
@@ -123,7 +146,7 @@ impl<'p> Tries<'p> {
         }
         self.renewed = false;
         if !class.worth_another_attempt() {
-            self.next = self.plan.attempts.len();
+            self.next = self.order.len();
         }
     }
 

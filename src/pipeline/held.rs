@@ -4,9 +4,10 @@
 //! After that the headers go out with a keep-alive comment. The comment commits nothing: failover goes on behind it, and a
 //! total failure becomes an error event.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,17 +23,18 @@ use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
 use crate::domain::ids::RequestId;
 use crate::routing::plan::Plan;
+use crate::telemetry::metrics::Metrics;
 
 /// Serves a request for a stream.
 pub(super) async fn stream(
     pipeline: Arc<Pipeline>,
     request: Arc<Request>,
     plan: Plan,
-    meter: Meter,
+    mut meter: Meter,
 ) -> Result<Answer, GatewayError> {
     let (id, voice, patience) = (meter.id(), meter.voice(), pipeline.limits.keep_alive);
-    let head_sent = Arc::new(AtomicBool::new(false));
-    let mut opening = open(pipeline, request, plan, meter, head_sent.clone()).boxed();
+    let (head_sent, metrics) = (meter.mark_of_head(), pipeline.metrics.clone());
+    let mut opening = open(pipeline, request, plan, meter).boxed();
     match tokio::time::timeout(patience, &mut opening).await {
         Ok(Ok(relay)) => {
             let served = relay.meter().and_then(Meter::served);
@@ -51,6 +53,7 @@ pub(super) async fn stream(
                 first: true,
                 id,
                 voice,
+                metrics,
             };
             Ok(Answer {
                 served: None,
@@ -65,27 +68,14 @@ async fn open(
     request: Arc<Request>,
     plan: Plan,
     mut meter: Meter,
-    head_sent: Arc<AtomicBool>,
 ) -> Result<Relay, GatewayError> {
-    let opened = pipeline.open(&request, &plan, &mut meter).await;
-    if head_sent.load(Ordering::Acquire) {
-        meter.head_is_sent();
-    }
-    match opened {
+    match pipeline.open(&request, &plan, &mut meter).await {
         Ok((opened, before)) => {
             meter.first_event();
             let deployment = meter
                 .deployment()
                 .expect("a stream that is open has an attempt under way");
-            let keep_alive = pipeline.limits.keep_alive;
-            Ok(Relay::new(
-                opened,
-                before,
-                deployment,
-                meter,
-                keep_alive,
-                pipeline.stop.clone(),
-            ))
+            Ok(Relay::new(opened, before, deployment, meter, &pipeline))
         }
         Err(error) => Err(meter.refuse(error)),
     }
@@ -100,6 +90,7 @@ struct Held {
     first: bool,
     id: RequestId,
     voice: Voice,
+    metrics: Arc<Metrics>,
 }
 
 enum State {
@@ -119,8 +110,15 @@ impl Stream for Held {
             match &mut self.state {
                 State::Over => return Poll::Ready(None),
                 State::Relaying(relay) => return relay.poll_next_unpin(cx),
-                State::Opening(opening) => match opening.poll_unpin(cx) {
-                    Poll::Ready(Ok(mut relay)) => {
+                State::Opening(opening) => match catch_unwind(AssertUnwindSafe(|| opening.poll_unpin(cx))) {
+                    Err(_panic) => {
+                        // The meter was inside, and has settled while it came down.
+                        self.metrics.panics.inc();
+                        self.state = State::Over;
+                        let error = GatewayError::internal("opening a stream panicked");
+                        return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
+                    }
+                    Ok(Poll::Ready(Ok(mut relay))) => {
                         if let Some(served) = relay.meter().and_then(Meter::served) {
                             let comment = format!(
                                 ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}\n\n",
@@ -130,11 +128,11 @@ impl Stream for Held {
                         }
                         self.state = State::Relaying(Box::new(relay));
                     }
-                    Poll::Ready(Err(error)) => {
+                    Ok(Poll::Ready(Err(error))) => {
                         self.state = State::Over;
                         return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
                     }
-                    Poll::Pending => {
+                    Ok(Poll::Pending) => {
                         if self.timer.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
                         }

@@ -4,6 +4,7 @@
 //! record reaches the journal and its cost the key.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,11 +20,12 @@ use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
 use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
-use crate::gates::health_board::ProviderGate;
+use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::journal::Slot;
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
+use crate::upstream::payload::SentMark;
 
 /// Status of a request whose caller left before there was one (nginx's convention).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -47,18 +49,29 @@ pub struct Meter {
     renewed: bool,
     /// What was fetched for the request.
     media: MediaLibrary,
-    /// Whether a status of 200 has been sent, whatever happens from now on.
-    head_sent: bool,
+    /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
+    head_sent: Option<Arc<AtomicBool>>,
 }
 
 /// The attempt under way.
 struct Current {
     deployment: Arc<Deployment>,
     health: Option<Arc<ProviderGate>>,
+    /// Held by the one attempt that finds out whether its provider is back.
+    probe: Option<ProbePermit>,
     started: Instant,
+    /// Whether the provider has the request.
+    sent: SentMark,
     first_token: Option<Duration>,
     status: Option<u16>,
     upstream_request_id: Option<Arc<str>>,
+}
+
+impl Current {
+    /// Whether the provider can have begun to work. A model in this process is not sent anything.
+    fn reached(&self) -> bool {
+        self.sent.is_set() || self.first_token.is_some()
+    }
 }
 
 impl Meter {
@@ -95,7 +108,7 @@ impl Meter {
             dropped: Dropped::default(),
             renewed: false,
             media: MediaLibrary::default(),
-            head_sent: false,
+            head_sent: None,
         }
     }
 
@@ -148,25 +161,36 @@ impl Meter {
         record.stream = request.stream;
     }
 
-    /// The status line is out: from now on, failures are said inside the stream.
-    pub(super) fn head_is_sent(&mut self) {
-        self.head_sent = true;
+    /// Gives the mark that tells that the status line is out: from then on, failures are said inside the stream.
+    pub(super) fn mark_of_head(&mut self) -> Arc<AtomicBool> {
+        self.head_sent.get_or_insert_default().clone()
+    }
+
+    fn head_is_sent(&self) -> bool {
+        self.head_sent.as_ref().is_some_and(|sent| sent.load(Ordering::Acquire))
     }
 
     /// An attempt begins.
-    pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>) {
+    pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>, probe: Option<ProbePermit>) {
         let health = self.pipeline.board.gate(&deployment.provider).cloned();
-        if let Some(gate) = &health {
-            gate.attempt_begins();
-        }
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
+            probe,
             started: Instant::now(),
+            sent: SentMark::default(),
             first_token: None,
             status: None,
             upstream_request_id: None,
         });
+    }
+
+    /// The mark that is set when the provider has the request of the attempt under way.
+    pub(super) fn sent_mark(&self) -> SentMark {
+        self.current
+            .as_ref()
+            .map(|current| current.sent.clone())
+            .unwrap_or_default()
     }
 
     /// The head of the provider's answer is here.
@@ -229,15 +253,18 @@ impl Meter {
             Some(usage) => priced(usage, UsageSource::Reported, &current.deployment),
             None => priced(estimate(prompt, generated), UsageSource::Estimated, &current.deployment),
         };
-        self.close(None, charge);
+        self.close(None, None, charge);
     }
 
-    /// The attempt failed. `partial` is what was relayed before that, if anything was.
-    pub(super) fn failed(&mut self, class: ErrorClass, partial: Option<Partial>) {
-        self.close(Some(class), |current, prompt| match partial {
+    /// The attempt failed. `retry_after` is how long the provider asked us to stay away; `partial` is what was relayed
+    /// before that, if anything was.
+    pub(super) fn failed(&mut self, class: ErrorClass, retry_after: Option<Duration>, partial: Option<Partial>) {
+        self.close(Some(class), retry_after, |current, prompt| match partial {
+            // A connection that did not stand yet, or a token that we still waited for, costs nothing.
+            _ if !current.reached() => Charge::nothing(),
             Some(partial) => partial.charge(current, prompt),
-            // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused,
-            // or was never reached, will not.
+            // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused
+            // will not.
             None if current.status == Some(200) || class == ErrorClass::Timeout => {
                 Partial::default().charge(current, prompt)
             }
@@ -246,20 +273,17 @@ impl Meter {
     }
 
     /// Closes the attempt under way, if there is one.
-    fn close(&mut self, error: Option<ErrorClass>, charge: impl FnOnce(&Current, u64) -> Charge) {
-        let Some(current) = self.current.take() else { return };
-        if let Some(health) = &current.health {
-            match error {
-                None => health.report(Outcome::Answered),
-                // We broke it off, not the provider.
-                Some(ErrorClass::Cancelled | ErrorClass::Shed) if current.first_token.is_none() => {
-                    health.attempt_abandoned();
-                }
-                Some(ErrorClass::Cancelled | ErrorClass::Shed) => health.report(Outcome::Answered),
-                Some(class) if class.blames_the_provider() => health.report(Outcome::Failed),
-                Some(_) if current.status.is_some() => health.report(Outcome::Answered),
-                Some(_) => health.attempt_abandoned(),
-            }
+    fn close(
+        &mut self,
+        error: Option<ErrorClass>,
+        retry_after: Option<Duration>,
+        charge: impl FnOnce(&Current, u64) -> Charge,
+    ) {
+        let Some(mut current) = self.current.take() else { return };
+        // Without an outcome the permit is dropped, and whoever comes next may probe.
+        let probe = current.probe.take();
+        if let (Some(health), Some(outcome)) = (&current.health, outcome(&current, error, retry_after)) {
+            health.report(outcome, probe);
         }
         let charge = charge(&current, self.prompt_tokens);
         let received = self.received;
@@ -318,7 +342,7 @@ impl Meter {
 
     /// The request is refused, or failed before anything was handed over. Gives the error back for the caller.
     pub fn refuse(mut self, error: GatewayError) -> GatewayError {
-        let status = if self.head_sent {
+        let status = if self.head_is_sent() {
             200
         } else {
             (self.voice.status)(&error)
@@ -329,7 +353,7 @@ impl Meter {
 
     /// The caller left in the middle of a stream.
     pub(super) fn left(mut self, partial: Partial) {
-        self.failed(ErrorClass::Cancelled, Some(partial));
+        self.failed(ErrorClass::Cancelled, None, Some(partial));
         self.cancelled(200);
     }
 
@@ -359,12 +383,36 @@ impl Drop for Meter {
         if self.record.is_none() {
             return;
         }
-        // The caller left while an attempt was under way. A provider that had the request has read the prompt, and
-        // charges for that even if nobody waits for the answer.
+        // Either our own code is coming down around us, or the caller left while an attempt was under way. A provider that
+        // had the request has read the prompt, and charges for that even if nobody waits for the answer.
+        let panicked = std::thread::panicking();
+        let class = if panicked {
+            ErrorClass::Internal
+        } else {
+            ErrorClass::Cancelled
+        };
         if self.current.is_some() {
-            self.failed(ErrorClass::Cancelled, Some(Partial::default()));
+            self.failed(class, None, Some(Partial::default()));
         }
-        self.cancelled(if self.head_sent { 200 } else { CLIENT_CLOSED_REQUEST });
+        match (self.head_is_sent(), panicked) {
+            (true, true) => self.settle(200, Some(class)),
+            (false, true) => self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class)),
+            (true, false) => self.cancelled(200),
+            (false, false) => self.cancelled(CLIENT_CLOSED_REQUEST),
+        }
+    }
+}
+
+/// What the end of an attempt says about its provider, if it says anything.
+fn outcome(current: &Current, error: Option<ErrorClass>, retry_after: Option<Duration>) -> Option<Outcome> {
+    match error {
+        None => Some(Outcome::Answered),
+        // We broke it off, not the provider.
+        Some(ErrorClass::Cancelled | ErrorClass::Shed) => current.first_token.map(|_| Outcome::Answered),
+        Some(ErrorClass::Internal) => None,
+        Some(ErrorClass::RateLimited | ErrorClass::ProviderQuota) => Some(Outcome::Limited { retry_after }),
+        Some(class) if class.blames_the_provider() => Some(Outcome::Failed),
+        Some(_) => current.status.map(|_| Outcome::Answered),
     }
 }
 

@@ -11,6 +11,8 @@ mod held;
 mod media;
 mod meter;
 mod relay;
+#[cfg(test)]
+mod testing;
 mod turn;
 
 use std::sync::Arc;

@@ -4,8 +4,10 @@
 //! The end of the answer is the provider's end and nothing else. What is cut, too slow or broken becomes an error event;
 //! a `[DONE]` that the provider did not send is never made up.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,17 +18,18 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Opened, too_slow};
 use super::failover::{cut_off, described};
 use super::meter::{Meter, Partial};
-use super::turn::Turn;
+use super::turn::Burst;
+use super::{Pipeline, Voice};
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::domain::ids::RequestId;
 use crate::providers::adapter::{Decoder, Failure, Relayed};
 use crate::routing::catalog::Deployment;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::answer::AnswerBody;
 
 /// So many bytes of events go out without waiting for more.
 const WRITE_AT: usize = 16 * 1024;
-/// So many turns are waited at most, however much each of them brings.
-const MAX_TURNS: usize = 8;
 /// How often a silent stream looks whether the process is stopping.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a provider may take to close a stream that is complete, so that its connection can be used again.
@@ -36,23 +39,22 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Relay {
     /// Gone once the request is settled.
     meter: Option<Meter>,
-    deployment: std::sync::Arc<Deployment>,
+    /// What is needed to say that we broke, whatever the state we broke in.
+    id: RequestId,
+    voice: Voice,
+    metrics: Arc<Metrics>,
+    deployment: Arc<Deployment>,
     before: Vec<AttemptFailure>,
     decoder: Box<dyn Decoder>,
     body: AnswerBody,
     out: Relayed,
     /// Events that are ready before anything is read.
     ready: Option<Bytes>,
-    /// The turn that events wait for, so that those of a burst go out together.
-    turn: Turn,
-    /// How much had gathered when the last turn was over.
-    seen_at_turn: usize,
-    /// Turns since something was written.
-    turns: usize,
+    /// What events wait for, so that those of a burst go out together.
+    burst: Burst,
     failed: Option<Failure>,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
-    keep_alive: &'static [u8],
     clock: StreamClock,
 }
 
@@ -80,10 +82,9 @@ impl Relay {
     pub(super) fn new(
         opened: Opened,
         before: Vec<AttemptFailure>,
-        deployment: std::sync::Arc<Deployment>,
+        deployment: Arc<Deployment>,
         meter: Meter,
-        keep_alive: Duration,
-        stop: CancellationToken,
+        pipeline: &Pipeline,
     ) -> Self {
         let now = Instant::now();
         let clock = StreamClock {
@@ -91,13 +92,15 @@ impl Relay {
             last_event: now,
             last_sent: now,
             idle: opened.idle,
-            keep_alive,
+            keep_alive: pipeline.limits.keep_alive,
             deadline: opened.deadline,
             total: deployment.timeouts.total,
-            stop,
+            stop: pipeline.stop.clone(),
         };
         Self {
-            keep_alive: meter.voice().keep_alive,
+            id: meter.id(),
+            voice: meter.voice(),
+            metrics: pipeline.metrics.clone(),
             meter: Some(meter),
             deployment,
             before,
@@ -105,9 +108,7 @@ impl Relay {
             body: opened.body,
             out: Relayed::default(),
             ready: Some(opened.first),
-            turn: Turn::default(),
-            seen_at_turn: 0,
-            turns: 0,
+            burst: Burst::default(),
             failed: opened.failed,
             closing: None,
             clock,
@@ -144,14 +145,30 @@ impl Relay {
         let partial = self.partial();
         let mut meter = self.meter.take()?;
         let class = failure.class;
-        meter.failed(class, Some(partial));
+        meter.failed(class, failure.retry_after, Some(partial));
         let mut attempts = std::mem::take(&mut self.before);
         attempts.push(described(failure, &self.deployment, meter.upstream_request_id()));
-        let event = (meter.voice().event)(&GatewayError::Exhausted { attempts }, meter.id());
+        let event = (self.voice.event)(&GatewayError::Exhausted { attempts }, self.id);
         meter.finish(Some(class));
         // The rest of the provider's answer is of no use to anybody: closing the connection stops it.
         self.body = AnswerBody::Builtin(None);
         Some(event)
+    }
+
+    /// Our own code broke in the middle of the stream. The caller is told, and what it got is settled.
+    fn panicked(&mut self) -> Bytes {
+        self.metrics.panics.inc();
+        if let Some(mut meter) = self.meter.take() {
+            // It may be the decoder that broke; then it is not to be relied on for what it counted.
+            let partial = catch_unwind(AssertUnwindSafe(|| self.partial())).unwrap_or_default();
+            meter.failed(ErrorClass::Internal, None, Some(partial));
+            meter.finish(Some(ErrorClass::Internal));
+        }
+        self.body = AnswerBody::Builtin(None);
+        self.out = Relayed::default();
+        self.ready = None;
+        self.failed = None;
+        (self.voice.event)(&GatewayError::internal("relaying a stream panicked"), self.id)
     }
 
     /// Lets the provider close the stream, so that its connection goes back to the pool.
@@ -186,15 +203,8 @@ impl Relay {
                     }
                 }
                 Poll::Pending if !self.out.bytes.is_empty() => {
-                    if self.turn.poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    // A burst goes on as long as each turn brings more of it.
-                    let before = std::mem::replace(&mut self.seen_at_turn, self.out.bytes.len());
-                    self.turns += 1;
-                    if before == self.out.bytes.len() || self.turns >= MAX_TURNS {
-                        self.take_out();
-                    }
+                    ready!(self.burst.poll_over(self.out.bytes.len(), cx));
+                    self.take_out();
                 }
                 Poll::Ready(Some(Err(_)) | None) if !self.out.bytes.is_empty() && self.decoder.is_complete() => {
                     self.take_out();
@@ -226,7 +236,7 @@ impl Relay {
                 Poll::Pending => match self.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Due::Nothing) => {}
-                    Poll::Ready(Due::KeepAlive) => return Poll::Ready(Some(Bytes::from_static(self.keep_alive))),
+                    Poll::Ready(Due::KeepAlive) => return Poll::Ready(Some(Bytes::from_static(self.voice.keep_alive))),
                     Poll::Ready(Due::Failed(failure)) => self.failed = Some(failure),
                 },
             }
@@ -236,9 +246,7 @@ impl Relay {
     fn take_out(&mut self) {
         if !self.out.bytes.is_empty() {
             self.ready = Some(self.out.bytes.split().freeze());
-            self.turn.reset();
-            self.seen_at_turn = 0;
-            self.turns = 0;
+            self.burst.taken();
         }
     }
 }
@@ -247,12 +255,18 @@ impl Stream for Relay {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_event(cx).map(|event| event.map(Ok))
+        let polled = catch_unwind(AssertUnwindSafe(|| self.poll_event(cx)));
+        polled
+            .unwrap_or_else(|_panic| Poll::Ready(Some(self.panicked())))
+            .map(|event| event.map(Ok))
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        if self.meter.is_none() {
+            return;
+        }
         // The caller had everything; that it went before it was told so changes nothing.
         if self.decoder.is_complete() {
             self.complete();
@@ -301,3 +315,6 @@ impl StreamClock {
         Poll::Ready(due)
     }
 }
+
+#[cfg(test)]
+mod tests;

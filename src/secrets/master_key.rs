@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use rand::RngCore as _;
 use sha2::Sha256;
+use uuid::Uuid;
 
 use crate::domain::api_key::ApiKey;
 use crate::domain::key::hex;
@@ -103,21 +104,13 @@ impl MasterKey {
         Self::decode(&text).ok_or(MasterKeyError::Malformed { place })
     }
 
+    /// Makes a key and keeps it. If another process made one in the meantime, that one counts.
     fn generate(path: &Path) -> Result<Self, MasterKeyError> {
         let mut bytes = [0; KEY_BYTES];
         rand::rngs::OsRng.fill_bytes_infallible(&mut bytes);
-        let written = (|| {
-            let mut options = fs::OpenOptions::new();
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(path)?;
-            file.write_all(BASE64.encode(bytes).as_bytes())?;
-            // Whatever is encrypted or hashed with it is lost without it, so it must be on disk before it is used.
-            file.sync_all()
-        })();
-        match written {
+        match keep(path, BASE64.encode(bytes).as_bytes()) {
             Ok(()) => Ok(Self(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::read(path),
             Err(source) => Err(MasterKeyError::File {
                 path: path.display().to_string(),
                 source,
@@ -141,6 +134,37 @@ impl MasterKey {
     pub fn check_value(&self) -> String {
         hex(&self.derive("bonito master key check v1").finalize().into_bytes())
     }
+}
+
+/// Writes a private file that is there as a whole or not at all, whenever the machine dies, and replaces nobody else's.
+///
+/// Whatever is encrypted or hashed with the key is lost without it, so it is on disk before it is used.
+fn keep(path: &Path, text: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let draft = directory.join(format!(".{FILE_NAME}.{}", Uuid::now_v7().simple()));
+    let kept = (|| {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&draft)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        // A link takes a name only if it is free; a rename would take it from whoever was faster.
+        match fs::hard_link(&draft, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !path.exists() => {
+                // Some file systems have no links.
+                fs::rename(&draft, path)
+            }
+            linked => linked,
+        }
+    })();
+    let _ = fs::remove_file(&draft);
+    kept?;
+    // The name itself is on disk only when its directory is.
+    #[cfg(unix)]
+    fs::File::open(directory)?.sync_all()?;
+    Ok(())
 }
 
 /// Hashes gateway keys: a stolen database cannot confirm a guessed key without the master key.
@@ -198,6 +222,26 @@ mod tests {
             let mode = fs::metadata(dir.path().join(FILE_NAME)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn processes_that_start_together_keep_one_key_and_leave_nothing_else_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(8);
+        let found: Vec<String> = std::thread::scope(|scope| {
+            let find = || {
+                start.wait();
+                MasterKey::generate(&dir.path().join(FILE_NAME)).unwrap().check_value()
+            };
+            let finding: Vec<_> = (0..8).map(|_| scope.spawn(find)).collect();
+            finding.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:?}");
+        let files: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|file| file.unwrap().file_name())
+            .collect();
+        assert_eq!(files, [FILE_NAME]);
     }
 
     #[test]

@@ -5,15 +5,28 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{CaseStatement, Expr};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
-use crate::domain::key::{KeyHash, KeyRow, Named, NewKey};
+use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision};
 use crate::domain::scope::Scope;
+
+/// Keys whose last use is written in one statement. Each is three values of the some 32,000 a statement may have.
+const TOUCHED_AT_ONCE: usize = 500;
+
+/// What a look for changes found.
+#[derive(Clone, Debug)]
+pub struct KeyChanges {
+    /// Every change up to this one is among them.
+    pub revision: Revision,
+    /// The keys that changed, each with its last change; `None` where that cannot be told, because the database has seen
+    /// fewer changes than we have: it is a copy from earlier.
+    pub keys: Option<Vec<(KeyId, Revision)>>,
+}
 
 impl Store {
     /// Creates a key.
@@ -42,6 +55,8 @@ impl Store {
             last_used_at: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
+            // Nobody can have it in memory yet.
+            revision: Set(0),
         };
         gateway_keys::Entity::insert(row)
             .exec_without_returning(db)
@@ -54,12 +69,14 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<KeyRow>, StoreError> {
+        // Read first: whatever changes while we read has a higher number, and the key is looked up again.
+        let revision = self.key_revision().await?;
         let key = gateway_keys::Entity::find()
             .filter(gateway_keys::Column::Hash.eq(hash.to_hex()))
             .one(&self.db)
             .await?;
         match key {
-            Some(key) => self.with_owners(key).await.map(Some),
+            Some(key) => self.with_owners(key, revision).await.map(Some),
             None => Ok(None),
         }
     }
@@ -69,6 +86,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn keys_of(&self, organization: OrganizationId) -> Result<Vec<KeyRow>, StoreError> {
+        let revision = self.key_revision().await?;
         let keys = gateway_keys::Entity::find()
             .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
             .order_by_desc(gateway_keys::Column::Id)
@@ -76,7 +94,7 @@ impl Store {
             .await?;
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {
-            rows.push(self.with_owners(key).await?);
+            rows.push(self.with_owners(key, revision).await?);
         }
         Ok(rows)
     }
@@ -87,15 +105,17 @@ impl Store {
     /// The database fails.
     pub async fn revoke_key(&self, organization: OrganizationId, key: KeyId) -> Result<bool, StoreError> {
         let now = storable(Utc::now());
+        let change = self.begin_key_change().await?;
         let result = gateway_keys::Entity::update_many()
             .col_expr(gateway_keys::Column::RevokedAt, Expr::value(now))
             .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(now))
+            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
             .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
             .filter(gateway_keys::Column::Id.eq(key.0))
             .filter(gateway_keys::Column::RevokedAt.is_null())
-            .exec(&self.db)
+            .exec(&change.transaction)
             .await?;
-        Ok(result.rows_affected > 0)
+        change.finish(result.rows_affected).await
     }
 
     /// Switches a key off or on. Says whether there is such a key.
@@ -108,82 +128,101 @@ impl Store {
         key: KeyId,
         disabled: bool,
     ) -> Result<bool, StoreError> {
+        let change = self.begin_key_change().await?;
         let result = gateway_keys::Entity::update_many()
             .col_expr(gateway_keys::Column::Disabled, Expr::value(disabled))
             .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
             .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
             .filter(gateway_keys::Column::Id.eq(key.0))
-            .exec(&self.db)
+            .exec(&change.transaction)
             .await?;
-        Ok(result.rows_affected > 0)
+        change.finish(result.rows_affected).await
     }
 
-    /// Remembers when a key was last used. Does not count as a change of the key.
+    /// Remembers when keys were last used, many of them in one statement. Does not count as a change of the keys.
+    ///
+    /// # Errors
+    /// The database fails; then some of them may have been written.
+    pub async fn touch_keys(&self, used: &[(KeyId, DateTime<Utc>)]) -> Result<(), StoreError> {
+        use gateway_keys::Column;
+        for part in used.chunks(TOUCHED_AT_ONCE) {
+            let mut last_used = CaseStatement::new();
+            for &(key, at) in part {
+                last_used = last_used.case(Column::Id.eq(key.0), Expr::value(storable(at)));
+            }
+            gateway_keys::Entity::update_many()
+                .col_expr(
+                    Column::LastUsedAt,
+                    last_used.finally(Expr::col(Column::LastUsedAt)).into(),
+                )
+                .filter(Column::Id.is_in(part.iter().map(|(key, _)| key.0)))
+                .exec(&self.db)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// What changed since a revision: keys themselves, or their team or organization.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn touch_key(&self, key: KeyId, used_at: DateTime<Utc>) -> Result<(), StoreError> {
-        gateway_keys::Entity::update_many()
-            .col_expr(gateway_keys::Column::LastUsedAt, Expr::value(storable(used_at)))
-            .filter(gateway_keys::Column::Id.eq(key.0))
-            .exec(&self.db)
-            .await
-            .map(drop)
-    }
-
-    /// The keys that changed since a time, themselves or by their team or organization, with their versions.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn keys_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<(KeyId, DateTime<Utc>)>, StoreError> {
-        let since = storable(since);
-        let teams: HashMap<Uuid, DateTime<Utc>> = teams::Entity::find()
+    pub async fn keys_changed_since(&self, since: Revision) -> Result<KeyChanges, StoreError> {
+        // Read first: whatever is numbered later is found by the next look.
+        let revision = self.key_revision().await?;
+        if revision <= since {
+            let keys = (revision == since).then(Vec::new);
+            return Ok(KeyChanges { revision, keys });
+        }
+        let Revision(since) = since;
+        let teams: HashMap<Uuid, i64> = teams::Entity::find()
             .select_only()
-            .columns([teams::Column::Id, teams::Column::UpdatedAt])
-            .filter(teams::Column::UpdatedAt.gte(since))
-            .into_tuple::<(Uuid, DateTime<Utc>)>()
+            .columns([teams::Column::Id, teams::Column::Revision])
+            .filter(teams::Column::Revision.gt(since))
+            .into_tuple::<(Uuid, i64)>()
             .all(&self.db)
             .await?
             .into_iter()
             .collect();
-        let organizations: HashMap<Uuid, DateTime<Utc>> = organizations::Entity::find()
+        let organizations: HashMap<Uuid, i64> = organizations::Entity::find()
             .select_only()
-            .columns([organizations::Column::Id, organizations::Column::UpdatedAt])
-            .filter(organizations::Column::UpdatedAt.gte(since))
-            .into_tuple::<(Uuid, DateTime<Utc>)>()
+            .columns([organizations::Column::Id, organizations::Column::Revision])
+            .filter(organizations::Column::Revision.gt(since))
+            .into_tuple::<(Uuid, i64)>()
             .all(&self.db)
             .await?
             .into_iter()
             .collect();
-        let mut changed = Condition::any().add(gateway_keys::Column::UpdatedAt.gte(since));
+        let mut changed = Condition::any().add(gateway_keys::Column::Revision.gt(since));
         if !teams.is_empty() {
             changed = changed.add(gateway_keys::Column::TeamId.is_in(teams.keys().copied()));
         }
         if !organizations.is_empty() {
             changed = changed.add(gateway_keys::Column::OrganizationId.is_in(organizations.keys().copied()));
         }
-        let keys: Vec<(Uuid, Option<Uuid>, Uuid, DateTime<Utc>)> = gateway_keys::Entity::find()
+        let keys: Vec<(Uuid, Option<Uuid>, Uuid, i64)> = gateway_keys::Entity::find()
             .select_only()
             .columns([
                 gateway_keys::Column::Id,
                 gateway_keys::Column::TeamId,
                 gateway_keys::Column::OrganizationId,
-                gateway_keys::Column::UpdatedAt,
+                gateway_keys::Column::Revision,
             ])
             .filter(changed)
             .into_tuple()
             .all(&self.db)
             .await?;
-        // What is not in the maps did not change lately, so it is older than what is.
-        let version = |(id, team, organization, own): (Uuid, Option<Uuid>, Uuid, DateTime<Utc>)| {
+        // What is not in the maps did not change since, so its number is lower than those that are.
+        let last = |(id, team, organization, own): (Uuid, Option<Uuid>, Uuid, i64)| {
             let team = team.and_then(|team| teams.get(&team)).copied().unwrap_or(own);
             let organization = organizations.get(&organization).copied().unwrap_or(own);
-            (KeyId(id), own.max(team).max(organization))
+            (KeyId(id), Revision(own.max(team).max(organization)))
         };
-        Ok(keys.into_iter().map(version).collect())
+        let keys = Some(keys.into_iter().map(last).collect());
+        Ok(KeyChanges { revision, keys })
     }
 
-    async fn with_owners(&self, key: gateway_keys::Model) -> Result<KeyRow, StoreError> {
+    async fn with_owners(&self, key: gateway_keys::Model, revision: Revision) -> Result<KeyRow, StoreError> {
         let missing = || StoreError::RecordNotFound("the owner of a key".into());
         let organization = organizations::Entity::find_by_id(key.organization_id)
             .one(&self.db)
@@ -199,8 +238,6 @@ impl Store {
             }
             None => None,
         };
-        let version = key.updated_at.max(organization.updated_at);
-        let version = team.as_ref().map_or(version, |team| version.max(team.updated_at));
         let own = read_scope(key.allowed_models.as_ref());
         let inherited = [
             team.as_ref().and_then(|t| t.allowed_models.as_ref()),
@@ -234,12 +271,13 @@ impl Store {
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
             created_at: key.created_at,
-            version,
+            revision,
         })
     }
 }
 
-fn stored_scope(scope: &Scope) -> Option<Value> {
+/// A scope as an `allowed_models` column keeps it.
+pub(super) fn stored_scope(scope: &Scope) -> Option<Value> {
     (*scope != Scope::default()).then(|| serde_json::json!({"models": scope.models(), "providers": scope.providers()}))
 }
 

@@ -1,21 +1,63 @@
 //! The ledger: usage records in, sums out.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{gateway_attempts, gateway_requests};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, SimpleExpr};
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait};
+use sea_orm::{
+    ColumnTrait, Condition, DatabaseBackend, EntityTrait, FromQueryResult, IsolationLevel, QueryFilter, QueryOrder,
+    QuerySelect, Set, TransactionTrait,
+};
 
-use super::{Store, StoreError, storable, storable_text};
-use crate::domain::ids::{OrganizationId, RequestId};
-use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
+use uuid::Uuid;
+
+use super::{Store, StoreError, refusal, storable, storable_text};
+use crate::domain::call::{Dialect, Operation};
+use crate::domain::ids::{KeyId, ModelName, OrganizationId, ProviderId, RequestId};
+use crate::domain::money::NanoUsd;
+use crate::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
+
+/// Requests that are left out of a sum by one statement.
+const LEFT_OUT_AT_ONCE: usize = 1_000;
 
 impl Store {
     /// Writes records in one transaction. Records that are there already are passed over, so that a batch whose commit
     /// was not heard of can be written again.
     ///
+    /// A record that the database refuses for what is in it does not hold up the others: the batch is halved until such
+    /// records stand alone, and they are given back. They are only called refused if the database takes a record of ours
+    /// at all; otherwise something is wrong with the tables, and everything has to wait.
+    ///
     /// # Errors
-    /// The database fails; then nothing was written.
-    pub async fn write_records(&self, records: &[UsageRecord]) -> Result<(), StoreError> {
+    /// The database fails; then some of the records may have been written, and all of them can be given again.
+    pub async fn write_records<'r>(&self, records: &'r [UsageRecord]) -> Result<Vec<Refused<'r>>, StoreError> {
+        let mut refused = Vec::new();
+        let mut parts = vec![records];
+        while let Some(part) = parts.pop() {
+            let Err(error) = self.write_all(part).await else {
+                continue;
+            };
+            let Some(class) = refusal(&error) else {
+                return Err(error);
+            };
+            match part {
+                [record] => {
+                    if refused.is_empty() && !self.takes_records().await? {
+                        return Err(error);
+                    }
+                    refused.push(Refused { record, class });
+                }
+                _ => {
+                    let (older, newer) = part.split_at(part.len() / 2);
+                    parts.extend([newer, older]);
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn write_all(&self, records: &[UsageRecord]) -> Result<(), StoreError> {
         let transaction = self.db.begin().await?;
         self.inserts
             .run(&transaction, records.iter().map(request_row).collect())
@@ -24,6 +66,23 @@ impl Store {
             .run(&transaction, records.iter().flat_map(attempt_rows).collect())
             .await?;
         transaction.commit().await
+    }
+
+    /// Whether the database would take a record about which there is nothing to complain. Nothing is left of the try.
+    async fn takes_records(&self) -> Result<bool, StoreError> {
+        let record = harmless_record();
+        let transaction = self.db.begin().await?;
+        let tried = async {
+            self.inserts.run(&transaction, vec![request_row(&record)]).await?;
+            self.inserts.run(&transaction, attempt_rows(&record).collect()).await
+        };
+        let taken = match tried.await {
+            Ok(()) => Ok(true),
+            Err(error) if refusal(&error).is_some() => Ok(false),
+            Err(error) => Err(error),
+        };
+        transaction.rollback().await?;
+        taken
     }
 
     /// The ledger row of one request.
@@ -70,30 +129,65 @@ impl Store {
             .await
     }
 
+    /// The known cost of a key's rows, without those of some requests.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn spent_by(&self, key: KeyId, without: &[RequestId]) -> Result<NanoUsd, StoreError> {
+        use gateway_requests::Column;
+        // Both sums are of the same moment.
+        let isolation = (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
+        let moment = self.db.begin_with_config(isolation, None).await?;
+        let sum = async |condition: Condition| -> Result<i64, StoreError> {
+            let rows = gateway_requests::Entity::find()
+                .select_only()
+                .expr_as(sum_of(Column::CostNanousd), "cost_nanousd")
+                .filter(Column::KeyId.eq(key.0))
+                .filter(condition);
+            Ok(rows.into_tuple().one(&moment).await?.unwrap_or(0))
+        };
+        let mut spent = sum(Condition::all()).await?;
+        for part in without.chunks(LEFT_OUT_AT_ONCE) {
+            spent -= sum(Condition::all().add(Column::Id.is_in(part.iter().map(|id| id.0)))).await?;
+        }
+        moment.commit().await?;
+        Ok(NanoUsd(spent))
+    }
+
     /// Everything an organization ever used.
     ///
     /// # Errors
     /// The database fails.
     pub async fn totals(&self, organization: OrganizationId) -> Result<Totals, StoreError> {
         use gateway_requests::Column;
-        let sum = |column: Column| -> SimpleExpr {
-            // The sum of bigints is a NUMERIC on Postgres; it is brought back to what the columns are.
-            SimpleExpr::from(Func::coalesce([column.sum(), Expr::value(0_i64)])).cast_as(Alias::new("bigint"))
-        };
         let totals = gateway_requests::Entity::find()
             .select_only()
             .column_as(Column::Id.count(), "requests")
-            .expr_as(sum(Column::InputTokens), "input_tokens")
-            .expr_as(sum(Column::CachedTokens), "cached_tokens")
-            .expr_as(sum(Column::OutputTokens), "output_tokens")
-            .expr_as(sum(Column::ReasoningTokens), "reasoning_tokens")
-            .expr_as(sum(Column::CostNanousd), "cost_nanousd")
+            .expr_as(sum_of(Column::InputTokens), "input_tokens")
+            .expr_as(sum_of(Column::CachedTokens), "cached_tokens")
+            .expr_as(sum_of(Column::OutputTokens), "output_tokens")
+            .expr_as(sum_of(Column::ReasoningTokens), "reasoning_tokens")
+            .expr_as(sum_of(Column::CostNanousd), "cost_nanousd")
             .filter(Column::OrganizationId.eq(organization.0))
             .into_model::<Totals>()
             .one(&self.db)
             .await?;
         Ok(totals.unwrap_or_default())
     }
+}
+
+/// The sum of a column. That of bigints is a NUMERIC on Postgres; it is brought back to what the columns are.
+fn sum_of(column: gateway_requests::Column) -> SimpleExpr {
+    SimpleExpr::from(Func::coalesce([column.sum(), Expr::value(0_i64)])).cast_as(Alias::new("bigint"))
+}
+
+/// A record that the database does not take, whatever else it takes.
+#[derive(Clone, Debug)]
+pub struct Refused<'r> {
+    /// The record.
+    pub record: &'r UsageRecord,
+    /// The database's own code for the reason. Its words may quote the row.
+    pub class: String,
 }
 
 /// Sums over ledger rows.
@@ -181,11 +275,48 @@ fn attempt_rows(record: &UsageRecord) -> impl Iterator<Item = gateway_attempts::
     })
 }
 
+/// A record as plain as they come.
+fn harmless_record() -> UsageRecord {
+    let name = ModelName::from("echo");
+    let provider = ProviderId::from("echo");
+    UsageRecord {
+        id: RequestId(Uuid::now_v7()),
+        owner: Owner {
+            organization: OrganizationId(Uuid::now_v7()),
+            team: None,
+            key: KeyId(Uuid::now_v7()),
+        },
+        admitted_at: Utc::now(),
+        operation: Operation::Chat,
+        dialect: Dialect::OpenAi,
+        requested_model: "echo".into(),
+        stream: false,
+        status: 200,
+        error: None,
+        client_cancelled: false,
+        latency: Duration::ZERO,
+        first_token: None,
+        overhead: Duration::ZERO,
+        attempts: vec![AttemptRecord {
+            deployment: "echo/echo".into(),
+            provider,
+            model: name,
+            started_after: Duration::ZERO,
+            latency: Duration::ZERO,
+            first_token: None,
+            status: Some(200),
+            error: None,
+            upstream_request_id: None,
+            charge: Charge::nothing(),
+        }],
+    }
+}
+
 fn upstream_id(attempt: &AttemptRecord) -> Option<String> {
     attempt.upstream_request_id.as_deref().map(storable_text)
 }
 
-fn after(time: DateTime<Utc>, later: std::time::Duration) -> DateTime<Utc> {
+fn after(time: DateTime<Utc>, later: Duration) -> DateTime<Utc> {
     storable(time + TimeDelta::from_std(later).unwrap_or_default())
 }
 
@@ -193,7 +324,7 @@ fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn micros(duration: std::time::Duration) -> i64 {
+fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 

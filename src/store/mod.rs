@@ -8,13 +8,18 @@ pub mod keys;
 pub mod ledger;
 pub mod meta;
 pub mod organizations;
+mod refusal;
+pub mod revisions;
 
 use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use migration::MigratorTrait;
-use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, TransactionTrait};
+use refusal::refusal;
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, RuntimeErr, TransactionTrait,
+};
 
 /// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.
 /// The number is arbitrary and only has to be ours.
@@ -29,6 +34,17 @@ pub struct Store {
 
 /// Why the database did not do what it was asked.
 pub type StoreError = DbErr;
+
+/// What a query says within a time. A database that hangs is one that does not work; what it was asked may yet be done.
+///
+/// # Errors
+/// The query's own, or that there was no answer in time.
+pub async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, query).await.unwrap_or_else(|_| {
+        let message = format!("the database did not answer within {} s", limit.as_secs_f64());
+        Err(DbErr::Conn(RuntimeErr::Internal(message)))
+    })
+}
 
 /// Where the database is and how much of it we use.
 #[derive(Clone, Debug)]

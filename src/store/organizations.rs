@@ -1,13 +1,16 @@
-//! Organizations, and the first of them.
+//! Organizations, the first of them, and their teams.
 
 use chrono::Utc;
-use entity::organizations;
+use entity::{organizations, teams};
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, Set};
 use uuid::Uuid;
 
-use super::{Store, StoreError, storable};
-use crate::domain::ids::OrganizationId;
-use crate::domain::key::NewKey;
+use super::keys::stored_scope;
+use super::{Store, StoreError, storable, storable_text};
+use crate::domain::ids::{OrganizationId, TeamId};
+use crate::domain::key::{NewKey, NewTeam};
+use crate::domain::scope::Scope;
 
 /// The organization the first start creates.
 pub const FIRST_SLUG: &str = "default";
@@ -35,6 +38,7 @@ impl Store {
             allowed_models: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
+            revision: Set(0),
         };
         organizations::Entity::insert(organization)
             .exec_without_returning(&turn)
@@ -42,6 +46,70 @@ impl Store {
         Self::insert_key(&turn, key(OrganizationId(id))).await?;
         turn.commit().await?;
         Ok(true)
+    }
+
+    /// Creates a team.
+    ///
+    /// # Errors
+    /// The database fails, or the organization has a team with that slug.
+    pub async fn create_team(&self, team: NewTeam) -> Result<(), StoreError> {
+        let now = storable(Utc::now());
+        let row = teams::ActiveModel {
+            id: Set(team.id.0),
+            organization_id: Set(team.organization.0),
+            slug: Set(team.slug),
+            name: Set(storable_text(&team.name)),
+            allowed_models: Set(stored_scope(&team.scope)),
+            created_at: Set(now),
+            updated_at: Set(now),
+            revision: Set(0),
+        };
+        teams::Entity::insert(row)
+            .exec_without_returning(&self.db)
+            .await
+            .map(drop)
+    }
+
+    /// Changes what a team's keys may use. Says whether there is such a team.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_team_scope(
+        &self,
+        organization: OrganizationId,
+        team: TeamId,
+        scope: &Scope,
+    ) -> Result<bool, StoreError> {
+        let change = self.begin_key_change().await?;
+        let result = teams::Entity::update_many()
+            .col_expr(teams::Column::AllowedModels, Expr::value(stored_scope(scope)))
+            .col_expr(teams::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(teams::Column::Revision, Expr::value(change.revision))
+            .filter(teams::Column::OrganizationId.eq(organization.0))
+            .filter(teams::Column::Id.eq(team.0))
+            .exec(&change.transaction)
+            .await?;
+        change.finish(result.rows_affected).await
+    }
+
+    /// Changes what an organization's keys may use. Says whether there is such an organization.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_organization_scope(
+        &self,
+        organization: OrganizationId,
+        scope: &Scope,
+    ) -> Result<bool, StoreError> {
+        let change = self.begin_key_change().await?;
+        let result = organizations::Entity::update_many()
+            .col_expr(organizations::Column::AllowedModels, Expr::value(stored_scope(scope)))
+            .col_expr(organizations::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(organizations::Column::Revision, Expr::value(change.revision))
+            .filter(organizations::Column::Id.eq(organization.0))
+            .exec(&change.transaction)
+            .await?;
+        change.finish(result.rows_affected).await
     }
 
     /// The organization with a slug.

@@ -77,7 +77,20 @@ struct ActorLabels {
     actor: Word,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct KindLabels {
+    kind: Word,
+}
+
 type Count = Counter<u64, AtomicU64>;
+
+/// What the ledger should have and the database does not take.
+#[derive(Default, Debug)]
+struct SetAside {
+    rows: Count,
+    tokens: Family<KindLabels, Count>,
+    cost: Count,
+}
 
 /// Every metric of the process.
 #[derive(Debug)]
@@ -104,7 +117,8 @@ pub struct Metrics {
     pub journal_depth: Gauge,
     /// Rows written to the ledger.
     pub ledger_rows: Count,
-    /// Batches the database refused.
+    set_aside: SetAside,
+    /// Batches that could not be written.
     pub ledger_failures: Count,
     restarts: Family<ActorLabels, Count>,
 }
@@ -130,6 +144,7 @@ impl Default for Metrics {
             outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
             ledger_rows: Counter::default(),
+            set_aside: SetAside::default(),
             ledger_failures: Counter::default(),
             restarts: Family::default(),
         };
@@ -197,8 +212,23 @@ impl Metrics {
             self.ledger_rows.clone(),
         );
         registry.register(
+            names::LEDGER_ROWS_SET_ASIDE,
+            "Rows the database refuses for what is in them",
+            self.set_aside.rows.clone(),
+        );
+        registry.register(
+            names::LEDGER_TOKENS_SET_ASIDE,
+            "Tokens of the rows that were set aside, by kind",
+            self.set_aside.tokens.clone(),
+        );
+        registry.register(
+            names::LEDGER_COST_SET_ASIDE,
+            "Known cost in nano-dollars of the rows that were set aside",
+            self.set_aside.cost.clone(),
+        );
+        registry.register(
             names::LEDGER_FAILURES,
-            "Batches the database refused",
+            "Batches that could not be written",
             self.ledger_failures.clone(),
         );
         registry.register(
@@ -271,6 +301,18 @@ impl Metrics {
         self.fetches.get_or_create(&ResultLabels { result }).inc();
     }
 
+    /// Counts a record that the database refuses for what is in it.
+    pub fn set_aside(&self, record: &UsageRecord) {
+        let usage = record.usage();
+        self.set_aside.rows.inc();
+        for (kind, tokens) in [("input", usage.input), ("output", usage.output)] {
+            let labels = KindLabels { kind: Word(kind) };
+            self.set_aside.tokens.get_or_create(&labels).inc_by(tokens);
+        }
+        let cost = record.cost().and_then(|cost| u64::try_from(cost.0).ok());
+        self.set_aside.cost.inc_by(cost.unwrap_or(0));
+    }
+
     /// Counts the restart of an actor.
     pub fn actor_restarted(&self, actor: &'static str) {
         self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc();
@@ -290,6 +332,12 @@ impl Metrics {
         for actor in ["keys", "key", "providers", "provider", "ledger", "catalog"] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
+                .inc_by(0);
+        }
+        for kind in ["input", "output"] {
+            self.set_aside
+                .tokens
+                .get_or_create(&KindLabels { kind: Word(kind) })
                 .inc_by(0);
         }
         for provider in providers {

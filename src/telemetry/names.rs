@@ -42,6 +42,12 @@ names! {
     JOURNAL_DEPTH = "bonito_journal_depth",
     /// Rows written to the ledger (counter).
     LEDGER_ROWS = "bonito_ledger_rows",
+    /// Rows the database refuses for what is in them; the log names each (counter).
+    LEDGER_ROWS_SET_ASIDE = "bonito_ledger_rows_set_aside",
+    /// Tokens of those rows, which no sum over the ledger has (counter).
+    LEDGER_TOKENS_SET_ASIDE = "bonito_ledger_tokens_set_aside",
+    /// Known cost of those rows in nano-dollars, which no sum over the ledger has (counter).
+    LEDGER_COST_SET_ASIDE = "bonito_ledger_cost_set_aside_nanousd",
     /// Batches the database refused (counter).
     LEDGER_FAILURES = "bonito_ledger_failures",
     /// Actors that were started again after a failure (counter).

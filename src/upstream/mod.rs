@@ -25,7 +25,7 @@ use crate::providers::adapter::{Failure, WireRequest};
 use crate::secrets::aws::sigv4::Unsigned;
 use answer::{Answer, AnswerBody};
 use endpoint::Endpoint;
-use payload::PayloadBody;
+use payload::{PayloadBody, SentMark};
 
 /// What we call ourselves.
 const AGENT: &str = concat!("bonito-gateway/", env!("CARGO_PKG_VERSION"));
@@ -63,11 +63,12 @@ impl Upstream {
         Self { client }
     }
 
-    /// Sends one request and waits for the head of its answer, without a time limit of its own.
+    /// Sends one request and waits for the head of its answer, without a time limit of its own. `sent` is set as soon as
+    /// the provider has it.
     ///
     /// # Errors
     /// No answer came: the connection could not be made, or broke.
-    pub async fn send(&self, endpoint: &Endpoint, wire: WireRequest) -> Result<Answer, Failure> {
+    pub async fn send(&self, endpoint: &Endpoint, wire: WireRequest, sent: SentMark) -> Result<Answer, Failure> {
         let mut uri = endpoint.origin.parts();
         uri.path_and_query = Some(wire.path);
         let uri = Uri::from_parts(uri).map_err(|_| Failure::new(ErrorClass::Internal, "the address is not valid"))?;
@@ -99,7 +100,7 @@ impl Upstream {
                 "could not be asked: the gateway has no credential for it right now",
             )
         })?;
-        let mut request = Request::new(PayloadBody::from(wire.payload));
+        let mut request = Request::new(PayloadBody::new(wire.payload, sent));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;

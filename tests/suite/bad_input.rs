@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -235,10 +235,8 @@ async fn headers_and_bodies_sent_one_byte_at_a_time_are_given_up_on() {
         "a".repeat(400)
     );
     let (answer, took) = raw(&gateway, head.as_bytes(), drip).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 408 ") && answer.contains("invalid_request_error"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(early(&answer)["code"], "request_timeout");
     assert!(took < Duration::from_secs(8), "{took:?}");
 
     let mut socket = TcpStream::connect(gateway.api.trim_start_matches("http://"))
@@ -259,7 +257,160 @@ async fn headers_and_bodies_sent_one_byte_at_a_time_are_given_up_on() {
         answer.starts_with("HTTP/1.1 408 ") && answer.contains("request_timeout"),
         "{answer}"
     );
+
+    // A body that never stands still and never ends.
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: 500\r\nConnection: close\r\n\r\n",
+        gateway.key
+    );
+    let dripping = format!("{head}{{\"model\":\"mock-chat\",\"user\":\"{}", "a".repeat(400));
+    let (answer, took) = dripped(&gateway, &dripping, head.len()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("request_timeout"),
+        "{answer}"
+    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
     assert_eq!(provider.requests().len(), 0);
+    gateway.finish().await;
+}
+
+/// Sends the first bytes at once and the others one by one, and says what was answered when.
+async fn dripped(gateway: &TestGateway, text: &str, at_once: usize) -> (String, Duration) {
+    let begun = Instant::now();
+    let mut socket = TcpStream::connect(gateway.api.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let (mut reading, mut writing) = socket.split();
+    let write = async {
+        writing.write_all(&text.as_bytes()[..at_once]).await.unwrap();
+        for byte in &text.as_bytes()[at_once..] {
+            if writing.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the gateway read it to its end");
+    };
+    let mut answer = vec![0; 4_096];
+    let read = async { reading.read(&mut answer).await.expect("there is an answer") };
+    let len = tokio::select! {
+        () = write => 0,
+        len = read => len,
+    };
+    answer.truncate(len);
+    (String::from_utf8_lossy(&answer).into_owned(), begun.elapsed())
+}
+
+/// The error of an answer to a head that never became a request; it has an id like every other.
+fn early(answer: &str) -> Value {
+    let (head, body) = answer.split_once("\r\n\r\n").expect("the answer has a head");
+    assert!(head.contains("\r\nx-request-id: req_"), "{head}");
+    assert!(head.contains("\r\ncontent-type: application/json"), "{head}");
+    let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {body:?}"));
+    assert_eq!(body["error"]["type"], "invalid_request_error");
+    body["error"].clone()
+}
+
+#[tokio::test]
+async fn heads_that_cannot_be_read_are_refused_in_openais_shape() {
+    let gateway = TestGateway::builder().start().await;
+    let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "x".repeat(900_000));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(66_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-Many: 1\r\n".repeat(200));
+    for (head, status, code) in [
+        (large.as_str(), "431", "headers_too_large"),
+        (long.as_str(), "414", "uri_too_long"),
+        (many.as_str(), "431", "headers_too_large"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "400", "invalid_request_error"),
+        ("GET / HTTP/1.1\r\nHo st: a\r\n\r\n", "400", "invalid_request_error"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+            "400",
+            "invalid_request_error",
+        ),
+    ] {
+        let (answer, _) = raw(&gateway, head.as_bytes(), None).await;
+        let shown = &answer[..answer.len().min(300)];
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{shown}");
+        assert_eq!(early(&answer)["code"], code, "{shown}");
+    }
+    gateway.finish().await;
+}
+
+/// Sends a whole request before it reads a byte of the answer, as many clients do.
+async fn sent_first(gateway: &TestGateway, head: &str, body_bytes: usize) -> String {
+    let mut socket = TcpStream::connect(gateway.api.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let head = format!("{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {body_bytes}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b' '; 64 * 1024];
+    for _ in 0..body_bytes / piece.len() {
+        socket
+            .write_all(&piece)
+            .await
+            .expect("the gateway takes the whole body");
+    }
+    let mut answer = String::new();
+    socket
+        .read_to_string(&mut answer)
+        .await
+        .expect("the connection ends in order");
+    answer
+}
+
+#[tokio::test]
+async fn a_large_body_that_nobody_reads_does_not_cost_the_caller_its_answer() {
+    let gateway = TestGateway::builder().set("journal.max_records", 1).start().await;
+    let authorized = format!("Authorization: Bearer {}", gateway.key);
+    let large = 24 * 1024 * 1024;
+    for (head, status) in [
+        ("POST /v1/chat/completions HTTP/1.1".to_owned(), "401"),
+        ("POST /v1/no-such-path HTTP/1.1".to_owned(), "404"),
+        (format!("PUT /v1/chat/completions HTTP/1.1\r\n{authorized}"), "405"),
+        (
+            format!("POST /v1/chat/completions HTTP/1.1\r\n{authorized}\r\nContent-Type: text/plain"),
+            "415",
+        ),
+        (
+            format!("POST /v1/chat/completions HTTP/1.1\r\n{authorized}\r\nContent-Type: application/json"),
+            "413",
+        ),
+    ] {
+        let answer = sent_first(&gateway, &head, large).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+    }
+    // Somebody else's upload holds the only place in the journal.
+    let mut holder = TcpStream::connect(gateway.api.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\n{authorized}");
+    let slow = format!("{head}\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{");
+    holder.write_all(slow.as_bytes()).await.unwrap();
+    let full = async {
+        loop {
+            let answer = sent_first(&gateway, &head, large).await;
+            if answer.starts_with("HTTP/1.1 503 ") {
+                return;
+            }
+            assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), full)
+        .await
+        .expect("the journal is full");
+    drop(holder);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_waits_to_be_asked_for_its_body_is_not_asked_in_vain() {
+    let gateway = TestGateway::builder().start().await;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
+    let (answer, took) = raw(&gateway, head.as_bytes(), None).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
     gateway.finish().await;
 }
 

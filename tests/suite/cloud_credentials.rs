@@ -12,6 +12,7 @@ use bonito::providers::adapter::{AnswerForm, AuthScheme, Failure, Payload, WireR
 use bonito::upstream::Upstream;
 use bonito::upstream::answer::Answer;
 use bonito::upstream::endpoint::{Endpoint, Endpoints};
+use bonito::upstream::payload::SentMark;
 use serde_json::json;
 
 use crate::support::cloud::{CANARY, Cloud, aws, azure, google};
@@ -73,7 +74,7 @@ impl Caller {
             headers: Default::default(),
             answer: AnswerForm::Whole,
         };
-        self.upstream.send(&self.endpoint, wire).await
+        self.upstream.send(&self.endpoint, wire, SentMark::default()).await
     }
 
     /// Sends and says with what the request arrived.

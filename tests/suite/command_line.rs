@@ -179,6 +179,34 @@ async fn keys_are_created_listed_and_revoked() {
 }
 
 #[tokio::test]
+async fn names_that_nobody_has_are_taken_into_a_scope_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    for (option, name, warned) in [
+        ("--model", "echo", false),
+        ("--model", "echo/echo", false),
+        ("--model", "ec*", false),
+        ("--model", "ehco", true),
+        ("--model", "gpt-*", true),
+        ("--provider", "echo", false),
+        ("--provider", "bedrock", true),
+    ] {
+        let create = ["key", "create", "--name", "ci", option, name];
+        let made = run(dir.path(), &create).await;
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let complaint = text(&made.stderr);
+        assert_eq!(complaint.contains("is called"), warned, "{option} {name}: {complaint}");
+        let made = run(dir.path(), &[&create[..], &["--json"]].concat()).await;
+        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+        assert_eq!(
+            made["warnings"].as_array().unwrap().len(),
+            usize::from(warned),
+            "{option} {name}"
+        );
+        assert!(made["key"].as_str().unwrap().starts_with("bn-"));
+    }
+}
+
+#[tokio::test]
 async fn check_config_reports_every_fault_at_once_and_touches_nothing() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(

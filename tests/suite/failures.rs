@@ -144,6 +144,64 @@ async fn a_provider_that_fails_in_a_row_is_left_alone_until_a_probe_succeeds() {
 }
 
 #[tokio::test]
+async fn a_provider_that_answers_its_probe_with_a_limit_is_not_back() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    first.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("health.failures_in_a_row", 1)
+        .set("health.eject_ms", 100)
+        .start()
+        .await;
+    assert_eq!(gateway.chat("mock-chat", "hi").await.status, 200);
+    first.always(Script::rate_limited("30"));
+    let probed = async { while first.requests().len() < 2 && gateway.chat("mock-chat", "hi").await.status == 200 {} };
+    tokio::time::timeout(Duration::from_secs(5), probed)
+        .await
+        .expect("alpha is probed");
+    first.heal();
+    let out = async { while !gateway.operation("/readyz").await.text.contains("ejected") {} };
+    tokio::time::timeout(Duration::from_secs(5), out)
+        .await
+        .expect("alpha is kept out");
+    // Longer than an ejection of its own lasts, and far shorter than what alpha asked for.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    for _ in 0..5 {
+        assert_eq!(
+            gateway.chat("mock-chat", "hi").await.header("x-bonito-provider"),
+            "beta"
+        );
+    }
+    assert_eq!(first.requests().len(), 2);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn of_many_requests_at_once_one_probes_and_the_others_go_elsewhere() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    first.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("health.failures_in_a_row", 1)
+        .set("health.eject_ms", 200)
+        .start()
+        .await;
+    assert_eq!(gateway.chat("mock-chat", "hi").await.status, 200);
+    first.always(Script::slow_to_begin(Duration::from_millis(500)));
+    let probing = async { while !gateway.operation("/readyz").await.text.contains("probing") {} };
+    tokio::time::timeout(Duration::from_secs(5), probing)
+        .await
+        .expect("alpha is to be probed");
+    let calls = (0..20).map(|_| gateway.chat("mock-chat", "hi"));
+    let replies = futures_util::future::join_all(calls).await;
+    assert!(replies.iter().all(|reply| reply.status == 200));
+    assert_eq!(first.requests().len(), 2, "one failure and one probe");
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn the_last_provider_is_asked_even_when_it_looks_dead() {
     let provider = ScriptedProvider::start().await;
     provider.always(Script::server_error());

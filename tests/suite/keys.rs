@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{TimeDelta, Utc};
+use bonito::domain::money::NanoUsd;
+use bonito::domain::scope::Scope;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
+use crate::support::database::on_postgres;
 use crate::support::{ScriptedProvider, TestGateway};
 
 #[tokio::test]
@@ -145,13 +148,19 @@ async fn a_scope_decides_over_models_and_providers_alike() {
 }
 
 #[tokio::test]
-async fn an_alias_is_served_by_its_models_in_their_order_as_far_as_the_key_may_use_them() {
+async fn the_scopes_of_team_and_organization_hold_for_every_key_in_them() {
     let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
     let gateway = TestGateway::builder()
-        .provider("alpha", &first.base_url(), &["small"])
-        .provider("beta", &second.base_url(), &["large"])
-        .file("[aliases]\nfast = [\"beta/large\", \"small\"]")
+        .provider("alpha", &first.base_url(), &["mock-chat", "mock-embed"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
         .start()
+        .await;
+    let scope = |models: &[&str], providers: &[&str]| {
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Scope::new(list(models), list(providers))
+    };
+    let (team, secret) = gateway
+        .new_team("search", scope(&["mock-*"], &[]), scope(&["mock-chat", "echo"], &[]))
         .await;
     let ask = async |key: &str, model: &str| {
         let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]}).to_string();
@@ -161,25 +170,105 @@ async fn an_alias_is_served_by_its_models_in_their_order_as_far_as_the_key_may_u
             _ => reply.code(),
         }
     };
-    let (_, for_small) = gateway.new_key(&["small"], &[], None).await;
-    let (_, for_alias) = gateway.new_key(&["fast"], &[], None).await;
-    assert_eq!(ask(&gateway.key, "fast").await, "beta");
+    let refused = "model_not_allowed";
+    assert_eq!(ask(&secret, "mock-chat").await, "alpha");
+    assert_eq!(ask(&secret, "echo").await, refused, "the key may, its team may not");
     assert_eq!(
-        ask(&for_small, "fast").await,
-        "alpha",
-        "the key may not use the large one"
+        ask(&secret, "mock-embed").await,
+        refused,
+        "the team may, the key may not"
     );
-    assert_eq!(ask(&for_alias, "fast").await, "beta");
-    assert_eq!(ask(&for_alias, "large").await, "model_not_allowed");
+    assert_eq!(ask(&gateway.key, "echo").await, "echo", "another's team is no concern");
 
-    let reply = gateway.chat("fast", "hi").await;
-    let row = gateway.row(&reply).await;
-    assert_eq!((row.requested_model.as_str(), reply.status), ("fast", 200));
-    let shown = gateway.get("/v1/models/fast", &for_alias).await.json();
-    assert_eq!(shown["providers"], json!(["beta", "alpha"]));
-    let listed = gateway.get("/v1/models", &for_alias).await.json();
-    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
-    assert_eq!(listed["data"][0]["id"], "fast");
+    let becomes = async |key: &str, model: &str, expected: &str| {
+        let changed = async { while ask(key, model).await != expected {} };
+        tokio::time::timeout(Duration::from_secs(2), changed)
+            .await
+            .unwrap_or_else(|_| panic!("{model} never became {expected}"));
+    };
+    let organization = gateway.organization;
+    let only_beta = scope(&[], &["beta"]);
+    assert!(
+        gateway
+            .store
+            .set_organization_scope(organization, &only_beta)
+            .await
+            .unwrap()
+    );
+    becomes(&secret, "mock-chat", "beta").await;
+    becomes(&gateway.key, "echo", refused).await;
+    let listed = gateway.get("/v1/models", &gateway.key).await.json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
+
+    let nothing = scope(&["none"], &[]);
+    assert!(
+        gateway
+            .store
+            .set_team_scope(organization, team, &nothing)
+            .await
+            .unwrap()
+    );
+    becomes(&secret, "mock-chat", refused).await;
+    assert_eq!(ask(&gateway.key, "mock-chat").await, "beta");
+
+    assert!(
+        gateway
+            .store
+            .set_organization_scope(organization, &Scope::default())
+            .await
+            .unwrap()
+    );
+    assert!(
+        gateway
+            .store
+            .set_team_scope(organization, team, &Scope::default())
+            .await
+            .unwrap()
+    );
+    becomes(&secret, "echo", "echo").await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_sees_what_it_has_spent_whether_it_is_in_the_database_or_not() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("ledger.flush_ms", 150)
+        .start()
+        .await;
+    let (_, secret) = gateway.new_key(&[], &[], None).await;
+    let spent = async || {
+        let key = gateway.get("/v1/key", &secret).await.json();
+        NanoUsd::parse_usd(key["spend_usd"].as_str().unwrap()).unwrap()
+    };
+    assert_eq!(spent().await, NanoUsd::ZERO);
+    let mut due = 0;
+    // Some of the looks come before a row is written, some in the middle, some after.
+    for number in 0..30 {
+        let body = json!({"model": "mock-chat", "messages": [{"role": "user", "content": "words:5"}]});
+        let reply = gateway.send("/v1/chat/completions", &secret, body.to_string()).await;
+        due += NanoUsd::parse_usd(reply.header("x-bonito-cost-usd")).unwrap().0;
+        assert_eq!(spent().await, NanoUsd(due), "after {number}");
+        gateway.chat("mock-chat", "somebody else's").await;
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    gateway.totals_of(60).await;
+    assert_eq!(spent().await, NanoUsd(due));
+
+    // A ledger that cannot be written to changes nothing about what was spent.
+    gateway.sql("ALTER TABLE gateway_attempts RENAME TO hidden").await;
+    let body = json!({"model": "mock-chat", "messages": [{"role": "user", "content": "hi"}]});
+    let reply = gateway.send("/v1/chat/completions", &secret, body.to_string()).await;
+    due += NanoUsd::parse_usd(reply.header("x-bonito-cost-usd")).unwrap().0;
+    let failed = async { while gateway.metric("bonito_ledger_failures_total").await < 1.0 {} };
+    tokio::time::timeout(Duration::from_secs(5), failed)
+        .await
+        .expect("the ledger tries");
+    assert_eq!(spent().await, NanoUsd(due));
+    gateway.sql("ALTER TABLE hidden RENAME TO gateway_attempts").await;
+    gateway.row(&reply).await;
+    assert_eq!(spent().await, NanoUsd(due));
     gateway.finish().await;
 }
 
@@ -224,6 +313,79 @@ async fn a_key_revoked_elsewhere_is_refused_within_a_second_and_stays_so() {
 }
 
 #[tokio::test]
+async fn clocks_that_differ_hide_no_change() {
+    let gateway = TestGateway::builder().set("keys.poll_ms", 200).start().await;
+    // Somebody whose clock is years ahead has changed the organization, and somebody whose clock is years behind revokes.
+    gateway
+        .sql("UPDATE organizations SET updated_at = '2100-01-01T00:00:00+00:00'")
+        .await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    gateway
+        .sql("UPDATE gateway_keys SET updated_at = '2001-01-01T00:00:00+00:00'")
+        .await;
+    let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
+    tokio::time::timeout(Duration::from_secs(2), refused)
+        .await
+        .expect("the revocation is noticed");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn on_postgres_another_replica_is_told_of_a_revocation() {
+    if !on_postgres() {
+        return;
+    }
+    // Looking by itself would come too late by minutes.
+    let first = TestGateway::builder().set("keys.poll_ms", 600_000).start().await;
+    let second = TestGateway::builder()
+        .on_the_database_of(&first)
+        .set("keys.poll_ms", 600_000)
+        .start()
+        .await;
+    for _ in 0..3 {
+        let (id, secret) = first.new_key(&[], &[], None).await;
+        for replica in [&first, &second] {
+            assert_eq!(replica.get("/v1/key", &secret).await.status, 200);
+        }
+        assert!(first.store.revoke_key(first.organization, id).await.unwrap());
+        let refused = async {
+            for replica in [&first, &second] {
+                while replica.get("/v1/key", &secret).await.status == 200 {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), refused)
+            .await
+            .expect("both refuse it within a second");
+    }
+    first.finish().await;
+    second.finish().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_its_connection_for_notifications_gets_another_one() {
+    if !on_postgres() {
+        return;
+    }
+    let gateway = TestGateway::builder().set("keys.poll_ms", 600_000).start().await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    gateway
+        .sql(
+            "SELECT 1 / count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+        )
+        .await;
+    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
+    tokio::time::timeout(Duration::from_secs(5), refused)
+        .await
+        .expect("what was missed is looked for");
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_key_that_changes_while_it_is_used_is_never_refused() {
     let gateway = TestGateway::builder().set("keys.poll_ms", 5).start().await;
     let (id, secret) = gateway.new_key(&[], &[], None).await;
@@ -249,12 +411,37 @@ async fn a_key_that_changes_while_it_is_used_is_never_refused() {
 #[tokio::test]
 async fn a_new_key_is_accepted_even_if_it_was_tried_a_moment_too_early() {
     let gateway = TestGateway::builder().start().await;
-    let unknown = gateway.foreign_key();
+    let secret = gateway.foreign_key();
     for _ in 0..50 {
-        assert_eq!(gateway.get("/v1/key", &unknown).await.status, 401);
+        assert_eq!(gateway.get("/v1/key", &secret).await.status, 401);
     }
-    let (_, secret) = gateway.new_key(&[], &[], None).await;
-    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    // The very key that was refused just now.
+    gateway.give_out(&secret).await;
+    let accepted = async { while gateway.get("/v1/key", &secret).await.status != 200 {} };
+    tokio::time::timeout(Duration::from_secs(2), accepted)
+        .await
+        .expect("that it was unknown is forgotten soon");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_last_uses_of_many_keys_are_written_together() {
+    let gateway = TestGateway::builder().start().await;
+    let at = |second: usize| DateTime::from_timestamp(1_800_000_000 + second as i64, 0).unwrap();
+    let mut used = Vec::new();
+    for second in 0..700 {
+        let (id, _) = gateway.new_key(&[], &[], None).await;
+        used.push((id, at(second)));
+    }
+    let (unused, _) = gateway.new_key(&[], &[], None).await;
+    gateway.store.touch_keys(&used).await.unwrap();
+    gateway.store.touch_keys(&[]).await.unwrap();
+    let keys = gateway.store.keys_of(gateway.organization).await.unwrap();
+    for (id, at) in used {
+        let key = keys.iter().find(|key| key.id == id).unwrap();
+        assert_eq!(key.last_used_at, Some(at));
+    }
+    assert_eq!(keys.iter().find(|key| key.id == unused).unwrap().last_used_at, None);
     gateway.finish().await;
 }
 
@@ -277,4 +464,43 @@ async fn the_last_use_is_written_down_by_the_end_at_the_latest() {
         .expect("it was used");
     assert!(used > before);
     again.finish().await;
+}
+
+#[tokio::test]
+async fn an_alias_is_served_by_its_models_in_their_order_as_far_as_the_key_may_use_them() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["small"])
+        .provider("beta", &second.base_url(), &["large"])
+        .file("[aliases]\nfast = [\"beta/large\", \"small\"]")
+        .start()
+        .await;
+    let ask = async |key: &str, model: &str| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+        let reply = gateway.send("/v1/chat/completions", key, body).await;
+        match reply.status {
+            200 => reply.header("x-bonito-provider").to_owned(),
+            _ => reply.code(),
+        }
+    };
+    let (_, for_small) = gateway.new_key(&["small"], &[], None).await;
+    let (_, for_alias) = gateway.new_key(&["fast"], &[], None).await;
+    assert_eq!(ask(&gateway.key, "fast").await, "beta");
+    assert_eq!(
+        ask(&for_small, "fast").await,
+        "alpha",
+        "the key may not use the large one"
+    );
+    assert_eq!(ask(&for_alias, "fast").await, "beta");
+    assert_eq!(ask(&for_alias, "large").await, "model_not_allowed");
+
+    let reply = gateway.chat("fast", "hi").await;
+    let row = gateway.row(&reply).await;
+    assert_eq!((row.requested_model.as_str(), reply.status), ("fast", 200));
+    let shown = gateway.get("/v1/models/fast", &for_alias).await.json();
+    assert_eq!(shown["providers"], json!(["beta", "alpha"]));
+    let listed = gateway.get("/v1/models", &for_alias).await.json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["data"][0]["id"], "fast");
+    gateway.finish().await;
 }

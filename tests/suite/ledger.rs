@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::support::database::on_postgres;
 use crate::support::gateway::{chat, read};
 use crate::support::{Script, ScriptedProvider, TestGateway};
 
@@ -104,6 +105,7 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
                 "/v1/chat/completions",
                 chat("mock-chat", &format!("call {number} words:400 pause_ms:5"), true),
             ),
+            9 => ("/v1/chat/completions", chat("mock-chat-error-mid", &text, true)),
             _ => ("/v1/chat/completions", chat("mock-chat", &text, false)),
         };
         let request = gateway
@@ -150,9 +152,12 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
     }
     let (mut prompt, mut cached, mut completion, mut reasoning) = (0, 0, 0, 0);
     let (mut left_prompt, mut left_completion) = (0, 0);
+    let mut broken = 0;
     for exchange in provider.exchanges() {
         let billed = exchange.billed;
-        if exchange.departure().is_some() {
+        if exchange.received.json()["model"] == "mock-chat-error-mid" {
+            broken += billed.completion;
+        } else if exchange.departure().is_some() {
             left_prompt += billed.prompt;
             left_completion += billed.completion;
         } else {
@@ -169,6 +174,22 @@ async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {
     assert!(
         left_prompt > 0 && left_completion > 0,
         "some callers left in the middle"
+    );
+
+    // What the provider broke off cannot be exact either, but what was relayed of it is counted.
+    let broken_rows: Vec<_> = rows
+        .iter()
+        .filter(|row| row.requested_model == "mock-chat-error-mid")
+        .collect();
+    assert_eq!(broken_rows.len(), CALLS / 10);
+    assert!(broken_rows.iter().all(|row| {
+        row.status == 200 && row.error_class.is_some() && !row.client_cancelled && row.metering == "estimated"
+    }));
+    let counted: i64 = broken_rows.iter().map(|row| row.output_tokens).sum();
+    let counted = u64::try_from(counted).unwrap();
+    assert!(
+        counted >= broken / 2 && counted <= broken * 3 && broken > 0,
+        "{counted} tokens counted, {broken} sent"
     );
 
     // Money: the rows' costs are the price of their tokens, and the sums agree everywhere.
@@ -213,25 +234,137 @@ async fn a_full_journal_refuses_rather_than_serve_unmetered() {
     gateway.finish().await;
 }
 
+/// Makes the database refuse new rows of requests for a model (SQL text), or for every one.
+async fn refuse_rows(gateway: &TestGateway, when: &str) {
+    gateway
+        .sql(&if on_postgres() {
+            format!("ALTER TABLE gateway_requests ADD CONSTRAINT refused CHECK (NOT ({when})) NOT VALID")
+        } else {
+            format!(
+                "CREATE TRIGGER refused BEFORE INSERT ON gateway_requests WHEN {} \
+                 BEGIN SELECT RAISE(ABORT, 'refused'); END",
+                when.replace("requested_model", "NEW.requested_model")
+            )
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn rows_the_database_refuses_are_set_aside_and_hold_up_nobody() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat", "poison"])
+        .set("ledger.flush_ms", 200)
+        .start()
+        .await;
+    refuse_rows(&gateway, "requested_model = 'poison'").await;
+    let model = |number: usize| if number % 7 == 3 { "poison" } else { "mock-chat" };
+    let calls = (0..40).map(|number| gateway.chat(model(number), "hi"));
+    let replies = futures_util::future::join_all(calls).await;
+    assert!(replies.iter().all(|reply| reply.status == 200));
+    let refused: Vec<_> = (0..40).filter(|&number| model(number) == "poison").collect();
+    let good = 40 - refused.len();
+    assert_eq!(
+        gateway.totals_of(i64::try_from(good).unwrap()).await.requests,
+        good as i64
+    );
+    let counted = async { while gateway.metric("bonito_ledger_rows_set_aside_total").await < refused.len() as f64 {} };
+    tokio::time::timeout(Duration::from_secs(10), counted)
+        .await
+        .expect("every refused row is counted");
+    let usage = |field: &str| -> f64 {
+        let counts = refused
+            .iter()
+            .map(|&number| replies[number].json()["usage"][field].as_f64().unwrap());
+        counts.sum()
+    };
+    let (prompt, completion) = (usage("prompt_tokens"), usage("completion_tokens"));
+    assert_eq!(
+        gateway.metric("bonito_ledger_tokens_set_aside_total").await,
+        prompt + completion
+    );
+    assert_eq!(
+        gateway.metric("bonito_ledger_cost_set_aside_nanousd_total").await,
+        prompt * 2_500.0 + completion * 10_000.0
+    );
+    assert_eq!(gateway.metric("bonito_ledger_rows_total").await as usize, good);
+    for number in refused {
+        let row = gateway
+            .store
+            .request(gateway.organization, replies[number].request_id());
+        assert!(row.await.unwrap().is_none());
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_row_at_all_is_waited_for() {
+    let gateway = TestGateway::builder().start().await;
+    refuse_rows(&gateway, "requested_model = requested_model").await;
+    let replies = futures_util::future::join_all((0..3).map(|_| gateway.chat("echo", "hi"))).await;
+    let tried = async { while gateway.metric("bonito_ledger_failures_total").await < 2.0 {} };
+    tokio::time::timeout(Duration::from_secs(10), tried)
+        .await
+        .expect("the ledger keeps trying");
+    assert_eq!(gateway.metric("bonito_ledger_rows_set_aside_total").await, 0.0);
+    gateway
+        .sql(if on_postgres() {
+            "ALTER TABLE gateway_requests DROP CONSTRAINT refused"
+        } else {
+            "DROP TRIGGER refused"
+        })
+        .await;
+    for reply in &replies {
+        gateway.row(reply).await;
+    }
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn prompts_answers_and_secrets_are_nowhere_in_the_database() {
     let provider = ScriptedProvider::start().await;
-    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
-    gateway.chat("mock-chat", "PROMPT-CANARY please").await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat", "mock-embed", "mock-chat-error-mid"])
+        .start()
+        .await;
+    let mut body = chat("mock-chat", "PROMPT-CANARY please", false);
+    body["user"] = json!("USER-CANARY");
+    body["metadata"] = json!({"note": "NOTE-CANARY"});
+    gateway.post("/v1/chat/completions", &body).await;
+    gateway.stream("mock-chat", "PROMPT-CANARY streamed").await;
+    gateway.stream("mock-chat-error-mid", "PROMPT-CANARY broken off").await;
+    let embed = json!({"model": "mock-embed", "input": "PROMPT-CANARY embedded"});
+    gateway.post("/v1/embeddings", &embed).await;
+    body["temperature"] = json!("FAULT-CANARY");
+    assert_eq!(gateway.post("/v1/chat/completions", &body).await.status, 400);
+    provider.script(Script::error(500, "PROVIDER-CANARY is broken", None));
     let reply = gateway.chat("mock-chat", "PROMPT-CANARY again").await;
+    gateway.totals_of(6).await;
     gateway.row(&reply).await;
-    let rows: Vec<Value> = gateway
-        .store
-        .all_requests(gateway.organization)
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| json!(format!("{row:?}")))
-        .collect();
-    let keys = format!("{:?}", gateway.store.keys_of(gateway.organization).await.unwrap());
-    let everything = format!("{rows:?}{keys}");
-    for canary in ["PROMPT-CANARY", "sk-secret-of-openai", &gateway.key[12..]] {
-        assert!(!everything.contains(canary), "{canary} is in the database");
+    let (_, another) = gateway.new_key(&[], &[], None).await;
+    gateway.get("/v1/key", &another).await;
+
+    let organization = gateway.organization;
+    let rows = format!("{:?}", gateway.store.all_requests(organization).await.unwrap());
+    let keys = format!("{:?}", gateway.store.keys_of(organization).await.unwrap());
+    let mut places = vec![
+        ("rows".to_owned(), rows.into_bytes()),
+        ("keys".to_owned(), keys.into_bytes()),
+    ];
+    // On SQLite every byte, what was overwritten and what waits in the log included.
+    places.extend(gateway.files());
+    let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(
+        on_postgres()
+            || places
+                .iter()
+                .any(|(place, bytes)| place.contains("bonito.db") && has(bytes, "mock-chat")),
+        "the search finds what is there"
+    );
+    for (place, bytes) in &places {
+        for canary in ["-CANARY", "sk-secret-of-openai", &gateway.key[11..], &another[11..]] {
+            assert!(!has(bytes, canary), "{canary} is in {place}");
+        }
     }
     gateway.finish().await;
 }

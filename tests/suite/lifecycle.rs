@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bonito::actors::key::KeyMsg;
+use bonito::actors::keys::KeysMsg;
+use bonito::actors::ledger::LedgerMsg;
+use bonito::actors::provider::ProviderMsg;
 use bonito::app::run::End;
 
 use crate::support::database::on_postgres;
@@ -102,6 +106,92 @@ async fn a_request_that_outlasts_the_grace_is_told_so() {
         assert_eq!(row.error_class.as_deref(), Some("shed"));
     }
     again.finish().await;
+}
+
+/// Waits until as many actors were started again as were killed.
+async fn restarted(gateway: &TestGateway, killed: usize) {
+    let restarted = async { while gateway.metric("bonito_actor_restarts_total").await < killed as f64 {} };
+    tokio::time::timeout(Duration::from_secs(10), restarted)
+        .await
+        .expect("they are started again");
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_killed_loses_no_record() {
+    let gateway = TestGateway::builder().start().await;
+    let mut replies = Vec::new();
+    for round in 1..=3 {
+        let calls = (0..40).map(|_| gateway.chat("echo", "hi"));
+        // In the middle of the traffic, and now and then of a batch.
+        let (answered, ()) = tokio::join!(futures_util::future::join_all(calls), gateway.kill::<LedgerMsg>(1));
+        restarted(&gateway, round).await;
+        replies.extend(answered);
+    }
+    for reply in &replies {
+        assert_eq!(reply.status, 200);
+        gateway.row(reply).await;
+    }
+    let totals = gateway.totals_of(120).await;
+    assert_eq!(totals.requests, 120, "and none twice");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_provider_whose_actor_was_killed_is_still_watched() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("health.failures_in_a_row", 2)
+        .set("health.eject_ms", 60_000)
+        .start()
+        .await;
+    // Alpha, beta and echo.
+    gateway.kill::<ProviderMsg>(3).await;
+    assert_eq!(
+        gateway.chat("mock-chat", "hi").await.status,
+        200,
+        "requests need no actor"
+    );
+    restarted(&gateway, 3).await;
+    first.always(Script::server_error());
+    let out = async {
+        while !gateway.operation("/readyz").await.text.contains("ejected") {
+            assert_eq!(
+                gateway.chat("mock-chat", "hi").await.header("x-bonito-provider"),
+                "beta"
+            );
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), out)
+        .await
+        .expect("alpha is taken out of the rotation");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_whose_actor_was_killed_works_and_can_be_revoked() {
+    let gateway = TestGateway::builder().start().await;
+    let (id, secret) = gateway.new_key(&[], &[], None).await;
+    assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    gateway.kill::<KeyMsg>(1).await;
+    restarted(&gateway, 1).await;
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
+    }
+    gateway.kill::<KeyMsg>(1).await;
+    restarted(&gateway, 2).await;
+    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
+    tokio::time::timeout(Duration::from_secs(2), refused)
+        .await
+        .expect("the revocation is noticed");
+
+    // And the one that opens keys.
+    gateway.kill::<KeysMsg>(1).await;
+    restarted(&gateway, 3).await;
+    assert_eq!(gateway.get("/v1/key", &gateway.key).await.status, 200);
+    gateway.finish().await;
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::gateway::chat;
 use crate::support::{Answer, Script, ScriptedProvider, Step, TestGateway, closed_port};
@@ -209,6 +211,81 @@ async fn a_caller_who_leaves_before_an_answer_is_recorded_too() {
     assert_eq!((totals.requests, totals.output_tokens), (2, 0));
     assert!(totals.input_tokens > 0, "the provider has read the prompt");
     assert_eq!(gateway.metric("bonito_requests_in_flight").await, 0.0);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_before_a_provider_is_reached_pays_nothing() {
+    // Takes connections and never says a word, so that the handshake of TLS waits for ever.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("https://{}", silent.local_addr().unwrap());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &base_url, &["mock-chat"])
+        .file("[models.\"patient\"]\ntotal_ms = 300\nfirst_token_ms = 300")
+        .file(
+            "[[providers.alpha.deployments]]\nmodel = \"patient\"\nname = \"patient\"\ninput_usd = \"1\"\n\
+             output_usd = \"1\"",
+        )
+        .start()
+        .await;
+    for stream in [false, true] {
+        let request = gateway
+            .client
+            .post(format!("{}/v1/chat/completions", gateway.api))
+            .bearer_auth(&gateway.key);
+        let call = request
+            .json(&chat("mock-chat", "hi", stream))
+            .timeout(Duration::from_millis(300))
+            .send();
+        assert!(call.await.is_err());
+    }
+    // Nor does anybody pay for a connection that we gave up.
+    assert_eq!(gateway.chat("patient", "hi").await.status, 504);
+    let totals = gateway.totals_of(3).await;
+    assert_eq!((totals.requests, totals.input_tokens, totals.cost_nanousd), (3, 0, 0));
+    let rows = gateway.store.all_requests(gateway.organization).await.unwrap();
+    assert_eq!(rows.iter().filter(|row| row.client_cancelled).count(), 2);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_reads_nothing_is_given_up() {
+    let provider = ScriptedProvider::start().await;
+    // More than the socket buffers on the way hold.
+    provider.always(Script::huge_event(8_000_000));
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("server.write_stall_ms", 500)
+        .start()
+        .await;
+    let mut caller = TcpStream::connect(gateway.api.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let body = chat("mock-chat", "words:20", true).to_string();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        gateway.key,
+        body.len()
+    );
+    let begun = Instant::now();
+    caller.write_all(request.as_bytes()).await.unwrap();
+    gateway.totals_of(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let row = gateway
+        .store
+        .all_requests(gateway.organization)
+        .await
+        .unwrap()
+        .remove(0);
+    assert!(row.client_cancelled && row.stream);
+    assert_eq!(
+        (row.metering.as_str(), row.error_class.as_deref()),
+        ("estimated", Some("cancelled"))
+    );
+    let mut taken = Vec::new();
+    let _ = caller.read_to_end(&mut taken).await;
+    assert!(taken.starts_with(b"HTTP/1.1 200 ") && !taken.ends_with(b"[DONE]\n\n"));
     gateway.finish().await;
 }
 

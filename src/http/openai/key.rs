@@ -34,6 +34,14 @@ impl Own {
             .team
             .as_ref()
             .map(|team| json!({"id": team.id.0, "slug": team.slug, "name": team.name}));
+        // The rest is worth knowing also while the database is down.
+        let spend = match self.state.spend.of_key(row.id).await {
+            Ok(spend) => Value::from(spend.to_string()),
+            Err(error) => {
+                tracing::warn!(key = %row.id, %error, "what a key has spent cannot be found out");
+                Value::Null
+            }
+        };
         Ok(answer(&json!({
             "object": "key",
             "id": row.id.0,
@@ -45,6 +53,7 @@ impl Own {
             "team": team,
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
+            "spend_usd": spend,
             "expires_at": time(row.expires_at),
             "metadata": row.metadata,
             "created_at": time(Some(row.created_at)),

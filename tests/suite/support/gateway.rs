@@ -1,7 +1,7 @@
 //! `TestGateway`: the whole gateway in this process, on free ports, with a database of its own.
 //!
 //! Every test ends it with [`TestGateway::finish`], which stops it as a signal would and checks that nothing is left over:
-//! no slot in the journal, no request under way, no task that still holds the pipeline, no record that is not in the
+//! no slot in the journal, no request under way, no permit to probe, no task that still holds the pipeline, no record that is not in the
 //! database.
 
 use std::fmt::Write as _;
@@ -14,14 +14,17 @@ use bonito::app::first_start::{self, MasterKeyInput, Opened};
 use bonito::app::run::{End, Running};
 use bonito::cli::known_dialects;
 use bonito::config::{self, Sources};
-use bonito::domain::ids::{KeyId, OrganizationId, RequestId};
-use bonito::domain::key::{KeyHash, NewKey};
+use bonito::domain::api_key::ApiKey;
+use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
+use bonito::domain::key::{KeyHash, NewKey, NewTeam};
 use bonito::domain::scope::Scope;
 use bonito::secrets::master_key::{MasterKey, new_api_key};
 use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
 use bonito::store::organizations::FIRST_SLUG;
 use chrono::{DateTime, Utc};
+use ractor::ActorStatus;
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -311,22 +314,57 @@ impl TestGateway {
         expires_at: Option<DateTime<Utc>>,
     ) -> (KeyId, String) {
         let key = new_api_key();
-        let id = KeyId(Uuid::now_v7());
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let id = self
+            .insert(&key, None, Scope::new(list(models), list(providers)), expires_at)
+            .await;
+        (id, key.expose().to_owned())
+    }
+
+    /// Creates a team with a scope, and a key in it with a scope of its own.
+    pub async fn new_team(&self, slug: &str, scope: Scope, of_the_key: Scope) -> (TeamId, String) {
+        let team = TeamId(Uuid::now_v7());
+        let row = NewTeam {
+            id: team,
+            organization: self.organization,
+            slug: slug.into(),
+            name: slug.into(),
+            scope,
+        };
+        self.store.create_team(row).await.expect("a team can be created");
+        let key = new_api_key();
+        self.insert(&key, Some(team), of_the_key, None).await;
+        (team, key.expose().to_owned())
+    }
+
+    /// Creates a key with a secret that was made up before.
+    pub async fn give_out(&self, secret: &str) {
+        let key = ApiKey::parse(secret).expect("it is well-formed");
+        self.insert(&key, None, Scope::default(), None).await;
+    }
+
+    async fn insert(
+        &self,
+        key: &ApiKey,
+        team: Option<TeamId>,
+        scope: Scope,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> KeyId {
+        let id = KeyId(Uuid::now_v7());
         let row = NewKey {
             id,
             organization: self.organization,
-            team: None,
+            team,
             name: "test key".into(),
             prefix: key.display_prefix().to_owned(),
-            hash: KeyHash(self.master_key.key_hasher().hash(&key)),
-            scope: Scope::new(list(models), list(providers)),
+            hash: KeyHash(self.master_key.key_hasher().hash(key)),
+            scope,
             rate_limit: 60,
             metadata: json!({"purpose": "test"}),
             expires_at,
         };
         self.store.create_key(row).await.expect("a key can be created");
-        (id, key.expose().to_owned())
+        id
     }
 
     /// A well-formed key that nobody was given.
@@ -388,12 +426,64 @@ impl TestGateway {
             .unwrap_or_else(|_| panic!("{requests} rows never came"))
     }
 
+    /// Kills the actors that hear these messages, in the middle of whatever they do, as soon as there are so many.
+    pub async fn kill<M: ractor::Message>(&self, count: usize) {
+        let running = self.running.as_ref().expect("the gateway runs");
+        let find = async {
+            loop {
+                let (mut actors, mut found) = (vec![running.gateway().root.0.get_cell()], Vec::new());
+                while let Some(actor) = actors.pop() {
+                    actors.extend(actor.get_children());
+                    if actor.is_message_type_of::<M>() == Some(true) && actor.get_status() == ActorStatus::Running {
+                        found.push(actor);
+                    }
+                }
+                if found.len() == count {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, find)
+            .await
+            .unwrap_or_else(|_| panic!("there were never {count} of them"));
+        found.iter().for_each(ractor::ActorCell::kill);
+    }
+
+    /// Every file of the gateway's data directory, with what is in it.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let entries = std::fs::read_dir(self.dir.path()).expect("the directory can be read");
+        let files = entries.map(|entry| entry.expect("the directory can be read").path());
+        files
+            .map(|path| {
+                let bytes = std::fs::read(&path).expect("the file can be read");
+                (path.display().to_string(), bytes)
+            })
+            .collect()
+    }
+
+    /// Runs a statement in the gateway's database, past the gateway.
+    pub async fn sql(&self, statement: &str) {
+        let database = sea_orm::Database::connect(&self.database)
+            .await
+            .expect("the database can be reached");
+        database
+            .execute_unprepared(statement)
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {statement}"));
+        database.close().await.expect("the connection closes");
+    }
+
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.
     pub async fn stop(&mut self) -> End {
         let running = self.running.take().expect("the gateway runs");
         let pipelines = running.pipelines();
         let (journal, metrics) = (running.gateway().journal.clone(), running.gateway().metrics.clone());
+        let board = running.gateway().board.clone();
         let end = running.stop().await;
+        for gate in board.gates() {
+            assert_eq!(gate.permits(), 0, "a permit to probe {} is left over", gate.id);
+        }
         assert_eq!(journal.used(), 0, "slots of the journal are left over");
         assert_eq!(metrics.in_flight.get(), 0, "requests are left over");
         let gone = async {

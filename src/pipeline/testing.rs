@@ -1,0 +1,120 @@
+//! What the tests of several steps share: a pipeline with the echo model and nobody to call, and requests on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use chrono::Utc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::meter::Meter;
+use super::{Call, Pipeline, PipelineLimits, Voice};
+use crate::chat::request::{BodyLimits, DialectHeaders};
+use crate::config::{self, Sources};
+use crate::domain::call::{Dialect, Operation, ParameterPolicy};
+use crate::domain::ids::{KeyId, OrganizationId, RequestId};
+use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
+use crate::domain::record::UsageRecord;
+use crate::domain::scope::Scope;
+use crate::gates::health_board::HealthBoard;
+use crate::gates::key_gate::KeyGate;
+use crate::journal::Journal;
+use crate::providers::adapter::StreamLimits;
+use crate::routing::catalog::{Catalog, Deployment};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
+use crate::upstream::endpoint::Endpoints;
+use crate::upstream::fetcher::{FetchPolicy, Fetcher};
+
+const VOICE: Voice = Voice {
+    dialect: Dialect::OpenAi,
+    status: |_| 500,
+    event: |_, _| Bytes::from_static(b"error"),
+    keep_alive: b": still here\n\n",
+};
+
+/// A pipeline of which nothing is shared with anybody.
+pub(super) fn pipeline() -> Arc<Pipeline> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let loaded = config::load(&Sources::default(), &[]).unwrap();
+    let settings = loaded.settings;
+    let catalog = Catalog::build(&settings);
+    Arc::new(Pipeline {
+        board: Arc::new(HealthBoard::new(catalog.deployments().map(|d| d.provider.clone()))),
+        catalog: Arc::new(ArcSwap::from_pointee(catalog)),
+        endpoints: Arc::new(Endpoints::default()),
+        upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+        fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
+        journal: Arc::new(Journal::new(10)),
+        metrics: Arc::new(Metrics::default()),
+        limits: PipelineLimits {
+            body: BodyLimits {
+                depth: 64,
+                messages: 100,
+                embedding_inputs: 100,
+            },
+            stream: StreamLimits {
+                max_event_bytes: 1 << 20,
+            },
+            max_answer_bytes: 1 << 20,
+            max_attempts: 3,
+            parameters: ParameterPolicy::Warn,
+            keep_alive: Duration::from_secs(15),
+        },
+        stop: CancellationToken::new(),
+    })
+}
+
+/// The echo model's deployment.
+pub(super) fn deployment(pipeline: &Pipeline) -> Arc<Deployment> {
+    let catalog = pipeline.catalog.load();
+    catalog.resolve("echo", Operation::Chat).unwrap().deployments.remove(0)
+}
+
+/// The meter of a request that was just let in.
+pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
+    let row = KeyRow {
+        id: KeyId(Uuid::now_v7()),
+        organization: Named {
+            id: OrganizationId(Uuid::now_v7()),
+            slug: "test".into(),
+            name: "Test".into(),
+        },
+        team: None,
+        name: "test".into(),
+        prefix: "bn-test".into(),
+        scope: Scope::default(),
+        scopes: Vec::new(),
+        rate_limit: 60,
+        metadata: serde_json::json!({}),
+        disabled: false,
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+        created_at: Utc::now(),
+        revision: Revision(0),
+    };
+    let call = Call {
+        id: RequestId(Uuid::now_v7()),
+        received: Instant::now(),
+        admitted_at: Utc::now(),
+        gate: Arc::new(KeyGate::new(row, KeyHash([0; 32]))),
+        operation: Operation::Chat,
+        voice: VOICE,
+        headers: DialectHeaders::default(),
+    };
+    pipeline.admit(call).unwrap()
+}
+
+/// The records of everything that has ended; each is handed out once.
+pub(super) fn records(pipeline: &Pipeline) -> Vec<UsageRecord> {
+    let Some(batch) = pipeline.journal.batch(100) else {
+        return Vec::new();
+    };
+    let records = batch.records().to_vec();
+    batch.commit();
+    records
+}
