@@ -4,6 +4,7 @@ pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
 
 mod m20261101_000001_foundation;
+mod m20261124_000001_shared_credentials;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -11,6 +12,9 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261101_000001_foundation::Migration)]
+        vec![
+            Box::new(m20261101_000001_foundation::Migration),
+            Box::new(m20261124_000001_shared_credentials::Migration),
+        ]
     }
 }

@@ -4,3 +4,4 @@
 pub mod health_board;
 pub mod key_gate;
 pub mod keyring;
+pub mod secrets_board;

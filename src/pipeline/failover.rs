@@ -1,6 +1,10 @@
 //! From one attempt to the next: failures before the commit point move on, as long as there is somewhere to go.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::Pipeline;
 use super::attempt::Opened;
@@ -8,23 +12,27 @@ use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::gates::key_gate::KeyGate;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoints::{Keyed, Tenant};
 
 impl Pipeline {
     /// A whole answer of the first deployment that has one.
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, endpoint)) = tries.next() {
+        while let Some((deployment, keyed)) = tries.next(meter) {
             meter.attempt_begins(deployment);
             match self
-                .unless_stopped(self.attempt_whole(request, deployment, endpoint, meter))
+                .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
                 .await
             {
-                Ok(body) => return Ok(body),
-                Err(failure) => tries.failed(failure, meter),
+                Ok(body) => {
+                    keyed.was_accepted();
+                    return Ok(body);
+                }
+                Err(failure) => tries.failed(failure, &keyed, meter).await,
             }
         }
         Err(tries.exhausted())
@@ -38,14 +46,17 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, endpoint)) = tries.next() {
+        while let Some((deployment, keyed)) = tries.next(meter) {
             meter.attempt_begins(deployment);
             match self
-                .unless_stopped(self.attempt_stream(request, deployment, endpoint, meter))
+                .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
                 .await
             {
-                Ok(opened) => return Ok((opened, tries.failures)),
-                Err(failure) => tries.failed(failure, meter),
+                Ok(opened) => {
+                    keyed.was_accepted();
+                    return Ok((opened, tries.failures));
+                }
+                Err(failure) => tries.failed(failure, &keyed, meter).await,
             }
         }
         Err(tries.exhausted())
@@ -73,8 +84,10 @@ struct Tries<'p> {
     pipeline: &'p Pipeline,
     plan: &'p Plan,
     next: usize,
-    /// Whether the present deployment was already asked again with a fresh token.
-    renewed: bool,
+    /// The credential to ask the present deployment with once more, because it can have a fresh token.
+    renewed: Option<Arc<Keyed>>,
+    /// Credentials that providers refused: this request does not come with them again.
+    refused: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
 }
 
@@ -84,51 +97,79 @@ impl<'p> Tries<'p> {
             pipeline,
             plan,
             next: 0,
-            renewed: false,
+            renewed: None,
+            refused: SmallVec::new(),
             failures: Vec::new(),
         }
     }
 
-    fn next(&mut self) -> Option<(&'p std::sync::Arc<Deployment>, &'p Endpoint)> {
+    fn next(&mut self, meter: &Meter) -> Option<(&'p Arc<Deployment>, Arc<Keyed>)> {
         if self.failures.len() >= self.pipeline.limits.max_attempts {
             return None;
         }
         loop {
             let deployment = self.plan.attempts.get(self.next)?;
             self.next += 1;
-            // The catalogue and the endpoints are made from the same settings, so a deployment without one is one that
-            // was taken away a moment ago.
-            if let Some(endpoint) = self.pipeline.endpoints.get(&deployment.provider) {
-                return Some((deployment, endpoint));
+            if let Some(keyed) = self.renewed.clone() {
+                return Some((deployment, keyed));
+            }
+            // None where a secret was taken away a moment ago, or where all were refused.
+            if let Some(keyed) = self.pick(deployment, meter) {
+                return Some((deployment, keyed));
             }
         }
     }
 
-    fn failed(&mut self, failure: Failure, meter: &mut Meter) {
+    fn pick(&self, deployment: &Deployment, meter: &Meter) -> Option<Arc<Keyed>> {
+        let endpoints = self.pipeline.endpoints.now();
+        endpoints.pick(
+            tenant(meter.gate()),
+            &deployment.provider,
+            &self.refused,
+            rand::random(),
+            Instant::now(),
+        )
+    }
+
+    async fn failed(&mut self, failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
         let deployment = &self.plan.attempts[self.next - 1];
-        meter.failed(failure.class, None);
-        tracing::debug!(
-            request = %meter.id(), deployment = %deployment.id, class = %failure.class, status = failure.status,
-            "attempt failed"
-        );
         let class = failure.class;
-        let refused = failure.status == Some(401);
+        // A token may have been withdrawn before its time. A fresh one gets one more try.
+        let renewable = failure.status == Some(401) && self.renewed.is_none() && keyed.endpoint.credential.refused();
+        let refused = matches!(class, ErrorClass::ProviderAuth | ErrorClass::ProviderQuota) && !renewable;
+        self.renewed = renewable.then(|| keyed.clone());
+        if refused {
+            keyed.was_refused(Instant::now());
+            self.refused.push(keyed.clone());
+        }
+        // With another credential the provider may be as good as ever, so one bad credential says nothing about it.
+        let another = refused && self.pick(deployment, meter).is_some();
+        if another {
+            meter.refused_credential(class);
+        } else {
+            meter.failed(class, None);
+        }
+        tracing::debug!(
+            request = %meter.id(), deployment = %deployment.id, credential = %keyed.path, %class,
+            status = failure.status, "attempt failed"
+        );
         self.failures
             .push(described(failure, deployment, meter.upstream_request_id()));
-        if refused
-            && !self.renewed
-            && self
-                .pipeline
-                .endpoints
-                .get(&deployment.provider)
-                .is_some_and(|e| e.credential.refused())
-        {
-            // The token may have been withdrawn before its time. A fresh one gets one more try.
-            self.renewed = true;
+        if renewable || another {
+            if another {
+                self.pipeline.endpoints.hint_at_newer(keyed);
+            }
             self.next -= 1;
             return;
         }
-        self.renewed = false;
+        if class == ErrorClass::ProviderAuth && self.failures.len() < self.pipeline.limits.max_attempts {
+            // It may have been rotated since it was read.
+            self.pipeline.endpoints.look_for_newer(keyed).await;
+            if self.pick(deployment, meter).is_some() {
+                self.next -= 1;
+                return;
+            }
+        }
         if !class.worth_another_attempt() {
             self.next = self.plan.attempts.len();
         }
@@ -141,6 +182,14 @@ impl<'p> Tries<'p> {
         GatewayError::Exhausted {
             attempts: self.failures,
         }
+    }
+}
+
+/// Whose credentials a request may go out with.
+pub(super) fn tenant(gate: &KeyGate) -> Tenant<'_> {
+    Tenant {
+        organization: &gate.row.organization.slug,
+        shared: gate.row.shared_credentials,
     }
 }
 

@@ -127,7 +127,7 @@ impl Meter {
 
     /// An attempt begins.
     pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>) {
-        let health = self.pipeline.board.gate(&deployment.provider).cloned();
+        let health = self.pipeline.board.gate(&deployment.provider);
         if let Some(gate) = &health {
             gate.attempt_begins();
         }
@@ -190,6 +190,14 @@ impl Meter {
             }
             None => Charge::nothing(),
         });
+    }
+
+    /// The attempt failed because of the credential it was made with, and the provider has others.
+    pub(super) fn refused_credential(&mut self, class: ErrorClass) {
+        if let Some(health) = self.current.as_mut().and_then(|current| current.health.take()) {
+            health.attempt_abandoned();
+        }
+        self.close(Some(class), |_, _| Charge::nothing());
     }
 
     /// Closes the attempt under way, if there is one.

@@ -1,4 +1,5 @@
-//! Secrets: the master key everything of ours derives from, and the credentials providers gave us.
+//! Secrets: the master key everything of ours derives from, and the credentials providers gave us with the stores they
+//! are read from.
 //!
 //! Secret values live in `secrecy` types or in header values marked sensitive. They are never part of an error, a log line
 //! or a `Debug` form.
@@ -6,3 +7,4 @@
 pub mod credential;
 pub mod entra;
 pub mod master_key;
+pub mod source;

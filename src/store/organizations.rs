@@ -2,10 +2,11 @@
 
 use chrono::Utc;
 use entity::organizations;
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, Set};
 use uuid::Uuid;
 
-use super::{Store, StoreError, storable};
+use super::{Store, StoreError, storable, storable_text};
 use crate::domain::ids::OrganizationId;
 use crate::domain::key::NewKey;
 
@@ -33,6 +34,8 @@ impl Store {
             slug: Set(FIRST_SLUG.into()),
             name: Set("Default".into()),
             allowed_models: Set(None),
+            // Who sets a gateway up owns the credentials it is given.
+            shared_credentials: Set(true),
             created_at: Set(now),
             updated_at: Set(now),
         };
@@ -54,5 +57,43 @@ impl Store {
             .one(&self.db)
             .await?;
         Ok(found.map(|organization| OrganizationId(organization.id)))
+    }
+
+    /// Lets an organization use the shared credentials, or not any more. Says whether there is such an organization.
+    ///
+    /// Its keys count as changed, so every gateway knows as soon as it looks for changes.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_shared_credentials(&self, slug: &str, granted: bool) -> Result<bool, StoreError> {
+        let result = organizations::Entity::update_many()
+            .col_expr(organizations::Column::SharedCredentials, Expr::value(granted))
+            .col_expr(organizations::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .filter(organizations::Column::Slug.eq(slug))
+            .exec(&self.db)
+            .await?;
+        Ok(result.rows_affected > 0)
+    }
+
+    /// Creates an organization, without the grant of shared credentials.
+    ///
+    /// # Errors
+    /// The database fails, or the slug is taken.
+    pub async fn create_organization(&self, slug: &str, name: &str) -> Result<OrganizationId, StoreError> {
+        let now = storable(Utc::now());
+        let id = Uuid::now_v7();
+        let organization = organizations::ActiveModel {
+            id: Set(id),
+            slug: Set(slug.into()),
+            name: Set(storable_text(name)),
+            allowed_models: Set(None),
+            shared_credentials: Set(false),
+            created_at: Set(now),
+            updated_at: Set(now),
+        };
+        organizations::Entity::insert(organization)
+            .exec_without_returning(&self.db)
+            .await?;
+        Ok(OrganizationId(id))
     }
 }

@@ -6,7 +6,9 @@
 
 pub mod answer;
 pub mod endpoint;
+pub mod endpoints;
 pub mod payload;
+pub mod rest;
 
 use std::time::Duration;
 

@@ -21,3 +21,4 @@ mod lifecycle;
 mod operations;
 mod streams;
 mod support;
+mod vault;

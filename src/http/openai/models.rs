@@ -41,7 +41,7 @@ impl List {
         let catalog = self.state.pipeline.catalog.load();
         let models: Vec<Value> = catalog
             .models()
-            .filter_map(|(name, all)| described(&caller, name, all))
+            .filter_map(|(name, all)| described(&self.state, &caller, name, all))
             .collect();
         Ok(answer(&json!({"object": "list", "data": models})))
     }
@@ -61,7 +61,7 @@ impl Retrieve {
         let id = percent_decoded(id);
         let catalog = self.state.pipeline.catalog.load();
         match catalog.listed(&id) {
-            Some(deployments) => match described(&caller, &id, &deployments) {
+            Some(deployments) => match described(&self.state, &caller, &id, &deployments) {
                 Some(model) => Ok(answer(&model)),
                 None => Err(GatewayError::ModelNotAllowed { model: id }),
             },
@@ -105,7 +105,7 @@ impl Endpoint for Retrieve {
 }
 
 /// The model as this key sees it; `None` where it may not use it.
-fn described(caller: &CallerKey, name: &str, deployments: &[Arc<Deployment>]) -> Option<Value> {
+fn described(state: &HttpState, caller: &CallerKey, name: &str, deployments: &[Arc<Deployment>]) -> Option<Value> {
     let scopes = &caller.gate().row.scopes;
     let names = [name, deployments.first()?.model.as_str()];
     if !scopes.iter().all(|scope| scope.allows_model(names.into_iter())) {
@@ -119,6 +119,7 @@ fn described(caller: &CallerKey, name: &str, deployments: &[Arc<Deployment>]) ->
                 .iter()
                 .all(|scope| scope.allows_provider(deployment.provider.as_str()))
         })
+        .filter(|deployment| state.pipeline.may_use(caller.gate(), &deployment.provider))
         .collect();
     let first = usable.first()?;
     let providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();
