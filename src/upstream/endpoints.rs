@@ -402,6 +402,9 @@ mod tests {
     }
 
     proptest! {
+        // Each case makes an HTTP client, which reads certificates.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         #[test]
         fn as_long_as_one_is_not_refused_by_this_request_there_is_one_to_try(
             weights in prop::collection::vec(0u32..5, 1..5),

@@ -4,6 +4,7 @@
 //! those that need it to fail, or to hand out tokens as they like, use the double itself.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -158,11 +159,11 @@ async fn secrets_rotate_under_load_and_no_request_fails() {
         .set("secrets.refresh_ms", 60_000)
         .start()
         .await;
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let served = std::sync::atomic::AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
     let load = async || {
-        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-            let streamed = served.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2 == 0;
+        while !stop.load(Ordering::Relaxed) {
+            let streamed = served.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
             let reply = if streamed {
                 gateway.stream("mock-chat", "hi").await
             } else {
@@ -173,19 +174,21 @@ async fn secrets_rotate_under_load_and_no_request_fails() {
     };
     let rotate = async {
         for version in 1..=8 {
-            let so_far = served.load(std::sync::atomic::Ordering::Relaxed);
-            while served.load(std::sync::atomic::Ordering::Relaxed) < so_far + 40 {
+            let so_far = served.load(Ordering::Relaxed);
+            while served.load(Ordering::Relaxed) < so_far + 40 {
                 tokio::task::yield_now().await;
             }
             let next = format!("sk-{version}");
             vault.put("secret", "providers/openai", &key(&next));
             *known.lock().unwrap() = [format!("Bearer {next}")].into();
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
     };
     tokio::join!(rotate, load(), load(), load(), load());
     assert_eq!(gateway.chat("mock-chat", "hi").await.status, 200);
     assert_eq!(last_key(&provider), "sk-8");
+    // Otherwise the test would claim nothing: each rotation caught requests with the old key.
+    assert!(provider.served().refused >= 8, "{:?}", provider.served());
     let ready = gateway.operation("/readyz").await;
     assert!(!ready.text.contains("ejected"), "{}", ready.text);
     gateway.finish().await;

@@ -3,6 +3,7 @@
 mod azure;
 mod compatible;
 mod deployments;
+mod stored;
 
 use std::io;
 use std::path::Path;

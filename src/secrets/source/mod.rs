@@ -26,7 +26,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A store of credentials.
 pub enum SecretSource {
     /// HashiCorp Vault.
-    Vault(VaultSource),
+    Vault(Box<VaultSource>),
     /// The encrypted file in the data directory.
     Local(LocalStore),
 }
@@ -149,7 +149,7 @@ impl SecretSource {
     /// Vault's certificate authorities cannot be read.
     pub fn open(settings: &Settings, master_key: &MasterKey) -> Result<Self, SourceError> {
         Ok(match VaultSource::open(settings)? {
-            Some(vault) => Self::Vault(vault),
+            Some(vault) => Self::Vault(Box::new(vault)),
             None => Self::Local(LocalStore::new(&settings.data.dir, master_key)),
         })
     }

@@ -480,11 +480,12 @@ impl VaultSource {
         match (status_of(error), error) {
             (Some(403), _) => SourceError::Forbidden { path },
             (Some(status), _) => SourceError::Failing { status, path },
-            (None, ClientError::RestClientError { source })
-                if matches!(source, RestError::RequestError { .. } | RestError::ResponseError { .. }) =>
-            {
-                SourceError::Unreachable(format!("Vault at {}", self.address))
-            }
+            (
+                None,
+                ClientError::RestClientError {
+                    source: RestError::RequestError { .. } | RestError::ResponseError { .. },
+                },
+            ) => SourceError::Unreachable(format!("Vault at {}", self.address)),
             (None, _) => SourceError::Unreadable {
                 path,
                 problem: "the answer is not what Vault documents",
