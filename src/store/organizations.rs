@@ -97,3 +97,43 @@ impl Store {
         Ok(OrganizationId(id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use migration::MigratorTrait as _;
+    use sea_orm::ConnectionTrait as _;
+
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn an_installation_from_before_the_grant_gives_it_to_its_first_organization_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            url: StoreOptions::embedded_url(dir.path()),
+            max_connections: 2,
+            acquire_timeout: std::time::Duration::from_secs(5),
+        };
+        let store = Store::connect(&options).await.unwrap();
+        migration::Migrator::up(&store.db, Some(1)).await.unwrap();
+        for (id, slug) in [(1, "first"), (2, "second")] {
+            let id = format!("{id:032x}");
+            let insert = format!(
+                "INSERT INTO organizations (id, slug, name, created_at, updated_at) \
+                 VALUES (x'{id}', '{slug}', '{slug}', '2026-11-01T00:00:00Z', '2026-11-01T00:00:00Z')"
+            );
+            store.db.execute_unprepared(&insert).await.unwrap();
+        }
+        store.migrate().await.unwrap();
+        let mut granted: Vec<(String, bool)> = organizations::Entity::find()
+            .all(&store.db)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|organization| (organization.slug, organization.shared_credentials))
+            .collect();
+        granted.sort();
+        assert_eq!(granted, [("first".to_owned(), true), ("second".to_owned(), false)]);
+        store.close().await;
+    }
+}
