@@ -13,7 +13,7 @@ use bonito::secrets::source::local::LocalStore;
 use serde_json::{Value, json};
 
 use crate::support::gateway::Builder;
-use crate::support::vault::{Mood, ROOT, Vault, VaultDouble};
+use crate::support::vault::{Mood, ROOT, TlsFront, Vault, VaultDouble};
 use crate::support::{Script, ScriptedProvider, TestGateway};
 
 /// How long a change in the background may take to be seen.
@@ -342,6 +342,41 @@ async fn kubernetes_namespaces_and_both_engine_versions_work_without_listing() {
     })
     .await;
     gateway.finish().await;
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_trusted_for_vault_when_it_is_named_and_only_then() {
+    let (vault, provider) = (VaultDouble::start().await, ScriptedProvider::start().await);
+    let tls = TlsFront::before(&vault).await;
+    vault.put("secret", "providers/openai", &key("sk-1"));
+    let over_tls = || {
+        on(&provider)
+            .env("VAULT_ADDR", &tls.address)
+            .env("VAULT_TOKEN", ROOT)
+            .set("secrets.start_wait_ms", 0)
+    };
+    let trusting = over_tls()
+        .env("VAULT_CACERT", &tls.ca_file.display().to_string())
+        .start()
+        .await;
+    assert_eq!(trusting.chat("mock-chat", "hi").await.status, 200);
+    trusting.finish().await;
+    let before = vault.reads();
+    let distrusting = over_tls().start().await;
+    assert_eq!(distrusting.chat("mock-chat", "hi").await.status, 404);
+    assert!(
+        distrusting
+            .operation("/readyz")
+            .await
+            .text
+            .contains("cannot be reached")
+    );
+    assert_eq!(
+        vault.reads(),
+        before,
+        "nothing is asked of a Vault that cannot be trusted"
+    );
+    distrusting.finish().await;
 }
 
 #[tokio::test]

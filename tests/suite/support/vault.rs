@@ -284,6 +284,62 @@ impl VaultDouble {
     }
 }
 
+/// TLS in front of a double, with a certificate of an authority nobody knows. Dropping it ends it.
+pub struct TlsFront {
+    /// Its address.
+    pub address: String,
+    /// The authority's certificate.
+    pub ca_file: std::path::PathBuf,
+    server: JoinHandle<()>,
+}
+
+impl TlsFront {
+    /// Starts on a free port. The key protects nothing: it is made for this test and for 127.0.0.1.
+    pub async fn before(double: &VaultDouble) -> Self {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/support/vault_tls");
+        let certificate = CertificateDer::from_pem_file(folder.join("server.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).expect("a key");
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("they belong together");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("https://{}", listener.local_addr().expect("an address"));
+        let behind = double.address;
+        let server = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                connections.spawn(async move {
+                    // It fails when the client does not trust the certificate, which is what some tests are about.
+                    let Ok(mut front) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let mut back = tokio::net::TcpStream::connect(behind)
+                        .await
+                        .expect("the double listens");
+                    let _ = tokio::io::copy_bidirectional(&mut front, &mut back).await;
+                });
+            }
+        });
+        Self {
+            address,
+            ca_file: folder.join("ca.pem"),
+            server,
+        }
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
 impl Drop for VaultDouble {
     fn drop(&mut self) {
         self.server.abort();
