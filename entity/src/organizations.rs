@@ -16,6 +16,8 @@ pub struct Model {
     pub name: String,
     /// The scope of everything in it: `{"models":[…],"providers":[…]}`.
     pub allowed_models: Option<Json>,
+    /// Whether a platform admin let it use the providers' shared credentials.
+    pub shared_credentials: bool,
     /// When it was created.
     pub created_at: DateTimeUtc,
     /// When it last changed.

@@ -4,6 +4,7 @@ pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
 
 mod m20261101_000001_foundation;
+mod m20261124_000001_shared_credentials;
 mod m20261124_000002_revisions;
 mod m20261124_000003_spend_of_keys;
 
@@ -15,6 +16,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         vec![
             Box::new(m20261101_000001_foundation::Migration),
+            Box::new(m20261124_000001_shared_credentials::Migration),
             Box::new(m20261124_000002_revisions::Migration),
             Box::new(m20261124_000003_spend_of_keys::Migration),
         ]

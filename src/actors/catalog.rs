@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::{NaiveDate, TimeDelta, Utc};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -21,8 +21,8 @@ pub struct CatalogActor;
 /// What it works with.
 #[derive(Clone)]
 pub struct CatalogArgs {
-    /// What is configured.
-    pub settings: Arc<Settings>,
+    /// What is configured, with the providers there are now.
+    pub settings: Arc<ArcSwap<Settings>>,
     /// Where the catalogue is published.
     pub catalog: Arc<ArcSwap<Catalog>>,
 }
@@ -31,6 +31,8 @@ pub struct CatalogArgs {
 pub enum CatalogMsg {
     /// A day has passed.
     DayPassed,
+    /// Other providers are configured.
+    Rebuild,
 }
 
 impl Actor for CatalogActor {
@@ -50,14 +52,31 @@ impl Actor for CatalogActor {
 
     async fn handle(&self, _myself: ActorRef<CatalogMsg>, message: CatalogMsg, args: &mut CatalogArgs) -> Handled {
         match message {
-            CatalogMsg::DayPassed => publish(args),
+            CatalogMsg::DayPassed | CatalogMsg::Rebuild => publish(args),
         }
         Ok(())
     }
 }
 
+/// A way to the catalogue that survives its being started again.
+#[derive(Clone, Default)]
+pub struct CatalogHandle(Arc<ArcSwapOption<ActorRef<CatalogMsg>>>);
+
+impl CatalogHandle {
+    pub(super) fn points_to(&self, actor: ActorRef<CatalogMsg>) {
+        self.0.store(Some(Arc::new(actor)));
+    }
+
+    /// Has the catalogue built anew. One that is not up yet is built from what there is then.
+    pub fn rebuild(&self) {
+        if let Some(actor) = self.0.load_full() {
+            let _ = actor.cast(CatalogMsg::Rebuild);
+        }
+    }
+}
+
 fn publish(args: &CatalogArgs) {
-    let catalog = Catalog::build(&args.settings);
+    let catalog = Catalog::build(&args.settings.load());
     let today = Utc::now().date_naive();
     let mut retiring: Vec<(&str, NaiveDate)> = catalog
         .deployments()

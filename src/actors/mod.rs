@@ -5,6 +5,7 @@
 //! ├─ Providers → Provider(id)   outcomes → health
 //! ├─ Keys      → Key(id)        last use, idle stop
 //! ├─ Ledger                     journal → database in batches
+//! ├─ Secrets                    reads credentials again
 //! └─ Catalog                    publishes the catalogue
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod ledger;
 pub mod provider;
 pub mod providers;
 pub mod root;
+pub mod secrets;
 pub mod supervise;
 
 use ractor::ActorProcessingErr;

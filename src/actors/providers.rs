@@ -29,7 +29,7 @@ pub struct ProvidersArgs {
 
 /// What the actor hears.
 pub enum ProvidersMsg {
-    /// The wait before a restart is over.
+    /// A provider is new, or the wait before a restart is over.
     Start(Arc<ProviderGate>),
 }
 
@@ -42,6 +42,9 @@ pub struct ProvidersState {
 
 impl ProvidersState {
     async fn start(&mut self, myself: &ActorRef<ProvidersMsg>, gate: Arc<ProviderGate>) -> Handled {
+        if self.running.values().any(|running| running.id == gate.id) {
+            return Ok(());
+        }
         let args = ProviderArgs {
             gate: gate.clone(),
             policy: self.args.policy,
@@ -63,7 +66,11 @@ impl Actor for ProvidersActor {
         myself: ActorRef<ProvidersMsg>,
         args: ProvidersArgs,
     ) -> Result<ProvidersState, ActorProcessingErr> {
-        let gates: Vec<_> = args.board.gates().cloned().collect();
+        // First hear of newcomers, then look who is there; otherwise one that comes in between would not be watched.
+        let me = myself.clone();
+        args.board
+            .announce_newcomers_to(Box::new(move |gate| drop(me.cast(ProvidersMsg::Start(gate)))));
+        let gates = args.board.gates();
         let mut state = ProvidersState {
             args,
             running: HashMap::new(),

@@ -9,10 +9,11 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, 
 use tokio::time::Instant;
 
 use super::Handled;
-use super::catalog::{CatalogActor, CatalogArgs};
+use super::catalog::{CatalogActor, CatalogArgs, CatalogHandle};
 use super::keys::{KeysActor, KeysArgs, KeysHandle};
 use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
 use super::providers::{ProvidersActor, ProvidersArgs};
+use super::secrets::{SecretsActor, SecretsArgs};
 use super::supervise::{Restarts, Verdict};
 use crate::telemetry::metrics::Metrics;
 
@@ -30,6 +31,10 @@ pub struct RootArgs {
     pub ledger: LedgerArgs,
     /// For the catalogue.
     pub catalog: CatalogArgs,
+    /// For the secrets.
+    pub secrets: SecretsArgs,
+    /// Where to reach the catalogue, also after it was started again.
+    pub catalog_handle: CatalogHandle,
     /// Where to reach the ledger, also after it was started again.
     pub ledger_handle: LedgerHandle,
     /// Where to reach the keys, also after they were started again.
@@ -55,10 +60,12 @@ pub enum Child {
     Ledger,
     /// The catalogue.
     Catalog,
+    /// The secrets.
+    Secrets,
 }
 
 impl Child {
-    const ALL: [Self; 4] = [Self::Catalog, Self::Providers, Self::Ledger, Self::Keys];
+    const ALL: [Self; 5] = [Self::Catalog, Self::Providers, Self::Secrets, Self::Ledger, Self::Keys];
 
     fn name(self) -> &'static str {
         match self {
@@ -66,6 +73,7 @@ impl Child {
             Self::Providers => "providers",
             Self::Ledger => "ledger",
             Self::Catalog => "catalog",
+            Self::Secrets => "secrets",
         }
     }
 }
@@ -96,7 +104,12 @@ impl RootState {
                     args.ledger_handle.points_to(actor.clone());
                     actor.get_cell()
                 }
-                Child::Catalog => Actor::spawn_linked(None, CatalogActor, args.catalog, supervisor)
+                Child::Catalog => {
+                    let (actor, _) = Actor::spawn_linked(None, CatalogActor, args.catalog, supervisor).await?;
+                    args.catalog_handle.points_to(actor.clone());
+                    actor.get_cell()
+                }
+                Child::Secrets => Actor::spawn_linked(None, SecretsActor, args.secrets, supervisor)
                     .await?
                     .0
                     .get_cell(),

@@ -11,34 +11,41 @@ use tokio_util::sync::CancellationToken;
 
 use super::first_start::Opened;
 use super::spend::LedgerAndJournal;
-use crate::actors::catalog::CatalogArgs;
+use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
 use crate::actors::providers::ProvidersArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
+use crate::actors::secrets::SecretsArgs;
+use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::chat::request::BodyLimits;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
+use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
 use crate::pipeline::{Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
+use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
-use crate::upstream::endpoint::Endpoints;
+use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
+use crate::upstream::rest::RestPolicy;
 
-/// How long a call to anything but a model may take: tokens today, Vault and webhooks later.
+/// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A gateway whose actors run and whose listeners do not yet.
 pub struct Gateway {
+    /// The settings, with the providers there are now.
+    pub settings: Arc<ArcSwap<Settings>>,
     /// For the main listener.
     pub http: Arc<HttpState>,
     /// For the operations listener.
@@ -86,11 +93,26 @@ impl Gateway {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(CONTROL_CALL_TIMEOUT)
             .build()?;
-        let endpoints = Endpoints::build(&settings.providers, &control)
-            .map_err(|(provider, error)| format!("provider {provider}: {error}"))?;
+        let rest = RestPolicy {
+            first: settings.secrets.rest,
+            most: settings.secrets.max_rest,
+        };
+        let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
-        metrics.announce(endpoints.iter().map(|endpoint| &endpoint.id));
-        let board = Arc::new(HealthBoard::new(endpoints.iter().map(|endpoint| endpoint.id.clone())));
+        let board = Arc::new(HealthBoard::default());
+        let secrets = Arc::new(SecretsBoard::default());
+        let live = Arc::new(ArcSwap::from(settings.clone()));
+        let catalog_handle = CatalogHandle::default();
+        let keeper = Arc::new(Keeper::new(KeeperArgs {
+            source: SecretSource::open(&settings, &opened.master_key)?,
+            settings: live.clone(),
+            endpoints: endpoints.clone(),
+            catalog: catalog_handle.clone(),
+            board: board.clone(),
+            secrets: secrets.clone(),
+            metrics: metrics.clone(),
+        }));
+        keeper.read_first().await;
         let journal = Arc::new(Journal::new(settings.journal.max_records));
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::default()));
         let (keys, ledger) = (KeysHandle::default(), LedgerHandle::default());
@@ -130,9 +152,11 @@ impl Gateway {
                 flush: settings.ledger.flush,
             },
             catalog: CatalogArgs {
-                settings: settings.clone(),
+                settings: live.clone(),
                 catalog: catalog.clone(),
             },
+            secrets: SecretsArgs { keeper },
+            catalog_handle,
             ledger_handle: ledger.clone(),
             keys_handle: keys.clone(),
             metrics: metrics.clone(),
@@ -141,7 +165,7 @@ impl Gateway {
 
         let pipeline = Arc::new(Pipeline {
             catalog,
-            endpoints: Arc::new(endpoints),
+            endpoints,
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
@@ -169,6 +193,7 @@ impl Gateway {
             .clone()
             .unwrap_or_else(|| format!("http://{}", settings.server.listen));
         Ok(Self {
+            settings: live,
             http: Arc::new(HttpState {
                 pipeline,
                 keyring,
@@ -185,6 +210,7 @@ impl Gateway {
                 metrics: metrics.clone(),
                 journal: journal.clone(),
                 board: board.clone(),
+                secrets,
                 store: opened.store.clone(),
                 stopping: stopping.clone(),
             }),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
 use crate::config::Settings;
@@ -10,6 +11,8 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::{KeyHash, NewKey};
 use crate::domain::scope::Scope;
 use crate::secrets::master_key::{MasterKey, MasterKeyError, MasterKeySources, new_api_key};
+use crate::secrets::source::Wait;
+use crate::secrets::source::vault::VaultSource;
 use crate::store::{Store, StoreError, StoreOptions};
 
 /// Requests per minute of a key for which nobody said otherwise.
@@ -88,9 +91,14 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
     let options = store_options(settings);
     let data_dir = settings.data.dir.as_path();
     prepare_data_dir(&options, data_dir)?;
+    let in_vault = master_key_in_vault(settings, master_key).await?;
+    let in_vault = in_vault
+        .as_ref()
+        .map(|(key, place)| (key.expose_secret(), place.as_str()));
     let master_key = MasterKey::find(&MasterKeySources {
         value: master_key.value.as_deref(),
         file: master_key.file.as_deref(),
+        vault: in_vault,
         generate_in: options.is_sqlite().then_some(data_dir),
     })?;
     let store = connect(&options).await?;
@@ -118,6 +126,26 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
         master_key,
         first_key: created.then_some(key),
     })
+}
+
+/// The master key that Vault has, with its place, where Vault is to have it. A Vault that is down is waited for: nothing
+/// can start without the key.
+async fn master_key_in_vault(
+    settings: &Settings,
+    given: &MasterKeyInput,
+) -> Result<Option<(SecretString, String)>, MasterKeyError> {
+    let Some(path) = settings.vault.master_key_path.as_deref() else {
+        return Ok(None);
+    };
+    if given.value.is_some() || given.file.is_some() {
+        return Ok(None);
+    }
+    let Some(vault) = VaultSource::open(settings)? else {
+        return Ok(None);
+    };
+    let wait = Wait::new(settings.secrets.start_wait);
+    let found = wait.until(async || vault.master_key(path).await).await?;
+    Ok(Some(found))
 }
 
 /// Connects to the configured database and brings its schema up to date.

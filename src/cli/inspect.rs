@@ -40,6 +40,7 @@ pub fn providers(settings: &Settings) -> Result<ExitCode, BoxError> {
         let state = if provider.enabled { "enabled" } else { "disabled" };
         let from = match &provider.origin {
             Origin::Default => "built in".to_owned(),
+            Origin::Secrets => "secret store".to_owned(),
             Origin::Environment(names) => names.join(", "),
             Origin::File => "configuration file".to_owned(),
             Origin::CommandLine => "command line".to_owned(),

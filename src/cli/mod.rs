@@ -1,5 +1,6 @@
 //! The command line.
 
+mod credential;
 mod inspect;
 mod key;
 mod prices;
@@ -44,6 +45,11 @@ enum Command {
         #[command(subcommand)]
         command: key::Command,
     },
+    /// Store, list and delete providers' credentials in the encrypted local store.
+    Credential {
+        #[command(subcommand)]
+        command: credential::Command,
+    },
     /// Print the OpenAPI document of the inference API.
     Openapi,
     /// The prices and models in use.
@@ -69,7 +75,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // rustls must be told which of its backends to use before anybody connects.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let loaded = match load(arguments.config, &arguments.overrides) {
+    let storing = matches!(arguments.command, Some(Command::Credential { .. }));
+    let loaded = match load(arguments.config, &arguments.overrides, storing) {
         Ok(loaded) => loaded,
         Err(faults) => {
             complain(&faults);
@@ -95,6 +102,7 @@ pub fn main() -> ExitCode {
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,
+            Command::Credential { command } => credential::run(command, &loaded.settings).await,
             Command::Openapi => inspect::openapi(&loaded.settings),
             Command::Prices { command } => prices::run(&command, &loaded.settings),
             Command::Providers {
@@ -112,7 +120,7 @@ pub fn main() -> ExitCode {
 }
 
 /// The configuration of this process.
-fn load(file: Option<PathBuf>, overrides: &[String]) -> Result<Loaded, String> {
+fn load(file: Option<PathBuf>, overrides: &[String], storing_credentials: bool) -> Result<Loaded, String> {
     let mut sources = Sources::from_process(file).map_err(|faults| faults.to_string())?;
     for text in overrides {
         let (key, value) = text
@@ -120,7 +128,12 @@ fn load(file: Option<PathBuf>, overrides: &[String]) -> Result<Loaded, String> {
             .ok_or_else(|| format!("--set {text}: write KEY=VALUE"))?;
         sources.overrides.push((key.trim().to_owned(), value.to_owned()));
     }
-    let mut loaded = config::load(&sources, &known_dialects()).map_err(|faults| faults.to_string())?;
+    let load = if storing_credentials {
+        config::load_without_credentials
+    } else {
+        config::load
+    };
+    let mut loaded = load(&sources, &known_dialects()).map_err(|faults| faults.to_string())?;
     // What an alias stands for is known only where the settings meet the catalogue.
     let (faults, warnings) = aliases::check(&loaded.settings, &Catalog::build(&loaded.settings));
     loaded.warnings.extend(warnings);

@@ -34,7 +34,7 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
         }
     };
     say(&greeting(
-        &settings,
+        &running.gateway().settings.load(),
         &running,
         opened.first_key.as_ref().map(crate::domain::api_key::ApiKey::expose),
     ));
@@ -68,6 +68,7 @@ fn greeting(settings: &Settings, running: &Running, first_key: Option<&str>) -> 
     for provider in settings.providers.iter().filter(|provider| provider.enabled) {
         let from = match &provider.origin {
             Origin::Default => "built in".to_owned(),
+            Origin::Secrets => "from the secret store".to_owned(),
             Origin::Environment(names) => format!("from {}", names.join(", ")),
             Origin::File => "from the configuration file".to_owned(),
             Origin::CommandLine => "from the command line".to_owned(),

@@ -33,6 +33,15 @@ impl Fault {
         self
     }
 
+    /// The same fault as one of the credential at `place`, which its own place may not name.
+    #[must_use]
+    pub(super) fn under(mut self, place: &str) -> Self {
+        if !self.at.starts_with(place) {
+            self.at = format!("{place} in the secret store, read as {}", self.at);
+        }
+        self
+    }
+
     /// The same fault, with advice if there is any.
     #[must_use]
     pub fn hint_if(mut self, hint: Option<String>) -> Self {

@@ -21,8 +21,16 @@ pub(super) const DATABASE_VARIABLE: &str = "DATABASE_URL";
 const RESERVED: [&str; 3] = [CONFIG_VARIABLE, "BONITO_MASTER_KEY", "BONITO_MASTER_KEY_FILE"];
 /// Variables of our own tests, which run the binary in an environment they share.
 const TEST_PREFIX: &str = "BONITO_TEST_";
+/// The usual name for the address of Vault.
+pub(super) const VAULT_VARIABLE: &str = "VAULT_ADDR";
 /// Usual names and the settings they stand for. The providers' are in `providers`, because they may create one.
-const USUAL: [(&str, &str); 1] = [(DATABASE_VARIABLE, "database.url")];
+const USUAL: [(&str, &str); 5] = [
+    (DATABASE_VARIABLE, "database.url"),
+    (VAULT_VARIABLE, "vault.address"),
+    ("VAULT_NAMESPACE", "vault.namespace"),
+    ("VAULT_CACERT", "vault.ca_file"),
+    ("VAULT_ROLE_ID", "vault.role_id"),
+];
 /// Tables whose keys people choose, so that `default.toml` cannot list them.
 const OPEN_TABLES: [&str; 3] = ["providers", "models", "aliases"];
 

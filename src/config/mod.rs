@@ -15,6 +15,8 @@ mod layers;
 mod providers;
 mod reader;
 mod settings;
+mod stored;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,15 +24,18 @@ use std::{fmt, io};
 
 pub use faults::{Fault, Faults, did_you_mean};
 pub use providers::{
-    AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, DeploymentMode,
-    DeploymentSettings, ExternalAccount, GcpAuth, GoogleCredentials, IdentityService, Impersonation, Origin, OwnPrice,
-    ProviderKind, ProviderSettings, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
+    AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, CredentialSettings,
+    DeploymentMode, DeploymentSettings, ExternalAccount, Fingerprint, GcpAuth, GoogleCredentials, IdentityService,
+    Impersonation, Origin, OwnPrice, Problem, ProviderKind, ProviderReader, ProviderSettings, Reading,
+    ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
 };
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
-    LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, ServerSettings, Settings,
-    StreamSettings, TelemetrySettings, Timeouts, UpstreamSettings,
+    LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, SecretsSettings, ServerSettings,
+    Settings, StreamSettings, TelemetrySettings, Timeouts, UpstreamSettings,
 };
+pub use stored::{CredentialPath, Fields, Stored};
+pub use vault::{KvVersion, VaultAuth, VaultLogin, VaultMount, VaultSettings};
 
 /// `config/default.toml`: every setting with its default, its unit and the reason.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
@@ -40,6 +45,9 @@ const CONFIG_VARIABLE: &str = "BONITO_CONFIG";
 
 /// The largest file that can hold a credential; anything longer is some other file, named by mistake.
 const MAX_SECRET_FILE_BYTES: u64 = 64 * 1024;
+
+/// Name of the encrypted local store in the data directory.
+pub const LOCAL_STORE_FILE: &str = "credentials.sealed";
 
 /// Everything a configuration is made from, besides the defaults.
 ///
@@ -84,20 +92,51 @@ pub fn load(sources: &Sources, dialects: &[KnownDialect]) -> Result<Loaded, Faul
     load_with(sources, dialects, &read_secret_file)
 }
 
+/// [`load`] for the command that stores credentials: it must run before they are there, so none is missed.
+///
+/// # Errors
+/// Every other fault there is, at once.
+pub fn load_without_credentials(sources: &Sources, dialects: &[KnownDialect]) -> Result<Loaded, Faults> {
+    load_missing(sources, dialects, &read_secret_file, true)
+}
+
 /// [`load`] with the reading of secrets' files handed in.
 fn load_with(sources: &Sources, dialects: &[KnownDialect], read_file: &ReadFile<'_>) -> Result<Loaded, Faults> {
+    load_missing(sources, dialects, read_file, false)
+}
+
+fn load_missing(
+    sources: &Sources,
+    dialects: &[KnownDialect],
+    read_file: &ReadFile<'_>,
+    credentials_may_be_missing: bool,
+) -> Result<Loaded, Faults> {
     let mut faults = Faults::default();
     let mut warnings = Vec::new();
     let environment = Environment::new(&sources.env);
 
     let layers = layers::lay(sources, &environment, &mut faults);
     let mut settings = Settings::read(&layers, &mut faults);
+    vault::read_login(&mut settings, &layers, &environment, &mut faults, &mut warnings);
     let surroundings = providers::Surroundings {
         environment: &environment,
         dialects,
         read_file,
+        stored: &Stored::default(),
     };
-    settings.providers = providers::read(&layers.providers, &surroundings, &mut faults, &mut warnings);
+    let reading = providers::read(&layers.providers, &surroundings);
+    settings.providers = reading.providers;
+    warnings.extend(reading.warnings);
+    // What is missing here may be in the secret store, which is asked later.
+    let store_may_have_it = credentials_may_be_missing
+        || settings.vault.address.is_some()
+        || local_store_exists(&settings.data.dir, read_file);
+    for problem in reading.problems {
+        if !(problem.missing && store_may_have_it) {
+            faults.push(problem.fault);
+        }
+    }
+    settings.reader = ProviderReader::new(layers.providers, sources.env.clone(), dialects);
 
     if faults.is_empty() {
         Ok(Loaded { settings, warnings })
@@ -185,7 +224,17 @@ fn read_secret_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether there is an encrypted local store in the data directory.
+fn local_store_exists(dir: &Path, read_file: &ReadFile<'_>) -> bool {
+    // Only that it is there matters; whether it can be read is found out by whoever has the key to it.
+    match read_file(&dir.join(LOCAL_STORE_FILE)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 /// The environment, where an empty variable is the same as none: that is how compose files and charts unset one.
+#[derive(Default)]
 struct Environment<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Environment<'a> {

@@ -1,10 +1,10 @@
 //! Which providers there are, and everything needed to call each of them.
 //!
-//! A provider exists because `[providers.<id>]` says so, or because the variables that usually configure it are set
-//! (OPENAI_API_KEY and the like). The file is the more deliberate of the two: where it speaks, it is followed, and the
-//! usual variables fill what it leaves out. `form` has that rule; one file each has what is particular to a provider
-//! and to the compatible endpoints; `hosts` knows which host serves a region, `google` reads Google's credential files,
-//! and `deployments` has the models and prices people write themselves.
+//! A provider exists because `[providers.<id>]` says so, because the secret store has a credential for it, or because
+//! the variables that usually configure it are set (OPENAI_API_KEY and the like). Where they say different things the
+//! file is followed first, then the store, and the usual variables fill what both leave out. `form` has that rule; one
+//! file each has what is particular to a provider and to the compatible endpoints; `hosts` knows which host serves a
+//! region, `google` reads Google's credential files, and `deployments` has the models and prices people write themselves.
 //!
 //! Nothing here knows a provider's wire format or whether a credential works.
 
@@ -21,15 +21,20 @@ mod hosts;
 mod openai;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::Uri;
 use secrecy::SecretString;
 use toml::{Table, Value};
 
-use super::faults::{Fault, Faults};
+use super::faults::Fault;
+#[cfg(test)]
+use super::faults::Faults;
 use super::layers::{ProviderTables, join, type_name};
-use super::{Environment, KnownDialect, ReadFile, checks};
+use super::stored::{CredentialPath, Fields, Stored};
+use super::{Environment, KnownDialect, ReadFile, checks, read_secret_file};
 use form::Form;
 
 pub use aws::{AwsAuth, AwsKeys, AwsRole, AwsSource, ContainerToken};
@@ -39,10 +44,14 @@ pub use google::{
     SubjectSource, WrittenBy,
 };
 
+/// Providers that may be asked for in a store that does not tell what it has.
+const WELL_KNOWN: [&str; 6] = ["anthropic", "aws", "azure", "gcp", "gemini", "openai"];
 /// Other names of providers, and the id each stands for.
 const SYNONYMS: [(&str, &str); 2] = [("bedrock", "aws"), ("vertex", "gcp")];
 /// Providers with a [`ProviderKind`] of their own; every other id is a compatible endpoint.
 const NATIVE: [&str; 7] = ["anthropic", "aws", "azure", "echo", "gcp", "gemini", "openai"];
+/// The provider that needs no credential, because it is built in.
+const ECHO: &str = "echo";
 /// The longest provider id, in characters.
 const MAX_ID_CHARS: usize = 32;
 /// What every provider may set.
@@ -57,12 +66,37 @@ pub struct ProviderSettings {
     pub enabled: bool,
     /// Who asked for it.
     pub origin: Origin,
-    /// How it is called.
+    /// How it is called with the first of its credentials.
     pub kind: ProviderKind,
+    /// Every credential there is for it, shared ones first. Never empty.
+    pub credentials: Vec<CredentialSettings>,
     /// What becomes of models that no deployment lists.
     pub unlisted_models: Unlisted,
     /// The models that were written down for it.
     pub deployments: Vec<DeploymentSettings>,
+}
+
+/// One credential of a provider, and how the provider is called with it.
+#[derive(Debug, Clone)]
+pub struct CredentialSettings {
+    /// Where it is, or would be, in the secret store: its name.
+    pub path: CredentialPath,
+    /// How much of the traffic it takes beside the provider's others; 0: only what they cannot.
+    pub weight: u32,
+    /// How requests are made with it.
+    pub kind: ProviderKind,
+    /// Alike as long as nothing about it changes.
+    pub fingerprint: Fingerprint,
+}
+
+/// Tells whether two readings of a credential are alike. Its `Debug` form says nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint")
+    }
 }
 
 /// Why a provider exists.
@@ -70,6 +104,8 @@ pub struct ProviderSettings {
 pub enum Origin {
     /// The defaults have it.
     Default,
+    /// The secret store has a credential for it.
+    Secrets,
     /// These variables configured it by themselves.
     Environment(Vec<&'static str>),
     /// The configuration file mentions it.
@@ -235,57 +271,160 @@ pub(super) struct Surroundings<'a> {
     pub environment: &'a Environment<'a>,
     pub dialects: &'a [KnownDialect],
     pub read_file: &'a ReadFile<'a>,
+    /// What the secret store holds.
+    pub stored: &'a Stored,
 }
 
-/// All providers of `tables` and of the environment, in the order of their ids.
-pub(super) fn read(
-    tables: &ProviderTables,
-    surroundings: &Surroundings<'_>,
-    faults: &mut Faults,
-    warnings: &mut Vec<String>,
-) -> Vec<ProviderSettings> {
-    let mut providers = Vec::new();
-    let mut findings = Findings { faults, warnings };
-    let mentioned = gather(tables, findings.faults);
+/// What came of reading the providers.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Those that can be used, in the order of their ids.
+    pub providers: Vec<ProviderSettings>,
+    /// What is wrong, and with what.
+    pub problems: Vec<Problem>,
+    /// What works but is probably not what was meant.
+    pub warnings: Vec<String>,
+}
+
+/// Something that keeps a provider or one of its credentials from being used.
+#[derive(Debug)]
+pub struct Problem {
+    /// The credential; `None` where the provider's table is at fault, or no provider at all.
+    pub credential: Option<CredentialPath>,
+    /// Whether a credential is missing, as opposed to something being wrong.
+    pub missing: bool,
+    /// Where and what.
+    pub fault: Fault,
+}
+
+/// Reads the providers again when the secret store has something new. The configuration itself stays as it was at the
+/// start, but for the files it names credentials in: those may have been replaced too.
+#[derive(Clone, Default)]
+pub struct ProviderReader(Arc<ReadAgain>);
+
+#[derive(Default)]
+struct ReadAgain {
+    tables: ProviderTables,
+    env: Vec<(String, String)>,
+    dialects: Vec<KnownDialect>,
+}
+
+impl ProviderReader {
+    pub(super) fn new(tables: ProviderTables, env: Vec<(String, String)>, dialects: &[KnownDialect]) -> Self {
+        Self(Arc::new(ReadAgain {
+            tables,
+            env,
+            dialects: dialects.to_vec(),
+        }))
+    }
+
+    /// The providers with what the store holds now.
+    pub fn read(&self, stored: &Stored) -> Reading {
+        let surroundings = Surroundings {
+            environment: &Environment::new(&self.0.env),
+            dialects: &self.0.dialects,
+            read_file: &read_secret_file,
+            stored,
+        };
+        read(&self.0.tables, &surroundings)
+    }
+
+    /// Providers that may be asked for in a store that does not tell what it has.
+    pub fn expected(&self) -> Vec<String> {
+        let tables = [&self.0.tables.file, &self.0.tables.command_line];
+        let written = tables.into_iter().flat_map(|table| table.keys().map(String::as_str));
+        let ids: BTreeSet<&str> = written.map(canonical).chain(WELL_KNOWN).collect();
+        ids.into_iter()
+            .filter(|id| *id != ECHO && CredentialPath::is_part(id))
+            .map(ToOwned::to_owned)
+            .collect()
+    }
+}
+
+impl fmt::Debug for ProviderReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProviderReader")
+    }
+}
+
+/// All providers of `tables`, of the secret store and of the environment.
+pub(super) fn read(tables: &ProviderTables, surroundings: &Surroundings<'_>) -> Reading {
+    let mut reading = Reading::default();
+    let mentioned = gather(tables, &mut reading);
 
     // A variable that a table names or was filled from is spoken for: it does not make a second provider by itself.
     let mut claimed = BTreeSet::new();
     for (id, mention) in &mentioned {
         if let Some(fault) = wrong_id(id, &mention.path) {
-            findings.faults.push(fault);
+            reading.problem(None, false, fault);
             continue;
         }
-        let form = Form::new(mention.path.clone(), &mention.table, surroundings);
-        let origin = Some(mention.origin.clone());
-        let (provider, used) = read_one(id, form, origin, &mut findings);
-        claimed.extend(used);
-        providers.extend(provider);
+        let written = Written {
+            id,
+            path: mention.path.clone(),
+            table: &mention.table,
+            origin: Some(mention.origin.clone()),
+        };
+        claimed.extend(read_one(&written, surroundings, &mut reading));
     }
     let nothing = Table::new();
+    let stored: BTreeSet<&str> = surroundings.stored.providers().map(canonical).collect();
+    for id in stored.iter().copied().filter(|id| !mentioned.contains_key(*id)) {
+        let place = CredentialPath::shared(id).to_string();
+        if let Some(fault) = wrong_id(id, &place) {
+            reading.problem(Some(CredentialPath::shared(id)), false, fault);
+            continue;
+        }
+        let written = Written {
+            id,
+            path: join("providers", id),
+            table: &nothing,
+            origin: Some(Origin::Secrets),
+        };
+        claimed.extend(read_one(&written, surroundings, &mut reading));
+    }
     for (id, triggers) in usual_providers(surroundings.dialects) {
         let fires = |trigger: &&str| !claimed.contains(*trigger) && surroundings.environment.get(trigger).is_some();
         let made = |provider: &ProviderSettings| provider.id == id;
-        if mentioned.contains_key(id) || !triggers.iter().all(fires) || providers.iter().any(made) {
+        if mentioned.contains_key(id)
+            || stored.contains(id)
+            || !triggers.iter().all(fires)
+            || reading.providers.iter().any(made)
+        {
             continue;
         }
-        let form = Form::new(join("providers", id), &nothing, surroundings);
-        let (provider, used) = read_one(id, form, None, &mut findings);
-        claimed.extend(used);
-        providers.extend(provider);
+        let written = Written {
+            id,
+            path: join("providers", id),
+            table: &nothing,
+            origin: None,
+        };
+        claimed.extend(read_one(&written, surroundings, &mut reading));
     }
     if surroundings.environment.get(azure::API_KEY_VARIABLE).is_some()
         && !mentioned.contains_key("azure")
+        && !stored.contains("azure")
         && !claimed.contains(azure::API_KEY_VARIABLE)
     {
-        findings.warnings.push(format!(
+        reading.warnings.push(format!(
             "{} is set but {} is not, so Azure is not used",
             azure::API_KEY_VARIABLE,
             azure::ENDPOINT_VARIABLE
         ));
     }
 
-    providers.sort_by(|a, b| a.id.cmp(&b.id));
-    providers
+    reading.providers.sort_by(|a, b| a.id.cmp(&b.id));
+    reading
+}
+
+impl Reading {
+    fn problem(&mut self, credential: Option<CredentialPath>, missing: bool, fault: Fault) {
+        self.problems.push(Problem {
+            credential,
+            missing,
+            fault,
+        });
+    }
 }
 
 /// A provider's table, laid over each other from the sources that mention it.
@@ -297,10 +436,22 @@ struct Mention {
     table: Table,
 }
 
-/// Where faults and warnings of all providers are collected.
-struct Findings<'a> {
-    faults: &'a mut Faults,
-    warnings: &'a mut Vec<String>,
+/// One provider as it is written, or not written.
+struct Written<'a> {
+    id: &'a str,
+    /// `providers.<name>`, as it is written.
+    path: String,
+    table: &'a Table,
+    /// Who mentions it; `None` when variables alone configure it.
+    origin: Option<Origin>,
+}
+
+/// The id a name stands for.
+fn canonical(name: &str) -> &str {
+    SYNONYMS
+        .iter()
+        .find(|(synonym, _)| *synonym == name)
+        .map_or(name, |(_, id)| id)
 }
 
 /// Providers that variables configure by themselves, and the variables that must all be set for it.
@@ -327,7 +478,7 @@ fn usual_providers(dialects: &[KnownDialect]) -> impl Iterator<Item = (&'static 
 }
 
 /// The providers' tables by id.
-fn gather(tables: &ProviderTables, faults: &mut Faults) -> BTreeMap<String, Mention> {
+fn gather(tables: &ProviderTables, reading: &mut Reading) -> BTreeMap<String, Mention> {
     let mut gathered: BTreeMap<String, Mention> = BTreeMap::new();
     let sources = [
         (Origin::Default, &tables.default),
@@ -340,14 +491,14 @@ fn gather(tables: &ProviderTables, faults: &mut Faults) -> BTreeMap<String, Ment
             let path = join("providers", name);
             let Value::Table(table) = value else {
                 let problem = format!("must be a table, not {}", type_name(value));
-                faults.push(Fault::new(path, problem));
+                reading.problem(None, false, Fault::new(path, problem));
                 continue;
             };
-            let synonym = SYNONYMS.iter().find(|(synonym, _)| synonym == name);
-            let id = synonym.map_or(name.as_str(), |(_, id)| id);
+            let id = canonical(name);
             if let Some(other) = names.insert(id, name) {
                 let other = join("providers", other);
-                faults.push(Fault::new(path, format!("is the same provider as {other}")));
+                let fault = Fault::new(path, format!("is the same provider as {other}"));
+                reading.problem(None, false, fault);
                 continue;
             }
             let mention = gathered.entry(id.to_owned()).or_insert_with(|| Mention {
@@ -378,32 +529,59 @@ fn wrong_id(id: &str, at: &str) -> Option<Fault> {
     })
 }
 
-/// One provider, unless it is at fault or disabled without being complete; and the variables it claims.
-///
-/// `mentioned` is who mentions it; `None` when variables alone configure it.
-fn read_one(
-    id: &str,
-    mut form: Form<'_>,
-    mentioned: Option<Origin>,
-    findings: &mut Findings<'_>,
-) -> (Option<ProviderSettings>, BTreeSet<String>) {
+/// How a provider is called, and the keys of its own that its table may have.
+fn kind_of(id: &str, form: &mut Form<'_>) -> (Option<ProviderKind>, &'static [&'static str]) {
+    match id {
+        ECHO => (Some(ProviderKind::Echo), &[]),
+        "openai" => (openai::read(form), &openai::KEYS),
+        "azure" => (azure::read(form), &azure::KEYS),
+        "anthropic" => (anthropic::read(form), &anthropic::KEYS),
+        "aws" => (aws::read(form), &aws::KEYS),
+        "gcp" => (gcp::read(form), &gcp::KEYS),
+        "gemini" => (gemini::read(form), &gemini::KEYS),
+        _ => (compatible::read(id, form), &compatible::KEYS),
+    }
+}
+
+/// Reads one provider with all its credentials, unless it is at fault or disabled without being complete. Answers the
+/// variables it claims.
+fn read_one(written: &Written<'_>, surroundings: &Surroundings<'_>, reading: &mut Reading) -> BTreeSet<String> {
+    let id = written.id;
+    let own = CredentialPath::shared(id);
+    let stored = |path: &CredentialPath| path.organization.is_none() && path.name.is_none();
+    let mut form = Form::new(written.path.clone(), written.table, surroundings);
+    let (at_the_root, others): (Vec<_>, Vec<_>) =
+        stored_for(id, surroundings.stored).partition(|(path, _)| stored(path));
+    if let Some((path, fields)) = at_the_root.first() {
+        form = form.with_stored(fields, path.to_string());
+    }
+
     let enabled = form.flag("enabled").unwrap_or(true);
-    let (kind, keys): (_, &[&str]) = match id {
-        "echo" => (Some(ProviderKind::Echo), &[]),
-        "openai" => (openai::read(&mut form), &openai::KEYS),
-        "azure" => (azure::read(&mut form), &azure::KEYS),
-        "anthropic" => (anthropic::read(&mut form), &anthropic::KEYS),
-        "aws" => (aws::read(&mut form), &aws::KEYS),
-        "gcp" => (gcp::read(&mut form), &gcp::KEYS),
-        "gemini" => (gemini::read(&mut form), &gemini::KEYS),
-        _ => (compatible::read(id, &mut form), &compatible::KEYS),
-    };
+    let (kind, keys) = kind_of(id, &mut form);
     let usual = if id == "azure" {
         &azure::DEPLOYMENT_VARIABLES[..]
     } else {
         &[]
     };
+    let weight = form.weight();
+    let fingerprint = Fingerprint(form.fingerprint());
     let deployments = deployments::read(&mut form, usual);
+    let whole = form.faults.is_empty() && form.missing.is_empty();
+    let mut credentials: Vec<CredentialSettings> = kind
+        .filter(|_| whole)
+        .map(|kind| CredentialSettings {
+            path: own.clone(),
+            weight,
+            kind,
+            fingerprint,
+        })
+        .into_iter()
+        .collect();
+    for (path, fields) in others {
+        credentials.extend(read_further(written, path, fields, surroundings, reading));
+    }
+    let kind = credentials.first().map(|credential| credential.kind.clone());
+
     let compatible = matches!(kind, Some(ProviderKind::Compatible { .. }));
     let by_default = if compatible && deployments.is_empty() {
         Unlisted::Forward
@@ -412,6 +590,7 @@ fn read_one(
     };
     let unlisted_models = unlisted(&mut form).unwrap_or(by_default);
     form.refuse_unknown(&[&COMMON_KEYS, keys]);
+    form.warn_of_unread_fields();
 
     if enabled && (id == "azure" || compatible) && deployments.is_empty() && unlisted_models == Unlisted::Refuse {
         form.warnings.push(format!(
@@ -422,32 +601,114 @@ fn read_one(
         ));
     }
 
-    let complete = form.faults.is_empty() && form.missing.is_empty();
-    findings.faults.extend(form.faults);
-    findings.warnings.append(&mut form.warnings);
-    if enabled {
-        findings.faults.extend(form.missing);
-    } else if !form.missing.is_empty() {
+    let sound = form.faults.is_empty();
+    let credential = (!at_the_root.is_empty()).then(|| own.clone());
+    let place = at_the_root
+        .first()
+        .map(|(path, _)| path.to_string())
+        .unwrap_or_default();
+    for fault in form.faults {
+        reading.problem(credential.clone(), false, fault);
+    }
+    reading.warnings.append(&mut form.warnings);
+    let missing: Vec<String> = form.missing.iter().map(Fault::to_string).collect();
+    if !enabled && !missing.is_empty() {
         // Disabling a provider is also how one gets past its missing credential.
-        let missing: Vec<String> = form.missing.iter().map(Fault::to_string).collect();
-        findings.warnings.push(format!(
+        reading.warnings.push(format!(
             "{} is disabled and left out: {}",
             form.path,
             missing.join("; ")
         ));
+    } else if credentials.is_empty() || credential.is_some() {
+        for fault in form.missing {
+            reading.problem(credential.clone(), true, fault.under(&place));
+        }
+    } else if written.table.keys().any(|key| form::points_to_a_credential(key)) {
+        // The others serve, but what the table points to was meant to serve too.
+        reading.warnings.extend(missing);
     }
     let mut claimed = form.named_variables;
     claimed.extend(form.used_variables.iter().map(|name| (*name).to_owned()));
 
-    let provider = kind.filter(|_| complete).map(|kind| ProviderSettings {
-        id: id.to_owned(),
-        enabled,
-        origin: mentioned.unwrap_or(Origin::Environment(form.used_variables)),
+    if let Some(kind) = kind.filter(|_| sound) {
+        reading.providers.push(ProviderSettings {
+            id: id.to_owned(),
+            enabled,
+            origin: written
+                .origin
+                .clone()
+                .unwrap_or(Origin::Environment(form.used_variables)),
+            kind,
+            credentials,
+            unlisted_models,
+            deployments,
+        });
+    }
+    claimed
+}
+
+/// What the store has for a provider, under its id or another name of it.
+fn stored_for<'a>(id: &'a str, stored: &'a Stored) -> impl Iterator<Item = (CredentialPath, &'a Fields)> {
+    let synonyms = SYNONYMS.iter().filter(move |(_, of)| *of == id).map(|(name, _)| *name);
+    std::iter::once(id)
+        .chain(synonyms)
+        .flat_map(|name| stored.of(name))
+        .map(move |(path, fields)| {
+            let path = CredentialPath {
+                provider: id.to_owned(),
+                ..path.clone()
+            };
+            (path, fields)
+        })
+}
+
+/// A further credential of a provider: a named one, or an organization's own.
+///
+/// The provider's table holds for it too, but for where the table finds the provider's own credential. Variables are not
+/// asked for an organization's credential: it must not travel to an address, or be completed by a value, that was meant
+/// for the shared one.
+fn read_further(
+    written: &Written<'_>,
+    path: CredentialPath,
+    fields: &Fields,
+    surroundings: &Surroundings<'_>,
+    reading: &mut Reading,
+) -> Option<CredentialSettings> {
+    let mut table = written.table.clone();
+    table.retain(|key, _| !form::points_to_a_credential(key));
+    let empty = Environment::default();
+    let environment = if path.organization.is_some() {
+        &empty
+    } else {
+        surroundings.environment
+    };
+    let surroundings = Surroundings {
+        environment,
+        ..*surroundings
+    };
+    let mut form = Form::new(written.path.clone(), &table, &surroundings).with_stored(fields, path.to_string());
+    let (kind, _) = kind_of(written.id, &mut form);
+    let weight = form.weight();
+    let fingerprint = Fingerprint(form.fingerprint());
+    form.warn_of_unread_fields();
+    for warning in form.warnings {
+        if !reading.warnings.contains(&warning) {
+            reading.warnings.push(warning);
+        }
+    }
+    let whole = form.faults.is_empty() && form.missing.is_empty();
+    let faults = form.faults.into_iter().map(|fault| (false, fault));
+    for (missing, fault) in faults.chain(form.missing.into_iter().map(|fault| (true, fault))) {
+        // The table's own place says nothing about which of its credentials is meant.
+        let fault = fault.under(&path.to_string());
+        reading.problem(Some(path.clone()), missing, fault);
+    }
+    kind.filter(|_| whole).map(|kind| CredentialSettings {
+        path,
+        weight,
         kind,
-        unlisted_models,
-        deployments,
-    });
-    (provider, claimed)
+        fingerprint,
+    })
 }
 
 fn unlisted(form: &mut Form<'_>) -> Option<Unlisted> {

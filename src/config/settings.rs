@@ -16,11 +16,12 @@ use super::aliases;
 use super::checks;
 use super::faults::{Fault, Faults, did_you_mean};
 use super::layers::{Layers, join, type_name};
-use super::providers::ProviderSettings;
+use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
+use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::ParameterPolicy;
 
-const SECOND_MS: u64 = 1_000;
+pub(super) const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const GIB: u64 = 1 << 30;
@@ -61,6 +62,12 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// `[health]`
     pub health: HealthSettings,
+    /// `[secrets]`
+    pub secrets: SecretsSettings,
+    /// `[vault]`
+    pub vault: VaultSettings,
+    /// What of the way into Vault is secret, and therefore no setting.
+    pub vault_login: VaultLogin,
     /// `[telemetry]`
     pub telemetry: TelemetrySettings,
     /// `[models."name"]`, by name.
@@ -70,6 +77,8 @@ pub struct Settings {
     pub aliases: BTreeMap<String, Vec<String>>,
     /// The providers that can be used, and the disabled ones that could be; in the order of their ids.
     pub providers: Vec<ProviderSettings>,
+    /// Reads them again, with what the secret store holds.
+    pub reader: ProviderReader,
 }
 
 /// The inference API's listener.
@@ -261,6 +270,21 @@ pub struct HealthSettings {
     pub max_eject: Duration,
 }
 
+/// Where providers' credentials come from besides the configuration, and what becomes of bad ones.
+#[derive(Debug, Clone)]
+pub struct SecretsSettings {
+    /// How often they are read again.
+    pub refresh: Duration,
+    /// How long a start waits for a store that does not answer.
+    pub start_wait: Duration,
+    /// How long a credential rests that a provider refused, the first time.
+    pub rest: Duration,
+    /// For how long at most.
+    pub max_rest: Duration,
+    /// How long a request whose last credential was refused waits for a newer one.
+    pub renewal_wait: Duration,
+}
+
 /// Logs.
 #[derive(Debug, Clone)]
 pub struct TelemetrySettings {
@@ -384,6 +408,15 @@ impl Settings {
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
             },
+            secrets: SecretsSettings {
+                refresh: reader.milliseconds("secrets.refresh_ms", 10..=DAY_MS),
+                start_wait: reader.milliseconds("secrets.start_wait_ms", 0..=HOUR_MS),
+                rest: reader.milliseconds("secrets.rest_ms", 1..=DAY_MS),
+                max_rest: reader.milliseconds("secrets.max_rest_ms", 1..=DAY_MS),
+                renewal_wait: reader.milliseconds("secrets.renewal_wait_ms", 0..=60 * SECOND_MS),
+            },
+            vault: VaultSettings::read(reader),
+            vault_login: VaultLogin::default(),
             telemetry: TelemetrySettings {
                 log: log_filter(reader),
                 log_format: reader.choice(
@@ -398,6 +431,7 @@ impl Settings {
             models: model_timeouts(reader, models),
             aliases: BTreeMap::new(),
             providers: Vec::new(),
+            reader: ProviderReader::default(),
         };
         settings.compare(reader);
         settings
@@ -419,6 +453,9 @@ impl Settings {
         }
         if reader.sound(&["health.eject_ms", "health.max_eject_ms"]) && self.health.max_eject < self.health.eject {
             reader.refuse("health.max_eject_ms", "is less than health.eject_ms", None);
+        }
+        if reader.sound(&["secrets.rest_ms", "secrets.max_rest_ms"]) && self.secrets.max_rest < self.secrets.rest {
+            reader.refuse("secrets.max_rest_ms", "is less than secrets.rest_ms", None);
         }
     }
 }

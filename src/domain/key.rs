@@ -81,6 +81,8 @@ pub struct KeyRow {
     pub id: KeyId,
     /// Whose it is.
     pub organization: Named<OrganizationId>,
+    /// Whether its organization may use the credentials that are shared by all.
+    pub shared_credentials: bool,
     /// Its team.
     pub team: Option<Named<TeamId>>,
     /// Name for people.

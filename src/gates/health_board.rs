@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::domain::health::Outcome;
 use crate::domain::ids::ProviderId;
@@ -87,33 +87,60 @@ impl Drop for ProbePermit {
     }
 }
 
-/// Every provider's health.
-#[derive(Debug)]
-pub struct HealthBoard(BTreeMap<String, Arc<ProviderGate>>);
+/// Whoever watches over providers: hears of those that come later.
+pub type NewcomerSink = Box<dyn Fn(Arc<ProviderGate>) + Send + Sync>;
+
+/// Every provider's health. A provider stays on the board when it goes; it may come back.
+#[derive(Default)]
+pub struct HealthBoard {
+    gates: ArcSwap<BTreeMap<String, Arc<ProviderGate>>>,
+    newcomers: ArcSwapOption<NewcomerSink>,
+}
+
+impl std::fmt::Debug for HealthBoard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HealthBoard").field(&self.gates.load()).finish()
+    }
+}
 
 impl HealthBoard {
-    /// A board on which everybody passes.
-    pub fn new(providers: impl Iterator<Item = ProviderId>) -> Self {
-        Self(
-            providers
-                .map(|id| (id.as_str().to_owned(), Arc::new(ProviderGate::new(id))))
-                .collect(),
-        )
+    /// Puts a provider on the board; it passes. One that is on it already stays as it is.
+    pub fn add(&self, id: ProviderId) {
+        if self.gate(&id).is_some() {
+            return;
+        }
+        let gate = Arc::new(ProviderGate::new(id.clone()));
+        self.gates.rcu(|gates| {
+            let mut gates = BTreeMap::clone(gates);
+            gates.entry(id.as_str().to_owned()).or_insert_with(|| gate.clone());
+            gates
+        });
+        if let Some(newcomers) = &*self.newcomers.load() {
+            newcomers(gate);
+        }
+    }
+
+    /// Tells who hears of providers that come from now on.
+    pub fn announce_newcomers_to(&self, sink: NewcomerSink) {
+        self.newcomers.store(Some(Arc::new(sink)));
     }
 
     /// A provider's gate.
-    pub fn gate(&self, id: &ProviderId) -> Option<&Arc<ProviderGate>> {
-        self.0.get(id.as_str())
+    pub fn gate(&self, id: &ProviderId) -> Option<Arc<ProviderGate>> {
+        self.gates.load().get(id.as_str()).cloned()
     }
 
     /// All gates, by id.
-    pub fn gates(&self) -> impl Iterator<Item = &Arc<ProviderGate>> {
-        self.0.values()
+    pub fn gates(&self) -> Vec<Arc<ProviderGate>> {
+        self.gates.load().values().cloned().collect()
     }
 
     /// How a provider looks to the planner. One that is not on the board passes.
     pub fn readiness(&self, id: &ProviderId) -> Readiness {
-        self.gate(id).map_or(Readiness::Passing, |gate| gate.readiness())
+        let gates = self.gates.load();
+        gates
+            .get(id.as_str())
+            .map_or(Readiness::Passing, |gate| gate.readiness())
     }
 }
 

@@ -4,4 +4,5 @@
 pub mod health_board;
 pub mod key_gate;
 pub mod keyring;
+pub mod secrets_board;
 pub mod spend;

@@ -8,8 +8,10 @@ use http::StatusCode;
 use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt as _, Response, Route, get, handler, web::Data};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::gates::health_board::HealthBoard;
+use crate::gates::secrets_board::SecretsBoard;
 use crate::journal::Journal;
 use crate::routing::plan::Readiness;
 use crate::store::{Store, within};
@@ -26,6 +28,8 @@ pub struct Operations {
     pub journal: Arc<Journal>,
     /// How providers are doing.
     pub board: Arc<HealthBoard>,
+    /// How the secrets are.
+    pub secrets: Arc<SecretsBoard>,
     /// The database.
     pub store: Store,
     /// Whether the process is stopping.
@@ -67,6 +71,9 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
         };
         degraded.push(json!({"component": format!("provider {}", gate.id), "reason": reason}));
     }
+    for reason in operations.secrets.degraded(Instant::now()) {
+        degraded.push(json!({"component": "secrets", "reason": reason}));
+    }
     let stopping = operations.stopping.load(Ordering::Acquire);
     let (status, word) = match (stopping, degraded.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
@@ -80,6 +87,9 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
 fn metrics(Data(operations): Data<&Arc<Operations>>) -> Response {
     let depth = i64::try_from(operations.journal.depth()).unwrap_or(i64::MAX);
     operations.metrics.journal_depth.set(depth);
+    let age = operations.secrets.age(Instant::now());
+    let age = age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+    operations.metrics.secret_age.set(age);
     Response::builder()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
         .body(operations.metrics.encode())

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::failover::tenant;
 use super::meter::Meter;
 use super::{Call, Pipeline};
 use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
+use crate::domain::ids::ProviderId;
 use crate::gates::key_gate::KeyGate;
 use crate::routing::plan::{self, NoPlan, Plan};
 
@@ -27,6 +29,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether the organization of a key has a credential for a provider.
+    pub fn may_use(&self, gate: &KeyGate, provider: &ProviderId) -> bool {
+        self.endpoints.now().may_use(tenant(gate), provider)
+    }
+
     /// The deployments to try for a request.
     pub(super) fn plan(&self, request: &Request, gate: &KeyGate) -> Result<Plan, GatewayError> {
         let catalog = self.catalog.load();
@@ -44,7 +51,9 @@ impl Pipeline {
             });
         };
         let readiness = |provider: &_| self.board.readiness(provider);
-        plan::plan(&resolved, scopes, readiness, self.limits.max_attempts).map_err(|NoPlan::NotAllowed| {
+        let (endpoints, tenant) = (self.endpoints.now(), tenant(gate));
+        let may_use = |provider: &_| endpoints.may_use(tenant, provider);
+        plan::plan(&resolved, scopes, may_use, readiness, self.limits.max_attempts).map_err(|NoPlan::NotAllowed| {
             GatewayError::ModelNotAllowed {
                 model: request.model.clone(),
             }

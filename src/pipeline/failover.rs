@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::Pipeline;
 use super::attempt::Opened;
@@ -12,23 +13,27 @@ use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::gates::health_board::{Probe, ProbePermit, ProviderGate};
+use crate::gates::key_gate::KeyGate;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoints::{Keyed, Tenant};
 
 impl Pipeline {
     /// A whole answer of the first deployment that has one.
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, endpoint, probe)) = tries.next() {
+        while let Some((deployment, keyed, probe)) = tries.next(meter) {
             meter.attempt_begins(deployment, probe);
             match self
-                .unless_stopped(self.attempt_whole(request, deployment, endpoint, meter))
+                .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
                 .await
             {
-                Ok(body) => return Ok(body),
-                Err(failure) => tries.failed(failure, meter),
+                Ok(body) => {
+                    keyed.was_accepted();
+                    return Ok(body);
+                }
+                Err(failure) => tries.failed(failure, &keyed, meter).await,
             }
         }
         Err(tries.exhausted())
@@ -42,14 +47,17 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, endpoint, probe)) = tries.next() {
+        while let Some((deployment, keyed, probe)) = tries.next(meter) {
             meter.attempt_begins(deployment, probe);
             match self
-                .unless_stopped(self.attempt_stream(request, deployment, endpoint, meter))
+                .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
                 .await
             {
-                Ok(opened) => return Ok((opened, tries.failures)),
-                Err(failure) => tries.failed(failure, meter),
+                Ok(opened) => {
+                    keyed.was_accepted();
+                    return Ok((opened, tries.failures));
+                }
+                Err(failure) => tries.failed(failure, &keyed, meter).await,
             }
         }
         Err(tries.exhausted())
@@ -81,8 +89,10 @@ struct Tries<'p> {
     next: usize,
     /// So many at the end of the order were put there because somebody else is probing them. They are not put off twice.
     put_off: usize,
-    /// Whether the present deployment was already asked again with a fresh token.
-    renewed: bool,
+    /// The credential to ask the present deployment with once more, because it can have a fresh token.
+    renewed: Option<Arc<Keyed>>,
+    /// Credentials that providers refused: this request does not come with them again.
+    refused: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
 }
 
@@ -94,23 +104,30 @@ impl<'p> Tries<'p> {
             order: (0..plan.attempts.len()).collect(),
             next: 0,
             put_off: 0,
-            renewed: false,
+            renewed: None,
+            refused: SmallVec::new(),
             failures: Vec::new(),
         }
     }
 
-    fn next(&mut self) -> Option<(&'p Arc<Deployment>, &'p Endpoint, Option<ProbePermit>)> {
+    fn next(&mut self, meter: &Meter) -> Option<(&'p Arc<Deployment>, Arc<Keyed>, Option<ProbePermit>)> {
         if self.failures.len() >= self.pipeline.limits.max_attempts {
             return None;
         }
         loop {
             let place = *self.order.get(self.next)?;
             let deployment = &self.plan.attempts[place];
-            let probe = match self.pipeline.board.gate(&deployment.provider).map(ProviderGate::probe) {
+            let probe = match self
+                .pipeline
+                .board
+                .gate(&deployment.provider)
+                .as_ref()
+                .map(ProviderGate::probe)
+            {
                 Some(Probe::Granted(permit)) => Some(permit),
                 // The plan was made a moment before somebody else began to probe. One probe is enough, as long as there
                 // is somebody else to ask.
-                Some(Probe::UnderWay) if !self.renewed && self.next + 1 + self.put_off < self.order.len() => {
+                Some(Probe::UnderWay) if self.renewed.is_none() && self.next + 1 + self.put_off < self.order.len() => {
                     self.order.remove(self.next);
                     self.order.push(place);
                     self.put_off += 1;
@@ -119,32 +136,66 @@ impl<'p> Tries<'p> {
                 Some(Probe::UnderWay | Probe::NotNeeded) | None => None,
             };
             self.next += 1;
-            // The catalogue and the endpoints are made from the same settings, so a deployment without one is one that
-            // was taken away a moment ago.
-            if let Some(endpoint) = self.pipeline.endpoints.get(&deployment.provider) {
-                return Some((deployment, endpoint, probe));
+            if let Some(keyed) = self.renewed.clone() {
+                return Some((deployment, keyed, probe));
+            }
+            // None where a secret was taken away a moment ago, or where all were refused.
+            if let Some(keyed) = self.pick(deployment, meter) {
+                return Some((deployment, keyed, probe));
             }
         }
     }
 
-    fn failed(&mut self, failure: Failure, meter: &mut Meter) {
+    fn pick(&self, deployment: &Deployment, meter: &Meter) -> Option<Arc<Keyed>> {
+        let endpoints = self.pipeline.endpoints.now();
+        endpoints.pick(
+            tenant(meter.gate()),
+            &deployment.provider,
+            &self.refused,
+            rand::random(),
+            Instant::now(),
+        )
+    }
+
+    async fn failed(&mut self, failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
         let deployment = &self.plan.attempts[self.order[self.next - 1]];
-        meter.failed(failure.class, failure.retry_after, None);
-        tracing::debug!(
-            request = %meter.id(), deployment = %deployment.id, class = %failure.class, status = failure.status,
-            "attempt failed"
-        );
         let class = failure.class;
-        let renewed = meter.take_renewed();
+        // A token may have been withdrawn before its time. A fresh one gets one more try.
+        let renewable = meter.take_renewed() && self.renewed.is_none();
+        let refused = matches!(class, ErrorClass::ProviderAuth | ErrorClass::ProviderQuota) && !renewable;
+        self.renewed = renewable.then(|| keyed.clone());
+        if refused {
+            keyed.was_refused(Instant::now());
+            self.refused.push(keyed.clone());
+        }
+        // With another credential the provider may be as good as ever, so one bad credential says nothing about it.
+        let another = refused && self.pick(deployment, meter).is_some();
+        if another {
+            meter.refused_credential(class);
+        } else {
+            meter.failed(class, failure.retry_after, None);
+        }
+        tracing::debug!(
+            request = %meter.id(), deployment = %deployment.id, credential = %keyed.path, %class,
+            status = failure.status, "attempt failed"
+        );
         self.failures
             .push(described(failure, deployment, meter.upstream_request_id()));
-        if renewed && !self.renewed {
-            // The token may have been withdrawn before its time. A fresh one gets one more try.
-            self.renewed = true;
+        if renewable || another {
+            if another {
+                self.pipeline.endpoints.hint_at_newer(keyed);
+            }
             self.next -= 1;
             return;
         }
-        self.renewed = false;
+        if class == ErrorClass::ProviderAuth && self.failures.len() < self.pipeline.limits.max_attempts {
+            // It may have been rotated since it was read.
+            self.pipeline.endpoints.look_for_newer(keyed).await;
+            if self.pick(deployment, meter).is_some() {
+                self.next -= 1;
+                return;
+            }
+        }
         if !class.worth_another_attempt() {
             self.next = self.order.len();
         }
@@ -157,6 +208,14 @@ impl<'p> Tries<'p> {
         GatewayError::Exhausted {
             attempts: self.failures,
         }
+    }
+}
+
+/// Whose credentials a request may go out with.
+pub(super) fn tenant(gate: &KeyGate) -> Tenant<'_> {
+    Tenant {
+        organization: &gate.row.organization.slug,
+        shared: gate.row.shared_credentials,
     }
 }
 

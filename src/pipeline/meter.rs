@@ -172,7 +172,7 @@ impl Meter {
 
     /// An attempt begins.
     pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>, probe: Option<ProbePermit>) {
-        let health = self.pipeline.board.gate(&deployment.provider).cloned();
+        let health = self.pipeline.board.gate(&deployment.provider);
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
@@ -270,6 +270,15 @@ impl Meter {
             }
             None => Charge::nothing(),
         });
+    }
+
+    /// The attempt failed because of the credential it was made with, and the provider has others.
+    pub(super) fn refused_credential(&mut self, class: ErrorClass) {
+        if let Some(current) = &mut self.current {
+            // It says nothing about the provider, and a permit that it held goes to the next who asks.
+            current.health = None;
+        }
+        self.close(Some(class), None, |_, _| Charge::nothing());
     }
 
     /// Closes the attempt under way, if there is one.

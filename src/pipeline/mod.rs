@@ -38,7 +38,7 @@ use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
-use crate::upstream::endpoint::Endpoints;
+use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::Fetcher;
 
 pub use meter::Meter;

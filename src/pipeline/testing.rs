@@ -26,8 +26,9 @@ use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::{Catalog, Deployment};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
-use crate::upstream::endpoint::Endpoints;
+use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
+use crate::upstream::rest::RestPolicy;
 
 const VOICE: Voice = Voice {
     dialect: Dialect::OpenAi,
@@ -42,10 +43,19 @@ pub(super) fn pipeline() -> Arc<Pipeline> {
     let loaded = config::load(&Sources::default(), &[]).unwrap();
     let settings = loaded.settings;
     let catalog = Catalog::build(&settings);
+    let board = HealthBoard::default();
+    catalog
+        .deployments()
+        .for_each(|deployment| board.add(deployment.provider.clone()));
+    let rest = RestPolicy {
+        first: settings.secrets.rest,
+        most: settings.secrets.max_rest,
+    };
+    let endpoints = Endpoints::new(reqwest::Client::new(), rest, settings.secrets.renewal_wait);
     Arc::new(Pipeline {
-        board: Arc::new(HealthBoard::new(catalog.deployments().map(|d| d.provider.clone()))),
+        board: Arc::new(board),
         catalog: Arc::new(ArcSwap::from_pointee(catalog)),
-        endpoints: Arc::new(Endpoints::default()),
+        endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
         journal: Arc::new(Journal::new(10)),
@@ -90,6 +100,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scopes: Vec::new(),
         rate_limit: 60,
         metadata: serde_json::json!({}),
+        shared_credentials: true,
         disabled: false,
         expires_at: None,
         revoked_at: None,

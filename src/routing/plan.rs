@@ -32,21 +32,27 @@ pub struct Plan {
 /// Why there is no plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoPlan {
-    /// The scope excludes the model, or every provider that serves it.
+    /// The scope excludes the model, or every provider that serves it; or the organization has a credential for none.
     NotAllowed,
 }
 
-/// Orders the deployments of a model that every scope lets through.
+/// Orders the deployments of a model that every scope lets through, and whose provider the caller's organization
+/// `may_use`: with a credential of its own, or with a shared one that was granted.
 ///
 /// # Errors
-/// [`NoPlan`] when the scopes leave nothing.
+/// [`NoPlan`] when that leaves nothing.
 pub fn plan(
     resolved: &Resolved,
     scopes: &[Arc<Scope>],
+    may_use: impl Fn(&ProviderId) -> bool,
     readiness: impl Fn(&ProviderId) -> Readiness,
     max_attempts: usize,
 ) -> Result<Plan, NoPlan> {
-    let mut attempts: SmallVec<[Arc<Deployment>; 3]> = resolved.allowed_by(scopes).cloned().collect();
+    let mut attempts: SmallVec<[Arc<Deployment>; 3]> = resolved
+        .allowed_by(scopes)
+        .filter(|deployment| may_use(&deployment.provider))
+        .cloned()
+        .collect();
     if attempts.is_empty() {
         return Err(NoPlan::NotAllowed);
     }

@@ -39,7 +39,8 @@ pub enum MasterKeyError {
     /// None was given, and none may be generated.
     #[error(
         "Postgres needs a master key that is the same on every replica: set BONITO_MASTER_KEY or BONITO_MASTER_KEY_FILE to \
-         32 random bytes in base64 (`head -c 32 /dev/urandom | base64` makes one)"
+         32 random bytes in base64 (`head -c 32 /dev/urandom | base64` makes one), or vault.master_key_path to where Vault \
+         has it"
     )]
     Missing,
     /// It is not 32 bytes in base64.
@@ -48,6 +49,9 @@ pub enum MasterKeyError {
         /// Where it was found.
         place: String,
     },
+    /// Vault was to have it.
+    #[error("vault.master_key_path: {0}")]
+    Vault(#[from] super::source::SourceError),
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {
@@ -65,6 +69,8 @@ pub struct MasterKeySources<'a> {
     pub value: Option<&'a str>,
     /// The value of `BONITO_MASTER_KEY_FILE`.
     pub file: Option<&'a str>,
+    /// What Vault has, and where.
+    pub vault: Option<(&'a str, &'a str)>,
     /// The data directory, where a key may be kept and generated.
     pub generate_in: Option<&'a Path>,
 }
@@ -82,6 +88,9 @@ impl MasterKey {
         }
         if let Some(path) = sources.file {
             return Self::read(Path::new(path));
+        }
+        if let Some((text, place)) = sources.vault {
+            return Self::decode(text).ok_or_else(|| MasterKeyError::Malformed { place: place.into() });
         }
         let path = sources.generate_in.ok_or(MasterKeyError::Missing)?.join(FILE_NAME);
         if path.exists() {
@@ -128,6 +137,14 @@ impl MasterKey {
     /// What hashes gateway keys.
     pub fn key_hasher(&self) -> KeyHasher {
         KeyHasher(self.derive("bonito gateway key hash v1"))
+    }
+
+    /// The key that seals the local store of credentials.
+    pub fn credential_sealing_key(&self) -> [u8; KEY_BYTES] {
+        self.derive("bonito local credentials v1")
+            .finalize()
+            .into_bytes()
+            .into()
     }
 
     /// A value that tells this master key from any other without giving it away.

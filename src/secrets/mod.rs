@@ -1,4 +1,5 @@
-//! Secrets: the master key everything of ours derives from, and the credentials providers gave us.
+//! Secrets: the master key everything of ours derives from, and the credentials providers gave us with the stores they
+//! are read from.
 //!
 //! A provider's [`credential`] authorizes requests. What of it expires lives in a [`cell`], which fetches it anew from
 //! [`entra`], [`google`] or [`aws`].
@@ -13,3 +14,4 @@ pub mod entra;
 mod exchange;
 pub mod google;
 pub mod master_key;
+pub mod source;

@@ -250,6 +250,7 @@ impl Store {
             .collect();
         Ok(KeyRow {
             id: KeyId(key.id),
+            shared_credentials: organization.shared_credentials,
             organization: Named {
                 id: OrganizationId(organization.id),
                 slug: organization.slug,

@@ -36,6 +36,8 @@ impl Store {
             slug: Set(FIRST_SLUG.into()),
             name: Set("Default".into()),
             allowed_models: Set(None),
+            // Who sets a gateway up owns the credentials it is given.
+            shared_credentials: Set(true),
             created_at: Set(now),
             updated_at: Set(now),
             revision: Set(0),
@@ -122,5 +124,86 @@ impl Store {
             .one(&self.db)
             .await?;
         Ok(found.map(|organization| OrganizationId(organization.id)))
+    }
+
+    /// Lets an organization use the shared credentials, or not any more. Says whether there is such an organization.
+    ///
+    /// Its keys count as changed, so every gateway knows as soon as it looks for changes.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_shared_credentials(&self, slug: &str, granted: bool) -> Result<bool, StoreError> {
+        let change = self.begin_key_change().await?;
+        let result = organizations::Entity::update_many()
+            .col_expr(organizations::Column::SharedCredentials, Expr::value(granted))
+            .col_expr(organizations::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(organizations::Column::Revision, Expr::value(change.revision))
+            .filter(organizations::Column::Slug.eq(slug))
+            .exec(&change.transaction)
+            .await?;
+        change.finish(result.rows_affected).await
+    }
+
+    /// Creates an organization, without the grant of shared credentials.
+    ///
+    /// # Errors
+    /// The database fails, or the slug is taken.
+    pub async fn create_organization(&self, slug: &str, name: &str) -> Result<OrganizationId, StoreError> {
+        let now = storable(Utc::now());
+        let id = Uuid::now_v7();
+        let organization = organizations::ActiveModel {
+            id: Set(id),
+            slug: Set(slug.into()),
+            name: Set(storable_text(name)),
+            allowed_models: Set(None),
+            shared_credentials: Set(false),
+            created_at: Set(now),
+            updated_at: Set(now),
+            revision: Set(0),
+        };
+        organizations::Entity::insert(organization)
+            .exec_without_returning(&self.db)
+            .await?;
+        Ok(OrganizationId(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use migration::MigratorTrait as _;
+    use sea_orm::ConnectionTrait as _;
+
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn an_installation_from_before_the_grant_gives_it_to_its_first_organization_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            url: StoreOptions::embedded_url(dir.path()),
+            max_connections: 2,
+            acquire_timeout: std::time::Duration::from_secs(5),
+        };
+        let store = Store::connect(&options).await.unwrap();
+        migration::Migrator::up(&store.db, Some(1)).await.unwrap();
+        for (id, slug) in [(1, "first"), (2, "second")] {
+            let id = format!("{id:032x}");
+            let insert = format!(
+                "INSERT INTO organizations (id, slug, name, created_at, updated_at) \
+                 VALUES (x'{id}', '{slug}', '{slug}', '2026-11-01T00:00:00Z', '2026-11-01T00:00:00Z')"
+            );
+            store.db.execute_unprepared(&insert).await.unwrap();
+        }
+        store.migrate().await.unwrap();
+        let mut granted: Vec<(String, bool)> = organizations::Entity::find()
+            .all(&store.db)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|organization| (organization.slug, organization.shared_credentials))
+            .collect();
+        granted.sort();
+        assert_eq!(granted, [("first".to_owned(), true), ("second".to_owned(), false)]);
+        store.close().await;
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io::IsTerminal as _;
 
-use tracing::{Level, Metadata};
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -11,17 +12,20 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{LogFormat, TelemetrySettings};
 
 /// Libraries that would print headers or bodies below this level, whatever the operator asks for.
-const CAPPED: &[(&str, Level)] = &[
-    ("hyper", Level::INFO),
-    ("hyper_util", Level::INFO),
-    ("h2", Level::INFO),
-    ("poem", Level::INFO),
-    ("ractor", Level::INFO),
-    ("reqwest", Level::INFO),
-    ("rustls", Level::INFO),
-    ("sea_orm", Level::WARN),
-    ("sea_orm_migration", Level::INFO),
-    ("sqlx", Level::WARN),
+const CAPPED: &[(&str, LevelFilter)] = &[
+    ("hyper", LevelFilter::INFO),
+    ("hyper_util", LevelFilter::INFO),
+    ("h2", LevelFilter::INFO),
+    ("poem", LevelFilter::INFO),
+    ("ractor", LevelFilter::INFO),
+    ("reqwest", LevelFilter::INFO),
+    ("rustls", LevelFilter::INFO),
+    // It reports every answer but 200 as an error, also those that say that there is nothing; we report what matters.
+    ("rustify", LevelFilter::OFF),
+    ("sea_orm", LevelFilter::WARN),
+    ("sea_orm_migration", LevelFilter::INFO),
+    ("sqlx", LevelFilter::WARN),
+    ("vaultrs", LevelFilter::OFF),
 ];
 
 /// Starts logging to standard error. A second call does nothing.
@@ -60,5 +64,5 @@ fn is_capped(line: &Metadata<'_>) -> bool {
     let library = line.target().split("::").next().unwrap_or_default();
     CAPPED
         .iter()
-        .any(|(capped, level)| *capped == library && line.level() > level)
+        .any(|(capped, level)| *capped == library && *line.level() > *level)
 }

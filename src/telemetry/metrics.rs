@@ -120,6 +120,10 @@ pub struct Metrics {
     set_aside: SetAside,
     /// Batches that could not be written.
     pub ledger_failures: Count,
+    /// Readings of the secret store that failed.
+    pub secret_refresh_failures: Count,
+    /// Seconds since it was last read as a whole.
+    pub secret_age: Gauge,
     restarts: Family<ActorLabels, Count>,
 }
 
@@ -146,6 +150,8 @@ impl Default for Metrics {
             ledger_rows: Counter::default(),
             set_aside: SetAside::default(),
             ledger_failures: Counter::default(),
+            secret_refresh_failures: Counter::default(),
+            secret_age: Gauge::default(),
             restarts: Family::default(),
         };
         metrics.registered()
@@ -230,6 +236,16 @@ impl Metrics {
             names::LEDGER_FAILURES,
             "Batches that could not be written",
             self.ledger_failures.clone(),
+        );
+        registry.register(
+            names::SECRET_FAILURES,
+            "Readings of the secret store that failed",
+            self.secret_refresh_failures.clone(),
+        );
+        registry.register(
+            names::SECRET_AGE,
+            "Seconds since the secret store was last read; -1: never",
+            self.secret_age.clone(),
         );
         registry.register(
             names::ACTOR_RESTARTS,
@@ -329,7 +345,7 @@ impl Metrics {
 
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
-        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog"] {
+        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog", "secrets"] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);

@@ -50,6 +50,10 @@ names! {
     LEDGER_COST_SET_ASIDE = "bonito_ledger_cost_set_aside_nanousd",
     /// Batches the database refused (counter).
     LEDGER_FAILURES = "bonito_ledger_failures",
+    /// Readings of the secret store that failed (counter).
+    SECRET_FAILURES = "bonito_secret_refresh_failures",
+    /// Seconds since the secret store was last read as a whole; -1: never (gauge).
+    SECRET_AGE = "bonito_secret_age_seconds",
     /// Actors that were started again after a failure (counter).
     ACTOR_RESTARTS = "bonito_actor_restarts",
 }

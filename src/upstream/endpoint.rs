@@ -1,23 +1,25 @@
-//! A configured provider: its adapter, its origin and its credential, which belong together and never travel apart.
+//! A provider with one credential: adapter, origin and credential belong together and never travel apart.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::uri::Parts;
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::config::{ProviderKind, ProviderSettings};
+use super::endpoints::is_builtin;
+use crate::config::ProviderKind;
 use crate::domain::ids::ProviderId;
 use crate::providers::adapter::Adapter;
 use crate::secrets::credential::{Credential, CredentialError};
 
-/// One provider that can be called.
+/// One provider that can be called, with one of its credentials.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Its id.
     pub id: ProviderId,
     /// Speaks its language.
     pub adapter: Arc<dyn Adapter>,
+    /// Whether calling it takes no credential and no network.
+    pub is_builtin: bool,
     /// Scheme and host. The path comes with each request.
     pub origin: Origin,
     /// Its credential, sent to this origin alone.
@@ -50,40 +52,15 @@ impl Origin {
     }
 }
 
-/// The providers that can be called, by id.
-#[derive(Debug, Default)]
-pub struct Endpoints(BTreeMap<String, Arc<Endpoint>>);
-
-impl Endpoints {
-    /// The endpoints of the configured providers.
+impl Endpoint {
+    /// The endpoint of a provider with one credential.
     ///
     /// # Errors
-    /// Names the provider whose credential cannot be used.
-    pub fn build(providers: &[ProviderSettings], http: &reqwest::Client) -> Result<Self, (String, CredentialError)> {
-        let mut endpoints = BTreeMap::new();
-        for provider in providers.iter().filter(|provider| provider.enabled) {
-            let endpoint = Endpoint::build(provider, http).map_err(|error| (provider.id.clone(), error))?;
-            endpoints.insert(provider.id.clone(), Arc::new(endpoint));
-        }
-        Ok(Self(endpoints))
-    }
-
-    /// The endpoint of a provider.
-    pub fn get(&self, id: &ProviderId) -> Option<&Arc<Endpoint>> {
-        self.0.get(id.as_str())
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.0.values()
-    }
-}
-
-impl Endpoint {
-    fn build(provider: &ProviderSettings, http: &reqwest::Client) -> Result<Self, CredentialError> {
+    /// The credential cannot be used.
+    pub fn build(id: &str, kind: &ProviderKind, http: &reqwest::Client) -> Result<Self, CredentialError> {
         let mut headers = Vec::new();
         let nowhere = Uri::default();
-        let (base_url, credential) = match &provider.kind {
+        let (base_url, credential) = match kind {
             ProviderKind::Echo => (&nowhere, Credential::None),
             ProviderKind::OpenAi {
                 base_url,
@@ -122,8 +99,9 @@ impl Endpoint {
             }
         };
         Ok(Self {
-            id: provider.id.as_str().into(),
-            adapter: crate::providers::build(&provider.kind),
+            id: id.into(),
+            adapter: crate::providers::build(kind),
+            is_builtin: is_builtin(kind),
             origin: Origin::of(base_url),
             credential,
             headers,

@@ -6,8 +6,10 @@
 
 pub mod answer;
 pub mod endpoint;
+pub mod endpoints;
 pub mod fetcher;
 pub mod payload;
+pub mod rest;
 
 use std::time::Duration;
 

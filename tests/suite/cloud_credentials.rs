@@ -11,7 +11,7 @@ use bonito::domain::call::ErrorClass;
 use bonito::providers::adapter::{AnswerForm, AuthScheme, Failure, Payload, WireRequest};
 use bonito::upstream::Upstream;
 use bonito::upstream::answer::Answer;
-use bonito::upstream::endpoint::{Endpoint, Endpoints};
+use bonito::upstream::endpoint::Endpoint;
 use bonito::upstream::payload::SentMark;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ const PATH: &str = "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aapplication-inf
 
 /// One provider, called without a gateway around it.
 struct Caller {
-    endpoint: Arc<Endpoint>,
+    endpoint: Endpoint,
     upstream: Upstream,
     scheme: AuthScheme,
 }
@@ -45,18 +45,16 @@ impl Caller {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        let endpoints = Endpoints::build(&loaded.settings.providers, &control).unwrap();
-        let endpoint = endpoints
-            .iter()
-            .find(|endpoint| endpoint.id.as_str() != "echo")
-            .unwrap();
+        let mut providers = loaded.settings.providers.iter();
+        let provider = providers.find(|provider| provider.id != "echo").unwrap();
+        let endpoint = Endpoint::build(&provider.id, &provider.kind, &control).unwrap();
         let scheme = if endpoint.id.as_str() == "aws" {
             AuthScheme::SigV4
         } else {
             AuthScheme::Bearer
         };
         Self {
-            endpoint: Arc::clone(endpoint),
+            endpoint,
             upstream: Upstream::new(&loaded.settings.upstream, &loaded.settings.timeouts),
             scheme,
         }

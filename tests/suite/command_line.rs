@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::database::on_postgres;
 use crate::support::gateway::MASTER_KEY;
+use crate::support::vault::{Mood, ROOT, VaultDouble};
 
 /// The binary in a directory of its own, with nothing configured but where to listen.
 fn bonito(dir: &Path, arguments: &[&str]) -> Command {
@@ -325,6 +326,97 @@ async fn an_alias_for_a_model_that_does_not_exist_is_refused_with_a_suggestion()
         "{said}"
     );
     assert!(!said.contains("good"), "a model nobody serves yet is no fault: {said}");
+}
+
+/// Runs a command with this on its standard input.
+async fn run_with_input(dir: &Path, arguments: &[&str], input: &str) -> Output {
+    use tokio::io::AsyncWriteExt as _;
+    let mut child = bonito(dir, arguments)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).await.unwrap();
+    drop(stdin);
+    child.wait_with_output().await.expect("the binary ends")
+}
+
+#[tokio::test]
+async fn credentials_are_stored_listed_and_deleted_without_ever_being_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("openai.toml"), "[providers.openai]\n").unwrap();
+    let config = ["--config", "openai.toml"];
+    let check = run(dir.path(), &[&config[..], &["check-config"]].concat()).await;
+    assert!(!check.status.success(), "nothing has its credential yet");
+    let set = [&config[..], &["credential", "set", "openai", "--name", "eu"]].concat();
+    let stored = run_with_input(dir.path(), &set, "sk-canary\n").await;
+    assert!(stored.status.success(), "{}", text(&stored.stderr));
+    assert!(
+        run(dir.path(), &[&config[..], &["check-config"]].concat())
+            .await
+            .status
+            .success()
+    );
+    let listed = run(dir.path(), &["credential", "list"]).await;
+    let listed = text(&listed.stdout);
+    assert!(
+        listed.contains("providers/openai/eu") && listed.contains("api_key"),
+        "{listed}"
+    );
+    assert!(!listed.contains("canary"));
+    for entry in std::fs::read_dir(dir.path().join("bonito-data")).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|six| six == b"canary"));
+    }
+    let delete = ["credential", "delete", "openai", "--name", "eu"];
+    assert!(run(dir.path(), &delete).await.status.success());
+    assert!(
+        !run(dir.path(), &delete).await.status.success(),
+        "there is nothing left to delete"
+    );
+    for (wrong, input) in [
+        (&["credential", "set", "../x"][..], "k"),
+        (&["credential", "set", "openai"], "\n"),
+        (&["credential", "set", "openai", "--field", "API KEY"], "k"),
+        (&["credential", "grant", "nobody"], ""),
+    ] {
+        let output = run_with_input(dir.path(), wrong, input).await;
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_vault_storing_names_the_path_and_the_master_key_may_be_there() {
+    let vault = VaultDouble::start().await;
+    vault.put("secret", "bonito/master", &serde_json::json!({"key": MASTER_KEY}));
+    let dir = tempfile::tempdir().unwrap();
+    let url = crate::support::database::fresh(dir.path()).await;
+    let with_vault = |arguments: &[&str]| {
+        let mut command = bonito(dir.path(), arguments);
+        command.env("VAULT_ADDR", vault.address()).env("VAULT_TOKEN", ROOT);
+        command.env("DATABASE_URL", &url);
+        command.env("BONITO_VAULT_MASTER_KEY_PATH", "bonito/master");
+        command.env("BONITO_SECRETS_START_WAIT_MS", "200");
+        command
+    };
+    let listed = with_vault(&["key", "list"]).output().await.unwrap();
+    assert!(listed.status.success(), "{}", text(&listed.stderr));
+    assert!(!dir.path().join("bonito-data/master.key").exists());
+    let set = with_vault(&["credential", "set", "openai", "--organization", "acme"])
+        .output()
+        .await
+        .unwrap();
+    assert!(!set.status.success());
+    let said = text(&set.stderr);
+    assert!(said.contains("secret/organizations/acme/providers/openai"), "{said}");
+
+    vault.is(Mood::Sealed);
+    let sealed = with_vault(&["key", "list"]).output().await.unwrap();
+    let said = text(&sealed.stderr);
+    assert!(
+        !sealed.status.success() && said.contains("vault.master_key_path") && said.contains("sealed"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

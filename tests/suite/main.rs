@@ -24,3 +24,4 @@ mod lifecycle;
 mod operations;
 mod streams;
 mod support;
+mod vault;

@@ -1,19 +1,34 @@
-//! One provider's table as a form to be filled: the table first, the usual variables for what it leaves out.
+//! One provider's table as a form to be filled: the table first, then the secret store, then the usual variables.
 //!
-//! Also the only place where credentials are read. A credential goes from its variable or file into a
+//! Also the only place where credentials are read. A credential goes from its variable, file or store into a
 //! [`SecretString`]; messages name the place it was looked for, never what was found there.
+//!
+//! An entry of the secret store is a whole credential: where there is one, no secret of a usual variable is mixed into
+//! it. Only what is not secret (an address, a region) is filled from variables as everywhere else.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use http::Uri;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
 use super::Surroundings;
 use crate::config::checks;
 use crate::config::faults::{Fault, did_you_mean};
 use crate::config::layers::{join, type_name, wrong_type};
+use crate::config::reader::in_range;
+use crate::config::stored::Fields;
+
+/// Names by which the store may call a value, besides the name of the table's key.
+const STORED_AS: [(&str, &str); 1] = [("base_url", "endpoint")];
+/// How much of a provider's traffic a credential takes, beside its others.
+const WEIGHT: &str = "weight";
+/// The weight of a credential that has none.
+const USUAL_WEIGHT: u32 = 1;
+/// The most a weight may be: beyond it the lighter ones would hardly be used at all.
+const MAX_WEIGHT: u64 = 1_000;
 
 /// The three keys under which a credential may be looked for.
 pub(super) struct SecretKeys {
@@ -56,6 +71,8 @@ pub(super) struct Form<'a> {
     /// `providers.<id>`.
     pub path: String,
     table: &'a Table,
+    /// What the secret store has for it, and where.
+    stored: Option<(&'a Fields, String)>,
     pub surroundings: &'a Surroundings<'a>,
     /// What is wrong, whether or not the provider is enabled.
     pub faults: Vec<Fault>,
@@ -66,6 +83,10 @@ pub(super) struct Form<'a> {
     pub used_variables: Vec<&'static str>,
     /// Variables that the table names.
     pub named_variables: BTreeSet<String>,
+    /// Fields of the store that were asked for.
+    asked: BTreeSet<&'static str>,
+    /// Of every value that was found: two forms with alike values make alike providers.
+    found: Sha256,
 }
 
 impl<'a> Form<'a> {
@@ -73,12 +94,58 @@ impl<'a> Form<'a> {
         Self {
             path,
             table,
+            stored: None,
             surroundings,
             faults: Vec::new(),
             missing: Vec::new(),
             warnings: Vec::new(),
             used_variables: Vec::new(),
             named_variables: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            found: Sha256::new(),
+        }
+    }
+
+    /// The same form with what the secret store has at `place`.
+    pub(super) fn with_stored(mut self, fields: &'a Fields, place: impl Into<String>) -> Self {
+        self.stored = Some((fields, place.into()));
+        self
+    }
+
+    /// A value that changes whenever anything changes that was found so far.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        self.found.clone().finalize().into()
+    }
+
+    /// The weight of the credential.
+    pub(super) fn weight(&mut self) -> u32 {
+        let Some(found) = self.stored_text(WEIGHT) else {
+            return USUAL_WEIGHT;
+        };
+        self.note_found(WEIGHT, &found.value);
+        let number = found
+            .value
+            .parse::<i64>()
+            .map_err(|_| "must be a whole number".to_owned());
+        match number.and_then(|number| in_range(number, &(0..=MAX_WEIGHT))) {
+            Ok(weight) => weight,
+            Err(problem) => {
+                self.faults.push(Fault::new(found.at, problem));
+                USUAL_WEIGHT
+            }
+        }
+    }
+
+    /// Warns of fields in the store that nobody asked for: a misspelt one is a credential that does not work.
+    pub(super) fn warn_of_unread_fields(&mut self) {
+        let Some((fields, place)) = &self.stored else { return };
+        for name in fields.names().filter(|name| !self.asked.contains(name)) {
+            // A name that is none may be a value that was put into the wrong place.
+            let plain = name.len() <= 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let shown = if plain { name } else { "with an unusual name, not shown" };
+            self.warnings.push(format!(
+                "{place}: nothing reads the field {shown}, or not beside the others"
+            ));
         }
     }
 
@@ -87,9 +154,16 @@ impl<'a> Form<'a> {
         join(&self.path, key)
     }
 
-    /// Whether the table has any of `keys`.
+    /// Whether any of `keys` is written: in the table, or else in the store.
+    ///
+    /// A table that points to a credential (`…_env`, `…_file`) says how requests are signed, and then the store does not.
     pub(super) fn states(&self, keys: &[&str]) -> bool {
-        keys.iter().any(|key| self.table.contains_key(*key))
+        if keys.iter().any(|key| self.table.contains_key(*key)) {
+            return true;
+        }
+        let Some((fields, _)) = &self.stored else { return false };
+        let points = self.table.keys().any(|key| points_to_a_credential(key));
+        !points && keys.iter().any(|key| fields.get(key).is_some())
     }
 
     /// Whether the table is silent, so that variables alone make this provider.
@@ -114,43 +188,80 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// The text at `key`, or else the first of the `usual` variables that is set. Empty text is none.
+    /// The text at `key`, or else in the store, or else the first of the `usual` variables that is set. Empty text is
+    /// none.
     ///
-    /// This is the one place where the table wins over the usual variables; see the module above.
-    pub(super) fn text(&mut self, key: &str, usual: &[&'static str]) -> Option<Found> {
-        let stated = match self.table.get(key) {
-            Some(Value::String(text)) if text.trim().is_empty() => None,
-            Some(Value::String(text)) => Some(text.trim().to_owned()),
-            Some(other) => {
-                let fault = wrong_type(&self.at(key), &Value::String(String::new()), other);
-                self.faults.push(fault);
-                return None;
-            }
-            None => None,
-        };
+    /// This is the one place where the table wins over the store and the usual variables; see the module above.
+    pub(super) fn text(&mut self, key: &'static str, usual: &[&'static str]) -> Option<Found> {
+        let found = self.find_text(key, usual)?;
+        self.note_found(key, &found.value);
+        Some(found)
+    }
+
+    fn find_text(&mut self, key: &'static str, usual: &[&'static str]) -> Option<Found> {
+        let Ok(stated) = self.table_text(key) else { return None };
+        let stored = self.stored_text(key);
         let from_variable = self.peek(usual);
-        match (stated, from_variable) {
-            (Some(value), from_variable) => {
-                let at = self.at(key);
-                if let Some((name, _)) = from_variable.filter(|(_, other)| other.trim() != value) {
-                    self.warnings
-                        .push(format!("{name} is set, but {at} in the configuration is used instead"));
+        match (stated, stored, from_variable) {
+            (Some(found), _, from_variable) => {
+                if let Some((name, _)) = from_variable.filter(|(_, other)| other.trim() != found.value) {
+                    self.warnings.push(format!(
+                        "{name} is set, but {} in the configuration is used instead",
+                        found.at
+                    ));
                 }
-                Some(Found { at, value })
+                Some(found)
             }
-            (None, Some((name, value))) => {
+            (None, Some(found), _) => Some(found),
+            (None, None, Some((name, value))) => {
                 self.used_variables.push(name);
                 Some(Found {
                     at: name.to_owned(),
                     value: value.trim().to_owned(),
                 })
             }
-            (None, None) => None,
+            (None, None, None) => None,
+        }
+    }
+
+    /// The text at `key` of the table itself.
+    fn table_text(&mut self, key: &str) -> Result<Option<Found>, Noted> {
+        match self.table.get(key) {
+            Some(Value::String(text)) => Ok(Some(text.trim()).filter(|text| !text.is_empty()).map(|text| Found {
+                at: self.at(key),
+                value: text.to_owned(),
+            })),
+            Some(other) => {
+                let fault = wrong_type(&self.at(key), &Value::String(String::new()), other);
+                self.faults.push(fault);
+                Err(Noted)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The value the store has for `key`, under its own name or another it is known by.
+    fn stored_text(&mut self, key: &'static str) -> Option<Found> {
+        let (fields, place) = self.stored.as_ref()?;
+        let others = STORED_AS.iter().filter(|(of, _)| *of == key).map(|(_, name)| *name);
+        let names: Vec<&'static str> = std::iter::once(key).chain(others).collect();
+        self.asked.extend(&names);
+        let (name, value) = names.into_iter().find_map(|name| Some((name, fields.get(name)?)))?;
+        Some(Found {
+            at: format!("{place}: {name}"),
+            value: value.trim().to_owned(),
+        })
+    }
+
+    fn note_found(&mut self, key: &str, value: &str) {
+        for part in [key, value] {
+            self.found.update(part.len().to_le_bytes());
+            self.found.update(part);
         }
     }
 
     /// The text at `key` or in a `usual` variable, if a header or a path can carry it unchanged.
-    pub(super) fn plain_text(&mut self, key: &str, usual: &[&'static str]) -> Option<Found> {
+    pub(super) fn plain_text(&mut self, key: &'static str, usual: &[&'static str]) -> Option<Found> {
         let found = self.text(key, usual)?;
         if checks::is_plain(&found.value) {
             return Some(found);
@@ -164,7 +275,7 @@ impl<'a> Form<'a> {
     ///
     /// # Errors
     /// What is written is not a URL; the fault is noted.
-    pub(super) fn url(&mut self, key: &str, usual: &[&'static str]) -> Result<Option<Uri>, Noted> {
+    pub(super) fn url(&mut self, key: &'static str, usual: &[&'static str]) -> Result<Option<Uri>, Noted> {
         let faults_before = self.faults.len();
         let Some(found) = self.text(key, usual) else {
             return if self.faults.len() > faults_before {
@@ -180,7 +291,7 @@ impl<'a> Form<'a> {
     }
 
     /// [`Form::url`], or `otherwise` where nothing is written; `None` only when it is at fault.
-    pub(super) fn url_or(&mut self, key: &str, usual: &[&'static str], otherwise: &'static str) -> Option<Uri> {
+    pub(super) fn url_or(&mut self, key: &'static str, usual: &[&'static str], otherwise: &'static str) -> Option<Uri> {
         let url = self.url(key, usual).ok()?;
         Some(url.unwrap_or_else(|| Uri::from_static(otherwise)))
     }
@@ -191,34 +302,46 @@ impl<'a> Form<'a> {
         usual.iter().find_map(|name| Some((*name, environment.get(name)?)))
     }
 
-    /// The credential that `keys` point to, or else the first of the `usual` variables that is set.
+    /// The credential that `keys` point to, or else the store's, or else the first of the `usual` variables that is set.
     pub(super) fn secret(&mut self, keys: &SecretKeys, usual: &[&'static str]) -> Secret {
-        if self.states(&[keys.inline]) {
+        let secret = self.find_secret(keys, usual);
+        if let Secret::Found(value) = &secret {
+            self.note_found(keys.inline, value.expose_secret());
+        }
+        secret
+    }
+
+    fn find_secret(&mut self, keys: &SecretKeys, usual: &[&'static str]) -> Secret {
+        if self.table.contains_key(keys.inline) {
             // `refuse_unknown` reports it.
             return Secret::Faulty;
         }
-        let faults_before = self.faults.len();
-        let variable = self.text(keys.variable, &[]);
-        let file = self.text(keys.file, &[]);
-        if self.faults.len() > faults_before {
+        let (Ok(variable), Ok(file)) = (self.table_text(keys.variable), self.table_text(keys.file)) else {
             return Secret::Faulty;
-        }
+        };
         match (variable, file) {
             (Some(_), Some(file)) => {
                 let problem = format!("is written besides {}", self.at(keys.variable));
                 let fault = Fault::new(file.at, problem);
                 self.faults.push(fault.hint("keep one of the two"));
-                Secret::Faulty
+                return Secret::Faulty;
             }
-            (Some(variable), None) => self.secret_of_variable(variable),
-            (None, Some(file)) => self.secret_of_file(file),
-            (None, None) => match self.peek(usual) {
-                Some((name, value)) => {
-                    self.used_variables.push(name);
-                    self.sealed(name.to_owned(), value)
-                }
+            (Some(variable), None) => return self.secret_of_variable(variable),
+            (None, Some(file)) => return self.secret_of_file(file),
+            (None, None) => {}
+        }
+        if self.stored.is_some() {
+            return match self.stored_text(keys.inline) {
+                Some(found) => self.sealed(found.at, &found.value),
                 None => Secret::Absent,
-            },
+            };
+        }
+        match self.peek(usual) {
+            Some((name, value)) => {
+                self.used_variables.push(name);
+                self.sealed(name.to_owned(), value)
+            }
+            None => Secret::Absent,
         }
     }
 
@@ -317,6 +440,11 @@ impl<'a> Form<'a> {
         self.faults
             .push(Fault::new(at, format!("must be {wanted}, not {found}")));
     }
+}
+
+/// Whether a key of a provider's table says where a credential is.
+pub(super) fn points_to_a_credential(key: &str) -> bool {
+    key.ends_with("_env") || key.ends_with("_file")
 }
 
 /// Whether `text` is surely the name of a variable rather than a key, and can be shown.

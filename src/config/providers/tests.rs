@@ -5,6 +5,7 @@ mod azure;
 mod compatible;
 mod deployments;
 mod gcp;
+mod stored;
 mod vendors;
 
 use std::io;

@@ -68,6 +68,8 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
     let layers = layers_of("");
     let zero_is_fine = [
         "fetch.max_redirects",
+        "secrets.renewal_wait_ms",
+        "secrets.start_wait_ms",
         "server.shutdown_grace_ms",
         "server.workers",
         "upstream.pool_idle_per_host",

@@ -42,7 +42,7 @@ impl List {
         let catalog = self.state.pipeline.catalog.load();
         let models: Vec<Value> = catalog
             .models()
-            .filter_map(|(name, all)| described(&caller, name, &all))
+            .filter_map(|(name, all)| described(&self.state, &caller, name, &all))
             .collect();
         Ok(answer(&json!({"object": "list", "data": models})))
     }
@@ -62,7 +62,7 @@ impl Retrieve {
         let id = percent_decoded(id);
         let catalog = self.state.pipeline.catalog.load();
         match catalog.listed(&id) {
-            Some(resolved) => match described(&caller, &id, &resolved) {
+            Some(resolved) => match described(&self.state, &caller, &id, &resolved) {
                 Some(model) => Ok(answer(&model)),
                 None => Err(GatewayError::ModelNotAllowed { model: id }),
             },
@@ -106,10 +106,11 @@ impl Endpoint for Retrieve {
 }
 
 /// The model as this key sees it; `None` where it may not use it.
-fn described(caller: &CallerKey, name: &str, resolved: &Resolved) -> Option<Value> {
+fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resolved) -> Option<Value> {
     let usable: Vec<&Arc<Deployment>> = resolved
         .allowed_by(&caller.gate().row.scopes)
         .filter(|deployment| deployment.mode != Mode::Responses)
+        .filter(|deployment| state.pipeline.may_use(caller.gate(), &deployment.provider))
         .collect();
     let first = usable.first()?;
     let mut providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();

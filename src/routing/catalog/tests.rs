@@ -22,6 +22,7 @@ fn provider(id: &str) -> ProviderSettings {
         enabled: true,
         origin: Origin::File,
         kind: ProviderKind::Echo,
+        credentials: Vec::new(),
         unlisted_models: Unlisted::Refuse,
         deployments: Vec::new(),
     }

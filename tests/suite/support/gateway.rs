@@ -367,6 +367,35 @@ impl TestGateway {
         id
     }
 
+    /// Creates a key of another organization.
+    pub async fn new_key_of(&self, organization: OrganizationId) -> String {
+        let key = new_api_key();
+        let row = NewKey {
+            id: KeyId(Uuid::now_v7()),
+            organization,
+            team: None,
+            name: "test key".into(),
+            prefix: key.display_prefix().to_owned(),
+            hash: KeyHash(self.master_key.key_hasher().hash(&key)),
+            scope: Scope::default(),
+            rate_limit: 60,
+            metadata: json!({}),
+            expires_at: None,
+        };
+        self.store.create_key(row).await.expect("a key can be created");
+        key.expose().to_owned()
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    /// Its master key.
+    pub fn master_key(&self) -> &MasterKey {
+        &self.master_key
+    }
+
     /// A well-formed key that nobody was given.
     pub fn foreign_key(&self) -> String {
         new_api_key().expose().to_owned()

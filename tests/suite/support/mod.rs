@@ -4,6 +4,7 @@ pub mod cloud;
 pub mod database;
 pub mod gateway;
 pub mod provider;
+pub mod vault;
 
 pub use gateway::TestGateway;
 #[allow(unused_imports, reason = "a toolbox: each test takes what it needs")]

@@ -10,7 +10,11 @@ use super::{answer::Answer, openai::Faithful, record::Received};
 pub struct Script {
     base: Base,
     edits: Vec<Edit>,
+    guard: Option<Guard>,
 }
+
+/// What to answer instead, if the request deserves it.
+type Guard = Arc<dyn Fn(&Received) -> Option<Script> + Send + Sync>;
 
 type Edit = Arc<dyn Fn(Answer) -> Answer + Send + Sync>;
 
@@ -26,6 +30,7 @@ impl Script {
         Self {
             base: Base::Faithful,
             edits: Vec::new(),
+            guard: None,
         }
     }
 
@@ -34,7 +39,14 @@ impl Script {
         Self {
             base: Base::Written(Arc::new(write)),
             edits: Vec::new(),
+            guard: None,
         }
+    }
+
+    /// Another answer for requests that deserve it.
+    pub fn unless(mut self, guard: impl Fn(&Received) -> Option<Self> + Send + Sync + 'static) -> Self {
+        self.guard = Some(Arc::new(guard));
+        self
     }
 
     /// Adds an edit after those already there.
@@ -44,6 +56,9 @@ impl Script {
     }
 
     pub(super) fn answer(&self, received: &Received, faithful: &Faithful) -> Answer {
+        if let Some(instead) = self.guard.as_ref().and_then(|guard| guard(received)) {
+            return instead.answer(received, faithful);
+        }
         let answer = match &self.base {
             Base::Faithful => faithful.answer(received),
             Base::Written(write) => write(received),
