@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::meter::Meter;
 use super::{Call, Pipeline, PipelineLimits, Voice};
 use crate::chat::request::BodyLimits;
-use crate::config::{self, Sources};
+use crate::config::{self, KnownDialect, Sources};
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
@@ -36,14 +36,29 @@ const VOICE: Voice = Voice {
 
 /// A pipeline of which nothing is shared with anybody.
 pub(super) fn pipeline() -> Arc<Pipeline> {
+    pipeline_of("")
+}
+
+/// The same with the providers of a configuration file besides.
+pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let loaded = config::load(&Sources::default(), &[]).unwrap();
-    let settings = loaded.settings;
+    let sources = Sources {
+        file: Some(("test.toml".into(), file.to_owned())),
+        ..Sources::default()
+    };
+    let plain = KnownDialect {
+        name: "openai",
+        base_url: None,
+        api_key_variable: None,
+    };
+    let settings = config::load(&sources, &[plain])
+        .unwrap_or_else(|faults| panic!("{faults}"))
+        .settings;
     let catalog = Catalog::build(&settings);
     Arc::new(Pipeline {
         board: Arc::new(HealthBoard::new(catalog.deployments().map(|d| d.provider.clone()))),
         catalog: Arc::new(ArcSwap::from_pointee(catalog)),
-        endpoints: Arc::new(Endpoints::default()),
+        endpoints: Arc::new(Endpoints::build(&settings.providers, &reqwest::Client::new()).unwrap()),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         journal: Arc::new(Journal::new(10)),
         metrics: Arc::new(Metrics::default()),
