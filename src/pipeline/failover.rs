@@ -234,3 +234,46 @@ pub(super) fn described(failure: Failure, deployment: &Deployment, request_id: O
         retry_after: failure.retry_after,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::call::Operation;
+    use crate::domain::ids::ProviderId;
+    use crate::pipeline::testing::{meter, pipeline_of};
+    use crate::routing::plan::Readiness;
+
+    /// Whom a request tries next, and its permit if it is a probe.
+    fn tried(tries: &mut Tries<'_>, meter: &Meter) -> Option<(String, Option<ProbePermit>)> {
+        let (deployment, _, probe) = tries.next(meter)?;
+        Some((deployment.provider.to_string(), probe))
+    }
+
+    #[test]
+    fn who_comes_too_late_to_probe_asks_everybody_else_first() {
+        let provider = |id: &str| {
+            format!(
+                "[providers.{id}]\nbase_url = \"http://127.0.0.1:1\"\n[[providers.{id}.deployments]]\nmodel = \"m\"\n"
+            )
+        };
+        let pipeline = pipeline_of(&["alpha", "beta", "gamma"].map(provider).concat());
+        let catalog = pipeline.catalog.load();
+        // As it was planned by two requests while nobody probed yet.
+        let attempts = catalog.resolve("m", Operation::Chat).unwrap().deployments.into();
+        let plan = Plan { attempts };
+        let alpha = pipeline.board.gate(&ProviderId::from("alpha")).unwrap();
+        alpha.publish(Readiness::Probing);
+
+        let meter = meter(&pipeline);
+        let (mut early, mut late) = (Tries::new(&pipeline, &plan), Tries::new(&pipeline, &plan));
+        let (provider, probe) = tried(&mut early, &meter).unwrap();
+        assert_eq!((provider.as_str(), probe.is_some()), ("alpha", true));
+        for expected in ["beta", "gamma", "alpha"] {
+            let (provider, probe) = tried(&mut late, &meter).unwrap();
+            assert_eq!((provider.as_str(), probe.is_some()), (expected, false));
+        }
+        assert!(tried(&mut late, &meter).is_none(), "nobody is asked twice");
+        drop(probe);
+        assert_eq!(alpha.readiness(), Readiness::Probing);
+    }
+}

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::meter::Meter;
 use super::{Call, Pipeline, PipelineLimits, Voice};
 use crate::chat::request::{BodyLimits, DialectHeaders};
-use crate::config::{self, Sources};
+use crate::config::{self, KnownDialect, Sources};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
@@ -39,9 +39,24 @@ const VOICE: Voice = Voice {
 
 /// A pipeline of which nothing is shared with anybody.
 pub(super) fn pipeline() -> Arc<Pipeline> {
+    pipeline_of("")
+}
+
+/// The same with the providers of a configuration file besides.
+pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let loaded = config::load(&Sources::default(), &[]).unwrap();
-    let settings = loaded.settings;
+    let sources = Sources {
+        file: Some(("test.toml".into(), file.to_owned())),
+        ..Sources::default()
+    };
+    let plain = KnownDialect {
+        name: "openai",
+        base_url: None,
+        api_key_variable: None,
+    };
+    let settings = config::load(&sources, &[plain])
+        .unwrap_or_else(|faults| panic!("{faults}"))
+        .settings;
     let catalog = Catalog::build(&settings);
     let board = HealthBoard::default();
     catalog
@@ -52,6 +67,7 @@ pub(super) fn pipeline() -> Arc<Pipeline> {
         most: settings.secrets.max_rest,
     };
     let endpoints = Endpoints::new(reqwest::Client::new(), rest, settings.secrets.renewal_wait);
+    assert!(endpoints.replace(&settings.providers).is_empty());
     Arc::new(Pipeline {
         board: Arc::new(board),
         catalog: Arc::new(ArcSwap::from_pointee(catalog)),
