@@ -12,6 +12,7 @@ use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
+use crate::domain::health::Outcome;
 use crate::gates::health_board::{Probe, ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::providers::adapter::Failure;
@@ -168,9 +169,11 @@ impl<'p> Tries<'p> {
             keyed.was_refused(Instant::now());
             self.refused.push(keyed.clone());
         }
-        // With another credential the provider may be as good as ever, so one bad credential says nothing about it.
+        // With another credential the provider may be as good as ever, so one bad credential says nothing about it. The
+        // same holds for one that may have been rotated since it was read, until the store has been asked.
         let another = refused && self.pick(deployment, meter).is_some();
-        if another {
+        let outdated = refused && !another && class == ErrorClass::ProviderAuth;
+        if another || outdated {
             meter.refused_credential(class);
         } else {
             meter.failed(class, failure.retry_after, None);
@@ -188,12 +191,17 @@ impl<'p> Tries<'p> {
             self.next -= 1;
             return;
         }
-        if class == ErrorClass::ProviderAuth && self.failures.len() < self.pipeline.limits.max_attempts {
-            // It may have been rotated since it was read.
-            self.pipeline.endpoints.look_for_newer(keyed).await;
+        if outdated {
+            // A request that has no attempts left does not wait for what it could not use.
+            if self.failures.len() < self.pipeline.limits.max_attempts {
+                self.pipeline.endpoints.look_for_newer(keyed).await;
+            }
             if self.pick(deployment, meter).is_some() {
                 self.next -= 1;
                 return;
+            }
+            if let Some(provider) = self.pipeline.board.gate(&deployment.provider) {
+                provider.report(Outcome::Failed, None);
             }
         }
         if !class.worth_another_attempt() {
