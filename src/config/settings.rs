@@ -187,6 +187,16 @@ const POLICIES: [(&str, ParameterPolicy); 3] = [
 pub struct FailoverSettings {
     /// Attempts for one request, the first included.
     pub max_attempts: usize,
+    /// Whether a deployment that failed is asked again when no other one is left.
+    pub same_deployment: bool,
+    /// The longest wait before the second attempt at it; doubled for each further one.
+    pub backoff: Duration,
+    /// The longest wait of all.
+    pub max_backoff: Duration,
+    /// Further attempts for a hundred requests of the last ten seconds.
+    pub retry_percent: u32,
+    /// Further attempts a second that are always allowed.
+    pub retry_floor_per_second: u32,
 }
 
 /// Parameters that a provider cannot express.
@@ -264,6 +274,10 @@ pub struct LedgerSettings {
 pub struct HealthSettings {
     /// Failures in a row that do it.
     pub failures_in_a_row: u32,
+    /// Failures among a hundred attempts of the last ten seconds that do it.
+    pub failure_percent: u32,
+    /// Attempts of the last ten seconds below which that share says nothing.
+    pub failure_percent_attempts: u32,
     /// For how long, the first time.
     pub eject: Duration,
     /// For how long at most.
@@ -369,6 +383,11 @@ impl Settings {
             },
             failover: FailoverSettings {
                 max_attempts: reader.count("failover.max_attempts", 1..=100),
+                same_deployment: reader.flag("failover.same_deployment"),
+                backoff: reader.milliseconds("failover.backoff_ms", 0..=DAY_MS),
+                max_backoff: reader.milliseconds("failover.max_backoff_ms", 0..=DAY_MS),
+                retry_percent: reader.count("failover.retry_percent", 0..=1_000),
+                retry_floor_per_second: reader.count("failover.retry_floor_per_second", 0..=1_000_000),
             },
             parameters: ParameterSettings {
                 policy: reader.choice("parameters.policy", &POLICIES),
@@ -405,6 +424,8 @@ impl Settings {
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
+                failure_percent: reader.count("health.failure_percent", 1..=100),
+                failure_percent_attempts: reader.count("health.failure_percent_attempts", 1..=1_000_000),
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
             },

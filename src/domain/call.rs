@@ -135,6 +135,14 @@ impl ErrorClass {
         }
     }
 
+    /// Whether the same request may succeed on the same deployment a moment later, without having been paid for.
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::Overloaded | Self::ServerError | Self::Connect
+        )
+    }
+
     /// Whether it says something bad about the provider's health, as opposed to the request or our account.
     pub fn blames_the_provider(self) -> bool {
         matches!(

@@ -13,5 +13,7 @@ pub mod model;
 pub mod money;
 pub mod pricing;
 pub mod record;
+pub mod retry_budget;
 pub mod scope;
+pub mod seconds;
 pub mod usage;

@@ -4,5 +4,6 @@
 pub mod health_board;
 pub mod key_gate;
 pub mod keyring;
+pub mod retry_gate;
 pub mod secrets_board;
 pub mod spend;

@@ -111,6 +111,8 @@ pub struct Metrics {
     fetches: Family<ResultLabels, Count>,
     /// Handlers that panicked.
     pub panics: Count,
+    /// Further attempts that were not made because an outage had caused enough of them.
+    pub retries_refused: Count,
     health: Family<ProviderLabels, Gauge>,
     outcomes_dropped: Family<ProviderLabels, Gauge>,
     /// Usage records that wait for the database.
@@ -144,6 +146,7 @@ impl Default for Metrics {
             auth_failures: Counter::default(),
             fetches: Family::default(),
             panics: Counter::default(),
+            retries_refused: Counter::default(),
             health: Family::default(),
             outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
@@ -197,6 +200,11 @@ impl Metrics {
             self.fetches.clone(),
         );
         registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(
+            names::RETRIES_REFUSED,
+            "Further attempts that were not made because an outage had caused enough of them",
+            self.retries_refused.clone(),
+        );
         registry.register(
             names::PROVIDER_HEALTH,
             "Provider health: 0 passing, 1 probing, 2 ejected",
