@@ -22,9 +22,11 @@ use crate::chat::request::BodyLimits;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::domain::overload::LagPolicy;
 use crate::domain::retry_budget::RetryPolicy;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
@@ -43,6 +45,13 @@ use crate::upstream::rest::RestPolicy;
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The gate of a thread that is in time.
+fn lag_gate(settings: &Settings) -> Arc<LagGate> {
+    Arc::new(LagGate::new(LagPolicy {
+        target: settings.overload.lag,
+    }))
+}
 
 /// A gateway whose actors run and whose listeners do not yet.
 pub struct Gateway {
@@ -78,6 +87,7 @@ impl Gateway {
         let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
         let pipeline = Pipeline {
             upstream,
+            lag: lag_gate(settings),
             ..Pipeline::clone(&self.http.pipeline)
         };
         Arc::new(HttpState {
@@ -173,6 +183,16 @@ impl Gateway {
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
+            load: Arc::new(LoadGate::new(LoadPolicy {
+                places: settings.overload.max_in_flight,
+                queue: settings.overload.max_queued,
+                patience: settings.overload.queue_wait,
+            })),
+            lag: lag_gate(&settings),
+            credentials: Arc::new(CredentialGates::new(
+                settings.overload.credential_queue,
+                settings.overload.queue_wait,
+            )),
             retries: Arc::new(RetryGate::new(RetryPolicy {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,

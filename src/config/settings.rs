@@ -48,6 +48,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `[failover]`
     pub failover: FailoverSettings,
+    /// `[overload]`
+    pub overload: OverloadSettings,
     /// `[parameters]`
     pub parameters: ParameterSettings,
     /// `[upstream]`
@@ -197,6 +199,21 @@ pub struct FailoverSettings {
     pub retry_percent: u32,
     /// Further attempts a second that are always allowed.
     pub retry_floor_per_second: u32,
+}
+
+/// How much this replica takes on at a time.
+#[derive(Debug, Clone)]
+pub struct OverloadSettings {
+    /// Requests under way.
+    pub max_in_flight: usize,
+    /// Requests that wait for a place among them.
+    pub max_queued: usize,
+    /// Requests that wait for a place at one credential.
+    pub credential_queue: usize,
+    /// How long they wait.
+    pub queue_wait: Duration,
+    /// How late a serving thread may be; zero: any time.
+    pub lag: Duration,
 }
 
 /// Parameters that a provider cannot express.
@@ -388,6 +405,13 @@ impl Settings {
                 max_backoff: reader.milliseconds("failover.max_backoff_ms", 0..=DAY_MS),
                 retry_percent: reader.count("failover.retry_percent", 0..=1_000),
                 retry_floor_per_second: reader.count("failover.retry_floor_per_second", 0..=1_000_000),
+            },
+            overload: OverloadSettings {
+                max_in_flight: reader.count("overload.max_in_flight", 1..=10_000_000),
+                max_queued: reader.count("overload.max_queued", 0..=10_000_000),
+                credential_queue: reader.count("overload.credential_queue", 0..=10_000_000),
+                queue_wait: reader.milliseconds("overload.queue_wait_ms", 0..=DAY_MS),
+                lag: reader.milliseconds("overload.lag_ms", 0..=DAY_MS),
             },
             parameters: ParameterSettings {
                 policy: reader.choice("parameters.policy", &POLICIES),

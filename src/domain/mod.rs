@@ -11,6 +11,7 @@ pub mod ids;
 pub mod key;
 pub mod model;
 pub mod money;
+pub mod overload;
 pub mod pricing;
 pub mod record;
 pub mod retry_budget;

@@ -11,11 +11,12 @@ use super::Pipeline;
 use super::attempt::Opened;
 use super::meter::Meter;
 use crate::chat::request::Request;
-use crate::domain::call::ErrorClass;
+use crate::domain::call::{ErrorClass, ShedReason};
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::health::Outcome;
 use crate::gates::health_board::{Probe, ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::Place;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
@@ -25,8 +26,8 @@ impl Pipeline {
     /// A whole answer of the first deployment that has one.
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, keyed, probe)) = tries.next(meter) {
-            meter.attempt_begins(deployment, probe);
+        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(meter).await {
+            meter.attempt_begins(deployment, probe, place);
             match self
                 .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
                 .await
@@ -49,8 +50,8 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, keyed, probe)) = tries.next(meter) {
-            meter.attempt_begins(deployment, probe);
+        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(meter).await {
+            meter.attempt_begins(deployment, probe, place);
             match self
                 .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
                 .await
@@ -82,6 +83,9 @@ pub(super) fn cut_off() -> Failure {
     Failure::new(ErrorClass::Shed, "was cut off because the gateway is stopping")
 }
 
+/// A deployment to ask, with which credential, and whether that finds out if its provider is back.
+type Try<'p> = (&'p Arc<Deployment>, Arc<Keyed>, Option<ProbePermit>);
+
 /// Walks through a plan and remembers what went wrong.
 struct Tries<'p> {
     pipeline: &'p Pipeline,
@@ -93,17 +97,21 @@ struct Tries<'p> {
     put_off: usize,
     /// The credential to ask the present deployment with once more, because it can have a fresh token.
     renewed: Option<Arc<Keyed>>,
-    /// Credentials that providers refused: this request does not come with them again.
+    /// Credentials that providers refused, or that had no place: this request does not come with them again.
     refused: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
     /// Deployments that will be asked once more, by their places, and from when on.
     rests: SmallVec<[(usize, Instant); 2]>,
-    /// Whether the next attempt is not charged to the account of further attempts.
+    /// Whether the next attempt is not charged to the account of further attempts: the first one, and one that goes on
+    /// where the last one should have.
     free: bool,
+    /// Whether a credential had no place.
+    busy: bool,
 }
 
 impl<'p> Tries<'p> {
     fn new(pipeline: &'p Pipeline, plan: &'p Plan) -> Self {
+        pipeline.retries.offered(Instant::now().into_std());
         Self {
             pipeline,
             plan,
@@ -114,11 +122,34 @@ impl<'p> Tries<'p> {
             refused: SmallVec::new(),
             failures: Vec::new(),
             rests: SmallVec::new(),
-            free: false,
+            free: true,
+            busy: false,
         }
     }
 
-    fn next(&mut self, meter: &Meter) -> Option<(&'p Arc<Deployment>, Arc<Keyed>, Option<ProbePermit>)> {
+    /// Whom to ask next, with a place at the credential where its requests are bounded. Waits for one within the bounds of
+    /// its queue; where that is in vain, another credential or another deployment is next.
+    async fn next_with_place(&mut self, meter: &Meter) -> Option<(Try<'p>, Option<Place>)> {
+        loop {
+            let (deployment, keyed, probe) = self.next(meter)?;
+            let Some(places) = keyed.max_concurrent else {
+                return Some(((deployment, keyed, probe), None));
+            };
+            let gate = self.pipeline.credentials.gate(&keyed.path, places);
+            if let Some(place) = gate.enter().await {
+                return Some(((deployment, keyed, probe), Some(place)));
+            }
+            self.busy = true;
+            self.free = true;
+            self.renewed = None;
+            self.refused.push(keyed);
+            if self.pick(deployment, meter).is_some() {
+                self.next -= 1;
+            }
+        }
+    }
+
+    fn next(&mut self, meter: &Meter) -> Option<Try<'p>> {
         if self.failures.len() >= self.pipeline.limits.max_attempts || !self.may_go_on() {
             return None;
         }
@@ -154,13 +185,8 @@ impl<'p> Tries<'p> {
         }
     }
 
-    /// Whether the first attempt, or what an outage may add to the load, covers the next one. Another try with a credential
-    /// that is good again says nothing about an outage.
+    /// Whether what an outage may add to the load covers the next attempt. The first one is the load.
     fn may_go_on(&mut self) -> bool {
-        if self.failures.is_empty() {
-            self.pipeline.retries.offered(Instant::now().into_std());
-            return true;
-        }
         if std::mem::take(&mut self.free) || self.pipeline.retries.take(Instant::now().into_std()) {
             return true;
         }
@@ -262,6 +288,9 @@ impl<'p> Tries<'p> {
     }
 
     fn exhausted(self) -> GatewayError {
+        if self.failures.is_empty() && self.busy {
+            return self.pipeline.turned_away(ShedReason::Credential);
+        }
         if self.failures.is_empty() {
             return GatewayError::internal("a plan named only providers that are not configured");
         }
@@ -343,7 +372,7 @@ mod tests {
         let mut asked = Vec::new();
         while let Some((deployment, keyed, probe)) = tries.next(&meter) {
             asked.push(deployment.provider.to_string());
-            meter.attempt_begins(deployment, probe);
+            meter.attempt_begins(deployment, probe, None);
             let mut failure = Failure::new(class, "failed");
             failure.retry_after = retry_after;
             tries.failed(failure, &keyed, &mut meter).await;

@@ -33,6 +33,7 @@ use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
 use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
@@ -57,6 +58,12 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// How much this replica takes on.
+    pub load: Arc<LoadGate>,
+    /// How late the thread is that this pipeline serves on.
+    pub lag: Arc<LagGate>,
+    /// How much it sends with each credential that has a bound.
+    pub credentials: Arc<CredentialGates>,
     /// How many further attempts an outage may cause.
     pub retries: Arc<RetryGate>,
     /// Takes the records.
