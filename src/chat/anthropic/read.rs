@@ -421,6 +421,17 @@ pub(super) fn carried_for_text(signature: &Signature) -> String {
     format!("{OF_TEXT}{}", carried(signature))
 }
 
+/// Whether a block of Anthropic's is a thought that Claude would refuse: nobody signed it, or another provider did.
+pub fn is_unsigned_or_foreign(block: &Value) -> bool {
+    let proof = match block["type"].as_str() {
+        Some("thinking") => &block["signature"],
+        Some("redacted_thinking") => &block["data"],
+        _ => return false,
+    };
+    let proof = proof.as_str().unwrap_or_default();
+    proof.is_empty() || proof.starts_with(FOREIGN)
+}
+
 /// The signature that stands in a block of Anthropic's.
 fn signature(carried: &str) -> Signature {
     let foreign = carried.strip_prefix(FOREIGN).and_then(|rest| {
