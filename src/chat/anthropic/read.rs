@@ -12,7 +12,7 @@ use crate::chat::conversation::{
     Conversation, Effort, Format, Issuer, Media, MediaKind, MediaSource, Part, Place, Role, Signature, Text, Thinking,
     ThinkingMode, Tool, ToolCall, ToolChoice, ToolResult, Turn,
 };
-use crate::chat::openai::read::cache_mark;
+use crate::chat::openai::read::{base64_checked, cache_mark};
 use crate::chat::param::Param;
 use crate::chat::{history, ids};
 use crate::domain::error::{InvalidKind, InvalidRequest};
@@ -360,7 +360,7 @@ fn media_source(mut source: Object, place: &str) -> Read<MediaSource> {
     match source.get("type").and_then(Value::as_str) {
         Some("base64") => Ok(MediaSource::Base64 {
             media_type: required_text(&source, "media_type", place)?,
-            data: text(&mut source, "data", place)?,
+            data: base64_checked(text(&mut source, "data", place)?, &format!("{place}.data"))?,
         }),
         Some("url") => Ok(MediaSource::Url(required_text(&source, "url", place)?)),
         Some("file") => Ok(MediaSource::FileId(required_text(&source, "file_id", place)?)),

@@ -157,11 +157,21 @@ pub struct Answer {
 #[derive(Debug)]
 enum Open {
     /// A text, and where in the answer it begins.
-    Text { from: usize },
-    Thought { words: bool, signature: Option<String> },
-    Call { index: u32 },
+    Text {
+        from: usize,
+    },
+    Thought {
+        words: bool,
+        signature: Option<String>,
+    },
+    Call {
+        index: u32,
+    },
     /// The call that stands for the answer's text.
-    Form { arguments: String, any: bool },
+    Form {
+        arguments: String,
+        any: bool,
+    },
     /// A kind that is passed over.
     Other,
 }
@@ -268,7 +278,10 @@ impl Answer {
             "text" => Open::Text { from: self.said_chars },
             "thinking" => Open::Thought {
                 words: false,
-                signature: block["signature"].as_str().filter(|value| !value.is_empty()).map(ToOwned::to_owned),
+                signature: block["signature"]
+                    .as_str()
+                    .filter(|value| !value.is_empty())
+                    .map(ToOwned::to_owned),
             },
             "redacted_thinking" => {
                 let delta = Delta::RedactedThought {
@@ -289,11 +302,19 @@ impl Answer {
                     self.more(index, &json!({"type": "citations_delta", "citation": citation}), events)?;
                 }
             }
-            "thinking" => self.more(index, &json!({"type": "thinking_delta", "thinking": block["thinking"]}), events)?,
+            "thinking" => self.more(
+                index,
+                &json!({"type": "thinking_delta", "thinking": block["thinking"]}),
+                events,
+            )?,
             "tool_use" => {
                 if let Some(input) = block["input"].as_object().filter(|input| !input.is_empty()) {
                     let fragment = serde_json::to_string(input).expect("values always serialise");
-                    self.more(index, &json!({"type": "input_json_delta", "partial_json": fragment}), events)?;
+                    self.more(
+                        index,
+                        &json!({"type": "input_json_delta", "partial_json": fragment}),
+                        events,
+                    )?;
                 }
             }
             _ => {}
@@ -398,7 +419,9 @@ impl Answer {
                 if let AnswerText::Tool { wrapped: true, .. } = self.reading.form {
                     let read: Option<Value> = serde_json::from_str(&arguments).ok();
                     // What was cut by the ceiling on tokens is handed on as it is.
-                    let text = read.and_then(|read| Some(read.get("value")?.to_string())).unwrap_or(arguments);
+                    let text = read
+                        .and_then(|read| Some(read.get("value")?.to_string()))
+                        .unwrap_or(arguments);
                     self.text(text, events);
                 } else if !any {
                     self.text("{}".to_owned(), events);
@@ -444,7 +467,9 @@ impl Answer {
         {
             self.say(Delta::Refusal(explanation), events);
         }
-        if !self.counted && let Some(usage) = self.usage.tokens() {
+        if !self.counted
+            && let Some(usage) = self.usage.tokens()
+        {
             // The end should have said how much was generated. What the start said is known to be too little.
             events.push(Event::Usage(TokenUsage {
                 output: usage.output.max(self.generated.tokens()),
@@ -490,7 +515,11 @@ enum Fence {
 
 impl Fence {
     fn new(expected: bool) -> Self {
-        if expected { Self::Before(String::new()) } else { Self::None }
+        if expected {
+            Self::Before(String::new())
+        } else {
+            Self::None
+        }
     }
 
     /// What can be said after one more piece.
@@ -530,7 +559,9 @@ impl Fence {
             Self::Inside(held) => {
                 held.push_str(piece);
                 // Everything that ends in something other than white space and backticks is inside for certain.
-                let end = held.trim_end_matches(|c: char| c.is_ascii_whitespace() || c == '`').len();
+                let end = held
+                    .trim_end_matches(|c: char| c.is_ascii_whitespace() || c == '`')
+                    .len();
                 let end = if held.len() - end > MAX_BLANKS { held.len() } else { end };
                 held.drain(..end).collect()
             }

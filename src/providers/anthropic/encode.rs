@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 use super::thinking::{self, Circumstances, Plan};
 use super::{Host, schema};
 use crate::chat::conversation::{
-    CacheMark, Conversation, Format, Issuer, Media, MediaKind, MediaSource, Part, Role, Signature, Text, Thinking, Tool,
-    ToolChoice, ToolResult,
+    CacheMark, Conversation, Format, Issuer, Media, MediaKind, MediaSource, Part, Role, Signature, Text, Thinking,
+    Tool, ToolChoice, ToolResult,
 };
 use crate::chat::ids;
 use crate::chat::media::{self, MediaType};
@@ -159,7 +159,9 @@ impl Writer<'_> {
         let mut reading = Reading::default();
         let form = self.form(conversation, &mut reading);
         let (tools, choice) = self.tools(conversation, &form, &mut reading);
-        let forced = choice.as_ref().is_some_and(|choice| choice["type"] == "any" || choice["type"] == "tool");
+        let forced = choice
+            .as_ref()
+            .is_some_and(|choice| choice["type"] == "any" || choice["type"] == "tool");
         let circumstances = Circumstances {
             max_tokens,
             forced_tool: forced && self.traits.forced_tool == ForcedTool::UnlessThinkingEnabled,
@@ -198,7 +200,9 @@ impl Writer<'_> {
             dropped.add(name.clone());
         }
         Ok(Encoded {
-            body: serde_json::to_vec(&self.fields).expect("values always serialise").into(),
+            body: serde_json::to_vec(&self.fields)
+                .expect("values always serialise")
+                .into(),
             betas,
             dropped,
             reading,
@@ -362,7 +366,11 @@ impl Writer<'_> {
             self.set("output_config", output);
         }
         let interleaved = plan.budgeted && offers_tools && self.traits.interleaved_thinking_beta;
-        if interleaved { vec![INTERLEAVED_THINKING] } else { Vec::new() }
+        if interleaved {
+            vec![INTERLEAVED_THINKING]
+        } else {
+            Vec::new()
+        }
     }
 
     fn stops(&mut self, conversation: &Conversation) {
@@ -413,7 +421,11 @@ impl Writer<'_> {
             self.taken.take(Param::User);
             // It must not tell who the user is.
             let opaque = !user.contains('@') && user.chars().count() <= MAX_USER_CHARS;
-            let user = if opaque { user.clone() } else { ids::derived(user).replace("call_", "user_") };
+            let user = if opaque {
+                user.clone()
+            } else {
+                ids::derived(user).replace("call_", "user_")
+            };
             self.set("metadata", json!({"user_id": user}));
         }
         if conversation.service_tier.as_deref() == Some("default") && self.host == Host::Anthropic {
@@ -430,7 +442,11 @@ impl Writer<'_> {
             system.push(self.marked(json!({"type": "text", "text": text.text}), text.cache));
         }
         let instructions = std::mem::take(&mut self.instructions);
-        system.extend(instructions.into_iter().map(|text| json!({"type": "text", "text": text})));
+        system.extend(
+            instructions
+                .into_iter()
+                .map(|text| json!({"type": "text", "text": text})),
+        );
         system
     }
 
@@ -554,7 +570,9 @@ impl Writer<'_> {
                 last["text"] = text.trim_end().into();
             }
         }
-        let list = list.into_iter().map(|message| json!({"role": message.role, "content": message.content}));
+        let list = list
+            .into_iter()
+            .map(|message| json!({"role": message.role, "content": message.content}));
         Ok(Messages {
             list: list.collect(),
             moved,
@@ -567,7 +585,9 @@ impl Writer<'_> {
         let fits = self.traits.mid_conversation_system && list.last().is_some_and(|last| last.role == "user");
         if texts.is_empty() {
         } else if fits {
-            let content = texts.iter().map(|text| self.marked(json!({"type": "text", "text": text.text}), text.cache));
+            let content = texts
+                .iter()
+                .map(|text| self.marked(json!({"type": "text", "text": text.text}), text.cache));
             list.push(Message {
                 role: "system",
                 content: content.collect(),
@@ -648,7 +668,9 @@ impl Writer<'_> {
         }
         let source = match &media.source {
             MediaSource::FileId(_) => {
-                return Err(refused("names a file by an id that only its own provider knows; send its bytes"));
+                return Err(refused(
+                    "names a file by an id that only its own provider knows; send its bytes",
+                ));
             }
             MediaSource::Text(text) => json!({"type": "text", "media_type": "text/plain", "data": text}),
             MediaSource::Base64 { media_type, data } => source(media.kind, media_type, data).map_err(refused)?,
@@ -705,7 +727,10 @@ fn source(kind: MediaKind, claimed: &str, data: &str) -> Result<Value, &'static 
         (MediaKind::Image, _) => Err("is not an image that Claude takes; send PNG, JPEG, GIF or WebP"),
         (_, Some(MediaType::Pdf)) => Ok(json!({"type": "base64", "media_type": "application/pdf", "data": data})),
         (_, found) if found == Some(MediaType::Text) || media::claims_text(claimed) => {
-            let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let text = STANDARD
+                .decode(data)
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok());
             let text = text.ok_or("is said to be text, and is not UTF-8")?;
             Ok(json!({"type": "text", "media_type": "text/plain", "data": text}))
         }

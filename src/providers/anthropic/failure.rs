@@ -89,7 +89,12 @@ const TOO_LONG: [&str; 3] = ["prompt is too long", "exceed context limit", "cont
 /// Words of a content policy.
 const FILTERED: [&str; 2] = ["content filtering policy", "content policy"];
 /// Words of money that is missing.
-const SPENT: [&str; 4] = ["credit balance is too low", "usage limits", "spend limit", "spending limit"];
+const SPENT: [&str; 4] = [
+    "credit balance is too low",
+    "usage limits",
+    "spend limit",
+    "spending limit",
+];
 
 /// Everything about the request is one type and one status at Anthropic; the words tell what can be done about it.
 fn class_of_refusal(message: &str) -> ErrorClass {
@@ -125,41 +130,97 @@ mod tests {
     use super::*;
 
     fn failure(status: u16, kind: &str, message: &str) -> Failure {
-        let body = format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}},"request_id":"req_1"}}"#);
-        read(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes())
+        let body =
+            format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}},"request_id":"req_1"}}"#);
+        read(
+            StatusCode::from_u16(status).unwrap(),
+            &HeaderMap::new(),
+            body.as_bytes(),
+        )
     }
 
     #[test]
     fn every_documented_status_has_its_class() {
         for (status, kind, message, class) in [
-            (400, "invalid_request_error", "max_tokens: Field required", ErrorClass::InvalidRequest),
-            (400, "invalid_request_error", "prompt is too long: 214000 tokens > 200000 maximum", ErrorClass::ContextLength),
-            (400, "invalid_request_error", "input length and `max_tokens` exceed context limit: 1 + 2 > 3", ErrorClass::ContextLength),
-            (400, "invalid_request_error", "Output blocked by content filtering policy", ErrorClass::ContentFilter),
-            (400, "invalid_request_error", "Your credit balance is too low to access the Anthropic API.", ErrorClass::ProviderQuota),
-            (400, "invalid_request_error", "You have reached your specified API usage limits.", ErrorClass::ProviderQuota),
-            (401, "authentication_error", "invalid x-api-key", ErrorClass::ProviderAuth),
+            (
+                400,
+                "invalid_request_error",
+                "max_tokens: Field required",
+                ErrorClass::InvalidRequest,
+            ),
+            (
+                400,
+                "invalid_request_error",
+                "prompt is too long: 214000 tokens > 200000 maximum",
+                ErrorClass::ContextLength,
+            ),
+            (
+                400,
+                "invalid_request_error",
+                "input length and `max_tokens` exceed context limit: 1 + 2 > 3",
+                ErrorClass::ContextLength,
+            ),
+            (
+                400,
+                "invalid_request_error",
+                "Output blocked by content filtering policy",
+                ErrorClass::ContentFilter,
+            ),
+            (
+                400,
+                "invalid_request_error",
+                "Your credit balance is too low to access the Anthropic API.",
+                ErrorClass::ProviderQuota,
+            ),
+            (
+                400,
+                "invalid_request_error",
+                "You have reached your specified API usage limits.",
+                ErrorClass::ProviderQuota,
+            ),
+            (
+                401,
+                "authentication_error",
+                "invalid x-api-key",
+                ErrorClass::ProviderAuth,
+            ),
             (402, "billing_error", "pay", ErrorClass::ProviderQuota),
             (403, "permission_error", "no", ErrorClass::ProviderAuth),
             (404, "not_found_error", "model: claude-9", ErrorClass::ModelNotFound),
             (409, "conflict_error", "again", ErrorClass::Overloaded),
             (413, "request_too_large", "too large", ErrorClass::TooLarge),
-            (429, "rate_limit_error", "Number of request tokens has exceeded your rate limit", ErrorClass::RateLimited),
-            (429, "rate_limit_error", "This workspace has reached its spend limit", ErrorClass::ProviderQuota),
+            (
+                429,
+                "rate_limit_error",
+                "Number of request tokens has exceeded your rate limit",
+                ErrorClass::RateLimited,
+            ),
+            (
+                429,
+                "rate_limit_error",
+                "This workspace has reached its spend limit",
+                ErrorClass::ProviderQuota,
+            ),
             (500, "api_error", "Internal server error", ErrorClass::ServerError),
             (504, "timeout_error", "slow", ErrorClass::Timeout),
             (529, "overloaded_error", "Overloaded", ErrorClass::Overloaded),
         ] {
             let failure = failure(status, kind, message);
             assert_eq!(failure.class, class, "{status} {message}");
-            assert_eq!((failure.message.as_str(), failure.code.as_deref()), (message, Some(kind)));
+            assert_eq!(
+                (failure.message.as_str(), failure.code.as_deref()),
+                (message, Some(kind))
+            );
         }
     }
 
     #[test]
     fn the_field_at_fault_is_read_off_the_message() {
         let param = |message: &str| failure(400, "invalid_request_error", message).param;
-        assert_eq!(param("messages.1.content.0: text content blocks must be non-empty").as_deref(), Some("messages.1.content.0"));
+        assert_eq!(
+            param("messages.1.content.0: text content blocks must be non-empty").as_deref(),
+            Some("messages.1.content.0")
+        );
         assert_eq!(param("prompt is too long: 2 tokens > 1 maximum"), None);
         assert_eq!(param("no colon"), None);
     }
@@ -168,7 +229,11 @@ mod tests {
     fn the_wait_it_asks_for_is_kept_and_a_page_is_not() {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
-        let failure = read(StatusCode::TOO_MANY_REQUESTS, &headers, b"<html>secret internals</html>");
+        let failure = read(
+            StatusCode::TOO_MANY_REQUESTS,
+            &headers,
+            b"<html>secret internals</html>",
+        );
         assert_eq!(failure.retry_after, Some(Duration::from_secs(7)));
         assert_eq!(failure.class, ErrorClass::RateLimited);
         assert!(!failure.message.contains("html"), "{}", failure.message);

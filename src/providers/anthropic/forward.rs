@@ -15,9 +15,7 @@ use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
-use crate::providers::adapter::{
-    Decoder, Failure, Payload, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer,
-};
+use crate::providers::adapter::{Decoder, Failure, Payload, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
 use crate::providers::sse::{self, Records, TooLarge};
 
 /// The most that is held back until an answer has really begun.
@@ -37,9 +35,15 @@ pub fn body(request: &Request, wire_name: &str, host: Host) -> Payload {
     let mut payload = Payload::default();
     let value = request.model_span.clone();
     let (from, replacement) = match host.version_in_body() {
-        Some(version) => (name_of_field(body, value.start), format!("\"anthropic_version\":\"{version}\"")),
+        Some(version) => (
+            name_of_field(body, value.start),
+            format!("\"anthropic_version\":\"{version}\""),
+        ),
         None if wire_name == request.model => (value.end, String::new()),
-        None => (value.start, serde_json::to_string(wire_name).expect("a string always serialises")),
+        None => (
+            value.start,
+            serde_json::to_string(wire_name).expect("a string always serialises"),
+        ),
     };
     payload.push(body.slice(..from));
     payload.push(replacement);
@@ -137,7 +141,9 @@ struct Texts<'a> {
 
 /// Counts what a block or a delta says. One that is odd inside is not counted.
 fn count(raw: &RawValue, tally: &mut TextTally) {
-    let Ok(texts) = serde_json::from_str::<Texts<'_>>(raw.get()) else { return };
+    let Ok(texts) = serde_json::from_str::<Texts<'_>>(raw.get()) else {
+        return;
+    };
     let strings = [texts.text, texts.thinking, texts.partial_json, texts.name];
     for text in strings.into_iter().flatten() {
         let inside = text.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
@@ -224,7 +230,9 @@ impl PassingStream {
         }
         match kind {
             "message_start" => {
-                let message = event.message.and_then(|raw| serde_json::from_str::<Passing<'_>>(raw.get()).ok());
+                let message = event
+                    .message
+                    .and_then(|raw| serde_json::from_str::<Passing<'_>>(raw.get()).ok());
                 self.usage = message.and_then(|message| Usage::read(message.usage?.get()));
             }
             "content_block_start" => {

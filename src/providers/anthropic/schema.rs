@@ -17,15 +17,37 @@ type Object = Map<String, Value>;
 
 /// Keywords that describe or select and are taken as they are.
 const KEPT: [&str; 9] = [
-    "type", "enum", "const", "default", "description", "title", "required", "$ref", "additionalProperties",
+    "type",
+    "enum",
+    "const",
+    "default",
+    "description",
+    "title",
+    "required",
+    "$ref",
+    "additionalProperties",
 ];
 /// Values of `format` that are taken.
 const FORMATS: [&str; 10] = [
-    "date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid",
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "uri",
+    "ipv4",
+    "ipv6",
+    "uuid",
 ];
 /// Keywords without which a schema means something else than with them, and that have no counterpart.
 const ESSENTIAL: [&str; 6] = [
-    "patternProperties", "propertyNames", "$dynamicRef", "$recursiveRef", "unevaluatedProperties", "dependentSchemas",
+    "patternProperties",
+    "propertyNames",
+    "$dynamicRef",
+    "$recursiveRef",
+    "unevaluatedProperties",
+    "dependentSchemas",
 ];
 /// Where definitions stand.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
@@ -85,8 +107,11 @@ fn narrowed(schema: &Value) -> Option<Value> {
                 kept.insert("pattern".to_owned(), value.clone());
             }
             // They say something about the schema and nothing about the answer.
-            ("$schema" | "$id" | "$comment" | "examples" | "example" | "deprecated" | "readOnly" | "writeOnly"
-            | "nullable", _) => {}
+            (
+                "$schema" | "$id" | "$comment" | "examples" | "example" | "deprecated" | "readOnly" | "writeOnly"
+                | "nullable",
+                _,
+            ) => {}
             (name, value) => said.push(format!("{name}: {value}")),
         }
     }
@@ -110,7 +135,10 @@ fn narrowed(schema: &Value) -> Option<Value> {
 }
 
 fn each(schemas: &Object) -> Option<Object> {
-    schemas.iter().map(|(name, schema)| Some((name.clone(), narrowed(schema)?))).collect()
+    schemas
+        .iter()
+        .map(|(name, schema)| Some((name.clone(), narrowed(schema)?)))
+        .collect()
 }
 
 fn all(schemas: &[Value]) -> Option<Vec<Value>> {
@@ -122,7 +150,10 @@ fn has_properties(fields: &Object) -> bool {
 }
 
 fn names_object(kind: &Value) -> bool {
-    kind == "object" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "object"))
+    kind == "object"
+        || kind
+            .as_array()
+            .is_some_and(|kinds| kinds.iter().any(|kind| kind == "object"))
 }
 
 /// Without look-around, references back and word boundaries, which no grammar has.
@@ -236,7 +267,11 @@ fn merge(object: &mut Object, whole: &Value, members: &[Value], every: bool) {
         });
     }
     object.insert("properties".to_owned(), properties.into());
-    let mut names = object.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut names = object
+        .get("required")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     for name in required.unwrap_or_default() {
         if !names.contains(&name) {
             names.push(name);
@@ -308,11 +343,23 @@ mod tests {
         for (schema, why) in [
             (json!(true), "anything"),
             (json!({"type": "object"}), "any object"),
-            (json!({"type": "object", "additionalProperties": {"type": "string"}}), "a map"),
-            (json!({"type": "object", "properties": {}, "patternProperties": {"^x": {}}}), "a map by pattern"),
-            (json!({"type": "array", "items": {"type": "object"}}), "any object, further down"),
+            (
+                json!({"type": "object", "additionalProperties": {"type": "string"}}),
+                "a map",
+            ),
+            (
+                json!({"type": "object", "properties": {}, "patternProperties": {"^x": {}}}),
+                "a map by pattern",
+            ),
+            (
+                json!({"type": "array", "items": {"type": "object"}}),
+                "any object, further down",
+            ),
             (json!({"enum": [{"a": 1}]}), "an object as a value"),
-            (json!({"type": "object", "properties": {"next": {"$ref": "#"}}}), "a list that refers to its whole"),
+            (
+                json!({"type": "object", "properties": {"next": {"$ref": "#"}}}),
+                "a list that refers to its whole",
+            ),
             (
                 json!({
                     "type": "object", "properties": {"tree": {"$ref": "#/$defs/tree"}},
@@ -347,7 +394,10 @@ mod tests {
     #[test]
     fn arguments_always_have_an_object_at_the_top() {
         assert_eq!(arguments(None), json!({"type": "object", "properties": {}}));
-        assert_eq!(arguments(Some(&json!({"properties": {}}))), json!({"properties": {}, "type": "object"}));
+        assert_eq!(
+            arguments(Some(&json!({"properties": {}}))),
+            json!({"properties": {}, "type": "object"})
+        );
         let alternatives = json!({"anyOf": [
             {"properties": {"a": {"type": "string"}, "b": {}}, "required": ["a", "b"]},
             {"$ref": "#/$defs/other"},
@@ -366,9 +416,13 @@ mod tests {
     fn an_answer_that_is_no_object_stands_inside_one() {
         let object = json!({"type": "object", "properties": {"a": {}}});
         assert_eq!(of_answer(&object), (object.clone(), false));
-        let (schema, wrapped) = of_answer(&json!({"type": "array", "items": {"$ref": "#/$defs/x"}, "$defs": {"x": {}}}));
+        let (schema, wrapped) =
+            of_answer(&json!({"type": "array", "items": {"$ref": "#/$defs/x"}, "$defs": {"x": {}}}));
         assert!(wrapped);
         assert_eq!(schema["$defs"], json!({"x": {}}));
-        assert_eq!(schema["properties"]["value"], json!({"type": "array", "items": {"$ref": "#/$defs/x"}}));
+        assert_eq!(
+            schema["properties"]["value"],
+            json!({"type": "array", "items": {"$ref": "#/$defs/x"}})
+        );
     }
 }

@@ -108,7 +108,12 @@ fn switched_off(wish: &Reasoning, traits: &ClaudeTraits) -> Plan {
         },
         ThinksUnasked::Yes => {
             let limit = traits.disabled_up_to_effort.unwrap_or(Effort::Max);
-            let accepted: Vec<Effort> = traits.efforts.iter().copied().filter(|effort| *effort <= limit).collect();
+            let accepted: Vec<Effort> = traits
+                .efforts
+                .iter()
+                .copied()
+                .filter(|effort| *effort <= limit)
+                .collect();
             Plan {
                 thinking: Some(json!({"type": "disabled"})),
                 effort: effort.and_then(|effort| effort.nearest(&accepted)),
@@ -215,14 +220,20 @@ mod tests {
             assert_eq!(sent(&effort(level), &budgeted(), FREE), (expected, None));
             let expected = json!({"type": "adaptive", "display": "summarized"});
             let level_sent = if level == Effort::Minimal { Effort::Low } else { level };
-            assert_eq!(sent(&effort(level), &ClaudeTraits::default(), FREE), (expected, Some(level_sent)));
+            assert_eq!(
+                sent(&effort(level), &ClaudeTraits::default(), FREE),
+                (expected, Some(level_sent))
+            );
         }
     }
 
     #[test]
     fn no_effort_switches_thinking_off_as_far_as_it_can_be() {
         assert_eq!(sent(&effort(Effort::None), &budgeted(), FREE), (Value::Null, None));
-        assert_eq!(sent(&effort(Effort::None), &stoppable(), FREE), (json!({"type": "disabled"}), None));
+        assert_eq!(
+            sent(&effort(Effort::None), &stoppable(), FREE),
+            (json!({"type": "disabled"}), None)
+        );
         let always = sent(&effort(Effort::None), &ClaudeTraits::default(), FREE);
         assert_eq!(always, (Value::Null, Some(Effort::Low)));
         let both = Reasoning {
@@ -230,7 +241,10 @@ mod tests {
             effort: Some(Effort::Max),
             ..Reasoning::default()
         };
-        assert_eq!(sent(&both, &stoppable(), FREE), (json!({"type": "disabled"}), Some(Effort::High)));
+        assert_eq!(
+            sent(&both, &stoppable(), FREE),
+            (json!({"type": "disabled"}), Some(Effort::High))
+        );
     }
 
     #[test]
@@ -248,14 +262,23 @@ mod tests {
         assert_eq!(sent(&own, &budgeted(), with(8_000)).0["budget_tokens"], 7_999);
         // Where there are no budgets, it says how hard to think.
         let (thinking, effort) = sent(&own, &ClaudeTraits::default(), with(8_000));
-        assert_eq!((thinking["type"].as_str(), effort), (Some("adaptive"), Some(Effort::High)));
+        assert_eq!(
+            (thinking["type"].as_str(), effort),
+            (Some("adaptive"), Some(Effort::High))
+        );
     }
 
     #[test]
     fn a_budget_gives_way_to_a_forced_tool_and_to_lost_thoughts() {
         for at in [
-            Circumstances { forced_tool: true, ..FREE },
-            Circumstances { thoughts_missing: true, ..FREE },
+            Circumstances {
+                forced_tool: true,
+                ..FREE
+            },
+            Circumstances {
+                thoughts_missing: true,
+                ..FREE
+            },
         ] {
             let plan = plan(Some(&effort(Effort::High)), &budgeted(), at);
             assert_eq!((plan.thinking, plan.thinks, plan.taken), (None, false, false));
@@ -264,7 +287,10 @@ mod tests {
 
     #[test]
     fn thoughts_are_shown_unless_the_caller_minds() {
-        let wish = |show| Reasoning { show, ..effort(Effort::Low) };
+        let wish = |show| Reasoning {
+            show,
+            ..effort(Effort::Low)
+        };
         let display = |wish: &Reasoning, traits: &ClaudeTraits| sent(wish, traits, FREE).0["display"].clone();
         assert_eq!(display(&wish(None), &ClaudeTraits::default()), "summarized");
         assert_eq!(display(&wish(Some(false)), &ClaudeTraits::default()), Value::Null);

@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_write_without_its_split_is_of_the_standard_kind() {
-        let raw = r#"{"input_tokens":1,"cache_creation_input_tokens":30,"cache_read_input_tokens":null,"output_tokens":2}"#;
+        let raw =
+            r#"{"input_tokens":1,"cache_creation_input_tokens":30,"cache_read_input_tokens":null,"output_tokens":2}"#;
         let usage = tokens(raw).unwrap();
         assert_eq!((usage.input, usage.cache_write, usage.cache_write_1h), (31, 30, 0));
     }
@@ -187,8 +188,14 @@ mod tests {
     fn later_figures_replace_earlier_ones_and_what_they_leave_out_stands() {
         let mut usage = Usage::read(r#"{"input_tokens":10,"cache_read_input_tokens":5,"output_tokens":1}"#).unwrap();
         assert!(usage.update(Usage::read(r#"{"output_tokens":40}"#).unwrap()));
-        assert!(!usage.update(Usage::read(r#"{"output_tokens":-40}"#).unwrap()), "it is impossible");
-        assert!(!usage.update(Usage::read(r#"{"input_tokens":10}"#).unwrap()), "it says nothing of the output");
+        assert!(
+            !usage.update(Usage::read(r#"{"output_tokens":-40}"#).unwrap()),
+            "it is impossible"
+        );
+        assert!(
+            !usage.update(Usage::read(r#"{"input_tokens":10}"#).unwrap()),
+            "it says nothing of the output"
+        );
         let read = usage.tokens().unwrap();
         assert_eq!((read.input, read.cached_input, read.output), (15, 5, 40));
     }
