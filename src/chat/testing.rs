@@ -150,7 +150,8 @@ fn stretch() -> impl Strategy<Value = Stretch> {
     prop_oneof![
         (words(), prop::option::of(signature())).prop_map(|(words, signature)| Stretch::Thought(words, signature)),
         ("[A-Za-z0-9+/]{1,12}", issuer()).prop_map(|(data, issuer)| Stretch::Redacted(data, issuer)),
-        words().prop_map(Stretch::Text),
+        // A text of nothing but white space is left out of a history.
+        words().prop_map(|words| Stretch::Text(["said ".to_owned()].into_iter().chain(words).collect())),
         prop::collection::vec(call, 1..4).prop_map(Stretch::Calls),
     ]
 }

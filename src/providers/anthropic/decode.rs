@@ -22,8 +22,8 @@ use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::sse::{self, Records, TooLarge};
 use crate::providers::translate::{EventReader, Translator};
 
-/// The largest answer that is held back because it has to be unwrapped.
-const MAX_WRAPPED_BYTES: usize = 16 * 1024 * 1024;
+/// The largest answer that is held back because it has to be unwrapped, or may not be the answer.
+const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 /// White space that may still be followed by a fence, and is held back until that is known.
 const MAX_BLANKS: usize = 256;
 /// What Markdown puts around code.
@@ -147,6 +147,8 @@ pub struct Answer {
     /// Characters of text so far, which annotations refer to.
     said_chars: usize,
     fence: Fence,
+    /// What was said while the call that stands for the answer's text has yet to come: with that it is none of it.
+    preamble: String,
     usage: Usage,
     /// Whether the end said how much was generated.
     counted: bool,
@@ -195,6 +197,7 @@ impl Answer {
             open: None,
             calls: 0,
             said_chars: 0,
+            preamble: String::new(),
             usage: Usage::default(),
             counted: false,
             generated: TextTally::default(),
@@ -325,11 +328,14 @@ impl Answer {
     fn call(&mut self, block: &Value, events: &mut Vec<Event>) -> Open {
         let name = block["name"].as_str().unwrap_or_default();
         if matches!(&self.reading.form, AnswerText::Tool { name: form, .. } if form == name) {
+            self.preamble.clear();
             return Open::Form {
                 arguments: String::new(),
                 any: false,
             };
         }
+        let preamble = std::mem::take(&mut self.preamble);
+        self.text(preamble, events);
         let index = self.calls;
         self.calls += 1;
         let id = block["id"].as_str().filter(|id| !id.is_empty());
@@ -351,6 +357,13 @@ impl Answer {
         };
         let text = |name: &str| delta[name].as_str().unwrap_or_default();
         match (delta["type"].as_str().unwrap_or_default(), open) {
+            ("text_delta", Open::Text { .. }) if matches!(self.reading.form, AnswerText::Tool { .. }) => {
+                let text = text("text");
+                if self.preamble.len() + text.len() > MAX_HELD_BYTES {
+                    return Err(malformed("answered with more than the gateway holds"));
+                }
+                self.preamble.push_str(text);
+            }
             ("text_delta", Open::Text { .. }) => {
                 let text = self.fence.take(text("text"));
                 self.text(text, events);
@@ -375,7 +388,7 @@ impl Answer {
                 let fragment = text("partial_json");
                 *any |= !fragment.is_empty();
                 if matches!(self.reading.form, AnswerText::Tool { wrapped: true, .. }) {
-                    if arguments.len() + fragment.len() > MAX_WRAPPED_BYTES {
+                    if arguments.len() + fragment.len() > MAX_HELD_BYTES {
                         return Err(malformed("answered with more than the gateway holds"));
                     }
                     arguments.push_str(fragment);
@@ -448,7 +461,7 @@ impl Answer {
     }
 
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
-        let rest = self.fence.end();
+        let rest = self.fence.end() + &std::mem::take(&mut self.preamble);
         self.text(rest, events);
         let Some(stop) = self.stop.take() else {
             return Err(malformed("ended its answer without saying why"));

@@ -812,8 +812,7 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
 "#;
         let records: Vec<&str> = std::str::from_utf8(TOOLS).unwrap().split_inclusive("\n\n").collect();
         let stream = format!("{}{start}{}", records[0], records[records.len() - 2..].concat());
-        let outcome = seen_as(&request(json!({"response_format": point()})), &OLD, [stream.as_bytes()]);
-        assert_snapshot!(outcome);
+        assert_snapshot!(outcome_of_form(&stream));
         let list =
             json!({"type": "json_schema", "json_schema": {"name": "l", "schema": {"type": "array", "items": {}}}});
         let wrapped = stream
@@ -821,6 +820,23 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
             .replace("\"1}\"", "\"1, 2]}\"");
         let outcome = seen_as(&request(json!({"response_format": list})), &OLD, [wrapped.as_bytes()]);
         assert!(outcome.relayed.contains(r#""content":"[1,2]""#), "{outcome}");
+        // What is said in front of it is no part of the answer, and is the answer where the tool is not called.
+        let text = records[9..12].concat();
+        assert!(text.contains("I'll check both."));
+        let seen = outcome_of_form;
+        assert_eq!(
+            seen(&stream.replacen(start, &format!("{text}{start}"), 1)),
+            outcome_of_form(&stream)
+        );
+        let without = seen(&stream.replacen(start, &text, 1));
+        assert!(
+            without.relayed.contains("I'll check both.") && without.failed.is_none(),
+            "{without}"
+        );
+    }
+
+    fn outcome_of_form(stream: &str) -> Outcome {
+        seen_as(&request(json!({"response_format": point()})), &OLD, [stream.as_bytes()])
     }
 
     #[test]
