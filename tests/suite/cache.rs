@@ -139,7 +139,10 @@ async fn errors_and_cut_streams_are_never_kept() {
         let broken = ask(&gateway, &body).await;
         let row = gateway.row(&broken).await;
         assert!(row.error_class.is_some(), "{number}: {}", broken.text);
-        assert_eq!((row.cache.as_str(), ask(&gateway, &body).await.header("x-bonito-cache")), ("miss", "miss"));
+        assert_eq!(
+            (row.cache.as_str(), ask(&gateway, &body).await.header("x-bonito-cache")),
+            ("miss", "miss")
+        );
         assert_eq!(ask(&gateway, &body).await.header("x-bonito-cache"), "hit");
     }
     // Who leaves in the middle leaves nothing behind either.
