@@ -8,17 +8,20 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::first_start::Opened;
+use super::first_start::{self, Opened};
 use super::spend::LedgerAndJournal;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
 use crate::actors::providers::ProvidersArgs;
+use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::chat::request::BodyLimits;
+use crate::cluster::{Limiter, LimiterOptions};
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -60,6 +63,8 @@ pub struct Gateway {
     pub keys: KeysHandle,
     /// How providers are doing.
     pub board: Arc<HealthBoard>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Set when the process begins to stop.
@@ -127,6 +132,15 @@ impl Gateway {
         let cut_streams = CancellationToken::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
+        let replica = Uuid::now_v7();
+        let limiting = LimiterOptions {
+            redis_url: settings.redis.url.clone(),
+            prefix: settings.redis.prefix.clone(),
+            replica: replica.to_string(),
+            when_apart: settings.rate_limits.when_apart,
+        };
+        let limiter = Limiter::start(&limiting, metrics.limits.clone()).await?;
+
         let root = RootArgs {
             keys: KeysArgs {
                 store: opened.store.clone(),
@@ -156,6 +170,13 @@ impl Gateway {
                 catalog: catalog.clone(),
             },
             secrets: SecretsArgs { keeper },
+            replicas: ReplicasArgs {
+                // The embedded database belongs to one process.
+                store: (!first_start::store_options(&settings).is_sqlite()).then(|| opened.store.clone()),
+                replica,
+                beat: settings.rate_limits.heartbeat,
+                limiter: limiter.clone(),
+            },
             catalog_handle,
             ledger_handle: ledger.clone(),
             keys_handle: keys.clone(),
@@ -169,6 +190,7 @@ impl Gateway {
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
+            limiter: limiter.clone(),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -184,6 +206,7 @@ impl Gateway {
                 max_attempts: settings.failover.max_attempts,
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
+                assumed_output_tokens: settings.rate_limits.assumed_output_tokens,
             },
             stop: cut_streams.clone(),
         });
@@ -211,6 +234,7 @@ impl Gateway {
                 journal: journal.clone(),
                 board: board.clone(),
                 secrets,
+                limiter: limiter.clone(),
                 store: opened.store.clone(),
                 stopping: stopping.clone(),
             }),
@@ -219,6 +243,7 @@ impl Gateway {
             ledger,
             keys,
             board,
+            limiter,
             metrics,
             stopping,
             cut_streams,

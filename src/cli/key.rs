@@ -9,12 +9,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{master_key_input, say};
-use crate::app::first_start::{self, DEFAULT_RATE_LIMIT};
+use crate::app::first_start;
 use crate::config::Settings;
 use crate::domain::call::Operation;
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
+use crate::domain::limit::DEFAULT_KEY_REQUESTS;
 use crate::domain::scope::Scope;
 use crate::routing::catalog::Catalog;
 use crate::secrets::master_key::new_api_key;
@@ -39,7 +40,7 @@ pub enum Command {
         #[arg(long = "provider", value_name = "ID")]
         providers: Vec<String>,
         /// Requests per minute.
-        #[arg(long, default_value_t = DEFAULT_RATE_LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = DEFAULT_KEY_REQUESTS, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate_limit: u32,
         /// When it stops working, RFC 3339: 2027-01-31T00:00:00Z.
         #[arg(long, value_name = "TIME")]
@@ -181,13 +182,13 @@ fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
     models.chain(providers).collect()
 }
 
-async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
+pub(super) async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
     let found = store.organization_by_slug(slug).await?;
     found.ok_or_else(|| format!("there is no organization {slug:?}").into())
 }
 
 /// The key that an id, or the beginning of a prefix, means.
-fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
+pub(super) fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
     if let Ok(id) = text.parse::<Uuid>() {
         let found = keys.iter().find(|key| key.id.0 == id);
         return found

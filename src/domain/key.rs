@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::ids::{KeyId, OrganizationId, TeamId};
+use super::limit::LimitRule;
 use super::scope::Scope;
 
 /// A key to be created. The secret is not part of it.
@@ -95,6 +96,8 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// The limits in force for its requests besides: its own, its team's, its organization's.
+    pub limits: Vec<LimitRule>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.

@@ -3,12 +3,13 @@
 //! The meter is a guard. However a request ends (answered, refused, failed, or dropped because the caller left), its
 //! record reaches the journal and its cost the key.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::limit::LimitHold;
 use super::{Call, Pipeline, Served, Voice};
 use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
@@ -18,6 +19,7 @@ use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
+use crate::domain::limit::Standings;
 use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::health_board::{ProbePermit, ProviderGate};
@@ -39,6 +41,7 @@ pub struct Meter {
     voice: Voice,
     headers: DialectHeaders,
     slot: Option<Slot>,
+    limits: LimitHold,
     received: Instant,
     record: Option<Box<UsageRecord>>,
     prompt_tokens: u64,
@@ -101,6 +104,7 @@ impl Meter {
             voice: call.voice,
             headers: call.headers,
             slot: Some(slot),
+            limits: LimitHold::default(),
             received: call.received,
             record: Some(Box::new(record)),
             prompt_tokens: 0,
@@ -146,6 +150,16 @@ impl Meter {
     /// The key.
     pub fn gate(&self) -> &KeyGate {
         &self.gate
+    }
+
+    /// What it holds of its key's limits.
+    pub(super) fn limits(&mut self) -> &mut LimitHold {
+        &mut self.limits
+    }
+
+    /// Where its key's limits stand, once that is known; for the headers of the answer.
+    pub fn standings(&self) -> Arc<OnceLock<Standings>> {
+        self.limits.standings()
     }
 
     /// How the caller is answered.
@@ -380,6 +394,7 @@ impl Meter {
         record.latency = self.received.elapsed();
         let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
         record.overhead = record.latency.saturating_sub(waited);
+        self.limits.settle(&record.usage());
         self.gate.settle(record.cost());
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();

@@ -8,6 +8,7 @@ mod admit;
 mod attempt;
 mod failover;
 mod held;
+mod limit;
 mod media;
 mod meter;
 mod relay;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chat::param::Dropped;
 use crate::chat::request::{BodyLimits, DialectHeaders, Request};
+use crate::cluster::Limiter;
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
@@ -56,6 +58,8 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// Takes the records.
     pub journal: Arc<Journal>,
     /// Counts.
@@ -81,6 +85,8 @@ pub struct PipelineLimits {
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
+    /// Output tokens that a request is taken to need at most, as far as limits are concerned.
+    pub assumed_output_tokens: u64,
 }
 
 /// A request of a caller whose key was checked, before its body was read.
@@ -168,6 +174,9 @@ impl Pipeline {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
+        if let Err(refusal) = self.limit(&request, &plan, &mut meter).await {
+            return Err(meter.refuse(refusal));
+        }
         if request.stream {
             return held::stream(self, request, plan, meter).await;
         }

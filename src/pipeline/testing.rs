@@ -13,10 +13,12 @@ use uuid::Uuid;
 use super::meter::Meter;
 use super::{Call, Pipeline, PipelineLimits, Voice};
 use crate::chat::request::{BodyLimits, DialectHeaders};
+use crate::cluster::Limiter;
 use crate::config::{self, KnownDialect, Sources};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
+use crate::domain::limit::WhenApart;
 use crate::domain::record::UsageRecord;
 use crate::domain::scope::Scope;
 use crate::gates::health_board::HealthBoard;
@@ -74,6 +76,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
+        limiter: Limiter::alone(WhenApart::Local, Arc::default()),
         journal: Arc::new(Journal::new(10)),
         metrics: Arc::new(Metrics::default()),
         limits: PipelineLimits {
@@ -89,6 +92,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
             max_attempts: 3,
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
+            assumed_output_tokens: 1_000,
         },
         stop: CancellationToken::new(),
     })
@@ -115,6 +119,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scope: Scope::default(),
         scopes: Vec::new(),
         rate_limit: 60,
+        limits: Vec::new(),
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,

@@ -12,6 +12,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("store", &[]),
         ("secrets", &[]),
         ("upstream", &["secrets"]),
+        ("cluster", &[]),
         ("journal", &[]),
         ("gates", &["journal"]),
     ],
@@ -57,6 +58,7 @@ const PURE: &[(&str, &[&str])] = &[
     ),
     ("pipeline", &["poem", "sea_orm", "ractor", "entity"]),
     ("actors", &["poem", "sea_orm", "entity"]),
+    ("cluster", &["poem", "sea_orm", "ractor", "entity"]),
     ("gates", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];

@@ -16,6 +16,7 @@ use super::{
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::ids::RequestId;
+use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
 use crate::http::error;
 
 const SERVER: &str = "https://llm.example.com/";
@@ -206,7 +207,7 @@ fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
             );
             assert_eq!(
                 error.contains("attempts"),
-                ["429", "502", "504"].contains(&status.as_str()),
+                ["502", "504"].contains(&status.as_str()),
                 "{name} {status}"
             );
         }
@@ -225,6 +226,20 @@ fn real_errors() -> Vec<GatewayError> {
         GatewayError::ModelNotAllowed { model: "m".into() },
         GatewayError::ModelNotFound { model: "m".into() },
         GatewayError::Overloaded {
+            retry_after: Duration::from_secs(1),
+        },
+        GatewayError::Limited(Box::new(Reached {
+            kind: LimitKind::Tokens,
+            scope: LimitScope {
+                owner: LimitOwner::Organization,
+                model: None,
+            },
+            limit: 10,
+            used: 10,
+            need: 1,
+            retry_after: Some(Duration::from_millis(1_500)),
+        })),
+        GatewayError::Uncounted {
             retry_after: Duration::from_secs(1),
         },
         GatewayError::internal("a test"),
