@@ -25,13 +25,17 @@ use crate::cluster::{Limiter, LimiterOptions};
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::domain::overload::LagPolicy;
+use crate::domain::retry_budget::RetryPolicy;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
-use crate::pipeline::{Pipeline, PipelineLimits};
+use crate::pipeline::{Again, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::secrets::source::SecretSource;
@@ -44,6 +48,13 @@ use crate::upstream::rest::RestPolicy;
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The gate of a thread that is in time.
+fn lag_gate(settings: &Settings) -> Arc<LagGate> {
+    Arc::new(LagGate::new(LagPolicy {
+        target: settings.overload.lag,
+    }))
+}
 
 /// A gateway whose actors run and whose listeners do not yet.
 pub struct Gateway {
@@ -81,6 +92,7 @@ impl Gateway {
         let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
         let pipeline = Pipeline {
             upstream,
+            lag: lag_gate(settings),
             ..Pipeline::clone(&self.http.pipeline)
         };
         Arc::new(HttpState {
@@ -137,7 +149,7 @@ impl Gateway {
             redis_url: settings.redis.url.clone(),
             prefix: settings.redis.prefix.clone(),
             replica: replica.to_string(),
-            when_apart: settings.rate_limits.when_apart,
+            when_apart: settings.rate_limits.when_redis_is_away,
         };
         let limiter = Limiter::start(&limiting, metrics.limits.clone()).await?;
 
@@ -153,6 +165,8 @@ impl Gateway {
                 board: board.clone(),
                 policy: HealthPolicy {
                     failures_in_a_row: settings.health.failures_in_a_row,
+                    failure_percent: settings.health.failure_percent,
+                    failure_percent_attempts: settings.health.failure_percent_attempts,
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
@@ -171,8 +185,9 @@ impl Gateway {
             },
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
-                // The embedded database belongs to one process.
-                store: (!first_start::store_options(&settings).is_sqlite()).then(|| opened.store.clone()),
+                // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
+                store: (limiter.has_redis() || !first_start::store_options(&settings).is_sqlite())
+                    .then(|| opened.store.clone()),
                 replica,
                 beat: settings.rate_limits.heartbeat,
                 limiter: limiter.clone(),
@@ -191,6 +206,20 @@ impl Gateway {
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             limiter: limiter.clone(),
+            load: Arc::new(LoadGate::new(LoadPolicy {
+                places: settings.overload.max_in_flight,
+                queue: settings.overload.max_queued,
+                patience: settings.overload.queue_wait,
+            })),
+            lag: lag_gate(&settings),
+            credentials: Arc::new(CredentialGates::new(
+                settings.overload.credential_queue,
+                settings.overload.queue_wait,
+            )),
+            retries: Arc::new(RetryGate::new(RetryPolicy {
+                percent: settings.failover.retry_percent,
+                floor_per_second: settings.failover.retry_floor_per_second,
+            })),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -204,6 +233,11 @@ impl Gateway {
                 },
                 max_answer_bytes: settings.upstream.max_answer_bytes,
                 max_attempts: settings.failover.max_attempts,
+                again: Again {
+                    enabled: settings.failover.same_deployment,
+                    base: settings.failover.backoff,
+                    most: settings.failover.max_backoff,
+                },
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
                 assumed_output_tokens: settings.rate_limits.assumed_output_tokens,

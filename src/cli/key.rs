@@ -64,6 +64,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Change a key's requests per minute. Running gateways know within a second.
+    Update {
+        /// Its id, or as much of its prefix as is unique.
+        key: String,
+        /// Requests per minute.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate_limit: u32,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+    },
     /// Revoke a key, for good. Running gateways refuse it within a second.
     Revoke {
         /// Its id, or as much of its prefix as is unique.
@@ -139,6 +150,18 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         Command::List { organization, json } => {
             let keys = store.keys_of(find(store, &organization).await?).await?;
             say(&if json { listed_json(&keys) } else { listed(&keys)? });
+        }
+        Command::Update {
+            key,
+            rate_limit,
+            organization,
+        } => {
+            let organization = find(store, &organization).await?;
+            let id = named(&store.keys_of(organization).await?, &key)?;
+            if !store.set_key_rate_limit(organization, id, rate_limit).await? {
+                return Err(format!("there is no key {id}").into());
+            }
+            say(&format!("{id} may make {rate_limit} requests per minute"));
         }
         Command::Revoke { key, organization } => {
             let organization = find(store, &organization).await?;

@@ -266,6 +266,14 @@ impl Counters {
         counter
     }
 
+    /// Requests under way, over all counters.
+    pub fn under_way(&self) -> u64 {
+        let of_shard = |shard: &Mutex<HashMap<CounterKey, Arc<Counter>>>| -> u64 {
+            shard.lock().values().map(|counter| counter.lock().in_flight).sum()
+        };
+        self.shards.iter().map(of_shard).sum()
+    }
+
     /// Forgets counters that count nothing and that nobody is using. Says how many are left.
     pub fn sweep(&self, now_ms: u64) -> usize {
         let mut left = 0;

@@ -10,7 +10,7 @@
 
 mod alone;
 mod counter;
-mod redis;
+pub mod redis;
 mod together;
 
 use std::sync::Arc;
@@ -210,6 +210,11 @@ impl Limiter {
             return looks;
         }
         self.look_alone(limits)
+    }
+
+    /// How many requests are under way that count against a limit on them; each once for every such limit.
+    pub fn under_way(&self) -> u64 {
+        self.counters.under_way()
     }
 
     /// How many replicas there are, this one included.

@@ -68,6 +68,8 @@ impl Inference {
     ) -> Result<Response, GatewayError> {
         require(request, &Method::POST)?;
         let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let pipeline = self.state.pipeline.clone();
+        let place = pipeline.enter().await?;
         let call = Call {
             id: arrival.id,
             received: arrival.received,
@@ -77,8 +79,8 @@ impl Inference {
             voice: self.voice,
             headers: dialect_headers(request.headers(), self.voice.dialect),
         };
-        let pipeline = self.state.pipeline.clone();
-        let meter = pipeline.admit(call)?;
+        let mut meter = pipeline.admit(call)?;
+        meter.hold(place);
         *standings = Some(meter.standings());
         let patience = self.state.settings.server.body_read_timeout;
         match payload::read(request, self.max_body_bytes, patience).await {

@@ -35,6 +35,8 @@ use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
+use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
@@ -60,6 +62,14 @@ pub struct Pipeline {
     pub board: Arc<HealthBoard>,
     /// Counts requests against their limits.
     pub limiter: Arc<Limiter>,
+    /// How much this replica takes on.
+    pub load: Arc<LoadGate>,
+    /// How late the thread is that this pipeline serves on.
+    pub lag: Arc<LagGate>,
+    /// How much it sends with each credential that has a bound.
+    pub credentials: Arc<CredentialGates>,
+    /// How many further attempts an outage may cause.
+    pub retries: Arc<RetryGate>,
     /// Takes the records.
     pub journal: Arc<Journal>,
     /// Counts.
@@ -81,12 +91,25 @@ pub struct PipelineLimits {
     pub max_answer_bytes: usize,
     /// Attempts for one request.
     pub max_attempts: usize,
+    /// How an attempt is made again where nobody else is left to ask.
+    pub again: Again,
     /// What becomes of parameters that a provider cannot express.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
     /// Output tokens that a request is taken to need at most, as far as limits are concerned.
     pub assumed_output_tokens: u64,
+}
+
+/// How a deployment is asked again after it failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Again {
+    /// Whether it is at all.
+    pub enabled: bool,
+    /// The longest wait before the second attempt; it doubles for each further one.
+    pub base: Duration,
+    /// The longest wait of all. A provider that asks for more is not asked again.
+    pub most: Duration,
 }
 
 /// A request of a caller whose key was checked, before its body was read.

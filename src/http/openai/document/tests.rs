@@ -316,10 +316,11 @@ fn every_kind_type_and_code_of_an_error_is_named() {
     let described = |name: &str, field: &str| schemas[name]["properties"][field]["description"].as_str().unwrap();
     let reasons = described("ErrorAttempt", "reason");
     for class in ErrorClass::ALL {
-        // Of an attempt that failed these three are never said.
+        // Of an attempt that failed these four are never said.
         let known = ![
             ErrorClass::ModelNotAllowed,
             ErrorClass::CallerTimeout,
+            ErrorClass::LimitReached,
             ErrorClass::Cancelled,
         ]
         .contains(class);
@@ -405,6 +406,12 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
             "x-bonito-model",
             "x-bonito-overhead-ms",
             "x-bonito-provider",
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-requests",
+            "x-ratelimit-reset-tokens",
             "x-request-id",
         ];
         assert_eq!(headers, expected.into(), "{name}");
