@@ -150,9 +150,17 @@ mod tests {
             now += Duration::from_secs(seconds);
             seen.look(beats.to_vec(), silence, now)
         };
-        assert_eq!(look(&mut seen, 0, &[(one, 1), (other, 900)]).0, 2, "a row that was there counts at first");
+        assert_eq!(
+            look(&mut seen, 0, &[(one, 1), (other, 900)]).0,
+            2,
+            "a row that was there counts at first"
+        );
         assert_eq!(look(&mut seen, 5, &[(one, 2), (other, 900)]).0, 2);
-        assert_eq!(look(&mut seen, 2, &[(one, 3), (other, 900)]).0, 1, "it was silent for seven seconds");
+        assert_eq!(
+            look(&mut seen, 2, &[(one, 3), (other, 900)]).0,
+            1,
+            "it was silent for seven seconds"
+        );
         assert_eq!(look(&mut seen, 2, &[(one, 4), (other, 901)]).0, 2, "and is back");
         assert_eq!(look(&mut seen, 2, &[(one, 5)]).0, 1, "one that stops in order says so");
         look(&mut seen, 2, &[(one, 6), (other, 901)]);

@@ -21,7 +21,8 @@ use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::chat::request::BodyLimits;
-use crate::cluster::{Limiter, LimiterOptions};
+use crate::cluster::Limiter;
+use crate::cluster::redis::RedisOptions;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -145,13 +146,19 @@ impl Gateway {
         let stopping = Arc::new(AtomicBool::new(false));
 
         let replica = Uuid::now_v7();
-        let limiting = LimiterOptions {
-            redis_url: settings.redis.url.clone(),
-            prefix: settings.redis.prefix.clone(),
-            replica: replica.to_string(),
-            when_apart: settings.rate_limits.when_redis_is_away,
+        let when_apart = settings.rate_limits.when_redis_is_away;
+        let limiter = match &settings.redis.url {
+            None => Limiter::alone(when_apart, metrics.limits.clone()),
+            Some(url) => {
+                let redis = RedisOptions {
+                    url: url.clone(),
+                    prefix: settings.redis.prefix.clone(),
+                    replica: replica.to_string(),
+                    patience: settings.redis.timeout,
+                };
+                Limiter::together(redis, when_apart, metrics.limits.clone()).await?
+            }
         };
-        let limiter = Limiter::start(&limiting, metrics.limits.clone()).await?;
 
         let root = RootArgs {
             keys: KeysArgs {

@@ -115,7 +115,9 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
     match command {
         Command::Set(set) => {
             let organization = find(store, &set.organization).await?;
-            let when_apart = set.when_redis_is_away.unwrap_or(settings.rate_limits.when_redis_is_away);
+            let when_apart = set
+                .when_redis_is_away
+                .unwrap_or(settings.rate_limits.when_redis_is_away);
             let json = set.json;
             let rule = set_limit(store, organization, set, when_apart).await?;
             let text = if json {

@@ -10,12 +10,7 @@ use crate::domain::window::{self, Wait};
 
 impl Limiter {
     /// Counts a request here alone. `outage`: because Redis is away.
-    pub(super) fn take_alone(
-        self: &Arc<Self>,
-        limits: Limits,
-        demand: Demand,
-        outage: bool,
-    ) -> Result<Hold, Refusal> {
+    pub(super) fn take_alone(self: &Arc<Self>, limits: Limits, demand: Demand, outage: bool) -> Result<Hold, Refusal> {
         let mut states: SmallVec<[_; 4]> = limits.iter().map(|limit| limit.counter.lock()).collect();
         let now = self.now_ms();
         let mut reached = None;
@@ -104,9 +99,9 @@ impl Limiter {
                 let Some(whole) = limit.values.of(kind) else { continue };
                 let (used, resets_in) = match kind {
                     LimitKind::Concurrency => (state.in_flight, std::time::Duration::ZERO),
-                    _ => state.tally_if_any(kind).map_or_else(Default::default, |tally| {
-                        (tally.used(now), tally.clears_in(now))
-                    }),
+                    _ => state
+                        .tally_if_any(kind)
+                        .map_or_else(Default::default, |tally| (tally.used(now), tally.clears_in(now))),
                 };
                 let standing = Standing {
                     limit: whole,

@@ -319,7 +319,11 @@ mod tests {
         let held = counters.get(organization, &scope(5_000));
         counters.get(organization, &scope(7)).lock().in_flight = 1;
         assert_eq!(counters.sweep(60_000), 1_001, "they still count");
-        assert_eq!(counters.sweep(62_000), 2, "one is being used, one has a request under way");
+        assert_eq!(
+            counters.sweep(62_000),
+            2,
+            "one is being used, one has a request under way"
+        );
         drop(held);
         counters.get(organization, &scope(7)).lock().in_flight = 0;
         assert_eq!(counters.sweep(62_000), 0);

@@ -29,25 +29,12 @@ use crate::domain::limit::{
 };
 use crate::telemetry::limits::LimitMetrics;
 use counter::{Counter, Counters};
-use redis::Redis;
+use redis::{Redis, RedisOptions};
 
 /// How long whoever has too many requests under way is asked to wait: nobody can know when one of them ends.
 const CONCURRENCY_RETRY: Duration = Duration::from_secs(1);
 /// Where our own clock begins, so that a window can lie before the start of the process.
 const EPOCH_MS: u64 = 3_600_000;
-
-/// How limits are counted.
-#[derive(Clone, Debug)]
-pub struct LimiterOptions {
-    /// Where Redis is; `None`: this process counts alone.
-    pub redis_url: Option<String>,
-    /// What every name in Redis begins with.
-    pub prefix: String,
-    /// This process, among the replicas.
-    pub replica: String,
-    /// What becomes of requests while Redis is away, where a limit does not say.
-    pub when_apart: WhenApart,
-}
 
 /// Counts requests against limits.
 pub struct Limiter {
@@ -132,16 +119,18 @@ struct Taken {
 }
 
 impl Limiter {
-    /// Starts counting. Redis need not be up.
+    /// Counts in Redis, together with the other replicas. It need not be up. `when_apart`: what becomes of requests while it
+    /// is away, where a limit does not say.
     ///
     /// # Errors
     /// The address of Redis cannot be one.
-    pub async fn start(options: &LimiterOptions, metrics: Arc<LimitMetrics>) -> Result<Arc<Self>, BoxError> {
-        let Some(url) = &options.redis_url else {
-            return Ok(Self::alone(options.when_apart, metrics));
-        };
-        let redis = Redis::connect(url, &options.prefix, options.replica.clone(), metrics.clone()).await?;
-        let limiter = Self::new(Some(redis), options.when_apart, metrics);
+    pub async fn together(
+        redis: RedisOptions,
+        when_apart: WhenApart,
+        metrics: Arc<LimitMetrics>,
+    ) -> Result<Arc<Self>, BoxError> {
+        let redis = Redis::connect(redis, metrics.clone()).await?;
+        let limiter = Self::new(Some(redis), when_apart, metrics);
         tokio::spawn(together::keep_reporting(Arc::downgrade(&limiter), limiter.wake.clone()));
         Ok(limiter)
     }
@@ -306,7 +295,11 @@ impl Hold {
                 let tally = state.tally(kind);
                 if used < reserved {
                     let back = reserved - used;
-                    let first = if self.apart { &mut tally.apart } else { &mut tally.counted };
+                    let first = if self.apart {
+                        &mut tally.apart
+                    } else {
+                        &mut tally.counted
+                    };
                     let rest = back - first.give_back(self.bucket, back);
                     if self.apart && rest > 0 {
                         // Redis was told of it in the meantime.

@@ -1,7 +1,9 @@
 //! The connection to Redis, and when it is not to be relied on.
 //!
-//! Nobody waits for it longer than [`PATIENCE`]. After a few failures in a row nobody waits at all: whoever asks hears at
-//! once that replicas are apart, and only a task in the background finds out when that is over.
+//! Nobody waits for it longer than a few milliseconds, `redis.timeout_ms`. After a few failures in a row nobody waits at
+//! all: whoever asks hears at once that replicas are apart, and only a task in the background finds out when that is over.
+//!
+//! The connections have a thread of their own, so that a process that is busy does not look like a Redis that is slow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,21 +15,19 @@ use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
 use fred::types::scripts::Script;
 use fred::types::{Builder, Expiration, Value};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::domain::error::BoxError;
 use crate::domain::window;
 use crate::telemetry::limits::LimitMetrics;
 
-/// How long an answer may take.
-pub const PATIENCE: Duration = Duration::from_millis(50);
 /// Failures in a row after which nobody waits any more.
 const FAILURES_UNTIL_APART: u32 = 3;
 /// How often it is tried again then.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// Tries in a row that must succeed before requests rely on it again.
 const PROBES_UNTIL_BACK: u32 = 2;
-/// How long a start waits for the first connection.
+/// How long a start waits for the first connection, and how long a command is kept that nobody waits for any more.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// Connections.
 const CONNECTIONS: usize = 2;
@@ -41,8 +41,8 @@ pub struct Away;
 /// The connection.
 pub struct Redis {
     link: Arc<Link>,
-    /// Finds out when Redis is back.
-    _prober: AbortOnDropHandle<()>,
+    /// Ends the thread of the connections.
+    _stop: DropGuard,
 }
 
 struct Link {
@@ -50,6 +50,7 @@ struct Link {
     script: Script,
     prefix: String,
     replica: String,
+    patience: Duration,
     apart: AtomicBool,
     failures: AtomicU32,
     metrics: Arc<LimitMetrics>,
@@ -76,54 +77,59 @@ pub struct Answer {
     pub items: Vec<[i64; 4]>,
 }
 
+/// Where Redis is, and how it is used.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// `redis://…` or one of its kin.
+    pub url: String,
+    /// What every name in it begins with.
+    pub prefix: String,
+    /// This process, among the replicas.
+    pub replica: String,
+    /// How long an answer may take.
+    pub patience: Duration,
+}
+
+impl std::fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("RedisOptions")
+            .field("prefix", &self.prefix)
+            .field("replica", &self.replica)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Redis {
-    /// Connects, or goes on trying in the background. `prefix` begins every name; `replica` is this process.
+    /// Connects, or goes on trying in the background.
     ///
     /// # Errors
-    /// The URL cannot be one of Redis.
-    pub async fn connect(
-        url: &str,
-        prefix: &str,
-        replica: String,
-        metrics: Arc<LimitMetrics>,
-    ) -> Result<Self, BoxError> {
+    /// The URL cannot be one of Redis, or there can be no thread for it.
+    pub async fn connect(options: RedisOptions, metrics: Arc<LimitMetrics>) -> Result<Self, BoxError> {
         // The error would quote the URL, password included.
-        let config = Config::from_url(url).map_err(|_| "redis.url is not an address of Redis")?;
-        let pool = Builder::from_config(Config {
-            fail_fast: true,
-            ..config
+        let config = Config::from_url(&options.url).map_err(|_| "redis.url is not an address of Redis")?;
+        let stop = CancellationToken::new();
+        let (told, link) = tokio::sync::oneshot::channel();
+        let stopped = stop.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("bonito-redis".into()).spawn(move || {
+            runtime.block_on(async {
+                let link = match open(config, options, metrics).await {
+                    Ok(link) => Arc::new(link),
+                    Err(error) => return drop(told.send(Err(error))),
+                };
+                let _ = told.send(Ok(link.clone()));
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = probe(&link) => {}
+                }
+            });
+        })?;
+        Ok(Self {
+            link: link.await??,
+            _stop: stop.drop_guard(),
         })
-        .with_performance_config(|performance| performance.default_command_timeout = PATIENCE)
-        .with_connection_config(|connection| {
-            connection.connection_timeout = Duration::from_millis(500);
-            connection.internal_command_timeout = Duration::from_millis(500);
-            connection.max_command_attempts = 1;
-            connection.max_command_buffer_len = 10_000;
-            connection.reconnect_on_auth_error = true;
-            connection.tcp.nodelay = Some(true);
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(Duration::from_secs(1)),
-                interval: Duration::from_millis(250),
-            };
-        })
-        .set_policy(ReconnectPolicy::new_constant(0, 200))
-        .build_pool(CONNECTIONS)?;
-        let _ = pool.connect_pool();
-        let link = Arc::new(Link {
-            pool,
-            script: Script::from_lua(include_str!("window.lua")),
-            prefix: prefix.to_owned(),
-            replica,
-            apart: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
-            metrics,
-        });
-        let connected = tokio::time::timeout(CONNECT_PATIENCE, link.pool.wait_for_connect()).await;
-        if !matches!(connected, Ok(Ok(()))) {
-            link.is_apart("no connection");
-        }
-        let prober = AbortOnDropHandle::new(tokio::spawn(probe(link.clone())));
-        Ok(Self { link, _prober: prober })
     }
 
     /// Whether Redis is away, so that replicas cannot count together.
@@ -139,7 +145,7 @@ impl Redis {
     /// Asks about some counts of one organization, all or nothing.
     ///
     /// # Errors
-    /// [`Away`], after [`PATIENCE`] at the latest. It may have been done nevertheless.
+    /// [`Away`], after `redis.timeout_ms` at the latest. It may have been done nevertheless.
     pub async fn ask(&self, memory: String, items: Vec<Item>) -> Result<Answer, Away> {
         self.ask_at(0, memory, items).await
     }
@@ -172,7 +178,7 @@ impl Redis {
         let asked = link
             .script
             .evalsha_with_reload::<Vec<i64>, _, _>(client, keys, arguments);
-        let answer = match tokio::time::timeout(PATIENCE, asked).await {
+        let answer = match tokio::time::timeout(link.patience, asked).await {
             Ok(Ok(numbers)) => read(&numbers, count).ok_or("malformed"),
             Ok(Err(error)) if *error.kind() == fred::error::ErrorKind::Timeout => Err("timeout"),
             Ok(Err(error)) => {
@@ -202,6 +208,46 @@ impl Redis {
     }
 }
 
+/// Opens the connections, on the runtime this is called on.
+async fn open(config: Config, options: RedisOptions, metrics: Arc<LimitMetrics>) -> Result<Link, BoxError> {
+    let pool = Builder::from_config(Config {
+        fail_fast: true,
+        ..config
+    })
+    // Whoever asks has a shorter patience; this clears away what was asked in vain.
+    .with_performance_config(|performance| performance.default_command_timeout = CONNECT_PATIENCE)
+    .with_connection_config(|connection| {
+        connection.connection_timeout = CONNECT_PATIENCE;
+        connection.internal_command_timeout = CONNECT_PATIENCE;
+        connection.max_command_attempts = 1;
+        connection.max_command_buffer_len = 10_000;
+        connection.reconnect_on_auth_error = true;
+        connection.tcp.nodelay = Some(true);
+        connection.unresponsive = UnresponsiveConfig {
+            max_timeout: Some(CONNECT_PATIENCE),
+            interval: Duration::from_millis(250),
+        };
+    })
+    .set_policy(ReconnectPolicy::new_constant(0, 200))
+    .build_pool(CONNECTIONS)?;
+    let _ = pool.connect_pool();
+    let link = Link {
+        pool,
+        script: Script::from_lua(include_str!("window.lua")),
+        prefix: options.prefix,
+        replica: options.replica,
+        patience: options.patience,
+        apart: AtomicBool::new(false),
+        failures: AtomicU32::new(0),
+        metrics,
+    };
+    let connected = tokio::time::timeout(CONNECT_PATIENCE, link.pool.wait_for_connect()).await;
+    if !matches!(connected, Ok(Ok(()))) {
+        link.is_apart("no connection");
+    }
+    Ok(link)
+}
+
 impl Link {
     fn is_apart(&self, reason: &'static str) {
         if !self.apart.swap(true, Ordering::AcqRel) {
@@ -223,7 +269,7 @@ impl Link {
         let key = format!("{}:probe:{}", self.prefix, self.replica);
         for client in self.pool.clients() {
             let told = client.set::<(), _, _>(key.as_str(), 1, Some(Expiration::EX(10)), None, false);
-            if !matches!(tokio::time::timeout(PATIENCE, told).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout(self.patience, told).await, Ok(Ok(()))) {
                 return false;
             }
         }
@@ -232,7 +278,7 @@ impl Link {
 }
 
 /// Finds out when Redis is back.
-async fn probe(link: Arc<Link>) {
+async fn probe(link: &Link) {
     let mut well = 0;
     loop {
         tokio::time::sleep(PROBE_EVERY).await;

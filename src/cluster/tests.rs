@@ -69,7 +69,10 @@ async fn a_request_counts_against_all_of_its_limits_or_against_none() {
     }
     for _ in 0..10 {
         let refused = reached(limiter.take(limits(&limiter, &of), Demand::default()).await);
-        assert_eq!((refused.scope.owner.word(), refused.limit, refused.used), ("team", 3, 3));
+        assert_eq!(
+            (refused.scope.owner.word(), refused.limit, refused.used),
+            ("team", 3, 3)
+        );
         // Exactly: in that time it passes, and not a millisecond before.
         assert!(refused.retry_after.unwrap() <= window::LONGEST);
     }
@@ -98,7 +101,10 @@ async fn reserved_tokens_are_corrected_to_what_was_used() {
     let mut hold = limiter.take(limits(&limiter, &of), demand).await.unwrap();
     assert_eq!(hold.standings.tokens.unwrap().remaining, 200, "the tightest is shown");
     let refused = reached(limiter.take(limits(&limiter, &of), demand).await);
-    assert_eq!((refused.kind, refused.used, refused.need), (LimitKind::OutputTokens, 800, 800));
+    assert_eq!(
+        (refused.kind, refused.used, refused.need),
+        (LimitKind::OutputTokens, 800, 800)
+    );
     hold.settle(Demand {
         input_tokens: 150,
         output_tokens: 20,
@@ -115,7 +121,11 @@ async fn reserved_tokens_are_corrected_to_what_was_used() {
         output_tokens: 1,
     };
     let refused = reached(limiter.take(limits(&limiter, &of), too_large).await);
-    assert_eq!((refused.kind, refused.retry_after), (LimitKind::InputTokens, None), "waiting is no use");
+    assert_eq!(
+        (refused.kind, refused.retry_after),
+        (LimitKind::InputTokens, None),
+        "waiting is no use"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +139,10 @@ async fn requests_under_way_are_bounded_and_come_back_however_they_end() {
     let mut one = limiter.take(limits(&limiter, &of), Demand::default()).await.unwrap();
     let other = limiter.take(limits(&limiter, &of), Demand::default()).await.unwrap();
     let refused = reached(limiter.take(limits(&limiter, &of), Demand::default()).await);
-    assert_eq!((refused.kind, refused.used, refused.limit), (LimitKind::Concurrency, 2, 2));
+    assert_eq!(
+        (refused.kind, refused.used, refused.limit),
+        (LimitKind::Concurrency, 2, 2)
+    );
     one.settle(Demand::default());
     let third = limiter.take(limits(&limiter, &of), Demand::default()).await.unwrap();
     drop((one, other, third));
@@ -169,7 +182,10 @@ async fn what_nobody_uses_is_forgotten() {
 #[test]
 fn many_threads_share_a_limit_to_the_last_request() {
     let limiter = limiter();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let _guard = runtime.enter();
     let of = [
         (key(1), requests(1_000)),

@@ -138,7 +138,17 @@ impl Limiter {
                 if apart.used(now) > 0 {
                     asking.uploads.push((place, kind, apart.clone()));
                 }
-                items.push(window_item(redis, counter, kind, Some(most), need, extra, tally, apart, now));
+                items.push(window_item(
+                    redis,
+                    counter,
+                    kind,
+                    Some(most),
+                    need,
+                    extra,
+                    tally,
+                    apart,
+                    now,
+                ));
             }
             let report = match limit.values.concurrency {
                 Some(most) => {
@@ -216,7 +226,12 @@ impl Limiter {
                 if answer.fits {
                     tally.counted.take(now, need);
                     of_limit.buckets[kind as usize] = window::bucket_of(answer.now_ms);
-                    lease(tally, u64::try_from(granted).unwrap_or(0), answer.now_ms, asking.sent_ms);
+                    lease(
+                        tally,
+                        u64::try_from(granted).unwrap_or(0),
+                        answer.now_ms,
+                        asking.sent_ms,
+                    );
                 } else if wait != 0 {
                     let retry_after = u64::try_from(wait).ok().map(Duration::from_millis);
                     if let (LimitKind::Requests, Some(wait)) = (kind, retry_after) {
@@ -364,12 +379,24 @@ impl Limiter {
             state.queued = false;
             let mut owed = [0; LimitKind::PER_MINUTE.len()];
             for kind in LimitKind::PER_MINUTE {
-                let Some(tally) = state.tally_if_any(kind) else { continue };
+                let Some(tally) = state.tally_if_any(kind) else {
+                    continue;
+                };
                 tally.end_lease(now);
                 let more = std::mem::take(&mut tally.owed);
                 owed[kind as usize] = more;
                 if more > 0 || !tally.returns.is_empty() {
-                    items.push(window_item(redis, counter, kind, None, more, 0, tally, Window::default(), now));
+                    items.push(window_item(
+                        redis,
+                        counter,
+                        kind,
+                        None,
+                        more,
+                        0,
+                        tally,
+                        Window::default(),
+                        now,
+                    ));
                 }
             }
             let due = state.reported > 0 && now.saturating_sub(state.reported_at_ms) >= ms(REPEAT_REPORT);
@@ -429,7 +456,9 @@ impl Limiter {
             let now = self.now_ms();
             let (mut returns, mut left) = (false, 0);
             for kind in LimitKind::PER_MINUTE {
-                let Some(tally) = state.tally_if_any(kind) else { continue };
+                let Some(tally) = state.tally_if_any(kind) else {
+                    continue;
+                };
                 tally.end_lease(now);
                 returns |= !tally.returns.is_empty();
                 left += tally.lease.left;
@@ -537,15 +566,13 @@ fn told(state: &mut State, report: u64, want: u64, now: u64) {
 }
 
 /// A refusal that needs no question: until a certain time the limit on requests stays used up.
-fn blocked(
-    limits: &Limits,
-    states: &mut [impl std::ops::DerefMut<Target = State>],
-    now: u64,
-) -> Option<Refusal> {
+fn blocked(limits: &Limits, states: &mut [impl std::ops::DerefMut<Target = State>], now: u64) -> Option<Refusal> {
     let (mut reached, mut standings) = (None, Standings::default());
     for (limit, state) in limits.iter().zip(states.iter_mut()) {
         let Some(most) = limit.values.requests else { continue };
-        let Some(tally) = state.tally_if_any(LimitKind::Requests) else { continue };
+        let Some(tally) = state.tally_if_any(LimitKind::Requests) else {
+            continue;
+        };
         let Some(blocked) = tally.blocked else { continue };
         // A window at most: a clock that did not stand still would otherwise lock somebody out.
         let left = blocked.until_ms.saturating_sub(now);
@@ -597,7 +624,12 @@ fn window_item(
     now: u64,
 ) -> Item {
     let returns = std::mem::take(&mut tally.returns);
-    let mut arguments = vec![Value::from("w"), limit.map_or(Value::Integer(-1), whole), whole(need), whole(extra)];
+    let mut arguments = vec![
+        Value::from("w"),
+        limit.map_or(Value::Integer(-1), whole),
+        whole(need),
+        whole(extra),
+    ];
     arguments.push(whole(returns.len() as u64));
     for (bucket, amount) in returns {
         arguments.extend([whole(bucket), whole(amount)]);

@@ -313,6 +313,8 @@ pub struct RedisSettings {
     pub url: Option<String>,
     /// What every name in it begins with.
     pub prefix: String,
+    /// How long an answer may take.
+    pub timeout: Duration,
 }
 
 /// Counting requests against limits.
@@ -481,6 +483,7 @@ impl Settings {
             redis: RedisSettings {
                 url: redis_url(reader),
                 prefix: reader.filled_text("redis.prefix"),
+                timeout: reader.milliseconds("redis.timeout_ms", 1..=SECOND_MS),
             },
             rate_limits: RateLimitSettings {
                 when_redis_is_away: reader.choice(
@@ -557,6 +560,7 @@ impl fmt::Debug for RedisSettings {
         f.debug_struct("RedisSettings")
             .field("url", &self.url.as_ref().map(|_| "[hidden]"))
             .field("prefix", &self.prefix)
+            .field("timeout", &self.timeout)
             .finish()
     }
 }

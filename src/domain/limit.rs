@@ -451,7 +451,10 @@ mod tests {
         };
         let both = own.strictest(row);
         assert_eq!(both, row.strictest(own));
-        assert_eq!((both.requests, both.concurrency, both.tokens), (Some(60), Some(2), Some(1_000)));
+        assert_eq!(
+            (both.requests, both.concurrency, both.tokens),
+            (Some(60), Some(2), Some(1_000))
+        );
     }
 
     #[test]

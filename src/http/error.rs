@@ -422,7 +422,9 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
             "request_too_large",
         ),
         ErrorClass::ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
-        ErrorClass::RateLimited | ErrorClass::LimitReached => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
+        ErrorClass::RateLimited | ErrorClass::LimitReached => {
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded")
+        }
         ErrorClass::ProviderQuota => (
             StatusCode::TOO_MANY_REQUESTS,
             "insufficient_quota",

@@ -158,7 +158,10 @@ mod tests {
         let Err(GatewayError::Limited(reached)) = refused else {
             panic!("{refused:?}");
         };
-        assert_eq!((reached.kind, reached.limit, reached.used), (LimitKind::Requests, 60, 60));
+        assert_eq!(
+            (reached.kind, reached.limit, reached.used),
+            (LimitKind::Requests, 60, 60)
+        );
         let looks = pipeline.limiter.look(&pipeline.all_limits(one.gate())).await;
         assert_eq!(looks.len(), 1);
         assert_eq!((looks[0].standing.remaining, looks[0].standing.limit), (0, 60));

@@ -101,11 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn update_rate_limit(
-        &self,
-        organization: OrganizationId,
-        rule: &LimitRule,
-    ) -> Result<bool, StoreError> {
+    pub async fn update_rate_limit(&self, organization: OrganizationId, rule: &LimitRule) -> Result<bool, StoreError> {
         use gateway_rate_limits::Column;
         let change = self.begin_key_change().await?;
         let Some(owner) = Self::owner_of(&change, organization, rule.id).await? else {
@@ -187,23 +183,29 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let revision = Expr::value(change.revision);
         let touched = match owner {
-            LimitOwner::Organization | LimitOwner::EachKey => organizations::Entity::update_many()
-                .col_expr(organizations::Column::Revision, revision)
-                .filter(organizations::Column::Id.eq(organization.0))
-                .exec(&change.transaction)
-                .await?,
-            LimitOwner::Team(team) => teams::Entity::update_many()
-                .col_expr(teams::Column::Revision, revision)
-                .filter(teams::Column::OrganizationId.eq(organization.0))
-                .filter(teams::Column::Id.eq(team.0))
-                .exec(&change.transaction)
-                .await?,
-            LimitOwner::Key(key) => gateway_keys::Entity::update_many()
-                .col_expr(gateway_keys::Column::Revision, revision)
-                .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
-                .filter(gateway_keys::Column::Id.eq(key.0))
-                .exec(&change.transaction)
-                .await?,
+            LimitOwner::Organization | LimitOwner::EachKey => {
+                organizations::Entity::update_many()
+                    .col_expr(organizations::Column::Revision, revision)
+                    .filter(organizations::Column::Id.eq(organization.0))
+                    .exec(&change.transaction)
+                    .await?
+            }
+            LimitOwner::Team(team) => {
+                teams::Entity::update_many()
+                    .col_expr(teams::Column::Revision, revision)
+                    .filter(teams::Column::OrganizationId.eq(organization.0))
+                    .filter(teams::Column::Id.eq(team.0))
+                    .exec(&change.transaction)
+                    .await?
+            }
+            LimitOwner::Key(key) => {
+                gateway_keys::Entity::update_many()
+                    .col_expr(gateway_keys::Column::Revision, revision)
+                    .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+                    .filter(gateway_keys::Column::Id.eq(key.0))
+                    .exec(&change.transaction)
+                    .await?
+            }
         };
         Ok(touched.rows_affected)
     }

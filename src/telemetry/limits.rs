@@ -81,7 +81,11 @@ impl LimitMetrics {
             "Whether replicas count apart because Redis is away",
             self.redis_away.clone(),
         );
-        registry.register(names::LIMIT_LEASED, "Permits held ahead of their use", self.leased.clone());
+        registry.register(
+            names::LIMIT_LEASED,
+            "Permits held ahead of their use",
+            self.leased.clone(),
+        );
         registry.register(
             names::LIMIT_COUNTERS,
             "Scopes with a counter in memory",

@@ -50,17 +50,22 @@ async fn a_key_gets_its_requests_per_minute_and_not_one_more() {
         let (limit, remaining, reset) = limit_headers(&reply, "requests");
         assert_eq!((limit.as_str(), remaining), ("5", left.to_string()));
         assert!((60_000..=60_500).contains(&ms_of(&reset)), "{reset}");
-        assert_eq!(reply.header("x-ratelimit-limit-tokens"), "", "no limit on tokens applies");
+        assert_eq!(
+            reply.header("x-ratelimit-limit-tokens"),
+            "",
+            "no limit on tokens applies"
+        );
     }
     let refused = ask(&gateway, &key, "mock-chat").await;
     assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limit_exceeded"));
     let error = &refused.json()["error"];
-    assert_eq!((&error["type"], &error["param"]), (&json!("rate_limit_error"), &Value::Null));
+    assert_eq!(
+        (&error["type"], &error["param"]),
+        (&json!("rate_limit_error"), &Value::Null)
+    );
     let message = error["message"].as_str().unwrap();
     let wait = message
-        .strip_prefix(
-            "rate limit reached: this key may have 5 requests per minute, and has used 5; try again in ",
-        )
+        .strip_prefix("rate limit reached: this key may have 5 requests per minute, and has used 5; try again in ")
         .unwrap_or_else(|| panic!("{message}"));
     let wait = ms_of(wait);
     assert!((50_000..=60_500).contains(&wait), "{message}");
@@ -71,10 +76,13 @@ async fn a_key_gets_its_requests_per_minute_and_not_one_more() {
     assert_eq!((limit.as_str(), remaining.as_str()), ("5", "0"));
     assert!(ms_of(&reset) >= wait, "all of it comes back later than the first of it");
 
-    assert_eq!(provider.received().len(), 5, "a refused request is nobody's");
+    assert_eq!(provider.received(5).await.len(), 5, "a refused request is nobody's");
     let row = gateway.row(&refused).await;
     assert_eq!((row.status, row.error_class.as_deref()), (429, Some("limit_reached")));
-    assert_eq!((row.attempts, row.cost_nanousd.unwrap_or(0), row.input_tokens), (0, 0, 0));
+    assert_eq!(
+        (row.attempts, row.cost_nanousd.unwrap_or(0), row.input_tokens),
+        (0, 0, 0)
+    );
     assert_eq!(gateway.metric("bonito_limit_refusals_total").await, 1.0);
 
     // Another key is not concerned.
@@ -95,8 +103,17 @@ async fn a_limit_is_said_in_anthropics_words_to_those_who_speak_them() {
     let refused = send().await;
     assert_eq!(refused.status, 429);
     let said = refused.json();
-    assert_eq!((&said["type"], &said["error"]["type"]), (&json!("error"), &json!("rate_limit_error")));
-    assert!(said["error"]["message"].as_str().unwrap().contains("1 requests per minute"), "{said}");
+    assert_eq!(
+        (&said["type"], &said["error"]["type"]),
+        (&json!("error"), &json!("rate_limit_error"))
+    );
+    assert!(
+        said["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("1 requests per minute"),
+        "{said}"
+    );
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((59..=61).contains(&wait), "{wait}");
     assert_eq!(refused.header("x-should-retry"), "true");
@@ -115,20 +132,36 @@ async fn every_answer_says_where_the_limits_stand_whether_stream_or_failure() {
     let (_, key) = gateway.new_limited_key(3).await;
     let stream = chat("mock-chat", "hi", true).to_string();
     let reply = gateway.send("/v1/chat/completions", &key, stream.clone()).await;
-    assert_eq!((reply.status, reply.header("x-ratelimit-remaining-requests")), (200, "2"));
+    assert_eq!(
+        (reply.status, reply.header("x-ratelimit-remaining-requests")),
+        (200, "2")
+    );
     assert!(reply.text.ends_with("data: [DONE]\n\n"));
     let failed = ask(&gateway, &key, "dead-chat").await;
-    assert_eq!((failed.status, failed.header("x-ratelimit-remaining-requests")), (502, "1"));
+    assert_eq!(
+        (failed.status, failed.header("x-ratelimit-remaining-requests")),
+        (502, "1")
+    );
     provider.script(Script::error(400, "no", None));
     let refused = ask(&gateway, &key, "mock-chat").await;
-    assert_eq!((refused.status, refused.header("x-ratelimit-remaining-requests")), (400, "0"));
+    assert_eq!(
+        (refused.status, refused.header("x-ratelimit-remaining-requests")),
+        (400, "0")
+    );
     let limited = gateway.send("/v1/chat/completions", &key, stream).await;
-    assert_eq!((limited.status, limited.code().as_str()), (429, "rate_limit_exceeded"), "before the stream begins");
+    assert_eq!(
+        (limited.status, limited.code().as_str()),
+        (429, "rate_limit_exceeded"),
+        "before the stream begins"
+    );
 
     // Who is refused before its limits are looked at has taken nothing, and is told nothing of them.
     let (_, key) = gateway.new_limited_key(3).await;
     let unknown = ask(&gateway, &key, "no-such-model").await;
-    assert_eq!((unknown.status, unknown.header("x-ratelimit-limit-requests")), (404, ""));
+    assert_eq!(
+        (unknown.status, unknown.header("x-ratelimit-limit-requests")),
+        (404, "")
+    );
     let reply = ask(&gateway, &key, "mock-chat").await;
     assert_eq!(reply.header("x-ratelimit-remaining-requests"), "2");
     gateway.finish().await;
@@ -198,7 +231,10 @@ async fn tokens_are_reserved_before_the_call_and_corrected_after_it() {
     body["max_tokens"] = json!(10);
     let refused = gateway.send("/v1/chat/completions", &key, body.to_string()).await;
     assert_eq!((refused.status, refused.header("x-should-retry")), (429, "false"));
-    assert_eq!((refused.header("retry-after"), refused.header("retry-after-ms")), ("", ""));
+    assert_eq!(
+        (refused.header("retry-after"), refused.header("retry-after-ms")),
+        ("", "")
+    );
     assert!(refused.text.contains("make it shorter"), "{}", refused.text);
     gateway.finish().await;
 }
@@ -218,15 +254,26 @@ async fn the_strictest_of_all_scopes_wins_and_all_are_taken_or_none() {
     for _ in 0..5 {
         let refused = ask(&gateway, &key, "echo").await;
         assert_eq!(refused.status, 429);
-        assert!(refused.text.contains("this key's team may have 4 requests per minute"), "{}", refused.text);
+        assert!(
+            refused.text.contains("this key's team may have 4 requests per minute"),
+            "{}",
+            refused.text
+        );
     }
     // The refused ones took nothing of the organization.
     for left in [1, 0] {
         let reply = ask(&gateway, &outside, "echo").await;
-        assert_eq!((reply.status, reply.header("x-ratelimit-remaining-requests")), (200, left.to_string().as_str()));
+        assert_eq!(
+            (reply.status, reply.header("x-ratelimit-remaining-requests")),
+            (200, left.to_string().as_str())
+        );
     }
     let refused = ask(&gateway, &outside, "echo").await;
-    assert!(refused.text.contains("this organization may have 6 requests"), "{}", refused.text);
+    assert!(
+        refused.text.contains("this organization may have 6 requests"),
+        "{}",
+        refused.text
+    );
     gateway.finish().await;
 }
 
@@ -240,17 +287,33 @@ async fn a_limit_on_models_is_about_requests_for_them_alone() {
         .await;
     let (id, key) = gateway.new_limited_key(100).await;
     let (_, other) = gateway.new_limited_key(100).await;
-    gateway.new_limit(LimitOwner::Organization, Some("*-large"), requests(3)).await;
-    gateway.new_limit(LimitOwner::Key(id), Some("mock-large"), requests(2)).await;
+    gateway
+        .new_limit(LimitOwner::Organization, Some("*-large"), requests(3))
+        .await;
+    gateway
+        .new_limit(LimitOwner::Key(id), Some("mock-large"), requests(2))
+        .await;
     assert_eq!(ask(&gateway, &key, "mock-large").await.status, 200);
-    assert_eq!(ask(&gateway, &key, "big").await.status, 200, "an alias is the model behind it");
+    assert_eq!(
+        ask(&gateway, &key, "big").await.status,
+        200,
+        "an alias is the model behind it"
+    );
     let refused = ask(&gateway, &key, "openai/mock-large").await;
     assert_eq!(refused.status, 429, "whatever it is called");
-    assert!(refused.text.contains("this key may have 2 requests per minute for the model mock-large"));
+    assert!(
+        refused
+            .text
+            .contains("this key may have 2 requests per minute for the model mock-large")
+    );
     assert_eq!(ask(&gateway, &key, "mock-small").await.status, 200);
     assert_eq!(ask(&gateway, &other, "mock-large").await.status, 200);
     let refused = ask(&gateway, &other, "mock-large").await;
-    assert!(refused.text.contains("this organization may have 3 requests per minute for the model *-large"));
+    assert!(
+        refused
+            .text
+            .contains("this organization may have 3 requests per minute for the model *-large")
+    );
     assert_eq!(ask(&gateway, &other, "mock-small").await.status, 200);
     gateway.finish().await;
 }
@@ -268,8 +331,16 @@ async fn requests_under_way_are_bounded_and_free_their_place_however_they_end() 
     provider.always(Script::stalled_before_headers());
     let body = chat("mock-chat", "hi", false).to_string();
     let request = || {
-        let request = gateway.client.post(format!("{}/v1/chat/completions", gateway.api)).bearer_auth(&key);
-        tokio::spawn(request.header("content-type", "application/json").body(body.clone()).send())
+        let request = gateway
+            .client
+            .post(format!("{}/v1/chat/completions", gateway.api))
+            .bearer_auth(&key);
+        tokio::spawn(
+            request
+                .header("content-type", "application/json")
+                .body(body.clone())
+                .send(),
+        )
     };
     let calls = [request(), request()];
     while gateway.limiter().under_way() < 2 {
@@ -278,7 +349,9 @@ async fn requests_under_way_are_bounded_and_free_their_place_however_they_end() 
     let refused = ask(&gateway, &key, "mock-chat").await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
     assert!(
-        refused.text.contains("this key may have 2 requests at a time, and has 2 under way"),
+        refused
+            .text
+            .contains("this key may have 2 requests at a time, and has 2 under way"),
         "{}",
         refused.text
     );
@@ -299,7 +372,10 @@ async fn requests_under_way_are_bounded_and_free_their_place_however_they_end() 
 async fn a_limit_that_is_set_changed_or_deleted_is_in_force_within_a_second() {
     let gateway = TestGateway::builder().start().await;
     let (id, key) = gateway.new_limited_key(1_000).await;
-    assert_eq!(ask(&gateway, &key, "echo").await.header("x-ratelimit-limit-requests"), "1000");
+    assert_eq!(
+        ask(&gateway, &key, "echo").await.header("x-ratelimit-limit-requests"),
+        "1000"
+    );
     let until = async |limit: &str| {
         let there = async {
             while ask(&gateway, &key, "echo").await.header("x-ratelimit-limit-requests") != limit {
@@ -316,20 +392,50 @@ async fn a_limit_that_is_set_changed_or_deleted_is_in_force_within_a_second() {
     let mut changed = rules[0].clone();
     assert_eq!(changed.id, rule);
     changed.values = requests(400);
-    assert!(gateway.store.update_rate_limit(gateway.organization, &changed).await.unwrap());
+    assert!(
+        gateway
+            .store
+            .update_rate_limit(gateway.organization, &changed)
+            .await
+            .unwrap()
+    );
     until("400").await;
     changed.enabled = false;
-    assert!(gateway.store.update_rate_limit(gateway.organization, &changed).await.unwrap());
+    assert!(
+        gateway
+            .store
+            .update_rate_limit(gateway.organization, &changed)
+            .await
+            .unwrap()
+    );
     until("1000").await;
     gateway.new_limit(LimitOwner::EachKey, None, requests(300)).await;
     until("300").await;
-    let used = ask(&gateway, &key, "echo").await.header("x-ratelimit-remaining-requests").to_owned();
-    assert!(used.parse::<u64>().unwrap() < 297, "what counted before still counts: {used}");
+    let used = ask(&gateway, &key, "echo")
+        .await
+        .header("x-ratelimit-remaining-requests")
+        .to_owned();
+    assert!(
+        used.parse::<u64>().unwrap() < 297,
+        "what counted before still counts: {used}"
+    );
     for rule in gateway.store.rate_limits_of(gateway.organization).await.unwrap() {
-        assert!(gateway.store.delete_rate_limit(gateway.organization, rule.id).await.unwrap());
+        assert!(
+            gateway
+                .store
+                .delete_rate_limit(gateway.organization, rule.id)
+                .await
+                .unwrap()
+        );
     }
     until("1000").await;
-    assert!(!gateway.store.delete_rate_limit(gateway.organization, rule).await.unwrap());
+    assert!(
+        !gateway
+            .store
+            .delete_rate_limit(gateway.organization, rule)
+            .await
+            .unwrap()
+    );
     gateway.finish().await;
 }
 
@@ -341,7 +447,11 @@ async fn limits_belong_to_their_organization_and_each_scope_has_one() {
     let rule = gateway.new_limit(LimitOwner::Organization, None, requests(1)).await;
     let rules = gateway.store.rate_limits_of(gateway.organization).await.unwrap();
     assert_eq!(
-        gateway.store.create_rate_limit(gateway.organization, &rules[0]).await.unwrap(),
+        gateway
+            .store
+            .create_rate_limit(gateway.organization, &rules[0])
+            .await
+            .unwrap(),
         Created::ScopeTaken
     );
     // Nobody else sees, changes or deletes it, or is held to it.
@@ -381,10 +491,26 @@ async fn a_body_that_is_not_read_leaves_the_limits_alone() {
     let gateway = TestGateway::builder().start().await;
     let (_, key) = gateway.new_limited_key(2).await;
     for _ in 0..5 {
-        let request = gateway.client.post(format!("{}/v1/chat/completions", gateway.api)).bearer_auth(&key);
-        let reply = read(request.header("content-type", "application/json").body("{").send().await.unwrap()).await;
+        let request = gateway
+            .client
+            .post(format!("{}/v1/chat/completions", gateway.api))
+            .bearer_auth(&key);
+        let reply = read(
+            request
+                .header("content-type", "application/json")
+                .body("{")
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await;
         assert_eq!(reply.status, 400);
     }
-    assert_eq!(ask(&gateway, &key, "echo").await.header("x-ratelimit-remaining-requests"), "1");
+    assert_eq!(
+        ask(&gateway, &key, "echo")
+            .await
+            .header("x-ratelimit-remaining-requests"),
+        "1"
+    );
     gateway.finish().await;
 }

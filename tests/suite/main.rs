@@ -22,6 +22,7 @@ mod layers;
 mod ledger;
 mod lifecycle;
 mod limits;
+mod limits_promises;
 mod limits_together;
 mod operations;
 mod overload;

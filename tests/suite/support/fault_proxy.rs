@@ -103,7 +103,9 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut fault: watch::R
         if read == 0 {
             return;
         }
-        let Ok(()) = pass(&buffer[..read], &mut passed, &mut to, &mut fault).await else { return };
+        let Ok(()) = pass(&buffer[..read], &mut passed, &mut to, &mut fault).await else {
+            return;
+        };
     }
 }
 

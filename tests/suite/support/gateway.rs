@@ -142,9 +142,16 @@ impl Builder {
         } = first_start::open(&settings, &input).await.expect("the gateway opens");
         if first_key.is_some() {
             // It is made with the default, which a test that is about something else may exceed.
-            let organization = store.organization_by_slug(FIRST_SLUG).await.expect("the database answers");
+            let organization = store
+                .organization_by_slug(FIRST_SLUG)
+                .await
+                .expect("the database answers");
             let organization = organization.expect("the first start made an organization");
-            let first = store.keys_of(organization).await.expect("the database answers").remove(0);
+            let first = store
+                .keys_of(organization)
+                .await
+                .expect("the database answers")
+                .remove(0);
             assert_eq!(first.rate_limit, 60);
             store
                 .set_key_rate_limit(organization, first.id, RATE_LIMIT)
@@ -304,7 +311,12 @@ impl TestGateway {
 
     /// How requests are counted against limits.
     pub fn limiter(&self) -> Arc<Limiter> {
-        self.running.as_ref().expect("the gateway runs").gateway().limiter.clone()
+        self.running
+            .as_ref()
+            .expect("the gateway runs")
+            .gateway()
+            .limiter
+            .clone()
     }
 
     /// A GET at the operations listener.
