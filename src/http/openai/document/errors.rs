@@ -274,6 +274,8 @@ impl Refusal {
     pub fn response(&self) -> MetaResponse {
         let example = (self.example)();
         let own_headers = self.headers.iter().map(|header| header());
+        // Where providers may have been asked, the request came as far as its limits.
+        let limits = (!self.headers.is_empty()).then(headers::rate_limits);
         MetaResponse {
             description: self.meaning,
             status: Some(error::status(&example)),
@@ -282,7 +284,10 @@ impl Refusal {
                 content_type: JSON,
                 schema: schema(&example),
             }],
-            headers: std::iter::once(headers::request_id()).chain(own_headers).collect(),
+            headers: std::iter::once(headers::request_id())
+                .chain(own_headers)
+                .chain(limits.into_iter().flatten())
+                .collect(),
         }
     }
 }

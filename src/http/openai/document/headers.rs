@@ -90,7 +90,7 @@ pub fn retry_after_ms() -> MetaHeader {
 }
 
 /// Where the key's limits stand.
-fn rate_limits() -> [MetaHeader; 6] {
+pub fn rate_limits() -> [MetaHeader; 6] {
     [
         header::<i64>(
             "x-ratelimit-limit-requests",
