@@ -7,6 +7,7 @@
     reason = "a test fails loudly, and the helpers outside of test functions are tests too"
 )]
 
+mod anthropic;
 mod azure;
 mod bad_input;
 mod chat;
@@ -24,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod limits_promises;
 mod limits_together;
+mod messages;
 mod operations;
 mod overload;
 mod streams;
