@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::ids::{KeyId, OrganizationId, TeamId};
+use super::limit::LimitRule;
 use super::scope::Scope;
 
 /// A key to be created. The secret is not part of it.
@@ -100,6 +101,8 @@ pub struct KeyRow {
     pub rate_limit: u32,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
+    /// The limits in force for its requests besides: its own, its team's, its organization's.
+    pub limits: Vec<LimitRule>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.
