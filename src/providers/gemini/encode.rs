@@ -126,9 +126,10 @@ impl Writer<'_> {
 
     /// The turns, in the two roles there are.
     fn contents(&mut self, turns: &[(Role, Vec<&Part>)]) -> Result<Vec<Value>, InvalidRequest> {
-        // Everything behind the user's last words is one turn in Google's sense, and in it calls must be signed.
-        let says_something = |part: &&Part| matches!(part, Part::Text(_) | Part::Media(_));
-        let is_spoken = |(role, parts): &(Role, Vec<&Part>)| *role == Role::User && parts.iter().any(says_something);
+        // Everything behind the user's last words is one turn in Google's sense, and in it calls must be signed. Words
+        // beside results are not counted as words: a signature too many does no harm.
+        let is_result = |part: &&Part| matches!(part, Part::Result(_));
+        let is_spoken = |(role, parts): &(Role, Vec<&Part>)| *role == Role::User && !parts.iter().any(is_result);
         let current = turns.iter().rposition(is_spoken).unwrap_or(0);
         let mut contents: Vec<(&str, Vec<Value>)> = Vec::with_capacity(turns.len());
         for (at, (role, parts)) in turns.iter().enumerate() {
