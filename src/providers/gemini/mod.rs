@@ -17,7 +17,7 @@ mod embeddings;
 mod encode;
 mod failure;
 mod schema;
-mod wire;
+pub mod wire;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, StatusCode};

@@ -18,152 +18,152 @@ const MAX_TOKENS: f64 = 1e12;
 /// A whole answer, or one event of a stream.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Answer {
-    pub candidates: Option<Vec<Candidate>>,
-    pub prompt_feedback: Option<PromptFeedback>,
+pub(super) struct Answer {
+    pub(super) candidates: Option<Vec<Candidate>>,
+    pub(super) prompt_feedback: Option<PromptFeedback>,
     /// Read by [`Usage::read`], so that an odd figure does not cost the answer.
-    pub usage_metadata: Option<Value>,
-    pub response_id: Option<String>,
+    pub(super) usage_metadata: Option<Value>,
+    pub(super) response_id: Option<String>,
     /// What went wrong, in an answer of status 200.
-    pub error: Option<Value>,
+    pub(super) error: Option<Value>,
 }
 
 /// Why there is no candidate.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PromptFeedback {
-    pub block_reason: Option<String>,
+pub(super) struct PromptFeedback {
+    pub(super) block_reason: Option<String>,
 }
 
 /// One of the answers.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Candidate {
-    pub index: Option<u32>,
-    pub content: Option<Content>,
-    pub finish_reason: Option<String>,
-    pub logprobs_result: Option<LogprobsResult>,
-    pub grounding_metadata: Option<GroundingMetadata>,
-    pub citation_metadata: Option<CitationMetadata>,
+pub(super) struct Candidate {
+    pub(super) index: Option<u32>,
+    pub(super) content: Option<Content>,
+    pub(super) finish_reason: Option<String>,
+    pub(super) logprobs_result: Option<LogprobsResult>,
+    pub(super) grounding_metadata: Option<GroundingMetadata>,
+    pub(super) citation_metadata: Option<CitationMetadata>,
 }
 
 /// What a candidate says.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct Content {
-    pub parts: Option<Vec<Part>>,
+pub(super) struct Content {
+    pub(super) parts: Option<Vec<Part>>,
 }
 
 /// A piece of what it says. One of the members is set, or one that is not known here.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Part {
-    pub text: Option<String>,
-    pub thought: Option<bool>,
-    pub thought_signature: Option<String>,
-    pub function_call: Option<FunctionCall>,
-    pub inline_data: Option<Blob>,
+pub(super) struct Part {
+    pub(super) text: Option<String>,
+    pub(super) thought: Option<bool>,
+    pub(super) thought_signature: Option<String>,
+    pub(super) function_call: Option<FunctionCall>,
+    pub(super) inline_data: Option<Blob>,
 }
 
 /// A call of a function, whole.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct FunctionCall {
-    pub id: Option<String>,
-    pub name: Option<String>,
-    pub args: Option<Value>,
+pub(super) struct FunctionCall {
+    pub(super) id: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) args: Option<Value>,
     /// Set where arguments come in pieces, which is never asked for.
-    pub partial_args: Option<Value>,
+    pub(super) partial_args: Option<Value>,
     /// The same.
-    pub will_continue: Option<bool>,
+    pub(super) will_continue: Option<bool>,
 }
 
 /// Bytes in base64.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Blob {
-    pub mime_type: Option<String>,
-    pub data: Option<String>,
+pub(super) struct Blob {
+    pub(super) mime_type: Option<String>,
+    pub(super) data: Option<String>,
 }
 
 /// Probabilities, one entry a token.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LogprobsResult {
-    pub chosen_candidates: Option<Vec<TokenLogprob>>,
-    pub top_candidates: Option<Vec<TopCandidates>>,
+pub(super) struct LogprobsResult {
+    pub(super) chosen_candidates: Option<Vec<TokenLogprob>>,
+    pub(super) top_candidates: Option<Vec<TopCandidates>>,
 }
 
 /// The probability of a token.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct TokenLogprob {
-    pub token: Option<String>,
-    pub log_probability: Option<f64>,
+pub(super) struct TokenLogprob {
+    pub(super) token: Option<String>,
+    pub(super) log_probability: Option<f64>,
 }
 
 /// The alternatives at one place.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct TopCandidates {
-    pub candidates: Option<Vec<TokenLogprob>>,
+pub(super) struct TopCandidates {
+    pub(super) candidates: Option<Vec<TokenLogprob>>,
 }
 
 /// What a search found, and where the answer rests on it.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct GroundingMetadata {
-    pub grounding_chunks: Option<Vec<GroundingChunk>>,
-    pub grounding_supports: Option<Vec<GroundingSupport>>,
+pub(super) struct GroundingMetadata {
+    pub(super) grounding_chunks: Option<Vec<GroundingChunk>>,
+    pub(super) grounding_supports: Option<Vec<GroundingSupport>>,
 }
 
 /// A page.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct GroundingChunk {
-    pub web: Option<WebPage>,
+pub(super) struct GroundingChunk {
+    pub(super) web: Option<WebPage>,
 }
 
 /// Its address.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct WebPage {
-    pub uri: Option<String>,
-    pub title: Option<String>,
+pub(super) struct WebPage {
+    pub(super) uri: Option<String>,
+    pub(super) title: Option<String>,
 }
 
 /// A stretch of the answer and the pages it rests on.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct GroundingSupport {
-    pub segment: Option<Segment>,
-    pub grounding_chunk_indices: Option<Vec<usize>>,
+pub(super) struct GroundingSupport {
+    pub(super) segment: Option<Segment>,
+    pub(super) grounding_chunk_indices: Option<Vec<usize>>,
 }
 
 /// A stretch of the answer, in bytes of UTF-8.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Segment {
-    pub start_index: Option<usize>,
-    pub end_index: Option<usize>,
+pub(super) struct Segment {
+    pub(super) start_index: Option<usize>,
+    pub(super) end_index: Option<usize>,
 }
 
 /// What the answer quotes. The hosts disagree about the name of the list.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct CitationMetadata {
+pub(super) struct CitationMetadata {
     #[serde(alias = "citationSources")]
-    pub citations: Option<Vec<Citation>>,
+    pub(super) citations: Option<Vec<Citation>>,
 }
 
 /// A stretch that is quoted, in bytes of UTF-8.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Citation {
-    pub start_index: Option<usize>,
-    pub end_index: Option<usize>,
-    pub uri: Option<String>,
-    pub title: Option<String>,
+pub(super) struct Citation {
+    pub(super) start_index: Option<usize>,
+    pub(super) end_index: Option<usize>,
+    pub(super) uri: Option<String>,
+    pub(super) title: Option<String>,
 }
 
 /// Token counts as they were reported, each the largest that was seen: a stream repeats and completes them.
@@ -180,14 +180,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes in a `usageMetadata`. Says whether it holds anything; what is impossible, such as a negative count, is
-    /// nothing at all.
+    /// Takes in a `usageMetadata`. Says whether anything was counted so far; what is impossible, such as a negative count,
+    /// is nothing at all.
     pub fn read(&mut self, raw: &Value) -> bool {
         let Some(seen) = Self::of(raw) else { return false };
         for (kept, seen) in self.counts().into_iter().zip(seen.clone().counts()) {
             *kept = (*kept).max(*seen);
         }
-        *self != Self::default()
+        *self != Self::default() || !raw["promptTokenCount"].is_null()
     }
 
     fn of(raw: &Value) -> Option<Self> {
@@ -249,24 +249,24 @@ impl Usage {
 /// An error in Google's shape.
 #[derive(Deserialize, Default, Debug)]
 #[serde(default)]
-pub struct Status {
-    pub code: Option<u16>,
-    pub message: Option<String>,
+pub(super) struct Status {
+    pub(super) code: Option<u16>,
+    pub(super) message: Option<String>,
     /// Such as `RESOURCE_EXHAUSTED`.
-    pub status: Option<String>,
-    pub details: Option<Vec<Value>>,
+    pub(super) status: Option<String>,
+    pub(super) details: Option<Vec<Value>>,
 }
 
 impl Status {
     /// Reads an error body: an object with an `error`, or an array that begins with one.
-    pub fn of_body(body: &[u8]) -> Option<Self> {
+    pub(super) fn of_body(body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         let body = body.get(0).unwrap_or(&body);
         Self::of(body.get("error")?)
     }
 
     /// Reads the value of an `error` field: an object, or, from the services in front, just a text.
-    pub fn of(error: &Value) -> Option<Self> {
+    pub(super) fn of(error: &Value) -> Option<Self> {
         match error {
             Value::String(message) => Some(Self {
                 message: Some(message.clone()),
@@ -278,14 +278,14 @@ impl Status {
     }
 
     /// The details of a kind, such as `RetryInfo`.
-    pub fn details(&self, kind: &str) -> impl Iterator<Item = &Value> {
+    pub(super) fn details(&self, kind: &str) -> impl Iterator<Item = &Value> {
         let full_name = format!("type.googleapis.com/google.rpc.{kind}");
         let details = self.details.as_deref().unwrap_or_default();
         details.iter().filter(move |detail| detail["@type"] == full_name.as_str())
     }
 
     /// The machine-readable reasons, such as `API_KEY_INVALID`.
-    pub fn has_reason(&self, reason: &str) -> bool {
+    pub(super) fn has_reason(&self, reason: &str) -> bool {
         self.details("ErrorInfo").any(|info| info["reason"] == reason)
     }
 }

@@ -18,7 +18,7 @@
 //! gateway.chat("Hello again").await; // and all further ones faithful answers
 //! ```
 //!
-//! It deliberately does not speak TLS or HTTP/2, and knows no other vendor's format. Where to read on: `answer` has the
+//! It deliberately does not speak TLS or HTTP/2. Google's format is a script of its own, in `gemini`. Where to read on: `answer` has the
 //! pieces an answer is made of, `edits` what can be done to one, `repertoire` the ready-made scripts, `openai` the
 //! faithful answers and the model names that misbehave by themselves, `record` the ground truth, `server` the socket.
 //!
@@ -30,6 +30,7 @@
 mod answer;
 mod azure;
 mod edits;
+pub mod gemini;
 mod openai;
 mod record;
 mod repertoire;
