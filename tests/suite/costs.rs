@@ -139,7 +139,11 @@ fn what_gemini_reports_is_read_as_the_table_says() {
     let mut read = 0;
     for case in cases().iter().filter(|case| case.reported.contains("promptTokenCount")) {
         let mut usage = gemini_wire::Usage::default();
-        assert!(usage.read(&serde_json::from_str(&case.reported).unwrap()), "{:?}", case.name);
+        assert!(
+            usage.read(&serde_json::from_str(&case.reported).unwrap()),
+            "{:?}",
+            case.name
+        );
         assert_eq!(usage.tokens(), case.usage(), "{:?}", case.name);
         read += 1;
     }

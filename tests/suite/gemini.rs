@@ -38,7 +38,10 @@ async fn on_the_developer_api(provider: &ScriptedProvider) -> TestGateway {
     provider.always(gemini::developer(KEY));
     TestGateway::builder()
         .env("GEMINI_KEY", KEY)
-        .file(&format!("[providers.gemini]\nbase_url = {:?}\napi_key_env = \"GEMINI_KEY\"", provider.origin()))
+        .file(&format!(
+            "[providers.gemini]\nbase_url = {:?}\napi_key_env = \"GEMINI_KEY\"",
+            provider.origin()
+        ))
         .start()
         .await
 }
@@ -68,7 +71,11 @@ fn message(reply: &Reply) -> Value {
     }
     assert!(reply.text.ends_with("data: [DONE]\n\n"), "{}", reply.text);
     let mut message = json!({"role": "assistant", "content": ""});
-    for chunk in reply.events().iter().filter_map(|data| serde_json::from_str::<Value>(data).ok()) {
+    for chunk in reply
+        .events()
+        .iter()
+        .filter_map(|data| serde_json::from_str::<Value>(data).ok())
+    {
         let delta = &chunk["choices"][0]["delta"];
         for name in ["content", "reasoning_content"] {
             if let Some(more) = delta[name].as_str() {
@@ -76,7 +83,12 @@ fn message(reply: &Reply) -> Value {
             }
         }
         for (name, entry) in ["thinking_blocks", "tool_calls"].iter().flat_map(|name| {
-            delta[*name].as_array().cloned().unwrap_or_default().into_iter().map(move |entry| (*name, entry))
+            delta[*name]
+                .as_array()
+                .cloned()
+                .unwrap_or_default()
+                .into_iter()
+                .map(move |entry| (*name, entry))
         }) {
             if message[name].is_null() {
                 message[name] = json!([]);
@@ -112,7 +124,10 @@ async fn one_assertion_is_exchanged_for_a_token_that_serves_every_request() {
     let prefix = "/v1/projects/acme-1/locations/europe-west4/publishers/google/models/gemini-3-flash-preview";
     assert_eq!(received[0].path, format!("{prefix}:generateContent"));
     let last = received.last().unwrap();
-    assert_eq!((last.path.as_str(), last.query.as_str()), (&*format!("{prefix}:streamGenerateContent"), "alt=sse"));
+    assert_eq!(
+        (last.path.as_str(), last.query.as_str()),
+        (&*format!("{prefix}:streamGenerateContent"), "alt=sse")
+    );
     gateway.finish().await;
 }
 
@@ -134,13 +149,29 @@ async fn usage_and_cost_are_exact_with_cached_tokens_and_thoughts() {
             reply.json()["usage"].clone()
         };
         assert_eq!(
-            (&usage["prompt_tokens"], &usage["completion_tokens"], &usage["total_tokens"]),
-            (&json!(PROMPT_TOKENS), &json!(CANDIDATE_TOKENS + THOUGHT_TOKENS), &json!(1_304))
+            (
+                &usage["prompt_tokens"],
+                &usage["completion_tokens"],
+                &usage["total_tokens"]
+            ),
+            (
+                &json!(PROMPT_TOKENS),
+                &json!(CANDIDATE_TOKENS + THOUGHT_TOKENS),
+                &json!(1_304)
+            )
         );
         assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], CACHED_TOKENS);
         assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], THOUGHT_TOKENS);
         let row = gateway.row(&reply).await;
-        assert_eq!((row.input_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens), (1_210, 1_024, 94, 88));
+        assert_eq!(
+            (
+                row.input_tokens,
+                row.cached_tokens,
+                row.output_tokens,
+                row.reasoning_tokens
+            ),
+            (1_210, 1_024, 94, 88)
+        );
         // 186 * 0.5 + 1024 * 0.05 + 94 * 3 = 426.2 millionths of a dollar.
         assert_eq!((row.cost_nanousd, row.metering.as_str()), (Some(426_200), "reported"));
     }
@@ -158,19 +189,25 @@ async fn parallel_calls_go_round_with_their_signatures() {
         for stream in [false, true] {
             let tools = json!([tool("get_weather"), tool("9_lives")]);
             let mut history = vec![json!({"role": "user", "content": "weather in Paris and Rome?"})];
-            let body = |messages: &[Value]| json!({"model": model, "messages": messages, "tools": tools, "stream": stream});
+            let body =
+                |messages: &[Value]| json!({"model": model, "messages": messages, "tools": tools, "stream": stream});
             let reply = ask(gateway, &body(&history)).await;
             let called = message(&reply);
             assert!(reply.text.contains(r#""finish_reason":"tool_calls""#), "{}", reply.text);
             let calls = called["tool_calls"].as_array().unwrap();
             assert_eq!(calls.len(), 2, "{calls:?}");
             assert_ne!(calls[0]["id"], calls[1]["id"]);
-            for (call, arguments) in calls.iter().zip([r#"{"city":"Paris","days":1}"#, r#"{"city":"Rome","days":2}"#]) {
+            for (call, arguments) in calls
+                .iter()
+                .zip([r#"{"city":"Paris","days":1}"#, r#"{"city":"Rome","days":2}"#])
+            {
                 assert_eq!(call["function"], json!({"name": "get_weather", "arguments": arguments}));
             }
             // The client keeps nothing but what every SDK keeps, and answers in the other order.
-            let kept: Vec<Value> =
-                calls.iter().map(|call| json!({"id": call["id"], "type": "function", "function": call["function"]})).collect();
+            let kept: Vec<Value> = calls
+                .iter()
+                .map(|call| json!({"id": call["id"], "type": "function", "function": call["function"]}))
+                .collect();
             history.push(json!({"role": "assistant", "content": null, "tool_calls": kept}));
             history.push(json!({"role": "tool", "tool_call_id": calls[1]["id"], "content": "23C"}));
             history.push(json!({"role": "tool", "tool_call_id": calls[0]["id"], "content": "{\"celsius\":18}"}));
@@ -179,12 +216,20 @@ async fn parallel_calls_go_round_with_their_signatures() {
             let sent = asked.requests().last().unwrap().json();
             let parts = &sent["contents"][1]["parts"];
             // The host checks that it is the one it gave.
-            assert!(parts[0]["thoughtSignature"].as_str().is_some_and(|value| value != NO_SIGNATURE), "{parts}");
+            assert!(
+                parts[0]["thoughtSignature"]
+                    .as_str()
+                    .is_some_and(|value| value != NO_SIGNATURE),
+                "{parts}"
+            );
             assert!(parts[1].get("thoughtSignature").is_none(), "{parts}");
             // And on, with everything that was said so far.
             history.push(answer);
             history.push(json!({"role": "user", "content": "thanks"}));
-            assert_eq!(message(&ask(gateway, &body(&history)).await)["content"], "You said: thanks");
+            assert_eq!(
+                message(&ask(gateway, &body(&history)).await)["content"],
+                "You said: thanks"
+            );
         }
     }
     vertex.finish().await;
@@ -200,9 +245,16 @@ async fn the_signature_of_a_text_returns_on_the_next_turn() {
         let body = |messages: &[Value]| json!({"model": V3, "messages": messages, "stream": stream, "reasoning_effort": "high"});
         messages.push(message(&ask(&gateway, &body(&messages)).await));
         messages.push(json!({"role": "user", "content": "two"}));
-        assert_eq!(message(&ask(&gateway, &body(&messages)).await)["content"], "You said: two");
+        assert_eq!(
+            message(&ask(&gateway, &body(&messages)).await)["content"],
+            "You said: two"
+        );
         let turn = provider.requests().last().unwrap().json()["contents"][1].clone();
-        assert_eq!(turn["parts"].as_array().unwrap().len(), 1, "thoughts without a signature stay away: {turn}");
+        assert_eq!(
+            turn["parts"].as_array().unwrap().len(),
+            1,
+            "thoughts without a signature stay away: {turn}"
+        );
         assert_eq!(turn["parts"][0]["text"], "You said: one");
         assert!(turn["parts"][0]["thoughtSignature"].is_string(), "{turn}");
     }
@@ -220,7 +272,10 @@ async fn a_history_of_another_model_is_taken_over() {
         {"role": "tool", "tool_call_id": "toolu_1", "content": ""},
     ]);
     let body = json!({"model": V3, "messages": messages, "tools": [tool("get_weather")]});
-    assert_eq!(message(&ask(&gateway, &body).await)["content"], r#"Results: {"output":""}"#);
+    assert_eq!(
+        message(&ask(&gateway, &body).await)["content"],
+        r#"Results: {"output":""}"#
+    );
     let sent = provider.requests().last().unwrap().json();
     assert_eq!(sent["contents"][1]["parts"][1]["thoughtSignature"], NO_SIGNATURE);
     gateway.finish().await;
@@ -230,13 +285,20 @@ async fn a_history_of_another_model_is_taken_over() {
 async fn tools_can_be_forced_forbidden_and_renamed() {
     let provider = ScriptedProvider::start().await;
     let gateway = on_the_developer_api(&provider).await;
-    let body = with(chat(V2_5, "weather?", false), json!({"tools": [tool("get_weather"), tool("9_lives")]}));
+    let body = with(
+        chat(V2_5, "weather?", false),
+        json!({"tools": [tool("get_weather"), tool("9_lives")]}),
+    );
     let named = json!({"tool_choice": {"type": "function", "function": {"name": "9_lives"}}});
     let reply = ask(&gateway, &with(body.clone(), named)).await;
     assert_eq!(message(&reply)["tool_calls"][0]["function"]["name"], "9_lives");
     let reply = ask(&gateway, &with(body.clone(), json!({"tool_choice": "none"}))).await;
     assert_eq!(message(&reply)["content"], "You said: weather?");
-    let reply = ask(&gateway, &with(body, json!({"parallel_tool_calls": false, "tool_choice": "required"}))).await;
+    let reply = ask(
+        &gateway,
+        &with(body, json!({"parallel_tool_calls": false, "tool_choice": "required"})),
+    )
+    .await;
     assert_eq!(reply.header("x-bonito-dropped-params"), "parallel_tool_calls");
     gateway.finish().await;
 }
@@ -260,10 +322,21 @@ async fn an_image_a_document_and_a_schema_arrive() {
         "properties": {"city": {"type": "string"}, "celsius": {"type": "integer"}}, "required": ["city", "celsius"]});
     let format = json!({"type": "json_schema", "json_schema": {"name": "weather", "strict": true, "schema": schema}});
     for stream in [false, true] {
-        let reply = ask(&gateway, &with(chat(V2_5, "report", stream), json!({"response_format": format}))).await;
+        let reply = ask(
+            &gateway,
+            &with(chat(V2_5, "report", stream), json!({"response_format": format})),
+        )
+        .await;
         assert_eq!(message(&reply)["content"], r#"{"city":"Paris","celsius":18}"#);
     }
-    let reply = ask(&gateway, &with(chat(V2_5, "x", false), json!({"response_format": {"type": "json_object"}}))).await;
+    let reply = ask(
+        &gateway,
+        &with(
+            chat(V2_5, "x", false),
+            json!({"response_format": {"type": "json_object"}}),
+        ),
+    )
+    .await;
     assert_eq!(message(&reply)["content"], r#"{"ok":true}"#);
     gateway.finish().await;
 }
@@ -274,13 +347,20 @@ async fn several_answers_come_whole_and_streamed() {
     let gateway = on_the_developer_api(&provider).await;
     let reply = ask(&gateway, &with(chat(V2_5, "hi", false), json!({"n": 2}))).await;
     let choices = reply.json()["choices"].clone();
-    assert_eq!((choices.as_array().unwrap().len(), &choices[1]["index"]), (2, &json!(1)));
+    assert_eq!(
+        (choices.as_array().unwrap().len(), &choices[1]["index"]),
+        (2, &json!(1))
+    );
     assert_eq!(choices[1]["message"]["content"], "You said: hi");
     let row = gateway.row(&reply).await;
     // 1210 * 0.3 + 12 * 2.5 = 393 millionths of a dollar.
     assert_eq!((row.output_tokens, row.cost_nanousd), (12, Some(393_000)));
     let reply = ask(&gateway, &with(chat(V2_5, "hi", true), json!({"n": 2}))).await;
-    assert!(reply.text.contains(r#""index":1,"delta":{"content":"You said: hi"}"#), "{}", reply.text);
+    assert!(
+        reply.text.contains(r#""index":1,"delta":{"content":"You said: hi"}"#),
+        "{}",
+        reply.text
+    );
     assert!(reply.text.ends_with("data: [DONE]\n\n"));
     assert_eq!(gateway.row(&reply).await.cost_nanousd, Some(393_000));
     gateway.finish().await;
@@ -316,9 +396,19 @@ async fn callers_of_anthropics_dialect_get_their_own_shapes() {
     };
     let reply = gateway.post("/v1/messages", &body(&messages)).await;
     let answer = reply.json();
-    assert_eq!((reply.status, &answer["stop_reason"]), (200, &json!("tool_use")), "{}", reply.text);
+    assert_eq!(
+        (reply.status, &answer["stop_reason"]),
+        (200, &json!("tool_use")),
+        "{}",
+        reply.text
+    );
     assert_eq!(answer["usage"]["cache_read_input_tokens"], CACHED_TOKENS);
-    let calls: Vec<&Value> = answer["content"].as_array().unwrap().iter().filter(|block| block["type"] == "tool_use").collect();
+    let calls: Vec<&Value> = answer["content"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|block| block["type"] == "tool_use")
+        .collect();
     assert_eq!(calls.len(), 2);
     let results: Vec<Value> = calls
         .iter()
@@ -327,7 +417,13 @@ async fn callers_of_anthropics_dialect_get_their_own_shapes() {
     messages.push(json!({"role": "assistant", "content": answer["content"]}));
     messages.push(json!({"role": "user", "content": results}));
     let reply = gateway.post("/v1/messages", &body(&messages)).await;
-    assert!(reply.text.contains(r#"Results: {\"output\":\"Paris\"} and {\"output\":\"Rome\"}"#), "{}", reply.text);
+    assert!(
+        reply
+            .text
+            .contains(r#"Results: {\"output\":\"Paris\"} and {\"output\":\"Rome\"}"#),
+        "{}",
+        reply.text
+    );
     gateway.finish().await;
 }
 
@@ -338,14 +434,25 @@ async fn what_a_content_policy_stops_says_so() {
     for stream in [false, true] {
         let reply = ask(&gateway, &chat(V2_5, "blocked", stream)).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
-        assert!(reply.text.contains(r#""finish_reason":"content_filter""#), "{}", reply.text);
+        assert!(
+            reply.text.contains(r#""finish_reason":"content_filter""#),
+            "{}",
+            reply.text
+        );
         assert!(reply.text.contains("PROHIBITED_CONTENT"), "{}", reply.text);
         let row = gateway.row(&reply).await;
         // 31 * 0.3 millionths of a dollar.
-        assert_eq!((row.input_tokens, row.output_tokens, row.cost_nanousd), (31, 0, Some(9_300)));
+        assert_eq!(
+            (row.input_tokens, row.output_tokens, row.cost_nanousd),
+            (31, 0, Some(9_300))
+        );
         let reply = ask(&gateway, &chat(V2_5, "unsafe", stream)).await;
         assert_eq!(message(&reply)["content"], "First, ");
-        assert!(reply.text.contains(r#""finish_reason":"content_filter""#), "{}", reply.text);
+        assert!(
+            reply.text.contains(r#""finish_reason":"content_filter""#),
+            "{}",
+            reply.text
+        );
     }
     gateway.finish().await;
 }
@@ -356,7 +463,12 @@ async fn an_answer_the_model_broke_is_an_error_and_never_an_empty_success() {
     let gateway = on_the_developer_api(&provider).await;
     for stream in [false, true] {
         let reply = ask(&gateway, &chat(V2_5, "malformed", stream)).await;
-        assert_eq!((reply.status, reply.code().as_str()), (502, "upstream_error"), "{}", reply.text);
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (502, "upstream_error"),
+            "{}",
+            reply.text
+        );
         assert!(reply.text.contains("MALFORMED_FUNCTION_CALL"), "{}", reply.text);
     }
     gateway.finish().await;
@@ -372,11 +484,31 @@ async fn googles_errors_become_openais() {
     let too_long = "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).";
     for (script, status, code) in [
         (refuse(400, "INVALID_ARGUMENT", "contents is not specified"), 400, ""),
-        (refuse(400, "INVALID_ARGUMENT", too_long), 400, "context_length_exceeded"),
-        (refuse(404, "NOT_FOUND", "models/x is not found"), 404, "model_not_found"),
-        (refuse(503, "UNAVAILABLE", "The model is overloaded."), 503, "upstream_error"),
-        (refuse(500, "INTERNAL", "Internal error encountered."), 502, "upstream_error"),
-        (refuse(403, "PERMISSION_DENIED", "Permission denied."), 502, "upstream_error"),
+        (
+            refuse(400, "INVALID_ARGUMENT", too_long),
+            400,
+            "context_length_exceeded",
+        ),
+        (
+            refuse(404, "NOT_FOUND", "models/x is not found"),
+            404,
+            "model_not_found",
+        ),
+        (
+            refuse(503, "UNAVAILABLE", "The model is overloaded."),
+            503,
+            "upstream_error",
+        ),
+        (
+            refuse(500, "INTERNAL", "Internal error encountered."),
+            502,
+            "upstream_error",
+        ),
+        (
+            refuse(403, "PERMISSION_DENIED", "Permission denied."),
+            502,
+            "upstream_error",
+        ),
     ] {
         provider.script(script);
         let reply = gateway.chat(V2_5, "hi").await;
@@ -389,7 +521,12 @@ async fn googles_errors_become_openais() {
         "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.2s"}]}}]);
     provider.script(Answer::json(429, &quota));
     let reply = gateway.chat(V2_5, "hi").await;
-    assert_eq!((reply.status, reply.header("retry-after")), (429, "35"), "{}", reply.text);
+    assert_eq!(
+        (reply.status, reply.header("retry-after")),
+        (429, "35"),
+        "{}",
+        reply.text
+    );
     gateway.finish().await;
 }
 
@@ -422,7 +559,11 @@ async fn a_stream_that_breaks_ends_with_an_error_and_never_with_done() {
         provider.script(answer);
         let reply = gateway.stream(V2_5, "hi").await;
         assert_eq!(reply.status, 200, "{}", reply.text);
-        assert!(!reply.text.contains("[DONE]") && !reply.text.contains("\"stop\""), "{}", reply.text);
+        assert!(
+            !reply.text.contains("[DONE]") && !reply.text.contains("\"stop\""),
+            "{}",
+            reply.text
+        );
         let last: Value = serde_json::from_str(reply.events().last().unwrap()).unwrap();
         assert_eq!(last["error"]["code"], "upstream_error", "{}", reply.text);
         let row = gateway.row(&reply).await;
@@ -448,12 +589,22 @@ async fn junk_is_an_error_of_the_provider() {
     ] {
         provider.script(answer);
         let reply = gateway.chat(V2_5, "hi").await;
-        assert_eq!((reply.status, reply.code().as_str()), (502, "upstream_error"), "{}", reply.text);
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (502, "upstream_error"),
+            "{}",
+            reply.text
+        );
     }
     for answer in [gemini::stream(&[]), body("{}"), gemini::stream(&[json!([])])] {
         provider.script(answer);
         let reply = gateway.stream(V2_5, "hi").await;
-        assert_eq!((reply.status, reply.code().as_str()), (502, "upstream_error"), "{}", reply.text);
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (502, "upstream_error"),
+            "{}",
+            reply.text
+        );
     }
     gateway.finish().await;
 }
@@ -463,20 +614,40 @@ async fn vertex_embeds_in_as_many_calls_as_the_model_needs() {
     let (provider, cloud) = (ScriptedProvider::start().await, Cloud::start().await);
     let gateway = on_vertex(&provider, &cloud).await;
     let input = json!(["one", "two words", "three words here"]);
-    for (model, calls) in [("gemini-embedding-001", 3), ("text-embedding-005", 1), ("gemini-embedding-2", 3)] {
+    for (model, calls) in [
+        ("gemini-embedding-001", 3),
+        ("text-embedding-005", 1),
+        ("gemini-embedding-2", 3),
+    ] {
         let before = provider.requests().len();
         let body = json!({"model": model, "input": input, "dimensions": 4, "input_type": "search_query"});
         let reply = gateway.post("/v1/embeddings", &body).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         assert_eq!(provider.requests().len() - before, calls, "{model}");
         let answer = reply.json();
-        assert_eq!((&answer["usage"]["prompt_tokens"], &answer["model"]), (&json!(6), &json!(model)));
-        let vectors: Vec<&Value> = answer["data"].as_array().unwrap().iter().map(|entry| &entry["embedding"]).collect();
+        assert_eq!(
+            (&answer["usage"]["prompt_tokens"], &answer["model"]),
+            (&json!(6), &json!(model))
+        );
+        let vectors: Vec<&Value> = answer["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| &entry["embedding"])
+            .collect();
         assert_eq!((vectors.len(), vectors[2].as_array().unwrap().len()), (3, 4));
         assert_ne!(vectors[0], vectors[1]);
         if model == "gemini-embedding-001" {
-            let length: f64 = vectors[0].as_array().unwrap().iter().map(|value| value.as_f64().unwrap().powi(2)).sum();
-            assert!((length - 1.0).abs() < 1e-6, "a shortened vector is made a unit again: {length}");
+            let length: f64 = vectors[0]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|value| value.as_f64().unwrap().powi(2))
+                .sum();
+            assert!(
+                (length - 1.0).abs() < 1e-6,
+                "a shortened vector is made a unit again: {length}"
+            );
         }
         let row = gateway.row(&reply).await;
         assert_eq!((row.input_tokens, row.metering.as_str()), (6, "reported"));
@@ -495,7 +666,17 @@ async fn the_developer_api_embeds_in_batches_and_counts_nothing() {
     assert_eq!(provider.requests().len(), 2, "a batch holds a hundred");
     assert!(reply.json()["data"][100]["embedding"].is_string());
     assert_eq!(gateway.row(&reply).await.metering, "estimated");
-    let reply = gateway.post("/v1/embeddings", &json!({"model": "gemini-embedding-001", "input": [1, 2]})).await;
-    assert_eq!((reply.status, reply.json()["error"]["param"].as_str()), (400, Some("input")), "{}", reply.text);
+    let reply = gateway
+        .post(
+            "/v1/embeddings",
+            &json!({"model": "gemini-embedding-001", "input": [1, 2]}),
+        )
+        .await;
+    assert_eq!(
+        (reply.status, reply.json()["error"]["param"].as_str()),
+        (400, Some("input")),
+        "{}",
+        reply.text
+    );
     gateway.finish().await;
 }

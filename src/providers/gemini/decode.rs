@@ -44,7 +44,10 @@ struct Context {
 impl GeminiTranslator {
     /// The translator of the answer to a conversation.
     pub fn new(conversation: &Conversation, identity: &Identity) -> Self {
-        let names = conversation.tools.iter().map(|tool| (function_name(&tool.name), tool.name.clone()));
+        let names = conversation
+            .tools
+            .iter()
+            .map(|tool| (function_name(&tool.name), tool.name.clone()));
         let context = Context {
             names: names.filter(|(sent, name)| sent != name).collect(),
             seed: identity.id.clone(),
@@ -60,9 +63,15 @@ impl Translator for GeminiTranslator {
         let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
         let mut events = Vec::new();
         let mut state = State::new(Arc::clone(&self.context));
-        state.answer(parsed(&body, "answered 200 with a body that is no answer of Google's")?, &mut events)?;
+        state.answer(
+            parsed(&body, "answered 200 with a body that is no answer of Google's")?,
+            &mut events,
+        )?;
         state.finish(&mut events).map_err(|unfinished| match unfinished {
-            Unfinished::Cut => Failure::new(ErrorClass::Malformed, "answered 200 without saying why the answer ended"),
+            Unfinished::Cut => Failure::new(
+                ErrorClass::Malformed,
+                "answered 200 without saying why the answer ended",
+            ),
             Unfinished::Empty => Failure::new(ErrorClass::Malformed, "answered 200 without candidates"),
             Unfinished::Failed(failure) => failure,
         })?;
@@ -235,7 +244,10 @@ impl State {
     fn candidate(&mut self, candidate: Candidate, events: &mut Vec<Event>) -> Result<(), Failure> {
         let choice = candidate.index.unwrap_or(0);
         if choice >= MAX_CHOICES {
-            return Err(Failure::new(ErrorClass::Malformed, "numbered a candidate beyond all that were asked for"));
+            return Err(Failure::new(
+                ErrorClass::Malformed,
+                "numbered a candidate beyond all that were asked for",
+            ));
         }
         let state = self.choices.entry(choice).or_default();
         let parts = candidate.content.and_then(|content| content.parts).unwrap_or_default();
@@ -267,7 +279,11 @@ impl State {
                 }
             }
         }
-        for citation in candidate.citation_metadata.and_then(|metadata| metadata.citations).unwrap_or_default() {
+        for citation in candidate
+            .citation_metadata
+            .and_then(|metadata| metadata.citations)
+            .unwrap_or_default()
+        {
             if let Some(url) = citation.uri {
                 sources.push(Source {
                     start: citation.start_index.unwrap_or(0),
@@ -290,7 +306,9 @@ impl State {
     /// Ends what is open, and says why each candidate ended.
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Unfinished> {
         if self.choices.is_empty() {
-            let Some(reason) = self.blocked.take() else { return Err(Unfinished::Empty) };
+            let Some(reason) = self.blocked.take() else {
+                return Err(Unfinished::Empty);
+            };
             let text = format!("The prompt was blocked ({reason}).");
             events.push(Event::Delta {
                 choice: 0,
@@ -303,7 +321,11 @@ impl State {
             return Err(Unfinished::Cut);
         }
         if self.choices.values().all(|choice| !choice.said)
-            && let Some(reason) = self.choices.values().filter_map(|choice| choice.finish.as_deref()).find(|reason| is_fault(reason))
+            && let Some(reason) = self
+                .choices
+                .values()
+                .filter_map(|choice| choice.finish.as_deref())
+                .find(|reason| is_fault(reason))
         {
             // Nothing usable was made, so this is no answer. Another try, here or elsewhere, often makes one.
             let problem = format!("ended without an answer ({reason:.60})");
@@ -385,7 +407,9 @@ impl Choice {
     ) -> Result<(), Failure> {
         let malformed = |problem: &str| Failure::new(ErrorClass::Malformed, problem);
         if call.partial_args.is_some() || call.will_continue == Some(true) {
-            return Err(malformed("sent the arguments of a call in pieces, which was not asked for"));
+            return Err(malformed(
+                "sent the arguments of a call in pieces, which was not asked for",
+            ));
         }
         let Some(sent) = call.name.filter(|name| !name.is_empty()) else {
             return Err(malformed("sent a call without the name of a function"));
@@ -399,7 +423,11 @@ impl Choice {
         self.calls += 1;
         self.said = true;
         let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| {
-            ids::derived(&format!("{} {} {choice} {index} {sent}", context.seed, response_id.unwrap_or_default()))
+            ids::derived(&format!(
+                "{} {} {choice} {index} {sent}",
+                context.seed,
+                response_id.unwrap_or_default()
+            ))
         });
         let mut say = |delta| events.push(Event::Delta { choice, delta });
         say(Delta::Call {
@@ -428,7 +456,9 @@ impl Choice {
                 "url": source.url,
                 "title": source.title.unwrap_or_default(),
             });
-            say(Delta::Annotation(json!({"type": "url_citation", "url_citation": citation})));
+            say(Delta::Annotation(
+                json!({"type": "url_citation", "url_citation": citation}),
+            ));
         }
     }
 }
@@ -488,7 +518,10 @@ fn tokens(result: LogprobsResult) -> Vec<Value> {
     let alternatives = result.top_candidates.unwrap_or_default();
     let chosen = result.chosen_candidates.unwrap_or_default();
     let with_alternatives = |(at, candidate): (usize, &TokenLogprob)| {
-        let top = alternatives.get(at).and_then(|top| top.candidates.as_deref()).unwrap_or_default();
+        let top = alternatives
+            .get(at)
+            .and_then(|top| top.candidates.as_deref())
+            .unwrap_or_default();
         let mut token = entry(candidate);
         token["top_logprobs"] = top.iter().map(entry).collect();
         token

@@ -57,7 +57,9 @@ pub fn exchange(host: &Host, request: &Request, target: &Target<'_>) -> Result<E
     let traits = &target.traits.gemini.embedding;
     let (method, texts_per_call) = match (host, traits.vertex_method) {
         (Host::Developer { .. }, _) => (Method::BatchEmbedContents, DEVELOPER_TEXTS_PER_CALL),
-        (Host::Vertex { .. }, VertexEmbeddingMethod::Predict) => (Method::Predict, traits.texts_per_call.max(1) as usize),
+        (Host::Vertex { .. }, VertexEmbeddingMethod::Predict) => {
+            (Method::Predict, traits.texts_per_call.max(1) as usize)
+        }
         (Host::Vertex { .. }, VertexEmbeddingMethod::EmbedContent) => (Method::EmbedContent, 1),
     };
     let mut dropped = asked.others.clone();
@@ -192,7 +194,9 @@ impl Reader for Vectors {
         for (answer, &count) in answers.iter().zip(&self.counts) {
             let (found, counted) = self.read(&answer.body)?;
             if found.len() != count {
-                return Err(malformed("answered 200 with another number of vectors than was asked for"));
+                return Err(malformed(
+                    "answered 200 with another number of vectors than was asked for",
+                ));
             }
             vectors.extend(found);
             tokens = tokens.zip(counted).map(|(sum, more)| sum + more);
@@ -232,14 +236,22 @@ impl Vectors {
         let (found, tokens): (Vec<&Value>, Option<f64>) = match self.method {
             Method::Predict => {
                 let predictions = answer["predictions"].as_array().map(Vec::as_slice).unwrap_or_default();
-                let vectors = predictions.iter().map(|prediction| &prediction["embeddings"]["values"]).collect();
-                let counts = predictions.iter().map(|one| one["embeddings"]["statistics"]["token_count"].as_f64());
+                let vectors = predictions
+                    .iter()
+                    .map(|prediction| &prediction["embeddings"]["values"])
+                    .collect();
+                let counts = predictions
+                    .iter()
+                    .map(|one| one["embeddings"]["statistics"]["token_count"].as_f64());
                 (vectors, counts.sum())
             }
             Method::EmbedContent => (vec![&answer["embedding"]["values"]], of_usage()),
             Method::BatchEmbedContents => {
                 let embeddings = answer["embeddings"].as_array().map(Vec::as_slice).unwrap_or_default();
-                (embeddings.iter().map(|embedding| &embedding["values"]).collect(), of_usage())
+                (
+                    embeddings.iter().map(|embedding| &embedding["values"]).collect(),
+                    of_usage(),
+                )
             }
         };
         let vectors = found.into_iter().map(vector).collect::<Option<Vec<_>>>();
@@ -250,7 +262,10 @@ impl Vectors {
 
 fn vector(values: &Value) -> Option<Vec<f32>> {
     let values = values.as_array().filter(|values| !values.is_empty())?;
-    values.iter().map(|value| value.as_f64().map(|value| value as f32)).collect()
+    values
+        .iter()
+        .map(|value| value.as_f64().map(|value| value as f32))
+        .collect()
 }
 
 /// Brings a vector to unit length, as OpenAI's are.

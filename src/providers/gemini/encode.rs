@@ -76,7 +76,9 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
     writer.tools(conversation)?;
     system.extend(writer.format(conversation)?);
     if !system.is_empty() {
-        writer.fields.insert("systemInstruction".to_owned(), json!({"parts": system}));
+        writer
+            .fields
+            .insert("systemInstruction".to_owned(), json!({"parts": system}));
     }
     writer.fields.insert("contents".to_owned(), contents.into());
     writer.limits(conversation);
@@ -148,7 +150,10 @@ impl Writer<'_> {
         if self.traits.generation >= GeminiGeneration::V3 && contents.last().is_some_and(|(role, _)| *role == "model") {
             contents.push(("user", vec![json!({"text": GO_ON})]));
         }
-        Ok(contents.into_iter().map(|(role, parts)| json!({"role": role, "parts": parts})).collect())
+        Ok(contents
+            .into_iter()
+            .map(|(role, parts)| json!({"role": role, "parts": parts}))
+            .collect())
     }
 
     /// A turn of the model's.
@@ -263,7 +268,10 @@ impl Writer<'_> {
                 };
             }
             MediaSource::Base64 { media_type, data } => (media_type, data),
-            MediaSource::Url(url) => match (self.file_at(url, media.kind).map_err(refused)?, self.target.media.get(url)) {
+            MediaSource::Url(url) => match (
+                self.file_at(url, media.kind).map_err(refused)?,
+                self.target.media.get(url),
+            ) {
                 (Some(file), _) => return Ok(Some(file)),
                 (None, Some(fetched)) => (&fetched.media_type, &fetched.data),
                 (None, None) => {
@@ -286,7 +294,10 @@ impl Writer<'_> {
     /// tell what it holds, which the service wants to know before.
     fn file_at(&self, url: &str, kind: MediaKind) -> Result<Option<Value>, &'static str> {
         let file = |media_type: &str| json!({"fileData": {"mimeType": media_type, "fileUri": url}});
-        let host = url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+        let host = url
+            .strip_prefix("https://")
+            .and_then(|rest| rest.split(['/', '?', '#']).next())
+            .unwrap_or_default();
         if matches!(host, "www.youtube.com" | "youtube.com" | "youtu.be") {
             return Ok(Some(file("video/mp4")));
         }
@@ -315,7 +326,11 @@ impl Writer<'_> {
                 if let Some(description) = &tool.description {
                     declaration["description"] = description.as_str().into();
                 }
-                if let Some(parameters) = tool.parameters.as_ref().filter(|schema| !schema::is_empty_object(schema)) {
+                if let Some(parameters) = tool
+                    .parameters
+                    .as_ref()
+                    .filter(|schema| !schema::is_empty_object(schema))
+                {
                     if self.traits.json_schema {
                         let mut parameters = schema::standard(parameters);
                         if parameters.get("type").is_none() {
@@ -351,7 +366,11 @@ impl Writer<'_> {
         if let Some(index) = strict.filter(|_| !validates) {
             self.notes.add(format!("tools[{index}].function.strict"));
         }
-        let auto = if strict.is_some() && validates { "VALIDATED" } else { "AUTO" };
+        let auto = if strict.is_some() && validates {
+            "VALIDATED"
+        } else {
+            "AUTO"
+        };
         let (mode, names) = match &conversation.tool_choice {
             None if auto == "AUTO" => return,
             None | Some(ToolChoice::Auto) => (auto, None),
@@ -359,15 +378,17 @@ impl Writer<'_> {
             Some(ToolChoice::Required) => ("ANY", None),
             Some(ToolChoice::Named(name)) => ("ANY", Some(vec![name])),
             // Names may only stand beside these two.
-            Some(ToolChoice::Allowed { names, required }) => {
-                (if *required { "ANY" } else { "VALIDATED" }, Some(names.iter().collect()))
-            }
+            Some(ToolChoice::Allowed { names, required }) => (
+                if *required { "ANY" } else { "VALIDATED" },
+                Some(names.iter().collect()),
+            ),
         };
         let mut calling = json!({"mode": mode});
         if let Some(names) = names {
             calling["allowedFunctionNames"] = names.into_iter().map(|name| function_name(name)).collect();
         }
-        self.fields.insert("toolConfig".to_owned(), json!({"functionCallingConfig": calling}));
+        self.fields
+            .insert("toolConfig".to_owned(), json!({"functionCallingConfig": calling}));
         self.taken.take(Param::ToolChoice);
     }
 
@@ -379,7 +400,8 @@ impl Writer<'_> {
             Format::JsonSchema { schema, .. } => Some(schema),
         };
         if !conversation.tools.is_empty() && self.traits.generation < GeminiGeneration::V3 {
-            let mut words = "Unless you call a function, answer with a single JSON object and no other text.".to_owned();
+            let mut words =
+                "Unless you call a function, answer with a single JSON object and no other text.".to_owned();
             match schema {
                 // A wish is less than a schema that holds, so the parameter still counts as dropped.
                 Some(schema) => words.push_str(&format!(" It must follow this JSON Schema: {schema}")),
@@ -390,7 +412,8 @@ impl Writer<'_> {
         self.configure("responseMimeType", "application/json", Param::ResponseFormat);
         match schema {
             Some(schema) if self.traits.json_schema => {
-                self.config.insert("responseJsonSchema".to_owned(), schema::standard(schema));
+                self.config
+                    .insert("responseJsonSchema".to_owned(), schema::standard(schema));
             }
             Some(schema) => {
                 let narrowed = schema::narrow(schema, "response_format.json_schema.schema")?;
@@ -408,7 +431,12 @@ impl Writer<'_> {
             self.configure("maxOutputTokens", tokens, Param::MaxCompletionTokens);
         }
         if !conversation.stop.is_empty() {
-            let stops: Vec<Value> = conversation.stop.iter().take(MAX_STOPS).map(|stop| stop.as_str().into()).collect();
+            let stops: Vec<Value> = conversation
+                .stop
+                .iter()
+                .take(MAX_STOPS)
+                .map(|stop| stop.as_str().into())
+                .collect();
             self.configure("stopSequences", stops, Param::Stop);
             if conversation.stop.len() > MAX_STOPS {
                 self.notes.add(format!("stop[{MAX_STOPS}..]"));
@@ -457,14 +485,17 @@ impl Writer<'_> {
     }
 
     fn reasoning(&mut self, conversation: &Conversation) {
-        let Some(reasoning) = &conversation.reasoning else { return };
+        let Some(reasoning) = &conversation.reasoning else {
+            return;
+        };
         let off = reasoning.mode == Some(ThinkingMode::Disabled) || reasoning.effort == Some(Effort::None);
         let mut config = match &self.traits.thinking {
             // It does as it is told by itself.
             GeminiThinking::Unsupported if off => return self.taken.take(Param::ReasoningEffort),
             GeminiThinking::Unsupported => return,
             GeminiThinking::Budget(budget) => json!({"thinkingBudget": budget_of(reasoning, off, budget)}),
-            GeminiThinking::Levels(levels) => match effort_of(reasoning, off).and_then(|effort| effort.nearest(levels)) {
+            GeminiThinking::Levels(levels) => match effort_of(reasoning, off).and_then(|effort| effort.nearest(levels))
+            {
                 Some(level) => json!({"thinkingLevel": level.as_str().to_ascii_uppercase()}),
                 None => json!({}),
             },
@@ -475,17 +506,23 @@ impl Writer<'_> {
 
     /// OpenAI's `detail` of pictures, which is one setting for all of them here.
     fn details(&mut self, conversation: &Conversation) {
-        let media = conversation.turns.iter().flat_map(|turn| &turn.parts).filter_map(|part| match part {
-            Part::Media(media) if media.kind == MediaKind::Image => Some(media),
-            _ => None,
-        });
+        let media = conversation
+            .turns
+            .iter()
+            .flat_map(|turn| &turn.parts)
+            .filter_map(|part| match part {
+                Part::Media(media) if media.kind == MediaKind::Image => Some(media),
+                _ => None,
+            });
         let images: Vec<&Media> = media.collect();
         let wanted = |image: &&Media| match image.detail.as_deref() {
             Some("low") => Some("MEDIA_RESOLUTION_LOW"),
             Some("high") => Some("MEDIA_RESOLUTION_HIGH"),
             _ => None,
         };
-        let Some(first) = images.first().map(wanted) else { return };
+        let Some(first) = images.first().map(wanted) else {
+            return;
+        };
         if images.iter().all(|image| wanted(image) == first) {
             if let Some(resolution) = first {
                 self.config.insert("mediaResolution".to_owned(), resolution.into());
@@ -504,16 +541,13 @@ impl Writer<'_> {
         if self.host.is_vertex() {
             self.labels(&conversation.metadata);
         }
-        match (self.host, conversation.service_tier.as_deref()) {
-            (_, None) => {}
-            (Host::Developer { .. }, Some(tier @ ("default" | "standard" | "flex" | "priority"))) => {
-                let tier = if tier == "default" { "standard" } else { tier };
-                self.fields.insert("serviceTier".to_owned(), tier.into());
-                self.taken.take(Param::ServiceTier);
-            }
-            // That is what happens anyway.
-            (_, Some("default" | "auto" | "standard")) => self.taken.take(Param::ServiceTier),
-            (_, Some(_)) => {}
+        // Vertex AI has tiers, too, but no field for them.
+        if !self.host.is_vertex()
+            && let Some(tier @ ("default" | "standard" | "flex" | "priority")) = conversation.service_tier.as_deref()
+        {
+            let tier = if tier == "default" { "standard" } else { tier };
+            self.fields.insert("serviceTier".to_owned(), tier.into());
+            self.taken.take(Param::ServiceTier);
         }
     }
 
@@ -536,14 +570,18 @@ impl Writer<'_> {
             self.notes.add(format!("metadata.{key}"));
         }
         let labels = labels.into_iter().take(MAX_LABELS);
-        let labels: Map<String, Value> = labels.map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+        let labels: Map<String, Value> = labels
+            .map(|(key, value)| (key.clone(), value.as_str().into()))
+            .collect();
         self.fields.insert("labels".to_owned(), labels.into());
     }
 }
 
 /// A signature that Google's models can read.
 fn own(signature: Option<&Signature>) -> Option<&str> {
-    signature.filter(|signature| signature.issuer == Issuer::Google).map(|signature| signature.value.as_str())
+    signature
+        .filter(|signature| signature.issuer == Issuer::Google)
+        .map(|signature| signature.value.as_str())
 }
 
 fn signed(mut part: Value, signature: Option<&str>) -> Value {
@@ -615,6 +653,10 @@ pub fn function_name(name: &str) -> String {
         return name.to_owned();
     }
     let hash = ids::derived(name);
-    let kept: String = name.chars().filter(|c| u8::try_from(*c).is_ok_and(allowed)).take(40).collect();
+    let kept: String = name
+        .chars()
+        .filter(|c| u8::try_from(*c).is_ok_and(allowed))
+        .take(40)
+        .collect();
     format!("_{kept}_{}", &hash["call_".len()..][..16])
 }

@@ -86,7 +86,13 @@ fn exhausted(error: &Status, text: &str) -> ErrorClass {
         .filter_map(|violation| violation["quotaId"].as_str())
         .collect();
     let of = |period: &str| ids.iter().any(|id| id.contains(period));
-    let spent = ["prepayment", "credits are depleted", "spending cap", "spend cap", "billing account"];
+    let spent = [
+        "prepayment",
+        "credits are depleted",
+        "spending cap",
+        "spend cap",
+        "billing account",
+    ];
     if of("PerDay") || spent.iter().any(|words| text.contains(words)) {
         return ErrorClass::ProviderQuota;
     }
@@ -115,17 +121,57 @@ mod tests {
         let class = |code, status, message| failure(code, &error(code, status, message)).class;
         let too_long = "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).";
         for (code, status, message, expected) in [
-            (400, "INVALID_ARGUMENT", "Invalid JSON payload received.", ErrorClass::InvalidRequest),
+            (
+                400,
+                "INVALID_ARGUMENT",
+                "Invalid JSON payload received.",
+                ErrorClass::InvalidRequest,
+            ),
             (400, "INVALID_ARGUMENT", too_long, ErrorClass::ContextLength),
-            (400, "FAILED_PRECONDITION", "User location is not supported for the API use.", ErrorClass::ProviderAuth),
-            (400, "FAILED_PRECONDITION", "Please enable billing on project 7.", ErrorClass::ProviderQuota),
-            (401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", ErrorClass::ProviderAuth),
+            (
+                400,
+                "FAILED_PRECONDITION",
+                "User location is not supported for the API use.",
+                ErrorClass::ProviderAuth,
+            ),
+            (
+                400,
+                "FAILED_PRECONDITION",
+                "Please enable billing on project 7.",
+                ErrorClass::ProviderQuota,
+            ),
+            (
+                401,
+                "UNAUTHENTICATED",
+                "Request had invalid authentication credentials.",
+                ErrorClass::ProviderAuth,
+            ),
             (403, "PERMISSION_DENIED", "Permission denied.", ErrorClass::ProviderAuth),
-            (404, "NOT_FOUND", "Publisher Model `x` was not found.", ErrorClass::ModelNotFound),
+            (
+                404,
+                "NOT_FOUND",
+                "Publisher Model `x` was not found.",
+                ErrorClass::ModelNotFound,
+            ),
             (409, "ABORTED", "Aborted.", ErrorClass::Overloaded),
-            (429, "RESOURCE_EXHAUSTED", "Resource exhausted. Please try again later.", ErrorClass::RateLimited),
-            (429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted.", ErrorClass::ProviderQuota),
-            (499, "CANCELLED", "The operation was cancelled.", ErrorClass::ServerError),
+            (
+                429,
+                "RESOURCE_EXHAUSTED",
+                "Resource exhausted. Please try again later.",
+                ErrorClass::RateLimited,
+            ),
+            (
+                429,
+                "RESOURCE_EXHAUSTED",
+                "Your prepayment credits are depleted.",
+                ErrorClass::ProviderQuota,
+            ),
+            (
+                499,
+                "CANCELLED",
+                "The operation was cancelled.",
+                ErrorClass::ServerError,
+            ),
             (500, "INTERNAL", "Internal error.", ErrorClass::ServerError),
             (503, "UNAVAILABLE", "The model is overloaded.", ErrorClass::Overloaded),
             (504, "DEADLINE_EXCEEDED", "Deadline expired.", ErrorClass::Timeout),
@@ -140,7 +186,10 @@ mod tests {
             "status": "INVALID_ARGUMENT", "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo",
             "reason": "API_KEY_INVALID", "domain": "googleapis.com"}]}});
         let failure = failure(400, &body);
-        assert_eq!((failure.class, failure.code.as_deref()), (ErrorClass::ProviderAuth, Some("INVALID_ARGUMENT")));
+        assert_eq!(
+            (failure.class, failure.code.as_deref()),
+            (ErrorClass::ProviderAuth, Some("INVALID_ARGUMENT"))
+        );
     }
 
     #[test]
@@ -152,7 +201,10 @@ mod tests {
                     {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]}}])
         };
         let rate = failure(429, &quota("GenerateRequestsPerMinutePerProjectPerModel"));
-        assert_eq!((rate.class, rate.retry_after), (ErrorClass::RateLimited, Some(Duration::from_millis(34_500))));
+        assert_eq!(
+            (rate.class, rate.retry_after),
+            (ErrorClass::RateLimited, Some(Duration::from_millis(34_500)))
+        );
         let day = failure(429, &quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier"));
         assert_eq!(day.class, ErrorClass::ProviderQuota);
     }
@@ -170,8 +222,12 @@ mod tests {
 
     #[test]
     fn an_error_inside_an_answer_has_the_status_it_names() {
-        let overloaded = reported(&json!({"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}));
-        assert_eq!((overloaded.class, overloaded.status), (ErrorClass::Overloaded, Some(503)));
+        let overloaded =
+            reported(&json!({"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}));
+        assert_eq!(
+            (overloaded.class, overloaded.status),
+            (ErrorClass::Overloaded, Some(503))
+        );
         assert_eq!(reported(&json!("odd")).class, ErrorClass::ServerError);
         assert_eq!(reported(&json!({"code": 7})).class, ErrorClass::ServerError);
     }

@@ -148,7 +148,9 @@ impl Adapter for Gemini {
             // Several answers come only whole, and are made into a stream here.
             (true, false) | (false, _) => ("generateContent", AnswerForm::Whole),
         };
-        let call = self.host.call(self.host.method(target.wire_name, method), encoded.body, answer);
+        let call = self
+            .host
+            .call(self.host.method(target.wire_name, method), encoded.body, answer);
         let translator = GeminiTranslator::new(request.conversation()?, &request.identity);
         Ok(Exchange {
             dropped: encoded.dropped,

@@ -21,15 +21,24 @@ const MAX_NODES: usize = 5_000;
 /// Whether it describes an object without properties, which a function without parameters has.
 pub fn is_empty_object(schema: &Value) -> bool {
     let no_properties = schema["properties"].as_object().is_none_or(Map::is_empty);
-    let other = ["$ref", "anyOf", "oneOf", "allOf", "additionalProperties", "patternProperties"];
-    let open = |name: &&str| schema.get(*name).is_some_and(|value| *value != Value::Bool(false));
-    no_properties && !other.iter().any(|name| open(name))
+    let other = [
+        "$ref",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "additionalProperties",
+        "patternProperties",
+    ];
+    let is_open = |name: &&str| schema.get(*name).is_some_and(|value| *value != Value::Bool(false));
+    no_properties && !other.iter().any(is_open)
 }
 
 /// Standard JSON Schema as the service reads it: `$schema` gone, `const` an `enum` of one value, single `allOf`s lifted,
 /// and nothing beside a `$ref`.
 pub fn standard(schema: &Value) -> Value {
-    let Value::Object(fields) = schema else { return schema.clone() };
+    let Value::Object(fields) = schema else {
+        return schema.clone();
+    };
     let mut node = Object::new();
     for (name, value) in fields {
         let value = match (name.as_str(), value) {
@@ -139,7 +148,9 @@ impl<'s> Narrow<'s> {
     }
 
     fn reference(&mut self, reference: &'s str, fields: &'s Object) -> Result<Object, TooManyNodes> {
-        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+        let target = reference
+            .strip_prefix('#')
+            .and_then(|pointer| self.root.pointer(pointer));
         let mut node = match target {
             Some(target) if !self.open.contains(&reference) => {
                 self.open.push(reference);
@@ -229,8 +240,15 @@ impl<'s> Narrow<'s> {
             }
             "NUMBER" | "INTEGER" => {
                 keep(&["minimum", "maximum"]);
-                let known: &[&str] = if kind == "NUMBER" { &["float", "double"] } else { &["int32", "int64"] };
-                if let Some(format) = fields.get("format").filter(|format| known.iter().any(|known| *format == known)) {
+                let known: &[&str] = if kind == "NUMBER" {
+                    &["float", "double"]
+                } else {
+                    &["int32", "int64"]
+                };
+                if let Some(format) = fields
+                    .get("format")
+                    .filter(|format| known.iter().any(|known| *format == known))
+                {
                     node.insert("format".to_owned(), format.clone());
                 }
                 // Only texts can be enumerated; the choice is told in words.
@@ -260,7 +278,11 @@ impl<'s> Narrow<'s> {
                         written.insert(name.clone(), self.node(property)?.into());
                     }
                     let order: Vec<Value> = properties.keys().map(|name| name.as_str().into()).collect();
-                    let listed = fields.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                    let listed = fields
+                        .get("required")
+                        .and_then(Value::as_array)
+                        .map(Vec::as_slice)
+                        .unwrap_or_default();
                     let exists = |name: &&Value| name.as_str().is_some_and(|name| properties.contains_key(name));
                     let required: Vec<Value> = listed.iter().filter(exists).cloned().collect();
                     node.insert("properties".to_owned(), written.into());
@@ -291,7 +313,10 @@ fn describe(node: &mut Object, fields: &Object) {
 fn set_nullable(node: &mut Object) {
     match node.get_mut("anyOf") {
         Some(Value::Array(branches)) => {
-            branches.iter_mut().filter_map(Value::as_object_mut).for_each(set_nullable);
+            branches
+                .iter_mut()
+                .filter_map(Value::as_object_mut)
+                .for_each(set_nullable);
         }
         _ => drop(node.insert("nullable".to_owned(), true.into())),
     }
@@ -332,7 +357,11 @@ fn types(fields: &Object) -> (Vec<&str>, bool) {
     if !kinds.is_empty() {
         return (kinds, nullable);
     }
-    let values = fields.get("enum").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let values = fields
+        .get("enum")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let value = fields.get("const").or_else(|| values.first());
     let guessed = match value {
         _ if fields.contains_key("properties") => "object",
@@ -377,7 +406,10 @@ mod tests {
     #[test]
     fn each_rule_of_the_subset_holds() {
         for (schema, expected) in [
-            (json!({"type": ["string", "null"]}), json!({"type": "STRING", "nullable": true})),
+            (
+                json!({"type": ["string", "null"]}),
+                json!({"type": "STRING", "nullable": true}),
+            ),
             (
                 json!({"type": ["string", "integer"], "description": "d", "maxLength": 3}),
                 json!({"anyOf": [{"type": "STRING", "description": "d", "maxLength": 3},
@@ -392,13 +424,19 @@ mod tests {
                 json!({"anyOf": [{"type": "STRING", "nullable": true}, {"type": "NUMBER", "nullable": true}]}),
             ),
             (json!({"const": "a"}), json!({"type": "STRING", "enum": ["a"]})),
-            (json!({"enum": ["a", "", "b"]}), json!({"type": "STRING", "enum": ["a", "b"]})),
+            (
+                json!({"enum": ["a", "", "b"]}),
+                json!({"type": "STRING", "enum": ["a", "b"]}),
+            ),
             (
                 json!({"type": "integer", "enum": [1, 2], "exclusiveMinimum": 0, "format": "int32"}),
                 json!({"type": "INTEGER", "format": "int32", "description": "One of 1, 2."}),
             ),
             (json!({"type": "string", "format": "email"}), json!({"type": "STRING"})),
-            (json!({"type": "array"}), json!({"type": "ARRAY", "items": {"type": "STRING"}})),
+            (
+                json!({"type": "array"}),
+                json!({"type": "ARRAY", "items": {"type": "STRING"}}),
+            ),
             (json!({"type": "object", "properties": {}}), json!({"type": "OBJECT"})),
             (json!(true), json!({"type": "STRING"})),
             (
@@ -434,7 +472,10 @@ mod tests {
         let mut defs = Object::new();
         for level in 0..30 {
             let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
-            defs.insert(format!("d{level}"), json!({"type": "object", "properties": {"a": next, "b": next}}));
+            defs.insert(
+                format!("d{level}"),
+                json!({"type": "object", "properties": {"a": next, "b": next}}),
+            );
         }
         let fault = narrow(&json!({"$ref": "#/$defs/d0", "$defs": defs}), "tools[0]").unwrap_err();
         assert_eq!(fault.field.as_deref(), Some("tools[0]"));
@@ -455,9 +496,13 @@ mod tests {
 
     #[test]
     fn a_function_without_parameters_is_recognised() {
-        assert!(is_empty_object(&json!({"type": "object", "properties": {}, "additionalProperties": false})));
+        assert!(is_empty_object(
+            &json!({"type": "object", "properties": {}, "additionalProperties": false})
+        ));
         assert!(is_empty_object(&json!({"type": "object"})));
-        assert!(!is_empty_object(&json!({"type": "object", "additionalProperties": true})));
+        assert!(!is_empty_object(
+            &json!({"type": "object", "additionalProperties": true})
+        ));
         assert!(!is_empty_object(&json!({"$ref": "#/$defs/x"})));
     }
 
@@ -474,9 +519,11 @@ mod tests {
         leaf.prop_recursive(4, 24, 4, |inner| {
             let list = prop::collection::vec(inner.clone(), 0..3);
             prop_oneof![
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| json!({"properties": {"a": a, "b": b}, "required": ["b"]})),
+                (inner.clone(), inner.clone())
+                    .prop_map(|(a, b)| json!({"properties": {"a": a, "b": b}, "required": ["b"]})),
                 inner.prop_map(|items| json!({"type": "array", "items": items, "description": "d"})),
-                (prop::sample::select(vec!["anyOf", "oneOf", "allOf"]), list).prop_map(|(name, list)| json!({name: list})),
+                (prop::sample::select(vec!["anyOf", "oneOf", "allOf"]), list)
+                    .prop_map(|(name, list)| json!({name: list})),
             ]
         })
     }
@@ -484,8 +531,23 @@ mod tests {
     /// The members that the service knows, and their rules.
     fn assert_in_subset(node: &Value) {
         let known = [
-            "type", "format", "description", "nullable", "enum", "items", "minItems", "maxItems", "properties",
-            "propertyOrdering", "required", "minimum", "maximum", "minLength", "maxLength", "pattern", "anyOf",
+            "type",
+            "format",
+            "description",
+            "nullable",
+            "enum",
+            "items",
+            "minItems",
+            "maxItems",
+            "properties",
+            "propertyOrdering",
+            "required",
+            "minimum",
+            "maximum",
+            "minLength",
+            "maxLength",
+            "pattern",
+            "anyOf",
         ];
         let fields = node.as_object().unwrap();
         for name in fields.keys() {
@@ -499,7 +561,12 @@ mod tests {
             None => assert!(fields.get("type").is_some() || fields.is_empty(), "{node}"),
         }
         fields.get("items").into_iter().for_each(assert_in_subset);
-        fields.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::values).for_each(assert_in_subset);
+        fields
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(Map::values)
+            .for_each(assert_in_subset);
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use crate::domain::model::{
     Effort, GeminiGeneration, GeminiThinking, GeminiTraits, GoogleEmbedding, ModelTraits, ThinkingBudget,
     VertexEmbeddingMethod,
 };
-use crate::providers::adapter::{Fetched, MediaLibrary, WireAnswer};
+use crate::providers::adapter::{Fetched, MediaLibrary, Reader, WireAnswer};
 use crate::providers::testing::{
     MODEL, Outcome, cut, decoder, encoded, joined, outcome, request, secret, streamed, streamed_chat, whole,
 };
@@ -113,7 +113,9 @@ fn chat(fields: Value) -> Request {
 
 /// What is sent, and what is not.
 fn sent_by(gemini: &Gemini, request: &Request, target: &Target<'_>) -> (Value, Vec<String>) {
-    let mut exchange = gemini.encode(request, target).unwrap_or_else(|fault| panic!("{fault:?}"));
+    let mut exchange = gemini
+        .encode(request, target)
+        .unwrap_or_else(|fault| panic!("{fault:?}"));
     let body = joined(exchange.calls.remove(0).payload);
     (serde_json::from_str(&body).unwrap(), exchange.dropped.names().to_vec())
 }
@@ -132,7 +134,10 @@ fn tool(name: &str) -> Value {
 fn each_host_has_its_paths_and_its_way_to_show_the_credential() {
     let path = |gemini: &Gemini, name: &str, stream: bool| {
         let request = if stream { streamed_chat(true) } else { chat(json!({})) };
-        let target = Target { wire_name: name, ..*MODEL };
+        let target = Target {
+            wire_name: name,
+            ..*MODEL
+        };
         encoded(gemini, &request, &target).path.to_string()
     };
     let place = "/v1/projects/acme-1/locations/europe-west4";
@@ -145,7 +150,10 @@ fn each_host_has_its_paths_and_its_way_to_show_the_credential() {
         path(&vertex, "gemini-2.5-flash", true),
         format!("{place}/publishers/google/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
     );
-    assert_eq!(path(&vertex, "endpoints/42", false), format!("{place}/endpoints/42:generateContent"));
+    assert_eq!(
+        path(&vertex, "endpoints/42", false),
+        format!("{place}/endpoints/42:generateContent")
+    );
     assert_eq!(
         path(&vertex, "google/a b?c", false),
         format!("{place}/publishers/google/models/a%20b%3Fc:generateContent")
@@ -159,7 +167,10 @@ fn each_host_has_its_paths_and_its_way_to_show_the_credential() {
         path(&developer, "gemini-2.5-flash", true),
         "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
     );
-    assert_eq!(path(&developer, "tunedModels/x", false), "/v1beta/tunedModels/x:generateContent");
+    assert_eq!(
+        path(&developer, "tunedModels/x", false),
+        "/v1beta/tunedModels/x:generateContent"
+    );
     assert_eq!(encoded(&vertex, &chat(json!({})), &MODEL).auth, AuthScheme::Bearer);
     let key = AuthScheme::Header(HeaderName::from_static("x-goog-api-key"));
     assert_eq!(encoded(&developer, &chat(json!({})), &MODEL).auth, key);
@@ -173,7 +184,10 @@ fn models_of_other_publishers_are_asked_in_openais_words() {
     };
     let call = encoded(&vertex(), &chat(json!({"seed": 7})), &target);
     let body: Value = serde_json::from_str(&joined(call.payload)).unwrap();
-    assert_eq!((&body["model"], &body["seed"]), (&json!("meta/llama-4-maas"), &json!(7)));
+    assert_eq!(
+        (&body["model"], &body["seed"]),
+        (&json!("meta/llama-4-maas"), &json!(7))
+    );
     let legacy = request(Operation::Completion, r#"{"model":"m","prompt":"hi"}"#);
     let body: Value = serde_json::from_str(&joined(encoded(&vertex(), &legacy, &target).payload)).unwrap();
     assert_eq!(body["messages"][0]["content"], "hi");
@@ -205,7 +219,14 @@ fn a_conversation_with_tools_and_an_image_is_written_in_googles_words() {
     assert_json_snapshot!("before_gemini_3", body);
     assert_eq!(
         dropped,
-        ["service_tier", "user", "parallel_tool_calls", "logit_bias", "stop[5..]", "metadata.Cost Center"]
+        [
+            "service_tier",
+            "user",
+            "parallel_tool_calls",
+            "logit_bias",
+            "stop[5..]",
+            "metadata.Cost Center"
+        ]
     );
     let (body, dropped) = sent_by(&developer(), &chat(fields), &of(&V3));
     assert_json_snapshot!("gemini_3", body);
@@ -252,7 +273,10 @@ fn signatures_return_to_the_parts_they_came_on() {
     let (body, _) = sent(fields.clone(), &V3);
     assert_json_snapshot!("signatures", body["contents"]);
     let (body, _) = sent(fields, &V2_5);
-    assert!(!body.to_string().contains("c2tpcF90aG91Z2h0"), "2.5 asks for no signature, so none is made up");
+    assert!(
+        !body.to_string().contains("c2tpcF90aG91Z2h0"),
+        "2.5 asks for no signature, so none is made up"
+    );
     assert_eq!(body["contents"][3]["parts"][0]["thoughtSignature"], "CiQBsig+/w==");
 }
 
@@ -266,12 +290,18 @@ fn calls_of_a_finished_turn_need_no_signature() {
         {"role": "user", "content": "two"},
     ]);
     let (body, _) = sent(json!({"messages": messages}), &V3);
-    assert!(body["contents"][1]["parts"][0].get("thoughtSignature").is_none(), "{body}");
+    assert!(
+        body["contents"][1]["parts"][0].get("thoughtSignature").is_none(),
+        "{body}"
+    );
     // What is said beside the results may or may not begin a new turn, so there the call is signed.
     let mut beside = messages.as_array().unwrap()[..3].to_vec();
     beside.push(json!({"role": "user", "content": "and?"}));
     let (body, _) = sent(json!({"messages": beside}), &V3);
-    assert!(body["contents"][1]["parts"][0].get("thoughtSignature").is_some(), "{body}");
+    assert!(
+        body["contents"][1]["parts"][0].get("thoughtSignature").is_some(),
+        "{body}"
+    );
 }
 
 #[test]
@@ -279,7 +309,12 @@ fn newer_models_are_asked_to_go_on_where_older_ones_continue() {
     let messages = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "The answer is"}]);
     let roles = |traits| {
         let (body, _) = sent(json!({"messages": messages}), traits);
-        body["contents"].as_array().unwrap().iter().map(|turn| turn["role"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        body["contents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|turn| turn["role"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(roles(&V2_5), ["user", "model"]);
     assert_eq!(roles(&V3), ["user", "model", "user"]);
@@ -300,11 +335,15 @@ fn each_choice_of_tools_has_its_mode() {
         config(json!({"type": "function", "function": {"name": "g"}}), &V3),
         json!({"mode": "ANY", "allowedFunctionNames": ["g"]})
     );
-    let allowed = |mode: &str| {
-        json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": "f"}}]}})
-    };
-    assert_eq!(config(allowed("auto"), &V3), json!({"mode": "VALIDATED", "allowedFunctionNames": ["f"]}));
-    assert_eq!(config(allowed("required"), &V3), json!({"mode": "ANY", "allowedFunctionNames": ["f"]}));
+    let allowed = |mode: &str| json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": "f"}}]}});
+    assert_eq!(
+        config(allowed("auto"), &V3),
+        json!({"mode": "VALIDATED", "allowedFunctionNames": ["f"]})
+    );
+    assert_eq!(
+        config(allowed("required"), &V3),
+        json!({"mode": "ANY", "allowedFunctionNames": ["f"]})
+    );
     let mut strict = tool("f");
     strict["function"]["strict"] = true.into();
     let (body, dropped) = sent(json!({"tools": [strict.clone()]}), &V3);
@@ -325,12 +364,21 @@ fn a_schema_goes_in_the_form_the_model_takes() {
         assert!(dropped.is_empty(), "{dropped:?}");
         body["generationConfig"].clone()
     };
-    assert_eq!(config(&V3), json!({"responseMimeType": "application/json", "responseJsonSchema": schema}));
+    assert_eq!(
+        config(&V3),
+        json!({"responseMimeType": "application/json", "responseJsonSchema": schema})
+    );
     let narrow = json!({"type": "OBJECT", "properties": {"a": {"type": "INTEGER", "nullable": true}}, "required": ["a"],
                         "propertyOrdering": ["a"]});
-    assert_eq!(config(&IMAGE), json!({"responseMimeType": "application/json", "responseSchema": narrow}));
+    assert_eq!(
+        config(&IMAGE),
+        json!({"responseMimeType": "application/json", "responseSchema": narrow})
+    );
     let (body, _) = sent(json!({"response_format": {"type": "json_object"}}), &V3);
-    assert_eq!(body["generationConfig"], json!({"responseMimeType": "application/json"}));
+    assert_eq!(
+        body["generationConfig"],
+        json!({"responseMimeType": "application/json"})
+    );
     // Before Gemini 3 it cannot stand beside functions.
     let (body, dropped) = sent(json!({"response_format": format, "tools": [tool("f")]}), &V2_5);
     assert!(body.get("generationConfig").is_none());
@@ -351,11 +399,22 @@ fn reasoning_is_a_budget_or_a_level_as_the_model_has_it() {
     let effort = |effort: &str| json!({"reasoning_effort": effort});
     let budget = |tokens: i64, show: bool| json!({"thinkingBudget": tokens, "includeThoughts": show});
     let level = |level: &str, show: bool| json!({"thinkingLevel": level, "includeThoughts": show});
-    for (name, tokens) in [("minimal", 1), ("low", 1_024), ("medium", 2_048), ("high", 4_096), ("max", 16_384)] {
+    for (name, tokens) in [
+        ("minimal", 1),
+        ("low", 1_024),
+        ("medium", 2_048),
+        ("high", 4_096),
+        ("max", 16_384),
+    ] {
         assert_eq!(config(effort(name), &V2_5), budget(tokens, true), "{name}");
     }
     assert_eq!(config(effort("none"), &V2_5), budget(0, false));
-    for (name, expected) in [("minimal", "MINIMAL"), ("medium", "MEDIUM"), ("high", "HIGH"), ("xhigh", "HIGH")] {
+    for (name, expected) in [
+        ("minimal", "MINIMAL"),
+        ("medium", "MEDIUM"),
+        ("high", "HIGH"),
+        ("xhigh", "HIGH"),
+    ] {
         assert_eq!(config(effort(name), &V3), level(expected, true), "{name}");
     }
     assert_eq!(config(effort("none"), &V3), level("MINIMAL", false));
@@ -364,7 +423,10 @@ fn reasoning_is_a_budget_or_a_level_as_the_model_has_it() {
     assert_eq!(config(enabled.clone(), &V2_5), budget(24_576, true));
     assert_eq!(config(enabled, &V3), level("HIGH", true));
     assert_eq!(config(thinking(json!({"type": "adaptive"})), &V2_5), budget(-1, true));
-    assert_eq!(config(thinking(json!({"type": "adaptive"})), &V3), json!({"includeThoughts": true}));
+    assert_eq!(
+        config(thinking(json!({"type": "adaptive"})), &V3),
+        json!({"includeThoughts": true})
+    );
     assert_eq!(config(thinking(json!({"type": "disabled"})), &V2_5), budget(0, false));
     // A model that does not think does as it is told, or not.
     assert_eq!(config(effort("none"), &IMAGE), Value::Null);
@@ -373,9 +435,7 @@ fn reasoning_is_a_budget_or_a_level_as_the_model_has_it() {
 
 #[test]
 fn media_are_inlined_fetched_by_the_host_or_by_us() {
-    let image = |url: &str| {
-        json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]})
-    };
+    let image = |url: &str| json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]});
     let part = |gemini: &Gemini, url: &str| {
         let (body, _) = sent_by(gemini, &chat(image(url)), &of(&V3));
         body["contents"][0]["parts"][0].clone()
@@ -394,8 +454,14 @@ fn media_are_inlined_fetched_by_the_host_or_by_us() {
         Err(Unencodable::NeedsMedia(wanted)) => wanted[0].url == url,
         _ => false,
     };
-    assert!(needs(&vertex, "https://example.org/picture"), "its kind is unknown before it is fetched");
-    assert!(needs(&vertex, "http://example.org/a.png"), "Google fetches nothing in the clear");
+    assert!(
+        needs(&vertex, "https://example.org/picture"),
+        "its kind is unknown before it is fetched"
+    );
+    assert!(
+        needs(&vertex, "http://example.org/a.png"),
+        "Google fetches nothing in the clear"
+    );
     assert!(needs(&developer, "https://example.org/a.png"));
     let mut library = MediaLibrary::default();
     let fetched = Fetched {
@@ -473,9 +539,15 @@ fn several_answers_come_whole_and_become_a_stream() {
     };
     let replayed = exchange.reader.replay(vec![answer]).unwrap();
     let text = String::from_utf8(replayed.body.to_vec()).unwrap();
-    assert!(text.contains(r#""index":1,"delta":{"content":"two"}"#) && text.ends_with("data: [DONE]\n\n"), "{text}");
+    assert!(
+        text.contains(r#""index":1,"delta":{"content":"two"}"#) && text.ends_with("data: [DONE]\n\n"),
+        "{text}"
+    );
     let exchange = vertex().encode(&chat(fields), &of(&V3)).unwrap();
-    assert_eq!((exchange.calls[0].answer, exchange.dropped.names()), (AnswerForm::EventStream, &["n".to_owned()][..]));
+    assert_eq!(
+        (exchange.calls[0].answer, exchange.dropped.names()),
+        (AnswerForm::EventStream, &["n".to_owned()][..])
+    );
 }
 
 #[test]
@@ -483,7 +555,10 @@ fn web_search_and_drawing_are_googles_own_tools() {
     let (body, dropped) = sent(json!({"web_search_options": {}}), &V2_5);
     assert_eq!((&body["tools"], dropped.len()), (&json!([{"googleSearch": {}}]), 0));
     let (body, dropped) = sent(json!({"web_search_options": {}, "tools": [tool("f")]}), &V2_5);
-    assert_eq!((body["tools"].as_array().unwrap().len(), &dropped[..]), (1, &["web_search_options".to_owned()][..]));
+    assert_eq!(
+        (body["tools"].as_array().unwrap().len(), &dropped[..]),
+        (1, &["web_search_options".to_owned()][..])
+    );
     let (body, _) = sent(json!({"modalities": ["text", "image"]}), &IMAGE);
     assert_eq!(body["generationConfig"]["responseModalities"], json!(["TEXT", "IMAGE"]));
     assert_eq!(sent(json!({"modalities": ["text", "image"]}), &V3).1, ["modalities"]);
@@ -579,7 +654,12 @@ fn every_reason_to_finish_has_its_meaning() {
     assert_eq!(finish("STOP", call()).as_deref(), Ok("tool_calls"));
     assert_eq!(finish("MAX_TOKENS", call()).as_deref(), Ok("length"));
     assert_eq!(finish("SAFETY", json!([])).as_deref(), Ok("content_filter"));
-    for reason in ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE", "TOO_MANY_TOOL_CALLS"] {
+    for reason in [
+        "MALFORMED_FUNCTION_CALL",
+        "UNEXPECTED_TOOL_CALL",
+        "MISSING_THOUGHT_SIGNATURE",
+        "TOO_MANY_TOOL_CALLS",
+    ] {
         let (class, message) = finish(reason, json!([])).unwrap_err();
         assert_eq!(class, ErrorClass::Malformed);
         assert!(message.contains(reason), "{message}");
@@ -594,7 +674,10 @@ fn odd_parts_do_no_harm_and_broken_ones_are_no_answer() {
     let answer = answered(json!({"content": {"parts": parts}, "finishReason": "STOP", "x": 1})).unwrap();
     let message = &answer["choices"][0]["message"];
     assert_eq!(message["content"], "ok");
-    assert_eq!(message["images"][0]["image_url"]["url"], "data:image/png;base64,iVBORw0KGgo=");
+    assert_eq!(
+        message["images"][0]["image_url"]["url"],
+        "data:image/png;base64,iVBORw0KGgo="
+    );
     for broken in [
         json!({"content": {"parts": [{"functionCall": {"args": {}}}]}, "finishReason": "STOP"}),
         json!({"content": {"parts": [{"functionCall": {"name": "f", "args": [1]}}]}, "finishReason": "STOP"}),
@@ -604,24 +687,43 @@ fn odd_parts_do_no_harm_and_broken_ones_are_no_answer() {
         json!({"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP", "index": 4_000_000_000_u32}),
         json!({"index": -1, "finishReason": "STOP"}),
     ] {
-        assert_eq!(answered(broken.clone()).unwrap_err().0, ErrorClass::Malformed, "{broken}");
+        assert_eq!(
+            answered(broken.clone()).unwrap_err().0,
+            ErrorClass::Malformed,
+            "{broken}"
+        );
     }
-    for body in ["", "[]", "null", "{}", r#"{"candidates":[]}"#, "<html>", r#"{"candidates":{}}"#] {
+    for body in [
+        "",
+        "[]",
+        "null",
+        "{}",
+        r#"{"candidates":[]}"#,
+        "<html>",
+        r#"{"candidates":{}}"#,
+    ] {
         let failure = whole(&vertex(), &chat(json!({})), body).unwrap_err();
         assert_eq!(failure.class, ErrorClass::Malformed, "{body}");
     }
     let error = r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#;
-    assert_eq!(whole(&vertex(), &chat(json!({})), error).unwrap_err().class, ErrorClass::RateLimited);
+    assert_eq!(
+        whole(&vertex(), &chat(json!({})), error).unwrap_err().class,
+        ErrorClass::RateLimited
+    );
 }
 
 #[test]
 fn log_probabilities_take_openais_shape() {
     let logprobs = json!({"chosenCandidates": [{"token": "é", "tokenId": 7, "logProbability": -0.5}],
         "topCandidates": [{"candidates": [{"token": "é", "logProbability": -0.5}, {"token": "e", "logProbability": -2.0}]}]});
-    let answer = answered(json!({"content": {"parts": [{"text": "é"}]}, "finishReason": "STOP", "logprobsResult": logprobs}));
+    let answer =
+        answered(json!({"content": {"parts": [{"text": "é"}]}, "finishReason": "STOP", "logprobsResult": logprobs}));
     let entry = &answer.unwrap()["choices"][0]["logprobs"]["content"][0];
-    assert_eq!(*entry, json!({"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": [
-        {"token": "é", "logprob": -0.5, "bytes": [195, 169]}, {"token": "e", "logprob": -2.0, "bytes": [101]}]}));
+    assert_eq!(
+        *entry,
+        json!({"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": [
+        {"token": "é", "logprob": -0.5, "bytes": [195, 169]}, {"token": "e", "logprob": -2.0, "bytes": [101]}]})
+    );
 }
 
 #[test]
@@ -630,20 +732,33 @@ fn names_that_were_rewritten_come_back_as_the_caller_wrote_them() {
     let (body, _) = sent_by(&vertex(), &request, &of(&V3));
     let name = body["tools"][0]["functionDeclarations"][0]["name"].as_str().unwrap();
     assert!(name.starts_with("_9lives_"), "{name}");
-    let answer = json!({"candidates": [{"content": {"parts": [{"functionCall": {"name": name}}]}, "finishReason": "STOP"}]});
+    let answer =
+        json!({"candidates": [{"content": {"parts": [{"functionCall": {"name": name}}]}, "finishReason": "STOP"}]});
     let answer = whole(&vertex(), &request, answer.to_string()).unwrap();
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "9lives");
+    assert_eq!(
+        answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"],
+        "9lives"
+    );
 }
 
 /// What was answered goes back into the history, as SDKs send it, and reaches Google with its signatures.
 #[test]
 fn a_signature_survives_the_way_through_a_clients_history() {
     for (answer, at) in [
-        (json!([{"functionCall": {"name": "f", "args": {"a": 1}}, "thoughtSignature": "CiQB+/=="},
-                {"functionCall": {"name": "f", "args": {"a": 2}}}]), 0),
-        (json!([{"text": "plan", "thought": true}, {"text": "Hello", "thoughtSignature": "CiQB+/=="}]), 0),
-        (json!([{"text": "Let me see."}, {"functionCall": {"id": "own", "name": "f"}, "thoughtSignature": "CiQB+/=="}]), 1),
+        (
+            json!([{"functionCall": {"name": "f", "args": {"a": 1}}, "thoughtSignature": "CiQB+/=="},
+                {"functionCall": {"name": "f", "args": {"a": 2}}}]),
+            0,
+        ),
+        (
+            json!([{"text": "plan", "thought": true}, {"text": "Hello", "thoughtSignature": "CiQB+/=="}]),
+            0,
+        ),
+        (
+            json!([{"text": "Let me see."}, {"functionCall": {"id": "own", "name": "f"}, "thoughtSignature": "CiQB+/=="}]),
+            1,
+        ),
     ] {
         let answered = answered(json!({"content": {"parts": answer}, "finishReason": "STOP"})).unwrap();
         let message = answered["choices"][0]["message"].clone();
@@ -657,7 +772,10 @@ fn a_signature_survives_the_way_through_a_clients_history() {
         let (body, _) = sent(json!({"messages": messages, "tools": [tool("f")]}), &V3);
         let parts = body["contents"][1]["parts"].as_array().unwrap();
         assert_eq!(parts[at]["thoughtSignature"], "CiQB+/==", "{parts:?}");
-        let signed = parts.iter().filter(|part| part.get("thoughtSignature").is_some()).count();
+        let signed = parts
+            .iter()
+            .filter(|part| part.get("thoughtSignature").is_some())
+            .count();
         assert_eq!(signed, 1, "{parts:?}");
     }
 }
@@ -685,14 +803,28 @@ fn embedder(vertex_method: VertexEmbeddingMethod, texts_per_call: u32, normalise
     }
 }
 
-fn calls_of(gemini: &Gemini, request: &Request, traits: &ModelTraits) -> (Vec<(String, Value)>, Vec<String>, Box<dyn crate::providers::adapter::Reader>) {
+/// What an embeddings request becomes.
+struct Asked {
+    calls: Vec<(String, Value)>,
+    dropped: Vec<String>,
+    reader: Box<dyn Reader>,
+}
+
+fn calls_of(gemini: &Gemini, request: &Request, traits: &ModelTraits) -> Asked {
     let exchange = gemini.encode(request, &of(traits)).unwrap();
-    let calls = exchange
-        .calls
-        .into_iter()
-        .map(|call| (call.path.to_string(), serde_json::from_str(&joined(call.payload)).unwrap()))
-        .collect();
-    (calls, exchange.dropped.names().to_vec(), exchange.reader)
+    let calls = exchange.calls.into_iter();
+    Asked {
+        calls: calls
+            .map(|call| {
+                (
+                    call.path.to_string(),
+                    serde_json::from_str(&joined(call.payload)).unwrap(),
+                )
+            })
+            .collect(),
+        dropped: exchange.dropped.names().to_vec(),
+        reader: exchange.reader,
+    }
 }
 
 fn wire(body: Value) -> WireAnswer {
@@ -706,7 +838,7 @@ fn wire(body: Value) -> WireAnswer {
 fn vertex_embeds_by_predict_in_as_many_calls_as_it_takes() {
     let one_each = embedder(VertexEmbeddingMethod::Predict, 1, false);
     let request = embedding(json!({"input": ["a", "b"], "dimensions": 2, "input_type": "search_query", "user": "u"}));
-    let (calls, dropped, reader) = calls_of(&vertex(), &request, &one_each);
+    let Asked { calls, dropped, reader } = calls_of(&vertex(), &request, &one_each);
     let path = "/v1/projects/acme-1/locations/europe-west4/publishers/google/models/gemini-x:predict";
     let body = |text: &str| {
         json!({"instances": [{"content": text, "task_type": "RETRIEVAL_QUERY"}],
@@ -717,20 +849,34 @@ fn vertex_embeds_by_predict_in_as_many_calls_as_it_takes() {
     let answer = |values: Value, tokens: f64| {
         wire(json!({"predictions": [{"embeddings": {"values": values, "statistics": {"token_count": tokens}}}]}))
     };
-    let whole = reader.whole(vec![answer(json!([3, 4]), 3.0), answer(json!([0, 0]), 1.0)]).unwrap();
+    let whole = reader
+        .whole(vec![answer(json!([3, 4]), 3.0), answer(json!([0, 0]), 1.0)])
+        .unwrap();
     assert_eq!(whole.usage.unwrap().input, 4);
     let shown: Value = serde_json::from_slice(&whole.body).unwrap();
-    assert_eq!(shown["data"][0]["embedding"].to_string(), "[0.6000000238418579,0.800000011920929]");
-    assert_eq!((&shown["model"], &shown["usage"]["prompt_tokens"]), (&json!("m"), &json!(4)));
+    assert_eq!(
+        shown["data"][0]["embedding"].to_string(),
+        "[0.6000000238418579,0.800000011920929]"
+    );
+    assert_eq!(
+        (&shown["model"], &shown["usage"]["prompt_tokens"]),
+        (&json!("m"), &json!(4))
+    );
 
     let many = embedder(VertexEmbeddingMethod::Predict, 250, true);
     let texts: Vec<String> = (0..251).map(|n| n.to_string()).collect();
-    let (calls, ..) = calls_of(&vertex(), &embedding(json!({"input": texts})), &many);
-    let sizes: Vec<usize> = calls.iter().map(|(_, body)| body["instances"].as_array().unwrap().len()).collect();
+    let Asked { calls, .. } = calls_of(&vertex(), &embedding(json!({"input": texts})), &many);
+    let sizes: Vec<usize> = calls
+        .iter()
+        .map(|(_, body)| body["instances"].as_array().unwrap().len())
+        .collect();
     assert_eq!(sizes, [250, 1]);
     let long = "x".repeat(40_000);
-    let (calls, ..) = calls_of(&vertex(), &embedding(json!({"input": [long, long, "b"]})), &many);
-    let sizes: Vec<usize> = calls.iter().map(|(_, body)| body["instances"].as_array().unwrap().len()).collect();
+    let Asked { calls, .. } = calls_of(&vertex(), &embedding(json!({"input": [long, long, "b"]})), &many);
+    let sizes: Vec<usize> = calls
+        .iter()
+        .map(|(_, body)| body["instances"].as_array().unwrap().len())
+        .collect();
     assert_eq!(sizes, [1, 2], "a call holds 20,000 tokens");
 }
 
@@ -738,7 +884,7 @@ fn vertex_embeds_by_predict_in_as_many_calls_as_it_takes() {
 fn newer_models_and_the_developer_api_have_methods_of_their_own() {
     let newer = embedder(VertexEmbeddingMethod::EmbedContent, 1, true);
     let request = embedding(json!({"input": ["a", "b"], "dimensions": 768, "encoding_format": "base64"}));
-    let (calls, _, reader) = calls_of(&vertex(), &request, &newer);
+    let Asked { calls, reader, .. } = calls_of(&vertex(), &request, &newer);
     assert!(calls[0].0.ends_with(":embedContent"));
     assert_eq!(
         calls[1].1,
@@ -748,12 +894,23 @@ fn newer_models_and_the_developer_api_have_methods_of_their_own() {
     let whole = reader.whole(vec![answer(1.5), answer(-2.0)]).unwrap();
     assert_eq!(whole.usage.unwrap().input, 4);
     let shown: Value = serde_json::from_slice(&whole.body).unwrap();
-    assert_eq!((&shown["data"][0]["embedding"], &shown["data"][1]["embedding"]), (&json!("AADAPw=="), &json!("AAAAwA==")));
+    assert_eq!(
+        (&shown["data"][0]["embedding"], &shown["data"][1]["embedding"]),
+        (&json!("AADAPw=="), &json!("AAAAwA=="))
+    );
 
-    let (calls, _, reader) = calls_of(&developer(), &request, &newer);
+    let Asked { calls, reader, .. } = calls_of(&developer(), &request, &newer);
     let one = |text: &str| json!({"model": "models/gemini-x", "content": {"parts": [{"text": text}]}, "outputDimensionality": 768});
-    assert_eq!(calls, [("/v1beta/models/gemini-x:batchEmbedContents".to_owned(), json!({"requests": [one("a"), one("b")]}))]);
-    let whole = reader.whole(vec![wire(json!({"embeddings": [{"values": [1]}, {"values": [2]}]}))]).unwrap();
+    assert_eq!(
+        calls,
+        [(
+            "/v1beta/models/gemini-x:batchEmbedContents".to_owned(),
+            json!({"requests": [one("a"), one("b")]})
+        )]
+    );
+    let whole = reader
+        .whole(vec![wire(json!({"embeddings": [{"values": [1]}, {"values": [2]}]}))])
+        .unwrap();
     assert!(whole.usage.is_none(), "it counts no tokens");
     let shown: Value = serde_json::from_slice(&whole.body).unwrap();
     assert_eq!(shown["usage"]["prompt_tokens"], 1, "so the caller sees an estimate");
@@ -766,12 +923,19 @@ fn vectors_that_are_none_are_no_answer() {
         (json!({}), ErrorClass::Malformed),
         (json!({"embedding": {"values": []}}), ErrorClass::Malformed),
         (json!({"embedding": {"values": ["1"]}}), ErrorClass::Malformed),
-        (json!({"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}), ErrorClass::InvalidRequest),
+        (
+            json!({"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}),
+            ErrorClass::InvalidRequest,
+        ),
     ] {
-        let (_, _, reader) = calls_of(&vertex(), &embedding(json!({})), &newer);
-        assert_eq!(reader.whole(vec![wire(body.clone())]).unwrap_err().class, class, "{body}");
+        let Asked { reader, .. } = calls_of(&vertex(), &embedding(json!({})), &newer);
+        assert_eq!(
+            reader.whole(vec![wire(body.clone())]).unwrap_err().class,
+            class,
+            "{body}"
+        );
     }
-    let (_, _, reader) = calls_of(&developer(), &embedding(json!({"input": ["a", "b"]})), &newer);
+    let Asked { reader, .. } = calls_of(&developer(), &embedding(json!({"input": ["a", "b"]})), &newer);
     let one = wire(json!({"embeddings": [{"values": [1]}]}));
     assert_eq!(reader.whole(vec![one]).unwrap_err().class, ErrorClass::Malformed);
 }
@@ -850,11 +1014,17 @@ fn a_whole_answer_says_what_its_stream_says() {
         for name in ["content", "reasoning_content", "annotations", "thinking_blocks"] {
             let (whole, streamed) = (&choice["message"][name], &streamed[name]);
             let nothing = streamed.as_array().is_some_and(Vec::is_empty);
-            assert!(whole == streamed || (whole.is_null() && nothing), "{name}: {whole} and {streamed}");
+            assert!(
+                whole == streamed || (whole.is_null() && nothing),
+                "{name}: {whole} and {streamed}"
+            );
         }
         for (index, call) in streamed["tool_calls"].as_array().unwrap().iter().enumerate() {
             let whole = &choice["message"]["tool_calls"][index];
-            assert_eq!((&whole["id"], &whole["function"]["arguments"]), (&call["id"], &call["arguments"]));
+            assert_eq!(
+                (&whole["id"], &whole["function"]["arguments"]),
+                (&call["id"], &call["arguments"])
+            );
         }
     }
 }

@@ -200,7 +200,9 @@ impl Usage {
             }
         };
         let audio = |details: &Value| {
-            let audio = details.as_array().and_then(|list| list.iter().find(|one| one["modality"] == "AUDIO"));
+            let audio = details
+                .as_array()
+                .and_then(|list| list.iter().find(|one| one["modality"] == "AUDIO"));
             audio.map_or(Some(0), |one| count(&one["tokenCount"]))
         };
         raw.is_object().then_some(())?;
@@ -281,7 +283,9 @@ impl Status {
     pub(super) fn details(&self, kind: &str) -> impl Iterator<Item = &Value> {
         let full_name = format!("type.googleapis.com/google.rpc.{kind}");
         let details = self.details.as_deref().unwrap_or_default();
-        details.iter().filter(move |detail| detail["@type"] == full_name.as_str())
+        details
+            .iter()
+            .filter(move |detail| detail["@type"] == full_name.as_str())
     }
 
     /// The machine-readable reasons, such as `API_KEY_INVALID`.
@@ -304,11 +308,18 @@ mod tests {
 
     #[test]
     fn thoughts_are_added_to_the_output_unless_the_total_says_that_they_are_in_it() {
-        let apart = tokens(json!({"promptTokenCount": 1210, "cachedContentTokenCount": 1024, "candidatesTokenCount": 6,
-                                  "thoughtsTokenCount": 88, "totalTokenCount": 1304}));
-        assert_eq!((apart.input, apart.cached_input, apart.output, apart.reasoning), (1210, 1024, 94, 88));
-        let inside = tokens(json!({"promptTokenCount": 10, "candidatesTokenCount": 94, "thoughtsTokenCount": 88,
-                                   "totalTokenCount": 104}));
+        let apart = tokens(
+            json!({"promptTokenCount": 1210, "cachedContentTokenCount": 1024, "candidatesTokenCount": 6,
+                                  "thoughtsTokenCount": 88, "totalTokenCount": 1304}),
+        );
+        assert_eq!(
+            (apart.input, apart.cached_input, apart.output, apart.reasoning),
+            (1210, 1024, 94, 88)
+        );
+        let inside = tokens(
+            json!({"promptTokenCount": 10, "candidatesTokenCount": 94, "thoughtsTokenCount": 88,
+                                   "totalTokenCount": 104}),
+        );
         assert_eq!((inside.output, inside.reasoning), (94, 88));
         let of_tools = tokens(json!({"promptTokenCount": 10, "toolUsePromptTokenCount": 7, "candidatesTokenCount": 2}));
         assert_eq!((of_tools.input, of_tools.output), (17, 2));
@@ -321,7 +332,12 @@ mod tests {
         assert!(usage.read(&json!({"promptTokenCount": 7, "candidatesTokenCount": "14", "totalTokenCount": 42.0})));
         let before = usage;
         assert_eq!((usage.tokens().input, usage.tokens().output), (7, 35));
-        for odd in [json!(null), json!([]), json!({"promptTokenCount": -1}), json!({"promptTokenCount": 1e99})] {
+        for odd in [
+            json!(null),
+            json!([]),
+            json!({"promptTokenCount": -1}),
+            json!({"promptTokenCount": 1e99}),
+        ] {
             usage.read(&odd);
             assert_eq!(usage, before, "{odd}");
         }
@@ -330,8 +346,10 @@ mod tests {
 
     #[test]
     fn audio_is_counted_where_the_details_tell() {
-        let usage = tokens(json!({"promptTokenCount": 30, "candidatesTokenCount": 1, "totalTokenCount": 31,
-            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 10}, {"modality": "AUDIO", "tokenCount": 20}]}));
+        let usage = tokens(
+            json!({"promptTokenCount": 30, "candidatesTokenCount": 1, "totalTokenCount": 31,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 10}, {"modality": "AUDIO", "tokenCount": 20}]}),
+        );
         assert_eq!((usage.audio_input, usage.audio_output), (20, 0));
     }
 }

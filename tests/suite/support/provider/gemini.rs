@@ -32,7 +32,9 @@ type Checked = Result<(), Refusal>;
 /// Vertex AI for bearers of a token that `knows` accepts.
 pub fn vertex(knows: impl Fn(&str) -> bool + Send + Sync + 'static) -> Script {
     Script::written(move |received| {
-        let token = received.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let token = received
+            .header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "));
         if received.header("x-goog-api-key").is_some() || !token.is_some_and(&knows) {
             let problem = "Request had invalid authentication credentials. Expected OAuth 2 access token.";
             return error(&(401, "UNAUTHENTICATED", problem.to_owned()));
@@ -47,8 +49,11 @@ pub fn developer(key: &'static str) -> Script {
         if received.header("authorization").is_some() || received.header("x-goog-api-key") != Some(key) {
             let details = json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID",
                                   "domain": "googleapis.com", "metadata": {"service": "generativelanguage.googleapis.com"}}]);
-            return Answer::error(400, &json!({"code": 400, "status": "INVALID_ARGUMENT", "details": details,
-                                              "message": "API key not valid. Please pass a valid API key."}));
+            return Answer::error(
+                400,
+                &json!({"code": 400, "status": "INVALID_ARGUMENT", "details": details,
+                                              "message": "API key not valid. Please pass a valid API key."}),
+            );
         }
         respond(received, false)
     })
@@ -74,9 +79,17 @@ fn ensure(good: bool, message: impl FnOnce() -> String) -> Checked {
 
 fn respond(received: &Received, vertex: bool) -> Answer {
     let Some((model, method)) = route(&received.path, vertex) else {
-        return Answer::whole(404, "text/html; charset=UTF-8", "<!DOCTYPE html><title>Error 404 (Not Found)!!1</title>");
+        return Answer::whole(
+            404,
+            "text/html; charset=UTF-8",
+            "<!DOCTYPE html><title>Error 404 (Not Found)!!1</title>",
+        );
     };
-    let query = if method == "streamGenerateContent" { "alt=sse" } else { "" };
+    let query = if method == "streamGenerateContent" {
+        "alt=sse"
+    } else {
+        ""
+    };
     if received.query != query || received.header("content-type") != Some("application/json") {
         return error(&bad("Invalid query or content type."));
     }
@@ -118,20 +131,39 @@ impl Host<'_> {
 
     fn generate(&self, body: &Map<String, Value>, streamed: bool) -> Result<Answer, Refusal> {
         let own = if self.vertex { "labels" } else { "serviceTier" };
-        let known = ["contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings", own];
+        let known = [
+            "contents",
+            "systemInstruction",
+            "tools",
+            "toolConfig",
+            "generationConfig",
+            "safetySettings",
+            own,
+        ];
         only(body, &known)?;
         if let Some(labels) = body.get("labels").and_then(Value::as_object) {
             for (key, value) in labels {
-                let good = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b));
-                ensure(good(key) && value.as_str().is_some_and(good), || format!("Invalid label {key}"))?;
+                let good = |text: &str| {
+                    text.bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+                };
+                ensure(good(key) && value.as_str().is_some_and(good), || {
+                    format!("Invalid label {key}")
+                })?;
             }
         }
         if let Some(tier) = body.get("serviceTier") {
-            ensure(["standard", "flex", "priority"].iter().any(|known| tier == known), || format!("Invalid value {tier}"))?;
+            ensure(
+                ["standard", "flex", "priority"].iter().any(|known| tier == known),
+                || format!("Invalid value {tier}"),
+            )?;
         }
         if let Some(system) = body.get("systemInstruction") {
             let parts = list(&system["parts"]);
-            let good = !parts.is_empty() && parts.iter().all(|part| part["text"].as_str().is_some_and(|text| !text.is_empty()));
+            let good = !parts.is_empty()
+                && parts
+                    .iter()
+                    .all(|part| part["text"].as_str().is_some_and(|text| !text.is_empty()));
             ensure(good, || "systemInstruction must have text parts".to_owned())?;
         }
         let functions = self.tools(body)?;
@@ -146,34 +178,54 @@ impl Host<'_> {
         let mut declared = 0;
         for tool in body.get("tools").map(list).unwrap_or_default() {
             let fields = object(tool)?;
-            only(fields, &["functionDeclarations", "googleSearch", "codeExecution", "urlContext"])?;
+            only(
+                fields,
+                &["functionDeclarations", "googleSearch", "codeExecution", "urlContext"],
+            )?;
             ensure(fields.len() == 1, || "tools: one kind for each entry".to_owned())?;
             for function in list(&tool["functionDeclarations"]) {
-                only(object(function)?, &["name", "description", "parameters", "parametersJsonSchema"])?;
+                only(
+                    object(function)?,
+                    &["name", "description", "parameters", "parametersJsonSchema"],
+                )?;
                 let name = function["name"].as_str().unwrap_or_default();
                 let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
                 let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b));
-                ensure(begins && rest && name.len() <= 64, || format!("Invalid function name {name}"))?;
-                ensure(!names.contains(&name.to_owned()), || format!("Duplicate function declaration found: {name}"))?;
+                ensure(begins && rest && name.len() <= 64, || {
+                    format!("Invalid function name {name}")
+                })?;
+                ensure(!names.contains(&name.to_owned()), || {
+                    format!("Duplicate function declaration found: {name}")
+                })?;
                 match (function.get("parameters"), function.get("parametersJsonSchema")) {
                     (Some(_), Some(_)) => return Err(bad("parameters and parametersJsonSchema are exclusive")),
                     (Some(schema), None) => subset(schema)?,
-                    (None, Some(schema)) => ensure(schema["type"] == "object", || "parameters must be an object".to_owned())?,
+                    (None, Some(schema)) => {
+                        ensure(schema["type"] == "object", || "parameters must be an object".to_owned())?
+                    }
                     (None, None) => {}
                 }
                 names.push(name.to_owned());
             }
             declared += usize::from(fields.contains_key("functionDeclarations"));
         }
-        ensure(declared <= 1, || "Multiple tools are supported only when they are all search tools.".to_owned())?;
+        ensure(declared <= 1, || {
+            "Multiple tools are supported only when they are all search tools.".to_owned()
+        })?;
         if let Some(config) = body.get("toolConfig") {
             let calling = object(&config["functionCallingConfig"])?;
             only(calling, &["mode", "allowedFunctionNames"])?;
             let mode = calling["mode"].as_str().unwrap_or_default();
-            ensure(["AUTO", "ANY", "NONE", "VALIDATED"].contains(&mode), || format!("Invalid mode {mode}"))?;
+            ensure(["AUTO", "ANY", "NONE", "VALIDATED"].contains(&mode), || {
+                format!("Invalid mode {mode}")
+            })?;
             for name in calling.get("allowedFunctionNames").map(list).unwrap_or_default() {
-                ensure(["ANY", "VALIDATED"].contains(&mode), || "allowed_function_names needs mode ANY".to_owned())?;
-                let known = name.as_str().is_some_and(|name| names.iter().any(|known| known == name));
+                ensure(["ANY", "VALIDATED"].contains(&mode), || {
+                    "allowed_function_names needs mode ANY".to_owned()
+                })?;
+                let known = name
+                    .as_str()
+                    .is_some_and(|name| names.iter().any(|known| known == name));
                 ensure(known, || format!("allowed_function_names: {name} is not declared"))?;
             }
         }
@@ -184,14 +236,30 @@ impl Host<'_> {
         let Some(config) = config else { return Ok(()) };
         let fields = object(config)?;
         let known = [
-            "temperature", "topP", "topK", "maxOutputTokens", "candidateCount", "stopSequences", "presencePenalty",
-            "frequencyPenalty", "seed", "responseMimeType", "responseSchema", "responseJsonSchema", "responseLogprobs",
-            "logprobs", "responseModalities", "thinkingConfig", "mediaResolution",
+            "temperature",
+            "topP",
+            "topK",
+            "maxOutputTokens",
+            "candidateCount",
+            "stopSequences",
+            "presencePenalty",
+            "frequencyPenalty",
+            "seed",
+            "responseMimeType",
+            "responseSchema",
+            "responseJsonSchema",
+            "responseLogprobs",
+            "logprobs",
+            "responseModalities",
+            "thinkingConfig",
+            "mediaResolution",
         ];
         only(fields, &known)?;
         let within = |name: &str, low: f64, high: f64| {
             let number = fields.get(name).map(|value| value.as_f64().unwrap_or(f64::NAN));
-            ensure(number.is_none_or(|number| (low..=high).contains(&number)), || format!("{name} is out of range"))
+            ensure(number.is_none_or(|number| (low..=high).contains(&number)), || {
+                format!("{name} is out of range")
+            })
         };
         within("temperature", 0.0, 2.0)?;
         within("topP", 0.0, 1.0)?;
@@ -202,32 +270,57 @@ impl Host<'_> {
         within("frequencyPenalty", -2.0, 1.999_999)?;
         let most = if streamed || self.is_newer() { 1.0 } else { 8.0 };
         within("candidateCount", 1.0, most)?;
-        let refused = |name: &str| ensure(!fields.contains_key(name), || format!("{name} is not supported by this model"));
+        let refused = |name: &str| {
+            ensure(!fields.contains_key(name), || {
+                format!("{name} is not supported by this model")
+            })
+        };
         if self.is_newer() {
             for name in ["presencePenalty", "frequencyPenalty", "responseLogprobs", "logprobs"] {
                 refused(name)?;
             }
         }
         let stops = fields.get("stopSequences").map(list).unwrap_or_default();
-        ensure(stops.len() <= 5 && stops.iter().all(|stop| *stop != ""), || "stopSequences: at most 5".to_owned())?;
-        let json_mime = fields.get("responseMimeType").is_some_and(|mime| mime == "application/json");
-        let schemas = ["responseSchema", "responseJsonSchema"].iter().filter(|name| fields.contains_key(**name)).count();
-        ensure(schemas == 0 || (json_mime && schemas == 1), || "a response schema needs application/json".to_owned())?;
+        ensure(stops.len() <= 5 && stops.iter().all(|stop| *stop != ""), || {
+            "stopSequences: at most 5".to_owned()
+        })?;
+        let json_mime = fields
+            .get("responseMimeType")
+            .is_some_and(|mime| mime == "application/json");
+        let schemas = ["responseSchema", "responseJsonSchema"]
+            .iter()
+            .filter(|name| fields.contains_key(**name))
+            .count();
+        ensure(schemas == 0 || (json_mime && schemas == 1), || {
+            "a response schema needs application/json".to_owned()
+        })?;
         ensure(!json_mime || !functions || self.is_newer(), || {
             "Function calling with a response mime type: 'application/json' is unsupported".to_owned()
         })?;
         if let Some(schema) = fields.get("responseSchema") {
             subset(schema)?;
         }
-        ensure(!fields.contains_key("logprobs") || fields.get("responseLogprobs") == Some(&json!(true)), || {
-            "logprobs needs responseLogprobs".to_owned()
-        })?;
+        ensure(
+            !fields.contains_key("logprobs") || fields.get("responseLogprobs") == Some(&json!(true)),
+            || "logprobs needs responseLogprobs".to_owned(),
+        )?;
         if let Some(resolution) = fields.get("mediaResolution") {
-            let known = ["MEDIA_RESOLUTION_LOW", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_HIGH"];
-            ensure(known.iter().any(|known| resolution == known), || format!("Invalid value {resolution}"))?;
+            let known = [
+                "MEDIA_RESOLUTION_LOW",
+                "MEDIA_RESOLUTION_MEDIUM",
+                "MEDIA_RESOLUTION_HIGH",
+            ];
+            ensure(known.iter().any(|known| resolution == known), || {
+                format!("Invalid value {resolution}")
+            })?;
         }
-        let Some(thinking) = fields.get("thinkingConfig") else { return Ok(()) };
-        only(object(thinking)?, &["thinkingBudget", "thinkingLevel", "includeThoughts"])?;
+        let Some(thinking) = fields.get("thinkingConfig") else {
+            return Ok(());
+        };
+        only(
+            object(thinking)?,
+            &["thinkingBudget", "thinkingLevel", "includeThoughts"],
+        )?;
         match (thinking.get("thinkingBudget"), thinking.get("thinkingLevel")) {
             (Some(_), Some(_)) => Err(bad("You can only set only one of thinking budget and thinking level.")),
             (Some(budget), None) => {
@@ -236,7 +329,9 @@ impl Host<'_> {
             }
             (None, Some(level)) => {
                 let known = ["MINIMAL", "LOW", "MEDIUM", "HIGH"].iter().any(|known| level == known);
-                ensure(known && self.is_newer(), || format!("Thinking level {level} is not supported for this model."))
+                ensure(known && self.is_newer(), || {
+                    format!("Thinking level {level} is not supported for this model.")
+                })
             }
             (None, None) => Ok(()),
         }
@@ -254,16 +349,20 @@ impl Host<'_> {
         for (at, turn) in contents.iter().enumerate() {
             only(object(turn)?, &["role", "parts"])?;
             let expected = if at % 2 == 0 { "user" } else { "model" };
-            ensure(turn["role"] == expected, || "Please ensure that turns alternate between user and model.".to_owned())?;
+            ensure(turn["role"] == expected, || {
+                "Please ensure that turns alternate between user and model.".to_owned()
+            })?;
             let parts = list(&turn["parts"]);
             ensure(!parts.is_empty(), || "contents.parts must not be empty".to_owned())?;
             for part in parts {
                 self.part(part, expected == "model")?;
             }
             let responses: Vec<&Value> = parts.iter().filter_map(|part| part.get("functionResponse")).collect();
-            let paired = responses.len() == due.len() && responses.iter().zip(&due).all(|(response, call)| {
-                response["name"] == call["name"] && response.get("id") == call.get("id")
-            });
+            let paired = responses.len() == due.len()
+                && responses
+                    .iter()
+                    .zip(&due)
+                    .all(|(response, call)| response["name"] == call["name"] && response.get("id") == call.get("id"));
             ensure(paired, || {
                 "Please ensure that the number of function response parts is equal to the number of function call parts \
                  of the function call turn."
@@ -273,7 +372,10 @@ impl Host<'_> {
             let first = parts.iter().find(|part| part.get("functionCall").is_some());
             if let Some(call) = first.filter(|_| self.is_newer() && at > current) {
                 ensure(call.get("thoughtSignature").is_some(), || {
-                    format!("Function call {} is missing a thought_signature in functionCall parts.", call["functionCall"]["name"])
+                    format!(
+                        "Function call {} is missing a thought_signature in functionCall parts.",
+                        call["functionCall"]["name"]
+                    )
                 })?;
             }
         }
@@ -284,7 +386,18 @@ impl Host<'_> {
 
     fn part(&self, part: &Value, of_model: bool) -> Checked {
         let fields = object(part)?;
-        only(fields, &["text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"])?;
+        only(
+            fields,
+            &[
+                "text",
+                "thought",
+                "thoughtSignature",
+                "inlineData",
+                "fileData",
+                "functionCall",
+                "functionResponse",
+            ],
+        )?;
         let data = ["text", "inlineData", "fileData", "functionCall", "functionResponse"];
         let members = fields.keys().filter(|name| data.contains(&name.as_str())).count();
         ensure(members == 1, || "a part must have exactly one data member".to_owned())?;
@@ -294,8 +407,12 @@ impl Host<'_> {
             ensure(own && of_model, || "Corrupted thought signature.".to_owned())?;
         }
         if let Some(text) = part.get("text") {
-            let says = text.as_str().is_some_and(|text| !text.is_empty() || signature.is_some());
-            ensure(says, || "Unable to submit request because it must have a text parameter".to_owned())?;
+            let says = text
+                .as_str()
+                .is_some_and(|text| !text.is_empty() || signature.is_some());
+            ensure(says, || {
+                "Unable to submit request because it must have a text parameter".to_owned()
+            })?;
         }
         if let Some(blob) = part.get("inlineData") {
             inline(blob)?;
@@ -304,18 +421,26 @@ impl Host<'_> {
             only(object(file)?, &["mimeType", "fileUri"])?;
         }
         let id_fits = |value: &Value| {
-            let good = if self.is_newer() { value["id"].is_string() } else { value.get("id").is_none() };
+            let good = if self.is_newer() {
+                value["id"].is_string()
+            } else {
+                value.get("id").is_none()
+            };
             ensure(good, || "Invalid JSON payload received. Unknown name \"id\"".to_owned())
         };
         if let Some(call) = part.get("functionCall") {
             only(object(call)?, &["id", "name", "args"])?;
             id_fits(call)?;
-            ensure(of_model && call["args"].is_object(), || "a function call is the model's and has args".to_owned())?;
+            ensure(of_model && call["args"].is_object(), || {
+                "a function call is the model's and has args".to_owned()
+            })?;
         }
         if let Some(response) = part.get("functionResponse") {
             only(object(response)?, &["id", "name", "response", "parts"])?;
             id_fits(response)?;
-            ensure(!of_model && response["response"].is_object(), || "response must be an object".to_owned())?;
+            ensure(!of_model && response["response"].is_object(), || {
+                "response must be an object".to_owned()
+            })?;
             for part in response.get("parts").map(list).unwrap_or_default() {
                 ensure(self.is_newer(), || "Unknown name \"parts\"".to_owned())?;
                 inline(&part["inlineData"])?;
@@ -336,7 +461,9 @@ impl Host<'_> {
         only(body, &["instances", "parameters"])?;
         let instances = body.get("instances").map(list).unwrap_or_default();
         let most = if self.model == "gemini-embedding-001" { 1 } else { 250 };
-        ensure((1..=most).contains(&instances.len()), || format!("{} instance(s) is allowed per prediction.", most))?;
+        ensure((1..=most).contains(&instances.len()), || {
+            format!("{} instance(s) is allowed per prediction.", most)
+        })?;
         let parameters = body.get("parameters").cloned().unwrap_or(json!({}));
         only(object(&parameters)?, &["outputDimensionality", "autoTruncate"])?;
         let mut predictions = Vec::new();
@@ -346,7 +473,10 @@ impl Host<'_> {
             let statistics = json!({"token_count": tokens as f64, "truncated": false});
             predictions.push(json!({"embeddings": {"values": values, "statistics": statistics}}));
         }
-        Ok(Answer::json(200, &json!({"predictions": predictions, "metadata": {"billableCharacterCount": 17}})))
+        Ok(Answer::json(
+            200,
+            &json!({"predictions": predictions, "metadata": {"billableCharacterCount": 17}}),
+        ))
     }
 
     fn embed(&self, body: &Map<String, Value>) -> Result<Answer, Refusal> {
@@ -357,19 +487,32 @@ impl Host<'_> {
         ensure(list(&content["parts"]).len() == 1, || "one part".to_owned())?;
         let (values, tokens) = vector(&content["parts"][0]["text"], &config["outputDimensionality"])?;
         let usage = json!({"promptTokenCount": tokens, "totalTokenCount": tokens});
-        Ok(Answer::json(200, &json!({"embedding": {"values": values}, "usageMetadata": usage, "truncated": false})))
+        Ok(Answer::json(
+            200,
+            &json!({"embedding": {"values": values}, "usageMetadata": usage, "truncated": false}),
+        ))
     }
 
     fn embed_batch(&self, body: &Map<String, Value>) -> Result<Answer, Refusal> {
         only(body, &["requests"])?;
         let requests = body.get("requests").map(list).unwrap_or_default();
-        ensure((1..=100).contains(&requests.len()), || "at most 100 requests can be in one batch".to_owned())?;
+        ensure((1..=100).contains(&requests.len()), || {
+            "at most 100 requests can be in one batch".to_owned()
+        })?;
         let mut embeddings = Vec::new();
         for request in requests {
-            only(object(request)?, &["model", "content", "taskType", "outputDimensionality"])?;
+            only(
+                object(request)?,
+                &["model", "content", "taskType", "outputDimensionality"],
+            )?;
             let model = format!("models/{}", self.model);
-            ensure(request["model"] == model.as_str(), || "model is required in each request".to_owned())?;
-            let (values, _) = vector(&request["content"]["parts"][0]["text"], &request["outputDimensionality"])?;
+            ensure(request["model"] == model.as_str(), || {
+                "model is required in each request".to_owned()
+            })?;
+            let (values, _) = vector(
+                &request["content"]["parts"][0]["text"],
+                &request["outputDimensionality"],
+            )?;
             embeddings.push(json!({"values": values}));
         }
         Ok(Answer::json(200, &json!({"embeddings": embeddings})))
@@ -379,13 +522,17 @@ impl Host<'_> {
 /// Refuses members that are not known.
 fn only(fields: &Map<String, Value>, known: &[&str]) -> Checked {
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(bad(format!("Invalid JSON payload received. Unknown name \"{name}\": Cannot find field."))),
+        Some(name) => Err(bad(format!(
+            "Invalid JSON payload received. Unknown name \"{name}\": Cannot find field."
+        ))),
         None => Ok(()),
     }
 }
 
 fn object(value: &Value) -> Result<&Map<String, Value>, Refusal> {
-    value.as_object().ok_or_else(|| bad("Invalid value: an object is expected"))
+    value
+        .as_object()
+        .ok_or_else(|| bad("Invalid value: an object is expected"))
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -394,31 +541,64 @@ fn list(value: &Value) -> &[Value] {
 
 fn inline(blob: &Value) -> Checked {
     only(object(blob)?, &["mimeType", "data"])?;
-    let known = ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain", "audio/wav", "audio/mp3"];
-    ensure(known.iter().any(|known| blob["mimeType"] == *known), || format!("Unsupported MIME type: {}", blob["mimeType"]))?;
+    let known = [
+        "image/png",
+        "image/jpeg",
+        "image/webp",
+        "application/pdf",
+        "text/plain",
+        "audio/wav",
+        "audio/mp3",
+    ];
+    ensure(known.iter().any(|known| blob["mimeType"] == *known), || {
+        format!("Unsupported MIME type: {}", blob["mimeType"])
+    })?;
     let bytes = blob["data"].as_str().and_then(|data| STANDARD.decode(data).ok());
-    ensure(bytes.is_some_and(|bytes| !bytes.is_empty()), || "Base64 decoding failed".to_owned())
+    ensure(bytes.is_some_and(|bytes| !bytes.is_empty()), || {
+        "Base64 decoding failed".to_owned()
+    })
 }
 
 /// A schema in the narrow form.
 fn subset(schema: &Value) -> Checked {
     let fields = object(schema)?;
     let known = [
-        "type", "format", "description", "nullable", "enum", "items", "minItems", "maxItems", "properties", "required",
-        "propertyOrdering", "minimum", "maximum", "minLength", "maxLength", "pattern", "anyOf",
+        "type",
+        "format",
+        "description",
+        "nullable",
+        "enum",
+        "items",
+        "minItems",
+        "maxItems",
+        "properties",
+        "required",
+        "propertyOrdering",
+        "minimum",
+        "maximum",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "anyOf",
     ];
     only(fields, &known)?;
     if let Some(branches) = fields.get("anyOf") {
-        ensure(fields.len() == 1, || "when using any_of, it must be the only field set".to_owned())?;
+        ensure(fields.len() == 1, || {
+            "when using any_of, it must be the only field set".to_owned()
+        })?;
         return list(branches).iter().try_for_each(subset);
     }
     match schema["type"].as_str() {
         Some("OBJECT") => {
             if let Some(properties) = fields.get("properties") {
                 let properties = object(properties)?;
-                ensure(!properties.is_empty(), || "properties: should be non-empty for OBJECT type".to_owned())?;
+                ensure(!properties.is_empty(), || {
+                    "properties: should be non-empty for OBJECT type".to_owned()
+                })?;
                 properties.values().try_for_each(subset)?;
-                let named = list(&schema["required"]).iter().all(|name| properties.contains_key(name.as_str().unwrap_or_default()));
+                let named = list(&schema["required"])
+                    .iter()
+                    .all(|name| properties.contains_key(name.as_str().unwrap_or_default()));
                 ensure(named, || "required: property is not defined".to_owned())?;
             }
             Ok(())
@@ -439,10 +619,15 @@ fn signed_content(part: &Value) -> String {
 
 /// A vector that follows from the text, and the text's words.
 fn vector(text: &Value, dimensions: &Value) -> Result<(Vec<f64>, usize), Refusal> {
-    let text = text.as_str().filter(|text| !text.is_empty()).ok_or_else(|| bad("content must not be empty"))?;
+    let text = text
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| bad("content must not be empty"))?;
     let count = dimensions.as_u64().unwrap_or(3);
     let digest = Sha256::digest(text);
-    let values = (0..count).map(|at| f64::from(digest[at as usize % 32]) / 64.0).collect();
+    let values = (0..count)
+        .map(|at| f64::from(digest[at as usize % 32]) / 64.0)
+        .collect();
     Ok((values, text.split_whitespace().count()))
 }
 
@@ -456,7 +641,10 @@ fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], s
     let config = body.get("generationConfig").cloned().unwrap_or(json!({}));
     let said: Vec<&str> = parts.iter().filter_map(|part| part["text"].as_str()).collect();
     let said = said.join(" ");
-    let calling = body.get("toolConfig").map(|config| config["functionCallingConfig"].clone()).unwrap_or_default();
+    let calling = body
+        .get("toolConfig")
+        .map(|config| config["functionCallingConfig"].clone())
+        .unwrap_or_default();
     let results: Vec<String> = parts
         .iter()
         .filter_map(|part| part.get("functionResponse"))
@@ -472,7 +660,11 @@ fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], s
         let feedback = json!({"blockReason": "PROHIBITED_CONTENT", "blockReasonMessage": "no"});
         let whole = json!({"promptFeedback": feedback, "usageMetadata": {"promptTokenCount": 31, "totalTokenCount": 31},
                            "modelVersion": host.model});
-        return if streamed { stream(&[whole]) } else { Answer::json(200, &whole) };
+        return if streamed {
+            stream(&[whole])
+        } else {
+            Answer::json(200, &whole)
+        };
     } else if said.contains("unsafe") {
         finish = "SAFETY";
         answer.push(json!({"text": "First, "}));
@@ -495,19 +687,31 @@ fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], s
             answer.push(call);
         }
     } else if config["responseMimeType"] == "application/json" {
-        let schema = config.get("responseJsonSchema").or_else(|| config.get("responseSchema"));
+        let schema = config
+            .get("responseJsonSchema")
+            .or_else(|| config.get("responseSchema"));
         answer.push(text(schema.map_or(json!({"ok": true}), example).to_string()));
     } else {
         let shown = parts.iter().filter_map(|part| part.get("inlineData")).map(|blob| {
-            let bytes = STANDARD.decode(blob["data"].as_str().unwrap_or_default()).unwrap_or_default();
-            format!(" [{} of {} bytes]", blob["mimeType"].as_str().unwrap_or_default(), bytes.len())
+            let bytes = STANDARD
+                .decode(blob["data"].as_str().unwrap_or_default())
+                .unwrap_or_default();
+            format!(
+                " [{} of {} bytes]",
+                blob["mimeType"].as_str().unwrap_or_default(),
+                bytes.len()
+            )
         });
         answer.push(text(format!("You said: {said}{}", shown.collect::<String>())));
     }
     let count = config["candidateCount"].as_u64().unwrap_or(1);
     let thinks = config["thinkingConfig"]["thinkingBudget"] != 0 && config.get("thinkingConfig").is_some();
     let thoughts = if thinks { THOUGHT_TOKENS } else { 0 };
-    let cached = if body.contains_key("systemInstruction") { CACHED_TOKENS } else { 0 };
+    let cached = if body.contains_key("systemInstruction") {
+        CACHED_TOKENS
+    } else {
+        0
+    };
     let candidates = CANDIDATE_TOKENS * count;
     let mut usage = json!({"promptTokenCount": PROMPT_TOKENS, "candidatesTokenCount": candidates,
         "totalTokenCount": PROMPT_TOKENS + candidates + thoughts,
@@ -551,8 +755,10 @@ fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], s
             None => events.push(json!([part])),
         }
     }
-    let mut stream_events: Vec<Value> =
-        events.into_iter().map(|parts| envelope(json!([{"content": {"role": "model", "parts": parts}}]), None)).collect();
+    let mut stream_events: Vec<Value> = events
+        .into_iter()
+        .map(|parts| envelope(json!([{"content": {"role": "model", "parts": parts}}]), None))
+        .collect();
     let mut last = json!({"finishReason": finish});
     if let Some(signature) = signature {
         last["content"] = json!({"role": "model", "parts": [{"text": "", "thoughtSignature": signature}]});
@@ -566,10 +772,18 @@ fn example(schema: &Value) -> Value {
     if let Some(values) = schema["enum"].as_array() {
         return values[0].clone();
     }
-    match schema["type"].as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
+    match schema["type"]
+        .as_str()
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "object" => {
             let properties = schema["properties"].as_object().cloned().unwrap_or_default();
-            properties.iter().map(|(name, schema)| (name.clone(), example(schema))).collect()
+            properties
+                .iter()
+                .map(|(name, schema)| (name.clone(), example(schema)))
+                .collect()
         }
         "array" => json!([example(&schema["items"])]),
         "integer" => json!(18),
