@@ -189,8 +189,9 @@ struct Choice {
     /// Belongs to the text so far; the last one counts.
     signature: Option<String>,
     finish: Option<String>,
-    /// The text, up to a limit.
+    /// The text up to a limit, and whether it went on behind that.
     text: String,
+    text_goes_on: bool,
     /// Sources, the last that were named.
     sources: Vec<Source>,
 }
@@ -375,7 +376,8 @@ impl Choice {
         }
         if let Some(text) = part.text.filter(|text| !text.is_empty()) {
             self.said = true;
-            if self.text.len() + text.len() <= MAX_KEPT_TEXT {
+            self.text_goes_on |= self.text.len() + text.len() > MAX_KEPT_TEXT;
+            if !self.text_goes_on {
                 self.text.push_str(&text);
             }
             say(Delta::Text(text));

@@ -348,7 +348,18 @@ impl Writer<'_> {
             self.taken.take(Param::Tools);
             self.tool_config(conversation);
         }
-        let may_search = conversation.tools.is_empty() || self.traits.mixed_tools;
+        let has_format = conversation.format != Format::Text && self.traits.generation < GeminiGeneration::V3;
+        if conversation.tools.is_empty() && !has_format {
+            // Calls of functions that nobody declares are refused by some models, even in the past.
+            let names = called(conversation);
+            if !names.is_empty() {
+                let declarations: Vec<Value> = names.into_iter().map(|name| json!({"name": name})).collect();
+                tools.push(json!({"functionDeclarations": declarations}));
+                let none = json!({"functionCallingConfig": {"mode": "NONE"}});
+                self.fields.insert("toolConfig".to_owned(), none);
+            }
+        }
+        let may_search = tools.is_empty() || self.traits.mixed_tools;
         if conversation.given.has(Param::WebSearchOptions) && may_search {
             tools.push(json!({"googleSearch": {}}));
             self.taken.take(Param::WebSearchOptions);
@@ -575,6 +586,20 @@ impl Writer<'_> {
             .collect();
         self.fields.insert("labels".to_owned(), labels.into());
     }
+}
+
+/// The names of functions that the history calls, each once.
+fn called(conversation: &Conversation) -> Vec<String> {
+    let mut names = Vec::new();
+    for part in conversation.turns.iter().flat_map(|turn| &turn.parts) {
+        if let Part::Call(call) = part {
+            let name = function_name(&call.name);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
 }
 
 /// A signature that Google's models can read.

@@ -305,6 +305,19 @@ fn calls_of_a_finished_turn_need_no_signature() {
 }
 
 #[test]
+fn functions_of_the_past_are_declared_and_cannot_be_called() {
+    let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let messages = json!([{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]},
+                          {"role": "tool", "tool_call_id": "a", "content": "1"}]);
+    let (body, _) = sent(json!({"messages": messages}), &V2_5);
+    assert_eq!(body["tools"], json!([{"functionDeclarations": [{"name": "f"}]}]));
+    assert_eq!(body["toolConfig"]["functionCallingConfig"], json!({"mode": "NONE"}));
+    let format = json!({"messages": messages, "response_format": {"type": "json_object"}});
+    let (body, _) = sent(format, &V2_5);
+    assert!(body.get("tools").is_none(), "before Gemini 3 they cannot stand beside a form: {body}");
+}
+
+#[test]
 fn newer_models_are_asked_to_go_on_where_older_ones_continue() {
     let messages = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "The answer is"}]);
     let roles = |traits| {
