@@ -680,3 +680,68 @@ async fn the_developer_api_embeds_in_batches_and_counts_nothing() {
     );
     gateway.finish().await;
 }
+
+const CLAUDE: &str = "claude-haiku-4-5";
+
+#[tokio::test]
+async fn claude_on_vertex_calls_tools_and_thinks_in_both_dialects() {
+    let (provider, cloud) = (ScriptedProvider::start().await, Cloud::start().await);
+    let gateway = on_vertex(&provider, &cloud).await;
+    for stream in [false, true] {
+        let mut messages = vec![json!({"role": "user", "content": "parallel please"})];
+        let body = |messages: &[Value]| {
+            json!({"model": CLAUDE, "messages": messages, "tools": [tool("get_weather"), tool("get_time")],
+                   "reasoning_effort": "low", "stream": stream})
+        };
+        let reply = ask(&gateway, &body(&messages)).await;
+        let called = message(&reply);
+        assert_eq!(reply.header("x-bonito-provider"), "gcp");
+        let calls = called["tool_calls"].as_array().unwrap().clone();
+        assert_eq!(calls.len(), 2, "{}", reply.text);
+        messages.push(called);
+        for call in &calls {
+            messages.push(json!({"role": "tool", "tool_call_id": call["id"], "content": "18C"}));
+        }
+        // The host refuses thoughts whose signature is not the one it gave.
+        assert_eq!(ask(&gateway, &body(&messages)).await.status, 200);
+        let row = gateway.row(&reply).await;
+        assert_eq!(row.metering, "reported");
+        assert!(row.cost_nanousd.is_some_and(|cost| cost > 0) && row.output_tokens > 0);
+    }
+    let received = provider.requests();
+    let front = "/v1/projects/acme-1/locations/europe-west4/publishers/anthropic/models/claude-haiku-4-5@20251001";
+    assert_eq!(received[0].path, format!("{front}:rawPredict"));
+    assert_eq!(received[2].path, format!("{front}:streamRawPredict"));
+    assert_eq!(cloud.asked(), 1);
+
+    for stream in [false, true] {
+        let body = json!({"model": CLAUDE, "max_tokens": 64, "stream": stream, "messages": [{"role": "user", "content": "hello"}]});
+        let reply = gateway.post("/v1/messages", &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert!(reply.text.contains("end_turn"), "{}", reply.text);
+        if stream {
+            assert!(reply.text.contains("event: message_stop"), "{}", reply.text);
+        }
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn claude_on_vertex_fails_in_anthropics_shape_or_in_googles() {
+    let (provider, cloud) = (ScriptedProvider::start().await, Cloud::start().await);
+    let gateway = on_vertex(&provider, &cloud).await;
+    let quota = "Quota exceeded for aiplatform.googleapis.com/online_prediction_requests_per_base_model.";
+    provider.script(gemini::error(&(429, "RESOURCE_EXHAUSTED", quota.to_owned())));
+    assert_eq!(gateway.chat(CLAUDE, "hi").await.status, 429);
+    let too_long = json!({"type": "error", "error": {"type": "invalid_request_error",
+        "message": "prompt is too long: 300000 tokens > 200000 maximum"}});
+    provider.script(Answer::json(400, &too_long));
+    let reply = gateway.chat(CLAUDE, "hi").await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (400, "context_length_exceeded"),
+        "{}",
+        reply.text
+    );
+    gateway.finish().await;
+}

@@ -1,8 +1,9 @@
 //! Google's models, on Vertex AI and on the Gemini Developer API.
 //!
 //! Both hosts speak the same format, `generateContent`, at different paths and with different credentials; what else
-//! tells them apart is in [`Host`]. Other publishers' models on Vertex AI are asked in the words of their makers: those
-//! with a publisher in their name (`meta/llama-…`) through Vertex AI's OpenAI-compatible surface.
+//! tells them apart is in [`Host`]. Other publishers' models on Vertex AI are asked in the words of their makers: Claude
+//! by `rawPredict`, with what [`anthropic`] has for every host of Claude, and those with a publisher in their name
+//! (`meta/llama-…`) through Vertex AI's OpenAI-compatible surface.
 //!
 //! `encode` writes a conversation in Google's words, `schema` brings JSON Schema into the form the service takes, `decode`
 //! reads answers into events, `embeddings` asks for vectors, `failure` understands errors.
@@ -32,6 +33,7 @@ use crate::domain::model::Family;
 use crate::providers::adapter::{
     Adapter, AnswerForm, AuthScheme, Exchange, Failure, Support, Target, Unencodable, WireRequest,
 };
+use crate::providers::anthropic;
 use crate::providers::openai;
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::Edits;
@@ -136,7 +138,7 @@ impl Adapter for Gemini {
     fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
         match publisher(target) {
             Publisher::Google => {}
-            Publisher::Anthropic => return Err(unserved("Claude on Vertex AI cannot be asked by this version").into()),
+            Publisher::Anthropic => return self.claude(request, target),
             Publisher::Other => return self.compatible(request, target),
         }
         if request.operation == Operation::Embedding {
@@ -159,6 +161,10 @@ impl Adapter for Gemini {
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+        // Claude's own errors come in Anthropic's envelope, those of the platform in front of it in Google's.
+        if self.host.is_vertex() && wire::is_anthropic_error(body) {
+            return anthropic::failure::read(status, headers, body);
+        }
         failure::read(status, headers, body)
     }
 
@@ -168,6 +174,12 @@ impl Adapter for Gemini {
     }
 
     fn support(&self, param: Param) -> Support {
+        // Vertex AI has Claude, too, which takes some things that Gemini does not.
+        let of_claude = || match anthropic::support(param) {
+            // It has no tiers there, and no model of Vertex AI takes one in the body.
+            _ if param == Param::ServiceTier || !self.host.is_vertex() => Support::Refused,
+            support => support,
+        };
         match param {
             Param::FrequencyPenalty
             | Param::Logprobs
@@ -201,12 +213,29 @@ impl Adapter for Gemini {
             | Param::ServiceTier
             | Param::Store
             | Param::User
-            | Param::Verbosity => Support::Refused,
+            | Param::Verbosity => of_claude(),
         }
     }
 }
 
 impl Gemini {
+    /// Asks Claude by `rawPredict`.
+    fn claude(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
+        let Host::Vertex { place } = &self.host else {
+            return Err(unserved("only Vertex AI serves models of other publishers").into());
+        };
+        let names = ["publishers/anthropic/models/", "anthropic/"];
+        let model = names.iter().find_map(|front| target.wire_name.strip_prefix(front));
+        let model = path(model.unwrap_or(target.wire_name));
+        let method = if request.stream {
+            "streamRawPredict"
+        } else {
+            "rawPredict"
+        };
+        let path = checked(format!("{place}/publishers/anthropic/models/{model}:{method}"));
+        anthropic::exchange(request, target, anthropic::Host::Vertex, path, AuthScheme::Bearer)
+    }
+
     /// Asks a model of another publisher through Vertex AI's OpenAI-compatible surface.
     fn compatible(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
         let Host::Vertex { place } = &self.host else {
@@ -250,6 +279,7 @@ fn publisher(target: &Target<'_>) -> Publisher {
     let name = target.wire_name;
     match (target.traits.family, name.split_once('/')) {
         (Family::Claude, _) | (_, Some(("anthropic", _))) => Publisher::Anthropic,
+        _ if name.starts_with("publishers/anthropic/") => Publisher::Anthropic,
         (Family::Gemini | Family::GoogleEmbedding, _) => Publisher::Google,
         (_, None | Some(("google" | "models" | "publishers" | "endpoints" | "tunedModels", _))) => Publisher::Google,
         (_, Some(_)) => Publisher::Other,

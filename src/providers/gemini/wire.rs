@@ -248,6 +248,12 @@ impl Usage {
     }
 }
 
+/// Whether an error body is in Anthropic's envelope: there, the body says that it is one.
+pub(super) fn is_anthropic_error(body: &[u8]) -> bool {
+    let body: Option<Value> = serde_json::from_slice(body).ok();
+    body.is_some_and(|body| body["type"] == "error")
+}
+
 /// An error in Google's shape.
 #[derive(Deserialize, Default, Debug)]
 #[serde(default)]

@@ -3,7 +3,7 @@
 //! A request is refused, in Google's words, over anything the real service refuses: a field it does not know, a role out
 //! of order, a response without its call, a schema outside of the subset, a thought signature that is not the one it gave
 //! for that very part. What is answered follows from the request: see [`answer_to`]. Models with `gemini-3` or `gemini-4`
-//! in their name are of the newer generations, and all others of 2.5.
+//! in their name are of the newer generations, and all others of 2.5. Claude on Vertex AI answers as `anthropic` does.
 //!
 //! Put it in place with `provider.always(gemini::vertex(…))`; single answers can still be scripted before it.
 
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::answer::{Answer, Step};
+use super::anthropic;
 use super::record::Received;
 use super::script::Script;
 
@@ -24,6 +25,9 @@ pub const CACHED_TOKENS: u64 = 1_024;
 /// Tokens of each candidate, and of the thoughts in front of all of them.
 pub const CANDIDATE_TOKENS: u64 = 6;
 pub const THOUGHT_TOKENS: u64 = 88;
+
+/// The project and location that Vertex AI is asked in.
+const PLACE: &str = "/v1/projects/acme-1/locations/europe-west4";
 
 /// Why a request is refused: the status, its name, and what is said.
 type Refusal = (u16, &'static str, String);
@@ -77,7 +81,53 @@ fn ensure(good: bool, message: impl FnOnce() -> String) -> Checked {
     if good { Ok(()) } else { Err(bad(message())) }
 }
 
+/// The answer of Claude to `rawPredict`, which takes Anthropic's body but for the model, and no header of Anthropic's but
+/// that of betas.
+fn claude(received: &Received, model: &str, method: &str) -> Answer {
+    let Ok(Value::Object(mut body)) = serde_json::from_slice(&received.body) else {
+        return error(&bad("Invalid JSON payload received."));
+    };
+    let streams = body.get("stream") == Some(&json!(true));
+    let by_url = String::from_utf8_lossy(&received.body).contains(r#""type":"url""#);
+    let problem = match body.shift_remove("anthropic_version") {
+        Some(version) if version != "vertex-2023-10-16" => "anthropic_version: is not valid",
+        None => "anthropic_version: Field required",
+        _ if body.contains_key("model") => "model: Extra inputs are not permitted",
+        _ if received.header("anthropic-version").is_some() => "anthropic-version: header is not used",
+        _ if by_url => "source.type: url sources are not supported",
+        _ if streams != (method == "streamRawPredict") => "stream: does not go with the method",
+        _ => "",
+    };
+    if !problem.is_empty() {
+        return anthropic::error(400, "invalid_request_error", problem);
+    }
+    // From here on it is Anthropic's own API.
+    body.insert("model".to_owned(), model.into());
+    let mut headers = received.headers.clone();
+    headers.insert("anthropic-version", "2023-06-01".parse().unwrap());
+    headers.insert("x-api-key", "the platform's".parse().unwrap());
+    let asked = Received {
+        sequence: received.sequence,
+        connection: received.connection,
+        method: received.method.clone(),
+        path: "/v1/messages".to_owned(),
+        query: String::new(),
+        headers,
+        body: serde_json::to_vec(&body).unwrap().into(),
+        arrived_at: received.arrived_at,
+    };
+    anthropic::answer(&asked, None, |_, _| false)
+}
+
 fn respond(received: &Received, vertex: bool) -> Answer {
+    let of_claude = received
+        .path
+        .strip_prefix(&format!("{PLACE}/publishers/anthropic/models/"));
+    if let Some((model, method @ ("rawPredict" | "streamRawPredict"))) = of_claude.and_then(|rest| rest.split_once(':'))
+        && vertex
+    {
+        return claude(received, model, method);
+    }
     let Some((model, method)) = route(&received.path, vertex) else {
         return Answer::whole(
             404,
@@ -110,7 +160,7 @@ fn respond(received: &Received, vertex: bool) -> Answer {
 /// The model and the method of a path.
 fn route(path: &str, vertex: bool) -> Option<(&str, &str)> {
     let rest = if vertex {
-        path.strip_prefix("/v1/projects/acme-1/locations/europe-west4/publishers/google/models/")?
+        path.strip_prefix(PLACE)?.strip_prefix("/publishers/google/models/")?
     } else {
         path.strip_prefix("/v1beta/models/")?
     };
