@@ -10,6 +10,7 @@
 mod anthropic;
 mod azure;
 mod bad_input;
+mod cache;
 mod chat;
 mod clients;
 mod cloud_credentials;

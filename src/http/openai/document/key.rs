@@ -69,6 +69,8 @@ pub struct Key {
     /// Requests per minute, as its owner noted them. Requests are not counted against it.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
+    /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
+    cache_seconds: Nullable<i64>,
     /// When it stops working. Null means never.
     expires_at: Nullable<DateTime<Utc>>,
     /// Labels its owner gave it.
@@ -110,6 +112,7 @@ impl Example for Key {
             "team": { "id": "0199d3c3-52b8-7b19-8e40-c2a19d7f6e35", "slug": "search", "name": "Search" },
             "allowed_models": { "models": ["gpt-4o", "claude-*"], "providers": ["azure", "aws"] },
             "rate_limit": 60,
+            "cache_seconds": null,
             "expires_at": null,
             "metadata": { "environment": "production" },
             "created_at": "2026-10-12T08:30:00.000000Z",
