@@ -19,6 +19,7 @@ mod costs;
 mod documentation;
 mod failures;
 mod fetcher;
+mod gemini;
 mod keys;
 mod layers;
 mod ledger;
