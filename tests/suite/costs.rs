@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bonito::domain::money::NanoUsd;
 use bonito::domain::pricing::{Price, PricingError};
 use bonito::domain::usage::TokenUsage;
+use bonito::providers::bedrock;
 use bonito::providers::openai::wire;
 use bonito::routing::catalog_file;
 use serde::Deserialize;
@@ -131,6 +132,17 @@ fn what_openai_and_azure_report_is_read_as_the_table_says() {
         }
     }
     assert!(read >= 25, "{read} rows");
+}
+
+#[test]
+fn what_bedrock_reports_is_read_as_the_table_says() {
+    let mut read = 0;
+    let chats = cases().into_iter().filter(|case| case.reported.contains("inputTokens"));
+    for case in chats.filter(|case| case.provider == "aws") {
+        assert_eq!(bedrock::usage(&case.reported), Some(case.usage()), "{:?}", case.name);
+        read += 1;
+    }
+    assert!(read >= 15, "{read} rows");
 }
 
 /// The rule of each provider about which count includes which, so that `reported` and `usage` of a row belong together.

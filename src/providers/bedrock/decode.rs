@@ -136,7 +136,11 @@ struct ConverseStream {
 impl ConverseStream {
     fn message(&mut self, message: &Message, events: &mut Vec<Event>) -> Result<(), Failure> {
         match message.text(":message-type") {
-            Some("event") => self.event(message.text(":event-type").unwrap_or_default(), &message.payload, events),
+            Some("event") => self.event(
+                message.text(":event-type").unwrap_or_default(),
+                &message.payload,
+                events,
+            ),
             Some("exception") => Err(failure::in_stream(
                 message.text(":exception-type").unwrap_or_default(),
                 &message.payload,
@@ -155,7 +159,10 @@ impl ConverseStream {
 
     fn event(&mut self, kind: &str, payload: &[u8], events: &mut Vec<Event>) -> Result<(), Failure> {
         const UNREADABLE: &str = "sent an event that cannot be read";
-        let of_block = matches!(kind, "contentBlockStart" | "contentBlockDelta" | "contentBlockStop" | "messageStop");
+        let of_block = matches!(
+            kind,
+            "contentBlockStart" | "contentBlockDelta" | "contentBlockStop" | "messageStop"
+        );
         if of_block && self.stopped {
             return Err(Failure::new(
                 ErrorClass::Malformed,
@@ -264,11 +271,19 @@ struct Blocks {
 
 /// A block that is open.
 enum Block {
-    Text { from: usize },
+    Text {
+        from: usize,
+    },
     Reasoning(Thought),
     Call(u32),
-    Json { held: String, said: bool },
-    Image { format: String, bytes: Blob },
+    Json {
+        held: String,
+        said: bool,
+    },
+    Image {
+        format: String,
+        bytes: Blob,
+    },
     /// What a tool of Bedrock's own did.
     Foreign,
 }
@@ -351,12 +366,33 @@ impl Blocks {
             self.delta(index, wire::Delta { text, ..delta }, events)?;
             for citation in cited.citations {
                 let citation = Some(citation);
-                self.delta(index, wire::Delta { citation, ..wire::Delta::default() }, events)?;
+                self.delta(
+                    index,
+                    wire::Delta {
+                        citation,
+                        ..wire::Delta::default()
+                    },
+                    events,
+                )?;
             }
         } else if block.image.is_some() {
-            self.delta(index, wire::Delta { image: block.image, ..delta }, events)?;
+            self.delta(
+                index,
+                wire::Delta {
+                    image: block.image,
+                    ..delta
+                },
+                events,
+            )?;
         } else if block.text.is_some() {
-            self.delta(index, wire::Delta { text: block.text, ..delta }, events)?;
+            self.delta(
+                index,
+                wire::Delta {
+                    text: block.text,
+                    ..delta
+                },
+                events,
+            )?;
         }
         self.close(index, events);
         Ok(())
@@ -373,9 +409,15 @@ impl Blocks {
     fn insert(&mut self, index: u32, block: Block, events: &mut Vec<Event>) -> Result<(), Failure> {
         self.seen += 1;
         if self.seen > MAX_BLOCKS {
-            return Err(Failure::new(ErrorClass::Malformed, "sent more blocks than an answer can have"));
+            return Err(Failure::new(
+                ErrorClass::Malformed,
+                "sent more blocks than an answer can have",
+            ));
         }
-        let thoughts = self.open.iter().filter(|(_, block)| matches!(block, Block::Reasoning(_)));
+        let thoughts = self
+            .open
+            .iter()
+            .filter(|(_, block)| matches!(block, Block::Reasoning(_)));
         for index in thoughts.map(|(index, _)| *index).collect::<Vec<_>>() {
             self.close(index, events);
         }
@@ -522,12 +564,16 @@ impl Blocks {
         if !self.open.contains_key(&index) {
             self.insert(index, Block::Reasoning(Thought::default()), events)?;
         }
-        let held = delta.signature.as_ref().map_or(0, String::len) + delta.redacted_content.as_ref().map_or(0, String::len);
+        let held =
+            delta.signature.as_ref().map_or(0, String::len) + delta.redacted_content.as_ref().map_or(0, String::len);
         self.hold(held)?;
         let Some(Block::Reasoning(thought)) = self.open.get_mut(&index) else {
             return Err(mixed());
         };
-        thought.redacted.0.extend(delta.redacted_content.filter(|data| !data.is_empty()));
+        thought
+            .redacted
+            .0
+            .extend(delta.redacted_content.filter(|data| !data.is_empty()));
         if let Some(signature) = delta.signature {
             thought.signature.push_str(&signature);
         }
@@ -658,5 +704,8 @@ impl Blocks {
 }
 
 fn mixed() -> Failure {
-    Failure::new(ErrorClass::Malformed, "sent a block of one kind with a piece of another")
+    Failure::new(
+        ErrorClass::Malformed,
+        "sent a block of one kind with a piece of another",
+    )
 }

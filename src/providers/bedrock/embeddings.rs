@@ -190,10 +190,15 @@ impl Reader for Vectors {
             };
             let empty = |vector: &Vec<f32>| vector.is_empty() || vector.iter().any(|value| !value.is_finite());
             if found.len() != *texts || found.iter().any(empty) {
-                return Err(malformed("answered with other embeddings than those that were asked for"));
+                return Err(malformed(
+                    "answered with other embeddings than those that were asked for",
+                ));
             }
             vectors.extend(found);
-            let counted = answer.input_text_token_count.or(counted).filter(|count| *count <= MAX_TOKENS);
+            let counted = answer
+                .input_text_token_count
+                .or(counted)
+                .filter(|count| *count <= MAX_TOKENS);
             tokens = tokens.zip(counted).map(|(sum, count)| sum + count);
         }
         if vectors.len() != self.texts.iter().sum::<usize>() {

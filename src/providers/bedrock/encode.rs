@@ -5,7 +5,7 @@
 //! reason is named.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ use crate::chat::param::{Dropped, Param, Taken};
 use crate::chat::request::Request;
 use crate::domain::call::Dialect;
 use crate::domain::error::{InvalidKind, InvalidRequest};
-use crate::domain::model::{Family, ForcedTool};
+use crate::domain::model::{Family, ForcedTool, TakesSampling};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
 
 /// The longest name of a tool, and the longest id of a call.
@@ -101,7 +101,9 @@ pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unenc
     for name in writer.notes.names() {
         dropped.add(name.clone());
     }
-    let body = serde_json::to_vec(&writer.body).expect("a body always serialises").into();
+    let body = serde_json::to_vec(&writer.body)
+        .expect("a body always serialises")
+        .into();
     Ok(Encoded {
         body,
         stream,
@@ -153,7 +155,7 @@ impl<'c> Tools<'c> {
     }
 
     /// The caller's names by those that are sent, where they differ.
-    fn names(&self, conversation: &Conversation) -> std::collections::HashMap<String, String> {
+    fn names(&self, conversation: &Conversation) -> HashMap<String, String> {
         let pairs = conversation
             .tools
             .iter()
@@ -188,7 +190,11 @@ impl<'c> Writer<'c> {
 
     /// Whose signatures the model makes and understands.
     pub fn issuer(&self) -> Issuer {
-        if self.is_claude() { Issuer::Anthropic } else { Issuer::Bedrock }
+        if self.is_claude() {
+            Issuer::Anthropic
+        } else {
+            Issuer::Bedrock
+        }
     }
 
     /// The point of a cache, where the model has one.
@@ -219,9 +225,11 @@ impl<'c> Writer<'c> {
             traits.bedrock.forced_tool && (!self.is_claude() || traits.claude.forced_tool != ForcedTool::Never);
         let choice = conversation.tool_choice.as_ref().unwrap_or(&ToolChoice::Auto);
         let offered: Vec<&Tool> = match choice {
-            ToolChoice::Allowed { names, .. } => {
-                conversation.tools.iter().filter(|tool| names.contains(&tool.name)).collect()
-            }
+            ToolChoice::Allowed { names, .. } => conversation
+                .tools
+                .iter()
+                .filter(|tool| names.contains(&tool.name))
+                .collect(),
             // Without tools there is nothing to choose. With calls in the history they have to stay.
             ToolChoice::None if !history => Vec::new(),
             _ => conversation.tools.iter().collect(),
@@ -234,14 +242,16 @@ impl<'c> Writer<'c> {
         let mut silent = *choice == ToolChoice::None || offered.is_empty();
         if offered.is_empty() && history {
             // Calls in the history are refused where no tools are declared.
-            tools.entries.extend(called(conversation).into_iter().map(|name| ToolEntry::ToolSpec {
-                name: tool_name(name),
-                description: None,
-                input_schema: InputSchema {
-                    json: schema::of_arguments(None),
-                },
-                strict: None,
-            }));
+            tools
+                .entries
+                .extend(called(conversation).into_iter().map(|name| ToolEntry::ToolSpec {
+                    name: tool_name(name),
+                    description: None,
+                    input_schema: InputSchema {
+                        json: schema::of_arguments(None),
+                    },
+                    strict: None,
+                }));
         }
         let wanted = match choice {
             ToolChoice::Required | ToolChoice::Allowed { required: true, .. } if !offered.is_empty() => {
@@ -287,7 +297,9 @@ impl<'c> Writer<'c> {
             input_schema: InputSchema { json },
             strict: strict.then_some(true),
         });
-        tools.entries.extend(self.cache_point(tool.cache).map(ToolEntry::CachePoint));
+        tools
+            .entries
+            .extend(self.cache_point(tool.cache).map(ToolEntry::CachePoint));
     }
 
     /// Declares a tool whose arguments are the answer, for models that cannot be given a schema otherwise.
@@ -312,7 +324,9 @@ impl<'c> Writer<'c> {
         let description = description.as_deref();
         tools.entries.push(ToolEntry::ToolSpec {
             name: name.clone().into(),
-            description: description.or(Some("Gives the final answer. Call it once, with the answer as arguments.")),
+            description: description.or(Some(
+                "Gives the final answer. Call it once, with the answer as arguments.",
+            )),
             input_schema: InputSchema { json },
             strict: None,
         });
@@ -411,7 +425,6 @@ impl<'c> Writer<'c> {
     }
 
     fn sampling(&mut self, thinking: &Plan) {
-        use crate::domain::model::TakesSampling;
         let sampling = &self.conversation.sampling;
         let traits = self.target.traits;
         let claude = self.is_claude();
@@ -512,7 +525,8 @@ impl<'c> Writer<'c> {
 
 /// Whether a text may stand in `requestMetadata`.
 fn fits_metadata(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b":_@$#=/+,-.".contains(&byte);
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b":_@$#=/+,-.".contains(&byte);
     text.len() <= MAX_METADATA_BYTES && text.bytes().all(allowed)
 }
 
@@ -543,6 +557,10 @@ pub(super) fn tool_name(name: &str) -> Cow<'_, str> {
         .filter(|c| u8::try_from(*c).is_ok_and(allowed))
         .take(40)
         .collect();
-    let front = if kept.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "t" };
+    let front = if kept.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        ""
+    } else {
+        "t"
+    };
     Cow::Owned(format!("{front}{kept}_{}", &hash["call_".len()..][..16]))
 }

@@ -179,21 +179,66 @@ mod tests {
         let long = "ValidationException:http://internal.amazon.com/coral/com.amazon.bedrock/";
         for (status, kind, message, class) in [
             (400, long, "messages: at least one is required", Class::InvalidRequest),
-            (400, long, "Input is too long for requested model.", Class::ContextLength),
-            (400, long, "prompt is too long: 1 tokens > 0 maximum", Class::ContextLength),
-            (400, long, "Output blocked by content filtering policy", Class::ContentFilter),
-            (400, long, "The provided model identifier is invalid.", Class::ModelNotFound),
-            (400, long, "Invocation of model ID x with on-demand throughput isn't supported.", Class::ModelNotFound),
-            (400, long, "This model doesn't support tool use in streaming mode.", Class::Unsupported),
+            (
+                400,
+                long,
+                "Input is too long for requested model.",
+                Class::ContextLength,
+            ),
+            (
+                400,
+                long,
+                "prompt is too long: 1 tokens > 0 maximum",
+                Class::ContextLength,
+            ),
+            (
+                400,
+                long,
+                "Output blocked by content filtering policy",
+                Class::ContentFilter,
+            ),
+            (
+                400,
+                long,
+                "The provided model identifier is invalid.",
+                Class::ModelNotFound,
+            ),
+            (
+                400,
+                long,
+                "Invocation of model ID x with on-demand throughput isn't supported.",
+                Class::ModelNotFound,
+            ),
+            (
+                400,
+                long,
+                "This model doesn't support tool use in streaming mode.",
+                Class::Unsupported,
+            ),
             (400, "ServiceQuotaExceededException", "no more", Class::ProviderQuota),
-            (403, "AccessDeniedException", "You don't have access to the model", Class::ProviderAuth),
+            (
+                403,
+                "AccessDeniedException",
+                "You don't have access to the model",
+                Class::ProviderAuth,
+            ),
             (403, "ExpiredTokenException", "expired", Class::ProviderAuth),
             (400, "IncompleteSignature", "x", Class::ProviderAuth),
             (404, "ResourceNotFoundException", "gone", Class::ModelNotFound),
             (408, "ModelTimeoutException", "slow", Class::Timeout),
             (424, "ModelErrorException", "x", Class::ServerError),
-            (429, "ThrottlingException", "Too many tokens, please wait", Class::RateLimited),
-            (429, "ThrottlingException", "Too many tokens per day, please wait", Class::ProviderQuota),
+            (
+                429,
+                "ThrottlingException",
+                "Too many tokens, please wait",
+                Class::RateLimited,
+            ),
+            (
+                429,
+                "ThrottlingException",
+                "Too many tokens per day, please wait",
+                Class::ProviderQuota,
+            ),
             (429, "ModelNotReadyException", "warming up", Class::Overloaded),
             (500, "InternalServerException", "x", Class::ServerError),
             (503, "ServiceUnavailableException", "x", Class::Overloaded),
@@ -216,9 +261,16 @@ mod tests {
         headers.insert("retry-after", HeaderValue::from_static("3"));
         let failure = super::read(StatusCode::BAD_REQUEST, &headers, body);
         assert_eq!(failure.class, ErrorClass::RateLimited);
-        assert_eq!((&*failure.message, failure.retry_after), ("slow down", Some(Duration::from_secs(3))));
+        assert_eq!(
+            (&*failure.message, failure.retry_after),
+            ("slow down", Some(Duration::from_secs(3)))
+        );
 
-        let failure = super::read(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>secret internals</html>");
+        let failure = super::read(
+            StatusCode::BAD_GATEWAY,
+            &HeaderMap::new(),
+            b"<html>secret internals</html>",
+        );
         assert_eq!(failure.class, ErrorClass::ServerError);
         assert!(!failure.message.contains("html"), "{}", failure.message);
     }
@@ -226,12 +278,37 @@ mod tests {
     #[test]
     fn an_exception_in_a_stream_has_the_status_it_would_have_had() {
         for (kind, payload, class, status) in [
-            ("throttlingException", r#"{"message":"m"}"#, ErrorClass::RateLimited, 429),
-            ("serviceUnavailableException", r#"{"message":"m"}"#, ErrorClass::Overloaded, 503),
-            ("internalServerException", r#"{"message":"m"}"#, ErrorClass::ServerError, 500),
+            (
+                "throttlingException",
+                r#"{"message":"m"}"#,
+                ErrorClass::RateLimited,
+                429,
+            ),
+            (
+                "serviceUnavailableException",
+                r#"{"message":"m"}"#,
+                ErrorClass::Overloaded,
+                503,
+            ),
+            (
+                "internalServerException",
+                r#"{"message":"m"}"#,
+                ErrorClass::ServerError,
+                500,
+            ),
             ("modelTimeoutException", r#"{"message":"m"}"#, ErrorClass::Timeout, 408),
-            ("validationException", r#"{"message":"Input is too long"}"#, ErrorClass::ContextLength, 400),
-            ("modelStreamErrorException", r#"{"message":"m"}"#, ErrorClass::ServerError, 424),
+            (
+                "validationException",
+                r#"{"message":"Input is too long"}"#,
+                ErrorClass::ContextLength,
+                400,
+            ),
+            (
+                "modelStreamErrorException",
+                r#"{"message":"m"}"#,
+                ErrorClass::ServerError,
+                424,
+            ),
             (
                 "modelStreamErrorException",
                 r#"{"message":"m","originalStatusCode":529,"originalMessage":"Overloaded"}"#,

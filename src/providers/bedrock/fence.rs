@@ -50,7 +50,10 @@ impl Unfenced {
             return String::new();
         }
         // What ends in white space and backticks may be the end of the fence.
-        let kept = self.held.trim_end_matches(|c: char| c == '`' || c.is_whitespace()).len();
+        let kept = self
+            .held
+            .trim_end_matches(|c: char| c == '`' || c.is_whitespace())
+            .len();
         self.held.drain(..kept).collect()
     }
 

@@ -12,7 +12,7 @@ use super::encode::{MAX_NAME_BYTES, Tools, Writer, refused, tool_name};
 use super::reasoning::Plan;
 use super::wire::{Block, Message, Reasoning, Source};
 use crate::chat::conversation::{
-    Media, MediaKind, MediaSource, Part, Role, Text, Thinking, ToolCall, ToolResult,
+    CacheMark, Media, MediaKind, MediaSource, Part, Role, Text, Thinking, ToolCall, ToolResult,
 };
 use crate::chat::media::{self, MediaType};
 use crate::chat::{history, ids};
@@ -166,7 +166,7 @@ impl<'c> Content<'_, 'c> {
         self.cache(text.cache, blocks);
     }
 
-    fn cache(&mut self, mark: Option<crate::chat::conversation::CacheMark>, blocks: &mut Vec<Block<'c>>) {
+    fn cache(&mut self, mark: Option<CacheMark>, blocks: &mut Vec<Block<'c>>) {
         // A point must stand behind something.
         if !blocks.is_empty() {
             blocks.extend(self.writer.cache_point(mark).map(Block::CachePoint));
@@ -267,7 +267,11 @@ impl<'c> Content<'_, 'c> {
             return Ok(Some(Block::Text(Cow::Borrowed(text))));
         }
         if !taken {
-            let noun = if media.kind == MediaKind::Image { "an image" } else { "a document" };
+            let noun = if media.kind == MediaKind::Image {
+                "an image"
+            } else {
+                "a document"
+            };
             return Err(refused(place, format!("is {noun}, which this model does not take")));
         }
         if media.detail.as_deref().is_some_and(|detail| detail != "auto") {
@@ -277,7 +281,10 @@ impl<'c> Content<'_, 'c> {
             MediaSource::Base64 { media_type, data } => (media_type, Cow::Borrowed(data)),
             MediaSource::Text(text) => ("text/plain", Cow::Owned(STANDARD.encode(text))),
             MediaSource::FileId(_) => {
-                return Err(refused(place, "names a file that only another provider has; send its bytes"));
+                return Err(refused(
+                    place,
+                    "names a file that only another provider has; send its bytes",
+                ));
             }
             MediaSource::Url(url) => match self.writer.target.media.get(url) {
                 Some(fetched) => (&fetched.media_type, Cow::Borrowed(&fetched.data)),
@@ -331,7 +338,11 @@ fn neutral(name: &str) -> String {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let mut kept = String::with_capacity(stem.len().min(MAX_DOCUMENT_NAME));
     for c in stem.chars() {
-        let c = if c.is_ascii_alphanumeric() || "-()[]".contains(c) { c } else { ' ' };
+        let c = if c.is_ascii_alphanumeric() || "-()[]".contains(c) {
+            c
+        } else {
+            ' '
+        };
         if c != ' ' || !(kept.is_empty() || kept.ends_with(' ')) {
             kept.push(c);
         }
@@ -346,7 +357,9 @@ fn neutral(name: &str) -> String {
 fn image_format(media_type: &str, data: &str) -> Option<&'static str> {
     // Sixteen characters are twelve bytes.
     let start = data.get(..16).and_then(|start| STANDARD.decode(start).ok());
-    let kind = start.and_then(|start| media::sniff(&start)).or_else(|| MediaType::named(media_type))?;
+    let kind = start
+        .and_then(|start| media::sniff(&start))
+        .or_else(|| MediaType::named(media_type))?;
     match kind {
         MediaType::Png => Some("png"),
         MediaType::Jpeg => Some("jpeg"),

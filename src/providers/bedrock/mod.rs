@@ -91,7 +91,9 @@ impl Adapter for Bedrock {
             let encoded = embeddings::encode(request, target)?;
             let bodies = encoded.bodies.into_iter();
             return Ok(Exchange {
-                calls: bodies.map(|body| self.call(model, "invoke", body, AnswerForm::Whole)).collect(),
+                calls: bodies
+                    .map(|body| self.call(model, "invoke", body, AnswerForm::Whole))
+                    .collect(),
                 reader: Box::new(encoded.reader),
                 dropped: encoded.dropped,
             });

@@ -7,7 +7,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::chat::conversation::{Conversation, Effort, Issuer, Part, Reasoning, Role, Thinking, ThinkingMode};
-use crate::domain::model::{BedrockReasoning, ClaudeThinking, ClaudeTraits, Family, ForcedTool, ModelTraits, ThinksUnasked};
+use crate::domain::model::{
+    BedrockReasoning, ClaudeThinking, ClaudeTraits, Family, ForcedTool, ModelTraits, ThinksUnasked,
+};
 
 /// The least that Claude may be given to think with.
 const MIN_BUDGET: u64 = 1_024;
@@ -105,7 +107,10 @@ pub fn plan(conversation: &Conversation, traits: &ModelTraits, forced: bool) -> 
 /// A wish that is one field, or is met by saying nothing.
 fn of_word(field: Option<(&str, Value)>) -> Plan {
     Plan {
-        fields: field.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        fields: field
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         taken: true,
         ..Plan::default()
     }
@@ -208,12 +213,14 @@ fn budget_of(effort: Effort) -> u64 {
 /// refuses to think on.
 fn has_unsigned_loop(conversation: &Conversation) -> bool {
     let spoken = || conversation.turns.iter().rev().filter(|turn| turn.role != Role::System);
-    let answers = spoken().next().is_some_and(|turn| turn.parts.iter().any(|part| matches!(part, Part::Result(_))));
+    let answers = spoken()
+        .next()
+        .is_some_and(|turn| turn.parts.iter().any(|part| matches!(part, Part::Result(_))));
     let asked = spoken().find(|turn| turn.role == Role::Assistant);
     let signed = |part: &Part| match part {
-        Part::Thinking(Thinking::Words { signature, .. }) => {
-            signature.as_ref().is_some_and(|signature| signature.issuer == Issuer::Anthropic)
-        }
+        Part::Thinking(Thinking::Words { signature, .. }) => signature
+            .as_ref()
+            .is_some_and(|signature| signature.issuer == Issuer::Anthropic),
         Part::Thinking(Thinking::Redacted { issuer, .. }) => *issuer == Issuer::Anthropic,
         _ => false,
     };

@@ -38,7 +38,15 @@ const REFUSED: [&str; 28] = [
 ];
 /// Values of `format` that are taken.
 const FORMATS: [&str; 9] = [
-    "date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6",
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "uri",
+    "ipv4",
+    "ipv6",
 ];
 
 /// The schema with every object closed and nothing in it that is refused. What is taken out is added to the description.
@@ -83,7 +91,10 @@ fn close(schema: &mut Value) {
             words.push(format!("{name}: {value}"));
         }
     }
-    let few = fields.get("minItems").and_then(Value::as_u64).is_none_or(|least| least <= 1);
+    let few = fields
+        .get("minItems")
+        .and_then(Value::as_u64)
+        .is_none_or(|least| least <= 1);
     if !few && let Some(value) = fields.shift_remove("minItems") {
         words.push(format!("minItems: {value}"));
     }
@@ -170,7 +181,10 @@ mod tests {
     fn arguments_are_an_object_whatever_the_schema_leaves_out() {
         assert_eq!(of_arguments(None), json!({"type": "object", "properties": {}}));
         let schema = json!({"properties": {"a": {}}});
-        assert_eq!(of_arguments(Some(&schema)), json!({"properties": {"a": {}}, "type": "object"}));
+        assert_eq!(
+            of_arguments(Some(&schema)),
+            json!({"properties": {"a": {}}, "type": "object"})
+        );
         assert!(is_of_objects(&schema) && !is_of_objects(&json!({"type": "array"})));
     }
 }

@@ -18,9 +18,10 @@
 //! gateway.chat("Hello again").await; // and all further ones faithful answers
 //! ```
 //!
-//! It deliberately does not speak TLS or HTTP/2, and knows no other vendor's format. Where to read on: `answer` has the
-//! pieces an answer is made of, `edits` what can be done to one, `repertoire` the ready-made scripts, `openai` the
-//! faithful answers and the model names that misbehave by themselves, `record` the ground truth, `server` the socket.
+//! It deliberately does not speak TLS or HTTP/2. Other vendors' formats are scripts of their own: `bedrock` is Amazon's.
+//! Where to read on: `answer` has the pieces an answer is made of, `edits` what can be done to one, `repertoire` the
+//! ready-made scripts, `openai` the faithful answers and the model names that misbehave by themselves, `record` the ground
+//! truth, `server` the socket.
 //!
 //! Pauses use tokio's clock, so a test may pause it. Beware that a paused clock leaps to the next timer whenever every
 //! task waits, and a task waiting for a socket counts as waiting.
@@ -29,6 +30,7 @@
 
 mod answer;
 mod azure;
+pub mod bedrock;
 mod edits;
 mod openai;
 mod record;

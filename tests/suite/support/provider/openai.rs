@@ -20,7 +20,7 @@
 mod chat;
 mod completions;
 mod embeddings;
-mod schema;
+pub(super) mod schema;
 mod words;
 
 use std::{collections::HashSet, sync::Mutex};

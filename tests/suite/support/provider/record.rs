@@ -48,7 +48,14 @@ impl Received {
 
     /// Whether a provider would bill this request: a chat, a completion or an embedding.
     fn is_inference(&self) -> bool {
-        self.method == Method::POST && (self.path.ends_with("/completions") || self.path.ends_with("/embeddings"))
+        const ENDPOINTS: [&str; 5] = [
+            "/completions",
+            "/embeddings",
+            "/converse",
+            "/converse-stream",
+            "/invoke",
+        ];
+        self.method == Method::POST && ENDPOINTS.iter().any(|endpoint| self.path.ends_with(endpoint))
     }
 }
 
