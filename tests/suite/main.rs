@@ -23,6 +23,7 @@ mod layers;
 mod ledger;
 mod lifecycle;
 mod operations;
+mod overload;
 mod streams;
 mod support;
 mod vault;
