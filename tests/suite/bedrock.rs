@@ -443,6 +443,12 @@ async fn refusals_become_the_callers_errors_by_their_type() {
             (502, "upstream_error", "provider_auth"),
         ),
         (
+            403,
+            "AccessDeniedException",
+            "User: arn:aws:iam::42:user/x is not authorized to perform: bedrock:InvokeModel on resource: x",
+            (404, "model_not_found", "model_not_found"),
+        ),
+        (
             404,
             "ResourceNotFoundException",
             "end of life",
@@ -465,7 +471,7 @@ async fn refusals_become_the_callers_errors_by_their_type() {
             429,
             "ModelNotReadyException",
             "loading",
-            (503, "upstream_error", "overloaded"),
+            (429, "rate_limit_exceeded", "rate_limited"),
         ),
         (
             500,
@@ -556,7 +562,11 @@ async fn a_stream_that_breaks_ends_with_an_error_and_never_as_if_it_were_complet
         ),
         ("closed early", hello_and(vec![Step::Finish]), "cut"),
         ("cut", hello_and(vec![Step::Cut]), "cut"),
-        ("text", hello_and(vec![Step::send("data: {\"choices\":[]}\n\n")]), "malformed"),
+        (
+            "text",
+            hello_and(vec![Step::send("data: {\"choices\":[]}\n\n")]),
+            "malformed",
+        ),
     ] {
         provider.script(script);
         let reply = gateway.stream(SONNET, "hi").await;

@@ -154,8 +154,6 @@ struct Answer {
     input_text_token_count: Option<u64>,
     /// Cohere's and Nova's.
     embeddings: Option<Several>,
-    /// Of an error that came with status 200.
-    message: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -183,10 +181,7 @@ impl Reader for Vectors {
                 (Some(vector), _) => vec![vector],
                 (None, Some(Several::ByType { float } | Several::Plain(float))) => float,
                 (None, Some(Several::Named(all))) => all.into_iter().map(|one| one.embedding).collect(),
-                (None, None) => {
-                    let said = answer.message.unwrap_or_default();
-                    return Err(malformed(format!("answered 200 without embeddings: {said:.200}")));
-                }
+                (None, None) => return Err(malformed("answered 200 without embeddings")),
             };
             let empty = |vector: &Vec<f32>| vector.is_empty() || vector.iter().any(|value| !value.is_finite());
             if found.len() != *texts || found.iter().any(empty) {

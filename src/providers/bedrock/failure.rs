@@ -69,7 +69,13 @@ fn of(kind: &str, status: u16, error: &ErrorBody<'_>) -> Failure {
     message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
     let mut code = kind.to_owned();
     code.truncate(code.floor_char_boundary(MAX_NAME_BYTES));
-    let mut failure = Failure::new(class(&bare(kind), status, error.original_status, &text), message);
+    let bare = bare(kind);
+    let class = class(&bare, status, error.original_status, &text);
+    if bare == "accessdenied" && class == ErrorClass::ModelNotFound {
+        // Bedrock's own words name our account and role, which are not for callers.
+        NO_ACCESS.clone_into(&mut message);
+    }
+    let mut failure = Failure::new(class, message);
     failure.status = Some(status);
     failure.code = Some(code).filter(|code| !code.is_empty());
     failure
@@ -82,6 +88,8 @@ fn class(kind: &str, status: u16, original_status: Option<u16>, text: &str) -> E
         "throttling" | "toomanyrequests" | "requestlimitexceeded" | "slowdown" => ErrorClass::RateLimited,
         "servicequotaexceeded" => ErrorClass::ProviderQuota,
         "validation" => of_validation(text),
+        // It is about this one model: neither the credential nor the provider is to be left alone for it.
+        "accessdenied" if OF_A_MODEL.iter().any(|words| text.contains(words)) => ErrorClass::ModelNotFound,
         "accessdenied"
         | "unrecognizedclient"
         | "invalidsignature"
@@ -92,8 +100,9 @@ fn class(kind: &str, status: u16, original_status: Option<u16>, text: &str) -> E
         | "missingauthenticationtoken" => ErrorClass::ProviderAuth,
         "resourcenotfound" => ErrorClass::ModelNotFound,
         "modeltimeout" => ErrorClass::Timeout,
-        // The model is being loaded.
-        "modelnotready" | "serviceunavailable" | "conflict" => ErrorClass::Overloaded,
+        // One model is being loaded, which says nothing about the others.
+        "modelnotready" => ErrorClass::RateLimited,
+        "serviceunavailable" | "conflict" => ErrorClass::Overloaded,
         "modelerror" | "modelstreamerror" => match original_status {
             Some(429) => ErrorClass::RateLimited,
             Some(503 | 529) => ErrorClass::Overloaded,
@@ -122,6 +131,10 @@ fn of_status(status: u16, text: &str) -> ErrorClass {
     }
 }
 
+/// What is said where the account may not use a model.
+const NO_ACCESS: &str = "the gateway's account at Amazon Bedrock has no access to this model";
+/// Words that tell that access is denied to a model, and not to everything.
+const OF_A_MODEL: [&str; 3] = ["access to the model", "bedrock:invokemodel", "model access"];
 /// Words that tell that the prompt does not fit, as Bedrock and the models behind it put it.
 const TOO_LONG: [&str; 7] = [
     "input is too long",
@@ -219,7 +232,7 @@ mod tests {
             (
                 403,
                 "AccessDeniedException",
-                "You don't have access to the model",
+                "User is not authorized",
                 Class::ProviderAuth,
             ),
             (403, "ExpiredTokenException", "expired", Class::ProviderAuth),
@@ -239,7 +252,7 @@ mod tests {
                 "Too many tokens per day, please wait",
                 Class::ProviderQuota,
             ),
-            (429, "ModelNotReadyException", "warming up", Class::Overloaded),
+            (429, "ModelNotReadyException", "warming up", Class::RateLimited),
             (500, "InternalServerException", "x", Class::ServerError),
             (503, "ServiceUnavailableException", "x", Class::Overloaded),
             (502, "", "x", Class::ServerError),
@@ -252,6 +265,21 @@ mod tests {
             assert_eq!((failure.status, &*failure.message), (Some(status), message));
         }
         assert_eq!(read(400, long, "x").code.as_deref(), Some("ValidationException"));
+    }
+
+    #[test]
+    fn a_model_the_account_may_not_use_is_missing_and_nobody_hears_of_the_account() {
+        for words in [
+            "You don't have access to the model with the specified model ID.",
+            "User: arn:aws:iam::42:role/gateway is not authorized to perform: bedrock:InvokeModel on resource: \
+             arn:aws:bedrock:us-east-1::foundation-model/m",
+        ] {
+            let failure = read(403, "AccessDeniedException", words);
+            assert_eq!(
+                (failure.class, &*failure.message),
+                (ErrorClass::ModelNotFound, NO_ACCESS)
+            );
+        }
     }
 
     #[test]

@@ -246,9 +246,6 @@ pub struct Answer {
     pub usage: Option<Usage>,
     #[serde(default)]
     pub additional_model_response_fields: Value,
-    /// There in an error that came with status 200.
-    #[serde(alias = "Message")]
-    pub message: Option<String>,
 }
 
 #[derive(Deserialize)]
