@@ -287,6 +287,8 @@ enum Block {
 
 #[derive(Default)]
 struct Thought {
+    /// Whether any of it was in words.
+    words: bool,
     signature: String,
     redacted: Blob,
 }
@@ -575,6 +577,7 @@ impl Blocks {
             thought.signature.push_str(&signature);
         }
         if let Some(text) = delta.text.filter(|text| !text.is_empty()) {
+            thought.words = true;
             self.say(Delta::Thought(text), events);
         }
         Ok(())
@@ -635,7 +638,7 @@ impl Blocks {
                     let data = thought.redacted.joined();
                     self.say(Delta::RedactedThought { data, issuer }, events);
                 }
-                if !redacted || !thought.signature.is_empty() {
+                if thought.words || !redacted || !thought.signature.is_empty() {
                     let value = thought.signature;
                     let signature = (!value.is_empty()).then_some(Signature { value, issuer });
                     self.say(Delta::ThoughtEnd { signature }, events);

@@ -864,48 +864,32 @@ fn a_whole_answer_that_is_none_is_never_a_success() {
     assert_eq!(whole_answer(json!({}), &lying, &sonnet()).unwrap().usage, None);
 }
 
-/// A stream with thoughts, text, two calls and a gap in its indices.
-fn stream() -> Vec<u8> {
-    let delta = |index: u32, delta: Value| {
-        event(
-            "contentBlockDelta",
-            &json!({"contentBlockIndex": index, "delta": delta, "p": "abc"}).to_string(),
-        )
+/// Answers whole and streamed that say the same.
+const FIXTURES: [(&str, &str); 3] = [
+    (include_str!("fixtures/text.json"), include_str!("fixtures/text.frames")),
+    (
+        include_str!("fixtures/tools.json"),
+        include_str!("fixtures/tools.frames"),
+    ),
+    (
+        include_str!("fixtures/guardrail.json"),
+        include_str!("fixtures/guardrail.frames"),
+    ),
+];
+const TOOLS: &str = include_str!("fixtures/tools.frames");
+const THROTTLED: &str = include_str!("fixtures/throttled.frames");
+
+/// The frames that lines of `event-type {json}` and `!exception {json}` stand for.
+fn frames(lines: &str) -> Vec<u8> {
+    let lines = lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let frame = |line: &str| {
+        let (kind, payload) = line.split_once(' ').unwrap();
+        match kind.strip_prefix('!') {
+            Some(kind) => exception(kind, payload),
+            None => event(kind, payload),
+        }
     };
-    let stop = |index: u32| event("contentBlockStop", &json!({"contentBlockIndex": index}).to_string());
-    let start = |index: u32, id: &str, name: &str| {
-        let start = json!({"contentBlockIndex": index, "start": {"toolUse": {"toolUseId": id, "name": name}}});
-        event("contentBlockStart", &start.to_string())
-    };
-    [
-        event("messageStart", r#"{"role":"assistant"}"#),
-        delta(0, json!({"reasoningContent": {"text": "Two "}})),
-        delta(0, json!({"reasoningContent": {"text": "cities."}})),
-        delta(0, json!({"reasoningContent": {"signature": "c2lnbmF0dXJl"}})),
-        stop(0),
-        delta(1, json!({"reasoningContent": {"redactedContent": "cmVkYWN0ZWQ="}})),
-        stop(1),
-        delta(3, json!({"text": "Let me "})),
-        delta(3, json!({"text": "look."})),
-        event("anUnknownEvent", r#"{"x":1}"#),
-        stop(3),
-        start(4, "tooluse_1", "get_weather"),
-        delta(4, json!({"toolUse": {"input": ""}})),
-        delta(4, json!({"toolUse": {"input": "{\"city\":"}})),
-        delta(4, json!({"toolUse": {"input": "\"Paris\"}"}})),
-        stop(4),
-        start(5, "tooluse_2", "other"),
-        stop(5),
-        event(
-            "messageStop",
-            r#"{"stopReason":"tool_use","additionalModelResponseFields":{"usage":{"output_tokens_details":{"thinking_tokens":20}}}}"#,
-        ),
-        event(
-            "metadata",
-            r#"{"usage":{"inputTokens":412,"outputTokens":57,"totalTokens":2469,"cacheReadInputTokens":2000},"metrics":{"latencyMs":5}}"#,
-        ),
-    ]
-    .concat()
+    lines.flat_map(frame).collect()
 }
 
 fn streamed<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
@@ -916,51 +900,67 @@ fn streamed<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
 
 #[test]
 fn a_stream_with_thoughts_and_parallel_calls() {
-    let outcome = streamed([&stream()[..]]);
+    let outcome = streamed([&frames(TOOLS)[..]]);
     let usage = outcome.usage.unwrap();
     assert_eq!((usage.input, usage.cached_input, usage.reasoning), (2412, 2000, 20));
     assert_snapshot!(outcome);
 }
 
-#[test]
-fn a_stream_says_what_the_whole_answer_says() {
-    let outcome = streamed([&stream()[..]]);
-    let mut blocks = content();
-    blocks[4]["toolUse"]["name"] = json!("other");
-    let answer = whole_answer(json!({"tools": tools()}), &answered(blocks, "tool_use"), &sonnet()).unwrap();
-    let said = message(&answer);
-    let mut text = String::new();
-    let mut thoughts = String::new();
-    let mut calls: Vec<(String, String)> = Vec::new();
-    let mut signed = Vec::new();
+/// The choice that a client makes of a stream.
+fn gathered(outcome: &Outcome) -> Value {
+    let mut message = json!({"role": "assistant", "content": "", "refusal": null});
+    let mut finish = Value::Null;
     for data in outcome.data().into_iter().filter(|data| *data != "[DONE]") {
         let chunk: Value = serde_json::from_str(data).unwrap();
-        let delta = &chunk["choices"][0]["delta"];
-        text += delta["content"].as_str().unwrap_or_default();
-        thoughts += delta["reasoning_content"].as_str().unwrap_or_default();
-        for block in delta["thinking_blocks"].as_array().into_iter().flatten() {
-            let mut block = block.clone();
-            block.as_object_mut().unwrap().remove("index");
-            signed.push(block);
+        let choice = &chunk["choices"][0];
+        if !choice["finish_reason"].is_null() {
+            finish = choice["finish_reason"].clone();
         }
-        for call in delta["tool_calls"].as_array().into_iter().flatten() {
-            let at = usize::try_from(call["index"].as_u64().unwrap()).unwrap();
-            if let Some(id) = call["id"].as_str() {
-                assert_eq!(at, calls.len(), "indices count up");
-                calls.push((id.to_owned(), String::new()));
+        for name in ["content", "reasoning_content"] {
+            if let Some(text) = choice["delta"][name].as_str().filter(|text| !text.is_empty()) {
+                message[name] = format!("{}{text}", message[name].as_str().unwrap_or_default()).into();
             }
-            calls[at].1 += call["function"]["arguments"].as_str().unwrap_or_default();
+        }
+        for name in ["thinking_blocks", "annotations", "tool_calls"] {
+            for piece in choice["delta"][name].as_array().into_iter().flatten() {
+                let fields = message.as_object_mut().unwrap();
+                let list = fields.entry(name).or_insert(json!([])).as_array_mut().unwrap();
+                let mut piece = piece.clone();
+                let at = piece.as_object_mut().unwrap().shift_remove("index");
+                let at = at.map_or(list.len(), |at| usize::try_from(at.as_u64().unwrap()).unwrap());
+                match list.get_mut(at) {
+                    None => {
+                        assert_eq!(at, list.len(), "indices count up");
+                        list.push(piece);
+                    }
+                    Some(call) => {
+                        let more = piece["function"]["arguments"].as_str().unwrap();
+                        let so_far = call["function"]["arguments"].as_str().unwrap();
+                        call["function"]["arguments"] = format!("{so_far}{more}").into();
+                    }
+                }
+            }
         }
     }
-    assert_eq!(text, said["message"]["content"]);
-    assert_eq!(thoughts, said["message"]["reasoning_content"]);
-    assert_eq!(json!(signed), said["message"]["thinking_blocks"]);
-    for (call, whole) in calls.iter().zip(said["message"]["tool_calls"].as_array().unwrap()) {
-        assert_eq!(
-            (json!(call.0), json!(call.1)),
-            (whole["id"].clone(), whole["function"]["arguments"].clone())
-        );
+    json!({"index": 0, "message": message, "logprobs": null, "finish_reason": finish})
+}
+
+#[test]
+fn a_stream_says_what_the_whole_answer_says() {
+    for (whole, stream) in FIXTURES {
+        let outcome = streamed([&frames(stream)[..]]);
+        let body: Value = serde_json::from_str(whole).unwrap();
+        let answer = whole_answer(json!({"tools": tools()}), &body, &sonnet()).unwrap();
+        assert_eq!(gathered(&outcome), message(&answer));
+        assert_eq!((outcome.failed.as_ref(), outcome.usage), (None, answer.usage));
     }
+    let text: Value = serde_json::from_str(FIXTURES[0].0).unwrap();
+    let said = message(&whole_answer(json!({}), &text, &sonnet()).unwrap());
+    let source = &said["message"]["annotations"][0]["url_citation"];
+    assert_eq!(
+        *source,
+        json!({"url": "https://example.com/idf", "title": "Île-de-France", "start_index": 36, "end_index": 58})
+    );
 }
 
 fn failed(stream: &[u8]) -> (ErrorClass, String) {
@@ -976,8 +976,7 @@ fn a_stream_that_fails_says_so_and_never_that_it_is_complete() {
     let stopped = event("messageStop", r#"{"stopReason":"end_turn"}"#);
     let with = |end: &[u8]| [&hello[..], end].concat();
 
-    let thrown = exception("throttlingException", r#"{"message":"Too many tokens, please wait."}"#);
-    let outcome = streamed([&with(&thrown)[..]]);
+    let outcome = streamed([&frames(THROTTLED)[..]]);
     assert_eq!(outcome.class(), Some(ErrorClass::RateLimited));
     assert!(outcome.relayed.contains("Hello") && !outcome.relayed.contains("[DONE]"));
 
@@ -1041,8 +1040,10 @@ fn what_has_to_be_held_back_is_bounded() {
 proptest! {
     #[test]
     fn any_cut_of_the_bytes_gives_the_same_answer(cuts in prop::collection::vec(any::<usize>(), 0..20)) {
-        let stream = stream();
-        prop_assert_eq!(streamed(testing::cut(&stream, &cuts)), streamed([&stream[..]]));
+        for (_, lines) in FIXTURES {
+            let stream = frames(lines);
+            prop_assert_eq!(streamed(testing::cut(&stream, &cuts)), streamed([&stream[..]]));
+        }
     }
 
     #[test]
