@@ -48,14 +48,15 @@ impl Received {
 
     /// Whether a provider would bill this request: a chat, a completion or an embedding.
     fn is_inference(&self) -> bool {
-        const ENDPOINTS: [&str; 5] = [
+        const BILLED: [&str; 6] = [
             "/completions",
             "/embeddings",
+            "/messages",
             "/converse",
             "/converse-stream",
             "/invoke",
         ];
-        self.method == Method::POST && ENDPOINTS.iter().any(|endpoint| self.path.ends_with(endpoint))
+        self.method == Method::POST && BILLED.iter().any(|end| self.path.ends_with(end))
     }
 }
 
