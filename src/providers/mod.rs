@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod event_stream;
+pub mod fence;
 pub mod retry_after;
 pub mod sse;
 #[cfg(test)]

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::fence::Unfenced;
 use super::{failure, wire};
 use crate::chat::conversation::{Issuer, Signature};
 use crate::chat::event::{Delta, Event, FinishReason};
@@ -18,6 +17,7 @@ use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::event_stream::{Broken, Message, Messages};
+use crate::providers::fence::Fence;
 use crate::providers::translate::{EventReader, Translator};
 
 /// Blocks that one answer may have; no model makes a hundred.
@@ -257,7 +257,7 @@ struct Blocks {
     said: usize,
     /// Whether anything was said that a caller can use.
     useful: bool,
-    fence: Option<Unfenced>,
+    fence: Fence,
     /// Text that may turn out to be nothing but talk around the JSON that was asked for as a tool's arguments.
     aside: Option<String>,
     /// Whether that tool was called.
@@ -311,7 +311,7 @@ impl Blob {
 impl Blocks {
     fn new(asked: Asked, choice: u32, may_hold: usize) -> Self {
         Self {
-            fence: asked.fenced.then(Unfenced::default),
+            fence: Fence::new(asked.fenced),
             aside: asked.json_tool.is_some().then(String::new),
             json: false,
             asked,
@@ -528,16 +528,7 @@ impl Blocks {
             self.aside.get_or_insert_default().push_str(&text);
             return Ok(());
         }
-        let text = match &mut self.fence {
-            Some(fence) => {
-                let text = fence.push(&text);
-                if fence.held() > self.may_hold {
-                    return Err(too_large());
-                }
-                text
-            }
-            None => text,
-        };
+        let text = self.fence.take(&text);
         self.say_text(text, events);
         Ok(())
     }
@@ -672,9 +663,8 @@ impl Blocks {
             self.close(index, events);
         }
         self.say_aside(events);
-        if let Some(rest) = self.fence.take().map(Unfenced::finish) {
-            self.say_text(rest, events);
-        }
+        let rest = self.fence.end();
+        self.say_text(rest, events);
         let complete = if self.calls > 0 {
             FinishReason::ToolCalls
         } else {

@@ -12,12 +12,12 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::decode::{Asked, JsonTool};
-use super::reasoning::{self, Plan};
+use super::messages;
+use super::reasoning::{self, Calls, Plan};
 use super::wire::{
     CachePoint, Choice, Converse, Extras, InferenceConfig, InputSchema, RESPONSE_FIELDS, ServiceTier, TextFormat,
     ToolConfig, ToolEntry,
 };
-use super::{messages, schema};
 use crate::chat::conversation::{CacheMark, Conversation, Format, Issuer, Part, Tool, ToolChoice};
 use crate::chat::ids;
 use crate::chat::param::{Dropped, Param, Taken};
@@ -26,6 +26,7 @@ use crate::domain::call::Dialect;
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::{Family, ForcedTool, TakesSampling};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
+use crate::providers::anthropic::schema;
 
 /// The longest name of a tool, and the longest id of a call.
 pub(super) const MAX_NAME_BYTES: usize = 64;
@@ -34,8 +35,6 @@ const MAX_CHOICES: u32 = 8;
 /// Pairs that `requestMetadata` takes, and the bytes of each half.
 const MAX_METADATA: usize = 16;
 const MAX_METADATA_BYTES: usize = 256;
-/// Features of Claude that are named in a header and that Bedrock knows.
-const BETAS: [&str; 1] = ["interleaved-thinking-2025-05-14"];
 
 const NO_CALLS: &str = "Do not call any tool; answer in words.";
 const MUST_CALL: &str = "Answer by calling a tool.";
@@ -73,7 +72,7 @@ pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unenc
     let mut writer = Writer::new(conversation, target);
     writer.taken.take(Param::N);
     let tools = writer.tools();
-    let thinking = reasoning::plan(conversation, target.traits, tools.forced());
+    let thinking = reasoning::plan(conversation, target, tools.calls());
     let (system, messages) = messages::write(&mut writer, &tools, &thinking)?;
     if !writer.wanted.is_empty() {
         return Err(Unencodable::NeedsMedia(writer.wanted));
@@ -132,6 +131,8 @@ pub(super) struct Writer<'c> {
     pub wanted: Vec<Wanted>,
     /// What is added to the system's text, because there is no parameter for it.
     pub instructions: Vec<Cow<'static, str>>,
+    /// The schema of the answer, where the model can be given one and this can be expressed.
+    schema: Option<Value>,
 }
 
 /// What becomes of the tools.
@@ -149,9 +150,11 @@ impl<'c> Tools<'c> {
         !self.entries.is_empty()
     }
 
-    /// Whether one of them must be called.
-    fn forced(&self) -> bool {
-        matches!(self.choice, Some(Choice::Any {} | Choice::Tool { .. }))
+    fn calls(&self) -> Calls {
+        Calls {
+            offered: self.are_sent(),
+            forced: self.choice.is_some(),
+        }
     }
 
     /// The caller's names by those that are sent, where they differ.
@@ -173,7 +176,15 @@ impl<'c> Tools<'c> {
 
 impl<'c> Writer<'c> {
     fn new(conversation: &'c Conversation, target: &'c Target<'c>) -> Self {
+        let schema = match &conversation.format {
+            Format::JsonSchema { schema, .. } if target.traits.bedrock.structured_output => {
+                // What is no object is given as a tool's arguments.
+                schema::exact(schema).filter(|schema| schema["type"] == "object")
+            }
+            _ => None,
+        };
         Self {
+            schema,
             conversation,
             target,
             body: Converse::default(),
@@ -248,7 +259,7 @@ impl<'c> Writer<'c> {
                     name: tool_name(name),
                     description: None,
                     input_schema: InputSchema {
-                        json: schema::of_arguments(None),
+                        json: schema::arguments(None),
                     },
                     strict: None,
                 }));
@@ -269,10 +280,7 @@ impl<'c> Writer<'c> {
         } else {
             tools.choice = wanted;
         }
-        if let Format::JsonSchema { schema, .. } = &conversation.format
-            && !self.takes_schema(schema)
-            && can_force
-        {
+        if matches!(conversation.format, Format::JsonSchema { .. }) && self.schema.is_none() && can_force {
             self.json_tool(&mut tools, silent);
             silent = false;
         } else {
@@ -285,9 +293,9 @@ impl<'c> Writer<'c> {
     }
 
     fn declare(&mut self, tool: &'c Tool, tools: &mut Tools<'c>) {
-        let json = schema::of_arguments(tool.parameters.as_ref());
+        let json = schema::arguments(tool.parameters.as_ref());
         let wanted = tool.strict == Some(true);
-        let strict = wanted && self.target.traits.bedrock.structured_output && schema::is_closed(&json);
+        let strict = wanted && self.target.traits.bedrock.structured_output && schema::is_exact(&json);
         if wanted && !strict {
             self.notes.add(format!("tools[{}].strict", tool.name));
         }
@@ -310,12 +318,7 @@ impl<'c> Writer<'c> {
         else {
             return;
         };
-        let wrapped = !schema::is_of_objects(schema);
-        let json = if wrapped {
-            json!({"type": "object", "properties": {"value": schema}, "required": ["value"]})
-        } else {
-            schema::of_arguments(Some(schema))
-        };
+        let (json, wrapped) = schema::of_answer(schema);
         let taken = |name: &str| self.conversation.tools.iter().any(|tool| tool.name == name);
         let mut name = "json_output".to_owned();
         while taken(&name) {
@@ -341,11 +344,6 @@ impl<'c> Writer<'c> {
         self.taken.take(Param::ResponseFormat);
     }
 
-    /// Whether the model can be given this schema itself.
-    fn takes_schema(&self, schema: &Value) -> bool {
-        self.target.traits.bedrock.structured_output && schema::is_of_objects(schema)
-    }
-
     /// The form of the answer as an instruction, where there is no other way.
     fn format_in_words(&mut self) {
         match &self.conversation.format {
@@ -355,7 +353,7 @@ impl<'c> Writer<'c> {
                 self.taken.take(Param::ResponseFormat);
             }
             // Asking nicely is no guarantee, so the parameter counts as dropped.
-            Format::JsonSchema { schema, .. } if !self.takes_schema(schema) => {
+            Format::JsonSchema { schema, .. } if self.schema.is_none() => {
                 let words = format!("Answer with JSON and no other text. It must follow this JSON Schema: {schema}");
                 self.instructions.push(words.into());
             }
@@ -364,19 +362,11 @@ impl<'c> Writer<'c> {
     }
 
     fn native_format(&self) -> Option<TextFormat<'c>> {
-        match &self.conversation.format {
-            Format::JsonSchema {
-                name,
-                description,
-                schema,
-                ..
-            } if self.takes_schema(schema) => Some(TextFormat::of(
-                &schema::closed(schema),
-                tool_name(name),
-                description.as_deref(),
-            )),
-            _ => None,
-        }
+        let Format::JsonSchema { name, description, .. } = &self.conversation.format else {
+            return None;
+        };
+        let schema = self.schema.as_ref()?;
+        Some(TextFormat::of(schema, tool_name(name), description.as_deref()))
     }
 
     fn parallel_calls(&mut self, tools: &Tools<'_>) {
@@ -478,11 +468,6 @@ impl<'c> Writer<'c> {
         let conversation = self.conversation;
         if self.is_claude() {
             self.body.additional_model_response_field_paths = RESPONSE_FIELDS;
-            let known = |beta: &&String| BETAS.contains(&beta.as_str());
-            let betas: Vec<&String> = request.headers.anthropic_betas.iter().filter(known).collect();
-            if !betas.is_empty() && self.target.traits.claude.interleaved_thinking_beta {
-                self.additional("anthropic_beta", json!(betas));
-            }
         }
         if let Some(tier) = &conversation.service_tier
             && ["priority", "default", "flex", "reserved"].contains(&tier.as_str())

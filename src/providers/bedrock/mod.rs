@@ -3,7 +3,8 @@
 //! Converse is one format for all models behind it, but each family takes a part of it; what a model takes is in its
 //! traits. Claude's own format, which InvokeModel has, is not used: Converse says the same of a conversation.
 //!
-//! Start with [`Bedrock::encode`]. `encode`, `messages`, `reasoning` and `schema` write, `decode` and `fence` read.
+//! Start with [`Bedrock::encode`]. `encode`, `messages` and `reasoning` write, `decode` reads. What holds for Claude wherever it
+//! is hosted, its thinking and its schemas, is `anthropic`'s to know.
 //!
 //! # Source
 //! Amazon Bedrock API reference, <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html>.
@@ -12,10 +13,8 @@ mod decode;
 mod embeddings;
 mod encode;
 mod failure;
-mod fence;
 mod messages;
 mod reasoning;
-mod schema;
 #[cfg(test)]
 mod tests;
 mod wire;
