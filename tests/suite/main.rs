@@ -11,6 +11,7 @@ mod anthropic;
 mod azure;
 mod bad_input;
 mod cache;
+mod bedrock;
 mod chat;
 mod clients;
 mod cloud_credentials;
