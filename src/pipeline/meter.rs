@@ -22,7 +22,7 @@ use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
-use crate::journal::Slot;
+use crate::journal::{Slot, Written};
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
 use crate::upstream::payload::SentMark;
@@ -161,6 +161,15 @@ impl Meter {
         record.stream = request.stream;
     }
 
+    /// The request is understood and may cost money from now on, and the journal knows. Whoever hands the caller anything
+    /// waits for that.
+    pub(super) fn may_cost(&mut self) -> Option<Written> {
+        let elapsed = self.received.elapsed();
+        self.record().latency = elapsed;
+        let record = self.record.as_ref()?;
+        self.slot.as_ref()?.open(record)
+    }
+
     /// Gives the mark that tells that the status line is out: from then on, failures are said inside the stream.
     pub(super) fn mark_of_head(&mut self) -> Arc<AtomicBool> {
         self.head_sent.get_or_insert_default().clone()
@@ -173,16 +182,49 @@ impl Meter {
     /// An attempt begins.
     pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>, probe: Option<ProbePermit>) {
         let health = self.pipeline.board.gate(&deployment.provider);
+        let started = Instant::now();
+        let sent = self.mark_of_attempt(deployment, started);
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
             probe,
-            started: Instant::now(),
-            sent: SentMark::default(),
+            started,
+            sent,
             first_token: None,
             status: None,
             upstream_request_id: None,
         });
+    }
+
+    /// A mark that lets the journal know that a provider has the request. If nothing more is heard of it, it is charged with
+    /// what its attempts cost so far, and with the prompt.
+    fn mark_of_attempt(&mut self, deployment: &Deployment, started: Instant) -> SentMark {
+        let (received, prompt_tokens) = (self.received, self.prompt_tokens);
+        let charge = priced(
+            estimate(prompt_tokens, TextTally::default()),
+            UsageSource::Estimated,
+            deployment,
+        );
+        let record = self.record();
+        record.latency = received.elapsed();
+        record.attempts.push(AttemptRecord {
+            deployment: deployment.id.clone(),
+            provider: deployment.provider.clone(),
+            model: deployment.model.clone(),
+            started_after: started - received,
+            latency: Duration::ZERO,
+            first_token: None,
+            status: None,
+            error: None,
+            upstream_request_id: None,
+            charge,
+        });
+        let update = match (&self.slot, &self.record) {
+            (Some(slot), Some(record)) => slot.update(record),
+            _ => None,
+        };
+        self.record().attempts.pop();
+        update.map_or_else(SentMark::default, |update| SentMark::telling(move || update.write()))
     }
 
     /// The mark that is set when the provider has the request of the attempt under way.
@@ -338,15 +380,15 @@ impl Meter {
     }
 
     /// The request was answered whole.
-    pub(super) fn finish_served(mut self) -> Option<Served> {
+    pub(super) fn finish_served(mut self) -> (Option<Served>, Option<Written>) {
         let served = self.served();
-        self.settle(200, None);
-        served
+        let written = self.settle(200, None);
+        (served, written)
     }
 
-    /// The request ended, well or with an error that the caller was told.
-    pub(super) fn finish(mut self, error: Option<ErrorClass>) {
-        self.settle(200, error);
+    /// The request ends, well or with an error that the caller is told next.
+    pub(super) fn finish(mut self, error: Option<ErrorClass>) -> Option<Written> {
+        self.settle(200, error)
     }
 
     /// The request is refused, or failed before anything was handed over. Gives the error back for the caller.
@@ -356,7 +398,7 @@ impl Meter {
         } else {
             (self.voice.status)(&error)
         };
-        self.settle(status, Some(error.class()));
+        drop(self.settle(status, Some(error.class())));
         error
     }
 
@@ -368,13 +410,11 @@ impl Meter {
 
     fn cancelled(&mut self, status: u16) {
         self.record().client_cancelled = true;
-        self.settle(status, Some(ErrorClass::Cancelled));
+        drop(self.settle(status, Some(ErrorClass::Cancelled)));
     }
 
-    fn settle(&mut self, status: u16, error: Option<ErrorClass>) {
-        let (Some(mut record), Some(slot)) = (self.record.take(), self.slot.take()) else {
-            return;
-        };
+    fn settle(&mut self, status: u16, error: Option<ErrorClass>) -> Option<Written> {
+        let (mut record, slot) = (self.record.take()?, self.slot.take()?);
         record.status = status;
         record.error = error;
         record.latency = self.received.elapsed();
@@ -383,7 +423,7 @@ impl Meter {
         self.gate.settle(record.cost());
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
-        slot.complete(*record);
+        slot.complete(*record)
     }
 }
 
@@ -404,8 +444,8 @@ impl Drop for Meter {
             self.failed(class, None, Some(Partial::default()));
         }
         match (self.head_is_sent(), panicked) {
-            (true, true) => self.settle(200, Some(class)),
-            (false, true) => self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class)),
+            (true, true) => drop(self.settle(200, Some(class))),
+            (false, true) => drop(self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class))),
             (true, false) => self.cancelled(200),
             (false, false) => self.cancelled(CLIENT_CLOSED_REQUEST),
         }

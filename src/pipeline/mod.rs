@@ -168,12 +168,16 @@ impl Pipeline {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
+        let journaled = meter.may_cost();
         if request.stream {
-            return held::stream(self, request, plan, meter).await;
+            return held::stream(self, request, plan, meter, journaled).await;
         }
         match self.whole(&request, &plan, &mut meter).await {
             Ok(body) => {
-                let served = meter.finish_served();
+                let (served, journaled) = meter.finish_served();
+                if let Some(written) = journaled {
+                    written.reached().await;
+                }
                 Ok(Answer {
                     served,
                     body: AnswerBody::Whole(body),

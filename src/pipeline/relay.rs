@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Stream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use super::{Pipeline, Voice};
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::ids::RequestId;
+use crate::journal::Written;
 use crate::providers::adapter::{Decoder, Failure, Relayed};
 use crate::routing::catalog::Deployment;
 use crate::telemetry::metrics::Metrics;
@@ -55,6 +57,8 @@ pub(super) struct Relay {
     failed: Option<Failure>,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
+    /// What the last bytes wait for: the record in the journal.
+    journaled: Option<BoxFuture<'static, ()>>,
     clock: StreamClock,
 }
 
@@ -111,6 +115,7 @@ impl Relay {
             burst: Burst::default(),
             failed: opened.failed,
             closing: None,
+            journaled: None,
             clock,
         }
     }
@@ -136,8 +141,16 @@ impl Relay {
     fn complete(&mut self) -> Option<Bytes> {
         let mut meter = self.meter.take()?;
         meter.answered(self.decoder.usage(), self.decoder.generated());
-        meter.finish(None);
+        let written = meter.finish(None);
+        self.hold_until(written);
         self.closing.take()
+    }
+
+    /// Keeps back what comes next until the journal has this.
+    fn hold_until(&mut self, written: Option<Written>) {
+        self.journaled = written
+            .filter(|written| !written.is_reached())
+            .map(|written| async move { written.reached().await }.boxed());
     }
 
     /// The stream failed: the caller is told in its dialect, and never gets an end that looks proper.
@@ -149,7 +162,8 @@ impl Relay {
         let mut attempts = std::mem::take(&mut self.before);
         attempts.push(described(failure, &self.deployment, meter.upstream_request_id()));
         let event = (self.voice.event)(&GatewayError::Exhausted { attempts }, self.id);
-        meter.finish(Some(class));
+        let written = meter.finish(Some(class));
+        self.hold_until(written);
         // The rest of the provider's answer is of no use to anybody: closing the connection stops it.
         self.body = AnswerBody::Builtin(None);
         Some(event)
@@ -162,7 +176,7 @@ impl Relay {
             // It may be the decoder that broke; then it is not to be relied on for what it counted.
             let partial = catch_unwind(AssertUnwindSafe(|| self.partial())).unwrap_or_default();
             meter.failed(ErrorClass::Internal, None, Some(partial));
-            meter.finish(Some(ErrorClass::Internal));
+            drop(meter.finish(Some(ErrorClass::Internal)));
         }
         self.body = AnswerBody::Builtin(None);
         self.out = Relayed::default();
@@ -184,12 +198,24 @@ impl Relay {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
+            if let Some(journaled) = &mut self.journaled {
+                ready!(journaled.as_mut().poll(cx));
+                self.journaled = None;
+            }
             if let Some(bytes) = self.ready.take() {
+                // Who has the end of an answer has it in the ledger, exact: so it is settled before the end is handed over.
+                if self.meter.is_some() && self.failed.is_none() && self.decoder.is_complete() {
+                    self.see_it_closed();
+                    let closing = self.complete();
+                    self.ready = Some(joined(bytes, closing));
+                    continue;
+                }
                 self.clock.event_sent();
                 return Poll::Ready(Some(bytes));
             }
             if let Some(failure) = self.failed.take() {
-                return Poll::Ready(self.fail(failure));
+                self.ready = self.fail(failure);
+                continue;
             }
             if self.meter.is_none() {
                 return Poll::Ready(None);
@@ -211,7 +237,7 @@ impl Relay {
                     self.body = AnswerBody::Builtin(None);
                 }
                 // What breaks after the answer was complete is no concern of the caller's.
-                Poll::Ready(Some(Err(_)) | None) if self.decoder.is_complete() => return Poll::Ready(self.complete()),
+                Poll::Ready(Some(Err(_)) | None) if self.decoder.is_complete() => self.ready = self.complete(),
                 Poll::Ready(Some(Err(failure))) => {
                     self.take_out();
                     self.failed = Some(failure);
@@ -221,7 +247,7 @@ impl Relay {
                         self.take_out();
                         self.body = AnswerBody::Builtin(None);
                         if self.ready.is_none() {
-                            return Poll::Ready(self.complete());
+                            self.ready = self.complete();
                         }
                     }
                     Err(failure) => {
@@ -231,7 +257,7 @@ impl Relay {
                 },
                 Poll::Pending if self.decoder.is_complete() => {
                     self.see_it_closed();
-                    return Poll::Ready(self.complete());
+                    self.ready = self.complete();
                 }
                 Poll::Pending => match self.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -248,6 +274,14 @@ impl Relay {
             self.ready = Some(self.out.bytes.split().freeze());
             self.burst.taken();
         }
+    }
+}
+
+/// The last bytes of an answer with what is said behind them.
+fn joined(bytes: Bytes, closing: Option<Bytes>) -> Bytes {
+    match closing {
+        None => bytes,
+        Some(closing) => [bytes, closing].concat().into(),
     }
 }
 
