@@ -574,7 +574,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     /// Whatever happens, every record comes out, in order, and what was committed does not come again but for a batch of
     /// which the journal did not get to write that it was.

@@ -23,6 +23,7 @@ mod ledger;
 mod lifecycle;
 mod operations;
 mod overload;
+mod promises;
 mod streams;
 mod support;
 mod vault;

@@ -3,6 +3,7 @@
 pub mod cloud;
 pub mod database;
 pub mod gateway;
+pub mod process;
 pub mod provider;
 pub mod vault;
 
