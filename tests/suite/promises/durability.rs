@@ -251,7 +251,8 @@ async fn p3_while_the_database_takes_nothing_traffic_flows_and_the_ledger_has_it
     let seen = load.stop().await;
     let grown = process.resident_bytes().saturating_sub(before);
     let waiting = process.metric("bonito_journal_depth").await;
-    assert!(seen.iter().all(|seen| seen.finished), "no caller notices");
+    let noticed: Vec<_> = seen.iter().filter(|seen| !seen.finished).take(3).collect();
+    assert!(noticed.is_empty(), "no caller notices: {noticed:?}");
     assert!(waiting >= seen.len() as f64 - 1_000.0, "{waiting} records wait");
     outage.end().await;
     let back = Instant::now();
