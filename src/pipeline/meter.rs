@@ -23,7 +23,7 @@ use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
-use crate::journal::{Slot, Written};
+use crate::journal::{Slot, Update, Written};
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
 use crate::upstream::payload::SentMark;
@@ -216,32 +216,51 @@ impl Meter {
     /// A mark that lets the journal know that a provider has the request. If nothing more is heard of it, it is charged with
     /// what its attempts cost so far, and with the prompt.
     fn mark_of_attempt(&mut self, deployment: &Deployment, started: Instant) -> SentMark {
-        let (received, prompt_tokens) = (self.received, self.prompt_tokens);
-        let charge = priced(
-            estimate(prompt_tokens, TextTally::default()),
-            UsageSource::Estimated,
-            deployment,
-        );
-        let record = self.record();
-        record.latency = received.elapsed();
-        record.attempts.push(AttemptRecord {
+        let usage = estimate(self.prompt_tokens, TextTally::default());
+        let update = self.update(AttemptRecord {
             deployment: deployment.id.clone(),
             provider: deployment.provider.clone(),
             model: deployment.model.clone(),
-            started_after: started - received,
+            started_after: started - self.received,
             latency: Duration::ZERO,
             first_token: None,
             status: None,
             error: None,
             upstream_request_id: None,
-            charge,
+            charge: priced(usage, UsageSource::Estimated, deployment),
         });
-        let update = match (&self.slot, &self.record) {
-            (Some(slot), Some(record)) => slot.update(record),
-            _ => None,
-        };
-        self.record().attempts.pop();
         update.map_or_else(SentMark::default, |update| SentMark::telling(move || update.write()))
+    }
+
+    /// Lets the journal know how far a stream has come. If nothing more is heard of it, it is charged with that.
+    pub(super) fn came_so_far(&mut self, partial: Partial) {
+        let Some(current) = &self.current else { return };
+        let attempt = AttemptRecord {
+            deployment: current.deployment.id.clone(),
+            provider: current.deployment.provider.clone(),
+            model: current.deployment.model.clone(),
+            started_after: current.started - self.received,
+            latency: current.started.elapsed(),
+            first_token: current.first_token,
+            status: current.status,
+            error: None,
+            upstream_request_id: current.upstream_request_id.clone(),
+            charge: partial.charge(current, self.prompt_tokens),
+        };
+        if let Some(update) = self.update(attempt) {
+            update.write();
+        }
+    }
+
+    /// How the request stands with this attempt under way.
+    fn update(&mut self, attempt: AttemptRecord) -> Option<Update> {
+        let elapsed = self.received.elapsed();
+        let (record, slot) = (self.record.as_mut()?, self.slot.as_ref()?);
+        record.latency = elapsed;
+        record.attempts.push(attempt);
+        let update = slot.update(record);
+        record.attempts.pop();
+        update
     }
 
     /// The mark that is set when the provider has the request of the attempt under way.

@@ -34,6 +34,8 @@ use crate::upstream::answer::AnswerBody;
 const WRITE_AT: usize = 16 * 1024;
 /// How often a silent stream looks whether the process is stopping.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the journal hears how far a stream has come.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// How long a provider may take to close a stream that is complete, so that its connection can be used again.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -59,6 +61,8 @@ pub(super) struct Relay {
     closing: Option<Bytes>,
     /// What the last bytes wait for: the record in the journal.
     journaled: Option<BoxFuture<'static, ()>>,
+    /// When the journal hears next how far the stream has come.
+    progress_due: Instant,
     clock: StreamClock,
 }
 
@@ -116,6 +120,7 @@ impl Relay {
             failed: opened.failed,
             closing: None,
             journaled: None,
+            progress_due: now + PROGRESS,
             clock,
         }
     }
@@ -144,6 +149,19 @@ impl Relay {
         let written = meter.finish(None);
         self.hold_until(written);
         self.closing.take()
+    }
+
+    /// Lets the journal know how far the stream has come, now and then: what a process that is killed leaves uncharged.
+    fn note_progress(&mut self) {
+        let now = self.clock.last_sent;
+        if now < self.progress_due {
+            return;
+        }
+        self.progress_due = now + PROGRESS;
+        let partial = self.partial();
+        if let Some(meter) = &mut self.meter {
+            meter.came_so_far(partial);
+        }
     }
 
     /// Keeps back what comes next until the journal has this.
@@ -211,6 +229,7 @@ impl Relay {
                     continue;
                 }
                 self.clock.event_sent();
+                self.note_progress();
                 return Poll::Ready(Some(bytes));
             }
             if let Some(failure) = self.failed.take() {

@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use super::load::{Load, Seen, call};
 use super::{figures, full, size};
+use crate::support::gateway::chat;
 use crate::support::process::{Installation, Process};
 use crate::support::provider::Tokens;
 use crate::support::{Script, ScriptedProvider};
@@ -66,13 +67,16 @@ fn audit(seen: &[Seen], rows: &[RequestRow], provider: &ScriptedProvider) -> Acc
         );
         assert_eq!(row.cost_nanousd, Some(counted.0 * 2_500 + counted.1 * 10_000));
     }
-    // What was under way is charged with the prompt if a provider had it, and with nothing else.
+    // What was under way is charged with the prompt if a provider had it, and with what came of a long stream.
     for row in rows
         .iter()
         .filter(|row| row.error_class.as_deref() == Some("interrupted"))
     {
         assert_eq!((row.metering.as_str(), row.status), ("estimated", 500));
-        assert_eq!(row.cost_nanousd, Some(row.input_tokens * 2_500));
+        assert_eq!(
+            row.cost_nanousd,
+            Some(row.input_tokens * 2_500 + row.output_tokens * 10_000)
+        );
         assert_eq!(row.attempts == 0, row.input_tokens == 0);
     }
     account
@@ -281,6 +285,36 @@ async fn p3_while_the_database_takes_nothing_traffic_flows_and_the_ledger_has_it
             took.as_millis()
         ),
     );
+}
+
+/// A stream of minutes that is cut by the end of the process is charged with what came of it, but for its last second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_stream_that_dies_with_the_process_is_charged_with_what_came_of_it() {
+    let provider = ScriptedProvider::start().await;
+    let mut installation = Installation::new(&provider).await;
+    let process = installation.start().await;
+    let body = chat("mock-chat", "words:1000 pause_ms:20", true);
+    let request = reqwest::Client::new().post(format!("{}/v1/chat/completions", process.api));
+    let mut response = request.bearer_auth(&installation.key).json(&body).send().await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(3_500) {
+        response.chunk().await.unwrap();
+    }
+    let billed = provider.exchanges()[0].billed;
+    process.kill().await;
+    let process = installation.start().await;
+    drained(&process).await;
+    assert_eq!(process.terminate().await, 0);
+    let rows = installation.rows().await;
+    assert_eq!(rows.len(), 1);
+    let row = &rows[0];
+    assert_eq!(
+        (row.metering.as_str(), row.error_class.as_deref()),
+        ("estimated", Some("interrupted"))
+    );
+    let (came, sent) = (row.output_tokens, billed.completion.cast_signed());
+    assert!(came >= sent / 4 && came <= sent * 3 && sent > 50, "{came} of {sent}");
+    assert_eq!(row.cost_nanousd, Some(row.input_tokens * 2_500 + came * 10_000));
 }
 
 /// A small disk of its own for the journal, taken away at the end.
