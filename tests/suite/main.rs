@@ -10,8 +10,8 @@
 mod anthropic;
 mod azure;
 mod bad_input;
-mod cache;
 mod bedrock;
+mod cache;
 mod chat;
 mod clients;
 mod cloud_credentials;
@@ -31,6 +31,7 @@ mod limits_together;
 mod messages;
 mod operations;
 mod overload;
+mod promises;
 mod streams;
 mod support;
 mod vault;
