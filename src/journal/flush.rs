@@ -21,6 +21,8 @@ use crate::config::SyncMode;
 
 /// How long after a failure the disk is tried again.
 const RETRY: Duration = Duration::from_millis(250);
+/// So many times somebody writes what others have handed in meanwhile.
+const MAX_TURNS: usize = 8;
 /// Nothing to do until somebody says so.
 const UNTIL_WOKEN: Duration = Duration::from_secs(3_600);
 
@@ -72,7 +74,10 @@ impl Journal {
     /// Writes what there is, unless somebody is at it, who then takes it along.
     pub(super) fn flush(&self) {
         // Looked at again after the lock was let go: who came meanwhile found it taken and went away.
-        while self.has_pending.load(Ordering::Acquire) {
+        for _ in 0..MAX_TURNS {
+            if !self.has_pending.load(Ordering::Acquire) {
+                return;
+            }
             let Some(mut writer) = self.writer.try_lock() else {
                 return;
             };
@@ -80,6 +85,8 @@ impl Journal {
                 return;
             }
         }
+        // Nobody writes for the others for ever.
+        self.wake(|threads| &threads.writer);
     }
 
     /// Writes what there is, after whoever is at it.

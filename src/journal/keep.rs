@@ -85,9 +85,21 @@ impl Journal {
         self.free.store(head.free(), Ordering::Release);
     }
 
-    /// The segment that a process begins with.
+    /// The segment that a process begins with. On a full disk it has no room, and nothing is let in; what is on the disk can
+    /// go to the database all the same, and makes room.
     pub(super) fn first_spare(&self, sequence: u64) -> io::Result<Spare> {
-        self.prepare(sequence, self.segment_bytes.min(FIRST_SEGMENT_BYTES))
+        let prepared = self.prepare(sequence, self.segment_bytes.min(FIRST_SEGMENT_BYTES));
+        prepared.or_else(|error| {
+            let file = self.disk.create(&name_of(sequence))?;
+            self.metrics.journal_error("space");
+            self.state.no_space.store(true, Ordering::Release);
+            tracing::error!(%error, "the disk gives the journal no room, requests are refused until it does");
+            Ok(Spare {
+                sequence,
+                file,
+                capacity: 0,
+            })
+        })
     }
 
     /// Makes a file of which every block has been written once. Nothing is left of one that cannot be made.
@@ -139,9 +151,11 @@ impl Journal {
                 let opens = head.opens.iter().filter(|(_, open)| open.at.sequence == sequence);
                 let opens: Vec<_> = opens.map(|(&id, &open)| (id, open)).collect();
                 if opens.is_empty() {
-                    // Whatever tells that the requests in it are over must be as safe as it is.
+                    // Whatever tells that the requests in it are over must be as safe as it is. But on a disk without room
+                    // that can take until this very segment is gone.
                     let after = *first.trim_after.get_or_insert(ticket);
-                    if !self.is_safe(after) {
+                    let stuck = self.state.write_failing.load(Ordering::Acquire);
+                    if !self.is_safe(after) && !stuck {
                         self.wake(|threads| &threads.syncer);
                         return false;
                     }

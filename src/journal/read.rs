@@ -44,7 +44,8 @@ impl Journal {
                 false
             });
             let found = loaded.len() - before;
-            if whole && loaded.len() < max && found < part.spilled || !whole {
+            let missing = loaded.len() < max && found < part.spilled;
+            if missing || !whole {
                 self.lost(part.header.sequence, part.spilled - found.min(part.spilled));
                 cursor.offset = part.end;
             }

@@ -408,6 +408,31 @@ async fn a_full_disk_refuses_and_recovers_when_there_is_space() {
 }
 
 #[tokio::test]
+async fn a_process_that_starts_on_a_full_disk_makes_room_by_writing_what_is_there() {
+    let disk = MemoryDisk::default();
+    let journal = on(&disk, options(100_000), 16);
+    complete(&journal, 0..6_000);
+    let under_way = slot(&journal);
+    let _ = under_way.open(&record(6_000));
+    journal.flush_after_others();
+    let full = disk.after_a_kill();
+    // Not even its own files have room to grow.
+    full.faults.capacity.store(0, Ordering::Release);
+    let again = on(&full, options(100_000), 16);
+    assert!(again.admit().is_none());
+    assert_eq!(again.depth(), 6_001);
+    // The record of the request that was under way could not be written yet.
+    let written = numbers(&again, 500).await;
+    assert!(written == (0..6_000).collect::<Vec<_>>(), "{} came out", written.len());
+    until("what was written goes", || segments(&full).len() == 1);
+    full.faults.capacity.store(64 << 20, Ordering::Release);
+    until("it recovers by itself", || again.admit().is_some());
+    assert_eq!(numbers(&again, 500).await, [6_000]);
+    again.close();
+    assert_eq!(segments(&full), [0_u64; 0]);
+}
+
+#[tokio::test]
 async fn a_directory_that_may_not_be_written_is_like_a_full_one() {
     let disk = MemoryDisk::default();
     let journal = on(&disk, options(100_000), 16);
