@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bonito::domain::money::NanoUsd;
 use bonito::domain::pricing::{Price, PricingError};
 use bonito::domain::usage::TokenUsage;
+use bonito::providers::gemini::wire as gemini_wire;
 use bonito::providers::bedrock;
 use bonito::providers::openai::wire;
 use bonito::routing::catalog_file;
@@ -135,6 +136,19 @@ fn what_openai_and_azure_report_is_read_as_the_table_says() {
 }
 
 #[test]
+fn what_gemini_reports_is_read_as_the_table_says() {
+    let mut read = 0;
+    for case in cases().iter().filter(|case| case.reported.contains("promptTokenCount")) {
+        let mut usage = gemini_wire::Usage::default();
+        assert!(
+            usage.read(&serde_json::from_str(&case.reported).unwrap()),
+            "{:?}",
+            case.name
+        );
+        assert_eq!(usage.tokens(), case.usage(), "{:?}", case.name);
+        read += 1;
+    }
+    assert!(read >= 10, "{read} rows");
 fn what_bedrock_reports_is_read_as_the_table_says() {
     let mut read = 0;
     let chats = cases().into_iter().filter(|case| case.reported.contains("inputTokens"));

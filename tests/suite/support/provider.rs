@@ -18,6 +18,10 @@
 //! gateway.chat("Hello again").await; // and all further ones faithful answers
 //! ```
 //!
+//! It deliberately does not speak TLS or HTTP/2. Where to read on: `answer` has the
+//! pieces an answer is made of, `edits` what can be done to one, `repertoire` the ready-made scripts, `openai` the
+//! faithful answers and the model names that misbehave by themselves, `anthropic` the same for Anthropic, `gemini` scripts that
+//! speak as Google's hosts do, `record` the ground truth, `server` the socket.
 //! It deliberately does not speak TLS or HTTP/2. Where to read on: `answer` has the pieces an answer is made of, `edits`
 //! what can be done to one, `repertoire` the ready-made scripts, `openai` the faithful answers and the model names that
 //! misbehave by themselves, `anthropic` the same for Anthropic, `bedrock` Amazon's as a script of its own, `record` the
@@ -33,6 +37,7 @@ mod anthropic;
 mod azure;
 pub mod bedrock;
 mod edits;
+pub mod gemini;
 mod openai;
 mod record;
 mod repertoire;
