@@ -1,6 +1,7 @@
 //! A key as it is stored: everything about it but its secret.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -28,6 +29,8 @@ pub struct NewKey {
     pub scope: Scope,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it: an object.
     pub metadata: Value,
     /// When it stops working.
@@ -96,6 +99,8 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
     /// The limits in force for its requests besides: its own, its team's, its organization's.
     pub limits: Vec<LimitRule>,
     /// What its owner wants to remember about it.

@@ -46,9 +46,14 @@ impl Pipeline {
     ///
     /// # Errors
     /// A limit is reached, or it cannot be counted and must not be let through.
-    pub(super) async fn limit(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<(), GatewayError> {
+    pub(super) async fn limit(
+        &self,
+        request: &Request,
+        plan: &Plan,
+        demand: Demand,
+        meter: &mut Meter,
+    ) -> Result<(), GatewayError> {
         let limits = self.limits_of(meter.gate(), request, plan);
-        let demand = self.demand(request);
         match self.limiter.take(limits, demand).await {
             Ok(hold) => {
                 let taken = meter.limits();
@@ -99,7 +104,7 @@ impl Pipeline {
     }
 
     /// What a request may need: its prompt, and as much output as it allows itself, or as is usual.
-    fn demand(&self, request: &Request) -> Demand {
+    pub(super) fn demand(&self, request: &Request) -> Demand {
         let usual = self.limits.assumed_output_tokens;
         let each = request.max_output_tokens.map_or(usual, |most| most.min(usual));
         Demand {
@@ -152,9 +157,14 @@ mod tests {
         // The test key has 60.
         for _ in 0..60 {
             one.limits().hold = None;
-            pipeline.limit(&request, &plan, &mut one).await.unwrap();
+            pipeline
+                .limit(&request, &plan, pipeline.demand(&request), &mut one)
+                .await
+                .unwrap();
         }
-        let refused = pipeline.limit(&request, &plan, &mut one).await;
+        let refused = pipeline
+            .limit(&request, &plan, pipeline.demand(&request), &mut one)
+            .await;
         let Err(GatewayError::Limited(reached)) = refused else {
             panic!("{refused:?}");
         };

@@ -14,6 +14,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("upstream", &["secrets"]),
         ("cluster", &[]),
         ("journal", &[]),
+        ("cache", &[]),
         ("gates", &["journal"]),
     ],
     &[("pipeline", &[]), ("actors", &[])],
@@ -60,6 +61,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("actors", &["poem", "sea_orm", "entity"]),
     ("cluster", &["poem", "sea_orm", "ractor", "entity"]),
     ("gates", &["poem", "sea_orm", "ractor", "entity"]),
+    ("cache", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];
 

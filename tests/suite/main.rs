@@ -10,6 +10,8 @@
 mod anthropic;
 mod azure;
 mod bad_input;
+mod cache;
+mod bedrock;
 mod chat;
 mod clients;
 mod cloud_credentials;
@@ -18,6 +20,7 @@ mod costs;
 mod documentation;
 mod failures;
 mod fetcher;
+mod gemini;
 mod keys;
 mod layers;
 mod ledger;

@@ -431,6 +431,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
             scope,
             rate_limit: RATE_LIMIT,
+            cache_ttl: None,
             metadata: json!({"purpose": "test"}),
             expires_at,
         };
@@ -450,6 +451,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(&key)),
             scope: Scope::default(),
             rate_limit: RATE_LIMIT,
+            cache_ttl: None,
             metadata: json!({}),
             expires_at: None,
         };

@@ -69,6 +69,8 @@ pub struct Key {
     /// Requests per minute of the key itself.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
+    /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
+    cache_seconds: Nullable<i64>,
     /// Every limit that applies to its requests: its own, its team's, its organization's. The strictest wins.
     limits: Vec<KeyLimit>,
     /// When it stops working. Null means never.
@@ -130,6 +132,7 @@ impl Example for Key {
             "team": { "id": "0199d3c3-52b8-7b19-8e40-c2a19d7f6e35", "slug": "search", "name": "Search" },
             "allowed_models": { "models": ["gpt-4o", "claude-*"], "providers": ["azure", "aws"] },
             "rate_limit": 60,
+            "cache_seconds": null,
             "limits": [{
                 "scope": "key", "model": null, "limit": "requests", "value": 60, "remaining": 57,
                 "resets_at": "2026-11-23T17:05:31.500000Z",
