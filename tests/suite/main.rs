@@ -24,6 +24,7 @@ mod ledger;
 mod lifecycle;
 mod messages;
 mod operations;
+mod overload;
 mod streams;
 mod support;
 mod vault;
