@@ -67,6 +67,18 @@ closed_set! {
 }
 
 closed_set! {
+    /// What a request had to do with the response cache.
+    CacheStatus {
+        /// The answer came out of it.
+        Hit = "hit",
+        /// There was none that could be used.
+        Miss = "miss",
+        /// It was not asked.
+        Bypass = "bypass",
+    }
+}
+
+closed_set! {
     /// The dialect a caller speaks.
     Dialect {
         /// OpenAI's.
@@ -97,6 +109,8 @@ closed_set! {
         CallerTimeout = "caller_timeout",
         /// The provider refused the gateway's credential.
         ProviderAuth = "provider_auth",
+        /// The caller has reached a limit of ours.
+        LimitReached = "limit_reached",
         /// The provider limits our rate.
         RateLimited = "rate_limited",
         /// The provider says that our account has no money left.
@@ -143,6 +157,7 @@ impl ErrorClass {
             | Self::ContentFilter
             | Self::TooLarge
             | Self::CallerTimeout
+            | Self::LimitReached
             | Self::Cancelled
             | Self::Shed
             | Self::Internal => false,

@@ -4,11 +4,13 @@
 
 pub mod address;
 pub mod api_key;
+pub mod caching;
 pub mod call;
 pub mod error;
 pub mod health;
 pub mod ids;
 pub mod key;
+pub mod limit;
 pub mod model;
 pub mod money;
 pub mod overload;
@@ -18,3 +20,4 @@ pub mod retry_budget;
 pub mod scope;
 pub mod seconds;
 pub mod usage;
+pub mod window;

@@ -6,8 +6,10 @@
 
 mod admit;
 mod attempt;
+mod cached;
 mod failover;
 mod held;
+mod limit;
 mod media;
 mod meter;
 mod relay;
@@ -25,11 +27,15 @@ use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::ResponseCache;
 use crate::chat::param::Dropped;
 use crate::chat::request::{BodyLimits, DialectHeaders, Request};
-use crate::domain::call::{Dialect, Operation, ParameterPolicy};
+use crate::cluster::Limiter;
+use crate::domain::caching::{CacheControl, CachePolicy};
+use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
+use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
@@ -58,12 +64,16 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// How much this replica takes on.
     pub load: Arc<LoadGate>,
     /// How late the thread is that this pipeline serves on.
     pub lag: Arc<LagGate>,
     /// How much it sends with each credential that has a bound.
     pub credentials: Arc<CredentialGates>,
+    /// Answers that were given before.
+    pub cache: Arc<ResponseCache>,
     /// How many further attempts an outage may cause.
     pub retries: Arc<RetryGate>,
     /// Takes the records.
@@ -89,10 +99,14 @@ pub struct PipelineLimits {
     pub max_attempts: usize,
     /// How an attempt is made again where nobody else is left to ask.
     pub again: Again,
+    /// Which answers are kept.
+    pub caching: CachePolicy,
     /// What becomes of parameters that a provider cannot express.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
+    /// Output tokens that a request is taken to need at most, as far as limits are concerned.
+    pub assumed_output_tokens: u64,
 }
 
 /// How a deployment is asked again after it failed.
@@ -123,6 +137,8 @@ pub struct Call {
     pub voice: Voice,
     /// Headers of the caller's dialect that belong to the body.
     pub headers: DialectHeaders,
+    /// What the caller said about the response cache.
+    pub cache_control: CacheControl,
 }
 
 /// How errors are said in the caller's dialect. The HTTP layer fills it in, so that there is one place that knows.
@@ -142,6 +158,10 @@ pub struct Voice {
 pub struct Answer {
     /// Who answered; `None` where a stream's headers had to go out before that was known.
     pub served: Option<Served>,
+    /// What it had to do with the response cache.
+    pub cache: CacheStatus,
+    /// How old it is, where it came out of the cache.
+    pub age: Option<Duration>,
     /// What they said.
     pub body: AnswerBody,
 }
@@ -191,14 +211,30 @@ impl Pipeline {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
+        if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
+            // It counts as a request, and as no tokens.
+            if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
+                return Err(meter.refuse(refusal));
+            }
+            let answer = cached::answer(&entry, request.stream, &mut meter);
+            meter.finish(None);
+            return Ok(answer);
+        }
+        if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
+            return Err(meter.refuse(refusal));
+        }
         if request.stream {
             return held::stream(self, request, plan, meter).await;
         }
         match self.whole(&request, &plan, &mut meter).await {
             Ok(body) => {
+                meter.keep(body.clone());
+                let cache = meter.cache_status();
                 let served = meter.finish_served();
                 Ok(Answer {
                     served,
+                    cache,
+                    age: None,
                     body: AnswerBody::Whole(body),
                 })
             }

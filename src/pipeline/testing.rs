@@ -12,11 +12,15 @@ use uuid::Uuid;
 
 use super::meter::Meter;
 use super::{Again, Call, Pipeline, PipelineLimits, Voice};
+use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
+use crate::cluster::Limiter;
 use crate::config::{self, KnownDialect, Sources};
+use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
+use crate::domain::limit::WhenApart;
 use crate::domain::overload::LagPolicy;
 use crate::domain::record::UsageRecord;
 use crate::domain::retry_budget::RetryPolicy;
@@ -81,6 +85,11 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         })),
         lag: Arc::new(LagGate::new(LagPolicy { target: Duration::ZERO })),
         credentials: Arc::new(CredentialGates::new(1, Duration::from_secs(1))),
+        cache: Arc::new(ResponseCache::new(CacheBounds {
+            max_bytes: 1 << 20,
+            max_entry_bytes: 1 << 16,
+            wait: Duration::from_secs(1),
+        })),
         retries: Arc::new(RetryGate::new(RetryPolicy {
             percent: 20,
             floor_per_second: 10,
@@ -89,6 +98,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
+        limiter: Limiter::alone(WhenApart::Local, Arc::default()),
         journal: Arc::new(Journal::new(10)),
         metrics: Arc::new(Metrics::default()),
         limits: PipelineLimits {
@@ -107,8 +117,14 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
                 base: Duration::from_millis(100),
                 most: Duration::from_secs(2),
             },
+            caching: CachePolicy {
+                ttl: Duration::ZERO,
+                unpredictable: false,
+                tools: false,
+            },
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
+            assumed_output_tokens: 1_000,
         },
         stop: CancellationToken::new(),
     })
@@ -135,6 +151,8 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scope: Scope::default(),
         scopes: Vec::new(),
         rate_limit: 60,
+        cache_ttl: None,
+        limits: Vec::new(),
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,
@@ -152,6 +170,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         operation: Operation::Chat,
         voice: VOICE,
         headers: DialectHeaders::default(),
+        cache_control: CacheControl::default(),
     };
     pipeline.admit(call).unwrap()
 }

@@ -1,5 +1,6 @@
 //! The metrics themselves. Labels come from small closed sets; nothing a caller writes becomes a label.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -9,9 +10,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::limits::LimitMetrics;
 use super::names;
-use crate::domain::call::{ErrorClass, Operation, ShedReason};
+use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
+use crate::domain::money::NanoUsd;
 use crate::domain::record::{Metering, UsageRecord};
 
 /// Upper bounds in seconds, from a cached embedding to a model that thinks for ten minutes.
@@ -119,6 +122,8 @@ pub struct Metrics {
     /// Further attempts that were not made because an outage had caused enough of them.
     pub retries_refused: Count,
     shed: Family<ReasonLabels, Count>,
+    cache: Family<ResultLabels, Count>,
+    cache_saved: Count,
     health: Family<ProviderLabels, Gauge>,
     outcomes_dropped: Family<ProviderLabels, Gauge>,
     /// Usage records that wait for the database.
@@ -133,6 +138,8 @@ pub struct Metrics {
     /// Seconds since it was last read as a whole.
     pub secret_age: Gauge,
     restarts: Family<ActorLabels, Count>,
+    /// Of the limits.
+    pub limits: Arc<LimitMetrics>,
 }
 
 impl Default for Metrics {
@@ -154,6 +161,8 @@ impl Default for Metrics {
             panics: Counter::default(),
             retries_refused: Counter::default(),
             shed: Family::default(),
+            cache: Family::default(),
+            cache_saved: Counter::default(),
             health: Family::default(),
             outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
@@ -163,6 +172,7 @@ impl Default for Metrics {
             secret_refresh_failures: Counter::default(),
             secret_age: Gauge::default(),
             restarts: Family::default(),
+            limits: Arc::default(),
         };
         metrics.registered()
     }
@@ -207,6 +217,16 @@ impl Metrics {
             self.fetches.clone(),
         );
         registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(
+            names::CACHE,
+            "Requests by what they had to do with the response cache",
+            self.cache.clone(),
+        );
+        registry.register(
+            names::CACHE_SAVED,
+            "What answers out of the response cache would have cost otherwise, in nano-dollars",
+            self.cache_saved.clone(),
+        );
         registry.register(
             names::SHED,
             "Requests that were turned away to be served at another time, by reason",
@@ -272,6 +292,7 @@ impl Metrics {
             "Actors started again after a failure",
             self.restarts.clone(),
         );
+        self.limits.register(&mut registry);
         self.registry = registry;
         self
     }
@@ -293,6 +314,11 @@ impl Metrics {
         }
         if record.metering() == Metering::Unpriced {
             self.unpriced.inc();
+        }
+        let result = Word(record.cache.as_str());
+        self.cache.get_or_create(&ResultLabels { result }).inc();
+        if let Some(NanoUsd(saved)) = record.cached_from.as_ref().and_then(|from| from.saved) {
+            self.cache_saved.inc_by(u64::try_from(saved).unwrap_or(0));
         }
         for attempt in &record.attempts {
             let provider = || attempt.provider.clone();
@@ -371,7 +397,16 @@ impl Metrics {
 
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
-        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog", "secrets"] {
+        for actor in [
+            "keys",
+            "key",
+            "providers",
+            "provider",
+            "ledger",
+            "catalog",
+            "secrets",
+            "replicas",
+        ] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);
@@ -404,6 +439,10 @@ impl Metrics {
         }
         let result = Word("ok");
         self.fetches.get_or_create(&ResultLabels { result }).inc_by(0);
+        for status in CacheStatus::ALL {
+            let result = Word(status.as_str());
+            self.cache.get_or_create(&ResultLabels { result }).inc_by(0);
+        }
         for reason in ShedReason::ALL {
             let reason = Word(reason.as_str());
             self.shed.get_or_create(&ReasonLabels { reason }).inc_by(0);
