@@ -103,7 +103,10 @@ pub fn exchange(
         answer: AnswerForm::of(request.stream),
     };
     if request.dialect == Dialect::OpenAi && !only_chats {
-        call.payload = encode::splice(request, edits);
+        call.payload = match encode::without_foreign_marks(request, edits, manner.genuine) {
+            Some(body) => body.into(),
+            None => encode::splice(request, edits),
+        };
         return Ok(Exchange::whole(call, Forwarded::new(request, rules)));
     }
     let (body, dropped) = write::body(request, target, manner)?;

@@ -11,6 +11,7 @@ use super::{
     operation::{self, Answer, Operation, Sample},
     schema::{JsonObject, Nullable, example, words},
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Key";
@@ -33,6 +34,7 @@ pub fn retrieve() -> Operation {
             headers: vec![headers::request_id()],
         },
         refusals: errors::LOOKUP,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }

@@ -13,6 +13,7 @@ mod embeddings;
 mod errors;
 mod headers;
 mod key;
+mod messages;
 mod models;
 mod operation;
 mod page;
@@ -41,6 +42,10 @@ const TITLE: &str = "Bonito Gateway: inference API";
 /// The sections of the documentation.
 const TAGS: &[(&str, &str)] = &[
     (chat::TAG, "Talk to a model."),
+    (
+        messages::TAG,
+        "The same in Anthropic's dialect, for its SDKs and for coding agents.",
+    ),
     (completions::TAG, "Have a model continue a text, as before chat."),
     (embeddings::TAG, "Compare texts by their meaning."),
     (key::TAG, "What the key of the request is allowed."),
@@ -63,9 +68,11 @@ pub fn specification(server_url: &str) -> String {
 }
 
 /// Every operation, in the order of the document.
-fn operations() -> [Operation; 6] {
+fn operations() -> [Operation; 8] {
     [
         chat::create(),
+        messages::create(),
+        messages::count(),
         completions::create(),
         embeddings::create(),
         models::list(),
