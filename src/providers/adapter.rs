@@ -176,6 +176,12 @@ pub trait Reader: Send {
             "answered a request for a stream with a whole answer",
         ))
     }
+
+    /// What turns the answers into events, where something does: the conformance kit looks at them.
+    #[cfg(test)]
+    fn translator(&self) -> Option<&dyn super::translate::Translator> {
+        None
+    }
 }
 
 /// A whole answer of status 200 as it came.

@@ -8,6 +8,8 @@
 //! format is a row in [`compatible::DIALECTS`].
 
 pub mod adapter;
+#[cfg(test)]
+mod conformance;
 pub mod retry_after;
 pub mod sse;
 #[cfg(test)]

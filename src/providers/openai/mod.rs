@@ -114,3 +114,30 @@ pub fn exchange(
         ..Exchange::whole(call, Translated::new(request, translator))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::model::ModelTraits;
+    use crate::providers::conformance::{Model, conformance};
+    use crate::providers::testing::secret;
+
+    fn openai() -> OpenAi {
+        build(&ProviderKind::OpenAi {
+            base_url: http::Uri::from_static("https://api.openai.com/v1"),
+            api_key: secret(),
+            organization: None,
+            project: None,
+        })
+    }
+
+    fn reasoning() -> Model {
+        Model {
+            reasoning: true,
+            ..Model::of(ModelTraits::default())
+        }
+    }
+
+    conformance!(conformance: adapter = openai(), fixtures = "openai/fixtures",
+        models = vec![Model::of(ModelTraits::default()), reasoning()]);
+}
