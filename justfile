@@ -33,6 +33,10 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# Write docs/capabilities.md anew, after an adapter has changed what it takes
+capabilities:
+    cargo run --locked --quiet -- capabilities > docs/capabilities.md
+
 # The gateway next to nginx and next to no proxy; see tests/load/README.md
 load *arguments:
     cargo build --release --locked --package bonito-gateway --package bonito-load

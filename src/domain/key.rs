@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::call::ParameterPolicy;
 use super::ids::{KeyId, OrganizationId, TeamId};
 use super::scope::Scope;
 
@@ -27,6 +28,8 @@ pub struct NewKey {
     pub scope: Scope,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// What becomes of parameters that a provider cannot express; `None` where its organization is to say.
+    pub parameter_policy: Option<ParameterPolicy>,
     /// What its owner wants to remember about it: an object.
     pub metadata: Value,
     /// When it stops working.
@@ -95,6 +98,10 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// What the key itself says about parameters that a provider cannot express.
+    pub parameter_policy: Option<ParameterPolicy>,
+    /// What holds for them: the stricter of what the key and its organization say; `None` where neither says anything.
+    pub parameters: Option<ParameterPolicy>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::meter::Meter;
 use super::{Pipeline, PipelineLimits};
 use crate::chat::estimate::TextTally;
+use crate::chat::param::Dropped;
 use crate::chat::request::Request;
 use crate::domain::call::{ErrorClass, ParameterPolicy};
 use crate::domain::usage::TokenUsage;
@@ -26,6 +27,8 @@ use crate::upstream::payload::SentMark;
 
 /// Calls of one exchange that are under way at the same time.
 const CALLS_AT_ONCE: usize = 4;
+/// Characters of a field's name that are repeated in an error.
+const MAX_FIELD_CHARS: usize = 200;
 /// Bytes of an error answer that are read; the rest is somebody's web page.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
 
@@ -192,16 +195,18 @@ impl Pipeline {
             Unencodable::Refused(fault) => unsupported(fault.field, fault.problem),
             Unencodable::NeedsMedia(_) => Failure::new(ErrorClass::Internal, "needs what was fetched for it"),
         })?;
-        if let Some(name) = exchange.dropped.names().first()
-            && self.limits.parameters == ParameterPolicy::Reject
-        {
-            let problem = format!(
-                "cannot be expressed at {}, and the policy is to refuse that",
-                endpoint.id
-            );
-            return Err(unsupported(Some(name.clone()), problem));
+        let policy = self.parameters_of(meter.gate());
+        match exchange.dropped.names().first() {
+            Some(name) if policy == ParameterPolicy::Reject => {
+                let problem = format!(
+                    "cannot be expressed at {}, and the policy is to refuse that",
+                    endpoint.id
+                );
+                return Err(unsupported(Some(name.clone()), problem));
+            }
+            _ if policy == ParameterPolicy::Drop => meter.dropped(&Dropped::default()),
+            _ => meter.dropped(&exchange.dropped),
         }
-        meter.dropped(&exchange.dropped);
         Ok(exchange)
     }
 
@@ -312,8 +317,15 @@ async fn understood(answer: Answer, endpoint: &Endpoint) -> Result<Answer, Failu
     Err(endpoint.adapter.failure(answer.status, &answer.headers, &body))
 }
 
+/// The provider cannot express a field. Its name may be the caller's own text, so only so much of it is repeated.
 fn unsupported(field: Option<String>, problem: impl Into<String>) -> Failure {
-    let mut failure = Failure::new(ErrorClass::Unsupported, problem);
+    let field = field.map(|name| name.chars().take(MAX_FIELD_CHARS).collect::<String>());
+    let problem = problem.into();
+    let message = match &field {
+        Some(field) => format!("{field} {problem}"),
+        None => problem,
+    };
+    let mut failure = Failure::new(ErrorClass::Unsupported, message);
     failure.param = field;
     failure
 }

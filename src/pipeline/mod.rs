@@ -77,7 +77,7 @@ pub struct PipelineLimits {
     pub max_answer_bytes: usize,
     /// Attempts for one request.
     pub max_attempts: usize,
-    /// What becomes of parameters that a provider cannot express.
+    /// What becomes of parameters that a provider cannot express, where neither key nor organization says.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,

@@ -115,6 +115,8 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scope: Scope::default(),
         scopes: Vec::new(),
         rate_limit: 60,
+        parameter_policy: None,
+        parameters: None,
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,

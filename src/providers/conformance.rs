@@ -85,6 +85,11 @@ macro_rules! conformance {
             fn what_is_said_of_parameters_is_true() {
                 kit().what_is_said_of_parameters_is_true();
             }
+
+            #[test]
+            fn what_is_said_of_operations_is_true() {
+                kit().what_is_said_of_operations_is_true();
+            }
         }
     };
 }

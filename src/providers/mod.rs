@@ -10,6 +10,7 @@
 pub mod adapter;
 #[cfg(test)]
 mod conformance;
+pub mod matrix;
 pub mod retry_after;
 pub mod sse;
 #[cfg(test)]

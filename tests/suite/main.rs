@@ -9,6 +9,7 @@
 
 mod azure;
 mod bad_input;
+mod capabilities;
 mod chat;
 mod clients;
 mod cloud_credentials;
@@ -22,6 +23,7 @@ mod layers;
 mod ledger;
 mod lifecycle;
 mod operations;
+mod parameters;
 mod streams;
 mod support;
 mod vault;

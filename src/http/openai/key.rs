@@ -53,6 +53,7 @@ impl Own {
             "team": team,
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
+            "parameter_policy": self.state.pipeline.parameters_of(gate).as_str(),
             "spend_usd": spend,
             "expires_at": time(row.expires_at),
             "metadata": row.metadata,

@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::providers::conformance::conformance;
-use crate::domain::call::Operation;
 use crate::domain::call::ErrorClass;
 use crate::providers::testing::{MODEL, encoded, joined, request, secret, streamed, streamed_chat};
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::kit::{Kit, Model, refused_field, request_of};
 use crate::chat::param::Param;
-use crate::domain::call::Dialect;
+use crate::domain::call::{Dialect, Operation};
 use crate::providers::adapter::{MediaLibrary, Support, WireRequest};
 
 /// Requests that carry a parameter, each as fields of a chat with the values that matter, and what the request needs
@@ -173,6 +173,25 @@ impl Kit {
             ));
         }
         assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    }
+
+    pub fn what_is_said_of_operations_is_true(&self) {
+        for (operation, body) in [
+            (
+                Operation::Chat,
+                json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
+            ),
+            (Operation::Completion, json!({"model": "m", "prompt": "hi"})),
+            (Operation::Embedding, json!({"model": "m", "input": "hi"})),
+        ] {
+            let media = MediaLibrary::default();
+            let request = request_of(&body, Dialect::OpenAi, false);
+            let served = self
+                .models
+                .iter()
+                .any(|model| self.adapter.encode(&request, &model.target(&media)).is_ok());
+            assert_eq!(served, self.adapter.serves(operation), "{operation}");
+        }
     }
 
     fn fate(&self, sample: &Sample, model: &Model) -> Fate {

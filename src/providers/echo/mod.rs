@@ -90,6 +90,10 @@ impl Adapter for Echo {
         }
     }
 
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
+
     fn failure(&self, status: StatusCode, _headers: &HeaderMap, _body: &[u8]) -> Failure {
         Failure::new(ErrorClass::ServerError, format!("answered {status}"))
     }

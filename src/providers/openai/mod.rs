@@ -78,6 +78,10 @@ impl Adapter for OpenAi {
     fn support(&self, _param: Param) -> Support {
         Support::Forwarded
     }
+
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
 }
 
 /// The exchange for a request at a provider that speaks OpenAI's dialect: forwarded with a few edits where the caller does,

@@ -360,6 +360,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
             scope,
             rate_limit: 60,
+            parameter_policy: None,
             metadata: json!({"purpose": "test"}),
             expires_at,
         };
@@ -379,6 +380,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(&key)),
             scope: Scope::default(),
             rate_limit: 60,
+            parameter_policy: None,
             metadata: json!({}),
             expires_at: None,
         };

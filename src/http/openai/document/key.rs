@@ -45,6 +45,7 @@ const SAMPLES: &[Sample] = &[Sample {
 
 words! {
     ObjectKey = "key";
+    ParameterPolicy = "reject" | "drop" | "warn";
 }
 
 /// A key as its holder sees it.
@@ -69,6 +70,10 @@ pub struct Key {
     /// Requests per minute, as its owner noted them. Requests are not counted against it.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
+    /// What becomes of a parameter that the provider asked cannot express: `warn` drops it and names it in the header
+    /// `x-bonito-dropped-params`, `drop` drops it without a word, `reject` asks another provider or refuses the request.
+    /// It is the stricter of what the key and its organization say, and the installation's where neither says anything.
+    parameter_policy: ParameterPolicy,
     /// When it stops working. Null means never.
     expires_at: Nullable<DateTime<Utc>>,
     /// Labels its owner gave it.
@@ -110,6 +115,7 @@ impl Example for Key {
             "team": { "id": "0199d3c3-52b8-7b19-8e40-c2a19d7f6e35", "slug": "search", "name": "Search" },
             "allowed_models": { "models": ["gpt-4o", "claude-*"], "providers": ["azure", "aws"] },
             "rate_limit": 60,
+            "parameter_policy": "warn",
             "expires_at": null,
             "metadata": { "environment": "production" },
             "created_at": "2026-10-12T08:30:00.000000Z",

@@ -7,6 +7,7 @@
 //! `errors` says what can go wrong, `schema` holds what poem-openapi's derives cannot say. To document another
 //! endpoint, write its module and add it to `operations`.
 
+mod capabilities;
 mod chat;
 mod completions;
 mod embeddings;
@@ -40,6 +41,7 @@ const TITLE: &str = "Bonito Gateway: inference API";
 
 /// The sections of the documentation.
 const TAGS: &[(&str, &str)] = &[
+    (capabilities::TAG, "What each provider takes, parameter by parameter."),
     (chat::TAG, "Talk to a model."),
     (completions::TAG, "Have a model continue a text, as before chat."),
     (embeddings::TAG, "Compare texts by their meaning."),
@@ -63,13 +65,14 @@ pub fn specification(server_url: &str) -> String {
 }
 
 /// Every operation, in the order of the document.
-fn operations() -> [Operation; 6] {
+fn operations() -> [Operation; 7] {
     [
         chat::create(),
         completions::create(),
         embeddings::create(),
         models::list(),
         models::retrieve(),
+        capabilities::list(),
         key::retrieve(),
     ]
 }
