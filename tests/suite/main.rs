@@ -18,6 +18,7 @@ mod costs;
 mod documentation;
 mod failures;
 mod fetcher;
+mod fuzz;
 mod keys;
 mod layers;
 mod ledger;
