@@ -33,6 +33,10 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# Fuzz one target, or all of them in turn, for so many seconds each; see tests/fuzz/run
+fuzz target="all" seconds="60":
+    tests/fuzz/run {{ target }} {{ seconds }}
+
 # Write docs/capabilities.md anew, after an adapter has changed what it takes
 capabilities:
     cargo run --locked --quiet -- capabilities > docs/capabilities.md

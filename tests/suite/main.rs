@@ -16,6 +16,7 @@ mod cloud_credentials;
 mod command_line;
 mod costs;
 mod documentation;
+mod examples;
 mod failures;
 mod fetcher;
 mod fuzz;

@@ -1,0 +1,72 @@
+//! `examples/`, run as its reader would, against providers as strict as the real ones.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::support::{ScriptedProvider, TestGateway};
+
+/// Installing the SDKs on a fresh machine takes most of this.
+const PATIENCE: Duration = Duration::from_secs(420);
+/// Ways in which the conversation is held with each model: two SDKs, whole and in pieces.
+const WAYS: usize = 4;
+
+/// Holds the conversation with each model and returns what the example printed.
+async fn hold(gateway: &TestGateway, models: &[&str]) -> String {
+    let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/run"))
+        .arg(&gateway.api)
+        .arg(&gateway.key)
+        .args(models)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, child)
+        .await
+        .expect("the example ends")
+        .expect("the example runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), models.len() * WAYS, "{said}");
+    assert!(lines.iter().all(|line| line.contains(" ok ")), "{said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn examples_mean_the_same_with_openai_and_a_compatible_provider() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .provider("groq", &provider.base_url(), &["mock-chat"])
+        .start()
+        .await;
+    hold(&gateway, &["openai/mock-chat", "groq/mock-chat"]).await;
+    // The picture, both tools and the schema reached the provider, whoever asked and however.
+    let requests = provider.requests();
+    assert_eq!(requests.len(), 2 * WAYS * 2);
+    for request in &requests {
+        let body = request.json();
+        let question = body["messages"].to_string();
+        assert!(question.contains("data:image/png;base64,"), "{body}");
+        assert_eq!(body["tools"].as_array().unwrap().len(), 2, "{body}");
+        let results = body["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|message| message["role"] == "tool")
+            .count();
+        assert_eq!(
+            (results > 0, results >= 2),
+            (!body["response_format"].is_null(), results > 0),
+            "{body}"
+        );
+    }
+    gateway.finish().await;
+}
