@@ -33,6 +33,8 @@ use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
+use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
@@ -56,6 +58,14 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// How much this replica takes on.
+    pub load: Arc<LoadGate>,
+    /// How late the thread is that this pipeline serves on.
+    pub lag: Arc<LagGate>,
+    /// How much it sends with each credential that has a bound.
+    pub credentials: Arc<CredentialGates>,
+    /// How many further attempts an outage may cause.
+    pub retries: Arc<RetryGate>,
     /// Takes the records.
     pub journal: Arc<Journal>,
     /// Counts.
@@ -77,10 +87,23 @@ pub struct PipelineLimits {
     pub max_answer_bytes: usize,
     /// Attempts for one request.
     pub max_attempts: usize,
+    /// How an attempt is made again where nobody else is left to ask.
+    pub again: Again,
     /// What becomes of parameters that a provider cannot express, where neither key nor organization says.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
+}
+
+/// How a deployment is asked again after it failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Again {
+    /// Whether it is at all.
+    pub enabled: bool,
+    /// The longest wait before the second attempt; it doubles for each further one.
+    pub base: Duration,
+    /// The longest wait of all. A provider that asks for more is not asked again.
+    pub most: Duration,
 }
 
 /// A request of a caller whose key was checked, before its body was read.

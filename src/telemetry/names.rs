@@ -54,6 +54,10 @@ names! {
     SECRET_FAILURES = "bonito_secret_refresh_failures",
     /// Seconds since the secret store was last read as a whole; -1: never (gauge).
     SECRET_AGE = "bonito_secret_age_seconds",
+    /// Requests that were turned away to be served at another time, by reason (counter).
+    SHED = "bonito_shed_requests",
+    /// Further attempts that were not made because an outage had caused enough of them (counter).
+    RETRIES_REFUSED = "bonito_retries_refused",
     /// Actors that were started again after a failure (counter).
     ACTOR_RESTARTS = "bonito_actor_restarts",
 }

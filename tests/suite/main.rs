@@ -7,6 +7,7 @@
     reason = "a test fails loudly, and the helpers outside of test functions are tests too"
 )]
 
+mod anthropic;
 mod azure;
 mod bad_input;
 mod capabilities;
@@ -24,7 +25,9 @@ mod keys;
 mod layers;
 mod ledger;
 mod lifecycle;
+mod messages;
 mod operations;
+mod overload;
 mod parameters;
 mod streams;
 mod support;
