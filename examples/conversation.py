@@ -1,7 +1,7 @@
 """One conversation, held with any model behind the gateway: the same questions, the same code, whoever answers.
 
-The model thinks, looks at a picture, calls two tools at once, reads their results, and answers in JSON that follows a
-schema. That is done four times with each model: with the plain OpenAI SDK and with the plain Anthropic SDK, and with
+The model thinks, looks at a picture, calls two tools at once, reads their results, and at last writes a report in JSON
+that follows a schema. That is done four times with each model: with the plain OpenAI SDK and with the plain Anthropic SDK, and with
 answers that come whole and answers that come in pieces. At the end all of them must have said the same kind of thing.
 
     examples/run http://127.0.0.1:8001 bn-… gpt-5-mini anthropic/claude-sonnet-4-5 aws/claude-sonnet-4-5 gcp/gemini-2.5-pro
@@ -25,6 +25,7 @@ QUESTION = (
     "The picture shows the pattern of my suitcase. Look up, in parallel, the weather in Paris and the local time in Rome. "
     "Then tell me which colours you saw and what you found out."
 )
+WISH = "Now put the colours and your findings into a report."
 
 
 def weather(city: str) -> str:
@@ -44,7 +45,7 @@ CITY = {
     "additionalProperties": False,
 }
 
-# What the last answer must look like.
+# What the report must look like.
 REPORT = {
     "type": "object",
     "properties": {
@@ -98,12 +99,15 @@ def with_openai(client: openai.OpenAI, model: str, stream: bool) -> dict:
         result = call(each["function"]["name"], json.loads(each["function"]["arguments"]))
         messages.append({"role": "tool", "tool_call_id": each["id"], "content": result})
 
+    second, why_second = ask()
+    messages += [second, {"role": "user", "content": WISH}]
+
     schema = {"type": "json_schema", "json_schema": {"name": "report", "schema": REPORT, "strict": True}}
-    last, why_last = ask(response_format=schema)
+    last, why_last = ask(tool_choice="none", response_format=schema)
     return {
         "tools": [each["function"]["name"] for each in calls],
         "thought": bool(first.get("reasoning_content") or first.get("thinking_blocks")),
-        "ends": [why in ("tool_calls", "stop"), why_last == "stop"],
+        "ends": [why == "tool_calls", why_second == "stop", why_last == "stop"],
         "report": json.loads(last["content"]),
     }
 
@@ -162,12 +166,20 @@ def with_anthropic(client: anthropic.Anthropic, model: str, stream: bool) -> dic
     ]
     messages.append({"role": "user", "content": results})
 
-    last = ask(extra_body={"output_config": {"format": {"type": "json_schema", "schema": REPORT}}})
+    second = ask()
+    messages += [{"role": "assistant", "content": second.content}, {"role": "user", "content": WISH}]
+
+    schema = {"format": {"type": "json_schema", "schema": REPORT}}
+    last = ask(tool_choice={"type": "none"}, extra_body={"output_config": schema})
     text = "".join(block.text for block in last.content if block.type == "text")
     return {
         "tools": [each.name for each in calls],
         "thought": any(block.type in ("thinking", "redacted_thinking") for block in first.content),
-        "ends": [first.stop_reason == "tool_use", last.stop_reason == "end_turn"],
+        "ends": [
+            first.stop_reason == "tool_use",
+            second.stop_reason == "end_turn",
+            last.stop_reason == "end_turn",
+        ],
         "report": json.loads(text),
     }
 

@@ -12,6 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(420);
 /// Ways in which the conversation is held with each model: two SDKs, whole and in pieces.
 const WAYS: usize = 4;
 
+/// Requests of one conversation.
+const TURNS: usize = 3;
+
 /// Holds the conversation with each model and returns what the example printed.
 async fn hold(gateway: &TestGateway, models: &[&str]) -> String {
     let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/run"))
@@ -50,23 +53,35 @@ async fn examples_mean_the_same_with_openai_and_a_compatible_provider() {
     hold(&gateway, &["openai/mock-chat", "groq/mock-chat"]).await;
     // The picture, both tools and the schema reached the provider, whoever asked and however.
     let requests = provider.requests();
-    assert_eq!(requests.len(), 2 * WAYS * 2);
-    for request in &requests {
+    assert_eq!(requests.len(), 2 * WAYS * TURNS);
+    for (index, request) in requests.iter().enumerate() {
         let body = request.json();
-        let question = body["messages"].to_string();
-        assert!(question.contains("data:image/png;base64,"), "{body}");
-        assert_eq!(body["tools"].as_array().unwrap().len(), 2, "{body}");
-        let results = body["messages"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|message| message["role"] == "tool")
-            .count();
-        assert_eq!(
-            (results > 0, results >= 2),
-            (!body["response_format"].is_null(), results > 0),
+        let messages = body["messages"].as_array().unwrap();
+        assert!(
+            body["messages"].to_string().contains("data:image/png;base64,"),
             "{body}"
         );
+        assert_eq!(body["tools"].as_array().unwrap().len(), 2, "{body}");
+        let turn = index % TURNS;
+        let results = messages.iter().filter(|message| message["role"] == "tool").count();
+        assert_eq!(results, if turn == 0 { 0 } else { 2 }, "{body}");
+        let schema = &body["response_format"]["json_schema"]["schema"]["properties"];
+        assert_eq!(schema["colours"].is_object(), turn == TURNS - 1, "{body}");
     }
+    gateway.finish().await;
+}
+
+/// The provider refuses thoughts that do not come back signed as they went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn examples_mean_the_same_with_anthropic() {
+    let provider = ScriptedProvider::start().await;
+    provider.require_key("sk-secret-of-anthropic");
+    let gateway = TestGateway::builder()
+        .provider("anthropic", &provider.origin(), &[])
+        .start()
+        .await;
+    let said = hold(&gateway, &["claude-sonnet-4-5"]).await;
+    assert_eq!(said.matches("thoughts shown").count(), WAYS, "{said}");
+    assert_eq!(provider.requests().len(), WAYS * TURNS);
     gateway.finish().await;
 }
