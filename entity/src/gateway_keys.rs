@@ -26,6 +26,8 @@ pub struct Model {
     pub rate_limit: i32,
     /// What becomes of parameters that a provider cannot express (`reject`, `drop`, `warn`), where it says so itself.
     pub parameter_policy: Option<String>,
+    /// Milliseconds for which answers are kept for it; zero: not at all; null: as everywhere.
+    pub cache_ttl_ms: Option<i64>,
     /// What its owner wants to remember about it.
     pub metadata: Json,
     /// Whether it is switched off for the time being.

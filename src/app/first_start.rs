@@ -118,6 +118,7 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
             scope: Scope::default(),
             rate_limit: DEFAULT_RATE_LIMIT,
             parameter_policy: None,
+            cache_ttl: None,
             metadata: serde_json::json!({}),
             expires_at: None,
         })

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Subcommand, ValueEnum};
@@ -45,6 +46,9 @@ pub enum Command {
         /// the stricter of the two holds; where nobody has, the setting parameters.policy does.
         #[arg(long, value_name = "POLICY")]
         parameters: Option<Parameters>,
+        /// Seconds its answers are kept in the response cache; 0: none is. Left out: as `cache.ttl_ms` says.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=31_536_000))]
+        cache_seconds: Option<u32>,
         /// When it stops working, RFC 3339: 2027-01-31T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires_at: Option<DateTime<Utc>>,
@@ -73,9 +77,9 @@ pub enum Command {
         key: Option<String>,
         /// What becomes of them.
         #[arg(long, value_name = "POLICY", required_unless_present = "inherit")]
-        set: Option<Parameters>,
+        policy: Option<Parameters>,
         /// Say nothing any more: a key follows its organization, an organization the installation.
-        #[arg(long, conflicts_with = "set")]
+        #[arg(long, conflicts_with = "policy")]
         inherit: bool,
         /// The organization, by its short name.
         #[arg(long, default_value = FIRST_SLUG)]
@@ -130,6 +134,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             providers,
             rate_limit,
             parameters,
+            cache_seconds,
             expires_at,
             metadata,
             organization,
@@ -157,6 +162,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     scope,
                     rate_limit,
                     parameter_policy: parameters.map(ParameterPolicy::from),
+                    cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                     metadata: pairs(&metadata)?,
                     expires_at,
                 })
@@ -182,13 +188,13 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         }
         Command::Parameters {
             key,
-            set,
+            policy,
             inherit: _,
             organization,
         } => {
             let slug = organization;
             let organization = find(store, &slug).await?;
-            let policy = set.map(ParameterPolicy::from);
+            let policy = policy.map(ParameterPolicy::from);
             let whose = match &key {
                 Some(key) => {
                     let id = named(&store.keys_of(organization).await?, key)?;
@@ -319,7 +325,7 @@ fn listed_json(keys: &[KeyRow]) -> String {
                 "id": key.id.0, "name": key.name, "prefix": key.prefix, "state": state(key),
                 "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
                 "rate_limit": key.rate_limit, "parameter_policy": key.parameter_policy.map(ParameterPolicy::as_str),
-                "parameters": key.parameters.map(ParameterPolicy::as_str), "metadata": key.metadata, "expires_at": key.expires_at,
+                "parameters": key.parameters.map(ParameterPolicy::as_str), "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
                 "revoked_at": key.revoked_at, "last_used_at": key.last_used_at, "created_at": key.created_at,
             })
         })

@@ -1,6 +1,7 @@
 //! A key as it is stored: everything about it but its secret.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub struct NewKey {
     pub rate_limit: u32,
     /// What becomes of parameters that a provider cannot express; `None` where its organization is to say.
     pub parameter_policy: Option<ParameterPolicy>,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it: an object.
     pub metadata: Value,
     /// When it stops working.
@@ -102,6 +105,8 @@ pub struct KeyRow {
     pub parameter_policy: Option<ParameterPolicy>,
     /// What holds for them: the stricter of what the key and its organization say; `None` where neither says anything.
     pub parameters: Option<ParameterPolicy>,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.

@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout_at};
 use super::meter::Meter;
 use super::{Pipeline, PipelineLimits};
 use crate::chat::estimate::TextTally;
-use crate::chat::param::Dropped;
 use crate::chat::request::Request;
 use crate::domain::call::{ErrorClass, ParameterPolicy};
 use crate::domain::usage::TokenUsage;
@@ -196,17 +195,16 @@ impl Pipeline {
             Unencodable::NeedsMedia(_) => Failure::new(ErrorClass::Internal, "needs what was fetched for it"),
         })?;
         let policy = self.parameters_of(meter.gate());
-        match exchange.dropped.names().first() {
-            Some(name) if policy == ParameterPolicy::Reject => {
-                let problem = format!(
-                    "cannot be expressed at {}, and the policy is to refuse that",
-                    endpoint.id
-                );
-                return Err(unsupported(Some(name.clone()), problem));
-            }
-            _ if policy == ParameterPolicy::Drop => meter.dropped(&Dropped::default()),
-            _ => meter.dropped(&exchange.dropped),
+        if let Some(name) = exchange.dropped.names().first()
+            && policy == ParameterPolicy::Reject
+        {
+            let problem = format!(
+                "cannot be expressed at {}, and the policy is to refuse that",
+                endpoint.id
+            );
+            return Err(unsupported(Some(name.clone()), problem));
         }
+        meter.dropped(&exchange.dropped, policy != ParameterPolicy::Drop);
         Ok(exchange)
     }
 

@@ -7,18 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Call, Pipeline, Served, Voice};
+use crate::cache::{Entry, Fill, Origin};
 use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
 use crate::chat::render::Identity;
 use crate::chat::request::{DialectHeaders, Request};
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::caching::CacheControl;
+use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
-use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
+use crate::domain::money::NanoUsd;
+use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
@@ -48,8 +52,14 @@ pub struct Meter {
     current: Option<Current>,
     /// What the provider that answers could not express.
     dropped: Dropped,
+    /// Whether the policy is not to tell.
+    dropped_in_silence: bool,
     /// Whether the credential that was just refused has been replaced.
     renewed: bool,
+    /// What the caller said about the response cache.
+    cache_control: CacheControl,
+    /// The right to keep the answer, where it may be kept.
+    fill: Option<Fill>,
     /// What was fetched for the request.
     media: MediaLibrary,
     /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
@@ -98,6 +108,8 @@ impl Meter {
             latency: Duration::ZERO,
             first_token: None,
             overhead: Duration::ZERO,
+            cache: CacheStatus::Bypass,
+            cached_from: None,
             attempts: Vec::new(),
         };
         Self {
@@ -112,7 +124,10 @@ impl Meter {
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
+            dropped_in_silence: false,
             renewed: false,
+            cache_control: call.cache_control,
+            fill: None,
             media: MediaLibrary::default(),
             head_sent: None,
         }
@@ -125,6 +140,74 @@ impl Meter {
     /// Holds the request's place among those under way until its end.
     pub fn hold(&mut self, place: Place) {
         self.place = Some(place);
+    }
+
+    /// What the caller said about the response cache.
+    pub(super) fn cache_control(&self) -> CacheControl {
+        self.cache_control
+    }
+
+    /// The cache was asked in vain; the answer that comes may be kept.
+    pub(super) fn may_keep(&mut self, fill: Fill) {
+        self.record().cache = CacheStatus::Miss;
+        self.fill = Some(fill);
+    }
+
+    /// What the request had to do with the cache.
+    pub(super) fn cache_status(&self) -> CacheStatus {
+        self.record.as_ref().map_or(CacheStatus::Bypass, |record| record.cache)
+    }
+
+    /// The answer came out of the cache.
+    pub(super) fn served_from(&mut self, entry: &Entry) -> Served {
+        let overhead = self.received.elapsed();
+        let record = self.record();
+        record.cache = CacheStatus::Hit;
+        record.cached_from = Some(CachedFrom {
+            provider: entry.provider.clone(),
+            model: entry.model.clone(),
+            saved: entry.cost,
+        });
+        Served {
+            provider: entry.provider.clone(),
+            model: entry.model.clone(),
+            attempts: 0,
+            overhead,
+            cost: Some(NanoUsd::ZERO),
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// Keeps a whole answer, where it may be kept.
+    pub(super) fn keep(&mut self, body: Bytes) {
+        if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {
+            fill.store(body, origin);
+        }
+    }
+
+    /// Part of a stream went to the caller.
+    pub(super) fn relayed(&mut self, bytes: &[u8]) {
+        if let Some(fill) = &mut self.fill {
+            fill.relayed(bytes);
+        }
+    }
+
+    /// Keeps a stream that came to its proper end, where it may be kept.
+    pub(super) fn keep_stream(&mut self) {
+        if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {
+            fill.store_stream(origin);
+        }
+    }
+
+    /// Whose the answer is. None where something of the request was dropped: the caller of a later one would not hear of
+    /// it.
+    fn origin(&self) -> Option<Origin> {
+        let attempt = self.record.as_ref()?.attempts.last()?;
+        self.dropped.is_empty().then(|| Origin {
+            provider: attempt.provider.clone(),
+            model: attempt.model.clone(),
+            cost: attempt.charge.cost,
+        })
     }
 
     /// The request's id.
@@ -238,9 +321,19 @@ impl Meter {
         self.media = media;
     }
 
-    /// Notes what of the request the present provider could not express.
-    pub(super) fn dropped(&mut self, dropped: &Dropped) {
+    /// Notes what of the request the present provider could not express, and whether the caller is told.
+    pub(super) fn dropped(&mut self, dropped: &Dropped, told: bool) {
         self.dropped.clone_from(dropped);
+        self.dropped_in_silence = !told;
+    }
+
+    /// What of the request the caller is told that it was not expressed.
+    fn dropped_aloud(&self) -> Dropped {
+        if self.dropped_in_silence {
+            Dropped::default()
+        } else {
+            self.dropped.clone()
+        }
     }
 
     /// The provider's id for the attempt that was last under way.
@@ -340,7 +433,7 @@ impl Meter {
                 attempts: record.attempts.len() + 1,
                 overhead: elapsed.saturating_sub(waited),
                 cost: None,
-                dropped: self.dropped.clone(),
+                dropped: self.dropped_aloud(),
             });
         }
         let last = record.attempts.last()?;
@@ -350,7 +443,7 @@ impl Meter {
             attempts: record.attempts.len(),
             overhead: elapsed.saturating_sub(waited),
             cost: record.cost(),
-            dropped: self.dropped.clone(),
+            dropped: self.dropped_aloud(),
         })
     }
 

@@ -12,8 +12,10 @@ use uuid::Uuid;
 
 use super::meter::Meter;
 use super::{Again, Call, Pipeline, PipelineLimits, Voice};
+use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
 use crate::config::{self, KnownDialect, Sources};
+use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
@@ -81,6 +83,11 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         })),
         lag: Arc::new(LagGate::new(LagPolicy { target: Duration::ZERO })),
         credentials: Arc::new(CredentialGates::new(1, Duration::from_secs(1))),
+        cache: Arc::new(ResponseCache::new(CacheBounds {
+            max_bytes: 1 << 20,
+            max_entry_bytes: 1 << 16,
+            wait: Duration::from_secs(1),
+        })),
         retries: Arc::new(RetryGate::new(RetryPolicy {
             percent: 20,
             floor_per_second: 10,
@@ -106,6 +113,11 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
                 enabled: false,
                 base: Duration::from_millis(100),
                 most: Duration::from_secs(2),
+            },
+            caching: CachePolicy {
+                ttl: Duration::ZERO,
+                unpredictable: false,
+                tools: false,
             },
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
@@ -137,6 +149,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         rate_limit: 60,
         parameter_policy: None,
         parameters: None,
+        cache_ttl: None,
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,
@@ -154,6 +167,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         operation: Operation::Chat,
         voice: VOICE,
         headers: DialectHeaders::default(),
+        cache_control: CacheControl::default(),
     };
     pipeline.admit(call).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
@@ -50,6 +51,9 @@ impl Store {
             allowed_models: Set(stored_scope(&key.scope)),
             rate_limit: Set(i32::try_from(key.rate_limit).unwrap_or(i32::MAX)),
             parameter_policy: Set(key.parameter_policy.map(|policy| policy.as_str().to_owned())),
+            cache_ttl_ms: Set(key
+                .cache_ttl
+                .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))),
             metadata: Set(key.metadata),
             disabled: Set(false),
             expires_at: Set(key.expires_at.map(storable)),
@@ -299,6 +303,9 @@ impl Store {
                 (Some(own), Some(inherited)) => Some(own.stricter(inherited)),
                 (own, inherited) => own.or(inherited),
             },
+            cache_ttl: key
+                .cache_ttl_ms
+                .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
             metadata: key.metadata,
             disabled: key.disabled,
             expires_at: key.expires_at,

@@ -54,6 +54,10 @@ names! {
     SECRET_FAILURES = "bonito_secret_refresh_failures",
     /// Seconds since the secret store was last read as a whole; -1: never (gauge).
     SECRET_AGE = "bonito_secret_age_seconds",
+    /// Requests by what they had to do with the response cache (counter).
+    CACHE = "bonito_cache_requests",
+    /// What answers out of the response cache would have cost otherwise, in nano-dollars (counter).
+    CACHE_SAVED = "bonito_cache_saved_nanousd",
     /// Requests that were turned away to be served at another time, by reason (counter).
     SHED = "bonito_shed_requests",
     /// Further attempts that were not made because an outage had caused enough of them (counter).

@@ -196,22 +196,27 @@ async fn what_becomes_of_parameters_is_said_for_keys_and_organizations() {
     };
     assert_eq!(listed().await, ("reject".into(), "reject".into()));
     for (arguments, expected) in [
-        (&["key", "parameters", "--set", "warn"][..], ("reject", "reject")),
-        (&["key", "parameters", id, "--set", "drop"], ("drop", "warn")),
+        (&["key", "parameters", "--policy", "warn"][..], ("reject", "reject")),
+        (&["key", "parameters", id, "--policy", "drop"], ("drop", "warn")),
     ] {
         let output = run(dir.path(), arguments).await;
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(listed().await, (expected.0.into(), expected.1.into()));
     }
-    assert!(run(dir.path(), &["key", "parameters", id, "--inherit"]).await.status.success());
+    assert!(
+        run(dir.path(), &["key", "parameters", id, "--inherit"])
+            .await
+            .status
+            .success()
+    );
     assert_eq!(listed().await, (Value::Null, "warn".into()));
     let table = text(&run(dir.path(), &["key", "list"]).await.stdout);
     assert!(table.contains("PARAMETERS") && table.contains("warn"), "{table}");
     for wrong in [
         &["key", "create", "--name", "x", "--parameters", "ignore"][..],
         &["key", "parameters", id],
-        &["key", "parameters", id, "--set", "warn", "--inherit"],
-        &["key", "parameters", "bn-nobody", "--set", "warn"],
+        &["key", "parameters", id, "--policy", "warn", "--inherit"],
+        &["key", "parameters", "bn-nobody", "--policy", "warn"],
     ] {
         assert!(!run(dir.path(), wrong).await.status.success(), "{wrong:?}");
     }

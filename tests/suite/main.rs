@@ -10,6 +10,7 @@
 mod anthropic;
 mod azure;
 mod bad_input;
+mod cache;
 mod capabilities;
 mod chat;
 mod clients;

@@ -54,6 +54,7 @@ impl Own {
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
             "parameter_policy": self.state.pipeline.parameters_of(gate).as_str(),
+            "cache_seconds": row.cache_ttl.map(|ttl| ttl.as_secs()),
             "spend_usd": spend,
             "expires_at": time(row.expires_at),
             "metadata": row.metadata,

@@ -363,6 +363,7 @@ impl TestGateway {
             scope,
             rate_limit: 60,
             parameter_policy: None,
+            cache_ttl: None,
             metadata: json!({"purpose": "test"}),
             expires_at,
         };
@@ -383,6 +384,7 @@ impl TestGateway {
             scope: Scope::default(),
             rate_limit: 60,
             parameter_policy: None,
+            cache_ttl: None,
             metadata: json!({}),
             expires_at: None,
         };

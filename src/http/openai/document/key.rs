@@ -74,6 +74,8 @@ pub struct Key {
     /// `x-bonito-dropped-params`, `drop` drops it without a word, `reject` asks another provider or refuses the request.
     /// It is the stricter of what the key and its organization say, and the installation's where neither says anything.
     parameter_policy: ParameterPolicy,
+    /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
+    cache_seconds: Nullable<i64>,
     /// When it stops working. Null means never.
     expires_at: Nullable<DateTime<Utc>>,
     /// Labels its owner gave it.
@@ -116,6 +118,7 @@ impl Example for Key {
             "allowed_models": { "models": ["gpt-4o", "claude-*"], "providers": ["azure", "aws"] },
             "rate_limit": 60,
             "parameter_policy": "warn",
+            "cache_seconds": null,
             "expires_at": null,
             "metadata": { "environment": "production" },
             "created_at": "2026-10-12T08:30:00.000000Z",

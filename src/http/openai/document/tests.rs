@@ -384,6 +384,8 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
     {
         let headers = keys(&operation["responses"]["200"]["headers"]);
         let expected = [
+            "age",
+            "x-bonito-cache",
             "x-bonito-attempts",
             "x-bonito-cost-usd",
             "x-bonito-dropped-params",
