@@ -13,6 +13,7 @@ use super::catalog::{CatalogActor, CatalogArgs, CatalogHandle};
 use super::keys::{KeysActor, KeysArgs, KeysHandle};
 use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
 use super::providers::{ProvidersActor, ProvidersArgs};
+use super::replicas::{ReplicasActor, ReplicasArgs};
 use super::secrets::{SecretsActor, SecretsArgs};
 use super::supervise::{Restarts, Verdict};
 use crate::telemetry::metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct RootArgs {
     pub catalog: CatalogArgs,
     /// For the secrets.
     pub secrets: SecretsArgs,
+    /// For the replicas.
+    pub replicas: ReplicasArgs,
     /// Where to reach the catalogue, also after it was started again.
     pub catalog_handle: CatalogHandle,
     /// Where to reach the ledger, also after it was started again.
@@ -62,10 +65,19 @@ pub enum Child {
     Catalog,
     /// The secrets.
     Secrets,
+    /// The replicas.
+    Replicas,
 }
 
 impl Child {
-    const ALL: [Self; 5] = [Self::Catalog, Self::Providers, Self::Secrets, Self::Ledger, Self::Keys];
+    const ALL: [Self; 6] = [
+        Self::Catalog,
+        Self::Providers,
+        Self::Secrets,
+        Self::Ledger,
+        Self::Replicas,
+        Self::Keys,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -74,6 +86,7 @@ impl Child {
             Self::Ledger => "ledger",
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
+            Self::Replicas => "replicas",
         }
     }
 }
@@ -109,6 +122,10 @@ impl RootState {
                     args.catalog_handle.points_to(actor.clone());
                     actor.get_cell()
                 }
+                Child::Replicas => Actor::spawn_linked(None, ReplicasActor, args.replicas, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
                 Child::Secrets => Actor::spawn_linked(None, SecretsActor, args.secrets, supervisor)
                     .await?
                     .0

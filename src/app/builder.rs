@@ -8,18 +8,22 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::first_start::Opened;
+use super::first_start::{self, Opened};
 use super::spend::LedgerAndJournal;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
 use crate::actors::providers::ProvidersArgs;
+use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
+use crate::cluster::Limiter;
+use crate::cluster::redis::RedisOptions;
 use crate::config::Settings;
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
@@ -73,6 +77,8 @@ pub struct Gateway {
     pub keys: KeysHandle,
     /// How providers are doing.
     pub board: Arc<HealthBoard>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Set when the process begins to stop.
@@ -141,6 +147,21 @@ impl Gateway {
         let cut_streams = CancellationToken::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
+        let replica = Uuid::now_v7();
+        let when_apart = settings.rate_limits.when_redis_is_away;
+        let limiter = match &settings.redis.url {
+            None => Limiter::alone(when_apart, metrics.limits.clone()),
+            Some(url) => {
+                let redis = RedisOptions {
+                    url: url.clone(),
+                    prefix: settings.redis.prefix.clone(),
+                    replica: replica.to_string(),
+                    patience: settings.redis.timeout,
+                };
+                Limiter::together(redis, when_apart, metrics.limits.clone()).await?
+            }
+        };
+
         let root = RootArgs {
             keys: KeysArgs {
                 store: opened.store.clone(),
@@ -172,6 +193,14 @@ impl Gateway {
                 catalog: catalog.clone(),
             },
             secrets: SecretsArgs { keeper },
+            replicas: ReplicasArgs {
+                // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
+                store: (limiter.has_redis() || !first_start::store_options(&settings).is_sqlite())
+                    .then(|| opened.store.clone()),
+                replica,
+                beat: settings.rate_limits.heartbeat,
+                limiter: limiter.clone(),
+            },
             catalog_handle,
             ledger_handle: ledger.clone(),
             keys_handle: keys.clone(),
@@ -185,6 +214,7 @@ impl Gateway {
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
+            limiter: limiter.clone(),
             load: Arc::new(LoadGate::new(LoadPolicy {
                 places: settings.overload.max_in_flight,
                 queue: settings.overload.max_queued,
@@ -229,6 +259,7 @@ impl Gateway {
                 },
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
+                assumed_output_tokens: settings.rate_limits.assumed_output_tokens,
             },
             stop: cut_streams.clone(),
         });
@@ -256,6 +287,7 @@ impl Gateway {
                 journal: journal.clone(),
                 board: board.clone(),
                 secrets,
+                limiter: limiter.clone(),
                 store: opened.store.clone(),
                 stopping: stopping.clone(),
             }),
@@ -264,6 +296,7 @@ impl Gateway {
             ledger,
             keys,
             board,
+            limiter,
             metrics,
             stopping,
             cut_streams,

@@ -156,6 +156,7 @@ impl Running {
         }
         // Whatever is left on the workers is dropped now, and its records are in the journal before it is written out.
         self.workers.stop().await;
+        gateway.limiter.close().await;
         gateway.keys.flush().await;
         match gateway.ledger.drain(DRAIN_TIMEOUT).await {
             Some(0) => {}

@@ -10,12 +10,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{master_key_input, say};
-use crate::app::first_start::{self, DEFAULT_RATE_LIMIT};
+use crate::app::first_start;
 use crate::config::Settings;
 use crate::domain::call::{Operation, ParameterPolicy};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
+use crate::domain::limit::DEFAULT_KEY_REQUESTS;
 use crate::domain::scope::Scope;
 use crate::routing::catalog::Catalog;
 use crate::secrets::master_key::new_api_key;
@@ -40,7 +41,7 @@ pub enum Command {
         #[arg(long = "provider", value_name = "ID")]
         providers: Vec<String>,
         /// Requests per minute.
-        #[arg(long, default_value_t = DEFAULT_RATE_LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = DEFAULT_KEY_REQUESTS, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate_limit: u32,
         /// What becomes of parameters that a provider cannot express. Where the organization has said something, too,
         /// the stricter of the two holds; where nobody has, the setting parameters.policy does.
@@ -81,6 +82,17 @@ pub enum Command {
         /// Say nothing any more: a key follows its organization, an organization the installation.
         #[arg(long, conflicts_with = "policy")]
         inherit: bool,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+    },
+    /// Change a key's requests per minute. Running gateways know within a second.
+    Update {
+        /// Its id, or as much of its prefix as is unique.
+        key: String,
+        /// Requests per minute.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate_limit: u32,
         /// The organization, by its short name.
         #[arg(long, default_value = FIRST_SLUG)]
         organization: String,
@@ -209,6 +221,18 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             let what = policy.map_or("as is said above it", ParameterPolicy::as_str);
             say(&format!("parameters of {whose}: {what}"));
         }
+        Command::Update {
+            key,
+            rate_limit,
+            organization,
+        } => {
+            let organization = find(store, &organization).await?;
+            let id = named(&store.keys_of(organization).await?, &key)?;
+            if !store.set_key_rate_limit(organization, id, rate_limit).await? {
+                return Err(format!("there is no key {id}").into());
+            }
+            say(&format!("{id} may make {rate_limit} requests per minute"));
+        }
         Command::Revoke { key, organization } => {
             let organization = find(store, &organization).await?;
             let id = named(&store.keys_of(organization).await?, &key)?;
@@ -251,13 +275,13 @@ fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
     models.chain(providers).collect()
 }
 
-async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
+pub(super) async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
     let found = store.organization_by_slug(slug).await?;
     found.ok_or_else(|| format!("there is no organization {slug:?}").into())
 }
 
 /// The key that an id, or the beginning of a prefix, means.
-fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
+pub(super) fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
     if let Ok(id) = text.parse::<Uuid>() {
         let found = keys.iter().find(|key| key.id.0 == id);
         return found

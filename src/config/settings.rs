@@ -20,6 +20,7 @@ use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::ParameterPolicy;
+use crate::domain::limit::WhenApart;
 
 pub(super) const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
@@ -67,6 +68,10 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// `[health]`
     pub health: HealthSettings,
+    /// `[redis]`
+    pub redis: RedisSettings,
+    /// `[rate_limits]`
+    pub rate_limits: RateLimitSettings,
     /// `[secrets]`
     pub secrets: SecretsSettings,
     /// `[vault]`
@@ -321,6 +326,28 @@ pub struct HealthSettings {
     pub max_eject: Duration,
 }
 
+/// What replicas share. `Debug` hides the URL, which may hold a password.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// `redis://…`, or one of its kin; `None`: there is none.
+    pub url: Option<String>,
+    /// What every name in it begins with.
+    pub prefix: String,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Counting requests against limits.
+#[derive(Debug, Clone)]
+pub struct RateLimitSettings {
+    /// What becomes of requests while Redis is away, where a limit does not say.
+    pub when_redis_is_away: WhenApart,
+    /// Output tokens that a request is taken to need at most before it has ended.
+    pub assumed_output_tokens: u64,
+    /// How often replicas tell each other that they are alive.
+    pub heartbeat: Duration,
+}
+
 /// Where providers' credentials come from besides the configuration, and what becomes of bad ones.
 #[derive(Debug, Clone)]
 pub struct SecretsSettings {
@@ -481,6 +508,19 @@ impl Settings {
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
             },
+            redis: RedisSettings {
+                url: redis_url(reader),
+                prefix: reader.filled_text("redis.prefix"),
+                timeout: reader.milliseconds("redis.timeout_ms", 1..=SECOND_MS),
+            },
+            rate_limits: RateLimitSettings {
+                when_redis_is_away: reader.choice(
+                    "rate_limits.when_redis_is_away",
+                    &WhenApart::ALL.map(|policy| (policy.as_str(), policy)),
+                ),
+                assumed_output_tokens: reader.count("rate_limits.assumed_output_tokens", 0..=10_000_000),
+                heartbeat: reader.milliseconds("rate_limits.heartbeat_ms", 10..=60 * SECOND_MS),
+            },
             secrets: SecretsSettings {
                 refresh: reader.milliseconds("secrets.refresh_ms", 10..=DAY_MS),
                 start_wait: reader.milliseconds("secrets.start_wait_ms", 0..=HOUR_MS),
@@ -543,6 +583,16 @@ impl fmt::Debug for DatabaseSettings {
     }
 }
 
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("url", &self.url.as_ref().map(|_| "[hidden]"))
+            .field("prefix", &self.prefix)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
 fn public_url(reader: &mut Reader<'_>) -> Option<String> {
     let text = reader.optional_text("server.public_url")?;
     match checks::url_text(&text) {
@@ -568,6 +618,25 @@ fn database_url(reader: &mut Reader<'_>) -> Option<String> {
         let problem = "begins with neither postgres:// nor sqlite:";
         let hint = "write postgres://user:password@host/database, or leave it empty for SQLite";
         reader.refuse("database.url", problem, Some(hint.to_owned()));
+    }
+    Some(url)
+}
+
+fn redis_url(reader: &mut Reader<'_>) -> Option<String> {
+    let url = reader.optional_text("redis.url")?;
+    let known = [
+        "redis://",
+        "rediss://",
+        "redis-cluster://",
+        "rediss-cluster://",
+        "redis-sentinel://",
+        "rediss-sentinel://",
+    ];
+    if !known.iter().any(|scheme| url.starts_with(scheme)) {
+        // Not quoted, for the password in it.
+        let problem = "does not begin with redis://, rediss:// (with TLS), or one of these with -cluster or -sentinel";
+        let hint = "write redis://user:password@host:6379, or leave it empty";
+        reader.refuse("redis.url", problem, Some(hint.to_owned()));
     }
     Some(url)
 }

@@ -130,6 +130,8 @@ closed_set! {
         CallerTimeout = "caller_timeout",
         /// The provider refused the gateway's credential.
         ProviderAuth = "provider_auth",
+        /// The caller has reached a limit of ours.
+        LimitReached = "limit_reached",
         /// The provider limits our rate.
         RateLimited = "rate_limited",
         /// The provider says that our account has no money left.
@@ -176,6 +178,7 @@ impl ErrorClass {
             | Self::ContentFilter
             | Self::TooLarge
             | Self::CallerTimeout
+            | Self::LimitReached
             | Self::Cancelled
             | Self::Shed
             | Self::Internal => false,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::call::ParameterPolicy;
 use super::ids::{KeyId, OrganizationId, TeamId};
+use super::limit::LimitRule;
 use super::scope::Scope;
 
 /// A key to be created. The secret is not part of it.
@@ -107,6 +108,8 @@ pub struct KeyRow {
     pub parameters: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
+    /// The limits in force for its requests besides: its own, its team's, its organization's.
+    pub limits: Vec<LimitRule>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.

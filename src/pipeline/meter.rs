@@ -3,13 +3,14 @@
 //! The meter is a guard. However a request ends (answered, refused, failed, or dropped because the caller left), its
 //! record reaches the journal and its cost the key.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::limit::LimitHold;
 use super::{Call, Pipeline, Served, Voice};
 use crate::cache::{Entry, Fill, Origin};
 use crate::chat::estimate::TextTally;
@@ -21,6 +22,7 @@ use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
+use crate::domain::limit::Standings;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
@@ -44,6 +46,7 @@ pub struct Meter {
     voice: Voice,
     headers: DialectHeaders,
     slot: Option<Slot>,
+    limits: LimitHold,
     /// Its place among the requests under way; goes with the meter.
     place: Option<Place>,
     received: Instant,
@@ -118,6 +121,7 @@ impl Meter {
             voice: call.voice,
             headers: call.headers,
             slot: Some(slot),
+            limits: LimitHold::default(),
             place: None,
             received: call.received,
             record: Some(Box::new(record)),
@@ -240,6 +244,16 @@ impl Meter {
     /// The key.
     pub fn gate(&self) -> &KeyGate {
         &self.gate
+    }
+
+    /// What it holds of its key's limits.
+    pub(super) fn limits(&mut self) -> &mut LimitHold {
+        &mut self.limits
+    }
+
+    /// Where its key's limits stand, once that is known; for the headers of the answer.
+    pub fn standings(&self) -> Arc<OnceLock<Standings>> {
+        self.limits.standings()
     }
 
     /// How the caller is answered.
@@ -490,6 +504,7 @@ impl Meter {
         record.latency = self.received.elapsed();
         let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
         record.overhead = record.latency.saturating_sub(waited);
+        self.limits.settle(&record.usage());
         self.gate.settle(record.cost());
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();

@@ -9,6 +9,7 @@ mod attempt;
 mod cached;
 mod failover;
 mod held;
+mod limit;
 mod media;
 mod meter;
 mod relay;
@@ -29,10 +30,12 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::ResponseCache;
 use crate::chat::param::Dropped;
 use crate::chat::request::{BodyLimits, DialectHeaders, Request};
+use crate::cluster::Limiter;
 use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
+use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
@@ -61,6 +64,8 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// How much this replica takes on.
     pub load: Arc<LoadGate>,
     /// How late the thread is that this pipeline serves on.
@@ -100,6 +105,8 @@ pub struct PipelineLimits {
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
+    /// Output tokens that a request is taken to need at most, as far as limits are concerned.
+    pub assumed_output_tokens: u64,
 }
 
 /// How a deployment is asked again after it failed.
@@ -204,9 +211,17 @@ impl Pipeline {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
-        if let Some(answer) = self.cached(&request, &plan, &mut meter).await {
+        if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
+            // It counts as a request, and as no tokens.
+            if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
+                return Err(meter.refuse(refusal));
+            }
+            let answer = cached::answer(&entry, request.stream, &mut meter);
             meter.finish(None);
             return Ok(answer);
+        }
+        if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
+            return Err(meter.refuse(refusal));
         }
         if request.stream {
             return held::stream(self, request, plan, meter).await;

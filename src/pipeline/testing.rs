@@ -14,11 +14,13 @@ use super::meter::Meter;
 use super::{Again, Call, Pipeline, PipelineLimits, Voice};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
+use crate::cluster::Limiter;
 use crate::config::{self, KnownDialect, Sources};
 use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
+use crate::domain::limit::WhenApart;
 use crate::domain::overload::LagPolicy;
 use crate::domain::record::UsageRecord;
 use crate::domain::retry_budget::RetryPolicy;
@@ -96,6 +98,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
+        limiter: Limiter::alone(WhenApart::Local, Arc::default()),
         journal: Arc::new(Journal::new(10)),
         metrics: Arc::new(Metrics::default()),
         limits: PipelineLimits {
@@ -121,6 +124,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
             },
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
+            assumed_output_tokens: 1_000,
         },
         stop: CancellationToken::new(),
     })
@@ -150,6 +154,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         parameter_policy: None,
         parameters: None,
         cache_ttl: None,
+        limits: Vec::new(),
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,

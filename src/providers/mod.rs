@@ -10,6 +10,8 @@
 pub mod adapter;
 #[cfg(test)]
 mod conformance;
+pub mod event_stream;
+pub mod fence;
 pub mod matrix;
 pub mod retry_after;
 pub mod sse;

@@ -124,6 +124,29 @@ impl Store {
         change.finish(result.rows_affected).await
     }
 
+    /// Changes a key's requests per minute. Says whether there is such a key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_key_rate_limit(
+        &self,
+        organization: OrganizationId,
+        key: KeyId,
+        rate_limit: u32,
+    ) -> Result<bool, StoreError> {
+        let rate_limit = i32::try_from(rate_limit).unwrap_or(i32::MAX);
+        let change = self.begin_key_change().await?;
+        let result = gateway_keys::Entity::update_many()
+            .col_expr(gateway_keys::Column::RateLimit, Expr::value(rate_limit))
+            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_keys::Column::Id.eq(key.0))
+            .exec(&change.transaction)
+            .await?;
+        change.finish(result.rows_affected).await
+    }
+
     /// Switches a key off or on. Says whether there is such a key.
     ///
     /// # Errors
@@ -269,6 +292,7 @@ impl Store {
             }
             None => None,
         };
+        let limits = self.limits_for(key.organization_id, key.team_id, key.id).await?;
         let own = read_scope(key.allowed_models.as_ref());
         let inherited = [
             team.as_ref().and_then(|t| t.allowed_models.as_ref()),
@@ -306,6 +330,7 @@ impl Store {
             cache_ttl: key
                 .cache_ttl_ms
                 .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
+            limits,
             metadata: key.metadata,
             disabled: key.disabled,
             expires_at: key.expires_at,

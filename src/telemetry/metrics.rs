@@ -1,5 +1,6 @@
 //! The metrics themselves. Labels come from small closed sets; nothing a caller writes becomes a label.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -9,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::limits::LimitMetrics;
 use super::names;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
@@ -136,6 +138,8 @@ pub struct Metrics {
     /// Seconds since it was last read as a whole.
     pub secret_age: Gauge,
     restarts: Family<ActorLabels, Count>,
+    /// Of the limits.
+    pub limits: Arc<LimitMetrics>,
 }
 
 impl Default for Metrics {
@@ -168,6 +172,7 @@ impl Default for Metrics {
             secret_refresh_failures: Counter::default(),
             secret_age: Gauge::default(),
             restarts: Family::default(),
+            limits: Arc::default(),
         };
         metrics.registered()
     }
@@ -287,6 +292,7 @@ impl Metrics {
             "Actors started again after a failure",
             self.restarts.clone(),
         );
+        self.limits.register(&mut registry);
         self.registry = registry;
         self
     }
@@ -391,7 +397,16 @@ impl Metrics {
 
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
-        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog", "secrets"] {
+        for actor in [
+            "keys",
+            "key",
+            "providers",
+            "provider",
+            "ledger",
+            "catalog",
+            "secrets",
+            "replicas",
+        ] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);

@@ -64,4 +64,18 @@ names! {
     RETRIES_REFUSED = "bonito_retries_refused",
     /// Actors that were started again after a failure (counter).
     ACTOR_RESTARTS = "bonito_actor_restarts",
+    /// Requests refused because a limit was reached, by what it counts (counter).
+    LIMIT_REFUSALS = "bonito_limit_refusals",
+    /// Time that requests waited for Redis, in seconds (histogram).
+    REDIS_DURATION = "bonito_redis_duration_seconds",
+    /// Calls of Redis that failed, by reason (counter).
+    REDIS_FAILURES = "bonito_redis_failures",
+    /// Whether replicas count apart because Redis is away: 0 or 1 (gauge).
+    REDIS_AWAY = "bonito_redis_away",
+    /// Permits held ahead of their use (gauge).
+    LIMIT_LEASED = "bonito_limit_permits_leased",
+    /// Scopes with a counter in memory (gauge).
+    LIMIT_COUNTERS = "bonito_limit_counters",
+    /// Replicas that are alive (gauge).
+    REPLICAS = "bonito_replicas",
 }

@@ -201,6 +201,10 @@ impl Kit {
             self.adapter
                 .encode(&request_of(body, Dialect::OpenAi, stream), &model.target(&media))
         };
+        // A model that makes no chats takes no parameter of one.
+        let Ok(without) = encoded(&sample.body(false)) else {
+            return Fate::Lost;
+        };
         let exchange = match encoded(&sample.body(true)) {
             Ok(exchange) => exchange,
             Err(fault) => {
@@ -217,7 +221,6 @@ impl Kit {
         if exchange.dropped.names().iter().any(named) {
             return Fate::Lost;
         }
-        let without = encoded(&sample.body(false)).unwrap_or_else(|fault| panic!("{fault:?}"));
         let asked: Vec<_> = exchange.calls.iter().map(shown).collect();
         let otherwise: Vec<_> = without.calls.iter().map(shown).collect();
         Fate::Kept {
