@@ -3,8 +3,11 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::process::Command;
 
+use crate::support::cloud::{Cloud, aws, google};
+use crate::support::provider::{bedrock, gemini};
 use crate::support::{ScriptedProvider, TestGateway};
 
 /// Installing the SDKs on a fresh machine takes most of this.
@@ -83,5 +86,56 @@ async fn examples_mean_the_same_with_anthropic() {
     let said = hold(&gateway, &["claude-sonnet-4-5"]).await;
     assert_eq!(said.matches("thoughts shown").count(), WAYS, "{said}");
     assert_eq!(provider.requests().len(), WAYS * TURNS);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn examples_mean_the_same_on_bedrock() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(bedrock::faithful());
+    let gateway = TestGateway::builder()
+        .file(&format!(
+            "[providers.aws]\nbase_url = {:?}\nregion = \"us-east-1\"\naccess_key_id = {:?}\n\
+             secret_access_key_env = \"SECRET\"\n",
+            provider.origin(),
+            aws::WRITTEN_ID
+        ))
+        .env("SECRET", &aws::secret_of(aws::WRITTEN_ID))
+        .start()
+        .await;
+    hold(&gateway, &["aws/claude-sonnet-4-5", "aws/nova-lite"]).await;
+    assert_eq!(provider.requests().len(), 2 * WAYS * TURNS);
+    gateway.finish().await;
+}
+
+/// Thoughts come back signed as they went, here, too: the last two generations on both of Google's hosts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn examples_mean_the_same_on_googles_hosts() {
+    let (cloud, vertex, developer) = tokio::join!(Cloud::start(), ScriptedProvider::start(), ScriptedProvider::start());
+    vertex.always(gemini::vertex(cloud.knows_google_tokens()));
+    developer.always(gemini::developer("gemini-key-1"));
+    let account = json!({"type": "service_account", "project_id": "of-file", "private_key_id": "kid-1",
+        "private_key": cloud.key().private, "client_email": google::EMAIL,
+        "token_uri": format!("{}/google/token", cloud.origin())});
+    let gateway = TestGateway::builder()
+        .file(&format!(
+            "[providers.gcp]\nbase_url = {:?}\nregion = \"europe-west4\"\nproject_id = \"acme-1\"\n\
+             service_account_env = \"GCP_ACCOUNT\"\n[providers.gemini]\nbase_url = {:?}\napi_key_env = \"GEMINI_KEY\"\n",
+            vertex.origin(),
+            developer.origin()
+        ))
+        .env("GCP_ACCOUNT", &account.to_string())
+        .env("GEMINI_KEY", "gemini-key-1")
+        .start()
+        .await;
+    let models = [
+        "gcp/gemini-2.5-flash",
+        "gcp/gemini-3-flash-preview",
+        "gemini/gemini-2.5-flash",
+        "gemini/gemini-3-flash-preview",
+    ];
+    hold(&gateway, &models).await;
+    assert_eq!(vertex.requests().len(), 2 * WAYS * TURNS);
+    assert_eq!(developer.requests().len(), 2 * WAYS * TURNS);
     gateway.finish().await;
 }
