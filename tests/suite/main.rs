@@ -10,9 +10,9 @@
 mod anthropic;
 mod azure;
 mod bad_input;
+mod bedrock;
 mod cache;
 mod capabilities;
-mod bedrock;
 mod chat;
 mod clients;
 mod cloud_credentials;
@@ -34,7 +34,6 @@ mod limits_together;
 mod messages;
 mod operations;
 mod overload;
-mod parameters;
 mod streams;
 mod support;
 mod vault;
