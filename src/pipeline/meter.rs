@@ -55,6 +55,8 @@ pub struct Meter {
     current: Option<Current>,
     /// What the provider that answers could not express.
     dropped: Dropped,
+    /// Whether the policy is not to tell.
+    dropped_in_silence: bool,
     /// Whether the credential that was just refused has been replaced.
     renewed: bool,
     /// What the caller said about the response cache.
@@ -126,6 +128,7 @@ impl Meter {
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
+            dropped_in_silence: false,
             renewed: false,
             cache_control: call.cache_control,
             fill: None,
@@ -393,9 +396,19 @@ impl Meter {
         self.media = media;
     }
 
-    /// Notes what of the request the present provider could not express.
-    pub(super) fn dropped(&mut self, dropped: &Dropped) {
+    /// Notes what of the request the present provider could not express, and whether the caller is told.
+    pub(super) fn dropped(&mut self, dropped: &Dropped, told: bool) {
         self.dropped.clone_from(dropped);
+        self.dropped_in_silence = !told;
+    }
+
+    /// What of the request the caller is told that it was not expressed.
+    fn dropped_aloud(&self) -> Dropped {
+        if self.dropped_in_silence {
+            Dropped::default()
+        } else {
+            self.dropped.clone()
+        }
     }
 
     /// The provider's id for the attempt that was last under way.
@@ -495,7 +508,7 @@ impl Meter {
                 attempts: record.attempts.len() + 1,
                 overhead: elapsed.saturating_sub(waited),
                 cost: None,
-                dropped: self.dropped.clone(),
+                dropped: self.dropped_aloud(),
             });
         }
         let last = record.attempts.last()?;
@@ -505,7 +518,7 @@ impl Meter {
             attempts: record.attempts.len(),
             overhead: elapsed.saturating_sub(waited),
             cost: record.cost(),
-            dropped: self.dropped.clone(),
+            dropped: self.dropped_aloud(),
         })
     }
 

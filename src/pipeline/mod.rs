@@ -101,7 +101,7 @@ pub struct PipelineLimits {
     pub again: Again,
     /// Which answers are kept.
     pub caching: CachePolicy,
-    /// What becomes of parameters that a provider cannot express.
+    /// What becomes of parameters that a provider cannot express, where neither key nor organization says.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,

@@ -152,6 +152,8 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scope: Scope::default(),
         scopes: Vec::new(),
         rate_limit: 60,
+        parameter_policy: None,
+        parameters: None,
         cache_ttl: None,
         limits: Vec::new(),
         metadata: serde_json::json!({}),

@@ -7,6 +7,7 @@
 //! `errors` says what can go wrong, `schema` holds what poem-openapi's derives cannot say. To document another
 //! endpoint, write its module and add it to `operations`.
 
+mod capabilities;
 mod chat;
 mod completions;
 mod embeddings;
@@ -41,6 +42,7 @@ const TITLE: &str = "Bonito Gateway: inference API";
 
 /// The sections of the documentation.
 const TAGS: &[(&str, &str)] = &[
+    (capabilities::TAG, "What each provider takes, parameter by parameter."),
     (chat::TAG, "Talk to a model."),
     (
         messages::TAG,
@@ -68,7 +70,7 @@ pub fn specification(server_url: &str) -> String {
 }
 
 /// Every operation, in the order of the document.
-fn operations() -> [Operation; 8] {
+fn operations() -> [Operation; 9] {
     [
         chat::create(),
         messages::create(),
@@ -77,6 +79,7 @@ fn operations() -> [Operation; 8] {
         embeddings::create(),
         models::list(),
         models::retrieve(),
+        capabilities::list(),
         key::retrieve(),
     ]
 }
