@@ -10,8 +10,8 @@
 mod anthropic;
 mod azure;
 mod bad_input;
-mod cache;
 mod bedrock;
+mod cache;
 mod chat;
 mod clients;
 mod cloud_credentials;
