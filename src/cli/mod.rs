@@ -58,6 +58,8 @@ enum Command {
     },
     /// Print the OpenAPI document of the inference API.
     Openapi,
+    /// Print what each kind of provider takes, parameter by parameter, as Markdown.
+    Capabilities,
     /// The prices and models in use.
     Prices {
         #[command(subcommand)]
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
             Command::Limit { command } => limit::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
             Command::Openapi => inspect::openapi(&loaded.settings),
+            Command::Capabilities => inspect::capabilities(),
             Command::Prices { command } => prices::run(&command, &loaded.settings),
             Command::Providers {
                 command: ProvidersCommand::List,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::call::ParameterPolicy;
 use super::ids::{KeyId, OrganizationId, TeamId};
 use super::limit::LimitRule;
 use super::scope::Scope;
@@ -29,6 +30,8 @@ pub struct NewKey {
     pub scope: Scope,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// What becomes of parameters that a provider cannot express; `None` where its organization is to say.
+    pub parameter_policy: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it: an object.
@@ -99,6 +102,10 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// What the key itself says about parameters that a provider cannot express.
+    pub parameter_policy: Option<ParameterPolicy>,
+    /// What holds for them: the stricter of what the key and its organization say; `None` where neither says anything.
+    pub parameters: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
     /// The limits in force for its requests besides: its own, its team's, its organization's.

@@ -101,7 +101,7 @@ pub struct PipelineLimits {
     pub again: Again,
     /// Which answers are kept.
     pub caching: CachePolicy,
-    /// What becomes of parameters that a provider cannot express.
+    /// What becomes of parameters that a provider cannot express, where neither key nor organization says.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
@@ -223,14 +223,18 @@ impl Pipeline {
         if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
             return Err(meter.refuse(refusal));
         }
+        let journaled = meter.may_cost();
         if request.stream {
-            return held::stream(self, request, plan, meter).await;
+            return held::stream(self, request, plan, meter, journaled).await;
         }
         match self.whole(&request, &plan, &mut meter).await {
             Ok(body) => {
                 meter.keep(body.clone());
                 let cache = meter.cache_status();
-                let served = meter.finish_served();
+                let (served, journaled) = meter.finish_served();
+                if let Some(written) = journaled {
+                    written.reached().await;
+                }
                 Ok(Answer {
                     served,
                     cache,

@@ -260,6 +260,49 @@ async fn limits_are_set_listed_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn what_becomes_of_parameters_is_said_for_keys_and_organizations() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = run(
+        dir.path(),
+        &["key", "create", "--name", "strict", "--parameters", "reject", "--json"],
+    )
+    .await;
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let id = made["id"].as_str().unwrap();
+    let listed = async || {
+        let rows: Value = serde_json::from_slice(&run(dir.path(), &["key", "list", "--json"]).await.stdout).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["id"] == id).unwrap();
+        (row["parameter_policy"].clone(), row["parameters"].clone())
+    };
+    assert_eq!(listed().await, ("reject".into(), "reject".into()));
+    for (arguments, expected) in [
+        (&["key", "parameters", "--policy", "warn"][..], ("reject", "reject")),
+        (&["key", "parameters", id, "--policy", "drop"], ("drop", "warn")),
+    ] {
+        let output = run(dir.path(), arguments).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(listed().await, (expected.0.into(), expected.1.into()));
+    }
+    assert!(
+        run(dir.path(), &["key", "parameters", id, "--inherit"])
+            .await
+            .status
+            .success()
+    );
+    assert_eq!(listed().await, (Value::Null, "warn".into()));
+    let table = text(&run(dir.path(), &["key", "list"]).await.stdout);
+    assert!(table.contains("PARAMETERS") && table.contains("warn"), "{table}");
+    for wrong in [
+        &["key", "create", "--name", "x", "--parameters", "ignore"][..],
+        &["key", "parameters", id],
+        &["key", "parameters", id, "--policy", "warn", "--inherit"],
+        &["key", "parameters", "bn-nobody", "--policy", "warn"],
+    ] {
+        assert!(!run(dir.path(), wrong).await.status.success(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
 async fn names_that_nobody_has_are_taken_into_a_scope_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     for (option, name, warned) in [

@@ -59,6 +59,7 @@ impl Own {
             "team": team,
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
+            "parameter_policy": self.state.pipeline.parameters_of(gate).as_str(),
             "cache_seconds": row.cache_ttl.map(|ttl| ttl.as_secs()),
             "limits": limits,
             "spend_usd": spend,

@@ -11,6 +11,7 @@ use super::{
     operation::{self, Answer, Operation, Sample},
     schema::{JsonObject, Nullable, example, words},
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Key";
@@ -33,6 +34,7 @@ pub fn retrieve() -> Operation {
             headers: vec![headers::request_id()],
         },
         refusals: errors::LOOKUP,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }
@@ -45,6 +47,7 @@ const SAMPLES: &[Sample] = &[Sample {
 
 words! {
     ObjectKey = "key";
+    ParameterPolicy = "reject" | "drop" | "warn";
 }
 
 /// A key as its holder sees it.
@@ -69,6 +72,10 @@ pub struct Key {
     /// Requests per minute of the key itself.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
+    /// What becomes of a parameter that the provider asked cannot express: `warn` drops it and names it in the header
+    /// `x-bonito-dropped-params`, `drop` drops it without a word, `reject` asks another provider or refuses the request.
+    /// It is the stricter of what the key and its organization say, and the installation's where neither says anything.
+    parameter_policy: ParameterPolicy,
     /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
     cache_seconds: Nullable<i64>,
     /// Every limit that applies to its requests: its own, its team's, its organization's. The strictest wins.
@@ -132,6 +139,7 @@ impl Example for Key {
             "team": { "id": "0199d3c3-52b8-7b19-8e40-c2a19d7f6e35", "slug": "search", "name": "Search" },
             "allowed_models": { "models": ["gpt-4o", "claude-*"], "providers": ["azure", "aws"] },
             "rate_limit": 60,
+            "parameter_policy": "warn",
             "cache_seconds": null,
             "limits": [{
                 "scope": "key", "model": null, "limit": "requests", "value": 60, "remaining": 57,
