@@ -29,7 +29,6 @@ mod layers;
 mod ledger;
 mod lifecycle;
 mod limits;
-mod limits_promises;
 mod limits_together;
 mod messages;
 mod operations;
