@@ -524,7 +524,7 @@ impl Settings {
                 max_records: reader.count("journal.max_records", 1..=100_000_000),
                 max_bytes: reader.count("journal.max_bytes", (4 << 20)..=(1_024 * GIB)),
                 sync: reader.choice("journal.sync", &SYNC_MODES),
-                sync_interval: reader.milliseconds("journal.sync_ms", 1..=60 * SECOND_MS),
+                sync_interval: reader.milliseconds("journal.sync_interval_ms", 1..=60 * SECOND_MS),
             },
             ledger: LedgerSettings {
                 // Databases bind at most some 32,000 values in one statement.

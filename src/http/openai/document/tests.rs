@@ -92,6 +92,7 @@ fn every_endpoint_is_there_with_a_name_of_its_own() {
         .map(|(name, operation)| (name, operation["operationId"].as_str().unwrap().to_owned()))
         .collect();
     let expected = [
+        ("GET /v1/capabilities", "listCapabilities"),
         ("GET /v1/key", "retrieveKey"),
         ("GET /v1/models", "listModels"),
         ("GET /v1/models/{id}", "retrieveModel"),
@@ -344,12 +345,13 @@ fn every_kind_type_and_code_of_an_error_is_named() {
     let described = |name: &str, field: &str| schemas[name]["properties"][field]["description"].as_str().unwrap();
     let reasons = described("ErrorAttempt", "reason");
     for class in ErrorClass::ALL {
-        // Of an attempt that failed these four are never said.
+        // Of an attempt that failed these are never said to a caller.
         let known = ![
             ErrorClass::ModelNotAllowed,
             ErrorClass::CallerTimeout,
             ErrorClass::LimitReached,
             ErrorClass::Cancelled,
+            ErrorClass::Interrupted,
         ]
         .contains(class);
         assert_eq!(reasons.contains(&format!("`{class}`")), known, "{class}");
