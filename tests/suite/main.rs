@@ -33,6 +33,8 @@ mod limits_together;
 mod messages;
 mod operations;
 mod overload;
+mod parameters;
+mod promises;
 mod streams;
 mod support;
 mod vault;
