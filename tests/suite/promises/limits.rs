@@ -146,7 +146,9 @@ async fn p10_a_limit_is_accurate_to_one_percent_and_a_set_clock_changes_little()
     const LIMIT: u32 = 600;
     let Some(minutes) = minutes() else { return };
     let redis = PrivateRedis::start().await.expect("redis-server is installed");
-    let gateways = three_with(&redis, 50).await;
+    // This is about counting, not about a machine on which 50 ms pass unnoticed: an answer that came too late has been
+    // counted, and its request refused.
+    let gateways = three_with(&redis, 1_000).await;
     let (_, key) = gateways[0].new_limited_key(LIMIT).await;
     let heard = open_loop(&gateways[..2], &key, LIMIT * 3 / 2, MINUTE * minutes).await;
     let most = most_in_a_minute(&heard);
