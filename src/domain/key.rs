@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::ids::{KeyId, OrganizationId, TeamId};
 use super::scope::Scope;
 
@@ -95,6 +96,8 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// The budgets its calls count against, in the order of their ids.
+    pub budgets: Vec<Arc<Budget>>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.

@@ -115,6 +115,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scope: Scope::default(),
         scopes: Vec::new(),
         rate_limit: 60,
+        budgets: Vec::new(),
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,

@@ -238,6 +238,7 @@ impl Store {
             }
             None => None,
         };
+        let budgets = self.budgets_for_key(&key, &organization, team.as_ref()).await?;
         let own = read_scope(key.allowed_models.as_ref());
         let inherited = [
             team.as_ref().and_then(|t| t.allowed_models.as_ref()),
@@ -266,6 +267,7 @@ impl Store {
             scope: own,
             scopes,
             rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
+            budgets: budgets.into_iter().map(Arc::new).collect(),
             metadata: key.metadata,
             disabled: key.disabled,
             expires_at: key.expires_at,
