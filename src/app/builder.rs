@@ -9,8 +9,10 @@ use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::budgets::DatabaseBank;
 use super::first_start::Opened;
 use super::spend::LedgerAndJournal;
+use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
@@ -22,17 +24,19 @@ use crate::chat::request::BodyLimits;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
-use crate::pipeline::{Pipeline, PipelineLimits};
+use crate::pipeline::{BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
+use crate::store::budgets::SliceTerms;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
@@ -124,6 +128,20 @@ impl Gateway {
             },
             Arc::new(keys.clone()),
         ));
+        let slices = SliceTerms {
+            lease: settings.budgets.lease,
+            grace: settings.budgets.grace,
+        };
+        let bank = DatabaseBank {
+            store: opened.store.clone(),
+            terms: slices,
+        };
+        let waiting = BudgetLimits {
+            wait: settings.budgets.wait,
+            max_waiting: settings.budgets.max_waiting,
+            lease: settings.budgets.lease,
+        };
+        let budgets = Arc::new(Budgets::new(Arc::new(bank), waiting, metrics.clone()));
         let cut_streams = CancellationToken::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
@@ -133,6 +151,7 @@ impl Gateway {
                 keyring: keyring.clone(),
                 poll: settings.keys.poll,
                 idle: settings.keys.idle,
+                budgets: budgets.clone(),
                 metrics: metrics.clone(),
             },
             providers: ProvidersArgs {
@@ -144,7 +163,14 @@ impl Gateway {
                 },
                 metrics: metrics.clone(),
             },
+            budgets: BudgetsArgs {
+                budgets: budgets.clone(),
+                store: opened.store.clone(),
+                terms: slices,
+                metrics: metrics.clone(),
+            },
             ledger: LedgerArgs {
+                budgets: budgets.clone(),
                 journal: journal.clone(),
                 store: opened.store.clone(),
                 metrics: metrics.clone(),
@@ -169,6 +195,7 @@ impl Gateway {
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
+            budgets,
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -184,6 +211,10 @@ impl Gateway {
                 max_attempts: settings.failover.max_attempts,
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
+                budgets: BudgetRules {
+                    default_output_tokens: settings.budgets.default_output_tokens,
+                    image_tokens: settings.budgets.image_tokens,
+                },
             },
             stop: cut_streams.clone(),
         });

@@ -25,6 +25,10 @@ impl Pipeline {
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
         while let Some((deployment, keyed, probe)) = tries.next(meter) {
+            if let Err(refusal) = self.cover(request, deployment, tries.has_more(), meter).await {
+                tries.uncovered(refusal);
+                continue;
+            }
             meter.attempt_begins(deployment, probe);
             match self
                 .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
@@ -49,6 +53,10 @@ impl Pipeline {
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
         while let Some((deployment, keyed, probe)) = tries.next(meter) {
+            if let Err(refusal) = self.cover(request, deployment, tries.has_more(), meter).await {
+                tries.uncovered(refusal);
+                continue;
+            }
             meter.attempt_begins(deployment, probe);
             match self
                 .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
@@ -95,6 +103,8 @@ struct Tries<'p> {
     /// Credentials that providers refused: this request does not come with them again.
     refused: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
+    /// Why the last deployment was passed over that no budget had enough for.
+    uncovered: Option<GatewayError>,
 }
 
 impl<'p> Tries<'p> {
@@ -108,6 +118,7 @@ impl<'p> Tries<'p> {
             renewed: None,
             refused: SmallVec::new(),
             failures: Vec::new(),
+            uncovered: None,
         }
     }
 
@@ -209,9 +220,26 @@ impl<'p> Tries<'p> {
         }
     }
 
+    /// Whether another deployment may be tried after this one.
+    fn has_more(&self) -> bool {
+        self.next < self.order.len()
+    }
+
+    /// A budget did not have enough for the present deployment. Another one may be cheaper, or count against others.
+    fn uncovered(&mut self, refusal: GatewayError) {
+        self.renewed = None;
+        if let GatewayError::Budget(refusal) = &refusal
+            && !refusal.another_may_serve()
+        {
+            self.next = self.order.len();
+        }
+        self.uncovered.get_or_insert(refusal);
+    }
+
     fn exhausted(self) -> GatewayError {
         if self.failures.is_empty() {
-            return GatewayError::internal("a plan named only providers that are not configured");
+            let nobody = || GatewayError::internal("a plan named only providers that are not configured");
+            return self.uncovered.unwrap_or_else(nobody);
         }
         GatewayError::Exhausted {
             attempts: self.failures,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{Call, Pipeline, Served, Voice};
@@ -14,12 +15,15 @@ use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
 use crate::chat::render::Identity;
 use crate::chat::request::{DialectHeaders, Request};
+use crate::domain::budget::BudgetScope;
 use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
+use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
+use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::journal::Slot;
@@ -41,6 +45,8 @@ pub struct Meter {
     slot: Option<Slot>,
     received: Instant,
     record: Option<Box<UsageRecord>>,
+    /// What is set aside for it.
+    reservation: Reservation,
     prompt_tokens: u64,
     current: Option<Current>,
     /// What the provider that answers could not express.
@@ -103,6 +109,7 @@ impl Meter {
             slot: Some(slot),
             received: call.received,
             record: Some(Box::new(record)),
+            reservation: Reservation::default(),
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
@@ -146,6 +153,28 @@ impl Meter {
     /// The key.
     pub fn gate(&self) -> &KeyGate {
         &self.gate
+    }
+
+    /// The key, to keep.
+    pub(super) fn gate_handle(&self) -> Arc<KeyGate> {
+        self.gate.clone()
+    }
+
+    /// When the request was admitted.
+    pub(super) fn admitted_at(&self) -> DateTime<Utc> {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        record.admitted_at
+    }
+
+    /// What the attempts so far cost, as far as it counts for a budget.
+    pub(super) fn charged(&self, scope: &BudgetScope) -> NanoUsd {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        scope.charged(&record.attempts)
+    }
+
+    /// What is reserved of budgets.
+    pub(super) fn reservation(&mut self) -> &mut Reservation {
+        &mut self.reservation
     }
 
     /// How the caller is answered.
@@ -381,6 +410,8 @@ impl Meter {
         let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
         record.overhead = record.latency.saturating_sub(waited);
         self.gate.settle(record.cost());
+        // Before the record can be in the ledger: until then its cost stays set aside.
+        self.pipeline.budgets.settle(&mut self.reservation, &record);
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
         slot.complete(*record);

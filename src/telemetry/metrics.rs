@@ -9,7 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::budgets::BudgetMetrics;
 use super::names;
+use crate::domain::budget::BudgetScope;
 use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::ids::ProviderId;
 use crate::domain::record::{Metering, UsageRecord};
@@ -125,6 +127,8 @@ pub struct Metrics {
     /// Seconds since it was last read as a whole.
     pub secret_age: Gauge,
     restarts: Family<ActorLabels, Count>,
+    /// Of budgets.
+    pub budgets: BudgetMetrics,
 }
 
 impl Default for Metrics {
@@ -153,6 +157,7 @@ impl Default for Metrics {
             secret_refresh_failures: Counter::default(),
             secret_age: Gauge::default(),
             restarts: Family::default(),
+            budgets: BudgetMetrics::default(),
         };
         metrics.registered()
     }
@@ -252,6 +257,7 @@ impl Metrics {
             "Actors started again after a failure",
             self.restarts.clone(),
         );
+        self.budgets.register(&mut registry);
         self.registry = registry;
         self
     }
@@ -345,7 +351,8 @@ impl Metrics {
 
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
-        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog", "secrets"] {
+        self.budgets.announce(BudgetScope::KINDS);
+        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog", "secrets", "budgets"] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);
