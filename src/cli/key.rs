@@ -181,13 +181,14 @@ fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
     models.chain(providers).collect()
 }
 
-async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
+/// The organization of this short name.
+pub(super) async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
     let found = store.organization_by_slug(slug).await?;
     found.ok_or_else(|| format!("there is no organization {slug:?}").into())
 }
 
 /// The key that an id, or the beginning of a prefix, means.
-fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
+pub(super) fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
     if let Ok(id) = text.parse::<Uuid>() {
         let found = keys.iter().find(|key| key.id.0 == id);
         return found

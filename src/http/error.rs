@@ -284,7 +284,6 @@ fn budget(refusal: &BudgetRefusal) -> Said<'_> {
         },
         Reason::Unpriced { .. } => Said {
             param: Some("model"),
-            should_retry: Some(false),
             ..plain(StatusCode::FORBIDDEN, "permission_error", "model_not_priced", message)
         },
         Reason::Unknown => Said {

@@ -285,8 +285,8 @@ mod tests {
         Some((deployment.provider.to_string(), probe))
     }
 
-    #[test]
-    fn who_comes_too_late_to_probe_asks_everybody_else_first() {
+    #[tokio::test]
+    async fn who_comes_too_late_to_probe_asks_everybody_else_first() {
         let provider = |id: &str| {
             format!(
                 "[providers.{id}]\nbase_url = \"http://127.0.0.1:1\"\n[[providers.{id}.deployments]]\nmodel = \"m\"\n"

@@ -5,20 +5,25 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::meter::Meter;
-use super::{Call, Pipeline, PipelineLimits, Voice};
+use super::{BudgetRules, Call, Pipeline, PipelineLimits, Voice};
 use crate::chat::request::{BodyLimits, DialectHeaders};
 use crate::config::{self, KnownDialect, Sources};
+use crate::domain::budget::BudgetId;
+use crate::domain::budget::purse::Heard;
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
+use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
+use crate::domain::money::NanoUsd;
 use crate::domain::record::UsageRecord;
 use crate::domain::scope::Scope;
+use crate::gates::budgets::{Ask, Bank, BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::journal::Journal;
@@ -36,6 +41,20 @@ const VOICE: Voice = Voice {
     event: |_, _| Bytes::from_static(b"error"),
     keep_alive: b": still here\n\n",
 };
+
+/// The bank of a pipeline without budgets.
+struct NoBank;
+
+#[async_trait::async_trait]
+impl Bank for NoBank {
+    async fn exchange(&self, _ask: Ask) -> Result<Option<Heard>, BoxError> {
+        Err("there is no bank".into())
+    }
+
+    async fn spent(&self, _budget: BudgetId, _start: DateTime<Utc>) -> Result<NanoUsd, BoxError> {
+        Err("there is no bank".into())
+    }
+}
 
 /// A pipeline of which nothing is shared with anybody.
 pub(super) fn pipeline() -> Arc<Pipeline> {
@@ -68,8 +87,14 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
     };
     let endpoints = Endpoints::new(reqwest::Client::new(), rest, settings.secrets.renewal_wait);
     assert!(endpoints.replace(&settings.providers).is_empty());
+    let waiting = BudgetLimits {
+        wait: Duration::ZERO,
+        max_waiting: 0,
+        lease: Duration::from_secs(20),
+    };
     Arc::new(Pipeline {
         board: Arc::new(board),
+        budgets: Arc::new(Budgets::new(Arc::new(NoBank), waiting, Arc::default())),
         catalog: Arc::new(ArcSwap::from_pointee(catalog)),
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
@@ -89,6 +114,10 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
             max_attempts: 3,
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
+            budgets: BudgetRules {
+                default_output_tokens: None,
+                image_tokens: 1_000,
+            },
         },
         stop: CancellationToken::new(),
     })

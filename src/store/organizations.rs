@@ -72,6 +72,23 @@ impl Store {
             .map(drop)
     }
 
+    /// The team of an organization with a slug.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn team_by_slug(
+        &self,
+        organization: OrganizationId,
+        slug: &str,
+    ) -> Result<Option<TeamId>, StoreError> {
+        let found = teams::Entity::find()
+            .filter(teams::Column::OrganizationId.eq(organization.0))
+            .filter(teams::Column::Slug.eq(slug))
+            .one(&self.db)
+            .await?;
+        Ok(found.map(|team| TeamId(team.id)))
+    }
+
     /// Changes what a team's keys may use. Says whether there is such a team.
     ///
     /// # Errors

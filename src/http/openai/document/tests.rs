@@ -13,9 +13,14 @@ use super::{
     schema::parses,
     specification,
 };
+use crate::domain::budget::calendar::Period;
+use crate::domain::budget::refusal::{BudgetRefusal, Reason};
+use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, Enforcement, Unpriced};
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{OrganizationId, RequestId};
+use crate::domain::key::Revision;
+use crate::domain::money::NanoUsd;
 use crate::http::error;
 
 const SERVER: &str = "https://llm.example.com/";
@@ -213,6 +218,26 @@ fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
     }
 }
 
+fn budget() -> Budget {
+    Budget {
+        id: BudgetId(Uuid::nil()),
+        organization: OrganizationId(Uuid::nil()),
+        scope: BudgetScope::Organization,
+        label: "organization \"test\"".into(),
+        terms: BudgetTerms {
+            amount: NanoUsd(1),
+            period: Period::Total,
+            zone: chrono_tz::UTC,
+            enforcement: Enforcement::Hard,
+            unpriced: Unpriced::Refuse,
+            default_output_tokens: None,
+            thresholds: [100].into_iter().collect(),
+            enabled: true,
+        },
+        revision: Revision(1),
+    }
+}
+
 /// The errors that inference can be answered with, one of each kind.
 fn real_errors() -> Vec<GatewayError> {
     let mut errors = vec![
@@ -229,6 +254,17 @@ fn real_errors() -> Vec<GatewayError> {
         },
         GatewayError::internal("a test"),
     ];
+    let (provider, model) = ("azure".into(), "gpt-4o".into());
+    let (worst, fits) = (NanoUsd(2), Some(1));
+    let reasons = [
+        Reason::UsedUp { worst, fits },
+        Reason::TooLarge { worst, fits },
+        Reason::Held,
+        Reason::Unpriced { provider, model },
+        Reason::Unknown,
+    ];
+    let refused = reasons.map(|reason| BudgetRefusal::new(&budget(), reason, NanoUsd(1), None));
+    errors.extend(refused.map(|refusal| GatewayError::Budget(Box::new(refusal))));
     let exhausted = ErrorClass::ALL.iter().map(|&class| {
         let answered = AttemptFailure {
             provider: "azure".into(),
@@ -301,11 +337,12 @@ fn every_kind_type_and_code_of_an_error_is_named() {
     let described = |name: &str, field: &str| schemas[name]["properties"][field]["description"].as_str().unwrap();
     let reasons = described("ErrorAttempt", "reason");
     for class in ErrorClass::ALL {
-        // Of an attempt that failed these three are never said.
+        // Of an attempt that failed these are never said.
         let known = ![
             ErrorClass::ModelNotAllowed,
             ErrorClass::CallerTimeout,
             ErrorClass::Cancelled,
+            ErrorClass::Budget,
         ]
         .contains(class);
         assert_eq!(reasons.contains(&format!("`{class}`")), known, "{class}");
