@@ -24,14 +24,18 @@ use crate::chat::request::BodyLimits;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::domain::overload::LagPolicy;
+use crate::domain::retry_budget::RetryPolicy;
 use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
-use crate::pipeline::{BudgetRules, Pipeline, PipelineLimits};
+use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::secrets::source::SecretSource;
@@ -45,6 +49,13 @@ use crate::upstream::rest::RestPolicy;
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The gate of a thread that is in time.
+fn lag_gate(settings: &Settings) -> Arc<LagGate> {
+    Arc::new(LagGate::new(LagPolicy {
+        target: settings.overload.lag,
+    }))
+}
 
 /// A gateway whose actors run and whose listeners do not yet.
 pub struct Gateway {
@@ -80,6 +91,7 @@ impl Gateway {
         let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
         let pipeline = Pipeline {
             upstream,
+            lag: lag_gate(settings),
             ..Pipeline::clone(&self.http.pipeline)
         };
         Arc::new(HttpState {
@@ -158,6 +170,8 @@ impl Gateway {
                 board: board.clone(),
                 policy: HealthPolicy {
                     failures_in_a_row: settings.health.failures_in_a_row,
+                    failure_percent: settings.health.failure_percent,
+                    failure_percent_attempts: settings.health.failure_percent_attempts,
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
@@ -196,6 +210,20 @@ impl Gateway {
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             budgets,
+            load: Arc::new(LoadGate::new(LoadPolicy {
+                places: settings.overload.max_in_flight,
+                queue: settings.overload.max_queued,
+                patience: settings.overload.queue_wait,
+            })),
+            lag: lag_gate(&settings),
+            credentials: Arc::new(CredentialGates::new(
+                settings.overload.credential_queue,
+                settings.overload.queue_wait,
+            )),
+            retries: Arc::new(RetryGate::new(RetryPolicy {
+                percent: settings.failover.retry_percent,
+                floor_per_second: settings.failover.retry_floor_per_second,
+            })),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -209,6 +237,11 @@ impl Gateway {
                 },
                 max_answer_bytes: settings.upstream.max_answer_bytes,
                 max_attempts: settings.failover.max_attempts,
+                again: Again {
+                    enabled: settings.failover.same_deployment,
+                    base: settings.failover.backoff,
+                    most: settings.failover.max_backoff,
+                },
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
                 budgets: BudgetRules {

@@ -220,6 +220,10 @@ impl Layers {
                 let tables = &mut self.providers.command_line;
                 (tables, Value::Boolean(true), id, "enabled")
             }
+            Some(("providers", (id, "max_concurrent"))) => {
+                let tables = &mut self.providers.command_line;
+                (tables, Value::Integer(0), id, "max_concurrent")
+            }
             Some(("providers", (id, key))) => {
                 let tables = &mut self.providers.command_line;
                 (tables, Value::String(String::new()), id, key)

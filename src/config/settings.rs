@@ -48,6 +48,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `[failover]`
     pub failover: FailoverSettings,
+    /// `[overload]`
+    pub overload: OverloadSettings,
     /// `[parameters]`
     pub parameters: ParameterSettings,
     /// `[upstream]`
@@ -189,6 +191,31 @@ const POLICIES: [(&str, ParameterPolicy); 3] = [
 pub struct FailoverSettings {
     /// Attempts for one request, the first included.
     pub max_attempts: usize,
+    /// Whether a deployment that failed is asked again when no other one is left.
+    pub same_deployment: bool,
+    /// The longest wait before the second attempt at it; doubled for each further one.
+    pub backoff: Duration,
+    /// The longest wait of all.
+    pub max_backoff: Duration,
+    /// Further attempts for a hundred requests of the last ten seconds.
+    pub retry_percent: u32,
+    /// Further attempts a second that are always allowed.
+    pub retry_floor_per_second: u32,
+}
+
+/// How much this replica takes on at a time.
+#[derive(Debug, Clone)]
+pub struct OverloadSettings {
+    /// Requests under way.
+    pub max_in_flight: usize,
+    /// Requests that wait for a place among them.
+    pub max_queued: usize,
+    /// Requests that wait for a place at one credential.
+    pub credential_queue: usize,
+    /// How long they wait.
+    pub queue_wait: Duration,
+    /// How late a serving thread may be; zero: any time.
+    pub lag: Duration,
 }
 
 /// Parameters that a provider cannot express.
@@ -283,6 +310,10 @@ pub struct LedgerSettings {
 pub struct HealthSettings {
     /// Failures in a row that do it.
     pub failures_in_a_row: u32,
+    /// Failures among a hundred attempts of the last ten seconds that do it.
+    pub failure_percent: u32,
+    /// Attempts of the last ten seconds below which that share says nothing.
+    pub failure_percent_attempts: u32,
     /// For how long, the first time.
     pub eject: Duration,
     /// For how long at most.
@@ -388,6 +419,18 @@ impl Settings {
             },
             failover: FailoverSettings {
                 max_attempts: reader.count("failover.max_attempts", 1..=100),
+                same_deployment: reader.flag("failover.same_deployment"),
+                backoff: reader.milliseconds("failover.backoff_ms", 0..=DAY_MS),
+                max_backoff: reader.milliseconds("failover.max_backoff_ms", 0..=DAY_MS),
+                retry_percent: reader.count("failover.retry_percent", 0..=1_000),
+                retry_floor_per_second: reader.count("failover.retry_floor_per_second", 0..=1_000_000),
+            },
+            overload: OverloadSettings {
+                max_in_flight: reader.count("overload.max_in_flight", 1..=10_000_000),
+                max_queued: reader.count("overload.max_queued", 0..=10_000_000),
+                credential_queue: reader.count("overload.credential_queue", 0..=10_000_000),
+                queue_wait: reader.milliseconds("overload.queue_wait_ms", 0..=DAY_MS),
+                lag: reader.milliseconds("overload.lag_ms", 0..=DAY_MS),
             },
             parameters: ParameterSettings {
                 policy: reader.choice("parameters.policy", &POLICIES),
@@ -433,6 +476,8 @@ impl Settings {
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
+                failure_percent: reader.count("health.failure_percent", 1..=100),
+                failure_percent_attempts: reader.count("health.failure_percent_attempts", 1..=1_000_000),
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
             },

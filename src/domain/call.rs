@@ -53,6 +53,20 @@ closed_set! {
 }
 
 closed_set! {
+    /// Why a request is turned away that could be served at another time.
+    ShedReason {
+        /// As many are under way, and as many wait, as may.
+        Full = "full",
+        /// The processor cannot keep up.
+        Late = "late",
+        /// The journal has no place.
+        Journal = "journal",
+        /// Every credential that could serve it has as many requests under way as it may.
+        Credential = "credential",
+    }
+}
+
+closed_set! {
     /// The dialect a caller speaks.
     Dialect {
         /// OpenAI's.
@@ -136,6 +150,14 @@ impl ErrorClass {
             | Self::Shed
             | Self::Internal => false,
         }
+    }
+
+    /// Whether the same request may succeed on the same deployment a moment later, without having been paid for.
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::Overloaded | Self::ServerError | Self::Connect
+        )
     }
 
     /// Whether it says something bad about the provider's health, as opposed to the request or our account.

@@ -5,5 +5,7 @@ pub mod budgets;
 pub mod health_board;
 pub mod key_gate;
 pub mod keyring;
+pub mod load_gate;
+pub mod retry_gate;
 pub mod secrets_board;
 pub mod spend;

@@ -61,6 +61,8 @@ impl Inference {
     async fn answer(&self, request: &mut Request, arrival: Arrival) -> Result<Response, GatewayError> {
         require(request, &Method::POST)?;
         let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let pipeline = self.state.pipeline.clone();
+        let place = pipeline.enter().await?;
         let call = Call {
             id: arrival.id,
             received: arrival.received,
@@ -70,8 +72,8 @@ impl Inference {
             voice: self.voice,
             headers: dialect_headers(request.headers(), self.voice.dialect),
         };
-        let pipeline = self.state.pipeline.clone();
-        let meter = pipeline.admit(call)?;
+        let mut meter = pipeline.admit(call)?;
+        meter.hold(place);
         let patience = self.state.settings.server.body_read_timeout;
         match payload::read(request, self.max_body_bytes, patience).await {
             Ok(body) => pipeline.run(meter, body).await.map(response),

@@ -26,6 +26,7 @@ use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::Place;
 use crate::journal::Slot;
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
@@ -43,6 +44,8 @@ pub struct Meter {
     voice: Voice,
     headers: DialectHeaders,
     slot: Option<Slot>,
+    /// Its place among the requests under way; goes with the meter.
+    place: Option<Place>,
     received: Instant,
     record: Option<Box<UsageRecord>>,
     /// What is set aside for it.
@@ -65,6 +68,8 @@ struct Current {
     health: Option<Arc<ProviderGate>>,
     /// Held by the one attempt that finds out whether its provider is back.
     probe: Option<ProbePermit>,
+    /// Its place among the requests under way with its credential; goes with the attempt.
+    _place: Option<Place>,
     started: Instant,
     /// Whether the provider has the request.
     sent: SentMark,
@@ -107,6 +112,7 @@ impl Meter {
             voice: call.voice,
             headers: call.headers,
             slot: Some(slot),
+            place: None,
             received: call.received,
             record: Some(Box::new(record)),
             reservation: Reservation::default(),
@@ -121,6 +127,11 @@ impl Meter {
 
     fn record(&mut self) -> &mut UsageRecord {
         self.record.as_mut().expect("the record leaves with the meter")
+    }
+
+    /// Holds the request's place among those under way until its end.
+    pub fn hold(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// The request's id.
@@ -200,12 +211,18 @@ impl Meter {
     }
 
     /// An attempt begins.
-    pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>, probe: Option<ProbePermit>) {
+    pub(super) fn attempt_begins(
+        &mut self,
+        deployment: &Arc<Deployment>,
+        probe: Option<ProbePermit>,
+        place: Option<Place>,
+    ) {
         let health = self.pipeline.board.gate(&deployment.provider);
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
             probe,
+            _place: place,
             started: Instant::now(),
             sent: SentMark::default(),
             first_token: None,

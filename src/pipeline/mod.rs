@@ -36,6 +36,8 @@ use crate::domain::money::NanoUsd;
 use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
+use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
@@ -62,6 +64,14 @@ pub struct Pipeline {
     pub board: Arc<HealthBoard>,
     /// What may be spent.
     pub budgets: Arc<Budgets>,
+    /// How much this replica takes on.
+    pub load: Arc<LoadGate>,
+    /// How late the thread is that this pipeline serves on.
+    pub lag: Arc<LagGate>,
+    /// How much it sends with each credential that has a bound.
+    pub credentials: Arc<CredentialGates>,
+    /// How many further attempts an outage may cause.
+    pub retries: Arc<RetryGate>,
     /// Takes the records.
     pub journal: Arc<Journal>,
     /// Counts.
@@ -83,12 +93,25 @@ pub struct PipelineLimits {
     pub max_answer_bytes: usize,
     /// Attempts for one request.
     pub max_attempts: usize,
+    /// How an attempt is made again where nobody else is left to ask.
+    pub again: Again,
     /// What becomes of parameters that a provider cannot express.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
     /// How the worst case of a call is computed.
     pub budgets: BudgetRules,
+}
+
+/// How a deployment is asked again after it failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Again {
+    /// Whether it is at all.
+    pub enabled: bool,
+    /// The longest wait before the second attempt; it doubles for each further one.
+    pub base: Duration,
+    /// The longest wait of all. A provider that asks for more is not asked again.
+    pub most: Duration,
 }
 
 /// A request of a caller whose key was checked, before its body was read.

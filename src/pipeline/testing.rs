@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::meter::Meter;
-use super::{BudgetRules, Call, Pipeline, PipelineLimits, Voice};
+use super::{Again, BudgetRules, Call, Pipeline, PipelineLimits, Voice};
 use crate::chat::request::{BodyLimits, DialectHeaders};
 use crate::config::{self, KnownDialect, Sources};
 use crate::domain::budget::BudgetId;
@@ -21,11 +21,15 @@ use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
 use crate::domain::money::NanoUsd;
+use crate::domain::overload::LagPolicy;
 use crate::domain::record::UsageRecord;
+use crate::domain::retry_budget::RetryPolicy;
 use crate::domain::scope::Scope;
 use crate::gates::budgets::{Ask, Bank, BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::{Catalog, Deployment};
@@ -95,6 +99,17 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
     Arc::new(Pipeline {
         board: Arc::new(board),
         budgets: Arc::new(Budgets::new(Arc::new(NoBank), waiting, Arc::default())),
+        load: Arc::new(LoadGate::new(LoadPolicy {
+            places: 100,
+            queue: 0,
+            patience: Duration::ZERO,
+        })),
+        lag: Arc::new(LagGate::new(LagPolicy { target: Duration::ZERO })),
+        credentials: Arc::new(CredentialGates::new(1, Duration::from_secs(1))),
+        retries: Arc::new(RetryGate::new(RetryPolicy {
+            percent: 20,
+            floor_per_second: 10,
+        })),
         catalog: Arc::new(ArcSwap::from_pointee(catalog)),
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
@@ -112,6 +127,11 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
             },
             max_answer_bytes: 1 << 20,
             max_attempts: 3,
+            again: Again {
+                enabled: false,
+                base: Duration::from_millis(100),
+                most: Duration::from_secs(2),
+            },
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
             budgets: BudgetRules {

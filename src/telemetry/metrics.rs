@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::budgets::BudgetMetrics;
 use super::names;
 use crate::domain::budget::BudgetScope;
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::call::{ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
 use crate::domain::record::{Metering, UsageRecord};
 
@@ -75,6 +75,11 @@ struct ResultLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: Word,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ActorLabels {
     actor: Word,
 }
@@ -113,6 +118,9 @@ pub struct Metrics {
     fetches: Family<ResultLabels, Count>,
     /// Handlers that panicked.
     pub panics: Count,
+    /// Further attempts that were not made because an outage had caused enough of them.
+    pub retries_refused: Count,
+    shed: Family<ReasonLabels, Count>,
     health: Family<ProviderLabels, Gauge>,
     outcomes_dropped: Family<ProviderLabels, Gauge>,
     /// Usage records that wait for the database.
@@ -148,6 +156,8 @@ impl Default for Metrics {
             auth_failures: Counter::default(),
             fetches: Family::default(),
             panics: Counter::default(),
+            retries_refused: Counter::default(),
+            shed: Family::default(),
             health: Family::default(),
             outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
@@ -202,6 +212,16 @@ impl Metrics {
             self.fetches.clone(),
         );
         registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(
+            names::SHED,
+            "Requests that were turned away to be served at another time, by reason",
+            self.shed.clone(),
+        );
+        registry.register(
+            names::RETRIES_REFUSED,
+            "Further attempts that were not made because an outage had caused enough of them",
+            self.retries_refused.clone(),
+        );
         registry.register(
             names::PROVIDER_HEALTH,
             "Provider health: 0 passing, 1 probing, 2 ejected",
@@ -340,6 +360,12 @@ impl Metrics {
         self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc();
     }
 
+    /// A request was turned away.
+    pub fn shed(&self, reason: ShedReason) {
+        let reason = Word(reason.as_str());
+        self.shed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
     /// Shows a provider's health.
     pub fn provider_health(&self, provider: &ProviderId, health: i64, dropped: u32) {
         let labels = ProviderLabels {
@@ -385,6 +411,10 @@ impl Metrics {
         }
         let result = Word("ok");
         self.fetches.get_or_create(&ResultLabels { result }).inc_by(0);
+        for reason in ShedReason::ALL {
+            let reason = Word(reason.as_str());
+            self.shed.get_or_create(&ReasonLabels { reason }).inc_by(0);
+        }
         for operation in Operation::ALL {
             self.requests
                 .get_or_create(&RequestLabels {

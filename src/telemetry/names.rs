@@ -64,6 +64,10 @@ names! {
     BUDGET_RESERVED = "bonito_budget_reserved_nanousd",
     /// The used part of the most used budget in use here, by scope (gauge).
     BUDGET_USED = "bonito_budget_used_ratio",
+    /// Requests that were turned away to be served at another time, by reason (counter).
+    SHED = "bonito_shed_requests",
+    /// Further attempts that were not made because an outage had caused enough of them (counter).
+    RETRIES_REFUSED = "bonito_retries_refused",
     /// Actors that were started again after a failure (counter).
     ACTOR_RESTARTS = "bonito_actor_restarts",
 }

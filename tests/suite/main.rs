@@ -22,6 +22,7 @@ mod layers;
 mod ledger;
 mod lifecycle;
 mod operations;
+mod overload;
 mod streams;
 mod support;
 mod vault;

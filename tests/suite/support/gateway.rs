@@ -113,6 +113,8 @@ impl Builder {
             ("database.max_connections", "4".to_owned()),
             ("ledger.flush_ms", "10".to_owned()),
             ("keys.poll_ms", "50".to_owned()),
+            // What a test scripts for one attempt is then what its caller hears of.
+            ("failover.same_deployment", "false".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
