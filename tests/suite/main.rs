@@ -9,6 +9,7 @@
 
 mod azure;
 mod bad_input;
+mod budgets;
 mod chat;
 mod clients;
 mod cloud_credentials;
