@@ -616,8 +616,7 @@ impl Budgets {
 
     /// How the budgets of a key are, as far as that can be found out.
     pub async fn standing(&self, gates: &[Arc<BudgetGate>], now: DateTime<Utc>) -> Vec<BudgetStanding> {
-        let mut standings = Vec::with_capacity(gates.len());
-        for gate in gates {
+        let standings = gates.iter().map(async |gate| {
             let page = gate.page(now);
             let (bank, id, start) = (self.bank.clone(), gate.id, page.span.start);
             let asked = self
@@ -625,14 +624,14 @@ impl Budgets {
                 .spawn(async move { tokio::time::timeout(EXCHANGE_TIMEOUT, bank.spent(id, start)).await });
             let written = asked.await.ok().and_then(Result::ok).and_then(Result::ok);
             let (reserved, unwritten) = page.look(|purse| (purse.reserved(), purse.unwritten()));
-            standings.push(BudgetStanding {
+            BudgetStanding {
                 budget: gate.budget(),
                 span: page.span,
                 spent: written.map(|written| NanoUsd(written.0.saturating_add(unwritten.0))),
                 reserved,
-            });
-        }
-        standings
+            }
+        });
+        futures_util::future::join_all(standings).await
     }
 }
 
