@@ -121,7 +121,11 @@ fn indexes() -> Vec<IndexCreateStatement> {
         .unique()
         .to_owned(),
         // A replica renews its own, and looks for those nobody renews.
-        index("gateway_budget_slices_replica", "gateway_budget_slices", &["replica_id"]),
+        index(
+            "gateway_budget_slices_replica",
+            "gateway_budget_slices",
+            &["replica_id"],
+        ),
         index("gateway_budget_slices_expiry", "gateway_budget_slices", &["expires_at"]),
         index(
             "gateway_budget_events_threshold",
@@ -130,6 +134,10 @@ fn indexes() -> Vec<IndexCreateStatement> {
         )
         .unique()
         .to_owned(),
-        index("gateway_budget_events_noticed", "gateway_budget_events", &["noticed_at"]),
+        index(
+            "gateway_budget_events_noticed",
+            "gateway_budget_events",
+            &["noticed_at"],
+        ),
     ]
 }

@@ -142,7 +142,8 @@ impl BudgetsState {
     /// Gives back what is not used, and tells the database what it counts twice.
     async fn give_back(&self) -> Result<(), StoreError> {
         let (now, today) = (Instant::now(), Utc::now());
-        let holding = |(_, page): &(Arc<BudgetGate>, Arc<Page>)| page.look(|purse| purse.has_free() || purse.has_written());
+        let holding =
+            |(_, page): &(Arc<BudgetGate>, Arc<Page>)| page.look(|purse| purse.has_free() || purse.has_written());
         let held: Vec<_> = self.pages().filter(holding).collect();
         if held.is_empty() {
             return Ok(());

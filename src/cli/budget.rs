@@ -109,14 +109,22 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         } => {
             let organization = find(store, &organization).await?;
             let scope = scope_of(store, organization, &scope).await?;
-            let mut thresholds = if thresholds.is_empty() { DEFAULT_THRESHOLDS.to_vec() } else { thresholds };
+            let mut thresholds = if thresholds.is_empty() {
+                DEFAULT_THRESHOLDS.to_vec()
+            } else {
+                thresholds
+            };
             thresholds.sort_unstable();
             let terms = BudgetTerms {
                 amount,
                 period,
                 zone: time_zone,
                 enforcement: if soft { Enforcement::Soft } else { Enforcement::Hard },
-                unpriced: if allow_unpriced { Unpriced::Allow } else { Unpriced::Refuse },
+                unpriced: if allow_unpriced {
+                    Unpriced::Allow
+                } else {
+                    Unpriced::Refuse
+                },
                 default_output_tokens,
                 thresholds: thresholds.into_iter().collect(),
                 enabled: !disabled,

@@ -391,7 +391,9 @@ pub struct Budgets {
 
 impl std::fmt::Debug for Budgets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Budgets").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Budgets")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -623,11 +625,11 @@ impl Budgets {
                 .runtime
                 .spawn(async move { tokio::time::timeout(EXCHANGE_TIMEOUT, bank.spent(id, start)).await });
             let written = asked.await.ok().and_then(Result::ok).and_then(Result::ok);
-            let (reserved, unwritten) = page.look(|purse| (purse.reserved(), purse.unwritten()));
+            let (reserved, known) = page.look(|purse| (purse.reserved(), purse.spent_at_least()));
             BudgetStanding {
                 budget: gate.budget(),
                 span: page.span,
-                spent: written.map(|written| NanoUsd(written.0.saturating_add(unwritten.0))),
+                spent: written.map(|written| written.max(known)),
                 reserved,
             }
         });
@@ -642,7 +644,7 @@ pub struct BudgetStanding {
     pub budget: Arc<Budget>,
     /// The present period.
     pub span: Span,
-    /// What was spent: the ledger's sum, and what this replica has on its way there. `None`: nobody can say.
+    /// What was spent: the ledger's sum, or what this replica knows of besides, if that is more. `None`: nobody can say.
     pub spent: Option<NanoUsd>,
     /// The worst cases of the calls under way on this replica.
     pub reserved: NanoUsd,

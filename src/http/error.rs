@@ -280,7 +280,12 @@ fn budget(refusal: &BudgetRefusal) -> Said<'_> {
     match refusal.reason {
         Reason::UsedUp { .. } | Reason::TooLarge { .. } | Reason::Held => Said {
             should_retry: Some(false),
-            ..plain(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota", message)
+            ..plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "insufficient_quota",
+                "insufficient_quota",
+                message,
+            )
         },
         Reason::Unpriced { .. } => Said {
             param: Some("model"),
@@ -289,7 +294,12 @@ fn budget(refusal: &BudgetRefusal) -> Said<'_> {
         Reason::Unknown => Said {
             retry_after: Some(DEFAULT_RETRY),
             should_retry: Some(true),
-            ..plain(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", "overloaded", message)
+            ..plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "service_unavailable_error",
+                "overloaded",
+                message,
+            )
         },
     }
 }

@@ -45,7 +45,10 @@ impl Pipeline {
         // Without a hard budget there is no limit.
         let Some(first) = limits.next() else { return };
         let wanted = limits.flatten().chain(first).min();
-        let models = plan.attempts.iter().filter_map(|deployment| deployment.max_output_tokens);
+        let models = plan
+            .attempts
+            .iter()
+            .filter_map(|deployment| deployment.max_output_tokens);
         if let Some(wanted) = wanted {
             request.limit_output(models.fold(wanted, u64::min));
         }

@@ -149,7 +149,9 @@ impl Store {
             time_zone: Set(terms.zone.name().into()),
             enforcement: Set(terms.enforcement.as_str().into()),
             unpriced: Set(terms.unpriced.as_str().into()),
-            default_output_tokens: Set(terms.default_output_tokens.and_then(|tokens| i64::try_from(tokens).ok())),
+            default_output_tokens: Set(terms
+                .default_output_tokens
+                .and_then(|tokens| i64::try_from(tokens).ok())),
             thresholds: Set(terms.thresholds.iter().copied().collect()),
             enabled: Set(terms.enabled),
             counts_from: Set(counts_from),
@@ -305,7 +307,8 @@ impl Store {
                 .await?;
         }
         let slice = NanoUsd(order.keep.0.saturating_add(granted.unwrap_or_default().0));
-        self.set_aside(&transaction, budget, start, slice, now, order.terms).await?;
+        self.set_aside(&transaction, budget, start, slice, now, order.terms)
+            .await?;
         transaction.commit().await?;
         Ok(Some(Heard {
             spent: NanoUsd(spend.spent_nanousd),
@@ -369,7 +372,10 @@ impl Store {
             .into_tuple()
             .all(&self.db)
             .await?;
-        Ok(ours.into_iter().map(|(budget, start)| (BudgetId(budget), start)).collect())
+        Ok(ours
+            .into_iter()
+            .map(|(budget, start)| (BudgetId(budget), start))
+            .collect())
     }
 
     /// Takes slices back that nobody renews.
@@ -475,7 +481,10 @@ impl Store {
             .into_tuple()
             .all(&self.db)
             .await?;
-        Ok(rows.into_iter().map(|(budget, percent)| (BudgetId(budget), percent)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(budget, percent)| (BudgetId(budget), percent))
+            .collect())
     }
 
     /// Begins a change of budgets, while no batch of the ledger is being written.
@@ -494,7 +503,9 @@ pub(super) async fn begin_batch(transaction: &DatabaseTransaction) -> Result<(),
 
 async fn take_turn(transaction: &DatabaseTransaction, lock: &str) -> Result<(), StoreError> {
     if transaction.get_database_backend() == DatabaseBackend::Postgres {
-        transaction.execute_unprepared(&format!("SELECT {lock}({TURNS})")).await?;
+        transaction
+            .execute_unprepared(&format!("SELECT {lock}({TURNS})"))
+            .await?;
     }
     Ok(())
 }
@@ -577,7 +588,9 @@ impl Counted {
             && match &self.scope {
                 BudgetScope::Team(team) => owner.team == Some(*team),
                 BudgetScope::Key(key) => owner.key == *key,
-                BudgetScope::Tag(tag) => metadata.get(&owner.key.0).is_some_and(|metadata| has_tag(metadata, tag)),
+                BudgetScope::Tag(tag) => metadata
+                    .get(&owner.key.0)
+                    .is_some_and(|metadata| has_tag(metadata, tag)),
                 BudgetScope::Organization | BudgetScope::Provider(_) | BudgetScope::Model(_) => true,
             }
     }
@@ -682,7 +695,11 @@ async fn in_the_ledger(
         }
     };
     // That of bigints is a NUMERIC on Postgres; it is brought back to what the columns are.
-    let sum: SimpleExpr = Func::coalesce([Expr::col((gateway_attempts::Entity, Attempt::CostNanousd)).sum(), 0_i64.into()]).into();
+    let sum: SimpleExpr = Func::coalesce([
+        Expr::col((gateway_attempts::Entity, Attempt::CostNanousd)).sum(),
+        0_i64.into(),
+    ])
+    .into();
     let joined = gateway_attempts::Entity::belongs_to(gateway_requests::Entity)
         .from(Attempt::RequestId)
         .to(Request::Id)
@@ -792,12 +809,7 @@ async fn slices_of(
         .await
 }
 
-fn spend_row(
-    organization: Uuid,
-    budget: Uuid,
-    start: DateTime<Utc>,
-    spent: i64,
-) -> gateway_budget_spend::ActiveModel {
+fn spend_row(organization: Uuid, budget: Uuid, start: DateTime<Utc>, spent: i64) -> gateway_budget_spend::ActiveModel {
     gateway_budget_spend::ActiveModel {
         budget_id: Set(budget),
         period_start: Set(start),

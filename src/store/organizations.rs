@@ -76,11 +76,7 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn team_by_slug(
-        &self,
-        organization: OrganizationId,
-        slug: &str,
-    ) -> Result<Option<TeamId>, StoreError> {
+    pub async fn team_by_slug(&self, organization: OrganizationId, slug: &str) -> Result<Option<TeamId>, StoreError> {
         let found = teams::Entity::find()
             .filter(teams::Column::OrganizationId.eq(organization.0))
             .filter(teams::Column::Slug.eq(slug))

@@ -378,7 +378,16 @@ impl Metrics {
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
         self.budgets.announce(BudgetScope::KINDS);
-        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog", "secrets", "budgets"] {
+        for actor in [
+            "keys",
+            "key",
+            "providers",
+            "provider",
+            "ledger",
+            "catalog",
+            "secrets",
+            "budgets",
+        ] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);

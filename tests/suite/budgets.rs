@@ -83,7 +83,10 @@ async fn seen(gateway: &TestGateway, key: &str) -> Value {
 }
 
 fn tokens(amount: &Value) -> i64 {
-    NanoUsd::parse_usd(amount.as_str().unwrap_or_else(|| panic!("{amount} is no amount"))).unwrap().0 / TOKEN
+    NanoUsd::parse_usd(amount.as_str().unwrap_or_else(|| panic!("{amount} is no amount")))
+        .unwrap()
+        .0
+        / TOKEN
 }
 
 /// Waits until a budget is at rest: nothing reserved or set aside, and what was spent is the sum of the ledger.
@@ -110,24 +113,38 @@ async fn a_budget_is_spent_to_its_end_and_then_says_so_in_both_dialects() {
     let (_, key, _) = key_with(&gateway, 50).await;
     for _ in 0..2 {
         let reply = call(&gateway, &key, 25, 25).await;
-        assert_eq!((reply.status, reply.header("x-bonito-cost-usd")), (200, "0.025"), "{}", reply.text);
+        assert_eq!(
+            (reply.status, reply.header("x-bonito-cost-usd")),
+            (200, "0.025"),
+            "{}",
+            reply.text
+        );
     }
     let refused = call(&gateway, &key, 5, 5).await;
     assert_eq!((refused.status, refused.code().as_str()), (429, "insufficient_quota"));
-    assert_eq!((refused.header("x-should-retry"), refused.header("retry-after")), ("false", ""));
+    assert_eq!(
+        (refused.header("x-should-retry"), refused.header("retry-after")),
+        ("false", "")
+    );
     let error = refused.json()["error"].clone();
     assert_eq!(error["type"], "insufficient_quota");
     let message = error["message"].as_str().unwrap();
-    let next = Period::Monthly.span(Tz::UTC, chrono::Utc::now()).end.unwrap().format("%F");
-    let expected =
-        format!("budget for key \"test key\" is used up (0.05 of 0.05 USD this month); it resets on {next}");
+    let next = Period::Monthly
+        .span(Tz::UTC, chrono::Utc::now())
+        .end
+        .unwrap()
+        .format("%F");
+    let expected = format!("budget for key \"test key\" is used up (0.05 of 0.05 USD this month); it resets on {next}");
     assert_eq!(message, expected);
 
     let anthropic = json!({"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "words:5"}]});
     let refused = gateway.send("/v1/messages", &key, anthropic.to_string()).await;
     assert_eq!((refused.status, refused.header("x-should-retry")), (429, "false"));
     let error = refused.json()["error"].clone();
-    assert_eq!((error["type"].as_str(), error["message"].as_str()), (Some("rate_limit_error"), Some(&*expected)));
+    assert_eq!(
+        (error["type"].as_str(), error["message"].as_str()),
+        (Some("rate_limit_error"), Some(&*expected))
+    );
     assert_eq!(error["details"]["error_code"], "insufficient_quota");
 
     // A stream is refused with a status, too, and the record says why.
@@ -135,7 +152,10 @@ async fn a_budget_is_spent_to_its_end_and_then_says_so_in_both_dialects() {
     stream["stream"] = json!(true);
     let refused = gateway.send("/v1/chat/completions", &key, stream.to_string()).await;
     let row = gateway.row(&refused).await;
-    assert_eq!((refused.status, row.status, row.error_class.as_deref()), (429, 429, Some("budget")));
+    assert_eq!(
+        (refused.status, row.status, row.error_class.as_deref()),
+        (429, 429, Some("budget"))
+    );
     assert_eq!((row.attempts, row.cost_nanousd), (0, Some(0)));
     assert_eq!(provider.requests().len(), 2, "nothing else reached the provider");
     assert_eq!(call(&gateway, &gateway.key, 5, 5).await.status, 200, "other keys go on");
@@ -167,9 +187,21 @@ async fn a_call_that_cannot_fit_is_refused_with_the_limit_that_would() {
     let (_, key, _) = key_with(&gateway, 100).await;
     let mut three = body(5, 34, "");
     three["n"] = json!(3);
-    assert_eq!(gateway.send("/v1/chat/completions", &key, three.to_string()).await.status, 429);
+    assert_eq!(
+        gateway
+            .send("/v1/chat/completions", &key, three.to_string())
+            .await
+            .status,
+        429
+    );
     three["max_tokens"] = json!(33);
-    assert_eq!(gateway.send("/v1/chat/completions", &key, three.to_string()).await.status, 200);
+    assert_eq!(
+        gateway
+            .send("/v1/chat/completions", &key, three.to_string())
+            .await
+            .status,
+        200
+    );
     gateway.finish().await;
 }
 
@@ -186,7 +218,10 @@ async fn twenty_calls_at_once_that_may_cost_twice_what_they_do_all_pass() {
         assert_eq!(reply.status, 200, "{}", reply.text);
     }
     assert_eq!(at_rest(&gateway, budget, id).await, 200);
-    assert!(gateway.metric("bonito_budget_waits_total").await >= 1.0, "some had to wait");
+    assert!(
+        gateway.metric("bonito_budget_waits_total").await >= 1.0,
+        "some had to wait"
+    );
     gateway.finish().await;
 }
 
@@ -273,12 +308,18 @@ async fn p8_nothing_stays_reserved_however_calls_end() {
             // Providers that fail, before and in the middle.
             7 => {
                 let body = json!({"model": "m", "max_tokens": 20, "messages": [{"role": "user", "content": "fail"}]});
-                gateway.send("/v1/chat/completions", &key, body.to_string()).await.status
+                gateway
+                    .send("/v1/chat/completions", &key, body.to_string())
+                    .await
+                    .status
             }
             9 => {
                 let mut body = body(20, 20, "cut");
                 body["stream"] = json!(true);
-                gateway.send("/v1/chat/completions", &key, body.to_string()).await.status
+                gateway
+                    .send("/v1/chat/completions", &key, body.to_string())
+                    .await
+                    .status
             }
             _ => call(&gateway, &key, 10, 20).await.status,
         };
@@ -295,9 +336,15 @@ async fn p8_nothing_stays_reserved_however_calls_end() {
             32,
         );
         let statuses: Vec<u16> = futures_util::StreamExt::collect(statuses).await;
-        refused += statuses.iter().filter(|&&status| status == 429 || status == 503).count();
+        refused += statuses
+            .iter()
+            .filter(|&&status| status == 429 || status == 503)
+            .count();
         if round < kills {
-            let next = patient(with(&[("alpha", &provider)])).on_the_database_of(&gateway).start().await;
+            let next = patient(with(&[("alpha", &provider)]))
+                .on_the_database_of(&gateway)
+                .start()
+                .await;
             std::mem::replace(&mut gateway, next).crash().await;
         }
     }
@@ -333,12 +380,18 @@ async fn what_a_dead_replica_held_comes_back_and_what_it_had_written_stays_spent
     // It has a part of the budget, and a call under way that holds nearly all that is left.
     provider.script(Script::stalled_before_headers());
     let held = body(10, 85, "").to_string();
-    let request = dying.client.post(format!("{}/v1/chat/completions", dying.api)).bearer_auth(&key);
+    let request = dying
+        .client
+        .post(format!("{}/v1/chat/completions", dying.api))
+        .bearer_auth(&key);
     let hanging = tokio::spawn(request.header("content-type", "application/json").body(held).send());
     while provider.requests().len() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let living = quick(with(&[("alpha", &provider)])).on_the_database_of(&dying).start().await;
+    let living = quick(with(&[("alpha", &provider)]))
+        .on_the_database_of(&dying)
+        .start()
+        .await;
     dying.crash().await;
     hanging.abort();
     let begun = Instant::now();
@@ -358,8 +411,14 @@ async fn what_was_spent_is_the_sum_of_the_ledger_also_after_a_restart_and_for_a_
         assert_eq!(call(&gateway, &key, words, 50).await.status, 200);
     }
     let before = seen(&gateway, &key).await;
-    assert_eq!((tokens(&before["spent_usd"]), tokens(&before["remaining_usd"])), (60, 940));
-    assert_eq!((before["scope"].as_str(), before["period"].as_str()), (Some("key"), Some("monthly")));
+    assert_eq!(
+        (tokens(&before["spent_usd"]), tokens(&before["remaining_usd"])),
+        (60, 940)
+    );
+    assert_eq!(
+        (before["scope"].as_str(), before["period"].as_str()),
+        (Some("key"), Some("monthly"))
+    );
     assert!(before["resets_at"].as_str().unwrap().ends_with("-01T00:00:00.000000Z"));
     gateway.client = reqwest::Client::new();
     gateway.stop().await;
@@ -379,12 +438,22 @@ async fn what_was_spent_is_the_sum_of_the_ledger_also_after_a_restart_and_for_a_
         let spent = at_rest(&again, budget, id).await;
         let late = set(&again, scope.clone(), &terms(spent + 5)).await;
         let start = Period::Monthly.span(Tz::UTC, chrono::Utc::now()).start;
-        assert_eq!(again.store.spent_of(late, start).await.unwrap().spent, NanoUsd(spent * TOKEN), "{scope:?}");
+        assert_eq!(
+            again.store.spent_of(late, start).await.unwrap().spent,
+            NanoUsd(spent * TOKEN),
+            "{scope:?}"
+        );
         becomes(&again, &key, 6, 429).await;
         assert!(again.store.delete_budget(again.organization, late).await.unwrap());
         becomes(&again, &key, 6, 200).await;
     }
-    assert!(!again.store.delete_budget(again.organization, BudgetId(uuid::Uuid::nil())).await.unwrap());
+    assert!(
+        !again
+            .store
+            .delete_budget(again.organization, BudgetId(uuid::Uuid::nil()))
+            .await
+            .unwrap()
+    );
     again.finish().await;
 }
 
@@ -409,7 +478,11 @@ async fn a_changed_budget_is_held_by_replicas_that_are_running() {
     let (id, key, budget) = key_with(&gateway, 20).await;
     assert_eq!(call(&gateway, &key, 20, 20).await.status, 200);
     assert_eq!(call(&gateway, &key, 10, 10).await.status, 429);
-    assert_eq!(set(&gateway, BudgetScope::Key(id), &terms(40)).await, budget, "it is the same budget");
+    assert_eq!(
+        set(&gateway, BudgetScope::Key(id), &terms(40)).await,
+        budget,
+        "it is the same budget"
+    );
     becomes(&gateway, &key, 10, 200).await;
     let soft = BudgetTerms {
         enforcement: Enforcement::Soft,
@@ -451,7 +524,11 @@ async fn each_threshold_is_raised_once_in_a_period_by_whichever_replica() {
     let budget = set(&first, BudgetScope::Key(id), &soft).await;
     for number in 0..12 {
         let gateway = if number % 2 == 0 { &first } else { &second };
-        assert_eq!(call(gateway, &key, 10, 10).await.status, 200, "a soft budget refuses nothing");
+        assert_eq!(
+            call(gateway, &key, 10, 10).await.status,
+            200,
+            "a soft budget refuses nothing"
+        );
         first.totals_of(number + 1).await;
     }
     let raised = first.store.thresholds_of(first.organization).await.unwrap();
@@ -497,17 +574,35 @@ async fn of_several_budgets_the_tightest_decides_and_each_counts_its_own() {
         }
     };
     assert_eq!(by(&key, 20).await, "alpha");
-    assert_eq!(by(&key, 20).await, "beta", "there is nothing left for the first provider");
+    assert_eq!(
+        by(&key, 20).await,
+        "beta",
+        "there is nothing left for the first provider"
+    );
     assert_eq!(by(&key, 20).await, "beta");
     assert!(by(&key, 20).await.starts_with("budget for team \"search\" is used up"));
-    assert_eq!(by(&gateway.key, 20).await, "beta", "somebody else of the organization has something left");
+    assert_eq!(
+        by(&gateway.key, 20).await,
+        "beta",
+        "somebody else of the organization has something left"
+    );
     set(&gateway, BudgetScope::Provider("beta".into()), &terms(1)).await;
-    let told = async { while !by(&gateway.key, 20).await.starts_with("budget for provider \"alpha\" is used up") {} };
-    tokio::time::timeout(Duration::from_secs(10), told).await.expect("no provider is left, and the first one is named");
+    let told = async {
+        while !by(&gateway.key, 20)
+            .await
+            .starts_with("budget for provider \"alpha\" is used up")
+        {}
+    };
+    tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .expect("no provider is left, and the first one is named");
     // The organization's budget has counted both.
     gateway.totals_of(4).await;
     let listed = gateway.store.budgets_of(gateway.organization).await.unwrap();
-    let organization = listed.iter().find(|budget| budget.scope == BudgetScope::Organization).unwrap();
+    let organization = listed
+        .iter()
+        .find(|budget| budget.scope == BudgetScope::Organization)
+        .unwrap();
     let start = Period::Monthly.span(Tz::UTC, chrono::Utc::now()).start;
     let counted = async {
         loop {
@@ -543,7 +638,12 @@ async fn failed_attempts_that_are_charged_count_and_the_next_one_comes_on_top() 
     // The first provider takes the request and does not answer: it will charge for the prompt.
     one.script(Script::stalled_before_headers());
     let reply = call(&gateway, &key, 10, 20).await;
-    assert_eq!((reply.status, reply.header("x-bonito-attempts")), (200, "2"), "{}", reply.text);
+    assert_eq!(
+        (reply.status, reply.header("x-bonito-attempts")),
+        (200, "2"),
+        "{}",
+        reply.text
+    );
     let spent = at_rest(&gateway, budget, id).await;
     let row = gateway.row(&reply).await;
     assert_eq!(spent, row.input_tokens + row.output_tokens);
@@ -564,7 +664,11 @@ async fn a_model_without_a_price_is_refused_under_a_hard_budget_unless_it_says_o
     let (id, key, _) = key_with(&gateway, 100).await;
     let refused = call(&gateway, &key, 5, 5).await;
     assert_eq!((refused.status, refused.code().as_str()), (403, "model_not_priced"));
-    assert!(refused.text.contains("there is no price for \\\"m\\\" at alpha"), "{}", refused.text);
+    assert!(
+        refused.text.contains("there is no price for \\\"m\\\" at alpha"),
+        "{}",
+        refused.text
+    );
     let allowing = BudgetTerms {
         unpriced: Unpriced::Allow,
         ..terms(100)
@@ -597,8 +701,14 @@ async fn a_limit_on_the_answer_is_written_into_calls_that_have_none() {
     assert_eq!(asked(key, json!({"max_tokens": null})).await.status, 429);
     assert_eq!(asked(&gateway.key, json!({})).await.status, 200);
     let sent: Vec<Value> = provider.requests().iter().map(|received| received.json()).collect();
-    assert_eq!((&sent[0]["max_tokens"], &sent[1]["max_tokens"]), (&json!(40), &json!(40)));
-    assert_eq!((&sent[2]["max_tokens"], &sent[2]["max_completion_tokens"]), (&Value::Null, &json!(7)));
+    assert_eq!(
+        (&sent[0]["max_tokens"], &sent[1]["max_tokens"]),
+        (&json!(40), &json!(40))
+    );
+    assert_eq!(
+        (&sent[2]["max_tokens"], &sent[2]["max_completion_tokens"]),
+        (&Value::Null, &json!(7))
+    );
     assert_eq!(sent[3]["max_tokens"], Value::Null, "no budget, no limit");
     assert!(sent.iter().all(|body| body["model"] == "mock-chat"));
     gateway.finish().await;
@@ -623,8 +733,15 @@ async fn while_the_database_is_away_calls_go_on_within_their_part_and_are_then_r
     };
     assert!((5..=9).contains(&served), "{served}");
     assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
-    assert_eq!((refused.header("x-should-retry"), refused.header("retry-after")), ("true", "1"));
-    assert!(refused.text.contains("cannot be found out right now"), "{}", refused.text);
+    assert_eq!(
+        (refused.header("x-should-retry"), refused.header("retry-after")),
+        ("true", "1")
+    );
+    assert!(
+        refused.text.contains("cannot be found out right now"),
+        "{}",
+        refused.text
+    );
     gateway.sql("ALTER TABLE hidden RENAME TO gateway_budget_slices").await;
     becomes(&gateway, &key, 10, 200).await;
     at_rest(&gateway, budget, id).await;
@@ -649,7 +766,11 @@ async fn a_budget_of_another_organization_is_nobodys_business() {
     let gateway = TestGateway::builder().start().await;
     let other = gateway.store.create_organization("other", "Other").await.unwrap();
     let (id, _) = gateway.new_key(&[], &[], None).await;
-    let set = gateway.store.set_budget(other, &BudgetScope::Key(id), &terms(1)).await.unwrap();
+    let set = gateway
+        .store
+        .set_budget(other, &BudgetScope::Key(id), &terms(1))
+        .await
+        .unwrap();
     assert_eq!(set, None, "the key is not theirs");
     let theirs = gateway
         .store

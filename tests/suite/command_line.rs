@@ -196,15 +196,30 @@ async fn budgets_are_set_listed_and_deleted() {
     let same: Value = serde_json::from_str(&set(&["60.5", "--soft", "--threshold", "90", "--json"]).await).unwrap();
     let id = same["id"].as_str().unwrap();
     assert!(said.starts_with(id), "it is the same budget");
-    let organization = ["budget", "set", "--for", "organization", "--period", "total", "--amount", "1"];
+    let organization = [
+        "budget",
+        "set",
+        "--for",
+        "organization",
+        "--period",
+        "total",
+        "--amount",
+        "1",
+    ];
     assert!(run(dir.path(), &organization).await.status.success());
 
     let listed = text(&run(dir.path(), &["budget", "list"]).await.stdout);
-    assert!(listed.contains("key \"ci\"") && listed.contains("60.50") && listed.contains("soft"), "{listed}");
+    assert!(
+        listed.contains("key \"ci\"") && listed.contains("60.50") && listed.contains("soft"),
+        "{listed}"
+    );
     let listed = run(dir.path(), &["budget", "list", "--json"]).await.stdout;
     let listed: Value = serde_json::from_slice(&listed).unwrap();
     assert_eq!(listed.as_array().unwrap().len(), 2);
-    assert_eq!((&listed[0]["thresholds"], &listed[0]["amount_usd"]), (&serde_json::json!([90]), &"60.50".into()));
+    assert_eq!(
+        (&listed[0]["thresholds"], &listed[0]["amount_usd"]),
+        (&serde_json::json!([90]), &"60.50".into())
+    );
     assert!(run(dir.path(), &["budget", "delete", id]).await.status.success());
 
     let set = |scope, more: &[&'static str]| {
@@ -220,8 +235,14 @@ async fn budgets_are_set_listed_and_deleted() {
         set("organization", &["--period", "yearly", "--amount", "1"]),
         set("organization", &["--period", "daily", "--amount", "0"]),
         set("organization", &["--period", "daily", "--amount", "1e3"]),
-        set("organization", &["--period", "daily", "--amount", "1", "--time-zone", "Atlantis"]),
-        set("organization", &["--period", "daily", "--amount", "1", "--threshold", "0"]),
+        set(
+            "organization",
+            &["--period", "daily", "--amount", "1", "--time-zone", "Atlantis"],
+        ),
+        set(
+            "organization",
+            &["--period", "daily", "--amount", "1", "--threshold", "0"],
+        ),
     ] {
         let output = run(dir.path(), &wrong).await;
         assert!(!output.status.success() && !output.stderr.is_empty(), "{wrong:?}");

@@ -172,7 +172,11 @@ impl Request {
         self.body = body.freeze();
         self.max_output_tokens = Some(tokens);
         let options = &mut self.stream_options;
-        let moved = [&mut options.span, &mut options.null_span, &mut options.include_usage_span];
+        let moved = [
+            &mut options.span,
+            &mut options.null_span,
+            &mut options.include_usage_span,
+        ];
         let moved = moved.into_iter().flatten().chain([&mut self.model_span]);
         for span in moved {
             *span = span.start + field.len()..span.end + field.len();

@@ -104,7 +104,9 @@ fn beginning(zone: Tz, day: NaiveDate) -> DateTime<Utc> {
     // Since 1970 no place has changed its clocks by anything finer, and none has left out more than a day.
     let steps = (0..=2 * 24 * 120).map(|step| midnight + TimeDelta::seconds(30 * step));
     let mut moments = steps.filter_map(|local| zone.from_local_datetime(&local).earliest());
-    moments.next().map_or_else(|| midnight.and_utc(), |moment| moment.to_utc())
+    moments
+        .next()
+        .map_or_else(|| midnight.and_utc(), |moment| moment.to_utc())
 }
 
 #[cfg(test)]
@@ -131,11 +133,23 @@ mod tests {
     fn a_period_follows_the_calendar_of_its_zone() {
         use chrono_tz::{America::Los_Angeles, Europe::Berlin, UTC};
         let at = "2026-11-30T23:30:00Z";
-        assert_eq!(span(Period::Daily, UTC, at), spans("2026-11-30T00:00:00Z", "2026-12-01T00:00:00Z"));
+        assert_eq!(
+            span(Period::Daily, UTC, at),
+            spans("2026-11-30T00:00:00Z", "2026-12-01T00:00:00Z")
+        );
         // In Berlin December has begun, in Los Angeles it is still the afternoon.
-        assert_eq!(span(Period::Monthly, Berlin, at), spans("2026-11-30T23:00:00Z", "2026-12-31T23:00:00Z"));
-        assert_eq!(span(Period::Monthly, Los_Angeles, at), spans("2026-11-01T07:00:00Z", "2026-12-01T08:00:00Z"));
-        assert_eq!(span(Period::Weekly, UTC, at), spans("2026-11-30T00:00:00Z", "2026-12-07T00:00:00Z"));
+        assert_eq!(
+            span(Period::Monthly, Berlin, at),
+            spans("2026-11-30T23:00:00Z", "2026-12-31T23:00:00Z")
+        );
+        assert_eq!(
+            span(Period::Monthly, Los_Angeles, at),
+            spans("2026-11-01T07:00:00Z", "2026-12-01T08:00:00Z")
+        );
+        assert_eq!(
+            span(Period::Weekly, UTC, at),
+            spans("2026-11-30T00:00:00Z", "2026-12-07T00:00:00Z")
+        );
         assert_eq!(
             span(Period::Weekly, UTC, "2026-11-29T23:59:59.999Z"),
             spans("2026-11-23T00:00:00Z", "2026-11-30T00:00:00Z")

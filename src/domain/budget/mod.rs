@@ -216,7 +216,11 @@ impl BudgetTerms {
         if self.thresholds.len() > MAX_THRESHOLDS {
             return Err(format!("a budget has at most {MAX_THRESHOLDS} thresholds"));
         }
-        if self.thresholds.iter().any(|&percent| percent == 0 || percent > MAX_THRESHOLD) {
+        if self
+            .thresholds
+            .iter()
+            .any(|&percent| percent == 0 || percent > MAX_THRESHOLD)
+        {
             return Err(format!("a threshold lies between 1 and {MAX_THRESHOLD} percent"));
         }
         if !self.thresholds.is_sorted_by(|lower, higher| lower < higher) {
@@ -301,6 +305,9 @@ mod tests {
     fn a_threshold_is_reached_by_exactly_its_part() {
         let spent = |nano| reached(&DEFAULT_THRESHOLDS, NanoUsd(1_000), NanoUsd(nano));
         assert_eq!((spent(499), spent(500), spent(799)), (None, Some(50), Some(50)));
-        assert_eq!((spent(999), spent(1_000), spent(i64::MAX)), (Some(80), Some(100), Some(100)));
+        assert_eq!(
+            (spent(999), spent(1_000), spent(i64::MAX)),
+            (Some(80), Some(100), Some(100))
+        );
     }
 }

@@ -214,7 +214,11 @@ mod tests {
     fn a_budget_that_settled_calls_have_used_up_refuses_at_once_and_others_wait() {
         let now = Instant::now();
         let mut purse = Purse::default();
-        assert_eq!(purse.reserve(LIMIT, NanoUsd(600), now), Verdict::WaitFor, "nothing is set aside yet");
+        assert_eq!(
+            purse.reserve(LIMIT, NanoUsd(600), now),
+            Verdict::WaitFor,
+            "nothing is set aside yet"
+        );
         assert_eq!(purse.reserve(LIMIT, NanoUsd(1_001), now), Verdict::TooLarge);
         let heard = Heard {
             spent: NanoUsd(100),
@@ -222,11 +226,19 @@ mod tests {
         };
         purse.end_exchange(heard, now + LEASE);
         assert_eq!(purse.reserve(LIMIT, NanoUsd(600), now), Verdict::Reserved);
-        assert_eq!(purse.reserve(LIMIT, NanoUsd(600), now), Verdict::WaitFor, "the first one may cost less");
+        assert_eq!(
+            purse.reserve(LIMIT, NanoUsd(600), now),
+            Verdict::WaitFor,
+            "the first one may cost less"
+        );
         purse.settle(NanoUsd(600), NanoUsd(300));
         assert_eq!(purse.reserve(LIMIT, NanoUsd(601), now), Verdict::UsedUp);
         assert_eq!(purse.reserve(LIMIT, NanoUsd(600), now), Verdict::Reserved);
-        assert_eq!(purse.look(LIMIT, NanoUsd(0), now + LEASE), Verdict::WaitFor, "the slice is no longer ours");
+        assert_eq!(
+            purse.look(LIMIT, NanoUsd(0), now + LEASE),
+            Verdict::WaitFor,
+            "the slice is no longer ours"
+        );
     }
 
     #[test]
@@ -279,14 +291,36 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Admit { replica: usize, need: i64 },
-        Settle { replica: usize, call: usize, percent: i64 },
-        Write { replica: usize },
-        Hear { replica: usize },
-        Exchange { replica: usize, need: i64, keep_free: bool, fate: Fate },
-        Renew { replica: usize },
-        Crash { replica: usize },
-        Wait { seconds: u64 },
+        Admit {
+            replica: usize,
+            need: i64,
+        },
+        Settle {
+            replica: usize,
+            call: usize,
+            percent: i64,
+        },
+        Write {
+            replica: usize,
+        },
+        Hear {
+            replica: usize,
+        },
+        Exchange {
+            replica: usize,
+            need: i64,
+            keep_free: bool,
+            fate: Fate,
+        },
+        Renew {
+            replica: usize,
+        },
+        Crash {
+            replica: usize,
+        },
+        Wait {
+            seconds: u64,
+        },
     }
 
     /// What becomes of an exchange.

@@ -67,7 +67,9 @@ impl Bank for Way {
     }
 
     async fn spent(&self, budget: BudgetId, _start: DateTime<Utc>) -> Result<NanoUsd, BoxError> {
-        Ok(NanoUsd(self.database.0.lock().get(&budget).map_or(0, |account| account.spent)))
+        Ok(NanoUsd(
+            self.database.0.lock().get(&budget).map_or(0, |account| account.spent),
+        ))
     }
 }
 
@@ -84,7 +86,11 @@ impl World {
         let database = Arc::new(Database::default());
         let broken = Arc::new(AtomicBool::new(false));
         let numbers = 1_u128..;
-        let budgets: Vec<Arc<Budget>> = limits.iter().zip(numbers).map(|(&limit, id)| budget(id, limit)).collect();
+        let budgets: Vec<Arc<Budget>> = limits
+            .iter()
+            .zip(numbers)
+            .map(|(&limit, id)| budget(id, limit))
+            .collect();
         for budget in &budgets {
             let account = Account {
                 limit: budget.terms.amount.0,
@@ -116,10 +122,17 @@ impl World {
     /// A call at a replica that may cost so much of every budget.
     async fn admit(&self, replica: usize, worst: i64) -> Result<Reservation, Box<BudgetRefusal>> {
         let mut reservation = Reservation::default();
-        self.extend(replica, &mut reservation, worst).await.map(|()| reservation)
+        self.extend(replica, &mut reservation, worst)
+            .await
+            .map(|()| reservation)
     }
 
-    async fn extend(&self, replica: usize, reservation: &mut Reservation, total: i64) -> Result<(), Box<BudgetRefusal>> {
+    async fn extend(
+        &self,
+        replica: usize,
+        reservation: &mut Reservation,
+        total: i64,
+    ) -> Result<(), Box<BudgetRefusal>> {
         let gates = self.replicas[replica].open(&self.budgets);
         let (bound, price) = (bound(), price());
         let mut needs: Vec<Need<'_>> = gates
@@ -131,7 +144,9 @@ impl World {
                 price: &price,
             })
             .collect();
-        self.replicas[replica].extend(reservation, &mut needs, Utc::now(), false).await
+        self.replicas[replica]
+            .extend(reservation, &mut needs, Utc::now(), false)
+            .await
     }
 
     /// The call ended; its record is in the ledger after a while.
@@ -159,7 +174,8 @@ impl World {
     /// What is reserved and what is on its way to the ledger, of the first budget.
     fn at(&self, replica: usize) -> (i64, i64) {
         let gate = &self.replicas[replica].open(&self.budgets)[0];
-        gate.page(Utc::now()).look(|purse| (purse.reserved().0, purse.unwritten().0))
+        gate.page(Utc::now())
+            .look(|purse| (purse.reserved().0, purse.unwritten().0))
     }
 
     fn account<T>(&self, look: impl FnOnce(&Account) -> T) -> T {
@@ -305,7 +321,10 @@ async fn what_settled_calls_rule_out_is_refused_at_once_and_without_asking() {
     };
     assert_eq!(fits, Some(10_000), "a cent is left");
     assert_eq!(reason(&*world.admit(0, 11 * CENT).await.err().unwrap()), "too_large");
-    assert_eq!((begun.elapsed(), world.account(|account| account.exchanges)), (Duration::ZERO, asked));
+    assert_eq!(
+        (begun.elapsed(), world.account(|account| account.exchanges)),
+        (Duration::ZERO, asked)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,7 +381,11 @@ async fn callers_are_served_in_the_order_they_came_and_only_so_many_wait() {
 async fn of_several_budgets_all_are_reserved_or_none() {
     let world = World::new(1, &[100 * CENT, 3 * CENT]);
     let held = world.admit(0, 2 * CENT).await.unwrap();
-    assert_eq!(reason(&*world.admit(0, 2 * CENT).await.err().unwrap()), "held", "the second one is short");
+    assert_eq!(
+        reason(&*world.admit(0, 2 * CENT).await.err().unwrap()),
+        "held",
+        "the second one is short"
+    );
     assert_eq!(world.at(0).0, 2 * CENT, "the first one has back what it gave");
     world.settle(0, held, 2 * CENT).await;
     assert_eq!(reason(&*world.admit(0, 2 * CENT).await.err().unwrap()), "used_up");
@@ -427,7 +450,10 @@ async fn a_budget_that_was_raised_or_deleted_lets_those_who_wait_pass() {
     let gate = world.replicas[0].open(&world.budgets)[0].clone();
     assert!(gate.refuses());
     let page = gate.page(Utc::now());
-    world.replicas[0].exchange(&gate, &page, NanoUsd(CENT), false).await.unwrap();
+    world.replicas[0]
+        .exchange(&gate, &page, NanoUsd(CENT), false)
+        .await
+        .unwrap();
     assert!(!gate.refuses());
     drop(held);
 }
