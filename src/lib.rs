@@ -16,6 +16,7 @@
 
 pub mod actors;
 pub mod app;
+pub mod cache;
 pub mod chat;
 pub mod cli;
 pub mod config;

@@ -20,8 +20,10 @@ use crate::actors::providers::ProvidersArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
+use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::config::Settings;
+use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
 use crate::domain::overload::LagPolicy;
@@ -220,6 +222,11 @@ impl Gateway {
                 settings.overload.credential_queue,
                 settings.overload.queue_wait,
             )),
+            cache: Arc::new(ResponseCache::new(CacheBounds {
+                max_bytes: settings.cache.max_bytes,
+                max_entry_bytes: settings.cache.max_entry_bytes,
+                wait: settings.cache.wait,
+            })),
             retries: Arc::new(RetryGate::new(RetryPolicy {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,
@@ -241,6 +248,11 @@ impl Gateway {
                     enabled: settings.failover.same_deployment,
                     base: settings.failover.backoff,
                     most: settings.failover.max_backoff,
+                },
+                caching: CachePolicy {
+                    ttl: settings.cache.ttl,
+                    unpredictable: settings.cache.unpredictable,
+                    tools: settings.cache.tools,
                 },
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,

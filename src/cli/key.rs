@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
@@ -41,6 +42,9 @@ pub enum Command {
         /// Requests per minute.
         #[arg(long, default_value_t = DEFAULT_RATE_LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate_limit: u32,
+        /// Seconds its answers are kept in the response cache; 0: none is. Left out: as `cache.ttl_ms` says.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=31_536_000))]
+        cache_seconds: Option<u32>,
         /// When it stops working, RFC 3339: 2027-01-31T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires_at: Option<DateTime<Utc>>,
@@ -90,6 +94,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             models,
             providers,
             rate_limit,
+            cache_seconds,
             expires_at,
             metadata,
             organization,
@@ -116,6 +121,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
                     scope,
                     rate_limit,
+                    cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                     metadata: pairs(&metadata)?,
                     expires_at,
                 })
@@ -254,7 +260,7 @@ fn listed_json(keys: &[KeyRow]) -> String {
             json!({
                 "id": key.id.0, "name": key.name, "prefix": key.prefix, "state": state(key),
                 "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
-                "rate_limit": key.rate_limit, "metadata": key.metadata, "expires_at": key.expires_at,
+                "rate_limit": key.rate_limit, "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
                 "revoked_at": key.revoked_at, "last_used_at": key.last_used_at, "created_at": key.created_at,
             })
         })

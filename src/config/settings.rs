@@ -24,6 +24,7 @@ use crate::domain::call::ParameterPolicy;
 pub(super) const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
+const YEAR_MS: u64 = 365 * DAY_MS;
 const GIB: u64 = 1 << 30;
 
 /// What a model may set for itself, as it is written.
@@ -48,6 +49,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `[failover]`
     pub failover: FailoverSettings,
+    /// `[cache]`
+    pub cache: CacheSettings,
     /// `[overload]`
     pub overload: OverloadSettings,
     /// `[parameters]`
@@ -201,6 +204,23 @@ pub struct FailoverSettings {
     pub retry_percent: u32,
     /// Further attempts a second that are always allowed.
     pub retry_floor_per_second: u32,
+}
+
+/// Answers that stand for later ones.
+#[derive(Debug, Clone)]
+pub struct CacheSettings {
+    /// How long they are kept; zero: not at all.
+    pub ttl: Duration,
+    /// Also those that another time might be different.
+    pub unpredictable: bool,
+    /// Also those that may call tools.
+    pub tools: bool,
+    /// Bytes of all of them.
+    pub max_bytes: u64,
+    /// Bytes of one.
+    pub max_entry_bytes: usize,
+    /// How long a request waits for an identical one.
+    pub wait: Duration,
 }
 
 /// How much this replica takes on at a time.
@@ -424,6 +444,14 @@ impl Settings {
                 max_backoff: reader.milliseconds("failover.max_backoff_ms", 0..=DAY_MS),
                 retry_percent: reader.count("failover.retry_percent", 0..=1_000),
                 retry_floor_per_second: reader.count("failover.retry_floor_per_second", 0..=1_000_000),
+            },
+            cache: CacheSettings {
+                ttl: reader.milliseconds("cache.ttl_ms", 0..=YEAR_MS),
+                unpredictable: reader.flag("cache.unpredictable"),
+                tools: reader.flag("cache.tools"),
+                max_bytes: reader.count("cache.max_bytes", 1..=1 << 40),
+                max_entry_bytes: reader.count("cache.max_entry_bytes", 1..=1 << 30),
+                wait: reader.milliseconds("cache.wait_ms", 0..=DAY_MS),
             },
             overload: OverloadSettings {
                 max_in_flight: reader.count("overload.max_in_flight", 1..=10_000_000),

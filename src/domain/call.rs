@@ -67,6 +67,18 @@ closed_set! {
 }
 
 closed_set! {
+    /// What a request had to do with the response cache.
+    CacheStatus {
+        /// The answer came out of it.
+        Hit = "hit",
+        /// There was none that could be used.
+        Miss = "miss",
+        /// It was not asked.
+        Bypass = "bypass",
+    }
+}
+
+closed_set! {
     /// The dialect a caller speaks.
     Dialect {
         /// OpenAI's.

@@ -1,6 +1,7 @@
 //! A key as it is stored: everything about it but its secret.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -28,6 +29,8 @@ pub struct NewKey {
     pub scope: Scope,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it: an object.
     pub metadata: Value,
     /// When it stops working.
@@ -98,6 +101,8 @@ pub struct KeyRow {
     pub rate_limit: u32,
     /// The budgets its calls count against, in the order of their ids.
     pub budgets: Vec<Arc<Budget>>,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.

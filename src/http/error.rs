@@ -41,6 +41,9 @@ pub const ANTHROPIC_VOICE: Voice = Voice {
 /// Anthropic's own status for "the whole service is busy", which its SDKs and agents wait for.
 const OVERLOADED: u16 = 529;
 
+/// How Anthropic begins to say that a prompt does not fit.
+const PROMPT_TOO_LONG: &str = "prompt is too long";
+
 /// Seconds a caller is asked to wait when a provider that is out of capacity did not say how long.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
@@ -149,6 +152,10 @@ fn anthropic_body(said: &Said<'_>, id: RequestId) -> Vec<u8> {
         _ => "invalid_request_error",
     };
     let message = match said.param {
+        // Agents shorten their conversation when they read these words, and no others.
+        _ if said.code == "context_length_exceeded" && !said.message.contains(PROMPT_TOO_LONG) => {
+            format!("{PROMPT_TOO_LONG}: {}", said.message)
+        }
         // As Anthropic says it: `messages.0.content: Field required`.
         Some(param) if !said.message.starts_with(param) => format!("{param}: {}", said.message),
         _ => said.message.clone(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use poem::{Body, Endpoint, Request, Response};
 
@@ -11,6 +11,7 @@ use super::auth::CallerKey;
 use super::boundary::Arrival;
 use super::{error, payload};
 use crate::chat::request::DialectHeaders;
+use crate::domain::caching::CacheControl;
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId};
@@ -20,6 +21,7 @@ const X_PROVIDER: HeaderName = HeaderName::from_static("x-bonito-provider");
 const X_MODEL: HeaderName = HeaderName::from_static("x-bonito-model");
 const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-bonito-attempts");
 const X_OVERHEAD: HeaderName = HeaderName::from_static("x-bonito-overhead-ms");
+const X_CACHE: HeaderName = HeaderName::from_static("x-bonito-cache");
 const X_COST: HeaderName = HeaderName::from_static("x-bonito-cost-usd");
 /// The name of a request in Anthropic's dialect.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -71,6 +73,13 @@ impl Inference {
             operation: self.operation,
             voice: self.voice,
             headers: dialect_headers(request.headers(), self.voice.dialect),
+            cache_control: CacheControl::parse(
+                request
+                    .headers()
+                    .get_all(CACHE_CONTROL)
+                    .iter()
+                    .filter_map(|line| line.to_str().ok()),
+            ),
         };
         let mut meter = pipeline.admit(call)?;
         meter.hold(place);
@@ -137,6 +146,10 @@ fn response(answer: Answer) -> Response {
         // Proxies must neither keep nor collect events (nginx reads the second header).
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    headers.insert(X_CACHE, HeaderValue::from_static(answer.cache.as_str()));
+    if let Some(age) = answer.age {
+        headers.insert(AGE, HeaderValue::from(age.as_secs()));
     }
     if let Some(served) = answer.served {
         attempt_headers(headers, &served.provider, &served.model, served.attempts);

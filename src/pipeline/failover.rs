@@ -446,8 +446,8 @@ mod tests {
         assert!(pipeline.metrics.retries_refused.get() > 500);
     }
 
-    #[test]
-    fn who_comes_too_late_to_probe_asks_everybody_else_first() {
+    #[tokio::test]
+    async fn who_comes_too_late_to_probe_asks_everybody_else_first() {
         let pipeline = pipeline_of(&["alpha", "beta", "gamma"].map(provider).concat());
         // As it was planned by two requests while nobody probed yet.
         let plan = plan_of(&pipeline, "m");

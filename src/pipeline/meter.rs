@@ -7,21 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{Call, Pipeline, Served, Voice};
+use crate::cache::{Entry, Fill, Origin};
 use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
 use crate::chat::render::Identity;
 use crate::chat::request::{DialectHeaders, Request};
 use crate::domain::budget::BudgetScope;
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::caching::CacheControl;
+use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
 use crate::domain::money::NanoUsd;
-use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
+use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
@@ -56,6 +59,10 @@ pub struct Meter {
     dropped: Dropped,
     /// Whether the credential that was just refused has been replaced.
     renewed: bool,
+    /// What the caller said about the response cache.
+    cache_control: CacheControl,
+    /// The right to keep the answer, where it may be kept.
+    fill: Option<Fill>,
     /// What was fetched for the request.
     media: MediaLibrary,
     /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
@@ -104,6 +111,8 @@ impl Meter {
             latency: Duration::ZERO,
             first_token: None,
             overhead: Duration::ZERO,
+            cache: CacheStatus::Bypass,
+            cached_from: None,
             attempts: Vec::new(),
         };
         Self {
@@ -120,6 +129,8 @@ impl Meter {
             current: None,
             dropped: Dropped::default(),
             renewed: false,
+            cache_control: call.cache_control,
+            fill: None,
             media: MediaLibrary::default(),
             head_sent: None,
         }
@@ -132,6 +143,74 @@ impl Meter {
     /// Holds the request's place among those under way until its end.
     pub fn hold(&mut self, place: Place) {
         self.place = Some(place);
+    }
+
+    /// What the caller said about the response cache.
+    pub(super) fn cache_control(&self) -> CacheControl {
+        self.cache_control
+    }
+
+    /// The cache was asked in vain; the answer that comes may be kept.
+    pub(super) fn may_keep(&mut self, fill: Fill) {
+        self.record().cache = CacheStatus::Miss;
+        self.fill = Some(fill);
+    }
+
+    /// What the request had to do with the cache.
+    pub(super) fn cache_status(&self) -> CacheStatus {
+        self.record.as_ref().map_or(CacheStatus::Bypass, |record| record.cache)
+    }
+
+    /// The answer came out of the cache.
+    pub(super) fn served_from(&mut self, entry: &Entry) -> Served {
+        let overhead = self.received.elapsed();
+        let record = self.record();
+        record.cache = CacheStatus::Hit;
+        record.cached_from = Some(CachedFrom {
+            provider: entry.provider.clone(),
+            model: entry.model.clone(),
+            saved: entry.cost,
+        });
+        Served {
+            provider: entry.provider.clone(),
+            model: entry.model.clone(),
+            attempts: 0,
+            overhead,
+            cost: Some(NanoUsd::ZERO),
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// Keeps a whole answer, where it may be kept.
+    pub(super) fn keep(&mut self, body: Bytes) {
+        if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {
+            fill.store(body, origin);
+        }
+    }
+
+    /// Part of a stream went to the caller.
+    pub(super) fn relayed(&mut self, bytes: &[u8]) {
+        if let Some(fill) = &mut self.fill {
+            fill.relayed(bytes);
+        }
+    }
+
+    /// Keeps a stream that came to its proper end, where it may be kept.
+    pub(super) fn keep_stream(&mut self) {
+        if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {
+            fill.store_stream(origin);
+        }
+    }
+
+    /// Whose the answer is. None where something of the request was dropped: the caller of a later one would not hear of
+    /// it.
+    fn origin(&self) -> Option<Origin> {
+        let attempt = self.record.as_ref()?.attempts.last()?;
+        self.dropped.is_empty().then(|| Origin {
+            provider: attempt.provider.clone(),
+            model: attempt.model.clone(),
+            cost: attempt.charge.cost,
+        })
     }
 
     /// The request's id.

@@ -8,6 +8,7 @@
 mod admit;
 mod attempt;
 mod budget;
+mod cached;
 mod failover;
 mod held;
 mod media;
@@ -27,9 +28,11 @@ use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::ResponseCache;
 use crate::chat::param::Dropped;
 use crate::chat::request::{BodyLimits, DialectHeaders, Request};
-use crate::domain::call::{Dialect, Operation, ParameterPolicy};
+use crate::domain::caching::{CacheControl, CachePolicy};
+use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
@@ -70,6 +73,8 @@ pub struct Pipeline {
     pub lag: Arc<LagGate>,
     /// How much it sends with each credential that has a bound.
     pub credentials: Arc<CredentialGates>,
+    /// Answers that were given before.
+    pub cache: Arc<ResponseCache>,
     /// How many further attempts an outage may cause.
     pub retries: Arc<RetryGate>,
     /// Takes the records.
@@ -95,6 +100,8 @@ pub struct PipelineLimits {
     pub max_attempts: usize,
     /// How an attempt is made again where nobody else is left to ask.
     pub again: Again,
+    /// Which answers are kept.
+    pub caching: CachePolicy,
     /// What becomes of parameters that a provider cannot express.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
@@ -131,6 +138,8 @@ pub struct Call {
     pub voice: Voice,
     /// Headers of the caller's dialect that belong to the body.
     pub headers: DialectHeaders,
+    /// What the caller said about the response cache.
+    pub cache_control: CacheControl,
 }
 
 /// How errors are said in the caller's dialect. The HTTP layer fills it in, so that there is one place that knows.
@@ -150,6 +159,10 @@ pub struct Voice {
 pub struct Answer {
     /// Who answered; `None` where a stream's headers had to go out before that was known.
     pub served: Option<Served>,
+    /// What it had to do with the response cache.
+    pub cache: CacheStatus,
+    /// How old it is, where it came out of the cache.
+    pub age: Option<Duration>,
     /// What they said.
     pub body: AnswerBody,
 }
@@ -201,14 +214,22 @@ impl Pipeline {
         };
         self.limit_output(&mut request, &plan, meter.gate());
         let request = Arc::new(request);
+        if let Some(answer) = self.cached(&request, &plan, &mut meter).await {
+            meter.finish(None);
+            return Ok(answer);
+        }
         if request.stream {
             return held::stream(self, request, plan, meter).await;
         }
         match self.whole(&request, &plan, &mut meter).await {
             Ok(body) => {
+                meter.keep(body.clone());
+                let cache = meter.cache_status();
                 let served = meter.finish_served();
                 Ok(Answer {
                     served,
+                    cache,
+                    age: None,
                     body: AnswerBody::Whole(body),
                 })
             }

@@ -12,10 +12,12 @@ use uuid::Uuid;
 
 use super::meter::Meter;
 use super::{Again, BudgetRules, Call, Pipeline, PipelineLimits, Voice};
+use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
 use crate::config::{self, KnownDialect, Sources};
 use crate::domain::budget::BudgetId;
 use crate::domain::budget::purse::Heard;
+use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
@@ -106,6 +108,11 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         })),
         lag: Arc::new(LagGate::new(LagPolicy { target: Duration::ZERO })),
         credentials: Arc::new(CredentialGates::new(1, Duration::from_secs(1))),
+        cache: Arc::new(ResponseCache::new(CacheBounds {
+            max_bytes: 1 << 20,
+            max_entry_bytes: 1 << 16,
+            wait: Duration::from_secs(1),
+        })),
         retries: Arc::new(RetryGate::new(RetryPolicy {
             percent: 20,
             floor_per_second: 10,
@@ -131,6 +138,11 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
                 enabled: false,
                 base: Duration::from_millis(100),
                 most: Duration::from_secs(2),
+            },
+            caching: CachePolicy {
+                ttl: Duration::ZERO,
+                unpredictable: false,
+                tools: false,
             },
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
@@ -165,6 +177,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scopes: Vec::new(),
         rate_limit: 60,
         budgets: Vec::new(),
+        cache_ttl: None,
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,
@@ -182,6 +195,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         operation: Operation::Chat,
         voice: VOICE,
         headers: DialectHeaders::default(),
+        cache_control: CacheControl::default(),
     };
     pipeline.admit(call).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
@@ -48,6 +49,9 @@ impl Store {
             hash: Set(key.hash.to_hex()),
             allowed_models: Set(stored_scope(&key.scope)),
             rate_limit: Set(i32::try_from(key.rate_limit).unwrap_or(i32::MAX)),
+            cache_ttl_ms: Set(key
+                .cache_ttl
+                .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))),
             metadata: Set(key.metadata),
             disabled: Set(false),
             expires_at: Set(key.expires_at.map(storable)),
@@ -268,6 +272,9 @@ impl Store {
             scopes,
             rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
             budgets: budgets.into_iter().map(Arc::new).collect(),
+            cache_ttl: key
+                .cache_ttl_ms
+                .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
             metadata: key.metadata,
             disabled: key.disabled,
             expires_at: key.expires_at,

@@ -12,8 +12,9 @@ use prometheus_client::registry::Registry;
 use super::budgets::BudgetMetrics;
 use super::names;
 use crate::domain::budget::BudgetScope;
-use crate::domain::call::{ErrorClass, Operation, ShedReason};
+use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
+use crate::domain::money::NanoUsd;
 use crate::domain::record::{Metering, UsageRecord};
 
 /// Upper bounds in seconds, from a cached embedding to a model that thinks for ten minutes.
@@ -121,6 +122,8 @@ pub struct Metrics {
     /// Further attempts that were not made because an outage had caused enough of them.
     pub retries_refused: Count,
     shed: Family<ReasonLabels, Count>,
+    cache: Family<ResultLabels, Count>,
+    cache_saved: Count,
     health: Family<ProviderLabels, Gauge>,
     outcomes_dropped: Family<ProviderLabels, Gauge>,
     /// Usage records that wait for the database.
@@ -158,6 +161,8 @@ impl Default for Metrics {
             panics: Counter::default(),
             retries_refused: Counter::default(),
             shed: Family::default(),
+            cache: Family::default(),
+            cache_saved: Counter::default(),
             health: Family::default(),
             outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
@@ -212,6 +217,16 @@ impl Metrics {
             self.fetches.clone(),
         );
         registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(
+            names::CACHE,
+            "Requests by what they had to do with the response cache",
+            self.cache.clone(),
+        );
+        registry.register(
+            names::CACHE_SAVED,
+            "What answers out of the response cache would have cost otherwise, in nano-dollars",
+            self.cache_saved.clone(),
+        );
         registry.register(
             names::SHED,
             "Requests that were turned away to be served at another time, by reason",
@@ -299,6 +314,11 @@ impl Metrics {
         }
         if record.metering() == Metering::Unpriced {
             self.unpriced.inc();
+        }
+        let result = Word(record.cache.as_str());
+        self.cache.get_or_create(&ResultLabels { result }).inc();
+        if let Some(NanoUsd(saved)) = record.cached_from.as_ref().and_then(|from| from.saved) {
+            self.cache_saved.inc_by(u64::try_from(saved).unwrap_or(0));
         }
         for attempt in &record.attempts {
             let provider = || attempt.provider.clone();
@@ -420,6 +440,10 @@ impl Metrics {
         }
         let result = Word("ok");
         self.fetches.get_or_create(&ResultLabels { result }).inc_by(0);
+        for status in CacheStatus::ALL {
+            let result = Word(status.as_str());
+            self.cache.get_or_create(&ResultLabels { result }).inc_by(0);
+        }
         for reason in ShedReason::ALL {
             let reason = Word(reason.as_str());
             self.shed.get_or_create(&ReasonLabels { reason }).inc_by(0);

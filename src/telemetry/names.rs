@@ -64,6 +64,10 @@ names! {
     BUDGET_RESERVED = "bonito_budget_reserved_nanousd",
     /// The used part of the most used budget in use here, by scope (gauge).
     BUDGET_USED = "bonito_budget_used_ratio",
+    /// Requests by what they had to do with the response cache (counter).
+    CACHE = "bonito_cache_requests",
+    /// What answers out of the response cache would have cost otherwise, in nano-dollars (counter).
+    CACHE_SAVED = "bonito_cache_saved_nanousd",
     /// Requests that were turned away to be served at another time, by reason (counter).
     SHED = "bonito_shed_requests",
     /// Further attempts that were not made because an outage had caused enough of them (counter).

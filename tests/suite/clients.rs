@@ -1,4 +1,4 @@
-//! The official OpenAI SDKs, Python and Node, against the gateway: what their users would meet.
+//! The official SDKs of OpenAI and Anthropic, Python and Node, against the gateway: what their users would meet.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,10 +20,19 @@ const MODELS: [&str; 7] = [
     "mock-chat-error-mid",
 ];
 
+const CLAUDES: [&str; 4] = [
+    "claude-opus-5-5",
+    "claude-opus-5-429-once",
+    "claude-opus-5-overloaded",
+    "claude-opus-5-error-mid",
+];
+
 async fn suite(language: &str) {
     let provider = ScriptedProvider::start().await;
+    let anthropic = ScriptedProvider::start().await;
     let gateway = TestGateway::builder()
         .openai(&provider, &MODELS)
+        .provider("anthropic", &anthropic.origin(), &CLAUDES)
         .set("health.failures_in_a_row", 1_000_000)
         .start()
         .await;

@@ -13,6 +13,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("secrets", &[]),
         ("upstream", &["secrets"]),
         ("journal", &[]),
+        ("cache", &[]),
         ("gates", &["journal"]),
     ],
     &[("pipeline", &[]), ("actors", &[])],
@@ -58,6 +59,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("pipeline", &["poem", "sea_orm", "ractor", "entity"]),
     ("actors", &["poem", "sea_orm", "entity"]),
     ("gates", &["poem", "sea_orm", "ractor", "entity"]),
+    ("cache", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];
 

@@ -7,9 +7,11 @@
     reason = "a test fails loudly, and the helpers outside of test functions are tests too"
 )]
 
+mod anthropic;
 mod azure;
 mod bad_input;
 mod budgets;
+mod cache;
 mod chat;
 mod clients;
 mod cloud_credentials;
@@ -22,6 +24,7 @@ mod keys;
 mod layers;
 mod ledger;
 mod lifecycle;
+mod messages;
 mod operations;
 mod overload;
 mod streams;

@@ -52,6 +52,7 @@ pub(super) fn parse(body: Bytes, limits: &BodyLimits) -> Result<Request, Invalid
         generations: 1,
         empty_output_limit: top.given_max_tokens && top.max_tokens.is_none(),
         tools: top.tools,
+        predictable: top.predictable,
         identity: Identity::default(),
         headers: DialectHeaders::default(),
         conversation: OnceLock::new(),
@@ -72,6 +73,7 @@ struct Top {
     stream: bool,
     max_tokens: Option<u64>,
     tools: bool,
+    predictable: bool,
     seen: Seen,
 }
 
@@ -114,7 +116,8 @@ impl<'de> Fields<'de> for Top {
                 let count = walk.array(map, "an array of tools or null", &mut Tools { seen: &mut self.seen })?;
                 self.tools = count.unwrap_or(0) > 0;
             }
-            "temperature" | "top_p" => drop(walk.number(map, 0.0, 1.0)?),
+            "temperature" => self.predictable = walk.number(map, 0.0, 1.0)? == Some(0.0),
+            "top_p" => drop(walk.number(map, 0.0, 1.0)?),
             "top_k" => drop(walk.integer(map, 0, i64::MAX)?),
             "stop_sequences" => drop(walk.opaque_of_kind(map, &[Kind::Array, Kind::Null], "an array of strings")?),
             "tool_choice" | "thinking" | "output_config" | "metadata" | "cache_control" | "context_management" => {

@@ -82,6 +82,8 @@ pub struct Request {
     empty_output_limit: bool,
     /// Whether tools are offered.
     pub tools: bool,
+    /// Whether the caller asked for the same answer each time: a temperature of zero, or a seed.
+    pub predictable: bool,
     /// Who an answer that we write ourselves says it is.
     pub identity: Identity,
     /// Headers that change what the body means, for a provider of the same dialect.
@@ -149,6 +151,7 @@ impl Request {
             empty_output_limit: (top.given.max_tokens || top.given.max_completion_tokens)
                 && top.max_output_tokens.is_none(),
             tools: top.tools,
+            predictable: top.predictable,
             identity: Identity::default(),
             headers: DialectHeaders::default(),
             conversation: OnceLock::new(),
@@ -253,6 +256,7 @@ struct Top {
     choices: u32,
     best_of: u32,
     tools: bool,
+    predictable: bool,
     seen: Seen,
 }
 
@@ -285,6 +289,7 @@ impl Top {
             choices: 1,
             best_of: 1,
             tools: false,
+            predictable: false,
             seen: Seen::default(),
         }
     }
@@ -374,6 +379,14 @@ impl<'de> Fields<'de> for Top {
                 self.tools |= tools::read(walk, map, &mut self.seen, name == "tools")?;
                 Ok(())
             }
+            ("temperature", Chat | Completion) => {
+                self.predictable |= walk.number(map, 0.0, 2.0)? == Some(0.0);
+                Ok(())
+            }
+            ("seed", Chat | Completion) => {
+                self.predictable |= walk.integer(map, i64::MIN, i64::MAX)?.is_some();
+                Ok(())
+            }
             ("response_format", Chat) => {
                 let raw = walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
                 // A schema is part of the prompt as the model sees it.
@@ -422,10 +435,8 @@ fn check_only<'de, A: MapAccess<'de>>(
 ) -> Result<(), A::Error> {
     use Operation::{Chat, Completion, Embedding};
     match (name, operation) {
-        ("temperature", Chat | Completion) => drop(walk.number(map, 0.0, 2.0)?),
         ("top_p", Chat | Completion) => drop(walk.number(map, 0.0, 1.0)?),
         ("frequency_penalty" | "presence_penalty", Chat | Completion) => drop(walk.number(map, -2.0, 2.0)?),
-        ("seed", Chat | Completion) => drop(walk.integer(map, i64::MIN, i64::MAX)?),
         ("top_logprobs", Chat) => drop(walk.integer(map, 0, 20)?),
         ("logprobs", Chat) => drop(walk.flag(map)?),
         ("logprobs", Completion) => drop(walk.integer(map, 0, 100)?),

@@ -8,7 +8,7 @@ use crate::domain::budget::calendar::Period;
 use crate::domain::budget::purse::Standing;
 use crate::domain::budget::worst_case::{CallSize, ModelSize};
 use crate::domain::budget::{BudgetTerms, Enforcement, Unpriced};
-use crate::domain::call::{Dialect, Operation};
+use crate::domain::call::{CacheStatus, Dialect, Operation};
 use crate::domain::ids::KeyId;
 use crate::domain::key::Revision;
 use crate::domain::pricing::Rates;
@@ -259,6 +259,8 @@ fn record(cost: i64) -> UsageRecord {
         latency: Duration::ZERO,
         first_token: None,
         overhead: Duration::ZERO,
+        cache: CacheStatus::Bypass,
+        cached_from: None,
         attempts: vec![attempt],
     }
 }

@@ -58,6 +58,7 @@ impl Own {
             "team": team,
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
+            "cache_seconds": row.cache_ttl.map(|ttl| ttl.as_secs()),
             "spend_usd": spend,
             "budgets": budgets,
             "expires_at": time(row.expires_at),

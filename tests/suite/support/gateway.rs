@@ -362,6 +362,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
             scope,
             rate_limit: 60,
+            cache_ttl: None,
             metadata: json!({"purpose": "test"}),
             expires_at,
         };
@@ -381,6 +382,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(&key)),
             scope: Scope::default(),
             rate_limit: 60,
+            cache_ttl: None,
             metadata: json!({}),
             expires_at: None,
         };

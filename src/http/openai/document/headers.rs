@@ -26,6 +26,8 @@ pub fn inference() -> Vec<MetaHeader> {
         model(),
         attempts(),
         overhead(),
+        cache(),
+        age(),
         cost(),
         dropped(),
     ]
@@ -83,6 +85,26 @@ fn overhead() -> MetaHeader {
     header::<f64>(
         "x-bonito-overhead-ms",
         "Milliseconds the gateway itself added; waiting for providers is left out.",
+    )
+}
+
+fn cache() -> MetaHeader {
+    MetaHeader {
+        schema: inline(MetaSchema {
+            enum_items: vec!["hit".into(), "miss".into(), "bypass".into()],
+            ..MetaSchema::new("string")
+        }),
+        ..header::<String>(
+            "x-bonito-cache",
+            "Whether the answer came out of the response cache, or was looked for there in vain, or was not looked for.",
+        )
+    }
+}
+
+fn age() -> MetaHeader {
+    header::<i32>(
+        "age",
+        "How many seconds ago the answer was given that came out of the response cache.",
     )
 }
 

@@ -73,6 +73,8 @@ pub struct Key {
     spend_usd: Nullable<String>,
     /// The budgets its requests count against. A hard one refuses requests when it is used up.
     budgets: Vec<KeyBudget>,
+    /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
+    cache_seconds: Nullable<i64>,
     /// When it stops working. Null means never.
     expires_at: Nullable<DateTime<Utc>>,
     /// Labels its owner gave it.
@@ -158,6 +160,7 @@ impl Example for Key {
                 "remaining_usd": "37.6418211",
                 "resets_at": "2026-11-30T23:00:00.000000Z",
             }],
+            "cache_seconds": null,
             "expires_at": null,
             "metadata": { "environment": "production" },
             "created_at": "2026-10-12T08:30:00.000000Z",

@@ -407,7 +407,7 @@ fn a_stream_that_was_held_back_is_described() {
 #[test]
 fn nothing_is_promised_that_is_not_there() {
     let text = specification(SERVER).to_lowercase();
-    for word in ["alias", "fallback chain", "budget", "shutdown_date"] {
+    for word in ["alias", "fallback chain", "shutdown_date"] {
         assert!(!text.contains(word), "{word}");
     }
 }
@@ -421,6 +421,8 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
     {
         let headers = keys(&operation["responses"]["200"]["headers"]);
         let expected = [
+            "age",
+            "x-bonito-cache",
             "x-bonito-attempts",
             "x-bonito-cost-usd",
             "x-bonito-dropped-params",

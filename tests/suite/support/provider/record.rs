@@ -48,7 +48,8 @@ impl Received {
 
     /// Whether a provider would bill this request: a chat, a completion or an embedding.
     fn is_inference(&self) -> bool {
-        self.method == Method::POST && (self.path.ends_with("/completions") || self.path.ends_with("/embeddings"))
+        let billed = ["/completions", "/embeddings", "/messages"];
+        self.method == Method::POST && billed.iter().any(|end| self.path.ends_with(end))
     }
 }
 
