@@ -76,8 +76,12 @@ impl BudgetMetrics {
             self.waits.get_or_create(&ResultLabels { result }).inc_by(0);
         }
         for scope in scopes {
-            let scope = Word(scope);
-            self.thresholds.get_or_create(&ScopeLabels { scope }).inc_by(0);
+            let (word, reason) = (Word(scope), Word("used_up"));
+            self.refusals
+                .get_or_create(&RefusalLabels { scope: word, reason })
+                .inc_by(0);
+            self.thresholds.get_or_create(&ScopeLabels { scope: word }).inc_by(0);
+            self.used(scope, 0.0);
         }
     }
 
