@@ -841,7 +841,8 @@ fn has_tag(metadata: &Value, tag: &str) -> bool {
     };
     match metadata.get(name) {
         Some(Value::String(text)) => text == value,
-        Some(other @ (Value::Number(_) | Value::Bool(_))) => other.to_string() == value,
+        Some(Value::Number(number)) => number.to_string() == value,
+        Some(Value::Bool(flag)) => value == if *flag { "true" } else { "false" },
         _ => false,
     }
 }

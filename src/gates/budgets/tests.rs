@@ -322,7 +322,7 @@ async fn what_settled_calls_rule_out_is_refused_at_once_and_without_asking() {
         other => panic!("{other:?}"),
     };
     assert_eq!(fits, Some(10_000), "a cent is left");
-    assert_eq!(reason(&*world.admit(0, 11 * CENT).await.err().unwrap()), "too_large");
+    assert_eq!(reason(&world.admit(0, 11 * CENT).await.err().unwrap()), "too_large");
     assert_eq!(
         (begun.elapsed(), world.account(|account| account.exchanges)),
         (Duration::ZERO, asked)
@@ -334,7 +334,7 @@ async fn a_call_waits_for_those_under_way_and_not_for_ever() {
     let world = World::new(1, &[10 * CENT]);
     let holder = world.admit(0, 10 * CENT).await.unwrap();
     let begun = Instant::now();
-    assert_eq!(reason(&*world.admit(0, CENT).await.err().unwrap()), "held");
+    assert_eq!(reason(&world.admit(0, CENT).await.err().unwrap()), "held");
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
     // One that leaves without having cost anything makes room at once.
     let begun = Instant::now();
@@ -373,7 +373,7 @@ async fn callers_are_served_in_the_order_they_came_and_only_so_many_wait() {
         let begun = Instant::now();
         let late = world.admit(0, CENT).await;
         drop(holder);
-        (reason(&*late.err().unwrap()), begun.elapsed())
+        (reason(&late.err().unwrap()), begun.elapsed())
     });
     assert_eq!(after, ("held", Duration::ZERO), "there was no more room to wait");
     assert!(begun.elapsed() < Duration::from_secs(6));
@@ -384,13 +384,13 @@ async fn of_several_budgets_all_are_reserved_or_none() {
     let world = World::new(1, &[100 * CENT, 3 * CENT]);
     let held = world.admit(0, 2 * CENT).await.unwrap();
     assert_eq!(
-        reason(&*world.admit(0, 2 * CENT).await.err().unwrap()),
+        reason(&world.admit(0, 2 * CENT).await.err().unwrap()),
         "held",
         "the second one is short"
     );
     assert_eq!(world.at(0).0, 2 * CENT, "the first one has back what it gave");
     world.settle(0, held, 2 * CENT).await;
-    assert_eq!(reason(&*world.admit(0, 2 * CENT).await.err().unwrap()), "used_up");
+    assert_eq!(reason(&world.admit(0, 2 * CENT).await.err().unwrap()), "used_up");
     assert_eq!(world.at(0), (0, 0));
 }
 
@@ -419,13 +419,13 @@ async fn while_the_database_is_down_a_slice_is_used_up_and_then_calls_are_refuse
         held.push(world.admit(0, CENT).await.unwrap());
     }
     let begun = Instant::now();
-    assert_eq!(reason(&*world.admit(0, CENT).await.err().unwrap()), "unknown");
+    assert_eq!(reason(&world.admit(0, CENT).await.err().unwrap()), "unknown");
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
     // Calls that end make room, also now; but a lease that nobody renews ends.
     held.pop();
     assert!(world.admit(0, CENT).await.is_ok());
     tokio::time::sleep(LEASE).await;
-    assert_eq!(reason(&*world.admit(0, CENT).await.err().unwrap()), "unknown");
+    assert_eq!(reason(&world.admit(0, CENT).await.err().unwrap()), "unknown");
     world.broken.store(false, Ordering::Relaxed);
     assert!(world.admit(0, CENT).await.is_ok());
     drop(held);
