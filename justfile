@@ -23,6 +23,10 @@ suite-postgres *arguments:
 clients:
     BONITO_TEST_DATABASE=sqlite cargo test --locked --test suite -- clients --nocapture
 
+# The promises of docs/promises.md at full size, all or those given (P1 P2 …), with a private Postgres; see there
+promises *which:
+    scripts/promises {{ which }}
+
 fmt:
     cargo fmt --all
 
@@ -32,6 +36,14 @@ lint:
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Fuzz one target, or all of them in turn, for so many seconds each; see tests/fuzz/run
+fuzz target="all" seconds="60":
+    tests/fuzz/run {{ target }} {{ seconds }}
+
+# Write docs/capabilities.md anew, after an adapter has changed what it takes
+capabilities:
+    cargo run --locked --quiet -- capabilities > docs/capabilities.md
 
 # The gateway next to nginx and next to no proxy; see tests/load/README.md
 load *arguments:

@@ -10,6 +10,8 @@ pub mod gateway_budget_spend;
 pub mod gateway_budgets;
 pub mod gateway_keys;
 pub mod gateway_meta;
+pub mod gateway_rate_limits;
+pub mod gateway_replicas;
 pub mod gateway_requests;
 pub mod gateway_revisions;
 pub mod organizations;

@@ -14,6 +14,7 @@ use super::catalog::{CatalogActor, CatalogArgs, CatalogHandle};
 use super::keys::{KeysActor, KeysArgs, KeysHandle};
 use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
 use super::providers::{ProvidersActor, ProvidersArgs};
+use super::replicas::{ReplicasActor, ReplicasArgs};
 use super::secrets::{SecretsActor, SecretsArgs};
 use super::supervise::{Restarts, Verdict};
 use crate::telemetry::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct RootArgs {
     pub catalog: CatalogArgs,
     /// For the secrets.
     pub secrets: SecretsArgs,
+    /// For the replicas.
+    pub replicas: ReplicasArgs,
     /// Where to reach the catalogue, also after it was started again.
     pub catalog_handle: CatalogHandle,
     /// Where to reach the ledger, also after it was started again.
@@ -67,15 +70,18 @@ pub enum Child {
     Catalog,
     /// The secrets.
     Secrets,
+    /// The replicas.
+    Replicas,
 }
 
 impl Child {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Catalog,
         Self::Providers,
         Self::Secrets,
         Self::Budgets,
         Self::Ledger,
+        Self::Replicas,
         Self::Keys,
     ];
 
@@ -87,6 +93,7 @@ impl Child {
             Self::Ledger => "ledger",
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
+            Self::Replicas => "replicas",
         }
     }
 }
@@ -126,6 +133,10 @@ impl RootState {
                     args.catalog_handle.points_to(actor.clone());
                     actor.get_cell()
                 }
+                Child::Replicas => Actor::spawn_linked(None, ReplicasActor, args.replicas, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
                 Child::Secrets => Actor::spawn_linked(None, SecretsActor, args.secrets, supervisor)
                     .await?
                     .0

@@ -8,21 +8,25 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::budgets::DatabaseBank;
-use super::first_start::Opened;
+use super::first_start::{self, Opened};
 use super::spend::LedgerAndJournal;
 use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
 use crate::actors::providers::ProvidersArgs;
+use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
-use crate::config::Settings;
+use crate::cluster::Limiter;
+use crate::cluster::redis::RedisOptions;
+use crate::config::{JournalSettings, Settings};
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -36,7 +40,7 @@ use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::operations::Operations;
-use crate::journal::Journal;
+use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
@@ -48,6 +52,9 @@ use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
 use crate::upstream::rest::RestPolicy;
+
+/// The journal's directory in the data directory.
+const JOURNAL_DIR: &str = "journal";
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -77,6 +84,8 @@ pub struct Gateway {
     pub keys: KeysHandle,
     /// How providers are doing.
     pub board: Arc<HealthBoard>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Set when the process begins to stop.
@@ -131,7 +140,7 @@ impl Gateway {
             metrics: metrics.clone(),
         }));
         keeper.read_first().await;
-        let journal = Arc::new(Journal::new(settings.journal.max_records));
+        let journal = open_journal(&settings, &metrics).await?;
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::default()));
         let (keys, ledger) = (KeysHandle::default(), LedgerHandle::default());
         let keyring = Arc::new(Keyring::new(
@@ -158,6 +167,21 @@ impl Gateway {
         let budgets = Arc::new(Budgets::new(Arc::new(bank), waiting, metrics.clone()));
         let cut_streams = CancellationToken::new();
         let stopping = Arc::new(AtomicBool::new(false));
+
+        let replica = Uuid::now_v7();
+        let when_apart = settings.rate_limits.when_redis_is_away;
+        let limiter = match &settings.redis.url {
+            None => Limiter::alone(when_apart, metrics.limits.clone()),
+            Some(url) => {
+                let redis = RedisOptions {
+                    url: url.clone(),
+                    prefix: settings.redis.prefix.clone(),
+                    replica: replica.to_string(),
+                    patience: settings.redis.timeout,
+                };
+                Limiter::together(redis, when_apart, metrics.limits.clone()).await?
+            }
+        };
 
         let root = RootArgs {
             keys: KeysArgs {
@@ -198,6 +222,14 @@ impl Gateway {
                 catalog: catalog.clone(),
             },
             secrets: SecretsArgs { keeper },
+            replicas: ReplicasArgs {
+                // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
+                store: (limiter.has_redis() || !first_start::store_options(&settings).is_sqlite())
+                    .then(|| opened.store.clone()),
+                replica,
+                beat: settings.rate_limits.heartbeat,
+                limiter: limiter.clone(),
+            },
             catalog_handle,
             ledger_handle: ledger.clone(),
             keys_handle: keys.clone(),
@@ -212,6 +244,7 @@ impl Gateway {
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             budgets,
+            limiter: limiter.clone(),
             load: Arc::new(LoadGate::new(LoadPolicy {
                 places: settings.overload.max_in_flight,
                 queue: settings.overload.max_queued,
@@ -260,6 +293,7 @@ impl Gateway {
                     default_output_tokens: settings.budgets.default_output_tokens,
                     image_tokens: settings.budgets.image_tokens,
                 },
+                assumed_output_tokens: settings.rate_limits.assumed_output_tokens,
             },
             stop: cut_streams.clone(),
         });
@@ -287,6 +321,7 @@ impl Gateway {
                 journal: journal.clone(),
                 board: board.clone(),
                 secrets,
+                limiter: limiter.clone(),
                 store: opened.store.clone(),
                 stopping: stopping.clone(),
             }),
@@ -295,10 +330,32 @@ impl Gateway {
             ledger,
             keys,
             board,
+            limiter,
             metrics,
             stopping,
             cut_streams,
             root,
         })
     }
+}
+
+/// Opens the journal. That reads what an earlier process left in it, which must not hold up a runtime.
+async fn open_journal(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Arc<Journal>, BoxError> {
+    let JournalSettings {
+        dir,
+        max_records,
+        max_bytes,
+        sync,
+        sync_interval,
+    } = settings.journal.clone();
+    let options = JournalOptions {
+        dir: dir.unwrap_or_else(|| settings.data.dir.join(JOURNAL_DIR)),
+        max_records,
+        max_bytes,
+        sync,
+        sync_interval,
+    };
+    let metrics = metrics.clone();
+    let opened = tokio::task::spawn_blocking(move || Journal::open(options, metrics)).await?;
+    Ok(opened.map_err(|error: journal::OpenError| Box::new(error))?)
 }

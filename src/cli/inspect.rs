@@ -7,6 +7,7 @@ use super::say;
 use crate::config::{Loaded, Origin, Settings};
 use crate::domain::error::BoxError;
 use crate::http::openai::document;
+use crate::providers::matrix;
 use crate::routing::catalog::Catalog;
 
 /// `bonito check-config`: faults were reported before this is reached.
@@ -25,6 +26,12 @@ pub fn openapi(settings: &Settings) -> Result<ExitCode, BoxError> {
     say(&document::specification(
         &settings.server.public_url.clone().unwrap_or_else(listen),
     ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `bonito capabilities`: the page `docs/capabilities.md`.
+pub fn capabilities() -> Result<ExitCode, BoxError> {
+    say(matrix::markdown().trim_end());
     Ok(ExitCode::SUCCESS)
 }
 

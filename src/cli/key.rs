@@ -5,17 +5,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{master_key_input, say};
-use crate::app::first_start::{self, DEFAULT_RATE_LIMIT};
+use crate::app::first_start;
 use crate::config::Settings;
-use crate::domain::call::Operation;
+use crate::domain::call::{Operation, ParameterPolicy};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
+use crate::domain::limit::DEFAULT_KEY_REQUESTS;
 use crate::domain::scope::Scope;
 use crate::routing::catalog::Catalog;
 use crate::secrets::master_key::new_api_key;
@@ -40,8 +41,12 @@ pub enum Command {
         #[arg(long = "provider", value_name = "ID")]
         providers: Vec<String>,
         /// Requests per minute.
-        #[arg(long, default_value_t = DEFAULT_RATE_LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = DEFAULT_KEY_REQUESTS, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate_limit: u32,
+        /// What becomes of parameters that a provider cannot express. Where the organization has said something, too,
+        /// the stricter of the two holds; where nobody has, the setting parameters.policy does.
+        #[arg(long, value_name = "POLICY")]
+        parameters: Option<Parameters>,
         /// Seconds its answers are kept in the response cache; 0: none is. Left out: as `cache.ttl_ms` says.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=31_536_000))]
         cache_seconds: Option<u32>,
@@ -67,6 +72,31 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Change what becomes of parameters that a provider cannot express. Running gateways follow within a second.
+    Parameters {
+        /// The key's id, or as much of its prefix as is unique; none: the organization itself.
+        key: Option<String>,
+        /// What becomes of them.
+        #[arg(long, value_name = "POLICY", required_unless_present = "inherit")]
+        policy: Option<Parameters>,
+        /// Say nothing any more: a key follows its organization, an organization the installation.
+        #[arg(long, conflicts_with = "policy")]
+        inherit: bool,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+    },
+    /// Change a key's requests per minute. Running gateways know within a second.
+    Update {
+        /// Its id, or as much of its prefix as is unique.
+        key: String,
+        /// Requests per minute.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate_limit: u32,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+    },
     /// Revoke a key, for good. Running gateways refuse it within a second.
     Revoke {
         /// Its id, or as much of its prefix as is unique.
@@ -75,6 +105,27 @@ pub enum Command {
         #[arg(long, default_value = FIRST_SLUG)]
         organization: String,
     },
+}
+
+/// What becomes of parameters that a provider cannot express, as the command line writes it.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Parameters {
+    /// Ask another provider, or refuse.
+    Reject,
+    /// Drop them without a word.
+    Drop,
+    /// Drop them and name them in the answer's headers.
+    Warn,
+}
+
+impl From<Parameters> for ParameterPolicy {
+    fn from(word: Parameters) -> Self {
+        match word {
+            Parameters::Reject => Self::Reject,
+            Parameters::Drop => Self::Drop,
+            Parameters::Warn => Self::Warn,
+        }
+    }
 }
 
 /// Runs one of them.
@@ -94,6 +145,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             models,
             providers,
             rate_limit,
+            parameters,
             cache_seconds,
             expires_at,
             metadata,
@@ -121,6 +173,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
                     scope,
                     rate_limit,
+                    parameter_policy: parameters.map(ParameterPolicy::from),
                     cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                     metadata: pairs(&metadata)?,
                     expires_at,
@@ -144,6 +197,41 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         Command::List { organization, json } => {
             let keys = store.keys_of(find(store, &organization).await?).await?;
             say(&if json { listed_json(&keys) } else { listed(&keys)? });
+        }
+        Command::Parameters {
+            key,
+            policy,
+            inherit: _,
+            organization,
+        } => {
+            let slug = organization;
+            let organization = find(store, &slug).await?;
+            let policy = policy.map(ParameterPolicy::from);
+            let whose = match &key {
+                Some(key) => {
+                    let id = named(&store.keys_of(organization).await?, key)?;
+                    store.set_key_parameter_policy(organization, id, policy).await?;
+                    format!("key {id}")
+                }
+                None => {
+                    store.set_organization_parameter_policy(organization, policy).await?;
+                    format!("organization {slug}")
+                }
+            };
+            let what = policy.map_or("as is said above it", ParameterPolicy::as_str);
+            say(&format!("parameters of {whose}: {what}"));
+        }
+        Command::Update {
+            key,
+            rate_limit,
+            organization,
+        } => {
+            let organization = find(store, &organization).await?;
+            let id = named(&store.keys_of(organization).await?, &key)?;
+            if !store.set_key_rate_limit(organization, id, rate_limit).await? {
+                return Err(format!("there is no key {id}").into());
+            }
+            say(&format!("{id} may make {rate_limit} requests per minute"));
         }
         Command::Revoke { key, organization } => {
             let organization = find(store, &organization).await?;
@@ -234,8 +322,8 @@ fn state(key: &KeyRow) -> &'static str {
 
 fn listed(keys: &[KeyRow]) -> Result<String, std::fmt::Error> {
     let mut text = format!(
-        "{:<36}  {:<11}  {:<8}  {:<20}  {}",
-        "ID", "PREFIX", "STATE", "LAST USED", "NAME"
+        "{:<36}  {:<11}  {:<8}  {:<20}  {:<10}  {}",
+        "ID", "PREFIX", "STATE", "LAST USED", "PARAMETERS", "NAME"
     );
     for key in keys {
         let used = key
@@ -243,10 +331,11 @@ fn listed(keys: &[KeyRow]) -> Result<String, std::fmt::Error> {
             .map_or("never".into(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
         write!(
             text,
-            "\n{:<36}  {:<11}  {:<8}  {used:<20}  {}",
+            "\n{:<36}  {:<11}  {:<8}  {used:<20}  {:<10}  {}",
             key.id,
             key.prefix,
             state(key),
+            key.parameters.map_or("-", ParameterPolicy::as_str),
             key.name
         )?;
     }
@@ -260,7 +349,8 @@ fn listed_json(keys: &[KeyRow]) -> String {
             json!({
                 "id": key.id.0, "name": key.name, "prefix": key.prefix, "state": state(key),
                 "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
-                "rate_limit": key.rate_limit, "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
+                "rate_limit": key.rate_limit, "parameter_policy": key.parameter_policy.map(ParameterPolicy::as_str),
+                "parameters": key.parameters.map(ParameterPolicy::as_str), "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
                 "revoked_at": key.revoked_at, "last_used_at": key.last_used_at, "created_at": key.created_at,
             })
         })

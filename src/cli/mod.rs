@@ -4,6 +4,7 @@ mod budget;
 mod credential;
 mod inspect;
 mod key;
+mod limit;
 mod prices;
 mod serve;
 
@@ -51,6 +52,11 @@ enum Command {
         #[command(subcommand)]
         command: budget::Command,
     },
+    /// Set, list and delete rate limits.
+    Limit {
+        #[command(subcommand)]
+        command: limit::Command,
+    },
     /// Store, list and delete providers' credentials in the encrypted local store.
     Credential {
         #[command(subcommand)]
@@ -58,6 +64,8 @@ enum Command {
     },
     /// Print the OpenAPI document of the inference API.
     Openapi,
+    /// Print what each kind of provider takes, parameter by parameter, as Markdown.
+    Capabilities,
     /// The prices and models in use.
     Prices {
         #[command(subcommand)]
@@ -109,8 +117,10 @@ pub fn main() -> ExitCode {
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,
             Command::Budget { command } => budget::run(command, &loaded.settings).await,
+            Command::Limit { command } => limit::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
             Command::Openapi => inspect::openapi(&loaded.settings),
+            Command::Capabilities => inspect::capabilities(),
             Command::Prices { command } => prices::run(&command, &loaded.settings),
             Command::Providers {
                 command: ProvidersCommand::List,

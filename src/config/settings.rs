@@ -20,6 +20,7 @@ use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::ParameterPolicy;
+use crate::domain::limit::WhenApart;
 
 pub(super) const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
@@ -69,6 +70,10 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// `[health]`
     pub health: HealthSettings,
+    /// `[redis]`
+    pub redis: RedisSettings,
+    /// `[rate_limits]`
+    pub rate_limits: RateLimitSettings,
     /// `[secrets]`
     pub secrets: SecretsSettings,
     /// `[vault]`
@@ -295,8 +300,16 @@ pub struct KeysSettings {
 /// Usage records on their way to the database.
 #[derive(Debug, Clone)]
 pub struct JournalSettings {
+    /// Its directory; `None`: in the data directory.
+    pub dir: Option<PathBuf>,
     /// How many may wait.
     pub max_records: usize,
+    /// Bytes on the disk.
+    pub max_bytes: u64,
+    /// When it is synced.
+    pub sync: SyncMode,
+    /// How long an entry may wait for that.
+    pub sync_interval: Duration,
 }
 
 /// How budgets are held.
@@ -315,6 +328,24 @@ pub struct BudgetSettings {
     /// Tokens of the dearest picture.
     pub image_tokens: u64,
 }
+
+/// When the journal is synced to its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Now and then. The machine's death loses what came since.
+    Interval,
+    /// Before callers are told anything. The machine's death loses nothing that was told.
+    Record,
+    /// When the system likes to. The machine's death may lose the last half minute; that of the process loses nothing.
+    Off,
+}
+
+/// The words for it.
+const SYNC_MODES: [(&str, SyncMode); 3] = [
+    ("interval", SyncMode::Interval),
+    ("record", SyncMode::Record),
+    ("off", SyncMode::Off),
+];
 
 /// Writing usage records to the database.
 #[derive(Debug, Clone)]
@@ -338,6 +369,28 @@ pub struct HealthSettings {
     pub eject: Duration,
     /// For how long at most.
     pub max_eject: Duration,
+}
+
+/// What replicas share. `Debug` hides the URL, which may hold a password.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// `redis://…`, or one of its kin; `None`: there is none.
+    pub url: Option<String>,
+    /// What every name in it begins with.
+    pub prefix: String,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Counting requests against limits.
+#[derive(Debug, Clone)]
+pub struct RateLimitSettings {
+    /// What becomes of requests while Redis is away, where a limit does not say.
+    pub when_redis_is_away: WhenApart,
+    /// Output tokens that a request is taken to need at most before it has ended.
+    pub assumed_output_tokens: u64,
+    /// How often replicas tell each other that they are alive.
+    pub heartbeat: Duration,
 }
 
 /// Where providers' credentials come from besides the configuration, and what becomes of bad ones.
@@ -486,7 +539,11 @@ impl Settings {
                 poll: reader.milliseconds("keys.poll_ms", 1..=HOUR_MS),
             },
             journal: JournalSettings {
+                dir: reader.optional_text("journal.dir").map(PathBuf::from),
                 max_records: reader.count("journal.max_records", 1..=100_000_000),
+                max_bytes: reader.count("journal.max_bytes", (4 << 20)..=(1_024 * GIB)),
+                sync: reader.choice("journal.sync", &SYNC_MODES),
+                sync_interval: reader.milliseconds("journal.sync_ms", 1..=60 * SECOND_MS),
             },
             budgets: BudgetSettings {
                 wait: reader.milliseconds("budgets.wait_ms", 0..=60 * SECOND_MS),
@@ -508,6 +565,19 @@ impl Settings {
                 failure_percent_attempts: reader.count("health.failure_percent_attempts", 1..=1_000_000),
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
+            },
+            redis: RedisSettings {
+                url: redis_url(reader),
+                prefix: reader.filled_text("redis.prefix"),
+                timeout: reader.milliseconds("redis.timeout_ms", 1..=SECOND_MS),
+            },
+            rate_limits: RateLimitSettings {
+                when_redis_is_away: reader.choice(
+                    "rate_limits.when_redis_is_away",
+                    &WhenApart::ALL.map(|policy| (policy.as_str(), policy)),
+                ),
+                assumed_output_tokens: reader.count("rate_limits.assumed_output_tokens", 0..=10_000_000),
+                heartbeat: reader.milliseconds("rate_limits.heartbeat_ms", 10..=60 * SECOND_MS),
             },
             secrets: SecretsSettings {
                 refresh: reader.milliseconds("secrets.refresh_ms", 10..=DAY_MS),
@@ -571,6 +641,16 @@ impl fmt::Debug for DatabaseSettings {
     }
 }
 
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("url", &self.url.as_ref().map(|_| "[hidden]"))
+            .field("prefix", &self.prefix)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
 fn public_url(reader: &mut Reader<'_>) -> Option<String> {
     let text = reader.optional_text("server.public_url")?;
     match checks::url_text(&text) {
@@ -596,6 +676,25 @@ fn database_url(reader: &mut Reader<'_>) -> Option<String> {
         let problem = "begins with neither postgres:// nor sqlite:";
         let hint = "write postgres://user:password@host/database, or leave it empty for SQLite";
         reader.refuse("database.url", problem, Some(hint.to_owned()));
+    }
+    Some(url)
+}
+
+fn redis_url(reader: &mut Reader<'_>) -> Option<String> {
+    let url = reader.optional_text("redis.url")?;
+    let known = [
+        "redis://",
+        "rediss://",
+        "redis-cluster://",
+        "rediss-cluster://",
+        "redis-sentinel://",
+        "rediss-sentinel://",
+    ];
+    if !known.iter().any(|scheme| url.starts_with(scheme)) {
+        // Not quoted, for the password in it.
+        let problem = "does not begin with redis://, rediss:// (with TLS), or one of these with -cluster or -sentinel";
+        let hint = "write redis://user:password@host:6379, or leave it empty";
+        reader.refuse("redis.url", problem, Some(hint.to_owned()));
     }
     Some(url)
 }

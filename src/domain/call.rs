@@ -52,6 +52,27 @@ closed_set! {
     }
 }
 
+impl ParameterPolicy {
+    /// The policy of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|policy| policy.as_str() == name)
+    }
+
+    /// The one of two that loses less in silence.
+    pub fn stricter(self, other: Self) -> Self {
+        let strictness = |policy| match policy {
+            Self::Drop => 0,
+            Self::Warn => 1,
+            Self::Reject => 2,
+        };
+        if strictness(other) > strictness(self) {
+            other
+        } else {
+            self
+        }
+    }
+}
+
 closed_set! {
     /// Why a request is turned away that could be served at another time.
     ShedReason {
@@ -111,6 +132,8 @@ closed_set! {
         CallerTimeout = "caller_timeout",
         /// The provider refused the gateway's credential.
         ProviderAuth = "provider_auth",
+        /// The caller has reached a limit of ours.
+        LimitReached = "limit_reached",
         /// The provider limits our rate.
         RateLimited = "rate_limited",
         /// The provider says that our account has no money left.
@@ -131,6 +154,8 @@ closed_set! {
         Cancelled = "cancelled",
         /// The gateway is shedding load or stopping.
         Shed = "shed",
+        /// The process was ended under it, and found it in its journal at its next start.
+        Interrupted = "interrupted",
         /// Our own fault.
         Internal = "internal",
     }
@@ -158,8 +183,10 @@ impl ErrorClass {
             | Self::ContentFilter
             | Self::TooLarge
             | Self::CallerTimeout
+            | Self::LimitReached
             | Self::Cancelled
             | Self::Shed
+            | Self::Interrupted
             | Self::Internal => false,
         }
     }
@@ -184,5 +211,23 @@ impl ErrorClass {
                 | Self::Malformed
                 | Self::ProviderAuth
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_policies_the_stricter_holds_whoever_says_it() {
+        use ParameterPolicy::{Drop, Reject, Warn};
+        for (one, other, expected) in [(Drop, Warn, Warn), (Drop, Reject, Reject), (Warn, Reject, Reject)] {
+            assert_eq!((one.stricter(other), other.stricter(one)), (expected, expected));
+        }
+        for &policy in ParameterPolicy::ALL {
+            assert_eq!(policy.stricter(policy), policy);
+            assert_eq!(ParameterPolicy::of(policy.as_str()), Some(policy));
+        }
+        assert_eq!(ParameterPolicy::of("ignore"), None);
     }
 }

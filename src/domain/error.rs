@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::budget::refusal::{BudgetRefusal, Reason};
 use super::call::ErrorClass;
 use super::ids::{ModelName, ProviderId};
+use super::limit::Reached;
 
 /// Anything that may have caused an internal error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -58,6 +59,13 @@ pub enum GatewayError {
     /// The caller should come back later: the gateway cannot take more now.
     Overloaded {
         /// When a retry can succeed.
+        retry_after: Duration,
+    },
+    /// The caller has reached a limit of its key, its team or its organization.
+    Limited(Box<Reached>),
+    /// Whether a limit is reached cannot be found out now, and it is to hold all the same.
+    Uncounted {
+        /// When a retry may succeed.
         retry_after: Duration,
     },
     /// Our fault. `detail` is for the log and never for the caller.
@@ -115,7 +123,8 @@ impl GatewayError {
                     ErrorClass::Budget
                 }
             },
-            Self::Overloaded { .. } => ErrorClass::Shed,
+            Self::Overloaded { .. } | Self::Uncounted { .. } => ErrorClass::Shed,
+            Self::Limited(_) => ErrorClass::LimitReached,
             Self::Internal { .. } => ErrorClass::Internal,
         }
     }

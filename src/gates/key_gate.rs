@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::budgets::BudgetGate;
 use crate::domain::key::{KeyHash, KeyRow};
+use crate::domain::limit::{Applied, applied};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::Owner;
 
@@ -17,6 +18,8 @@ pub struct KeyGate {
     pub row: KeyRow,
     /// The budgets its calls count against.
     pub budgets: Box<[Arc<BudgetGate>]>,
+    /// What limits its requests.
+    pub limits: Vec<Applied>,
     hash: KeyHash,
     closed: AtomicBool,
     /// Milliseconds since 1970 of the last use; 0 before the first.
@@ -39,6 +42,7 @@ impl KeyGate {
     /// The gate of a key.
     pub fn new(row: KeyRow, hash: KeyHash) -> Self {
         Self {
+            limits: applied(row.id, row.rate_limit, &row.limits),
             row,
             budgets: Box::default(),
             hash,

@@ -21,6 +21,9 @@ use crate::pipeline::Voice;
 /// Whether OpenAI's SDKs should try again, whatever they would do by themselves.
 pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The wait of [`RETRY_AFTER`] to the millisecond. OpenAI's and Anthropic's SDKs prefer it.
+pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 /// How errors are said to OpenAI's SDKs.
 pub const OPENAI_VOICE: Voice = Voice {
     dialect: Dialect::OpenAi,
@@ -224,6 +227,10 @@ pub fn response_in(dialect: Dialect, error: &GatewayError, id: RequestId) -> Res
             RETRY_AFTER,
             HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         );
+        if matches!(error, GatewayError::Limited(_)) {
+            let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+        }
     }
     if let Some(retry) = said.should_retry {
         headers.insert(
@@ -376,6 +383,30 @@ fn said(error: &GatewayError) -> Said<'_> {
             }
         }
         GatewayError::Budget(refusal) => budget(refusal),
+        GatewayError::Limited(reached) => Said {
+            retry_after: reached.retry_after,
+            should_retry: Some(reached.retry_after.is_some()),
+            ..plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "rate_limit_exceeded",
+                reached.to_string(),
+            )
+        },
+        GatewayError::Uncounted { retry_after } => {
+            let message = "rate limits cannot be counted at the moment, and this key's are to hold all the same; try again \
+                           later";
+            Said {
+                retry_after: Some(*retry_after),
+                should_retry: Some(true),
+                ..plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "service_unavailable_error",
+                    "overloaded",
+                    message.into(),
+                )
+            }
+        }
         GatewayError::Overloaded { retry_after } => {
             let message = "the gateway cannot take more requests right now; try again later".into();
             Said {
@@ -433,7 +464,9 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
             "request_too_large",
         ),
         ErrorClass::ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
-        ErrorClass::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
+        ErrorClass::RateLimited | ErrorClass::LimitReached => {
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded")
+        }
         ErrorClass::ProviderQuota => (
             StatusCode::TOO_MANY_REQUESTS,
             "insufficient_quota",
@@ -452,6 +485,7 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
         | ErrorClass::Malformed
         | ErrorClass::Cancelled
         | ErrorClass::Budget
+        | ErrorClass::Interrupted
         | ErrorClass::Internal => (StatusCode::BAD_GATEWAY, "server_error", "upstream_error"),
     };
     let about_the_request = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
@@ -463,7 +497,7 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
     };
     let waits = matches!(
         last.class,
-        ErrorClass::RateLimited | ErrorClass::Overloaded | ErrorClass::Shed
+        ErrorClass::RateLimited | ErrorClass::LimitReached | ErrorClass::Overloaded | ErrorClass::Shed
     );
     let shortest = attempts.iter().filter_map(|attempt| attempt.retry_after).min();
     Said {

@@ -13,9 +13,9 @@ use crate::domain::call::{CacheStatus, Operation};
 use crate::routing::plan::Plan;
 
 impl Pipeline {
-    /// The answer out of the cache, if there is one. Otherwise the meter holds the right to keep the answer that comes, where
+    /// An answer out of the cache, if there is one. Otherwise the meter holds the right to keep the answer that comes, where
     /// it may be kept.
-    pub(super) async fn cached(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Option<Answer> {
+    pub(super) async fn cached(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Option<Arc<Entry>> {
         let control = meter.cache_control();
         let cacheable = Cacheable {
             predictable: request.predictable || request.operation == Operation::Embedding,
@@ -36,7 +36,7 @@ impl Pipeline {
             attempts.any(|deployment| deployment.provider == entry.provider && deployment.model == entry.model)
         };
         match self.cache.find(key, ttl, control.max_age, fits).await {
-            Found::Entry(entry) => Some(answer(&entry, request.stream, meter)),
+            Found::Entry(entry) => Some(entry),
             Found::Nothing(fill) => {
                 meter.may_keep(fill);
                 None
@@ -45,7 +45,8 @@ impl Pipeline {
     }
 }
 
-fn answer(entry: &Arc<Entry>, stream: bool, meter: &mut Meter) -> Answer {
+/// The answer that was kept, for the caller.
+pub(super) fn answer(entry: &Entry, stream: bool, meter: &mut Meter) -> Answer {
     let body = entry.body.clone();
     let served = meter.served_from(entry);
     Answer {

@@ -3,14 +3,15 @@
 //! The meter is a guard. However a request ends (answered, refused, failed, or dropped because the caller left), its
 //! record reaches the journal and its cost the key.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::limit::LimitHold;
 use super::{Call, Pipeline, Served, Voice};
 use crate::cache::{Entry, Fill, Origin};
 use crate::chat::estimate::TextTally;
@@ -23,6 +24,7 @@ use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
+use crate::domain::limit::Standings;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
@@ -30,7 +32,7 @@ use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
-use crate::journal::Slot;
+use crate::journal::{Slot, Update, Written};
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
 use crate::upstream::payload::SentMark;
@@ -47,6 +49,7 @@ pub struct Meter {
     voice: Voice,
     headers: DialectHeaders,
     slot: Option<Slot>,
+    limits: LimitHold,
     /// Its place among the requests under way; goes with the meter.
     place: Option<Place>,
     received: Instant,
@@ -57,6 +60,8 @@ pub struct Meter {
     current: Option<Current>,
     /// What the provider that answers could not express.
     dropped: Dropped,
+    /// Whether the policy is not to tell.
+    dropped_in_silence: bool,
     /// Whether the credential that was just refused has been replaced.
     renewed: bool,
     /// What the caller said about the response cache.
@@ -121,6 +126,7 @@ impl Meter {
             voice: call.voice,
             headers: call.headers,
             slot: Some(slot),
+            limits: LimitHold::default(),
             place: None,
             received: call.received,
             record: Some(Box::new(record)),
@@ -128,6 +134,7 @@ impl Meter {
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
+            dropped_in_silence: false,
             renewed: false,
             cache_control: call.cache_control,
             fill: None,
@@ -267,6 +274,16 @@ impl Meter {
         &mut self.reservation
     }
 
+    /// What it holds of its key's limits.
+    pub(super) fn limits(&mut self) -> &mut LimitHold {
+        &mut self.limits
+    }
+
+    /// Where its key's limits stand, once that is known; for the headers of the answer.
+    pub fn standings(&self) -> Arc<OnceLock<Standings>> {
+        self.limits.standings()
+    }
+
     /// How the caller is answered.
     pub fn voice(&self) -> Voice {
         self.voice
@@ -278,6 +295,15 @@ impl Meter {
         let record = self.record();
         record.requested_model.clone_from(&request.model);
         record.stream = request.stream;
+    }
+
+    /// The request is understood and may cost money from now on, and the journal knows. Whoever hands the caller anything
+    /// waits for that.
+    pub(super) fn may_cost(&mut self) -> Option<Written> {
+        let elapsed = self.received.elapsed();
+        self.record().latency = elapsed;
+        let record = self.record.as_ref()?;
+        self.slot.as_ref()?.open(record)
     }
 
     /// Gives the mark that tells that the status line is out: from then on, failures are said inside the stream.
@@ -297,17 +323,69 @@ impl Meter {
         place: Option<Place>,
     ) {
         let health = self.pipeline.board.gate(&deployment.provider);
+        let started = Instant::now();
+        let sent = self.mark_of_attempt(deployment, started);
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
             probe,
             _place: place,
-            started: Instant::now(),
-            sent: SentMark::default(),
+            started,
+            sent,
             first_token: None,
             status: None,
             upstream_request_id: None,
         });
+    }
+
+    /// A mark that lets the journal know that a provider has the request. If nothing more is heard of it, it is charged with
+    /// what its attempts cost so far, and with the prompt.
+    fn mark_of_attempt(&mut self, deployment: &Deployment, started: Instant) -> SentMark {
+        let usage = estimate(self.prompt_tokens, TextTally::default());
+        let update = self.update(AttemptRecord {
+            deployment: deployment.id.clone(),
+            provider: deployment.provider.clone(),
+            model: deployment.model.clone(),
+            started_after: started - self.received,
+            latency: Duration::ZERO,
+            first_token: None,
+            status: None,
+            error: None,
+            upstream_request_id: None,
+            charge: priced(usage, UsageSource::Estimated, deployment),
+        });
+        update.map_or_else(SentMark::default, |update| SentMark::telling(move || update.write()))
+    }
+
+    /// Lets the journal know how far a stream has come. If nothing more is heard of it, it is charged with that.
+    pub(super) fn came_so_far(&mut self, partial: Partial) {
+        let Some(current) = &self.current else { return };
+        let attempt = AttemptRecord {
+            deployment: current.deployment.id.clone(),
+            provider: current.deployment.provider.clone(),
+            model: current.deployment.model.clone(),
+            started_after: current.started - self.received,
+            latency: current.started.elapsed(),
+            first_token: current.first_token,
+            status: current.status,
+            error: None,
+            upstream_request_id: current.upstream_request_id.clone(),
+            charge: partial.charge(current, self.prompt_tokens),
+        };
+        if let Some(update) = self.update(attempt) {
+            update.write();
+        }
+    }
+
+    /// How the request stands with this attempt under way.
+    fn update(&mut self, attempt: AttemptRecord) -> Option<Update> {
+        let elapsed = self.received.elapsed();
+        let (record, slot) = (self.record.as_mut()?, self.slot.as_ref()?);
+        record.latency = elapsed;
+        record.attempts.push(attempt);
+        let update = slot.update(record);
+        record.attempts.pop();
+        update
     }
 
     /// The mark that is set when the provider has the request of the attempt under way.
@@ -346,9 +424,19 @@ impl Meter {
         self.media = media;
     }
 
-    /// Notes what of the request the present provider could not express.
-    pub(super) fn dropped(&mut self, dropped: &Dropped) {
+    /// Notes what of the request the present provider could not express, and whether the caller is told.
+    pub(super) fn dropped(&mut self, dropped: &Dropped, told: bool) {
         self.dropped.clone_from(dropped);
+        self.dropped_in_silence = !told;
+    }
+
+    /// What of the request the caller is told that it was not expressed.
+    fn dropped_aloud(&self) -> Dropped {
+        if self.dropped_in_silence {
+            Dropped::default()
+        } else {
+            self.dropped.clone()
+        }
     }
 
     /// The provider's id for the attempt that was last under way.
@@ -448,7 +536,7 @@ impl Meter {
                 attempts: record.attempts.len() + 1,
                 overhead: elapsed.saturating_sub(waited),
                 cost: None,
-                dropped: self.dropped.clone(),
+                dropped: self.dropped_aloud(),
             });
         }
         let last = record.attempts.last()?;
@@ -458,20 +546,20 @@ impl Meter {
             attempts: record.attempts.len(),
             overhead: elapsed.saturating_sub(waited),
             cost: record.cost(),
-            dropped: self.dropped.clone(),
+            dropped: self.dropped_aloud(),
         })
     }
 
     /// The request was answered whole.
-    pub(super) fn finish_served(mut self) -> Option<Served> {
+    pub(super) fn finish_served(mut self) -> (Option<Served>, Option<Written>) {
         let served = self.served();
-        self.settle(200, None);
-        served
+        let written = self.settle(200, None);
+        (served, written)
     }
 
-    /// The request ended, well or with an error that the caller was told.
-    pub(super) fn finish(mut self, error: Option<ErrorClass>) {
-        self.settle(200, error);
+    /// The request ends, well or with an error that the caller is told next.
+    pub(super) fn finish(mut self, error: Option<ErrorClass>) -> Option<Written> {
+        self.settle(200, error)
     }
 
     /// The request is refused, or failed before anything was handed over. Gives the error back for the caller.
@@ -481,7 +569,7 @@ impl Meter {
         } else {
             (self.voice.status)(&error)
         };
-        self.settle(status, Some(error.class()));
+        drop(self.settle(status, Some(error.class())));
         error
     }
 
@@ -493,24 +581,23 @@ impl Meter {
 
     fn cancelled(&mut self, status: u16) {
         self.record().client_cancelled = true;
-        self.settle(status, Some(ErrorClass::Cancelled));
+        drop(self.settle(status, Some(ErrorClass::Cancelled)));
     }
 
-    fn settle(&mut self, status: u16, error: Option<ErrorClass>) {
-        let (Some(mut record), Some(slot)) = (self.record.take(), self.slot.take()) else {
-            return;
-        };
+    fn settle(&mut self, status: u16, error: Option<ErrorClass>) -> Option<Written> {
+        let (mut record, slot) = (self.record.take()?, self.slot.take()?);
         record.status = status;
         record.error = error;
         record.latency = self.received.elapsed();
         let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
         record.overhead = record.latency.saturating_sub(waited);
+        self.limits.settle(&record.usage());
         self.gate.settle(record.cost());
         // Before the record can be in the ledger: until then its cost stays set aside.
         self.pipeline.budgets.settle(&mut self.reservation, &record);
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
-        slot.complete(*record);
+        slot.complete(*record)
     }
 }
 
@@ -531,8 +618,8 @@ impl Drop for Meter {
             self.failed(class, None, Some(Partial::default()));
         }
         match (self.head_is_sent(), panicked) {
-            (true, true) => self.settle(200, Some(class)),
-            (false, true) => self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class)),
+            (true, true) => drop(self.settle(200, Some(class))),
+            (false, true) => drop(self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class))),
             (true, false) => self.cancelled(200),
             (false, false) => self.cancelled(CLIENT_CLOSED_REQUEST),
         }

@@ -11,6 +11,7 @@ mod budget;
 mod cached;
 mod failover;
 mod held;
+mod limit;
 mod media;
 mod meter;
 mod relay;
@@ -31,10 +32,12 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::ResponseCache;
 use crate::chat::param::Dropped;
 use crate::chat::request::{BodyLimits, DialectHeaders, Request};
+use crate::cluster::Limiter;
 use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
+use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
 use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
@@ -67,6 +70,8 @@ pub struct Pipeline {
     pub board: Arc<HealthBoard>,
     /// What may be spent.
     pub budgets: Arc<Budgets>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// How much this replica takes on.
     pub load: Arc<LoadGate>,
     /// How late the thread is that this pipeline serves on.
@@ -102,12 +107,14 @@ pub struct PipelineLimits {
     pub again: Again,
     /// Which answers are kept.
     pub caching: CachePolicy,
-    /// What becomes of parameters that a provider cannot express.
+    /// What becomes of parameters that a provider cannot express, where neither key nor organization says.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
     /// How the worst case of a call is computed.
     pub budgets: BudgetRules,
+    /// Output tokens that a request is taken to need at most, as far as limits are concerned.
+    pub assumed_output_tokens: u64,
 }
 
 /// How a deployment is asked again after it failed.
@@ -214,18 +221,30 @@ impl Pipeline {
         };
         self.limit_output(&mut request, &plan, meter.gate());
         let request = Arc::new(request);
-        if let Some(answer) = self.cached(&request, &plan, &mut meter).await {
+        if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
+            // It counts as a request, and as no tokens.
+            if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
+                return Err(meter.refuse(refusal));
+            }
+            let answer = cached::answer(&entry, request.stream, &mut meter);
             meter.finish(None);
             return Ok(answer);
         }
+        if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
+            return Err(meter.refuse(refusal));
+        }
+        let journaled = meter.may_cost();
         if request.stream {
-            return held::stream(self, request, plan, meter).await;
+            return held::stream(self, request, plan, meter, journaled).await;
         }
         match self.whole(&request, &plan, &mut meter).await {
             Ok(body) => {
                 meter.keep(body.clone());
                 let cache = meter.cache_status();
-                let served = meter.finish_served();
+                let (served, journaled) = meter.finish_served();
+                if let Some(written) = journaled {
+                    written.reached().await;
+                }
                 Ok(Answer {
                     served,
                     cache,

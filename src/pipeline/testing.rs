@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use super::meter::Meter;
 use super::{Again, BudgetRules, Call, Pipeline, PipelineLimits, Voice};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
+use crate::cluster::Limiter;
 use crate::config::{self, KnownDialect, Sources};
 use crate::domain::budget::BudgetId;
 use crate::domain::budget::purse::Heard;
@@ -22,6 +24,7 @@ use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
+use crate::domain::limit::WhenApart;
 use crate::domain::money::NanoUsd;
 use crate::domain::overload::LagPolicy;
 use crate::domain::record::UsageRecord;
@@ -32,7 +35,7 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::retry_gate::RetryGate;
-use crate::journal::Journal;
+use crate::journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::{Catalog, Deployment};
 use crate::telemetry::metrics::Metrics;
@@ -121,7 +124,8 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
-        journal: Arc::new(Journal::new(10)),
+        limiter: Limiter::alone(WhenApart::Local, Arc::default()),
+        journal: journal::testing::in_memory(10),
         metrics: Arc::new(Metrics::default()),
         limits: PipelineLimits {
             body: BodyLimits {
@@ -150,6 +154,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
                 default_output_tokens: None,
                 image_tokens: 1_000,
             },
+            assumed_output_tokens: 1_000,
         },
         stop: CancellationToken::new(),
     })
@@ -177,7 +182,10 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scopes: Vec::new(),
         rate_limit: 60,
         budgets: Vec::new(),
+        parameter_policy: None,
+        parameters: None,
         cache_ttl: None,
+        limits: Vec::new(),
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,
@@ -202,7 +210,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
 
 /// The records of everything that has ended; each is handed out once.
 pub(super) fn records(pipeline: &Pipeline) -> Vec<UsageRecord> {
-    let Some(batch) = pipeline.journal.batch(100) else {
+    let Some(Some(batch)) = pipeline.journal.batch(100).now_or_never() else {
         return Vec::new();
     };
     let records = batch.records().to_vec();

@@ -40,6 +40,16 @@ names! {
     OUTCOMES_DROPPED = "bonito_outcomes_dropped",
     /// Usage records that wait for the database (gauge).
     JOURNAL_DEPTH = "bonito_journal_depth",
+    /// Bytes the journal takes on its disk (gauge).
+    JOURNAL_BYTES = "bonito_journal_bytes",
+    /// Seconds the record that waits longest has waited (gauge).
+    JOURNAL_OLDEST = "bonito_journal_oldest_seconds",
+    /// Duration of the journal's syncs in seconds (histogram).
+    JOURNAL_SYNC = "bonito_journal_sync_seconds",
+    /// Failures of the journal's disk: write, sync, space, read, aside (counter).
+    JOURNAL_ERRORS = "bonito_journal_errors",
+    /// Requests that a process before this one was ended under (counter).
+    JOURNAL_INTERRUPTED = "bonito_journal_interrupted_requests",
     /// Rows written to the ledger (counter).
     LEDGER_ROWS = "bonito_ledger_rows",
     /// Rows the database refuses for what is in them; the log names each (counter).
@@ -74,4 +84,18 @@ names! {
     RETRIES_REFUSED = "bonito_retries_refused",
     /// Actors that were started again after a failure (counter).
     ACTOR_RESTARTS = "bonito_actor_restarts",
+    /// Requests refused because a limit was reached, by what it counts (counter).
+    LIMIT_REFUSALS = "bonito_limit_refusals",
+    /// Time that requests waited for Redis, in seconds (histogram).
+    REDIS_DURATION = "bonito_redis_duration_seconds",
+    /// Calls of Redis that failed, by reason (counter).
+    REDIS_FAILURES = "bonito_redis_failures",
+    /// Whether replicas count apart because Redis is away: 0 or 1 (gauge).
+    REDIS_AWAY = "bonito_redis_away",
+    /// Permits held ahead of their use (gauge).
+    LIMIT_LEASED = "bonito_limit_permits_leased",
+    /// Scopes with a counter in memory (gauge).
+    LIMIT_COUNTERS = "bonito_limit_counters",
+    /// Replicas that are alive (gauge).
+    REPLICAS = "bonito_replicas",
 }

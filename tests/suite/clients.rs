@@ -3,9 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use bonito::domain::limit::{LimitOwner, LimitValues};
 use tokio::process::Command;
 
-use crate::support::{ScriptedProvider, TestGateway, closed_port};
+use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
 
 /// Installing the SDKs on a fresh machine takes most of this.
 const PATIENCE: Duration = Duration::from_secs(420);
@@ -30,8 +31,11 @@ const CLAUDES: [&str; 4] = [
 async fn suite(language: &str) {
     let provider = ScriptedProvider::start().await;
     let anthropic = ScriptedProvider::start().await;
+    let slow = ScriptedProvider::start().await;
+    slow.always(Script::slow_to_begin(Duration::from_millis(900)));
     let gateway = TestGateway::builder()
         .openai(&provider, &MODELS)
+        .provider("slow", &slow.base_url(), &["mock-chat-slow"])
         .provider("anthropic", &anthropic.origin(), &CLAUDES)
         .set("health.failures_in_a_row", 1_000_000)
         .start()
@@ -42,6 +46,12 @@ async fn suite(language: &str) {
         .on_the_database_of(&gateway);
     let dead = dead.start().await;
     let (_, scoped) = gateway.new_key(&["mock-embed"], &[], None).await;
+    let (id, narrow) = gateway.new_key(&[], &[], None).await;
+    let one_at_a_time = LimitValues {
+        concurrency: Some(1),
+        ..LimitValues::default()
+    };
+    gateway.new_limit(LimitOwner::Key(id), None, one_at_a_time).await;
     let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
     let child = Command::new(run)
         .arg(language)
@@ -49,6 +59,7 @@ async fn suite(language: &str) {
         .env("BONITO_DEAD_BASE_URL", format!("{}/v1", dead.api))
         .env("BONITO_API_KEY", &gateway.key)
         .env("BONITO_SCOPED_KEY", &scoped)
+        .env("BONITO_NARROW_KEY", &narrow)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

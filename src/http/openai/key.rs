@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use http::Method;
 use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
 
+use crate::cluster::Look;
 use crate::domain::budget::BudgetScope;
 use crate::domain::error::GatewayError;
+use crate::domain::limit::LimitKind;
 use crate::domain::money::NanoUsd;
 use crate::gates::budgets::BudgetStanding;
 use crate::http::HttpState;
@@ -47,6 +49,10 @@ impl Own {
         };
         let standings = self.state.pipeline.budgets.standing(&gate.budgets, arrival.at).await;
         let budgets: Vec<Value> = standings.iter().map(budget).collect();
+        let pipeline = &self.state.pipeline;
+        let looks = pipeline.limiter.look(&pipeline.all_limits(gate)).await;
+        let now = Utc::now();
+        let limits: Vec<Value> = looks.iter().map(|look| limit(look, now)).collect();
         Ok(answer(&json!({
             "object": "key",
             "id": row.id.0,
@@ -58,7 +64,9 @@ impl Own {
             "team": team,
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
+            "parameter_policy": self.state.pipeline.parameters_of(gate).as_str(),
             "cache_seconds": row.cache_ttl.map(|ttl| ttl.as_secs()),
+            "limits": limits,
             "spend_usd": spend,
             "budgets": budgets,
             "expires_at": time(row.expires_at),
@@ -106,6 +114,23 @@ fn budget(standing: &BudgetStanding) -> Value {
         "reserved_usd": standing.reserved.to_string(),
         "remaining_usd": remaining.map(|remaining| remaining.to_string()),
         "resets_at": time(standing.span.end),
+    })
+}
+
+/// One limit and where it stands. Everything is left of it at `resets_at`; requests under way have no such time.
+fn limit(look: &Look, now: DateTime<Utc>) -> Value {
+    let Look { scope, kind, standing } = look;
+    let resets_at = match kind {
+        LimitKind::Concurrency => None,
+        _ => now.checked_add_signed(TimeDelta::from_std(standing.resets_in).unwrap_or_default()),
+    };
+    json!({
+        "scope": scope.owner.word(),
+        "model": scope.model,
+        "limit": kind.as_str(),
+        "value": standing.limit,
+        "remaining": standing.remaining,
+        "resets_at": time(resets_at),
     })
 }
 

@@ -19,15 +19,12 @@ use crate::chat::ids;
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
+use crate::providers::fence::Fence;
 use crate::providers::sse::{self, Records, TooLarge};
 use crate::providers::translate::{EventReader, Translator};
 
 /// The largest answer that is held back because it has to be unwrapped, or may not be the answer.
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
-/// White space that may still be followed by a fence, and is held back until that is known.
-const MAX_BLANKS: usize = 256;
-/// What Markdown puts around code.
-const FENCE: &str = "```";
 
 /// Turns Claude's answers into events.
 #[derive(Debug)]
@@ -511,85 +508,4 @@ fn annotation(citation: &Value, from: usize, to: usize) -> Option<Value> {
             "end_index": to,
         },
     }))
-}
-
-/// Takes the fence off a text that may have one around it, as it comes in pieces.
-#[derive(Debug)]
-enum Fence {
-    /// There is none to take off.
-    None,
-    /// Nothing but the beginning of one was seen.
-    Before(String),
-    /// One was opened, and its first line is not complete.
-    Opening,
-    /// Inside one; what may be its end is held back.
-    Inside(String),
-}
-
-impl Fence {
-    fn new(expected: bool) -> Self {
-        if expected {
-            Self::Before(String::new())
-        } else {
-            Self::None
-        }
-    }
-
-    /// What can be said after one more piece.
-    fn take(&mut self, piece: &str) -> String {
-        match self {
-            Self::None => piece.to_owned(),
-            Self::Before(seen) => {
-                seen.push_str(piece);
-                let start = seen.trim_start();
-                if start.starts_with(FENCE) {
-                    let rest = start[FENCE.len()..].to_owned();
-                    *self = Self::Opening;
-                    return self.take(&rest);
-                }
-                if FENCE.starts_with(start) && seen.len() <= MAX_BLANKS {
-                    return String::new();
-                }
-                let said = std::mem::take(seen);
-                *self = Self::None;
-                said
-            }
-            // The name of the language.
-            Self::Opening => match piece.split_once('\n') {
-                Some((_, rest)) => {
-                    *self = Self::Inside(String::new());
-                    self.take(rest)
-                }
-                None => match piece.find(['{', '[']) {
-                    // All on one line.
-                    Some(at) => {
-                        *self = Self::Inside(String::new());
-                        self.take(&piece[at..])
-                    }
-                    None => String::new(),
-                },
-            },
-            Self::Inside(held) => {
-                held.push_str(piece);
-                // Everything that ends in something other than white space and backticks is inside for certain.
-                let end = held
-                    .trim_end_matches(|c: char| c.is_ascii_whitespace() || c == '`')
-                    .len();
-                let end = if held.len() - end > MAX_BLANKS { held.len() } else { end };
-                held.drain(..end).collect()
-            }
-        }
-    }
-
-    /// What is left at the end.
-    fn end(&mut self) -> String {
-        match std::mem::replace(self, Self::None) {
-            Self::None | Self::Opening => String::new(),
-            Self::Before(seen) => seen,
-            Self::Inside(held) => {
-                let rest = held.trim_end();
-                rest.strip_suffix(FENCE).unwrap_or(rest).trim_end().to_owned()
-            }
-        }
-    }
 }

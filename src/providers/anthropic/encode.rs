@@ -40,7 +40,7 @@ const MAX_ID_BYTES: usize = 256;
 /// Characters of base64 that hold the bytes by which a kind of media is known.
 const SNIFFED_CHARS: usize = media::SNIFFED_BYTES.div_ceil(3) * 4;
 /// The beta that lets a model with a budget think between calls of tools.
-const INTERLEAVED_THINKING: &str = "interleaved-thinking-2025-05-14";
+pub const INTERLEAVED_THINKING: &str = "interleaved-thinking-2025-05-14";
 /// The tool that an answer is made to call where its form cannot be asked for otherwise.
 const ANSWER_TOOL: &str = "json_output";
 /// What the user says where a conversation ends with the assistant and the model does not go on by itself.
@@ -583,18 +583,14 @@ impl Writer<'_> {
     fn instruct<'c>(&self, list: &mut Vec<Message>, waiting: &mut Vec<&'c Text>, moved: &mut Vec<&'c Text>) {
         let texts = std::mem::take(waiting);
         let fits = self.traits.mid_conversation_system && list.last().is_some_and(|last| last.role == "user");
-        if texts.is_empty() {
-        } else if fits {
-            let content = texts
-                .iter()
-                .map(|text| self.marked(json!({"type": "text", "text": text.text}), text.cache));
-            list.push(Message {
-                role: "system",
-                content: content.collect(),
-            });
-        } else {
+        if !fits {
             moved.extend(texts);
+            return;
         }
+        let content = texts
+            .iter()
+            .map(|text| self.marked(json!({"type": "text", "text": text.text}), text.cache));
+        push(list, "system", content.collect());
     }
 
     fn user(&mut self, parts: &[Part]) -> Result<Vec<Value>, InvalidRequest> {
@@ -757,7 +753,7 @@ fn own_thought(thought: &Thinking) -> Option<Value> {
 }
 
 /// Whether the conversation ends with results of calls that the model made in a turn whose thoughts are gone.
-fn thoughts_missing(conversation: &Conversation) -> bool {
+pub fn thoughts_missing(conversation: &Conversation) -> bool {
     let mut turns = conversation.turns.iter().rev().filter(|turn| turn.role != Role::System);
     let (Some(last), Some(before)) = (turns.next(), turns.next()) else {
         return false;

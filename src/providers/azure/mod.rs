@@ -99,6 +99,10 @@ impl Adapter for Azure {
         Support::Forwarded
     }
 
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
+
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
         failure::read(status, headers, body)
     }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::providers::conformance::conformance;
 use crate::domain::usage::TokenUsage;
 use crate::providers::testing::{self, STREAM_LIMITS, request, streamed};
 
@@ -308,3 +309,5 @@ fn an_event_of_the_longest_answer_fits_every_limit_on_events() {
             .all(|event| event.len() < STREAM_LIMITS.max_event_bytes)
     );
 }
+
+conformance!(conformance: adapter = Echo, fixtures = "echo/fixtures");

@@ -220,9 +220,7 @@ impl State {
             let ours = match state.calls.get(&theirs) {
                 Some(ours) => *ours,
                 None => {
-                    for ended in std::mem::take(&mut state.open) {
-                        say(Delta::CallEnd { index: ended });
-                    }
+                    // The calls before it stay open until the end: nothing says that their pieces do not take turns.
                     let ours = u32::try_from(state.calls.len()).unwrap_or(u32::MAX);
                     state.calls.insert(theirs, ours);
                     state.open.push(ours);

@@ -6,10 +6,11 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 
 import OpenAI from 'openai';
 
-import { caller, said } from './support.js';
+import { NARROW_KEY, caller, said } from './support.js';
 
 // The first try, and the SDK's two retries.
 const MOST_TRIES = 3;
@@ -21,6 +22,22 @@ test('one 429 is got over', async () => {
   const completion = await counted.client.chat.completions.create({ model: 'mock-chat-429-once', messages });
   assert.match(completion.choices[0].message.content, /^You said: once/);
   assert.ok(counted.sent <= 2);
+});
+
+test('a limit is waited for as long as the gateway says', async () => {
+  const counted = caller({ apiKey: NARROW_KEY });
+  const slow = caller({ apiKey: NARROW_KEY }).client.chat.completions.create({
+    model: 'mock-chat-slow',
+    messages: said('slowly'),
+  });
+  // It has long been counted by then, and is far from its end.
+  await setTimeout(300);
+  const begun = performance.now();
+  const completion = await counted.client.chat.completions.create({ model: 'echo', messages: said('hello') });
+  assert.equal(completion.choices[0].message.content, 'hello');
+  assert.ok(performance.now() - begun >= 1_000, 'retry-after says a second');
+  assert.equal(counted.sent, 2, 'one that was refused, one that was not');
+  await slow;
 });
 
 test('a lasting 500 is an InternalServerError after the retries', async () => {

@@ -10,6 +10,7 @@
 //     BONITO_BASE_URL       the gateway, ending in /v1
 //     BONITO_API_KEY        a key that may use every model
 //     BONITO_SCOPED_KEY     a key that may use `mock-embed` and nothing else
+//     BONITO_NARROW_KEY     a key that may have one request under way
 //     BONITO_DEAD_BASE_URL  optional: a gateway that takes BONITO_API_KEY, and whose upstream for `mock-chat` is a
 //                           closed port
 
@@ -30,6 +31,7 @@ function required(name) {
 const BASE_URL = required('BONITO_BASE_URL');
 const API_KEY = required('BONITO_API_KEY');
 const SCOPED_KEY = required('BONITO_SCOPED_KEY');
+export const NARROW_KEY = required('BONITO_NARROW_KEY');
 
 /** An SDK client as anyone would make it, and the number of requests it really sent, retries included. */
 export function caller({ apiKey = API_KEY, baseURL = BASE_URL, ...options } = {}) {

@@ -10,6 +10,7 @@ Run it with `tests/clients/run python`. It needs
     BONITO_BASE_URL       the gateway, ending in /v1
     BONITO_API_KEY        a key that may use every model
     BONITO_SCOPED_KEY     a key that may use `mock-embed` and nothing else
+    BONITO_NARROW_KEY     a key that may have one request under way
     BONITO_DEAD_BASE_URL  optional: a gateway that takes BONITO_API_KEY, and whose upstream for `mock-chat` is a
                           closed port
 """
@@ -35,6 +36,7 @@ def required(name: str) -> str:
 BASE_URL = required("BONITO_BASE_URL")
 API_KEY = required("BONITO_API_KEY")
 SCOPED_KEY = required("BONITO_SCOPED_KEY")
+NARROW_KEY = required("BONITO_NARROW_KEY")
 
 
 class Caller:

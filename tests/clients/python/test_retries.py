@@ -5,12 +5,15 @@ Run: tests/clients/run python -k retries
 """
 
 import os
+import threading
+import time
 import uuid
+from contextlib import contextmanager
 
 import openai
 import pytest
 
-from conftest import Caller, said
+from conftest import NARROW_KEY, Caller, said
 
 # The first try, and the SDK's two retries.
 MOST_TRIES = 3
@@ -22,6 +25,39 @@ def test_one_429_is_got_over(caller):
     completion = caller.client.chat.completions.create(model="mock-chat-429-once", messages=prompt)
     assert completion.choices[0].message.content.startswith("You said: once")
     assert len(caller.sent) <= 2
+
+
+@contextmanager
+def under_way(caller):
+    """A request of the key, under way: its model takes its time."""
+    request = threading.Thread(
+        target=caller.client.chat.completions.create, kwargs={"model": "mock-chat-slow", "messages": said("slowly")}
+    )
+    request.start()
+    # It has long been counted by then, and is far from its end.
+    time.sleep(0.3)
+    yield
+    request.join()
+
+
+def test_a_limit_is_waited_for_as_long_as_the_gateway_says():
+    caller = Caller(NARROW_KEY)
+    with under_way(Caller(NARROW_KEY)):
+        begun = time.monotonic()
+        completion = caller.client.chat.completions.create(model="echo", messages=said("hello"))
+        waited = time.monotonic() - begun
+    assert completion.choices[0].message.content == "hello"
+    assert waited >= 1, "retry-after says a second"
+    assert len(caller.sent) == 2, "one that was refused, one that was not"
+
+
+def test_a_limit_without_retries_is_a_rate_limit_error():
+    caller = Caller(NARROW_KEY)
+    with under_way(Caller(NARROW_KEY)), pytest.raises(openai.RateLimitError) as refused:
+        once = caller.client.with_options(max_retries=0)
+        once.chat.completions.create(model="echo", messages=said("hello"))
+    assert refused.value.code == "rate_limit_exceeded"
+    assert refused.value.response.headers["retry-after-ms"] == "1000"
 
 
 def test_a_lasting_500_is_an_internal_server_error_after_the_retries(caller):

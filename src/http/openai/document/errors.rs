@@ -17,11 +17,12 @@ use uuid::Uuid;
 use super::{
     headers,
     operation::JSON,
-    schema::{JsonObject, Nullable, inline},
+    schema::{JsonObject, Nullable, inline, words},
 };
-use crate::domain::call::ErrorClass;
+use crate::domain::call::{Dialect, ErrorClass};
 use crate::domain::error::{AttemptFailure, GatewayError};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{KeyId, RequestId};
+use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
 use crate::http::error;
 
 /// What every refusal and failure answers. Official SDKs turn it into their own typed exceptions.
@@ -49,6 +50,45 @@ pub struct Error {
     innererror: Option<JsonObject>,
     /// What became of each attempt, in order. Only where providers were asked.
     attempts: Option<Vec<ErrorAttempt>>,
+}
+
+/// What every refusal and failure answers in Anthropic's dialect. Official SDKs turn it into their own typed exceptions.
+#[derive(Debug, Object)]
+pub struct MessageError {
+    /// Always `error`.
+    r#type: MessageErrorType,
+    /// What went wrong.
+    error: MessageErrorDetail,
+    /// Identifies the request in logs and records, as the header `request-id` does.
+    request_id: String,
+}
+
+/// One error, in Anthropic's words.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct MessageErrorDetail {
+    /// The kind of error, which follows from the status: `invalid_request_error`, `authentication_error`,
+    /// `billing_error`, `permission_error`, `not_found_error`, `conflict_error`, `request_too_large`,
+    /// `rate_limit_error`, `timeout_error`, `overloaded_error` or `api_error`.
+    r#type: String,
+    /// What happened and what to do about it, written for a person. A prompt that does not fit begins with `prompt is
+    /// too long`.
+    message: String,
+    /// More for programs.
+    details: Option<MessageErrorCause>,
+    /// What became of each attempt, in order. Only where providers were asked.
+    attempts: Option<Vec<ErrorAttempt>>,
+}
+
+/// The exact kind of an error.
+#[derive(Debug, Object)]
+pub struct MessageErrorCause {
+    /// The same word that OpenAI's dialect has in `error.code`, such as `model_not_found`.
+    error_code: String,
+}
+
+words! {
+    MessageErrorType = "error";
 }
 
 /// One attempt that failed.
@@ -91,6 +131,15 @@ const ASKED_AND_RETRY: &[fn() -> MetaHeader] = &[
     headers::provider,
     headers::model,
     headers::attempts,
+    headers::should_retry,
+];
+/// And when, to the millisecond.
+const ASKED_AND_WAIT_EXACTLY: &[fn() -> MetaHeader] = &[
+    headers::provider,
+    headers::model,
+    headers::attempts,
+    headers::retry_after,
+    headers::retry_after_ms,
     headers::should_retry,
 ];
 /// And when.
@@ -174,24 +223,27 @@ const NOT_JSON: Refusal = Refusal {
 
 const LIMITED: Refusal = Refusal {
     example: || {
-        let limited = |provider, code: Option<&str>, retry_after| AttemptFailure {
-            code: code.map(str::to_owned),
-            retry_after: Some(Duration::from_secs(retry_after)),
-            ..attempt(provider, ErrorClass::RateLimited, Some(429))
-        };
-        let attempts = vec![
-            limited("azure", None, 12),
-            limited("openai", Some("rate_limit_exceeded"), 20),
-        ];
-        GatewayError::Exhausted { attempts }
+        GatewayError::Limited(Box::new(Reached {
+            kind: LimitKind::Requests,
+            scope: LimitScope {
+                owner: LimitOwner::Key(KeyId(Uuid::nil())),
+                model: None,
+            },
+            limit: 60,
+            used: 60,
+            need: 1,
+            retry_after: Some(Duration::from_millis(12_345)),
+        }))
     },
-    meaning: "Every attempt failed, the last of them because the provider limits the gateway's rate \
-              (`rate_limit_error`, `rate_limit_exceeded`): try again after `retry-after` seconds. Or because the \
-              gateway's account at the provider has no quota left (`insufficient_quota`): `x-should-retry` is `false`, \
-              and there is no `retry-after`. The same without attempts when a budget does not have enough for what the \
-              request may cost at most: the message names the budget, what is spent of it, when it resets, and the \
-              `max_tokens` with which the request would fit.",
-    headers: ASKED_AND_WAIT,
+    meaning: "A limit on the requests or the tokens per minute, or on the requests under way, of the key, its team or its \
+              organization is reached (`rate_limit_error`, `rate_limit_exceeded`). The message names the limit and when to \
+              try again; where the request alone is larger than the limit, `x-should-retry` is `false`. Or every attempt \
+              failed, the last of them because the provider limits the gateway's rate: try again after `retry-after` \
+              seconds. Or because the gateway's account at the provider has no quota left (`insufficient_quota`): \
+              `x-should-retry` is `false`, and there is no `retry-after`. The same without attempts when a budget does not \
+              have enough for what the request may cost at most: the message names the budget, what is spent of it, when \
+              it resets, and the `max_tokens` with which the request would fit.",
+    headers: ASKED_AND_WAIT_EXACTLY,
 };
 
 const INTERNAL: Refusal = Refusal {
@@ -222,8 +274,8 @@ const UNAVAILABLE: Refusal = Refusal {
     example: || GatewayError::Overloaded {
         retry_after: Duration::from_secs(1),
     },
-    meaning: "The gateway cannot take more requests, because it could not record them, or could not find \
-              out what is left of a budget (`overloaded`). Or every attempt \
+    meaning: "The gateway cannot take more requests, because it could not record them, could not count them against \
+              limits that are to hold all the same, or could not find out what is left of a budget (`overloaded`). Or every attempt \
               failed, the last of them because the provider is overloaded, or because the gateway is stopping \
               (`upstream_error`). Try again after `retry-after` seconds.",
     headers: ASKED_AND_WAIT,
@@ -260,6 +312,26 @@ pub const INFERENCE: &[Refusal] = &[
     TIMED_OUT,
 ];
 
+/// What can go wrong with counting the tokens of a prompt: nobody is asked for it.
+pub const COUNT: &[Refusal] = &[
+    Refusal {
+        meaning: "The request is not valid; the message begins with the field at fault, where there is one.",
+        headers: &[],
+        ..INVALID
+    },
+    UNAUTHENTICATED,
+    FORBIDDEN,
+    UNLISTED_MODEL,
+    TOO_SLOW,
+    Refusal {
+        meaning: "The body of the request is larger than this endpoint takes: 16 MiB, unless configured otherwise.",
+        headers: &[],
+        ..TOO_LARGE
+    },
+    NOT_JSON,
+    INTERNAL,
+];
+
 /// What can go wrong with a request that the gateway answers from what it knows.
 pub const LOOKUP: &[Refusal] = &[UNAUTHENTICATED, INTERNAL];
 
@@ -268,26 +340,43 @@ pub const MODEL_LOOKUP: &[Refusal] = &[UNAUTHENTICATED, FORBIDDEN, UNLISTED_MODE
 
 impl Refusal {
     /// The response as the document shows it: the shared schema, with an example of its own.
-    pub fn response(&self) -> MetaResponse {
+    pub fn response(&self, dialect: Dialect) -> MetaResponse {
         let example = (self.example)();
+        let (voice, ids) = match dialect {
+            Dialect::OpenAi => (error::OPENAI_VOICE, vec![headers::request_id()]),
+            Dialect::Anthropic => {
+                let ids = vec![headers::request_id(), headers::own_request_id()];
+                (error::ANTHROPIC_VOICE, ids)
+            }
+        };
         let own_headers = self.headers.iter().map(|header| header());
+        // Where providers may have been asked, the request came as far as its limits.
+        let limits = (!self.headers.is_empty()).then(headers::rate_limits);
         MetaResponse {
             description: self.meaning,
-            status: Some(error::status(&example)),
+            status: Some((voice.status)(&example)),
             status_range: None,
             content: vec![MetaMediaType {
                 content_type: JSON,
-                schema: schema(&example),
+                schema: schema(&example, dialect),
             }],
-            headers: std::iter::once(headers::request_id()).chain(own_headers).collect(),
+            headers: ids
+                .into_iter()
+                .chain(own_headers)
+                .chain(limits.into_iter().flatten())
+                .collect(),
         }
     }
 }
 
-fn schema(example: &GatewayError) -> MetaSchemaRef {
+fn schema(example: &GatewayError, dialect: Dialect) -> MetaSchemaRef {
+    let reference = match dialect {
+        Dialect::OpenAi => ErrorResponse::schema_ref(),
+        Dialect::Anthropic => MessageError::schema_ref(),
+    };
     inline(MetaSchema {
-        all_of: vec![ErrorResponse::schema_ref()],
-        example: Some(body(example)),
+        all_of: vec![reference],
+        example: Some(body(example, dialect)),
         ..MetaSchema::ANY
     })
 }
@@ -295,11 +384,15 @@ fn schema(example: &GatewayError) -> MetaSchemaRef {
 /// The body of an error, which is the same in an answer and in a stream.
 ///
 /// # Panics
-/// When an error's event is not one line of JSON; a test builds the whole document.
-pub fn body(error: &GatewayError) -> Value {
-    let event = error::event(error, RequestId(Uuid::nil()));
-    let data = event.strip_prefix(b"data: ").expect("an event is a line of data");
-    serde_json::from_slice(data).expect("an error is JSON")
+/// When an error's event does not end in one line of JSON; a test builds the whole document.
+pub fn body(error: &GatewayError, dialect: Dialect) -> Value {
+    let voice = match dialect {
+        Dialect::OpenAi => error::OPENAI_VOICE,
+        Dialect::Anthropic => error::ANTHROPIC_VOICE,
+    };
+    let event = (voice.event)(error, RequestId(Uuid::nil()));
+    let data = memchr::memmem::find(&event, b"data: ").expect("an event has a line of data");
+    serde_json::from_slice(&event[data + b"data: ".len()..]).expect("an error is JSON")
 }
 
 /// An attempt that failed, as the examples show it.

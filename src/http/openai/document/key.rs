@@ -11,6 +11,7 @@ use super::{
     operation::{self, Answer, Operation, Sample},
     schema::{JsonObject, Nullable, example, words},
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Key";
@@ -33,6 +34,7 @@ pub fn retrieve() -> Operation {
             headers: vec![headers::request_id()],
         },
         refusals: errors::LOOKUP,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }
@@ -45,6 +47,7 @@ const SAMPLES: &[Sample] = &[Sample {
 
 words! {
     ObjectKey = "key";
+    ParameterPolicy = "reject" | "drop" | "warn";
 }
 
 /// A key as its holder sees it.
@@ -66,15 +69,21 @@ pub struct Key {
     team: Nullable<KeyOwner>,
     /// What the key itself may use. Its team and its organization may allow less.
     allowed_models: KeyScope,
-    /// Requests per minute, as its owner noted them. Requests are not counted against it.
+    /// Requests per minute of the key itself.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
     /// US dollars that its requests have cost so far. Null while that cannot be found out.
     spend_usd: Nullable<String>,
     /// The budgets its requests count against. A hard one refuses requests when it is used up.
     budgets: Vec<KeyBudget>,
+    /// What becomes of a parameter that the provider asked cannot express: `warn` drops it and names it in the header
+    /// `x-bonito-dropped-params`, `drop` drops it without a word, `reject` asks another provider or refuses the request.
+    /// It is the stricter of what the key and its organization say, and the installation's where neither says anything.
+    parameter_policy: ParameterPolicy,
     /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
     cache_seconds: Nullable<i64>,
+    /// Every limit that applies to its requests: its own, its team's, its organization's. The strictest wins.
+    limits: Vec<KeyLimit>,
     /// When it stops working. Null means never.
     expires_at: Nullable<DateTime<Utc>>,
     /// Labels its owner gave it.
@@ -111,6 +120,24 @@ pub struct KeyBudget {
     /// What is left of the amount after both. Null while that cannot be found out.
     remaining_usd: Nullable<String>,
     /// When the next period begins. Null means never.
+    resets_at: Nullable<DateTime<Utc>>,
+}
+
+/// A limit, and where it stands.
+#[derive(Debug, Object)]
+pub struct KeyLimit {
+    /// Whose requests are counted together: `key`, `team` or `organization`.
+    scope: String,
+    /// The models it is about, a name or a pattern. Null: all.
+    model: Nullable<String>,
+    /// What is counted: `requests`, `input_tokens`, `output_tokens` or `tokens` per minute, or `concurrency`, the requests
+    /// under way.
+    limit: String,
+    /// How much is allowed.
+    value: i64,
+    /// How much is left.
+    remaining: i64,
+    /// When all of it will be, if nothing else is asked for. Null for requests under way.
     resets_at: Nullable<DateTime<Utc>>,
 }
 
@@ -160,7 +187,12 @@ impl Example for Key {
                 "remaining_usd": "37.6418211",
                 "resets_at": "2026-11-30T23:00:00.000000Z",
             }],
+            "parameter_policy": "warn",
             "cache_seconds": null,
+            "limits": [{
+                "scope": "key", "model": null, "limit": "requests", "value": 60, "remaining": 57,
+                "resets_at": "2026-11-23T17:05:31.500000Z",
+            }],
             "expires_at": null,
             "metadata": { "environment": "production" },
             "created_at": "2026-10-12T08:30:00.000000Z",

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     completions::CompletionRequest,
     docs_page,
-    errors::{self, ErrorResponse},
+    errors::{self, ErrorResponse, MessageError},
     page,
     schema::parses,
     specification,
@@ -16,13 +16,16 @@ use super::{
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::refusal::{BudgetRefusal, Reason};
 use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, Enforcement, Unpriced};
-use crate::domain::call::ErrorClass;
+use crate::domain::call::{Dialect, ErrorClass};
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::ids::{OrganizationId, RequestId};
 use crate::domain::key::Revision;
+use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
 use crate::domain::money::NanoUsd;
 use crate::http::error;
 
+const MESSAGES: &str = "POST /v1/messages";
+const COUNT: &str = "POST /v1/messages/count_tokens";
 const SERVER: &str = "https://llm.example.com/";
 
 fn document() -> Value {
@@ -100,6 +103,8 @@ fn every_endpoint_is_there_with_a_name_of_its_own() {
         ("POST /v1/chat/completions", "createChatCompletion"),
         ("POST /v1/completions", "createCompletion"),
         ("POST /v1/embeddings", "createEmbedding"),
+        ("POST /v1/messages", "createMessage"),
+        ("POST /v1/messages/count_tokens", "countMessageTokens"),
     ];
     assert_eq!(
         named,
@@ -156,7 +161,7 @@ fn a_chat_or_completion_is_one_response_with_two_content_types() {
         operations(&document()).len()
     );
     let document = document();
-    for name in ["POST /v1/chat/completions", "POST /v1/completions"] {
+    for name in ["POST /v1/chat/completions", "POST /v1/completions", MESSAGES] {
         let answer = &operation(&document, name)["responses"]["200"];
         assert_eq!(
             keys(&answer["content"]),
@@ -171,8 +176,11 @@ fn every_operation_lists_the_statuses_that_can_occur() {
     let inference = [
         "200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "502", "503", "504",
     ];
-    let expected: [(&str, &[&str]); 6] = [
+    let messages = inference.map(|status| if status == "503" { "529" } else { status });
+    let expected: [(&str, &[&str]); 8] = [
         ("POST /v1/chat/completions", &inference),
+        (MESSAGES, &messages),
+        (COUNT, &["200", "400", "401", "403", "404", "408", "413", "415", "500"]),
         ("POST /v1/completions", &inference),
         ("POST /v1/embeddings", &inference),
         ("GET /v1/models", &["200", "401", "500"]),
@@ -200,18 +208,19 @@ fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
                 continue;
             }
             let schema = &response["content"]["application/json"]["schema"];
-            assert_eq!(
-                schema["allOf"][0]["$ref"], "#/components/schemas/ErrorResponse",
-                "{name} {status}"
-            );
+            let (expected, fields) = if name.starts_with(MESSAGES) {
+                assert!(headers.contains("request-id"), "{name} {status}");
+                ("MessageError", ["details", "message", "type"].as_slice())
+            } else {
+                ("ErrorResponse", ["code", "message", "param", "type"].as_slice())
+            };
+            let reference = format!("#/components/schemas/{expected}");
+            assert_eq!(schema["allOf"][0]["$ref"], reference.as_str(), "{name} {status}");
             let error = keys(&schema["example"]["error"]);
-            assert!(
-                error.is_superset(&["code", "message", "param", "type"].into()),
-                "{name} {status}"
-            );
+            assert!(fields.iter().all(|field| error.contains(field)), "{name} {status}");
             assert_eq!(
                 error.contains("attempts"),
-                ["429", "502", "504"].contains(&status.as_str()),
+                ["502", "504"].contains(&status.as_str()),
                 "{name} {status}"
             );
         }
@@ -250,6 +259,20 @@ fn real_errors() -> Vec<GatewayError> {
         GatewayError::ModelNotAllowed { model: "m".into() },
         GatewayError::ModelNotFound { model: "m".into() },
         GatewayError::Overloaded {
+            retry_after: Duration::from_secs(1),
+        },
+        GatewayError::Limited(Box::new(Reached {
+            kind: LimitKind::Tokens,
+            scope: LimitScope {
+                owner: LimitOwner::Organization,
+                model: None,
+            },
+            limit: 10,
+            used: 10,
+            need: 1,
+            retry_after: Some(Duration::from_millis(1_500)),
+        })),
+        GatewayError::Uncounted {
             retry_after: Duration::from_secs(1),
         },
         GatewayError::internal("a test"),
@@ -292,16 +315,26 @@ fn real_errors() -> Vec<GatewayError> {
     errors
 }
 
-#[test]
-fn the_documented_headers_of_every_status_are_those_of_real_errors() {
+/// The headers of real errors by their status, with the ids that every answer of the dialect carries.
+fn real_headers(dialect: Dialect, ids: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let mut real: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for error in real_errors() {
-        let response = error::response(&error, RequestId(Uuid::nil()));
+        let response = error::response_in(dialect, &error, RequestId(Uuid::nil()));
         let headers = response.headers().keys().filter(|name| *name != "content-type");
-        real.entry(response.status().as_str().to_owned())
-            .or_default()
-            .extend(headers.map(ToString::to_string).chain(["x-request-id".to_owned()]));
+        real.entry(response.status().as_str().to_owned()).or_default().extend(
+            headers
+                .map(ToString::to_string)
+                .chain(ids.iter().map(ToString::to_string)),
+        );
     }
+    real
+}
+
+#[test]
+fn the_documented_headers_of_every_status_are_those_of_real_errors() {
+    let of_openai = real_headers(Dialect::OpenAi, &["x-request-id"]);
+    let ids = ["request-id", "x-request-id"];
+    let of_anthropic = real_headers(Dialect::Anthropic, &ids);
     let document = document();
     for (name, operation) in operations(&document) {
         let refusals = operation["responses"].as_object().unwrap().iter();
@@ -309,11 +342,18 @@ fn the_documented_headers_of_every_status_are_those_of_real_errors() {
             .filter(|(status, _)| *status != "200")
             .map(|(status, response)| {
                 let names = keys(&response["headers"]).into_iter().map(str::to_lowercase);
+                // Those of the limits are added to an answer after its error was written.
+                let names = names.filter(|name| !name.starts_with("x-ratelimit-"));
                 (status.clone(), names.collect())
             })
             .collect();
-        if name.starts_with("POST") {
-            assert_eq!(documented, real, "{name}");
+        if name == COUNT {
+            let only_ids: BTreeSet<String> = ids.map(ToOwned::to_owned).into();
+            assert!(documented.values().all(|headers| *headers == only_ids), "{name}");
+        } else if name == MESSAGES {
+            assert_eq!(documented, of_anthropic, "{name}");
+        } else if name.starts_with("POST") {
+            assert_eq!(documented, of_openai, "{name}");
         } else {
             let only_the_id: BTreeSet<String> = ["x-request-id".to_owned()].into();
             assert!(documented.values().all(|headers| *headers == only_the_id), "{name}");
@@ -324,8 +364,11 @@ fn the_documented_headers_of_every_status_are_those_of_real_errors() {
 #[test]
 fn every_field_of_a_real_error_is_documented() {
     for error in real_errors() {
-        let body = errors::body(&error);
+        let body = errors::body(&error, Dialect::OpenAi);
         let read = ErrorResponse::parse_from_json(Some(body.clone())).expect("an error is what its schema says");
+        assert_eq!(read.to_json(), Some(body), "reading leaves out what is not documented");
+        let body = errors::body(&error, Dialect::Anthropic);
+        let read = MessageError::parse_from_json(Some(body.clone())).expect("an error is what its schema says");
         assert_eq!(read.to_json(), Some(body), "reading leaves out what is not documented");
     }
 }
@@ -341,6 +384,7 @@ fn every_kind_type_and_code_of_an_error_is_named() {
         let known = ![
             ErrorClass::ModelNotAllowed,
             ErrorClass::CallerTimeout,
+            ErrorClass::LimitReached,
             ErrorClass::Cancelled,
             ErrorClass::Budget,
         ]
@@ -348,11 +392,15 @@ fn every_kind_type_and_code_of_an_error_is_named() {
         assert_eq!(reasons.contains(&format!("`{class}`")), known, "{class}");
     }
     let types = described("Error", "type");
+    let types_of_anthropic = described("MessageErrorDetail", "type");
     let responses = &operation(&document, "POST /v1/chat/completions")["responses"];
     for error in real_errors() {
-        let (status, body) = (error::status(&error).to_string(), errors::body(&error));
+        let (status, body) = (error::status(&error).to_string(), errors::body(&error, Dialect::OpenAi));
         let kind = body["error"]["type"].as_str().unwrap();
         assert!(types.contains(&format!("`{kind}`")), "{kind}");
+        let of_anthropic = errors::body(&error, Dialect::Anthropic);
+        let kind = of_anthropic["error"]["type"].as_str().unwrap();
+        assert!(types_of_anthropic.contains(&format!("`{kind}`")), "{kind}");
         let code = body["error"]["code"].as_str().unwrap();
         let meaning = responses[&status]["description"].as_str().unwrap();
         assert!(
@@ -395,7 +443,7 @@ fn the_limits_it_names_are_the_defaults() {
 #[test]
 fn a_stream_that_was_held_back_is_described() {
     let document = document();
-    for name in ["POST /v1/chat/completions", "POST /v1/completions"] {
+    for name in ["POST /v1/chat/completions", "POST /v1/completions", MESSAGES] {
         let description = operation(&document, name)["description"].as_str().unwrap();
         assert!(
             description.contains(": x-bonito-provider=azure x-bonito-model=gpt-4o x-bonito-attempts=2"),
@@ -417,9 +465,10 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
     let document = document();
     for (name, operation) in operations(&document)
         .into_iter()
-        .filter(|(name, _)| name.starts_with("POST"))
+        .filter(|(name, _)| name.starts_with("POST") && name != COUNT)
     {
-        let headers = keys(&operation["responses"]["200"]["headers"]);
+        let mut headers = keys(&operation["responses"]["200"]["headers"]);
+        assert_eq!(headers.remove("request-id"), name == MESSAGES, "{name}");
         let expected = [
             "age",
             "x-bonito-cache",
@@ -429,6 +478,12 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
             "x-bonito-model",
             "x-bonito-overhead-ms",
             "x-bonito-provider",
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-requests",
+            "x-ratelimit-reset-tokens",
             "x-request-id",
         ];
         assert_eq!(headers, expected.into(), "{name}");
@@ -438,7 +493,12 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
 #[test]
 fn requests_admit_fields_they_do_not_know() {
     let document = document();
-    for name in ["ChatCompletionRequest", "CompletionRequest", "EmbeddingRequest"] {
+    for name in [
+        "ChatCompletionRequest",
+        "CompletionRequest",
+        "EmbeddingRequest",
+        "MessageRequest",
+    ] {
         let schema = &document["components"]["schemas"][name];
         assert_eq!(schema["additionalProperties"], json!({}), "{name}");
         assert!(
