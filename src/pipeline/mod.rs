@@ -227,7 +227,9 @@ impl Pipeline {
                 return Err(meter.refuse(refusal));
             }
             let answer = cached::answer(&entry, request.stream, &mut meter);
-            meter.finish(None);
+            if let Some(written) = meter.finish(None) {
+                written.reached().await;
+            }
             return Ok(answer);
         }
         if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {

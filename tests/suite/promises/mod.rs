@@ -4,6 +4,7 @@
 //! size and print a line with their figures for the table.
 
 mod durability;
+mod limits;
 mod load;
 
 /// Whether to run at full size.

@@ -11,6 +11,7 @@ use super::{
     operation::{self, Answer, Operation, Sample},
     schema::{example, words},
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Capabilities";
@@ -35,6 +36,7 @@ pub fn list() -> Operation {
             headers: vec![headers::request_id()],
         },
         refusals: errors::LOOKUP,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }
