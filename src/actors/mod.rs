@@ -4,6 +4,7 @@
 //! Root
 //! ├─ Providers → Provider(id)   outcomes → health
 //! ├─ Keys      → Key(id)        last use, idle stop
+//! ├─ Budgets                    renews and returns parts of budgets
 //! ├─ Ledger                     journal → database in batches
 //! ├─ Secrets                    reads credentials again
 //! └─ Catalog                    publishes the catalogue
@@ -13,6 +14,7 @@
 //! key that is not in memory. Whatever must not be lost (records, keys) lives outside them: an actor that fails is started
 //! again and finds its work where it was. Start with [`root`].
 
+pub mod budgets;
 pub mod catalog;
 pub mod key;
 pub mod keys;

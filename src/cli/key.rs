@@ -275,6 +275,7 @@ fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
     models.chain(providers).collect()
 }
 
+/// The organization of this short name.
 pub(super) async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
     let found = store.organization_by_slug(slug).await?;
     found.ok_or_else(|| format!("there is no organization {slug:?}").into())

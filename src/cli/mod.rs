@@ -1,5 +1,6 @@
 //! The command line.
 
+mod budget;
 mod credential;
 mod inspect;
 mod key;
@@ -45,6 +46,11 @@ enum Command {
     Key {
         #[command(subcommand)]
         command: key::Command,
+    },
+    /// Set, list and delete budgets.
+    Budget {
+        #[command(subcommand)]
+        command: budget::Command,
     },
     /// Set, list and delete rate limits.
     Limit {
@@ -110,6 +116,7 @@ pub fn main() -> ExitCode {
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,
+            Command::Budget { command } => budget::run(command, &loaded.settings).await,
             Command::Limit { command } => limit::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
             Command::Openapi => inspect::openapi(&loaded.settings),

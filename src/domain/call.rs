@@ -120,6 +120,8 @@ closed_set! {
         ModelNotFound = "model_not_found",
         /// The key's scope does not cover it.
         ModelNotAllowed = "model_not_allowed",
+        /// A budget does not have enough for it.
+        Budget = "budget",
         /// The prompt does not fit the model.
         ContextLength = "context_length_exceeded",
         /// The provider's content policy refused it.
@@ -176,6 +178,7 @@ impl ErrorClass {
             Self::ModelNotFound | Self::Unsupported => true,
             Self::InvalidRequest
             | Self::ModelNotAllowed
+            | Self::Budget
             | Self::ContextLength
             | Self::ContentFilter
             | Self::TooLarge

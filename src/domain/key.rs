@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::call::ParameterPolicy;
 use super::ids::{KeyId, OrganizationId, TeamId};
 use super::limit::LimitRule;
@@ -102,6 +103,8 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// The budgets its calls count against, in the order of their ids.
+    pub budgets: Vec<Arc<Budget>>,
     /// What the key itself says about parameters that a provider cannot express.
     pub parameter_policy: Option<ParameterPolicy>,
     /// What holds for them: the stricter of what the key and its organization say; `None` where neither says anything.

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::limit::LimitHold;
@@ -17,6 +18,7 @@ use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
 use crate::chat::render::Identity;
 use crate::chat::request::{DialectHeaders, Request};
+use crate::domain::budget::BudgetScope;
 use crate::domain::caching::CacheControl;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
@@ -26,6 +28,7 @@ use crate::domain::limit::Standings;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
+use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
@@ -51,6 +54,8 @@ pub struct Meter {
     place: Option<Place>,
     received: Instant,
     record: Option<Box<UsageRecord>>,
+    /// What is set aside for it.
+    reservation: Reservation,
     prompt_tokens: u64,
     current: Option<Current>,
     /// What the provider that answers could not express.
@@ -125,6 +130,7 @@ impl Meter {
             place: None,
             received: call.received,
             record: Some(Box::new(record)),
+            reservation: Reservation::default(),
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
@@ -244,6 +250,28 @@ impl Meter {
     /// The key.
     pub fn gate(&self) -> &KeyGate {
         &self.gate
+    }
+
+    /// The key, to keep.
+    pub(super) fn gate_handle(&self) -> Arc<KeyGate> {
+        self.gate.clone()
+    }
+
+    /// When the request was admitted.
+    pub(super) fn admitted_at(&self) -> DateTime<Utc> {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        record.admitted_at
+    }
+
+    /// What the attempts so far cost, as far as it counts for a budget.
+    pub(super) fn charged(&self, scope: &BudgetScope) -> NanoUsd {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        scope.charged(&record.attempts)
+    }
+
+    /// What is reserved of budgets.
+    pub(super) fn reservation(&mut self) -> &mut Reservation {
+        &mut self.reservation
     }
 
     /// What it holds of its key's limits.
@@ -565,6 +593,8 @@ impl Meter {
         record.overhead = record.latency.saturating_sub(waited);
         self.limits.settle(&record.usage());
         self.gate.settle(record.cost());
+        // Before the record can be in the ledger: until then its cost stays set aside.
+        self.pipeline.budgets.settle(&mut self.reservation, &record);
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
         slot.complete(*record)

@@ -1,11 +1,13 @@
 //! The path of one inference request, from checked key to metered answer.
 //!
 //! [`Pipeline::run`] is the whole path on one screen. Each step has a file of its own: `admit` (may it?), `failover` and
-//! `attempt` (who answers?), `relay` (the stream to the caller), `meter` (what did it cost?). It knows no actors, no SQL
-//! and no HTTP server: it meets the actors in [`crate::gates`], and speaks to its caller through a [`Voice`].
+//! `attempt` (who answers?), `budget` (is there money for it?), `relay` (the stream to the caller), `meter` (what did it
+//! cost?). It knows no actors, no SQL and no HTTP server: it meets the actors in [`crate::gates`], and speaks to its caller
+//! through a [`Voice`].
 
 mod admit;
 mod attempt;
+mod budget;
 mod cached;
 mod failover;
 mod held;
@@ -37,6 +39,7 @@ use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
+use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
@@ -49,6 +52,7 @@ use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::Fetcher;
 
+pub use budget::BudgetRules;
 pub use meter::Meter;
 
 /// Everything a request needs on its way.
@@ -64,6 +68,8 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// What may be spent.
+    pub budgets: Arc<Budgets>,
     /// Counts requests against their limits.
     pub limiter: Arc<Limiter>,
     /// How much this replica takes on.
@@ -105,6 +111,8 @@ pub struct PipelineLimits {
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
+    /// How the worst case of a call is computed.
+    pub budgets: BudgetRules,
     /// Output tokens that a request is taken to need at most, as far as limits are concerned.
     pub assumed_output_tokens: u64,
 }
@@ -198,11 +206,11 @@ impl Pipeline {
     /// Everything that can be said with a status of its own. What goes wrong after a stream has begun is said in it.
     pub async fn run(self: Arc<Self>, mut meter: Meter, body: Bytes) -> Result<Answer, GatewayError> {
         let dialect = meter.voice().dialect;
-        let request = match Request::parse(meter.operation(), dialect, body, &self.limits.body) {
+        let mut request = match Request::parse(meter.operation(), dialect, body, &self.limits.body) {
             Ok(mut request) => {
                 request.identity = meter.identity();
                 request.headers = meter.take_headers();
-                Arc::new(request)
+                request
             }
             Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
         };
@@ -211,6 +219,8 @@ impl Pipeline {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
+        self.limit_output(&mut request, &plan, meter.gate());
+        let request = Arc::new(request);
         if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
             // It counts as a request, and as no tokens.
             if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {

@@ -292,6 +292,7 @@ impl Store {
             }
             None => None,
         };
+        let budgets = self.budgets_for_key(&key, &organization, team.as_ref()).await?;
         let limits = self.limits_for(key.organization_id, key.team_id, key.id).await?;
         let own = read_scope(key.allowed_models.as_ref());
         let inherited = [
@@ -322,6 +323,7 @@ impl Store {
             scope: own,
             scopes,
             rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
+            budgets: budgets.into_iter().map(Arc::new).collect(),
             parameter_policy: own_policy,
             parameters: match (own_policy, read_policy(organization.parameter_policy.as_deref())) {
                 (Some(own), Some(inherited)) => Some(own.stricter(inherited)),

@@ -303,6 +303,76 @@ async fn what_becomes_of_parameters_is_said_for_keys_and_organizations() {
 }
 
 #[tokio::test]
+async fn budgets_are_set_listed_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = run(dir.path(), &["key", "create", "--name", "ci", "--json"]).await;
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let key = format!("key={}", &made["prefix"].as_str().unwrap());
+    let monthly = ["budget", "set", "--for", &key, "--period", "monthly", "--amount"];
+    let set = async |more: &[&str]| {
+        let output = run(dir.path(), &[&monthly[..], more].concat()).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let said = set(&["50"]).await;
+    assert!(said.contains("0.00 of 50.00 USD are spent this month"), "{said}");
+    let same: Value = serde_json::from_str(&set(&["60.5", "--soft", "--threshold", "90", "--json"]).await).unwrap();
+    let id = same["id"].as_str().unwrap();
+    assert!(said.starts_with(id), "it is the same budget");
+    let organization = [
+        "budget",
+        "set",
+        "--for",
+        "organization",
+        "--period",
+        "total",
+        "--amount",
+        "1",
+    ];
+    assert!(run(dir.path(), &organization).await.status.success());
+
+    let listed = text(&run(dir.path(), &["budget", "list"]).await.stdout);
+    assert!(
+        listed.contains("key \"ci\"") && listed.contains("60.50") && listed.contains("soft"),
+        "{listed}"
+    );
+    let listed = run(dir.path(), &["budget", "list", "--json"]).await.stdout;
+    let listed: Value = serde_json::from_slice(&listed).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&listed[0]["thresholds"], &listed[0]["amount_usd"]),
+        (&serde_json::json!([90]), &"60.50".into())
+    );
+    assert!(run(dir.path(), &["budget", "delete", id]).await.status.success());
+
+    let set = |scope, more: &[&'static str]| {
+        let mut arguments = vec!["budget", "set", "--for", scope];
+        arguments.extend(more);
+        arguments
+    };
+    for wrong in [
+        vec!["budget", "delete", id],
+        set("key=bn-nobody", &["--period", "monthly", "--amount", "1"]),
+        set("team=none", &["--period", "monthly", "--amount", "1"]),
+        set("tag=blue", &["--period", "monthly", "--amount", "1"]),
+        set("organization", &["--period", "yearly", "--amount", "1"]),
+        set("organization", &["--period", "daily", "--amount", "0"]),
+        set("organization", &["--period", "daily", "--amount", "1e3"]),
+        set(
+            "organization",
+            &["--period", "daily", "--amount", "1", "--time-zone", "Atlantis"],
+        ),
+        set(
+            "organization",
+            &["--period", "daily", "--amount", "1", "--threshold", "0"],
+        ),
+    ] {
+        let output = run(dir.path(), &wrong).await;
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
 async fn names_that_nobody_has_are_taken_into_a_scope_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     for (option, name, warned) in [

@@ -11,6 +11,7 @@ mod anthropic;
 mod azure;
 mod bad_input;
 mod bedrock;
+mod budgets;
 mod cache;
 mod capabilities;
 mod chat;

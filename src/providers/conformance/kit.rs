@@ -541,10 +541,10 @@ fn obeys(events: &[Event], name: &str) {
             panic!("{name}: {problem}\n{}", listed(events));
         }
     }
-    if events.iter().any(|event| matches!(event, Event::Finish { .. })) {
-        if let Err(problem) = grammar.end() {
-            panic!("{name}: {problem}\n{}", listed(events));
-        }
+    if events.iter().any(|event| matches!(event, Event::Finish { .. }))
+        && let Err(problem) = grammar.end()
+    {
+        panic!("{name}: {problem}\n{}", listed(events));
     }
 }
 

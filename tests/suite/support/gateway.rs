@@ -558,6 +558,23 @@ impl TestGateway {
         found.iter().for_each(ractor::ActorCell::kill);
     }
 
+    /// Ends it as a crash would: nobody writes, renews or gives back anything any more. Its threads are left to the end of
+    /// the test.
+    pub async fn crash(mut self) {
+        let running = self.running.take().expect("the gateway runs");
+        let mut actors = vec![running.gateway().root.0.get_cell()];
+        while let Some(actor) = actors.pop() {
+            actors.extend(actor.get_children());
+            actor.kill();
+        }
+        let ended = async {
+            while running.gateway().root.0.get_status() != ActorStatus::Stopped {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the actors end");
+    }
+
     /// Every file of the gateway's data directory and of those in it, with what is in it.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files = Vec::new();

@@ -176,6 +176,14 @@ const FORBIDDEN: Refusal = Refusal {
     headers: &[],
 };
 
+const DENIED: Refusal = Refusal {
+    meaning: "The model, or every provider that serves it, is outside the scope of the key, its team or its \
+              organization (`model_not_allowed`). Such a model need not exist. `GET /v1/models` lists those inside the \
+              scope. Or nobody knows what the model costs, and a hard budget of the key could not be held \
+              (`model_not_priced`).",
+    ..FORBIDDEN
+};
+
 const UNKNOWN_MODEL: Refusal = Refusal {
     example: || GatewayError::ModelNotFound { model: "gpt-4p".into() },
     meaning: "Nobody here serves a model of this name for this kind of request (`model_not_found`); `GET /v1/models` \
@@ -232,7 +240,9 @@ const LIMITED: Refusal = Refusal {
               try again; where the request alone is larger than the limit, `x-should-retry` is `false`. Or every attempt \
               failed, the last of them because the provider limits the gateway's rate: try again after `retry-after` \
               seconds. Or because the gateway's account at the provider has no quota left (`insufficient_quota`): \
-              `x-should-retry` is `false`, and there is no `retry-after`.",
+              `x-should-retry` is `false`, and there is no `retry-after`. The same without attempts when a budget does not \
+              have enough for what the request may cost at most: the message names the budget, what is spent of it, when \
+              it resets, and the `max_tokens` with which the request would fit.",
     headers: ASKED_AND_WAIT_EXACTLY,
 };
 
@@ -264,8 +274,8 @@ const UNAVAILABLE: Refusal = Refusal {
     example: || GatewayError::Overloaded {
         retry_after: Duration::from_secs(1),
     },
-    meaning: "The gateway cannot take more requests, because it could not record them or could not count them against \
-              limits that are to hold all the same (`overloaded`). Or every attempt \
+    meaning: "The gateway cannot take more requests, because it could not record them, could not count them against \
+              limits that are to hold all the same, or could not find out what is left of a budget (`overloaded`). Or every attempt \
               failed, the last of them because the provider is overloaded, or because the gateway is stopping \
               (`upstream_error`). Try again after `retry-after` seconds.",
     headers: ASKED_AND_WAIT,
@@ -290,7 +300,7 @@ const TIMED_OUT: Refusal = Refusal {
 pub const INFERENCE: &[Refusal] = &[
     INVALID,
     UNAUTHENTICATED,
-    FORBIDDEN,
+    DENIED,
     UNKNOWN_MODEL,
     TOO_SLOW,
     TOO_LARGE,

@@ -13,10 +13,15 @@ use super::{
     schema::parses,
     specification,
 };
+use crate::domain::budget::calendar::Period;
+use crate::domain::budget::refusal::{BudgetRefusal, Reason};
+use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, Enforcement, Unpriced};
 use crate::domain::call::{Dialect, ErrorClass};
 use crate::domain::error::{AttemptFailure, GatewayError};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{OrganizationId, RequestId};
+use crate::domain::key::Revision;
 use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
+use crate::domain::money::NanoUsd;
 use crate::http::error;
 
 const MESSAGES: &str = "POST /v1/messages";
@@ -92,6 +97,7 @@ fn every_endpoint_is_there_with_a_name_of_its_own() {
         .map(|(name, operation)| (name, operation["operationId"].as_str().unwrap().to_owned()))
         .collect();
     let expected = [
+        ("GET /v1/capabilities", "listCapabilities"),
         ("GET /v1/key", "retrieveKey"),
         ("GET /v1/models", "listModels"),
         ("GET /v1/models/{id}", "retrieveModel"),
@@ -222,6 +228,26 @@ fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
     }
 }
 
+fn budget() -> Budget {
+    Budget {
+        id: BudgetId(Uuid::nil()),
+        organization: OrganizationId(Uuid::nil()),
+        scope: BudgetScope::Organization,
+        label: "organization \"test\"".into(),
+        terms: BudgetTerms {
+            amount: NanoUsd(1),
+            period: Period::Total,
+            zone: chrono_tz::UTC,
+            enforcement: Enforcement::Hard,
+            unpriced: Unpriced::Refuse,
+            default_output_tokens: None,
+            thresholds: [100].into_iter().collect(),
+            enabled: true,
+        },
+        revision: Revision(1),
+    }
+}
+
 /// The errors that inference can be answered with, one of each kind.
 fn real_errors() -> Vec<GatewayError> {
     let mut errors = vec![
@@ -252,6 +278,17 @@ fn real_errors() -> Vec<GatewayError> {
         },
         GatewayError::internal("a test"),
     ];
+    let (provider, model) = ("azure".into(), "gpt-4o".into());
+    let (worst, fits) = (NanoUsd(2), Some(1));
+    let reasons = [
+        Reason::UsedUp { worst, fits },
+        Reason::TooLarge { worst, fits },
+        Reason::Held,
+        Reason::Unpriced { provider, model },
+        Reason::Unknown,
+    ];
+    let refused = reasons.map(|reason| BudgetRefusal::new(&budget(), reason, NanoUsd(1), None));
+    errors.extend(refused.map(|refusal| GatewayError::Budget(Box::new(refusal))));
     let exhausted = ErrorClass::ALL.iter().map(|&class| {
         let answered = AttemptFailure {
             provider: "azure".into(),
@@ -344,12 +381,14 @@ fn every_kind_type_and_code_of_an_error_is_named() {
     let described = |name: &str, field: &str| schemas[name]["properties"][field]["description"].as_str().unwrap();
     let reasons = described("ErrorAttempt", "reason");
     for class in ErrorClass::ALL {
-        // Of an attempt that failed these four are never said.
+        // Of an attempt that failed these are never said to a caller.
         let known = ![
             ErrorClass::ModelNotAllowed,
             ErrorClass::CallerTimeout,
             ErrorClass::LimitReached,
             ErrorClass::Cancelled,
+            ErrorClass::Interrupted,
+            ErrorClass::Budget,
         ]
         .contains(class);
         assert_eq!(reasons.contains(&format!("`{class}`")), known, "{class}");
@@ -418,7 +457,7 @@ fn a_stream_that_was_held_back_is_described() {
 #[test]
 fn nothing_is_promised_that_is_not_there() {
     let text = specification(SERVER).to_lowercase();
-    for word in ["alias", "fallback chain", "budget", "shutdown_date"] {
+    for word in ["alias", "fallback chain", "shutdown_date"] {
         assert!(!text.contains(word), "{word}");
     }
 }
