@@ -100,7 +100,10 @@ async fn p9_without_redis_limits_hold_within_twice_and_nobody_waits() {
     let (_, key) = gateways[0].new_limited_key(LIMIT).await;
     let calm = open_loop(&gateways, &key, 3 * LIMIT, MINUTE * 2).await;
     let (most, slow) = (most_in_a_minute(&calm), p99(&calm));
-    figures("P9", format_args!("calm: at most {most} of {LIMIT} in a minute, p99 {slow:?}"));
+    figures(
+        "P9",
+        format_args!("calm: at most {most} of {LIMIT} in a minute, p99 {slow:?}"),
+    );
     for fault in ["killed", "black hole", "500 ms slow", "out of memory", "flushed"] {
         match fault {
             "killed" => redis.kill().await,
@@ -158,7 +161,9 @@ async fn p10_a_limit_is_accurate_to_one_percent_and_a_set_clock_changes_little()
     let percent = passed as f64 * 100.0 / expected as f64;
     figures(
         "P10",
-        format_args!("at most {most} of {LIMIT} in any minute, {passed} of {expected} in {minutes} minutes ({percent:.2} %)"),
+        format_args!(
+            "at most {most} of {LIMIT} in any minute, {passed} of {expected} in {minutes} minutes ({percent:.2} %)"
+        ),
     );
     assert!(most <= LIMIT as usize, "{most}");
     assert!(passed * 100 >= expected * 99, "{passed} of {expected}");
