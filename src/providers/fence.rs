@@ -35,8 +35,8 @@ impl Fence {
             Self::Before(seen) => {
                 seen.push_str(piece);
                 let start = seen.trim_start();
-                if start.starts_with(FENCE) {
-                    let rest = start[FENCE.len()..].to_owned();
+                if let Some(rest) = start.strip_prefix(FENCE) {
+                    let rest = rest.to_owned();
                     *self = Self::Opening;
                     return self.take(&rest);
                 }

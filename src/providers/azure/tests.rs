@@ -2,8 +2,8 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 use super::*;
-use crate::providers::conformance::conformance;
 use crate::domain::call::ErrorClass;
+use crate::providers::conformance::conformance;
 use crate::providers::testing::{MODEL, Outcome, encoded, joined, request, secret, streamed, streamed_chat, whole};
 
 const DEFAULT_FILTER: &[u8] = include_bytes!("fixtures/default_filter.sse");

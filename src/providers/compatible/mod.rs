@@ -8,9 +8,7 @@ use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::Operation;
-use crate::providers::adapter::{
-    Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable,
-};
+use crate::providers::adapter::{Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable};
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::{Edits, Paths};
 use crate::providers::openai::write::Manner;

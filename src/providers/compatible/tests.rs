@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::providers::conformance::conformance;
 use crate::domain::call::ErrorClass;
+use crate::providers::conformance::conformance;
 use crate::providers::testing::{MODEL, encoded, joined, request, secret, streamed, streamed_chat};
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;

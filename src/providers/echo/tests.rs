@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::providers::conformance::conformance;
 use crate::domain::usage::TokenUsage;
+use crate::providers::conformance::conformance;
 use crate::providers::testing::{self, STREAM_LIMITS, request, streamed};
 
 fn answer(request: &Request) -> Bytes {

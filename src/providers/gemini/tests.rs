@@ -1135,7 +1135,9 @@ proptest! {
 fn models() -> Vec<Model> {
     let claude = claude().traits.clone();
     let embedder = embedder(VertexEmbeddingMethod::Predict, 1, true);
-    [V3.clone(), V2_5.clone(), IMAGE.clone(), claude, embedder].map(Model::of).into()
+    [V3.clone(), V2_5.clone(), IMAGE.clone(), claude, embedder]
+        .map(Model::of)
+        .into()
 }
 
 conformance!(conformance: adapter = vertex(), fixtures = "gemini/fixtures", models = models(), ends_by_closing = true);

@@ -108,7 +108,12 @@ pub fn without_foreign_marks(request: &Request, edits: &Edits<'_>, genuine: bool
         if genuine {
             message.shift_remove("reasoning_content");
         }
-        for call in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
+        for call in message
+            .get_mut("tool_calls")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             bare_id(call.get_mut("id"));
         }
         bare_id(message.get_mut("tool_call_id"));
@@ -185,7 +190,13 @@ mod tests {
     };
 
     fn sent(body: &'static str, edits: &Edits<'_>) -> String {
-        let request = Request::parse(Operation::Chat, Dialect::OpenAi, Bytes::from_static(body.as_bytes()), &LIMITS).unwrap();
+        let request = Request::parse(
+            Operation::Chat,
+            Dialect::OpenAi,
+            Bytes::from_static(body.as_bytes()),
+            &LIMITS,
+        )
+        .unwrap();
         let payload = splice(&request, edits);
         let len = payload.len();
         let bytes = payload.into_parts().concat();
