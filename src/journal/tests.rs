@@ -316,7 +316,12 @@ async fn after_a_sync_that_failed_nothing_is_let_in_until_everything_is_safe() {
     disk.faults.syncs.store(true, Ordering::Release);
     let _ = before.complete(record(5));
     until("the failure is noticed", || journal.admit().is_none());
-    assert_eq!(journal.degraded(), ["it cannot be synced; requests are refused"]);
+    // A segment may have been made ready at the same moment; that it could not be is said as well.
+    let reasons = journal.degraded();
+    assert!(
+        reasons.contains(&"it cannot be synced; requests are refused"),
+        "{reasons:?}"
+    );
     // Further tries fail too, and the disk takes every page for clean.
     let tries = disk.faults.synced.load(Ordering::Acquire);
     until("it is tried again", || {

@@ -131,8 +131,8 @@ mod tests {
         Request::parse(Operation::Chat, Dialect::OpenAi, body, &pipeline.limits.body).unwrap()
     }
 
-    #[test]
-    fn a_request_reserves_what_it_allows_itself_and_no_more_than_is_usual() {
+    #[tokio::test]
+    async fn a_request_reserves_what_it_allows_itself_and_no_more_than_is_usual() {
         let pipeline = pipeline();
         let usual = pipeline.limits.assumed_output_tokens;
         let demand = |body| pipeline.demand(&request(&pipeline, body));
