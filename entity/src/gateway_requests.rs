@@ -61,6 +61,8 @@ pub struct Model {
     pub client_cancelled: bool,
     /// The serving provider's own id for it.
     pub upstream_request_id: Option<String>,
+    /// Why it went where it went: JSON of at most 4 KiB.
+    pub routing: Option<String>,
 }
 
 /// Relations are followed by explicit queries.

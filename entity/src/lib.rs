@@ -4,6 +4,7 @@
 //! floating-point column. Ids are UUIDs of version 7.
 
 pub mod gateway_attempts;
+pub mod gateway_configs;
 pub mod gateway_keys;
 pub mod gateway_meta;
 pub mod gateway_requests;

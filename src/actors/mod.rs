@@ -6,6 +6,7 @@
 //! ├─ Keys      → Key(id)        last use, idle stop
 //! ├─ Ledger                     journal → database in batches
 //! ├─ Secrets                    reads credentials again
+//! ├─ Configs                    publishes organizations' configs
 //! └─ Catalog                    publishes the catalogue
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! again and finds its work where it was. Start with [`root`].
 
 pub mod catalog;
+pub mod configs;
 pub mod key;
 pub mod keys;
 pub mod ledger;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Handled;
 use super::catalog::{CatalogActor, CatalogArgs, CatalogHandle};
+use super::configs::{ConfigsActor, ConfigsArgs};
 use super::keys::{KeysActor, KeysArgs, KeysHandle};
 use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
 use super::providers::{ProvidersActor, ProvidersArgs};
@@ -31,6 +32,8 @@ pub struct RootArgs {
     pub ledger: LedgerArgs,
     /// For the catalogue.
     pub catalog: CatalogArgs,
+    /// For organizations' configs.
+    pub configs: ConfigsArgs,
     /// For the secrets.
     pub secrets: SecretsArgs,
     /// Where to reach the catalogue, also after it was started again.
@@ -62,10 +65,19 @@ pub enum Child {
     Catalog,
     /// The secrets.
     Secrets,
+    /// Organizations' configs.
+    Configs,
 }
 
 impl Child {
-    const ALL: [Self; 5] = [Self::Catalog, Self::Providers, Self::Secrets, Self::Ledger, Self::Keys];
+    const ALL: [Self; 6] = [
+        Self::Catalog,
+        Self::Providers,
+        Self::Secrets,
+        Self::Configs,
+        Self::Ledger,
+        Self::Keys,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -74,6 +86,7 @@ impl Child {
             Self::Ledger => "ledger",
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
+            Self::Configs => "configs",
         }
     }
 }
@@ -109,6 +122,10 @@ impl RootState {
                     args.catalog_handle.points_to(actor.clone());
                     actor.get_cell()
                 }
+                Child::Configs => Actor::spawn_linked(None, ConfigsActor, args.configs, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
                 Child::Secrets => Actor::spawn_linked(None, SecretsActor, args.secrets, supervisor)
                     .await?
                     .0

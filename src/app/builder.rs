@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::first_start::Opened;
 use super::spend::LedgerAndJournal;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
+use crate::actors::configs::ConfigsArgs;
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
 use crate::actors::providers::ProvidersArgs;
@@ -24,6 +25,7 @@ use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
+use crate::gates::policies::Policies;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::operations::Operations;
@@ -31,6 +33,7 @@ use crate::journal::Journal;
 use crate::pipeline::{Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
+use crate::routing::document::Policy;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -124,6 +127,7 @@ impl Gateway {
             },
             Arc::new(keys.clone()),
         ));
+        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let cut_streams = CancellationToken::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
@@ -155,6 +159,12 @@ impl Gateway {
                 settings: live.clone(),
                 catalog: catalog.clone(),
             },
+            configs: ConfigsArgs {
+                store: opened.store.clone(),
+                policies: policies.clone(),
+                poll: settings.keys.poll,
+                default_strategy: settings.routing.default_strategy,
+            },
             secrets: SecretsArgs { keeper },
             catalog_handle,
             ledger_handle: ledger.clone(),
@@ -169,6 +179,8 @@ impl Gateway {
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
+            measurements: Arc::default(),
+            policies,
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {

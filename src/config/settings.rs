@@ -19,7 +19,7 @@ use super::layers::{Layers, join, type_name};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
-use crate::domain::call::ParameterPolicy;
+use crate::domain::call::{ParameterPolicy, Strategy};
 
 pub(super) const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `[failover]`
     pub failover: FailoverSettings,
+    /// `[routing]`
+    pub routing: RoutingSettings,
     /// `[parameters]`
     pub parameters: ParameterSettings,
     /// `[upstream]`
@@ -187,6 +189,21 @@ const POLICIES: [(&str, ParameterPolicy); 3] = [
 pub struct FailoverSettings {
     /// Attempts for one request, the first included.
     pub max_attempts: usize,
+}
+
+/// The words for strategies.
+const STRATEGIES: [(&str, Strategy); 4] = [
+    ("balanced", Strategy::Balanced),
+    ("cost-optimized", Strategy::CostOptimized),
+    ("latency-optimized", Strategy::LatencyOptimized),
+    ("failover", Strategy::Failover),
+];
+
+/// Choosing between deployments.
+#[derive(Debug, Clone)]
+pub struct RoutingSettings {
+    /// The strategy of organizations whose config names none.
+    pub default_strategy: Strategy,
 }
 
 /// Parameters that a provider cannot express.
@@ -369,6 +386,9 @@ impl Settings {
             },
             failover: FailoverSettings {
                 max_attempts: reader.count("failover.max_attempts", 1..=100),
+            },
+            routing: RoutingSettings {
+                default_strategy: reader.choice("routing.default_strategy", &STRATEGIES),
             },
             parameters: ParameterSettings {
                 policy: reader.choice("parameters.policy", &POLICIES),

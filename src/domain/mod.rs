@@ -5,13 +5,16 @@
 pub mod address;
 pub mod api_key;
 pub mod call;
+pub mod config;
 pub mod error;
 pub mod health;
 pub mod ids;
 pub mod key;
+pub mod measurement;
 pub mod model;
 pub mod money;
 pub mod pricing;
 pub mod record;
+pub mod role;
 pub mod scope;
 pub mod usage;

@@ -4,5 +4,7 @@
 pub mod health_board;
 pub mod key_gate;
 pub mod keyring;
+pub mod measurements;
+pub mod policies;
 pub mod secrets_board;
 pub mod spend;

@@ -102,7 +102,7 @@ impl<'p> Tries<'p> {
         Self {
             pipeline,
             plan,
-            order: (0..plan.attempts.len()).collect(),
+            order: (0..plan.way).collect(),
             next: 0,
             put_off: 0,
             renewed: None,
@@ -117,7 +117,7 @@ impl<'p> Tries<'p> {
         }
         loop {
             let place = *self.order.get(self.next)?;
-            let deployment = &self.plan.attempts[place];
+            let deployment = &self.plan.attempts[place].deployment;
             let probe = match self
                 .pipeline
                 .board
@@ -159,7 +159,8 @@ impl<'p> Tries<'p> {
     }
 
     async fn failed(&mut self, failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
-        let deployment = &self.plan.attempts[self.order[self.next - 1]];
+        let place = self.order[self.next - 1];
+        let deployment = &self.plan.attempts[place].deployment;
         let class = failure.class;
         // A token may have been withdrawn before its time. A fresh one gets one more try.
         let renewable = meter.take_renewed() && self.renewed.is_none();
@@ -204,7 +205,12 @@ impl<'p> Tries<'p> {
                 provider.report(Outcome::Failed, None);
             }
         }
-        if !class.worth_another_attempt() {
+        if let Some(places) = self.plan.after(place, class, &self.order[..self.next]) {
+            // From here on only what this class of failure leads to can help.
+            self.order.truncate(self.next);
+            self.order.extend(places);
+            self.put_off = 0;
+        } else if !class.worth_another_attempt() {
             self.next = self.order.len();
         }
     }
@@ -249,12 +255,35 @@ mod tests {
     use crate::domain::call::Operation;
     use crate::domain::ids::ProviderId;
     use crate::pipeline::testing::{meter, pipeline_of};
-    use crate::routing::plan::Readiness;
+    use crate::routing::plan::{Attempt, Readiness, Stage};
+    use crate::routing::strategy::Parts;
 
     /// Whom a request tries next, and its permit if it is a probe.
     fn tried(tries: &mut Tries<'_>, meter: &Meter) -> Option<(String, Option<ProbePermit>)> {
         let (deployment, _, probe) = tries.next(meter)?;
         Some((deployment.provider.to_string(), probe))
+    }
+
+    /// A plan that tries deployments in their order.
+    fn plan_of(deployments: Vec<Arc<Deployment>>) -> Plan {
+        let way = deployments.len();
+        let attempt = |deployment| Attempt {
+            deployment,
+            stage: Stage::Primary,
+            parts: Parts {
+                score: 0.0,
+                cost_nanousd: None,
+                expected_ms: None,
+                error_rate: 0.0,
+                in_flight: 0,
+                readiness: Readiness::Passing,
+                session: false,
+            },
+        };
+        Plan {
+            attempts: deployments.into_iter().map(attempt).collect(),
+            way,
+        }
     }
 
     #[test]
@@ -267,8 +296,8 @@ mod tests {
         let pipeline = pipeline_of(&["alpha", "beta", "gamma"].map(provider).concat());
         let catalog = pipeline.catalog.load();
         // As it was planned by two requests while nobody probed yet.
-        let attempts = catalog.resolve("m", Operation::Chat).unwrap().deployments.into();
-        let plan = Plan { attempts };
+        let attempts = catalog.resolve("m", Operation::Chat).unwrap().deployments;
+        let plan = plan_of(attempts);
         let alpha = pipeline.board.gate(&ProviderId::from("alpha")).unwrap();
         alpha.publish(Readiness::Probing);
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::route::Moment;
 use super::{Call, Pipeline, Served, Voice};
 use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
@@ -22,6 +23,7 @@ use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
+use crate::gates::measurements::{InFlight, Sample};
 use crate::journal::Slot;
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
@@ -38,6 +40,7 @@ pub struct Meter {
     gate: Arc<KeyGate>,
     voice: Voice,
     headers: DialectHeaders,
+    visible_headers: Vec<(String, String)>,
     slot: Option<Slot>,
     received: Instant,
     record: Option<Box<UsageRecord>>,
@@ -59,6 +62,8 @@ struct Current {
     health: Option<Arc<ProviderGate>>,
     /// Held by the one attempt that finds out whether its provider is back.
     probe: Option<ProbePermit>,
+    /// Counted as long as the attempt is under way.
+    in_flight: Option<InFlight>,
     started: Instant,
     /// Whether the provider has the request.
     sent: SentMark,
@@ -94,12 +99,14 @@ impl Meter {
             first_token: None,
             overhead: Duration::ZERO,
             attempts: Vec::new(),
+            routing: None,
         };
         Self {
             pipeline,
             gate: call.gate,
             voice: call.voice,
             headers: call.headers,
+            visible_headers: call.visible_headers,
             slot: Some(slot),
             received: call.received,
             record: Some(Box::new(record)),
@@ -161,6 +168,22 @@ impl Meter {
         record.stream = request.stream;
     }
 
+    /// What a decision about the request depends on besides itself.
+    pub(super) fn moment(&self) -> Moment<'_> {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        Moment {
+            id: record.id.0.as_u128(),
+            at: record.admitted_at,
+            headers: &self.visible_headers,
+            budget_exhausted: false,
+        }
+    }
+
+    /// Notes why the request goes where it goes.
+    pub(super) fn routed(&mut self, reasons: Box<str>) {
+        self.record().routing = Some(reasons);
+    }
+
     /// Gives the mark that tells that the status line is out: from then on, failures are said inside the stream.
     pub(super) fn mark_of_head(&mut self) -> Arc<AtomicBool> {
         self.head_sent.get_or_insert_default().clone()
@@ -177,6 +200,7 @@ impl Meter {
             deployment: deployment.clone(),
             health,
             probe,
+            in_flight: self.pipeline.measurements.begin(&deployment.id),
             started: Instant::now(),
             sent: SentMark::default(),
             first_token: None,
@@ -295,6 +319,9 @@ impl Meter {
             health.report(outcome, probe);
         }
         let charge = charge(&current, self.prompt_tokens);
+        if let Some(in_flight) = current.in_flight.take() {
+            in_flight.ended(sample(&current, error, &charge.usage));
+        }
         let received = self.received;
         self.record().attempts.push(AttemptRecord {
             deployment: current.deployment.id.clone(),
@@ -422,6 +449,27 @@ fn outcome(current: &Current, error: Option<ErrorClass>, retry_after: Option<Dur
         Some(ErrorClass::RateLimited | ErrorClass::ProviderQuota) => Some(Outcome::Limited { retry_after }),
         Some(class) if class.blames_the_provider() => Some(Outcome::Failed),
         Some(_) => current.status.map(|_| Outcome::Answered),
+    }
+}
+
+/// What the end of an attempt shows about how its deployment is doing.
+fn sample(current: &Current, error: Option<ErrorClass>, usage: &TokenUsage) -> Sample {
+    let total = current.started.elapsed();
+    match error {
+        None => Sample::Answered {
+            first_token: current.first_token,
+            total,
+            input_tokens: usage.input,
+            cached_tokens: usage.cached_input,
+            output_tokens: usage.output,
+        },
+        // Health counts a limit as an answer; for whoever chooses between deployments it is a failure like any other.
+        Some(ErrorClass::RateLimited | ErrorClass::ProviderQuota) => Sample::Failed { total, too_slow: false },
+        Some(class) if class.blames_the_provider() && current.health.is_some() => Sample::Failed {
+            total,
+            too_slow: class == ErrorClass::Timeout,
+        },
+        Some(_) => Sample::Nothing,
     }
 }
 

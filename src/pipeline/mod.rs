@@ -11,6 +11,7 @@ mod held;
 mod media;
 mod meter;
 mod relay;
+pub mod route;
 #[cfg(test)]
 mod testing;
 mod turn;
@@ -33,6 +34,8 @@ use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::measurements::Measurements;
+use crate::gates::policies::Policies;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
@@ -42,6 +45,7 @@ use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::Fetcher;
 
 pub use meter::Meter;
+use route::Moment;
 
 /// Everything a request needs on its way.
 #[derive(Clone, Debug)]
@@ -56,6 +60,10 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// How deployments are doing.
+    pub measurements: Arc<Measurements>,
+    /// How each organization's requests are routed.
+    pub policies: Arc<Policies>,
     /// Takes the records.
     pub journal: Arc<Journal>,
     /// Counts.
@@ -100,6 +108,8 @@ pub struct Call {
     pub voice: Voice,
     /// Headers of the caller's dialect that belong to the body.
     pub headers: DialectHeaders,
+    /// Headers that the organization lets rules look at.
+    pub visible_headers: Vec<(String, String)>,
 }
 
 /// How errors are said in the caller's dialect. The HTTP layer fills it in, so that there is one place that knows.
@@ -164,7 +174,9 @@ impl Pipeline {
             Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
         };
         meter.asked_for(&request);
-        let plan = match self.plan(&request, meter.gate()) {
+        let (plan, reasons) = self.plan(&request, meter.gate(), &meter.moment());
+        meter.routed(reasons);
+        let plan = match plan {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
@@ -190,7 +202,13 @@ impl Pipeline {
     pub fn count_tokens(&self, gate: &KeyGate, dialect: Dialect, body: Bytes) -> Result<u64, GatewayError> {
         let request =
             Request::parse(Operation::Chat, dialect, body, &self.limits.body).map_err(GatewayError::Invalid)?;
-        self.plan(&request, gate)?;
+        let moment = Moment {
+            id: 0,
+            at: Utc::now(),
+            headers: &[],
+            budget_exhausted: false,
+        };
+        self.plan(&request, gate, &moment).0?;
         Ok(request.prompt.tokens())
     }
 }

@@ -21,9 +21,12 @@ use crate::domain::record::UsageRecord;
 use crate::domain::scope::Scope;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::policies::Policies;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::{Catalog, Deployment};
+use crate::routing::document::Policy;
+use crate::routing::strategy::Strategy;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
@@ -74,6 +77,8 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
+        measurements: Arc::default(),
+        policies: Arc::new(Policies::new(Policy::of_strategy(Strategy::Failover))),
         journal: Arc::new(Journal::new(10)),
         metrics: Arc::new(Metrics::default()),
         limits: PipelineLimits {
@@ -132,6 +137,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         operation: Operation::Chat,
         voice: VOICE,
         headers: DialectHeaders::default(),
+        visible_headers: Vec::new(),
     };
     pipeline.admit(call).unwrap()
 }

@@ -240,6 +240,7 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
         attempts: Set(i32::try_from(record.attempts.len()).unwrap_or(i32::MAX)),
         client_cancelled: Set(record.client_cancelled),
         upstream_request_id: Set(served.and_then(upstream_id)),
+        routing: Set(record.routing.as_deref().map(storable_text)),
     }
 }
 
@@ -309,6 +310,7 @@ fn harmless_record() -> UsageRecord {
             upstream_request_id: None,
             charge: Charge::nothing(),
         }],
+        routing: None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! The same code runs on SQLite and on Postgres. What differs is set up in [`Store::connect`].
 
 mod bulk;
+pub mod configs;
 pub mod keys;
 pub mod ledger;
 pub mod meta;

@@ -32,6 +32,8 @@ const MAX_OUTPUT_TOKENS: i64 = 100_000_000;
 const MAX_CHOICES: i64 = 128;
 /// Values of one embedding; the largest models have a few thousand.
 const MAX_DIMENSIONS: i64 = 1_000_000;
+/// Longest name of a user or a session that can be meant.
+const MAX_SESSION_BYTES: usize = 1_024;
 /// Longest model name that can be meant; names end up in the log and the database.
 const MAX_MODEL_NAME_BYTES: usize = 256;
 
@@ -75,12 +77,23 @@ pub struct Request {
     pub images: u32,
     /// Whether tools are offered.
     pub tools: bool,
+    /// Where the body says what it has in common with other requests.
+    pub session: SessionFields,
     /// Who an answer that we write ourselves says it is.
     pub identity: Identity,
     /// Headers that change what the body means, for a provider of the same dialect.
     pub headers: DialectHeaders,
     /// The body in no provider's words, once somebody needed it.
     conversation: OnceLock<Result<Box<Conversation>, InvalidRequest>>,
+}
+
+/// Where a body says whom it is for, and which prompt it goes on with.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SessionFields {
+    /// The value of `user`, or of Anthropic's `metadata`, which holds a `user_id`.
+    user: Option<Range<usize>>,
+    /// The value of `prompt_cache_key`.
+    prompt_cache_key: Option<Range<usize>>,
 }
 
 /// Headers of a dialect that belong to the body.
@@ -138,11 +151,33 @@ impl Request {
             prompt: top.seen.prompt,
             images: top.seen.images,
             tools: top.tools,
+            session: top.session,
             identity: Identity::default(),
             headers: DialectHeaders::default(),
             conversation: OnceLock::new(),
             body,
         })
+    }
+
+    /// `user` of the body, or `metadata.user_id` in Anthropic's dialect. A text too long to be a name is none.
+    pub fn user(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Metadata {
+            user_id: Option<String>,
+        }
+        let raw = self.body.get(self.session.user.clone()?)?;
+        let user = match self.dialect {
+            Dialect::OpenAi => serde_json::from_slice::<Option<String>>(raw).ok()?,
+            Dialect::Anthropic => serde_json::from_slice::<Metadata>(raw).ok()?.user_id,
+        };
+        user.filter(|user| user.len() <= MAX_SESSION_BYTES)
+    }
+
+    /// `prompt_cache_key` of the body. A text too long to be a key is none.
+    pub fn prompt_cache_key(&self) -> Option<String> {
+        let raw = self.body.get(self.session.prompt_cache_key.clone()?)?;
+        let key = serde_json::from_slice::<Option<String>>(raw).ok()?;
+        key.filter(|key| key.len() <= MAX_SESSION_BYTES)
     }
 
     /// What the body means, for a provider that does not speak the caller's dialect. It is read when this is first asked.
@@ -193,6 +228,7 @@ struct Top {
     new_limit: bool,
     choices: u32,
     tools: bool,
+    session: SessionFields,
     seen: Seen,
 }
 
@@ -224,6 +260,7 @@ impl Top {
             new_limit: false,
             choices: 1,
             tools: false,
+            session: SessionFields::default(),
             seen: Seen::default(),
         }
     }
@@ -308,6 +345,16 @@ impl<'de> Fields<'de> for Top {
                 self.tools |= tools::read(walk, map, &mut self.seen, name == "tools")?;
                 Ok(())
             }
+            ("user", _) => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
+                self.session.user = Some(walk.span(raw));
+                Ok(())
+            }
+            ("prompt_cache_key", Chat | Completion) => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
+                self.session.prompt_cache_key = Some(walk.span(raw));
+                Ok(())
+            }
             ("response_format", Chat) => {
                 let raw = walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
                 // A schema is part of the prompt as the model sees it.
@@ -384,9 +431,7 @@ fn check_only<'de, A: MapAccess<'de>>(
             let expected = "a string, an array of strings or null";
             walk.opaque_of_kind(map, &[Kind::Text, Kind::Array, Kind::Null], expected)?;
         }
-        ("reasoning_effort" | "verbosity" | "service_tier" | "user" | "safety_identifier", Chat)
-        | ("user", Completion | Embedding)
-        | ("suffix", Completion) => {
+        ("reasoning_effort" | "verbosity" | "service_tier" | "safety_identifier", Chat) | ("suffix", Completion) => {
             walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
         }
         _ => drop(walk.opaque(map)?),

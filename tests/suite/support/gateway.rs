@@ -113,6 +113,8 @@ impl Builder {
             ("database.max_connections", "4".to_owned()),
             ("ledger.flush_ms", "10".to_owned()),
             ("keys.poll_ms", "50".to_owned()),
+            // Always in the same order, unless a test is about the order.
+            ("routing.default_strategy", "failover".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
