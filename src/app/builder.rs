@@ -9,6 +9,7 @@ use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::control::Control;
 use super::first_start::Opened;
 use super::spend::LedgerAndJournal;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
@@ -28,12 +29,14 @@ use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::policies::Policies;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
+use crate::http::management::Management;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
 use crate::pipeline::{Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
+use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -199,6 +202,9 @@ impl Gateway {
             },
             stop: cut_streams.clone(),
         });
+        let control = Arc::new(Control {
+            store: opened.store.clone(),
+        });
         let public_url = settings
             .server
             .public_url
@@ -207,6 +213,12 @@ impl Gateway {
         Ok(Self {
             settings: live,
             http: Arc::new(HttpState {
+                management: Arc::new(Management::new(
+                    ManagementTokens::new(&opened.master_key),
+                    control.clone(),
+                    control,
+                    pipeline.clone(),
+                )),
                 pipeline,
                 keyring,
                 spend: Arc::new(LedgerAndJournal {

@@ -1,6 +1,7 @@
 //! The composition root: builds everything, starts it, and drains it.
 
 pub mod builder;
+pub mod control;
 pub mod first_start;
 pub mod run;
 pub mod spend;

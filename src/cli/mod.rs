@@ -5,6 +5,7 @@ mod inspect;
 mod key;
 mod prices;
 mod serve;
+mod token;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -50,8 +51,14 @@ enum Command {
         #[command(subcommand)]
         command: credential::Command,
     },
-    /// Print the OpenAPI document of the inference API.
-    Openapi,
+    /// Make a token for the management API.
+    Token(token::Arguments),
+    /// Print the OpenAPI document of an API.
+    Openapi {
+        /// Which one.
+        #[arg(value_enum, default_value_t = Surface::Inference)]
+        surface: Surface,
+    },
     /// The prices and models in use.
     Prices {
         #[command(subcommand)]
@@ -62,6 +69,15 @@ enum Command {
         #[command(subcommand)]
         command: ProvidersCommand,
     },
+}
+
+/// An API with a document.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Surface {
+    /// What applications call.
+    Inference,
+    /// What admins call.
+    Management,
 }
 
 #[derive(Subcommand)]
@@ -103,7 +119,8 @@ pub fn main() -> ExitCode {
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
-            Command::Openapi => inspect::openapi(&loaded.settings),
+            Command::Token(arguments) => token::run(arguments, &loaded.settings).await,
+            Command::Openapi { surface } => inspect::openapi(surface, &loaded.settings),
             Command::Prices { command } => prices::run(&command, &loaded.settings),
             Command::Providers {
                 command: ProvidersCommand::List,

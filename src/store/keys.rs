@@ -238,42 +238,84 @@ impl Store {
             }
             None => None,
         };
-        let own = read_scope(key.allowed_models.as_ref());
-        let inherited = [
-            team.as_ref().and_then(|t| t.allowed_models.as_ref()),
-            organization.allowed_models.as_ref(),
-        ];
-        let scopes = std::iter::once(own.clone())
-            .chain(inherited.into_iter().map(read_scope))
-            .filter(|scope| *scope != Scope::default())
-            .map(Arc::new)
-            .collect();
-        Ok(KeyRow {
-            id: KeyId(key.id),
-            shared_credentials: organization.shared_credentials,
-            organization: Named {
-                id: OrganizationId(organization.id),
-                slug: organization.slug,
-                name: organization.name,
-            },
-            team: team.map(|team| Named {
-                id: TeamId(team.id),
-                slug: team.slug,
-                name: team.name,
-            }),
-            name: key.name,
-            prefix: key.prefix,
-            scope: own,
-            scopes,
-            rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
-            metadata: key.metadata,
-            disabled: key.disabled,
-            expires_at: key.expires_at,
-            revoked_at: key.revoked_at,
-            last_used_at: key.last_used_at,
-            created_at: key.created_at,
-            revision,
-        })
+        Ok(row_of(key, organization, team, revision))
+    }
+
+    /// Those of an organization's keys that have these ids.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn keys_with_ids(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<KeyRow>, StoreError> {
+        let revision = self.key_revision().await?;
+        let Some(owner) = organizations::Entity::find_by_id(organization.0).one(&self.db).await? else {
+            return Ok(Vec::new());
+        };
+        let mut rows = Vec::new();
+        for part in ids.chunks(TOUCHED_AT_ONCE) {
+            let keys = gateway_keys::Entity::find()
+                .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+                .filter(gateway_keys::Column::Id.is_in(part.iter().map(|id| id.0)))
+                .all(&self.db)
+                .await?;
+            let teams: HashMap<Uuid, teams::Model> = teams::Entity::find()
+                .filter(teams::Column::OrganizationId.eq(organization.0))
+                .filter(teams::Column::Id.is_in(keys.iter().filter_map(|key| key.team_id)))
+                .all(&self.db)
+                .await?
+                .into_iter()
+                .map(|team| (team.id, team))
+                .collect();
+            rows.extend(keys.into_iter().map(|key| {
+                let team = key.team_id.and_then(|team| teams.get(&team)).cloned();
+                row_of(key, owner.clone(), team, revision)
+            }));
+        }
+        Ok(rows)
+    }
+}
+
+/// A key with those it belongs to.
+fn row_of(
+    key: gateway_keys::Model,
+    organization: organizations::Model,
+    team: Option<teams::Model>,
+    revision: Revision,
+) -> KeyRow {
+    let own = read_scope(key.allowed_models.as_ref());
+    let inherited = [
+        team.as_ref().and_then(|t| t.allowed_models.as_ref()),
+        organization.allowed_models.as_ref(),
+    ];
+    let scopes = std::iter::once(own.clone())
+        .chain(inherited.into_iter().map(read_scope))
+        .filter(|scope| *scope != Scope::default())
+        .map(Arc::new)
+        .collect();
+    KeyRow {
+        id: KeyId(key.id),
+        shared_credentials: organization.shared_credentials,
+        organization: Named {
+            id: OrganizationId(organization.id),
+            slug: organization.slug,
+            name: organization.name,
+        },
+        team: team.map(|team| Named {
+            id: TeamId(team.id),
+            slug: team.slug,
+            name: team.name,
+        }),
+        name: key.name,
+        prefix: key.prefix,
+        scope: own,
+        scopes,
+        rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
+        metadata: key.metadata,
+        disabled: key.disabled,
+        expires_at: key.expires_at,
+        revoked_at: key.revoked_at,
+        last_used_at: key.last_used_at,
+        created_at: key.created_at,
+        revision,
     }
 }
 
@@ -283,7 +325,7 @@ pub(super) fn stored_scope(scope: &Scope) -> Option<Value> {
 }
 
 /// The scope in an `allowed_models` column. Missing, null and empty lists restrict nothing.
-fn read_scope(stored: Option<&Value>) -> Scope {
+pub(super) fn read_scope(stored: Option<&Value>) -> Scope {
     let list = |name: &str| -> Vec<String> {
         let items = stored
             .and_then(|value| value[name].as_array())
