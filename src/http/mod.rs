@@ -65,7 +65,8 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
         .at("/docs", docs::page())
         .at("/docs/management", docs::management_page())
         .at(management::SPECIFICATION_PATH, docs::management(&state.public_url))
-        .nest_no_strip("/api", management::endpoint(state.management.clone()))
+        // Not nested: poem's nested routes slice the patterns of routes below them, and one that is empty ends in a panic.
+        .at("/api/*path", management::endpoint(state.management.clone()))
         .at(openai::document::SPECIFICATION_PATH, docs::inference(&state.public_url))
         .at("/v1/chat/completions", infer(Operation::Chat))
         .at("/v1/completions", infer(Operation::Completion))

@@ -49,12 +49,15 @@ pub struct AttemptReason {
 }
 
 /// Why a deployment is left out.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct ExclusionReason {
     /// The deployment.
     pub deployment: String,
     /// Why.
     pub reason: Exclusion,
+    /// What it was measured by, where it came so far.
+    #[serde(flatten)]
+    pub parts: Option<Parts>,
 }
 
 /// Why nothing is tried.
@@ -74,9 +77,10 @@ impl Reasons {
             stage: attempt.stage,
             parts: attempt.parts.clone(),
         };
-        let excluded = decision.excluded.iter().map(|(deployment, reason)| ExclusionReason {
-            deployment: deployment.to_string(),
-            reason: *reason,
+        let excluded = decision.excluded.iter().map(|excluded| ExclusionReason {
+            deployment: excluded.deployment.to_string(),
+            reason: excluded.reason,
+            parts: excluded.parts.clone(),
         });
         Self {
             config_version: decision.version,

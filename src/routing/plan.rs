@@ -104,6 +104,35 @@ pub enum Exclusion {
     AttemptLimit,
 }
 
+/// A deployment that is left out.
+#[derive(Clone, Debug)]
+pub struct Excluded {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Why.
+    pub reason: Exclusion,
+    /// What it was measured by, where it came so far.
+    pub parts: Option<Parts>,
+}
+
+impl Excluded {
+    fn before_scoring(deployment: &DeploymentId, reason: Exclusion) -> Self {
+        Self {
+            deployment: deployment.clone(),
+            reason,
+            parts: None,
+        }
+    }
+
+    fn after_scoring(attempt: &Attempt, reason: Exclusion) -> Self {
+        Self {
+            deployment: attempt.deployment.id.clone(),
+            reason,
+            parts: Some(attempt.parts.clone()),
+        }
+    }
+}
+
 /// A decision.
 #[derive(Clone, Debug)]
 pub struct Decision<'p> {
@@ -119,7 +148,7 @@ pub struct Decision<'p> {
     /// How many of them a request meets on its way.
     pub way: usize,
     /// What may not, and why.
-    pub excluded: Vec<(DeploymentId, Exclusion)>,
+    pub excluded: Vec<Excluded>,
     /// Why nothing may be tried, if that is so.
     pub refusal: Option<NoPlan>,
 }
@@ -256,8 +285,8 @@ pub fn decide<'p>(facts: &Facts<'_>, situation: &Situation<'p>) -> Decision<'p> 
         );
         let over = decision.attempts.split_off_from(situation.max_attempts.max(1));
         choice.excluded.extend(
-            over.into_iter()
-                .map(|attempt| (attempt.deployment.id.clone(), Exclusion::AttemptLimit)),
+            over.iter()
+                .map(|attempt| Excluded::after_scoring(attempt, Exclusion::AttemptLimit)),
         );
         decision.way = decision.attempts.len();
     } else {
@@ -324,8 +353,8 @@ fn choice_of<'p>(
 }
 
 /// Why nothing is left, from why each was left out.
-fn refusal(excluded: &[(DeploymentId, Exclusion)]) -> NoPlan {
-    let by_config = excluded.iter().map(|(_, why)| *why).find(|why| match why {
+fn refusal(excluded: &[Excluded]) -> NoPlan {
+    let by_config = excluded.iter().map(|excluded| excluded.reason).find(|why| match why {
         Exclusion::Residency | Exclusion::ProviderOff | Exclusion::PinnedElsewhere => true,
         Exclusion::Scope | Exclusion::NoCredential | Exclusion::ContextWindow | Exclusion::AttemptLimit => false,
     });
@@ -338,7 +367,7 @@ fn in_order(
     first: SmallVec<[Attempt; 4]>,
     second: SmallVec<[Attempt; 4]>,
     max_attempts: usize,
-    excluded: &mut Vec<(DeploymentId, Exclusion)>,
+    excluded: &mut Vec<Excluded>,
 ) -> SmallVec<[Attempt; 4]> {
     let ejected = |attempt: &Attempt| attempt.parts.readiness == Readiness::Ejected;
     let max_attempts = max_attempts.max(1);
@@ -363,8 +392,8 @@ fn in_order(
     way.extend(down);
     let over = way.split_off_from(max_attempts);
     excluded.extend(
-        over.into_iter()
-            .map(|attempt| (attempt.deployment.id.clone(), Exclusion::AttemptLimit)),
+        over.iter()
+            .map(|attempt| Excluded::after_scoring(attempt, Exclusion::AttemptLimit)),
     );
     way
 }
@@ -392,7 +421,7 @@ struct Choice<'c, 'p> {
     pin: Option<&'p [String]>,
     /// Deployments that were looked at: each has one place in a decision.
     seen: Vec<DeploymentId>,
-    excluded: Vec<(DeploymentId, Exclusion)>,
+    excluded: Vec<Excluded>,
 }
 
 impl Choice<'_, '_> {
@@ -413,7 +442,7 @@ impl Choice<'_, '_> {
                 }
                 self.seen.push(id.clone());
                 if let Some(why) = self.excluded_by(deployment, resolved.alias.as_deref()) {
-                    self.excluded.push((id.clone(), why));
+                    self.excluded.push(Excluded::before_scoring(id, why));
                     continue;
                 }
                 let model = deployment.model.as_str();
@@ -499,7 +528,7 @@ impl Choice<'_, '_> {
             attempts.retain(|attempt| {
                 if !fits(attempt) {
                     self.excluded
-                        .push((attempt.deployment.id.clone(), Exclusion::ContextWindow));
+                        .push(Excluded::after_scoring(attempt, Exclusion::ContextWindow));
                 }
                 fits(attempt)
             });

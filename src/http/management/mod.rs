@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use poem::{Endpoint, EndpointExt as _, Request, Response};
+use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::gates::control::{Configs, Directory};
@@ -87,8 +87,7 @@ pub fn specification(server_url: &str) -> String {
 
 /// Everything below `/api`.
 pub fn endpoint(management: Arc<Management>) -> impl Endpoint<Output = Response> {
-    let routes = poem::Route::new().nest("/", service("/")).data(management);
-    Guarded(routes)
+    Guarded(service("/").into_endpoint().data(management))
 }
 
 /// Bounds bodies, and turns what poem says by itself into problems.

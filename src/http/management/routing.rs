@@ -139,6 +139,15 @@ struct ExplainedExclusion {
     reason: String,
     /// Why, in words.
     explanation: String,
+    /// Its score, where it came so far: where only enough others come before it, or the prompt does not fit.
+    #[oai(skip_serializing_if_is_none)]
+    score: Option<f64>,
+    /// What the request should cost there, in nano-dollars.
+    #[oai(skip_serializing_if_is_none)]
+    cost_nanousd: Option<i64>,
+    /// Milliseconds the answer should take.
+    #[oai(skip_serializing_if_is_none)]
+    expected_ms: Option<f64>,
 }
 
 /// Why nothing is tried.
@@ -307,6 +316,9 @@ fn explained(id: Uuid, reasons: Reasons) -> Explanation {
         deployment: excluded.deployment,
         reason: word(excluded.reason),
         explanation: excluded.reason.in_words().to_owned(),
+        score: excluded.parts.as_ref().map(|parts| parts.score),
+        cost_nanousd: excluded.parts.as_ref().and_then(|parts| parts.cost_nanousd),
+        expected_ms: excluded.parts.as_ref().and_then(|parts| parts.expected_ms),
     });
     Explanation {
         request_id: crate::domain::ids::RequestId(id).header(),
