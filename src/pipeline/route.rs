@@ -66,7 +66,13 @@ impl Pipeline {
         gate: &KeyGate,
         moment: &Moment<'_>,
     ) -> (Result<Plan, GatewayError>, Box<str>) {
-        let (user, prompt_cache_key) = (request.user(), request.prompt_cache_key());
+        let policy = self.policies.of(gate.row.organization.id);
+        // Only rules and sessions look at who asks.
+        let asks = (!policy.rules.is_empty() || policy.affinity.is_some()).then(|| caller(gate));
+        let (user, prompt_cache_key) = match &asks {
+            Some(_) => (request.user(), request.prompt_cache_key()),
+            None => (None, None),
+        };
         let facts = Facts {
             id: moment.id,
             operation: request.operation,
@@ -76,7 +82,7 @@ impl Pipeline {
             vision: request.images > 0,
             input_tokens: request.prompt.tokens(),
             max_output_tokens: request.max_output_tokens,
-            caller: caller(gate),
+            caller: asks.unwrap_or_default(),
             headers: moment.headers,
             prompt_cache_key: prompt_cache_key.as_deref(),
             user: user.as_deref(),
@@ -87,7 +93,6 @@ impl Pipeline {
             scopes: &gate.row.scopes,
             measured: None,
         };
-        let policy = self.policies.of(gate.row.organization.id);
         self.decide(&facts, &asker, &policy, moment.budget_exhausted, |decision| {
             let reasons = Reasons::of(&decision).recorded();
             let plan = match decision.refusal {

@@ -261,7 +261,7 @@ pub fn decide<'p>(facts: &Facts<'_>, situation: &Situation<'p>) -> Decision<'p> 
         excluded: Vec::new(),
     };
     let primary: SmallVec<[Resolved; 2]> = match verdict.route {
-        None => SmallVec::from_iter([requested.clone()]),
+        None => SmallVec::from_iter([requested]),
         Some(models) => models
             .iter()
             .filter_map(|model| situation.catalog.resolve(model, facts.operation))
@@ -548,3 +548,6 @@ impl Choice<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

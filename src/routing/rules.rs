@@ -605,7 +605,7 @@ mod tests {
         let one = |source: &str| faults(source).first().cloned().unwrap_or_default();
         assert!(one("model == ").starts_with("line 1, column "), "{}", one("model == "));
         assert!(
-            one("model ==\n  && true").starts_with("line 2, column 4"),
+            one("model ==\n  && true").starts_with("line 2, column 3"),
             "{:?}",
             faults("model ==\n  && true")
         );
