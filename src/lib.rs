@@ -7,7 +7,7 @@
 //! | 0 | [`domain`] | pure values and arithmetic |
 //! | 1 | [`chat`] [`config`] [`telemetry`] | requests, settings, logs and metrics |
 //! | 2 | [`providers`] [`routing`] | pure adapters and pure choice |
-//! | 3 | [`store`] [`upstream`] [`secrets`] [`gates`] [`journal`] | effects, one concern each |
+//! | 3 | [`store`] [`upstream`] [`secrets`] [`cluster`] [`gates`] [`journal`] | effects, one concern each |
 //! | 4 | [`pipeline`] [`actors`] | the path of a request; those who keep watch |
 //! | 5 | [`http`] | the surface |
 //! | 6 | [`app`] [`cli`] | puts it together |
@@ -16,8 +16,10 @@
 
 pub mod actors;
 pub mod app;
+pub mod cache;
 pub mod chat;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod domain;
 pub mod gates;

@@ -24,6 +24,8 @@ pub struct Model {
     pub allowed_models: Option<Json>,
     /// Requests per minute.
     pub rate_limit: i32,
+    /// Milliseconds for which answers are kept for it; zero: not at all; null: as everywhere.
+    pub cache_ttl_ms: Option<i64>,
     /// What its owner wants to remember about it.
     pub metadata: Json,
     /// Whether it is switched off for the time being.

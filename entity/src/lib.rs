@@ -7,6 +7,8 @@ pub mod gateway_attempts;
 pub mod gateway_configs;
 pub mod gateway_keys;
 pub mod gateway_meta;
+pub mod gateway_rate_limits;
+pub mod gateway_replicas;
 pub mod gateway_requests;
 pub mod gateway_revisions;
 pub mod organizations;

@@ -21,6 +21,7 @@ pub mod keys;
 pub mod ledger;
 pub mod provider;
 pub mod providers;
+pub mod replicas;
 pub mod root;
 pub mod secrets;
 pub mod supervise;

@@ -1,6 +1,7 @@
 //! One provider: takes in how attempts ended, decides on its health, and publishes that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -29,7 +30,12 @@ pub enum ProviderMsg {
     Ended(Outcome),
     /// An ejection may be over.
     EjectionOver,
+    /// A second passed: answers are taken in, which nobody sends.
+    Second,
 }
+
+/// How often answers are taken in. The window they are held against failures in has seconds too.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What the actor remembers.
 pub struct ProviderState {
@@ -55,6 +61,7 @@ impl Actor for ProviderActor {
             health: HealthState::default(),
         };
         state.publish();
+        myself.send_interval(SECOND, || ProviderMsg::Second);
         Ok(state)
     }
 
@@ -62,9 +69,11 @@ impl Actor for ProviderActor {
         // The state machine takes the time from outside; here is where it comes in.
         let now = tokio::time::Instant::now().into_std();
         let before = state.health.health();
+        state.health.answered(state.args.gate.take_answered(), now);
         match message {
+            ProviderMsg::Second => {}
             ProviderMsg::Ended(outcome) => {
-                state.health.observe(outcome, now, &state.args.policy);
+                state.health.observe(outcome, now, rand::random(), &state.args.policy);
                 state.args.gate.taken(state.health.failures());
             }
             ProviderMsg::EjectionOver => state.health.advance(now),

@@ -14,6 +14,7 @@ use super::configs::{ConfigsActor, ConfigsArgs};
 use super::keys::{KeysActor, KeysArgs, KeysHandle};
 use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
 use super::providers::{ProvidersActor, ProvidersArgs};
+use super::replicas::{ReplicasActor, ReplicasArgs};
 use super::secrets::{SecretsActor, SecretsArgs};
 use super::supervise::{Restarts, Verdict};
 use crate::telemetry::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct RootArgs {
     pub configs: ConfigsArgs,
     /// For the secrets.
     pub secrets: SecretsArgs,
+    /// For the replicas.
+    pub replicas: ReplicasArgs,
     /// Where to reach the catalogue, also after it was started again.
     pub catalog_handle: CatalogHandle,
     /// Where to reach the ledger, also after it was started again.
@@ -67,15 +70,18 @@ pub enum Child {
     Secrets,
     /// Organizations' configs.
     Configs,
+    /// The replicas.
+    Replicas,
 }
 
 impl Child {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Catalog,
         Self::Providers,
         Self::Secrets,
         Self::Configs,
         Self::Ledger,
+        Self::Replicas,
         Self::Keys,
     ];
 
@@ -87,6 +93,7 @@ impl Child {
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
             Self::Configs => "configs",
+            Self::Replicas => "replicas",
         }
     }
 }
@@ -123,6 +130,10 @@ impl RootState {
                     actor.get_cell()
                 }
                 Child::Configs => Actor::spawn_linked(None, ConfigsActor, args.configs, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
+                Child::Replicas => Actor::spawn_linked(None, ReplicasActor, args.replicas, supervisor)
                     .await?
                     .0
                     .get_cell(),

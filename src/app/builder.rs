@@ -8,31 +8,41 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::control::Control;
-use super::first_start::Opened;
+use super::first_start::{self, Opened};
 use super::spend::LedgerAndJournal;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::configs::ConfigsArgs;
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
 use crate::actors::providers::ProvidersArgs;
+use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
+use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
+use crate::cluster::Limiter;
+use crate::cluster::redis::RedisOptions;
 use crate::config::Settings;
+use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::domain::overload::LagPolicy;
+use crate::domain::retry_budget::RetryPolicy;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::policies::Policies;
+use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::management::Management;
 use crate::http::operations::Operations;
 use crate::journal::Journal;
-use crate::pipeline::{Pipeline, PipelineLimits};
+use crate::pipeline::{Again, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
@@ -47,6 +57,13 @@ use crate::upstream::rest::RestPolicy;
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The gate of a thread that is in time.
+fn lag_gate(settings: &Settings) -> Arc<LagGate> {
+    Arc::new(LagGate::new(LagPolicy {
+        target: settings.overload.lag,
+    }))
+}
 
 /// A gateway whose actors run and whose listeners do not yet.
 pub struct Gateway {
@@ -66,6 +83,8 @@ pub struct Gateway {
     pub keys: KeysHandle,
     /// How providers are doing.
     pub board: Arc<HealthBoard>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Set when the process begins to stop.
@@ -82,6 +101,7 @@ impl Gateway {
         let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
         let pipeline = Pipeline {
             upstream,
+            lag: lag_gate(settings),
             ..Pipeline::clone(&self.http.pipeline)
         };
         Arc::new(HttpState {
@@ -134,6 +154,21 @@ impl Gateway {
         let cut_streams = CancellationToken::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
+        let replica = Uuid::now_v7();
+        let when_apart = settings.rate_limits.when_redis_is_away;
+        let limiter = match &settings.redis.url {
+            None => Limiter::alone(when_apart, metrics.limits.clone()),
+            Some(url) => {
+                let redis = RedisOptions {
+                    url: url.clone(),
+                    prefix: settings.redis.prefix.clone(),
+                    replica: replica.to_string(),
+                    patience: settings.redis.timeout,
+                };
+                Limiter::together(redis, when_apart, metrics.limits.clone()).await?
+            }
+        };
+
         let root = RootArgs {
             keys: KeysArgs {
                 store: opened.store.clone(),
@@ -146,6 +181,8 @@ impl Gateway {
                 board: board.clone(),
                 policy: HealthPolicy {
                     failures_in_a_row: settings.health.failures_in_a_row,
+                    failure_percent: settings.health.failure_percent,
+                    failure_percent_attempts: settings.health.failure_percent_attempts,
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
@@ -169,6 +206,14 @@ impl Gateway {
                 default_strategy: settings.routing.default_strategy,
             },
             secrets: SecretsArgs { keeper },
+            replicas: ReplicasArgs {
+                // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
+                store: (limiter.has_redis() || !first_start::store_options(&settings).is_sqlite())
+                    .then(|| opened.store.clone()),
+                replica,
+                beat: settings.rate_limits.heartbeat,
+                limiter: limiter.clone(),
+            },
             catalog_handle,
             ledger_handle: ledger.clone(),
             keys_handle: keys.clone(),
@@ -184,6 +229,26 @@ impl Gateway {
             board: board.clone(),
             measurements: Arc::default(),
             policies,
+            limiter: limiter.clone(),
+            load: Arc::new(LoadGate::new(LoadPolicy {
+                places: settings.overload.max_in_flight,
+                queue: settings.overload.max_queued,
+                patience: settings.overload.queue_wait,
+            })),
+            lag: lag_gate(&settings),
+            credentials: Arc::new(CredentialGates::new(
+                settings.overload.credential_queue,
+                settings.overload.queue_wait,
+            )),
+            cache: Arc::new(ResponseCache::new(CacheBounds {
+                max_bytes: settings.cache.max_bytes,
+                max_entry_bytes: settings.cache.max_entry_bytes,
+                wait: settings.cache.wait,
+            })),
+            retries: Arc::new(RetryGate::new(RetryPolicy {
+                percent: settings.failover.retry_percent,
+                floor_per_second: settings.failover.retry_floor_per_second,
+            })),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -197,8 +262,19 @@ impl Gateway {
                 },
                 max_answer_bytes: settings.upstream.max_answer_bytes,
                 max_attempts: settings.failover.max_attempts,
+                again: Again {
+                    enabled: settings.failover.same_deployment,
+                    base: settings.failover.backoff,
+                    most: settings.failover.max_backoff,
+                },
+                caching: CachePolicy {
+                    ttl: settings.cache.ttl,
+                    unpredictable: settings.cache.unpredictable,
+                    tools: settings.cache.tools,
+                },
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
+                assumed_output_tokens: settings.rate_limits.assumed_output_tokens,
             },
             stop: cut_streams.clone(),
         });
@@ -235,6 +311,7 @@ impl Gateway {
                 journal: journal.clone(),
                 board: board.clone(),
                 secrets,
+                limiter: limiter.clone(),
                 store: opened.store.clone(),
                 stopping: stopping.clone(),
             }),
@@ -243,6 +320,7 @@ impl Gateway {
             ledger,
             keys,
             board,
+            limiter,
             metrics,
             stopping,
             cut_streams,

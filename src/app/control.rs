@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
-use crate::domain::key::KeyRow;
+use crate::domain::key::RoutedKey;
 use crate::gates::control::{Configs, Directory, OrganizationFacts};
 use crate::routing::simulate::Recorded;
 use crate::store::{Store, within};
@@ -33,8 +33,8 @@ impl Directory for Control {
         }))
     }
 
-    async fn keys(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<KeyRow>, BoxError> {
-        Ok(within(TIMEOUT, self.store.keys_with_ids(organization, ids)).await?)
+    async fn keys(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<RoutedKey>, BoxError> {
+        Ok(within(TIMEOUT, self.store.routed_keys(organization, ids)).await?)
     }
 
     async fn last_requests(&self, organization: OrganizationId, most: u64) -> Result<Vec<(KeyId, Recorded)>, BoxError> {

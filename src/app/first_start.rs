@@ -9,14 +9,12 @@ use crate::config::Settings;
 use crate::domain::api_key::ApiKey;
 use crate::domain::ids::KeyId;
 use crate::domain::key::{KeyHash, NewKey};
+use crate::domain::limit::DEFAULT_KEY_REQUESTS;
 use crate::domain::scope::Scope;
 use crate::secrets::master_key::{MasterKey, MasterKeyError, MasterKeySources, new_api_key};
 use crate::secrets::source::Wait;
 use crate::secrets::source::vault::VaultSource;
 use crate::store::{Store, StoreError, StoreOptions};
-
-/// Requests per minute of a key for which nobody said otherwise.
-pub const DEFAULT_RATE_LIMIT: u32 = 60;
 
 /// Connections to the embedded database: one writes, and each costs a thread and a page cache.
 const MAX_SQLITE_CONNECTIONS: u32 = 3;
@@ -116,7 +114,8 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(hasher.hash(&key)),
             scope: Scope::default(),
-            rate_limit: DEFAULT_RATE_LIMIT,
+            rate_limit: DEFAULT_KEY_REQUESTS,
+            cache_ttl: None,
             metadata: serde_json::json!({}),
             expires_at: None,
         })

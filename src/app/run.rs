@@ -15,6 +15,7 @@ use super::workers::Workers;
 use crate::actors::ledger::set_aside;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
+use crate::gates::load_gate::LagGate;
 use crate::http::server::{self, Place, ServerLimits};
 use crate::http::{self, operations};
 use crate::pipeline::Pipeline;
@@ -89,6 +90,7 @@ impl Running {
         for runtime in running.workers.handles() {
             let state = running.gateway.http_for_another_worker(settings);
             running.pipelines.push(Arc::downgrade(&state.pipeline));
+            runtime.spawn(LagGate::watch(Arc::downgrade(&state.pipeline.lag)));
             places.push(Place::new(runtime.clone(), Arc::new(http::api(state))));
         }
         running.listeners.spawn(server::serve(
@@ -154,6 +156,7 @@ impl Running {
         }
         // Whatever is left on the workers is dropped now, and its records are in the journal before it is written out.
         self.workers.stop().await;
+        gateway.limiter.close().await;
         gateway.keys.flush().await;
         match gateway.ledger.drain(DRAIN_TIMEOUT).await {
             Some(0) => {}

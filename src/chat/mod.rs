@@ -20,4 +20,6 @@ pub mod openai;
 pub mod param;
 pub mod render;
 pub mod request;
+#[cfg(test)]
+mod testing;
 pub mod walk;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
@@ -9,12 +10,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{master_key_input, say};
-use crate::app::first_start::{self, DEFAULT_RATE_LIMIT};
+use crate::app::first_start;
 use crate::config::Settings;
 use crate::domain::call::Operation;
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
+use crate::domain::limit::DEFAULT_KEY_REQUESTS;
 use crate::domain::scope::Scope;
 use crate::routing::catalog::Catalog;
 use crate::secrets::master_key::new_api_key;
@@ -39,8 +41,11 @@ pub enum Command {
         #[arg(long = "provider", value_name = "ID")]
         providers: Vec<String>,
         /// Requests per minute.
-        #[arg(long, default_value_t = DEFAULT_RATE_LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = DEFAULT_KEY_REQUESTS, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate_limit: u32,
+        /// Seconds its answers are kept in the response cache; 0: none is. Left out: as `cache.ttl_ms` says.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=31_536_000))]
+        cache_seconds: Option<u32>,
         /// When it stops working, RFC 3339: 2027-01-31T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires_at: Option<DateTime<Utc>>,
@@ -62,6 +67,17 @@ pub enum Command {
         /// Print one JSON array.
         #[arg(long)]
         json: bool,
+    },
+    /// Change a key's requests per minute. Running gateways know within a second.
+    Update {
+        /// Its id, or as much of its prefix as is unique.
+        key: String,
+        /// Requests per minute.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate_limit: u32,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
     },
     /// Revoke a key, for good. Running gateways refuse it within a second.
     Revoke {
@@ -90,6 +106,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             models,
             providers,
             rate_limit,
+            cache_seconds,
             expires_at,
             metadata,
             organization,
@@ -116,6 +133,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
                     scope,
                     rate_limit,
+                    cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                     metadata: pairs(&metadata)?,
                     expires_at,
                 })
@@ -138,6 +156,18 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         Command::List { organization, json } => {
             let keys = store.keys_of(find(store, &organization).await?).await?;
             say(&if json { listed_json(&keys) } else { listed(&keys)? });
+        }
+        Command::Update {
+            key,
+            rate_limit,
+            organization,
+        } => {
+            let organization = find(store, &organization).await?;
+            let id = named(&store.keys_of(organization).await?, &key)?;
+            if !store.set_key_rate_limit(organization, id, rate_limit).await? {
+                return Err(format!("there is no key {id}").into());
+            }
+            say(&format!("{id} may make {rate_limit} requests per minute"));
         }
         Command::Revoke { key, organization } => {
             let organization = find(store, &organization).await?;
@@ -181,13 +211,13 @@ fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
     models.chain(providers).collect()
 }
 
-async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
+pub(super) async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
     let found = store.organization_by_slug(slug).await?;
     found.ok_or_else(|| format!("there is no organization {slug:?}").into())
 }
 
 /// The key that an id, or the beginning of a prefix, means.
-fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
+pub(super) fn named(keys: &[KeyRow], text: &str) -> Result<KeyId, BoxError> {
     if let Ok(id) = text.parse::<Uuid>() {
         let found = keys.iter().find(|key| key.id.0 == id);
         return found
@@ -253,7 +283,7 @@ fn listed_json(keys: &[KeyRow]) -> String {
             json!({
                 "id": key.id.0, "name": key.name, "prefix": key.prefix, "state": state(key),
                 "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
-                "rate_limit": key.rate_limit, "metadata": key.metadata, "expires_at": key.expires_at,
+                "rate_limit": key.rate_limit, "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
                 "revoked_at": key.revoked_at, "last_used_at": key.last_used_at, "created_at": key.created_at,
             })
         })

@@ -3,6 +3,7 @@
 mod credential;
 mod inspect;
 mod key;
+mod limit;
 mod prices;
 mod serve;
 mod token;
@@ -45,6 +46,11 @@ enum Command {
     Key {
         #[command(subcommand)]
         command: key::Command,
+    },
+    /// Set, list and delete rate limits.
+    Limit {
+        #[command(subcommand)]
+        command: limit::Command,
     },
     /// Store, list and delete providers' credentials in the encrypted local store.
     Credential {
@@ -118,6 +124,7 @@ pub fn main() -> ExitCode {
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,
+            Command::Limit { command } => limit::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
             Command::Token(arguments) => token::run(arguments, &loaded.settings).await,
             Command::Openapi { surface } => inspect::openapi(surface, &loaded.settings),

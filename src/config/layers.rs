@@ -24,8 +24,9 @@ const TEST_PREFIX: &str = "BONITO_TEST_";
 /// The usual name for the address of Vault.
 pub(super) const VAULT_VARIABLE: &str = "VAULT_ADDR";
 /// Usual names and the settings they stand for. The providers' are in `providers`, because they may create one.
-const USUAL: [(&str, &str); 5] = [
+const USUAL: [(&str, &str); 6] = [
     (DATABASE_VARIABLE, "database.url"),
+    ("REDIS_URL", "redis.url"),
     (VAULT_VARIABLE, "vault.address"),
     ("VAULT_NAMESPACE", "vault.namespace"),
     ("VAULT_CACERT", "vault.ca_file"),
@@ -219,6 +220,10 @@ impl Layers {
             Some(("providers", (id, "enabled"))) => {
                 let tables = &mut self.providers.command_line;
                 (tables, Value::Boolean(true), id, "enabled")
+            }
+            Some(("providers", (id, "max_concurrent"))) => {
+                let tables = &mut self.providers.command_line;
+                (tables, Value::Integer(0), id, "max_concurrent")
             }
             Some(("providers", (id, key))) => {
                 let tables = &mut self.providers.command_line;

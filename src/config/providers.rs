@@ -55,7 +55,7 @@ const ECHO: &str = "echo";
 /// The longest provider id, in characters.
 const MAX_ID_CHARS: usize = 32;
 /// What every provider may set.
-const COMMON_KEYS: [&str; 3] = ["enabled", "unlisted_models", "deployments"];
+const COMMON_KEYS: [&str; 4] = ["enabled", "unlisted_models", "deployments", "max_concurrent"];
 
 /// One provider, ready to be called.
 #[derive(Debug, Clone)]
@@ -83,6 +83,8 @@ pub struct CredentialSettings {
     pub path: CredentialPath,
     /// How much of the traffic it takes beside the provider's others; 0: only what they cannot.
     pub weight: u32,
+    /// How many requests may be under way with it; `None`: any number.
+    pub max_concurrent: Option<u32>,
     /// How requests are made with it.
     pub kind: ProviderKind,
     /// Alike as long as nothing about it changes.
@@ -563,7 +565,7 @@ fn read_one(written: &Written<'_>, surroundings: &Surroundings<'_>, reading: &mu
     } else {
         &[]
     };
-    let weight = form.weight();
+    let (weight, max_concurrent) = (form.weight(), form.max_concurrent());
     let fingerprint = Fingerprint(form.fingerprint());
     let deployments = deployments::read(&mut form, usual);
     let whole = form.faults.is_empty() && form.missing.is_empty();
@@ -572,6 +574,7 @@ fn read_one(written: &Written<'_>, surroundings: &Surroundings<'_>, reading: &mu
         .map(|kind| CredentialSettings {
             path: own.clone(),
             weight,
+            max_concurrent,
             kind,
             fingerprint,
         })
@@ -688,7 +691,7 @@ fn read_further(
     };
     let mut form = Form::new(written.path.clone(), &table, &surroundings).with_stored(fields, path.to_string());
     let (kind, _) = kind_of(written.id, &mut form);
-    let weight = form.weight();
+    let (weight, max_concurrent) = (form.weight(), form.max_concurrent());
     let fingerprint = Fingerprint(form.fingerprint());
     form.warn_of_unread_fields();
     for warning in form.warnings {
@@ -706,6 +709,7 @@ fn read_further(
     kind.filter(|_| whole).map(|kind| CredentialSettings {
         path,
         weight,
+        max_concurrent,
         kind,
         fingerprint,
     })

@@ -51,6 +51,13 @@ impl<'a> Reader<'a> {
         Duration::from_millis(self.count(path, allowed))
     }
 
+    /// True or false.
+    pub(super) fn flag(&mut self, path: &'static str) -> bool {
+        self.leaf(path)
+            .and_then(|leaf| leaf.value.as_bool())
+            .unwrap_or_default()
+    }
+
     /// Text, which may be empty.
     pub(super) fn text(&mut self, path: &'static str) -> String {
         self.leaf(path)

@@ -20,10 +20,12 @@ use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::{ParameterPolicy, Strategy};
+use crate::domain::limit::WhenApart;
 
 pub(super) const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
+const YEAR_MS: u64 = 365 * DAY_MS;
 const GIB: u64 = 1 << 30;
 
 /// What a model may set for itself, as it is written.
@@ -50,6 +52,10 @@ pub struct Settings {
     pub failover: FailoverSettings,
     /// `[routing]`
     pub routing: RoutingSettings,
+    /// `[cache]`
+    pub cache: CacheSettings,
+    /// `[overload]`
+    pub overload: OverloadSettings,
     /// `[parameters]`
     pub parameters: ParameterSettings,
     /// `[upstream]`
@@ -64,6 +70,10 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// `[health]`
     pub health: HealthSettings,
+    /// `[redis]`
+    pub redis: RedisSettings,
+    /// `[rate_limits]`
+    pub rate_limits: RateLimitSettings,
     /// `[secrets]`
     pub secrets: SecretsSettings,
     /// `[vault]`
@@ -189,6 +199,48 @@ const POLICIES: [(&str, ParameterPolicy); 3] = [
 pub struct FailoverSettings {
     /// Attempts for one request, the first included.
     pub max_attempts: usize,
+    /// Whether a deployment that failed is asked again when no other one is left.
+    pub same_deployment: bool,
+    /// The longest wait before the second attempt at it; doubled for each further one.
+    pub backoff: Duration,
+    /// The longest wait of all.
+    pub max_backoff: Duration,
+    /// Further attempts for a hundred requests of the last ten seconds.
+    pub retry_percent: u32,
+    /// Further attempts a second that are always allowed.
+    pub retry_floor_per_second: u32,
+}
+
+/// Answers that stand for later ones.
+#[derive(Debug, Clone)]
+pub struct CacheSettings {
+    /// How long they are kept; zero: not at all.
+    pub ttl: Duration,
+    /// Also those that another time might be different.
+    pub unpredictable: bool,
+    /// Also those that may call tools.
+    pub tools: bool,
+    /// Bytes of all of them.
+    pub max_bytes: u64,
+    /// Bytes of one.
+    pub max_entry_bytes: usize,
+    /// How long a request waits for an identical one.
+    pub wait: Duration,
+}
+
+/// How much this replica takes on at a time.
+#[derive(Debug, Clone)]
+pub struct OverloadSettings {
+    /// Requests under way.
+    pub max_in_flight: usize,
+    /// Requests that wait for a place among them.
+    pub max_queued: usize,
+    /// Requests that wait for a place at one credential.
+    pub credential_queue: usize,
+    /// How long they wait.
+    pub queue_wait: Duration,
+    /// How late a serving thread may be; zero: any time.
+    pub lag: Duration,
 }
 
 /// The words for strategies.
@@ -281,10 +333,36 @@ pub struct LedgerSettings {
 pub struct HealthSettings {
     /// Failures in a row that do it.
     pub failures_in_a_row: u32,
+    /// Failures among a hundred attempts of the last ten seconds that do it.
+    pub failure_percent: u32,
+    /// Attempts of the last ten seconds below which that share says nothing.
+    pub failure_percent_attempts: u32,
     /// For how long, the first time.
     pub eject: Duration,
     /// For how long at most.
     pub max_eject: Duration,
+}
+
+/// What replicas share. `Debug` hides the URL, which may hold a password.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// `redis://…`, or one of its kin; `None`: there is none.
+    pub url: Option<String>,
+    /// What every name in it begins with.
+    pub prefix: String,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Counting requests against limits.
+#[derive(Debug, Clone)]
+pub struct RateLimitSettings {
+    /// What becomes of requests while Redis is away, where a limit does not say.
+    pub when_redis_is_away: WhenApart,
+    /// Output tokens that a request is taken to need at most before it has ended.
+    pub assumed_output_tokens: u64,
+    /// How often replicas tell each other that they are alive.
+    pub heartbeat: Duration,
 }
 
 /// Where providers' credentials come from besides the configuration, and what becomes of bad ones.
@@ -386,6 +464,26 @@ impl Settings {
             },
             failover: FailoverSettings {
                 max_attempts: reader.count("failover.max_attempts", 1..=100),
+                same_deployment: reader.flag("failover.same_deployment"),
+                backoff: reader.milliseconds("failover.backoff_ms", 0..=DAY_MS),
+                max_backoff: reader.milliseconds("failover.max_backoff_ms", 0..=DAY_MS),
+                retry_percent: reader.count("failover.retry_percent", 0..=1_000),
+                retry_floor_per_second: reader.count("failover.retry_floor_per_second", 0..=1_000_000),
+            },
+            cache: CacheSettings {
+                ttl: reader.milliseconds("cache.ttl_ms", 0..=YEAR_MS),
+                unpredictable: reader.flag("cache.unpredictable"),
+                tools: reader.flag("cache.tools"),
+                max_bytes: reader.count("cache.max_bytes", 1..=1 << 40),
+                max_entry_bytes: reader.count("cache.max_entry_bytes", 1..=1 << 30),
+                wait: reader.milliseconds("cache.wait_ms", 0..=DAY_MS),
+            },
+            overload: OverloadSettings {
+                max_in_flight: reader.count("overload.max_in_flight", 1..=10_000_000),
+                max_queued: reader.count("overload.max_queued", 0..=10_000_000),
+                credential_queue: reader.count("overload.credential_queue", 0..=10_000_000),
+                queue_wait: reader.milliseconds("overload.queue_wait_ms", 0..=DAY_MS),
+                lag: reader.milliseconds("overload.lag_ms", 0..=DAY_MS),
             },
             routing: RoutingSettings {
                 default_strategy: reader.choice("routing.default_strategy", &STRATEGIES),
@@ -425,8 +523,23 @@ impl Settings {
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
+                failure_percent: reader.count("health.failure_percent", 1..=100),
+                failure_percent_attempts: reader.count("health.failure_percent_attempts", 1..=1_000_000),
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
+            },
+            redis: RedisSettings {
+                url: redis_url(reader),
+                prefix: reader.filled_text("redis.prefix"),
+                timeout: reader.milliseconds("redis.timeout_ms", 1..=SECOND_MS),
+            },
+            rate_limits: RateLimitSettings {
+                when_redis_is_away: reader.choice(
+                    "rate_limits.when_redis_is_away",
+                    &WhenApart::ALL.map(|policy| (policy.as_str(), policy)),
+                ),
+                assumed_output_tokens: reader.count("rate_limits.assumed_output_tokens", 0..=10_000_000),
+                heartbeat: reader.milliseconds("rate_limits.heartbeat_ms", 10..=60 * SECOND_MS),
             },
             secrets: SecretsSettings {
                 refresh: reader.milliseconds("secrets.refresh_ms", 10..=DAY_MS),
@@ -490,6 +603,16 @@ impl fmt::Debug for DatabaseSettings {
     }
 }
 
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("url", &self.url.as_ref().map(|_| "[hidden]"))
+            .field("prefix", &self.prefix)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
 fn public_url(reader: &mut Reader<'_>) -> Option<String> {
     let text = reader.optional_text("server.public_url")?;
     match checks::url_text(&text) {
@@ -515,6 +638,25 @@ fn database_url(reader: &mut Reader<'_>) -> Option<String> {
         let problem = "begins with neither postgres:// nor sqlite:";
         let hint = "write postgres://user:password@host/database, or leave it empty for SQLite";
         reader.refuse("database.url", problem, Some(hint.to_owned()));
+    }
+    Some(url)
+}
+
+fn redis_url(reader: &mut Reader<'_>) -> Option<String> {
+    let url = reader.optional_text("redis.url")?;
+    let known = [
+        "redis://",
+        "rediss://",
+        "redis-cluster://",
+        "rediss-cluster://",
+        "redis-sentinel://",
+        "rediss-sentinel://",
+    ];
+    if !known.iter().any(|scheme| url.starts_with(scheme)) {
+        // Not quoted, for the password in it.
+        let problem = "does not begin with redis://, rediss:// (with TLS), or one of these with -cluster or -sentinel";
+        let hint = "write redis://user:password@host:6379, or leave it empty";
+        reader.refuse("redis.url", problem, Some(hint.to_owned()));
     }
     Some(url)
 }

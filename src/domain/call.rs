@@ -53,6 +53,32 @@ closed_set! {
 }
 
 closed_set! {
+    /// Why a request is turned away that could be served at another time.
+    ShedReason {
+        /// As many are under way, and as many wait, as may.
+        Full = "full",
+        /// The processor cannot keep up.
+        Late = "late",
+        /// The journal has no place.
+        Journal = "journal",
+        /// Every credential that could serve it has as many requests under way as it may.
+        Credential = "credential",
+    }
+}
+
+closed_set! {
+    /// What a request had to do with the response cache.
+    CacheStatus {
+        /// The answer came out of it.
+        Hit = "hit",
+        /// There was none that could be used.
+        Miss = "miss",
+        /// It was not asked.
+        Bypass = "bypass",
+    }
+}
+
+closed_set! {
     /// How deployments that may serve a request are ordered.
     Strategy {
         /// The cheapest for this request first.
@@ -110,6 +136,8 @@ closed_set! {
         CallerTimeout = "caller_timeout",
         /// The provider refused the gateway's credential.
         ProviderAuth = "provider_auth",
+        /// The caller has reached a limit of ours.
+        LimitReached = "limit_reached",
         /// The provider limits our rate.
         RateLimited = "rate_limited",
         /// The provider says that our account has no money left.
@@ -156,10 +184,19 @@ impl ErrorClass {
             | Self::ContentFilter
             | Self::TooLarge
             | Self::CallerTimeout
+            | Self::LimitReached
             | Self::Cancelled
             | Self::Shed
             | Self::Internal => false,
         }
+    }
+
+    /// Whether the same request may succeed on the same deployment a moment later, without having been paid for.
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::Overloaded | Self::ServerError | Self::Connect
+        )
     }
 
     /// Whether it says something bad about the provider's health, as opposed to the request or our account.

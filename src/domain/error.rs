@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::call::ErrorClass;
 use super::ids::{ModelName, ProviderId};
+use super::limit::Reached;
 
 /// Anything that may have caused an internal error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -64,6 +65,13 @@ pub enum GatewayError {
         /// When a retry can succeed.
         retry_after: Duration,
     },
+    /// The caller has reached a limit of its key, its team or its organization.
+    Limited(Box<Reached>),
+    /// Whether a limit is reached cannot be found out now, and it is to hold all the same.
+    Uncounted {
+        /// When a retry may succeed.
+        retry_after: Duration,
+    },
     /// Our fault. `detail` is for the log and never for the caller.
     Internal {
         /// What happened, without prompts or secrets.
@@ -113,7 +121,8 @@ impl GatewayError {
             Self::ModelNotAllowed { .. } | Self::Denied { .. } => ErrorClass::ModelNotAllowed,
             Self::ModelNotFound { .. } => ErrorClass::ModelNotFound,
             Self::Exhausted { attempts } => attempts.last().map_or(ErrorClass::Internal, |last| last.class),
-            Self::Overloaded { .. } => ErrorClass::Shed,
+            Self::Overloaded { .. } | Self::Uncounted { .. } => ErrorClass::Shed,
+            Self::Limited(_) => ErrorClass::LimitReached,
             Self::Internal { .. } => ErrorClass::Internal,
         }
     }

@@ -1,9 +1,14 @@
 //! When a provider is taken out of the rotation, and when it may come back.
 //!
-//! A pure state machine: outcomes and the time go in, a state comes out. The provider's actor owns one and publishes the
-//! state; the request path only reads it.
+//! A pure state machine: outcomes, the time and a random number go in, a state comes out. The provider's actor owns one and
+//! publishes the state; the request path only reads it.
+//!
+//! Two signs take a provider out. *Failures in a row* find the dead one within a few requests. The *share of failures* in a
+//! sliding window finds the half-dead one, whose answers in between would begin the row anew each time.
 
 use std::time::{Duration, Instant};
+
+use super::seconds::LastSeconds;
 
 /// How a provider is doing. The words cannot be read backwards, unlike "open" and "closed".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,10 +43,25 @@ pub enum Outcome {
 pub struct HealthPolicy {
     /// Failures in a row that eject.
     pub failures_in_a_row: u32,
+    /// Failures among a hundred attempts of the last ten seconds that eject, however they are spread.
+    pub failure_percent: u32,
+    /// Attempts of the last ten seconds below which their share of failures says nothing.
+    pub failure_percent_attempts: u32,
     /// Length of the first ejection.
     pub eject: Duration,
     /// Length no ejection exceeds.
     pub max_eject: Duration,
+}
+
+/// Ejections that a provider has to pass without another one before they are forgotten: it starts from the first length
+/// again once it has passed for as long as its last ejection was, and a minute at least.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// How attempts ended within a second.
+#[derive(Clone, Copy, Default, Debug)]
+struct Second {
+    answered: u32,
+    failed: u32,
 }
 
 /// Health of one provider, and the history that decides what comes next.
@@ -50,6 +70,9 @@ pub struct HealthState {
     health: Health,
     failures: u32,
     ejections: u32,
+    /// Since when it passes.
+    passing_since: Option<Instant>,
+    window: LastSeconds<Second>,
 }
 
 impl Default for HealthState {
@@ -58,6 +81,8 @@ impl Default for HealthState {
             health: Health::Passing,
             failures: 0,
             ejections: 0,
+            passing_since: None,
+            window: LastSeconds::default(),
         }
     }
 }
@@ -73,11 +98,23 @@ impl HealthState {
         self.failures
     }
 
-    /// Takes in how an attempt ended.
-    pub fn observe(&mut self, outcome: Outcome, now: Instant, policy: &HealthPolicy) {
+    /// Takes in that so many attempts were answered since the last time.
+    pub fn answered(&mut self, answers: u32, now: Instant) {
+        let second = self.window.present(now);
+        second.answered = second.answered.saturating_add(answers);
+    }
+
+    /// Takes in how an attempt ended. `luck` is any number; it spreads the ends of ejections, so that replicas do not come
+    /// back to a provider at the same moment.
+    pub fn observe(&mut self, outcome: Outcome, now: Instant, luck: u32, policy: &HealthPolicy) {
         match (outcome, self.health) {
-            (Outcome::Answered, Health::Passing | Health::Probing) | (Outcome::Limited { .. }, Health::Passing) => {
-                *self = Self::default();
+            (Outcome::Answered | Outcome::Limited { .. }, Health::Passing) => self.failures = 0,
+            (Outcome::Answered, Health::Probing) => {
+                self.health = Health::Passing;
+                self.failures = 0;
+                self.passing_since = Some(now);
+                // What happened before the ejection must not lead to the next one.
+                self.window = LastSeconds::default();
             }
             // A late answer to a request sent before the ejection: it does not prove that the provider is back.
             (Outcome::Answered | Outcome::Limited { .. }, Health::Ejected { .. }) => self.failures = 0,
@@ -88,13 +125,14 @@ impl HealthState {
             }
             (Outcome::Failed, Health::Passing) => {
                 self.failures += 1;
-                if self.failures >= policy.failures_in_a_row {
-                    self.eject(now, policy);
+                self.window.present(now).failed += 1;
+                if self.failures >= policy.failures_in_a_row || self.too_many_fail(policy) {
+                    self.eject(now, luck, policy);
                 }
             }
             (Outcome::Failed, Health::Probing) => {
                 self.failures += 1;
-                self.eject(now, policy);
+                self.eject(now, luck, policy);
             }
             (Outcome::Failed, Health::Ejected { .. }) => self.failures += 1,
         }
@@ -107,12 +145,35 @@ impl HealthState {
         }
     }
 
-    fn eject(&mut self, now: Instant, policy: &HealthPolicy) {
-        let factor = 2u32.saturating_pow(self.ejections);
-        self.ejections += 1;
+    /// Whether too many of the last seconds' attempts failed.
+    fn too_many_fail(&self, policy: &HealthPolicy) -> bool {
+        let answered = self.window.sum(|second| second.answered);
+        let failed = self.window.sum(|second| second.failed);
+        let attempts = answered + failed;
+        attempts >= u64::from(policy.failure_percent_attempts)
+            && failed * 100 >= attempts * u64::from(policy.failure_percent)
+    }
+
+    fn eject(&mut self, now: Instant, luck: u32, policy: &HealthPolicy) {
+        let steady = |since: Instant| now.saturating_duration_since(since) >= FORGIVEN_AFTER.max(self.length(policy));
+        if self.health == Health::Passing && self.passing_since.is_none_or(steady) {
+            self.ejections = 0;
+        }
+        self.ejections = self.ejections.saturating_add(1);
+        let length = self.length(policy);
+        // Up to a quarter shorter, never longer: the maximum holds.
+        let spread = length / 4;
+        let early = spread.mul_f64(f64::from(luck) / f64::from(u32::MAX));
+        self.passing_since = None;
         self.health = Health::Ejected {
-            until: now + policy.eject.saturating_mul(factor).min(policy.max_eject),
+            until: now + (length - early),
         };
+    }
+
+    /// How long the last ejection was, before luck.
+    fn length(&self, policy: &HealthPolicy) -> Duration {
+        let factor = 2u32.saturating_pow(self.ejections.saturating_sub(1));
+        policy.eject.saturating_mul(factor).min(policy.max_eject)
     }
 }
 
@@ -124,6 +185,8 @@ mod tests {
 
     const POLICY: HealthPolicy = HealthPolicy {
         failures_in_a_row: 3,
+        failure_percent: 50,
+        failure_percent_attempts: 20,
         eject: Duration::from_secs(2),
         max_eject: Duration::from_secs(60),
     };
@@ -131,7 +194,7 @@ mod tests {
     fn ejected(now: Instant) -> HealthState {
         let mut state = HealthState::default();
         for _ in 0..3 {
-            state.observe(Outcome::Failed, now, &POLICY);
+            state.observe(Outcome::Failed, now, 0, &POLICY);
         }
         state
     }
@@ -154,7 +217,7 @@ mod tests {
             Outcome::Failed,
             Outcome::Failed,
         ] {
-            state.observe(outcome, now, &POLICY);
+            state.observe(outcome, now, 0, &POLICY);
         }
         assert_eq!(state.health(), Health::Passing);
     }
@@ -167,7 +230,7 @@ mod tests {
         assert!(matches!(state.health(), Health::Ejected { .. }));
         state.advance(now + Duration::from_secs(2));
         assert_eq!(state.health(), Health::Probing);
-        state.observe(Outcome::Answered, now, &POLICY);
+        state.observe(Outcome::Answered, now, 0, &POLICY);
         assert_eq!(state.health(), Health::Passing);
     }
 
@@ -182,7 +245,7 @@ mod tests {
             assert_eq!(until - now, Duration::from_secs(expected_s));
             now = until;
             state.advance(now);
-            state.observe(Outcome::Failed, now, &POLICY);
+            state.observe(Outcome::Failed, now, 0, &POLICY);
         }
     }
 
@@ -193,9 +256,97 @@ mod tests {
             let mut state = ejected(now);
             state.advance(now + POLICY.eject);
             let retry_after = asked.map(Duration::from_secs);
-            state.observe(Outcome::Limited { retry_after }, now, &POLICY);
+            state.observe(Outcome::Limited { retry_after }, now, 0, &POLICY);
             let until = now + Duration::from_secs(waited);
             assert_eq!(state.health(), Health::Ejected { until }, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_provider_that_fails_every_other_time_is_out_within_its_window_and_one_that_fails_now_and_then_is_not() {
+        let start = Instant::now();
+        for (every, expected_out) in [(2, true), (3, false), (10, false)] {
+            let mut state = HealthState::default();
+            let mut out_after = None;
+            for attempt in 0..600u32 {
+                let now = start + Duration::from_millis(100) * attempt;
+                if attempt % every == 0 {
+                    state.observe(Outcome::Failed, now, 0, &POLICY);
+                } else {
+                    state.answered(1, now);
+                    state.observe(Outcome::Answered, now, 0, &POLICY);
+                }
+                if state.health() != Health::Passing {
+                    out_after = Some(now - start);
+                    break;
+                }
+            }
+            assert_eq!(out_after.is_some(), expected_out, "one in {every}");
+            assert!(
+                out_after.is_none_or(|after| after <= Duration::from_secs(10)),
+                "{out_after:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn answers_of_long_ago_do_not_hide_that_half_of_the_present_ones_fail() {
+        let start = Instant::now();
+        let mut state = HealthState::default();
+        state.answered(1_000_000, start);
+        let mut now = start;
+        while state.health() == Health::Passing {
+            now += Duration::from_millis(100);
+            state.observe(Outcome::Failed, now, 0, &POLICY);
+            state.answered(1, now);
+            state.observe(Outcome::Answered, now, 0, &POLICY);
+            assert!(now - start < Duration::from_secs(20));
+        }
+        assert!(now - start <= Duration::from_secs(12), "{:?}", now - start);
+    }
+
+    #[test]
+    fn few_failures_among_few_attempts_say_nothing() {
+        let now = Instant::now();
+        let mut state = HealthState::default();
+        for _ in 0..2 {
+            state.observe(Outcome::Failed, now, 0, &POLICY);
+        }
+        assert_eq!(state.health(), Health::Passing);
+    }
+
+    #[test]
+    fn luck_ends_an_ejection_earlier_by_a_quarter_at_most() {
+        let now = Instant::now();
+        for (luck, expected_ms) in [(0, 2_000), (u32::MAX / 2, 1_750), (u32::MAX, 1_500)] {
+            let mut state = HealthState::default();
+            for _ in 0..3 {
+                state.observe(Outcome::Failed, now, luck, &POLICY);
+            }
+            let Health::Ejected { until } = state.health() else {
+                panic!("must be ejected")
+            };
+            let off = (until - now).abs_diff(Duration::from_millis(expected_ms));
+            assert!(off < Duration::from_millis(1), "{luck}: {:?}", until - now);
+        }
+    }
+
+    #[test]
+    fn a_relapse_is_out_for_longer_until_the_provider_has_kept_steady() {
+        let mut now = Instant::now();
+        let mut state = HealthState::default();
+        for (steady_s, expected_s) in [(0, 2), (5, 4), (59, 8), (60, 2), (1, 4)] {
+            now += Duration::from_secs(steady_s);
+            for _ in 0..3 {
+                state.observe(Outcome::Failed, now, 0, &POLICY);
+            }
+            let Health::Ejected { until } = state.health() else {
+                panic!("must be ejected")
+            };
+            assert_eq!(until - now, Duration::from_secs(expected_s), "after {steady_s} s");
+            now = until;
+            state.advance(now);
+            state.observe(Outcome::Answered, now, 0, &POLICY);
         }
     }
 
@@ -218,7 +369,7 @@ mod tests {
                 now += Duration::from_secs(seconds);
                 state.advance(now);
                 let before = state.health();
-                state.observe(outcome, now, &POLICY);
+                state.observe(outcome, now, 0, &POLICY);
                 if before != Health::Passing && state.health() == Health::Passing {
                     prop_assert_eq!((before, outcome), (Health::Probing, Outcome::Answered));
                 }
@@ -235,11 +386,11 @@ mod tests {
             for (outcome, seconds) in steps {
                 now += Duration::from_secs(seconds);
                 state.advance(now);
-                state.observe(outcome, now, &POLICY);
+                state.observe(outcome, now, 0, &POLICY);
             }
             now += POLICY.max_eject;
             state.advance(now);
-            state.observe(Outcome::Answered, now, &POLICY);
+            state.observe(Outcome::Answered, now, 0, &POLICY);
             prop_assert_eq!(state.health(), Health::Passing);
         }
     }

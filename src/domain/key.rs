@@ -1,11 +1,13 @@
 //! A key as it is stored: everything about it but its secret.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::ids::{KeyId, OrganizationId, TeamId};
+use super::limit::LimitRule;
 use super::scope::Scope;
 
 /// A key to be created. The secret is not part of it.
@@ -27,6 +29,8 @@ pub struct NewKey {
     pub scope: Scope,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it: an object.
     pub metadata: Value,
     /// When it stops working.
@@ -95,6 +99,10 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
+    pub cache_ttl: Option<Duration>,
+    /// The limits in force for its requests besides: its own, its team's, its organization's.
+    pub limits: Vec<LimitRule>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
     /// Whether it is switched off for the time being.
@@ -109,6 +117,21 @@ pub struct KeyRow {
     pub created_at: DateTime<Utc>,
     /// Every change up to this one is in here: of the key, its team and its organization.
     pub revision: Revision,
+}
+
+/// A key as routing sees it: what rules may know of it, and what it may use.
+#[derive(Clone, Debug)]
+pub struct RoutedKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Name for people.
+    pub name: String,
+    /// Its team's short name.
+    pub team: Option<String>,
+    /// What its owner wants to remember about it.
+    pub metadata: Value,
+    /// Every scope a request has to satisfy.
+    pub scopes: Vec<Arc<Scope>>,
 }
 
 /// Bytes as lower-case hexadecimal digits.

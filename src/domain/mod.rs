@@ -4,17 +4,23 @@
 
 pub mod address;
 pub mod api_key;
+pub mod caching;
 pub mod call;
 pub mod config;
 pub mod error;
 pub mod health;
 pub mod ids;
 pub mod key;
+pub mod limit;
 pub mod measurement;
 pub mod model;
 pub mod money;
+pub mod overload;
 pub mod pricing;
 pub mod record;
+pub mod retry_budget;
 pub mod role;
 pub mod scope;
+pub mod seconds;
 pub mod usage;
+pub mod window;

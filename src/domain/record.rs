@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::call::{Dialect, ErrorClass, Operation};
+use super::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use super::ids::{DeploymentId, KeyId, ModelName, OrganizationId, PriceVersion, ProviderId, RequestId, TeamId};
 use super::money::NanoUsd;
 use super::usage::{TokenUsage, UsageSource};
@@ -52,6 +52,10 @@ pub struct UsageRecord {
     pub first_token: Option<Duration>,
     /// The part of `latency` that was not spent waiting for a provider.
     pub overhead: Duration,
+    /// What it had to do with the response cache.
+    pub cache: CacheStatus,
+    /// Whose answer it got out of the cache.
+    pub cached_from: Option<CachedFrom>,
     /// The attempts in order. The last one answered, if any did.
     pub attempts: Vec<AttemptRecord>,
     /// Why it went where it went: JSON of bounded size, as explanations of routing show it. `None`: it was refused
@@ -59,10 +63,29 @@ pub struct UsageRecord {
     pub routing: Option<Box<str>>,
 }
 
+/// The attempt of an earlier request, whose answer stood for another one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CachedFrom {
+    /// Its provider.
+    pub provider: ProviderId,
+    /// Its model.
+    pub model: ModelName,
+    /// What it cost then; `None` where that is not known.
+    pub saved: Option<NanoUsd>,
+}
+
 impl UsageRecord {
     /// The attempt that answered, or else the last one that was tried.
     pub fn served(&self) -> Option<&AttemptRecord> {
         self.attempts.last()
+    }
+
+    /// Who gave the answer, now or when it was kept; or else who was tried last.
+    pub fn origin(&self) -> Option<(&ProviderId, &ModelName)> {
+        match &self.cached_from {
+            Some(from) => Some((&from.provider, &from.model)),
+            None => self.served().map(|attempt| (&attempt.provider, &attempt.model)),
+        }
     }
 
     /// The usage of all attempts together.

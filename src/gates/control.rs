@@ -3,7 +3,7 @@
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
-use crate::domain::key::KeyRow;
+use crate::domain::key::RoutedKey;
 use crate::domain::scope::Scope;
 use crate::routing::simulate::Recorded;
 
@@ -33,7 +33,7 @@ pub trait Directory: Send + Sync {
     ///
     /// # Errors
     /// It cannot be found out right now.
-    async fn keys(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<KeyRow>, BoxError>;
+    async fn keys(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<RoutedKey>, BoxError>;
 
     /// The last requests of an organization that reached a provider, newest first, with their keys.
     ///

@@ -40,6 +40,8 @@ pub struct ProviderGate {
     failing: AtomicBool,
     waiting: AtomicU32,
     dropped: AtomicU32,
+    /// Answers since the actor last took them in. Each of them would be a message otherwise.
+    answered: AtomicU32,
     sink: ArcSwapOption<OutcomeSink>,
 }
 
@@ -154,6 +156,7 @@ impl ProviderGate {
             failing: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             dropped: AtomicU32::new(0),
+            answered: AtomicU32::new(0),
             sink: ArcSwapOption::empty(),
         }
     }
@@ -210,11 +213,14 @@ impl ProviderGate {
         }
     }
 
-    /// An attempt ended, the probe if it has a permit. Answers of a provider that never failed are no news and cost one
-    /// atomic read.
+    /// An attempt ended, the probe if it has a permit. Answers of a provider that never failed are no news; they are counted,
+    /// which costs two atomic operations.
     ///
     /// After the report of a probe nobody probes until the actor has decided.
     pub fn report(&self, outcome: Outcome, permit: Option<ProbePermit>) {
+        if outcome == Outcome::Answered {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
         match outcome {
             Outcome::Answered | Outcome::Limited { .. } if !self.failing.load(Ordering::Relaxed) => return,
             Outcome::Answered | Outcome::Limited { .. } => {}
@@ -231,6 +237,11 @@ impl ProviderGate {
             }
             sink(outcome);
         }
+    }
+
+    /// Answers since this was last asked.
+    pub fn take_answered(&self) -> u32 {
+        self.answered.swap(0, Ordering::Relaxed)
     }
 
     /// The actor took an outcome in.

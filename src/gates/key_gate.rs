@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq as _;
 
 use crate::domain::key::{KeyHash, KeyRow};
+use crate::domain::limit::{Applied, applied};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::Owner;
 
@@ -13,6 +14,8 @@ use crate::domain::record::Owner;
 pub struct KeyGate {
     /// What the database says about it.
     pub row: KeyRow,
+    /// What limits its requests.
+    pub limits: Vec<Applied>,
     hash: KeyHash,
     closed: AtomicBool,
     /// Milliseconds since 1970 of the last use; 0 before the first.
@@ -35,6 +38,7 @@ impl KeyGate {
     /// The gate of a key.
     pub fn new(row: KeyRow, hash: KeyHash) -> Self {
         Self {
+            limits: applied(row.id, row.rate_limit, &row.limits),
             row,
             hash,
             closed: AtomicBool::new(false),

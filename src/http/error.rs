@@ -20,6 +20,9 @@ use crate::pipeline::Voice;
 /// Whether OpenAI's SDKs should try again, whatever they would do by themselves.
 pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The wait of [`RETRY_AFTER`] to the millisecond. OpenAI's and Anthropic's SDKs prefer it.
+pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 /// How errors are said to OpenAI's SDKs.
 pub const OPENAI_VOICE: Voice = Voice {
     dialect: Dialect::OpenAi,
@@ -39,6 +42,9 @@ pub const ANTHROPIC_VOICE: Voice = Voice {
 
 /// Anthropic's own status for "the whole service is busy", which its SDKs and agents wait for.
 const OVERLOADED: u16 = 529;
+
+/// How Anthropic begins to say that a prompt does not fit.
+const PROMPT_TOO_LONG: &str = "prompt is too long";
 
 /// Seconds a caller is asked to wait when a provider that is out of capacity did not say how long.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -148,6 +154,10 @@ fn anthropic_body(said: &Said<'_>, id: RequestId) -> Vec<u8> {
         _ => "invalid_request_error",
     };
     let message = match said.param {
+        // Agents shorten their conversation when they read these words, and no others.
+        _ if said.code == "context_length_exceeded" && !said.message.contains(PROMPT_TOO_LONG) => {
+            format!("{PROMPT_TOO_LONG}: {}", said.message)
+        }
         // As Anthropic says it: `messages.0.content: Field required`.
         Some(param) if !said.message.starts_with(param) => format!("{param}: {}", said.message),
         _ => said.message.clone(),
@@ -216,6 +226,10 @@ pub fn response_in(dialect: Dialect, error: &GatewayError, id: RequestId) -> Res
             RETRY_AFTER,
             HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         );
+        if matches!(error, GatewayError::Limited(_)) {
+            let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+        }
     }
     if let Some(retry) = said.should_retry {
         headers.insert(
@@ -341,6 +355,30 @@ fn said(error: &GatewayError) -> Said<'_> {
                 ..plain(StatusCode::NOT_FOUND, REQUEST, "model_not_found", message)
             }
         }
+        GatewayError::Limited(reached) => Said {
+            retry_after: reached.retry_after,
+            should_retry: Some(reached.retry_after.is_some()),
+            ..plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "rate_limit_exceeded",
+                reached.to_string(),
+            )
+        },
+        GatewayError::Uncounted { retry_after } => {
+            let message = "rate limits cannot be counted at the moment, and this key's are to hold all the same; try again \
+                           later";
+            Said {
+                retry_after: Some(*retry_after),
+                should_retry: Some(true),
+                ..plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "service_unavailable_error",
+                    "overloaded",
+                    message.into(),
+                )
+            }
+        }
         GatewayError::Overloaded { retry_after } => {
             let message = "the gateway cannot take more requests right now; try again later".into();
             Said {
@@ -398,7 +436,9 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
             "request_too_large",
         ),
         ErrorClass::ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
-        ErrorClass::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
+        ErrorClass::RateLimited | ErrorClass::LimitReached => {
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded")
+        }
         ErrorClass::ProviderQuota => (
             StatusCode::TOO_MANY_REQUESTS,
             "insufficient_quota",
@@ -427,7 +467,7 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
     };
     let waits = matches!(
         last.class,
-        ErrorClass::RateLimited | ErrorClass::Overloaded | ErrorClass::Shed
+        ErrorClass::RateLimited | ErrorClass::LimitReached | ErrorClass::Overloaded | ErrorClass::Shed
     );
     let shortest = attempts.iter().filter_map(|attempt| attempt.retry_after).min();
     Said {

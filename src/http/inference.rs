@@ -1,8 +1,8 @@
 //! The inference endpoints of every dialect: who is calling, what is asked, and the answer with its headers.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use poem::{Body, Endpoint, Request, Response};
 
@@ -11,15 +11,18 @@ use super::auth::CallerKey;
 use super::boundary::Arrival;
 use super::{error, payload};
 use crate::chat::request::DialectHeaders;
+use crate::domain::caching::CacheControl;
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId};
+use crate::domain::limit::{Standing, Standings, short_duration};
 use crate::pipeline::{Answer, AnswerBody, Call, Voice};
 
 const X_PROVIDER: HeaderName = HeaderName::from_static("x-bonito-provider");
 const X_MODEL: HeaderName = HeaderName::from_static("x-bonito-model");
 const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-bonito-attempts");
 const X_OVERHEAD: HeaderName = HeaderName::from_static("x-bonito-overhead-ms");
+const X_CACHE: HeaderName = HeaderName::from_static("x-bonito-cache");
 const X_COST: HeaderName = HeaderName::from_static("x-bonito-cost-usd");
 /// The name of a request in Anthropic's dialect.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -58,9 +61,17 @@ impl Inference {
         }
     }
 
-    async fn answer(&self, request: &mut Request, arrival: Arrival) -> Result<Response, GatewayError> {
+    /// Answers, and puts where the key's limits stand into `standings` as soon as there is something to say.
+    async fn answer(
+        &self,
+        request: &mut Request,
+        arrival: Arrival,
+        standings: &mut Option<Arc<OnceLock<Standings>>>,
+    ) -> Result<Response, GatewayError> {
         require(request, &Method::POST)?;
         let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let pipeline = self.state.pipeline.clone();
+        let place = pipeline.enter().await?;
         let call = Call {
             id: arrival.id,
             received: arrival.received,
@@ -70,9 +81,17 @@ impl Inference {
             voice: self.voice,
             headers: dialect_headers(request.headers(), self.voice.dialect),
             visible_headers: self.state.pipeline.visible_headers(caller.gate(), request.headers()),
+            cache_control: CacheControl::parse(
+                request
+                    .headers()
+                    .get_all(CACHE_CONTROL)
+                    .iter()
+                    .filter_map(|line| line.to_str().ok()),
+            ),
         };
-        let pipeline = self.state.pipeline.clone();
-        let meter = pipeline.admit(call)?;
+        let mut meter = pipeline.admit(call)?;
+        meter.hold(place);
+        *standings = Some(meter.standings());
         let patience = self.state.settings.server.body_read_timeout;
         match payload::read(request, self.max_body_bytes, patience).await {
             Ok(body) => pipeline.run(meter, body).await.map(response),
@@ -86,9 +105,13 @@ impl Endpoint for Inference {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let arrival = Arrival::of(&request);
-        let answer = self.answer(&mut request, arrival).await;
+        let mut standings = None;
+        let answer = self.answer(&mut request, arrival, &mut standings).await;
         let dialect = self.voice.dialect;
         let mut response = answer.unwrap_or_else(|refusal| error::response_in(dialect, &refusal, arrival.id));
+        if let Some(standings) = standings.as_ref().and_then(|standings| standings.get()) {
+            limit_headers(response.headers_mut(), standings);
+        }
         if dialect == Dialect::Anthropic
             && let Ok(id) = HeaderValue::try_from(arrival.id.header())
         {
@@ -137,6 +160,10 @@ fn response(answer: Answer) -> Response {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
+    headers.insert(X_CACHE, HeaderValue::from_static(answer.cache.as_str()));
+    if let Some(age) = answer.age {
+        headers.insert(AGE, HeaderValue::from(age.as_secs()));
+    }
     if let Some(served) = answer.served {
         attempt_headers(headers, &served.provider, &served.model, served.attempts);
         let overhead_us = served.overhead.as_micros();
@@ -153,6 +180,37 @@ fn response(answer: Answer) -> Response {
         }
     }
     response
+}
+
+/// Headers that say where a kind of limit stands.
+type LimitHeaders = [HeaderName; 3];
+
+const X_RATELIMIT_REQUESTS: LimitHeaders = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+const X_RATELIMIT_TOKENS: LimitHeaders = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
+/// The headers that say where the key's limits stand.
+///
+/// # Source
+/// Names, and the form of durations, are OpenAI's: <https://platform.openai.com/docs/guides/rate-limits>, "Rate limits in
+/// headers".
+fn limit_headers(headers: &mut HeaderMap, standings: &Standings) {
+    let mut say = |[limit, remaining, reset]: LimitHeaders, standing: Option<Standing>| {
+        if let Some(standing) = standing {
+            headers.insert(limit, HeaderValue::from(standing.limit));
+            headers.insert(remaining, HeaderValue::from(standing.remaining));
+            insert(headers, reset, short_duration(standing.resets_in));
+        }
+    };
+    say(X_RATELIMIT_REQUESTS, standings.requests);
+    say(X_RATELIMIT_TOKENS, standings.tokens);
 }
 
 /// Names for a header: they are the caller's own text, so only so much of each and of all of them is repeated.

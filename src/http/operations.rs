@@ -10,6 +10,7 @@ use poem::{EndpointExt as _, Response, Route, get, handler, web::Data};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::cluster::Limiter;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::journal::Journal;
@@ -30,6 +31,8 @@ pub struct Operations {
     pub board: Arc<HealthBoard>,
     /// How the secrets are.
     pub secrets: Arc<SecretsBoard>,
+    /// Whether replicas count together.
+    pub limiter: Arc<Limiter>,
     /// The database.
     pub store: Store,
     /// Whether the process is stopping.
@@ -73,6 +76,11 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
     }
     for reason in operations.secrets.degraded(Instant::now()) {
         degraded.push(json!({"component": "secrets", "reason": reason}));
+    }
+    if operations.limiter.is_apart() {
+        degraded.push(json!({
+            "component": "redis", "reason": "it is away; each replica allows its share of the rate limits",
+        }));
     }
     let stopping = operations.stopping.load(Ordering::Acquire);
     let (status, word) = match (stopping, degraded.is_empty()) {

@@ -6,14 +6,41 @@ use std::time::Duration;
 use super::failover::tenant;
 use super::meter::Meter;
 use super::{Call, Pipeline};
+use crate::domain::call::ShedReason;
 use crate::domain::error::GatewayError;
 use crate::domain::ids::ProviderId;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::Place;
 
 /// How long a caller is asked to wait when the journal is full: the ledger writes thousands of rows in that time.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
+/// How long a caller is asked to wait that was turned away because there is too much to do.
+const LOAD_RETRY: Duration = Duration::from_secs(1);
+
 impl Pipeline {
+    /// Takes a place among the requests under way, before anything is spent on this one.
+    ///
+    /// # Errors
+    /// There are too many, or the processor cannot keep up.
+    pub async fn enter(&self) -> Result<Place, GatewayError> {
+        if self.lag.turns_away(self.load.taken(), rand::random()) {
+            return Err(self.turned_away(ShedReason::Late));
+        }
+        match self.load.enter().await {
+            Some(place) => Ok(place),
+            None => Err(self.turned_away(ShedReason::Full)),
+        }
+    }
+
+    /// The refusal of a request that could be served at another time, counted.
+    pub(super) fn turned_away(&self, reason: ShedReason) -> GatewayError {
+        self.metrics.shed(reason);
+        GatewayError::Overloaded {
+            retry_after: LOAD_RETRY,
+        }
+    }
+
     /// Takes a place in the journal for a request, before anything else.
     ///
     /// # Errors
@@ -21,9 +48,12 @@ impl Pipeline {
     pub fn admit(self: &Arc<Self>, call: Call) -> Result<Meter, GatewayError> {
         match self.journal.admit() {
             Some(slot) => Ok(Meter::start(self.clone(), call, slot)),
-            None => Err(GatewayError::Overloaded {
-                retry_after: JOURNAL_RETRY,
-            }),
+            None => {
+                self.metrics.shed(ShedReason::Journal);
+                Err(GatewayError::Overloaded {
+                    retry_after: JOURNAL_RETRY,
+                })
+            }
         }
     }
 

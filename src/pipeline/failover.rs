@@ -1,6 +1,7 @@
 //! From one attempt to the next: failures before the commit point move on, as long as there is somewhere to go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -10,11 +11,12 @@ use super::Pipeline;
 use super::attempt::Opened;
 use super::meter::Meter;
 use crate::chat::request::Request;
-use crate::domain::call::ErrorClass;
+use crate::domain::call::{ErrorClass, ShedReason};
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::health::Outcome;
 use crate::gates::health_board::{Probe, ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::Place;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
@@ -24,8 +26,8 @@ impl Pipeline {
     /// A whole answer of the first deployment that has one.
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, keyed, probe)) = tries.next(meter) {
-            meter.attempt_begins(deployment, probe);
+        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(meter).await {
+            meter.attempt_begins(deployment, probe, place);
             match self
                 .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
                 .await
@@ -48,8 +50,8 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some((deployment, keyed, probe)) = tries.next(meter) {
-            meter.attempt_begins(deployment, probe);
+        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(meter).await {
+            meter.attempt_begins(deployment, probe, place);
             match self
                 .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
                 .await
@@ -81,6 +83,9 @@ pub(super) fn cut_off() -> Failure {
     Failure::new(ErrorClass::Shed, "was cut off because the gateway is stopping")
 }
 
+/// A deployment to ask, with which credential, and whether that finds out if its provider is back.
+type Try<'p> = (&'p Arc<Deployment>, Arc<Keyed>, Option<ProbePermit>);
+
 /// Walks through a plan and remembers what went wrong.
 struct Tries<'p> {
     pipeline: &'p Pipeline,
@@ -92,13 +97,21 @@ struct Tries<'p> {
     put_off: usize,
     /// The credential to ask the present deployment with once more, because it can have a fresh token.
     renewed: Option<Arc<Keyed>>,
-    /// Credentials that providers refused: this request does not come with them again.
+    /// Credentials that providers refused, or that had no place: this request does not come with them again.
     refused: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
+    /// Deployments that will be asked once more, by their places, and from when on.
+    rests: SmallVec<[(usize, Instant); 2]>,
+    /// Whether the next attempt is not charged to the account of further attempts: the first one, and one that goes on
+    /// where the last one should have.
+    free: bool,
+    /// Whether a credential had no place.
+    busy: bool,
 }
 
 impl<'p> Tries<'p> {
     fn new(pipeline: &'p Pipeline, plan: &'p Plan) -> Self {
+        pipeline.retries.offered(Instant::now().into_std());
         Self {
             pipeline,
             plan,
@@ -108,11 +121,36 @@ impl<'p> Tries<'p> {
             renewed: None,
             refused: SmallVec::new(),
             failures: Vec::new(),
+            rests: SmallVec::new(),
+            free: true,
+            busy: false,
         }
     }
 
-    fn next(&mut self, meter: &Meter) -> Option<(&'p Arc<Deployment>, Arc<Keyed>, Option<ProbePermit>)> {
-        if self.failures.len() >= self.pipeline.limits.max_attempts {
+    /// Whom to ask next, with a place at the credential where its requests are bounded. Waits for one within the bounds of
+    /// its queue; where that is in vain, another credential or another deployment is next.
+    async fn next_with_place(&mut self, meter: &Meter) -> Option<(Try<'p>, Option<Place>)> {
+        loop {
+            let (deployment, keyed, probe) = self.next(meter)?;
+            let Some(places) = keyed.max_concurrent else {
+                return Some(((deployment, keyed, probe), None));
+            };
+            let gate = self.pipeline.credentials.gate(&keyed.path, places);
+            if let Some(place) = gate.enter().await {
+                return Some(((deployment, keyed, probe), Some(place)));
+            }
+            self.busy = true;
+            self.free = true;
+            self.renewed = None;
+            self.refused.push(keyed);
+            if self.pick(deployment, meter).is_some() {
+                self.next -= 1;
+            }
+        }
+    }
+
+    fn next(&mut self, meter: &Meter) -> Option<Try<'p>> {
+        if self.failures.len() >= self.pipeline.limits.max_attempts || !self.may_go_on() {
             return None;
         }
         loop {
@@ -147,6 +185,15 @@ impl<'p> Tries<'p> {
         }
     }
 
+    /// Whether what an outage may add to the load covers the next attempt. The first one is the load.
+    fn may_go_on(&mut self) -> bool {
+        if std::mem::take(&mut self.free) || self.pipeline.retries.take(Instant::now().into_std()) {
+            return true;
+        }
+        self.pipeline.metrics.retries_refused.inc();
+        false
+    }
+
     fn pick(&self, deployment: &Deployment, meter: &Meter) -> Option<Arc<Keyed>> {
         let endpoints = self.pipeline.endpoints.now();
         endpoints.pick(
@@ -161,7 +208,7 @@ impl<'p> Tries<'p> {
     async fn failed(&mut self, failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
         let place = self.order[self.next - 1];
         let deployment = &self.plan.attempts[place].deployment;
-        let class = failure.class;
+        let (class, retry_after) = (failure.class, failure.retry_after);
         // A token may have been withdrawn before its time. A fresh one gets one more try.
         let renewable = meter.take_renewed() && self.renewed.is_none();
         let refused = matches!(class, ErrorClass::ProviderAuth | ErrorClass::ProviderQuota) && !renewable;
@@ -190,6 +237,7 @@ impl<'p> Tries<'p> {
                 self.pipeline.endpoints.hint_at_newer(keyed);
             }
             self.next -= 1;
+            self.free = true;
             return;
         }
         if outdated {
@@ -199,6 +247,7 @@ impl<'p> Tries<'p> {
             }
             if self.pick(deployment, meter).is_some() {
                 self.next -= 1;
+                self.free = true;
                 return;
             }
             if let Some(provider) = self.pipeline.board.gate(&deployment.provider) {
@@ -212,10 +261,42 @@ impl<'p> Tries<'p> {
             self.put_off = 0;
         } else if !class.worth_another_attempt() {
             self.next = self.order.len();
+            return;
+        }
+        self.wait_for_another_round(class, retry_after).await;
+    }
+
+    /// Puts a deployment whose failure may pass at the end of the order once more, and waits if it is the next to be asked.
+    async fn wait_for_another_round(&mut self, class: ErrorClass, retry_after: Option<Duration>) {
+        let again = self.pipeline.limits.again;
+        let tried = self.failures.len();
+        let asks_for_too_much = retry_after.is_some_and(|asked| asked > again.most);
+        if !again.enabled || tried >= self.pipeline.limits.max_attempts || !class.may_pass() || asks_for_too_much {
+            return;
+        }
+        let now = Instant::now();
+        let place = self.order[self.next - 1];
+        self.order.push(place);
+        self.rests.push((place, now + retry_after.unwrap_or_default()));
+        let due = self.order[self.next];
+        let Some((_, rested)) = self.rests.iter().rfind(|(place, _)| *place == due) else {
+            // It was not asked yet.
+            return;
+        };
+        // The whole span is drawn from, so that requests that failed together do not come back together.
+        let rounds = u32::try_from(tried - 1).unwrap_or(u32::MAX);
+        let span = again.base.saturating_mul(2u32.saturating_pow(rounds)).min(again.most);
+        let until = (now + span.mul_f64(rand::random())).max(*rested);
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = self.pipeline.stop.cancelled() => {}
         }
     }
 
     fn exhausted(self) -> GatewayError {
+        if self.failures.is_empty() && self.busy {
+            return self.pipeline.turned_away(ShedReason::Credential);
+        }
         if self.failures.is_empty() {
             return GatewayError::internal("a plan named only providers that are not configured");
         }
@@ -254,7 +335,8 @@ mod tests {
     use super::*;
     use crate::domain::call::Operation;
     use crate::domain::ids::ProviderId;
-    use crate::pipeline::testing::{meter, pipeline_of};
+    use crate::pipeline::Again;
+    use crate::pipeline::testing::{meter, pipeline_of, records};
     use crate::routing::plan::{Attempt, Readiness, Stage};
     use crate::routing::strategy::Parts;
 
@@ -264,8 +346,14 @@ mod tests {
         Some((deployment.provider.to_string(), probe))
     }
 
-    /// A plan that tries deployments in their order.
-    fn plan_of(deployments: Vec<Arc<Deployment>>) -> Plan {
+    fn provider(id: &str) -> String {
+        format!("[providers.{id}]\nbase_url = \"http://127.0.0.1:1\"\n[[providers.{id}.deployments]]\nmodel = \"m\"\n")
+    }
+
+    /// A plan that tries the deployments of a model in their order.
+    fn plan_of(pipeline: &Pipeline, model: &str) -> Plan {
+        let catalog = pipeline.catalog.load();
+        let deployments = catalog.resolve(model, Operation::Chat).unwrap().deployments;
         let way = deployments.len();
         let attempt = |deployment| Attempt {
             deployment,
@@ -286,18 +374,81 @@ mod tests {
         }
     }
 
+    fn again(pipeline: Arc<Pipeline>) -> Arc<Pipeline> {
+        let mut pipeline = Arc::unwrap_or_clone(pipeline);
+        pipeline.limits.again = Again {
+            enabled: true,
+            base: Duration::ZERO,
+            most: Duration::from_secs(2),
+        };
+        Arc::new(pipeline)
+    }
+
+    /// Whom a request asks when each answers with this class and asks to be left alone for so long.
+    async fn asked(
+        pipeline: &Arc<Pipeline>,
+        plan: &Plan,
+        class: ErrorClass,
+        retry_after: Option<Duration>,
+    ) -> Vec<String> {
+        let mut meter = meter(pipeline);
+        let mut tries = Tries::new(pipeline, plan);
+        let mut asked = Vec::new();
+        while let Some((deployment, keyed, probe)) = tries.next(&meter) {
+            asked.push(deployment.provider.to_string());
+            meter.attempt_begins(deployment, probe, None);
+            let mut failure = Failure::new(class, "failed");
+            failure.retry_after = retry_after;
+            tries.failed(failure, &keyed, &mut meter).await;
+        }
+        asked
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_failed_in_passing_is_asked_again_when_nobody_else_is_left_and_after_a_while() {
+        let pipeline = again(pipeline_of(&["alpha", "beta"].map(provider).concat()));
+        let plan = plan_of(&pipeline, "m");
+        let begun = Instant::now();
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(
+            asked(&pipeline, &plan, ErrorClass::Overloaded, second).await,
+            ["alpha", "beta", "alpha"]
+        );
+        assert_eq!(begun.elapsed(), Duration::from_secs(1), "as long as it asked for");
+        for class in [ErrorClass::ProviderQuota, ErrorClass::Timeout, ErrorClass::Cut] {
+            assert_eq!(asked(&pipeline, &plan, class, None).await, ["alpha", "beta"], "{class}");
+        }
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(
+            asked(&pipeline, &plan, ErrorClass::RateLimited, minute).await,
+            ["alpha", "beta"]
+        );
+        assert_eq!(
+            asked(&pipeline, &plan, ErrorClass::InvalidRequest, None).await,
+            ["alpha"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_an_outage_requests_give_up_early_instead_of_adding_to_it() {
+        let pipeline = again(pipeline_of(&provider("alpha")));
+        let plan = plan_of(&pipeline, "m");
+        let mut attempts = 0;
+        for _ in 0..1_000 {
+            attempts += asked(&pipeline, &plan, ErrorClass::Connect, None).await.len();
+            // The places of the records are few.
+            records(&pipeline);
+        }
+        // Time stands still: the share, and the floor of ten seconds.
+        assert_eq!(attempts, 1_000 + 200 + 100);
+        assert!(pipeline.metrics.retries_refused.get() > 500);
+    }
+
     #[test]
     fn who_comes_too_late_to_probe_asks_everybody_else_first() {
-        let provider = |id: &str| {
-            format!(
-                "[providers.{id}]\nbase_url = \"http://127.0.0.1:1\"\n[[providers.{id}.deployments]]\nmodel = \"m\"\n"
-            )
-        };
         let pipeline = pipeline_of(&["alpha", "beta", "gamma"].map(provider).concat());
-        let catalog = pipeline.catalog.load();
         // As it was planned by two requests while nobody probed yet.
-        let attempts = catalog.resolve("m", Operation::Chat).unwrap().deployments;
-        let plan = plan_of(attempts);
+        let plan = plan_of(&pipeline, "m");
         let alpha = pipeline.board.gate(&ProviderId::from("alpha")).unwrap();
         alpha.publish(Readiness::Probing);
 

@@ -34,12 +34,15 @@ pub(super) async fn stream(
 ) -> Result<Answer, GatewayError> {
     let (id, voice, patience) = (meter.id(), meter.voice(), pipeline.limits.keep_alive);
     let (head_sent, metrics) = (meter.mark_of_head(), pipeline.metrics.clone());
+    let cache = meter.cache_status();
     let mut opening = open(pipeline, request, plan, meter).boxed();
     match tokio::time::timeout(patience, &mut opening).await {
         Ok(Ok(relay)) => {
             let served = relay.meter().and_then(Meter::served);
             Ok(Answer {
                 served,
+                cache,
+                age: None,
                 body: AnswerBody::Stream(relay.boxed()),
             })
         }
@@ -57,6 +60,8 @@ pub(super) async fn stream(
             };
             Ok(Answer {
                 served: None,
+                cache,
+                age: None,
                 body: AnswerBody::Stream(held.boxed()),
             })
         }

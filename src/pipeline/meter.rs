@@ -3,26 +3,33 @@
 //! The meter is a guard. However a request ends (answered, refused, failed, or dropped because the caller left), its
 //! record reaches the journal and its cost the key.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::limit::LimitHold;
 use super::route::Moment;
 use super::{Call, Pipeline, Served, Voice};
+use crate::cache::{Entry, Fill, Origin};
 use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
 use crate::chat::render::Identity;
 use crate::chat::request::{DialectHeaders, Request};
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::caching::CacheControl;
+use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::health::Outcome;
 use crate::domain::ids::RequestId;
-use crate::domain::record::{AttemptRecord, Charge, UsageRecord};
+use crate::domain::limit::Standings;
+use crate::domain::money::NanoUsd;
+use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::Place;
 use crate::gates::measurements::{InFlight, Sample};
 use crate::journal::Slot;
 use crate::providers::adapter::MediaLibrary;
@@ -42,6 +49,9 @@ pub struct Meter {
     headers: DialectHeaders,
     visible_headers: Vec<(String, String)>,
     slot: Option<Slot>,
+    limits: LimitHold,
+    /// Its place among the requests under way; goes with the meter.
+    place: Option<Place>,
     received: Instant,
     record: Option<Box<UsageRecord>>,
     prompt_tokens: u64,
@@ -50,6 +60,10 @@ pub struct Meter {
     dropped: Dropped,
     /// Whether the credential that was just refused has been replaced.
     renewed: bool,
+    /// What the caller said about the response cache.
+    cache_control: CacheControl,
+    /// The right to keep the answer, where it may be kept.
+    fill: Option<Fill>,
     /// What was fetched for the request.
     media: MediaLibrary,
     /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
@@ -64,6 +78,8 @@ struct Current {
     probe: Option<ProbePermit>,
     /// Counted as long as the attempt is under way.
     in_flight: Option<InFlight>,
+    /// Its place among the requests under way with its credential; goes with the attempt.
+    _place: Option<Place>,
     started: Instant,
     /// Whether the provider has the request.
     sent: SentMark,
@@ -98,6 +114,8 @@ impl Meter {
             latency: Duration::ZERO,
             first_token: None,
             overhead: Duration::ZERO,
+            cache: CacheStatus::Bypass,
+            cached_from: None,
             attempts: Vec::new(),
             routing: None,
         };
@@ -108,12 +126,16 @@ impl Meter {
             headers: call.headers,
             visible_headers: call.visible_headers,
             slot: Some(slot),
+            limits: LimitHold::default(),
+            place: None,
             received: call.received,
             record: Some(Box::new(record)),
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
             renewed: false,
+            cache_control: call.cache_control,
+            fill: None,
             media: MediaLibrary::default(),
             head_sent: None,
         }
@@ -121,6 +143,79 @@ impl Meter {
 
     fn record(&mut self) -> &mut UsageRecord {
         self.record.as_mut().expect("the record leaves with the meter")
+    }
+
+    /// Holds the request's place among those under way until its end.
+    pub fn hold(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
+    /// What the caller said about the response cache.
+    pub(super) fn cache_control(&self) -> CacheControl {
+        self.cache_control
+    }
+
+    /// The cache was asked in vain; the answer that comes may be kept.
+    pub(super) fn may_keep(&mut self, fill: Fill) {
+        self.record().cache = CacheStatus::Miss;
+        self.fill = Some(fill);
+    }
+
+    /// What the request had to do with the cache.
+    pub(super) fn cache_status(&self) -> CacheStatus {
+        self.record.as_ref().map_or(CacheStatus::Bypass, |record| record.cache)
+    }
+
+    /// The answer came out of the cache.
+    pub(super) fn served_from(&mut self, entry: &Entry) -> Served {
+        let overhead = self.received.elapsed();
+        let record = self.record();
+        record.cache = CacheStatus::Hit;
+        record.cached_from = Some(CachedFrom {
+            provider: entry.provider.clone(),
+            model: entry.model.clone(),
+            saved: entry.cost,
+        });
+        Served {
+            provider: entry.provider.clone(),
+            model: entry.model.clone(),
+            attempts: 0,
+            overhead,
+            cost: Some(NanoUsd::ZERO),
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// Keeps a whole answer, where it may be kept.
+    pub(super) fn keep(&mut self, body: Bytes) {
+        if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {
+            fill.store(body, origin);
+        }
+    }
+
+    /// Part of a stream went to the caller.
+    pub(super) fn relayed(&mut self, bytes: &[u8]) {
+        if let Some(fill) = &mut self.fill {
+            fill.relayed(bytes);
+        }
+    }
+
+    /// Keeps a stream that came to its proper end, where it may be kept.
+    pub(super) fn keep_stream(&mut self) {
+        if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {
+            fill.store_stream(origin);
+        }
+    }
+
+    /// Whose the answer is. None where something of the request was dropped: the caller of a later one would not hear of
+    /// it.
+    fn origin(&self) -> Option<Origin> {
+        let attempt = self.record.as_ref()?.attempts.last()?;
+        self.dropped.is_empty().then(|| Origin {
+            provider: attempt.provider.clone(),
+            model: attempt.model.clone(),
+            cost: attempt.charge.cost,
+        })
     }
 
     /// The request's id.
@@ -153,6 +248,16 @@ impl Meter {
     /// The key.
     pub fn gate(&self) -> &KeyGate {
         &self.gate
+    }
+
+    /// What it holds of its key's limits.
+    pub(super) fn limits(&mut self) -> &mut LimitHold {
+        &mut self.limits
+    }
+
+    /// Where its key's limits stand, once that is known; for the headers of the answer.
+    pub fn standings(&self) -> Arc<OnceLock<Standings>> {
+        self.limits.standings()
     }
 
     /// How the caller is answered.
@@ -194,13 +299,19 @@ impl Meter {
     }
 
     /// An attempt begins.
-    pub(super) fn attempt_begins(&mut self, deployment: &Arc<Deployment>, probe: Option<ProbePermit>) {
+    pub(super) fn attempt_begins(
+        &mut self,
+        deployment: &Arc<Deployment>,
+        probe: Option<ProbePermit>,
+        place: Option<Place>,
+    ) {
         let health = self.pipeline.board.gate(&deployment.provider);
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
             probe,
             in_flight: self.pipeline.measurements.begin(&deployment.id),
+            _place: place,
             started: Instant::now(),
             sent: SentMark::default(),
             first_token: None,
@@ -407,6 +518,7 @@ impl Meter {
         record.latency = self.received.elapsed();
         let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
         record.overhead = record.latency.saturating_sub(waited);
+        self.limits.settle(&record.usage());
         self.gate.settle(record.cost());
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();

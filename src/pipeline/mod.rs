@@ -6,8 +6,10 @@
 
 mod admit;
 mod attempt;
+mod cached;
 mod failover;
 mod held;
+mod limit;
 mod media;
 mod meter;
 mod relay;
@@ -26,16 +28,22 @@ use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::ResponseCache;
 use crate::chat::param::Dropped;
 use crate::chat::request::{BodyLimits, DialectHeaders, Request};
-use crate::domain::call::{Dialect, Operation, ParameterPolicy};
+use crate::cluster::Limiter;
+use crate::domain::caching::{CacheControl, CachePolicy};
+use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
+use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
 use crate::gates::measurements::Measurements;
 use crate::gates::policies::Policies;
+use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
@@ -64,6 +72,18 @@ pub struct Pipeline {
     pub measurements: Arc<Measurements>,
     /// How each organization's requests are routed.
     pub policies: Arc<Policies>,
+    /// Counts requests against their limits.
+    pub limiter: Arc<Limiter>,
+    /// How much this replica takes on.
+    pub load: Arc<LoadGate>,
+    /// How late the thread is that this pipeline serves on.
+    pub lag: Arc<LagGate>,
+    /// How much it sends with each credential that has a bound.
+    pub credentials: Arc<CredentialGates>,
+    /// Answers that were given before.
+    pub cache: Arc<ResponseCache>,
+    /// How many further attempts an outage may cause.
+    pub retries: Arc<RetryGate>,
     /// Takes the records.
     pub journal: Arc<Journal>,
     /// Counts.
@@ -85,10 +105,27 @@ pub struct PipelineLimits {
     pub max_answer_bytes: usize,
     /// Attempts for one request.
     pub max_attempts: usize,
+    /// How an attempt is made again where nobody else is left to ask.
+    pub again: Again,
+    /// Which answers are kept.
+    pub caching: CachePolicy,
     /// What becomes of parameters that a provider cannot express.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
+    /// Output tokens that a request is taken to need at most, as far as limits are concerned.
+    pub assumed_output_tokens: u64,
+}
+
+/// How a deployment is asked again after it failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Again {
+    /// Whether it is at all.
+    pub enabled: bool,
+    /// The longest wait before the second attempt; it doubles for each further one.
+    pub base: Duration,
+    /// The longest wait of all. A provider that asks for more is not asked again.
+    pub most: Duration,
 }
 
 /// A request of a caller whose key was checked, before its body was read.
@@ -110,6 +147,8 @@ pub struct Call {
     pub headers: DialectHeaders,
     /// Headers that the organization lets rules look at.
     pub visible_headers: Vec<(String, String)>,
+    /// What the caller said about the response cache.
+    pub cache_control: CacheControl,
 }
 
 /// How errors are said in the caller's dialect. The HTTP layer fills it in, so that there is one place that knows.
@@ -129,6 +168,10 @@ pub struct Voice {
 pub struct Answer {
     /// Who answered; `None` where a stream's headers had to go out before that was known.
     pub served: Option<Served>,
+    /// What it had to do with the response cache.
+    pub cache: CacheStatus,
+    /// How old it is, where it came out of the cache.
+    pub age: Option<Duration>,
     /// What they said.
     pub body: AnswerBody,
 }
@@ -180,14 +223,30 @@ impl Pipeline {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
+        if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
+            // It counts as a request, and as no tokens.
+            if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
+                return Err(meter.refuse(refusal));
+            }
+            let answer = cached::answer(&entry, request.stream, &mut meter);
+            meter.finish(None);
+            return Ok(answer);
+        }
+        if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
+            return Err(meter.refuse(refusal));
+        }
         if request.stream {
             return held::stream(self, request, plan, meter).await;
         }
         match self.whole(&request, &plan, &mut meter).await {
             Ok(body) => {
+                meter.keep(body.clone());
+                let cache = meter.cache_status();
                 let served = meter.finish_served();
                 Ok(Answer {
                     served,
+                    cache,
+                    age: None,
                     body: AnswerBody::Whole(body),
                 })
             }

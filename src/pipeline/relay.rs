@@ -53,6 +53,8 @@ pub(super) struct Relay {
     /// What events wait for, so that those of a burst go out together.
     burst: Burst,
     failed: Option<Failure>,
+    /// Whether everything went to the caller that was decoded. Not so where it left before.
+    relayed_all: bool,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
     clock: StreamClock,
@@ -110,6 +112,7 @@ impl Relay {
             ready: Some(opened.first),
             burst: Burst::default(),
             failed: opened.failed,
+            relayed_all: true,
             closing: None,
             clock,
         }
@@ -136,6 +139,9 @@ impl Relay {
     fn complete(&mut self) -> Option<Bytes> {
         let mut meter = self.meter.take()?;
         meter.answered(self.decoder.usage(), self.decoder.generated());
+        if self.relayed_all {
+            meter.keep_stream();
+        }
         meter.finish(None);
         self.closing.take()
     }
@@ -185,6 +191,9 @@ impl Relay {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(bytes) = self.ready.take() {
+                if let Some(meter) = &mut self.meter {
+                    meter.relayed(&bytes);
+                }
                 self.clock.event_sent();
                 return Poll::Ready(Some(bytes));
             }
@@ -269,6 +278,7 @@ impl Drop for Relay {
         }
         // The caller had everything; that it went before it was told so changes nothing.
         if self.decoder.is_complete() {
+            self.relayed_all = false;
             self.complete();
             return;
         }

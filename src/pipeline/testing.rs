@@ -11,17 +11,25 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::meter::Meter;
-use super::{Call, Pipeline, PipelineLimits, Voice};
+use super::{Again, Call, Pipeline, PipelineLimits, Voice};
+use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
+use crate::cluster::Limiter;
 use crate::config::{self, KnownDialect, Sources};
+use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
+use crate::domain::limit::WhenApart;
+use crate::domain::overload::LagPolicy;
 use crate::domain::record::UsageRecord;
+use crate::domain::retry_budget::RetryPolicy;
 use crate::domain::scope::Scope;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::policies::Policies;
+use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::{Catalog, Deployment};
@@ -73,12 +81,29 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
     assert!(endpoints.replace(&settings.providers).is_empty());
     Arc::new(Pipeline {
         board: Arc::new(board),
+        load: Arc::new(LoadGate::new(LoadPolicy {
+            places: 100,
+            queue: 0,
+            patience: Duration::ZERO,
+        })),
+        lag: Arc::new(LagGate::new(LagPolicy { target: Duration::ZERO })),
+        credentials: Arc::new(CredentialGates::new(1, Duration::from_secs(1))),
+        cache: Arc::new(ResponseCache::new(CacheBounds {
+            max_bytes: 1 << 20,
+            max_entry_bytes: 1 << 16,
+            wait: Duration::from_secs(1),
+        })),
+        retries: Arc::new(RetryGate::new(RetryPolicy {
+            percent: 20,
+            floor_per_second: 10,
+        })),
         catalog: Arc::new(ArcSwap::from_pointee(catalog)),
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
         measurements: Arc::default(),
         policies: Arc::new(Policies::new(Policy::of_strategy(Strategy::Failover))),
+        limiter: Limiter::alone(WhenApart::Local, Arc::default()),
         journal: Arc::new(Journal::new(10)),
         metrics: Arc::new(Metrics::default()),
         limits: PipelineLimits {
@@ -92,8 +117,19 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
             },
             max_answer_bytes: 1 << 20,
             max_attempts: 3,
+            again: Again {
+                enabled: false,
+                base: Duration::from_millis(100),
+                most: Duration::from_secs(2),
+            },
+            caching: CachePolicy {
+                ttl: Duration::ZERO,
+                unpredictable: false,
+                tools: false,
+            },
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
+            assumed_output_tokens: 1_000,
         },
         stop: CancellationToken::new(),
     })
@@ -120,6 +156,8 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scope: Scope::default(),
         scopes: Vec::new(),
         rate_limit: 60,
+        cache_ttl: None,
+        limits: Vec::new(),
         metadata: serde_json::json!({}),
         shared_credentials: true,
         disabled: false,
@@ -138,6 +176,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         voice: VOICE,
         headers: DialectHeaders::default(),
         visible_headers: Vec::new(),
+        cache_control: CacheControl::default(),
     };
     pipeline.admit(call).unwrap()
 }

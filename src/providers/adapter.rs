@@ -135,7 +135,8 @@ pub struct Target<'a> {
 
 /// What is sent for one request, and who understands what comes back.
 pub struct Exchange {
-    /// One call; several only where the provider takes one text at a time, and never for a stream.
+    /// One call; several only where the provider takes one text at a time or gives one answer at a time. Their answers are
+    /// whole ones.
     pub calls: SmallVec<[WireRequest; 1]>,
     /// Understands the answers.
     pub reader: Box<dyn Reader>,

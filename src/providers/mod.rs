@@ -8,6 +8,8 @@
 //! format is a row in [`compatible::DIALECTS`].
 
 pub mod adapter;
+pub mod event_stream;
+pub mod fence;
 pub mod retry_after;
 pub mod sse;
 #[cfg(test)]

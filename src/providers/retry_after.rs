@@ -26,6 +26,11 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     wait.map(|wait| wait.min(LONGEST))
 }
 
+/// Reads a duration as `google.protobuf.Duration` is written in JSON: seconds, which may be fractional, and an `s`.
+pub fn duration(text: &str) -> Option<Duration> {
+    seconds(text.strip_suffix('s')?).map(|wait| wait.min(LONGEST))
+}
+
 fn seconds(text: &str) -> Option<Duration> {
     let number: f64 = text.parse().ok()?;
     (number >= 0.0).then(|| Duration::try_from_secs_f64(number.min(1e9)).unwrap_or(LONGEST))
@@ -57,6 +62,16 @@ mod tests {
             ("date", "Wed, 21 Oct 2026 07:28:00 GMT"),
         ];
         assert_eq!(of(&date), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_duration_is_seconds_with_their_unit() {
+        assert_eq!(duration("34s"), Some(Duration::from_secs(34)));
+        assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
+        assert_eq!(duration("1e300s"), Some(LONGEST));
+        for odd in ["34", "-1s", "NaNs", "s", ""] {
+            assert_eq!(duration(odd), None, "{odd}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
-use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision};
+use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision, RoutedKey};
 use crate::domain::scope::Scope;
 
 /// Keys whose last use is written in one statement. Each is three values of the some 32,000 a statement may have.
@@ -48,6 +49,9 @@ impl Store {
             hash: Set(key.hash.to_hex()),
             allowed_models: Set(stored_scope(&key.scope)),
             rate_limit: Set(i32::try_from(key.rate_limit).unwrap_or(i32::MAX)),
+            cache_ttl_ms: Set(key
+                .cache_ttl
+                .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))),
             metadata: Set(key.metadata),
             disabled: Set(false),
             expires_at: Set(key.expires_at.map(storable)),
@@ -113,6 +117,29 @@ impl Store {
             .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
             .filter(gateway_keys::Column::Id.eq(key.0))
             .filter(gateway_keys::Column::RevokedAt.is_null())
+            .exec(&change.transaction)
+            .await?;
+        change.finish(result.rows_affected).await
+    }
+
+    /// Changes a key's requests per minute. Says whether there is such a key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_key_rate_limit(
+        &self,
+        organization: OrganizationId,
+        key: KeyId,
+        rate_limit: u32,
+    ) -> Result<bool, StoreError> {
+        let rate_limit = i32::try_from(rate_limit).unwrap_or(i32::MAX);
+        let change = self.begin_key_change().await?;
+        let result = gateway_keys::Entity::update_many()
+            .col_expr(gateway_keys::Column::RateLimit, Expr::value(rate_limit))
+            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_keys::Column::Id.eq(key.0))
             .exec(&change.transaction)
             .await?;
         change.finish(result.rows_affected).await
@@ -222,6 +249,43 @@ impl Store {
         Ok(KeyChanges { revision, keys })
     }
 
+    /// Those of an organization's keys that have these ids, as routing sees them.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn routed_keys(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<RoutedKey>, StoreError> {
+        let Some(owner) = organizations::Entity::find_by_id(organization.0).one(&self.db).await? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for part in ids.chunks(TOUCHED_AT_ONCE) {
+            let keys = gateway_keys::Entity::find()
+                .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+                .filter(gateway_keys::Column::Id.is_in(part.iter().map(|id| id.0)))
+                .all(&self.db)
+                .await?;
+            let teams: HashMap<Uuid, teams::Model> = teams::Entity::find()
+                .filter(teams::Column::OrganizationId.eq(organization.0))
+                .filter(teams::Column::Id.is_in(keys.iter().filter_map(|key| key.team_id)))
+                .all(&self.db)
+                .await?
+                .into_iter()
+                .map(|team| (team.id, team))
+                .collect();
+            found.extend(keys.into_iter().map(|key| {
+                let team = key.team_id.and_then(|team| teams.get(&team));
+                RoutedKey {
+                    id: KeyId(key.id),
+                    scopes: scopes_of(&key, team, &owner),
+                    name: key.name,
+                    team: team.map(|team| team.slug.clone()),
+                    metadata: key.metadata,
+                }
+            }));
+        }
+        Ok(found)
+    }
+
     async fn with_owners(&self, key: gateway_keys::Model, revision: Revision) -> Result<KeyRow, StoreError> {
         let missing = || StoreError::RecordNotFound("the owner of a key".into());
         let organization = organizations::Entity::find_by_id(key.organization_id)
@@ -238,85 +302,58 @@ impl Store {
             }
             None => None,
         };
-        Ok(row_of(key, organization, team, revision))
-    }
-
-    /// Those of an organization's keys that have these ids.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn keys_with_ids(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<KeyRow>, StoreError> {
-        let revision = self.key_revision().await?;
-        let Some(owner) = organizations::Entity::find_by_id(organization.0).one(&self.db).await? else {
-            return Ok(Vec::new());
-        };
-        let mut rows = Vec::new();
-        for part in ids.chunks(TOUCHED_AT_ONCE) {
-            let keys = gateway_keys::Entity::find()
-                .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
-                .filter(gateway_keys::Column::Id.is_in(part.iter().map(|id| id.0)))
-                .all(&self.db)
-                .await?;
-            let teams: HashMap<Uuid, teams::Model> = teams::Entity::find()
-                .filter(teams::Column::OrganizationId.eq(organization.0))
-                .filter(teams::Column::Id.is_in(keys.iter().filter_map(|key| key.team_id)))
-                .all(&self.db)
-                .await?
-                .into_iter()
-                .map(|team| (team.id, team))
-                .collect();
-            rows.extend(keys.into_iter().map(|key| {
-                let team = key.team_id.and_then(|team| teams.get(&team)).cloned();
-                row_of(key, owner.clone(), team, revision)
-            }));
-        }
-        Ok(rows)
+        let limits = self.limits_for(key.organization_id, key.team_id, key.id).await?;
+        let own = read_scope(key.allowed_models.as_ref());
+        let scopes = scopes_of(&key, team.as_ref(), &organization);
+        Ok(KeyRow {
+            id: KeyId(key.id),
+            shared_credentials: organization.shared_credentials,
+            organization: Named {
+                id: OrganizationId(organization.id),
+                slug: organization.slug,
+                name: organization.name,
+            },
+            team: team.map(|team| Named {
+                id: TeamId(team.id),
+                slug: team.slug,
+                name: team.name,
+            }),
+            name: key.name,
+            prefix: key.prefix,
+            scope: own,
+            scopes,
+            rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
+            cache_ttl: key
+                .cache_ttl_ms
+                .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
+            limits,
+            metadata: key.metadata,
+            disabled: key.disabled,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+            last_used_at: key.last_used_at,
+            created_at: key.created_at,
+            revision,
+        })
     }
 }
 
-/// A key with those it belongs to.
-fn row_of(
-    key: gateway_keys::Model,
-    organization: organizations::Model,
-    team: Option<teams::Model>,
-    revision: Revision,
-) -> KeyRow {
-    let own = read_scope(key.allowed_models.as_ref());
-    let inherited = [
-        team.as_ref().and_then(|t| t.allowed_models.as_ref()),
+/// Every scope that applies to a key, without those that allow all.
+fn scopes_of(
+    key: &gateway_keys::Model,
+    team: Option<&teams::Model>,
+    organization: &organizations::Model,
+) -> Vec<Arc<Scope>> {
+    let columns = [
+        key.allowed_models.as_ref(),
+        team.and_then(|team| team.allowed_models.as_ref()),
         organization.allowed_models.as_ref(),
     ];
-    let scopes = std::iter::once(own.clone())
-        .chain(inherited.into_iter().map(read_scope))
+    let scopes = columns.into_iter().map(read_scope);
+    scopes
         .filter(|scope| *scope != Scope::default())
         .map(Arc::new)
-        .collect();
-    KeyRow {
-        id: KeyId(key.id),
-        shared_credentials: organization.shared_credentials,
-        organization: Named {
-            id: OrganizationId(organization.id),
-            slug: organization.slug,
-            name: organization.name,
-        },
-        team: team.map(|team| Named {
-            id: TeamId(team.id),
-            slug: team.slug,
-            name: team.name,
-        }),
-        name: key.name,
-        prefix: key.prefix,
-        scope: own,
-        scopes,
-        rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
-        metadata: key.metadata,
-        disabled: key.disabled,
-        expires_at: key.expires_at,
-        revoked_at: key.revoked_at,
-        last_used_at: key.last_used_at,
-        created_at: key.created_at,
-        revision,
-    }
+        .collect()
 }
 
 /// A scope as an `allowed_models` column keeps it.

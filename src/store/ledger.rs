@@ -13,7 +13,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{Store, StoreError, refusal, storable, storable_text};
-use crate::domain::call::{Dialect, Operation};
+use crate::domain::call::{CacheStatus, Dialect, Operation};
 use crate::domain::ids::{KeyId, ModelName, OrganizationId, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
@@ -243,8 +243,8 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
         operation: Set(record.operation.as_str().into()),
         dialect: Set(record.dialect.as_str().into()),
         requested_model: Set(storable_text(&record.requested_model)),
-        model: Set(served.map(|attempt| attempt.model.to_string())),
-        provider: Set(served.map(|attempt| attempt.provider.to_string())),
+        model: Set(record.origin().map(|(_, model)| model.to_string())),
+        provider: Set(record.origin().map(|(provider, _)| provider.to_string())),
         stream: Set(record.stream),
         status: Set(i32::from(record.status)),
         error_class: Set(record.error.map(|class| class.as_str().into())),
@@ -265,6 +265,12 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
         client_cancelled: Set(record.client_cancelled),
         upstream_request_id: Set(served.and_then(upstream_id)),
         routing: Set(record.routing.as_deref().map(storable_text)),
+        cache: Set(record.cache.as_str().into()),
+        saved_nanousd: Set(record
+            .cached_from
+            .as_ref()
+            .and_then(|from| from.saved)
+            .map(|saved| saved.0)),
     }
 }
 
@@ -322,6 +328,8 @@ fn harmless_record() -> UsageRecord {
         latency: Duration::ZERO,
         first_token: None,
         overhead: Duration::ZERO,
+        cache: CacheStatus::Bypass,
+        cached_from: None,
         attempts: vec![AttemptRecord {
             deployment: "echo/echo".into(),
             provider,

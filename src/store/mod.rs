@@ -9,7 +9,9 @@ pub mod keys;
 pub mod ledger;
 pub mod meta;
 pub mod organizations;
+pub mod rate_limits;
 mod refusal;
+pub mod replicas;
 pub mod revisions;
 
 use std::path::Path;

@@ -153,6 +153,19 @@ impl Store {
         Ok(found.map(|organization| OrganizationId(organization.id)))
     }
 
+    /// The team of an organization with a slug.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn team_by_slug(&self, organization: OrganizationId, slug: &str) -> Result<Option<TeamId>, StoreError> {
+        let found = teams::Entity::find()
+            .filter(teams::Column::OrganizationId.eq(organization.0))
+            .filter(teams::Column::Slug.eq(slug))
+            .one(&self.db)
+            .await?;
+        Ok(found.map(|team| TeamId(team.id)))
+    }
+
     /// Lets an organization use the shared credentials, or not any more. Says whether there is such an organization.
     ///
     /// Its keys count as changed, so every gateway knows as soon as it looks for changes.

@@ -1,5 +1,6 @@
 //! The metrics themselves. Labels come from small closed sets; nothing a caller writes becomes a label.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -9,9 +10,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::limits::LimitMetrics;
 use super::names;
-use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
+use crate::domain::money::NanoUsd;
 use crate::domain::record::{Metering, UsageRecord};
 
 /// Upper bounds in seconds, from a cached embedding to a model that thinks for ten minutes.
@@ -73,6 +76,11 @@ struct ResultLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: Word,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ActorLabels {
     actor: Word,
 }
@@ -111,6 +119,11 @@ pub struct Metrics {
     fetches: Family<ResultLabels, Count>,
     /// Handlers that panicked.
     pub panics: Count,
+    /// Further attempts that were not made because an outage had caused enough of them.
+    pub retries_refused: Count,
+    shed: Family<ReasonLabels, Count>,
+    cache: Family<ResultLabels, Count>,
+    cache_saved: Count,
     health: Family<ProviderLabels, Gauge>,
     outcomes_dropped: Family<ProviderLabels, Gauge>,
     /// Usage records that wait for the database.
@@ -125,6 +138,8 @@ pub struct Metrics {
     /// Seconds since it was last read as a whole.
     pub secret_age: Gauge,
     restarts: Family<ActorLabels, Count>,
+    /// Of the limits.
+    pub limits: Arc<LimitMetrics>,
 }
 
 impl Default for Metrics {
@@ -144,6 +159,10 @@ impl Default for Metrics {
             auth_failures: Counter::default(),
             fetches: Family::default(),
             panics: Counter::default(),
+            retries_refused: Counter::default(),
+            shed: Family::default(),
+            cache: Family::default(),
+            cache_saved: Counter::default(),
             health: Family::default(),
             outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
@@ -153,6 +172,7 @@ impl Default for Metrics {
             secret_refresh_failures: Counter::default(),
             secret_age: Gauge::default(),
             restarts: Family::default(),
+            limits: Arc::default(),
         };
         metrics.registered()
     }
@@ -197,6 +217,26 @@ impl Metrics {
             self.fetches.clone(),
         );
         registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(
+            names::CACHE,
+            "Requests by what they had to do with the response cache",
+            self.cache.clone(),
+        );
+        registry.register(
+            names::CACHE_SAVED,
+            "What answers out of the response cache would have cost otherwise, in nano-dollars",
+            self.cache_saved.clone(),
+        );
+        registry.register(
+            names::SHED,
+            "Requests that were turned away to be served at another time, by reason",
+            self.shed.clone(),
+        );
+        registry.register(
+            names::RETRIES_REFUSED,
+            "Further attempts that were not made because an outage had caused enough of them",
+            self.retries_refused.clone(),
+        );
         registry.register(
             names::PROVIDER_HEALTH,
             "Provider health: 0 passing, 1 probing, 2 ejected",
@@ -252,6 +292,7 @@ impl Metrics {
             "Actors started again after a failure",
             self.restarts.clone(),
         );
+        self.limits.register(&mut registry);
         self.registry = registry;
         self
     }
@@ -273,6 +314,11 @@ impl Metrics {
         }
         if record.metering() == Metering::Unpriced {
             self.unpriced.inc();
+        }
+        let result = Word(record.cache.as_str());
+        self.cache.get_or_create(&ResultLabels { result }).inc();
+        if let Some(NanoUsd(saved)) = record.cached_from.as_ref().and_then(|from| from.saved) {
+            self.cache_saved.inc_by(u64::try_from(saved).unwrap_or(0));
         }
         for attempt in &record.attempts {
             let provider = || attempt.provider.clone();
@@ -334,6 +380,12 @@ impl Metrics {
         self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc();
     }
 
+    /// A request was turned away.
+    pub fn shed(&self, reason: ShedReason) {
+        let reason = Word(reason.as_str());
+        self.shed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
     /// Shows a provider's health.
     pub fn provider_health(&self, provider: &ProviderId, health: i64, dropped: u32) {
         let labels = ProviderLabels {
@@ -345,7 +397,16 @@ impl Metrics {
 
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
-        for actor in ["keys", "key", "providers", "provider", "ledger", "catalog", "secrets"] {
+        for actor in [
+            "keys",
+            "key",
+            "providers",
+            "provider",
+            "ledger",
+            "catalog",
+            "secrets",
+            "replicas",
+        ] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);
@@ -378,6 +439,14 @@ impl Metrics {
         }
         let result = Word("ok");
         self.fetches.get_or_create(&ResultLabels { result }).inc_by(0);
+        for status in CacheStatus::ALL {
+            let result = Word(status.as_str());
+            self.cache.get_or_create(&ResultLabels { result }).inc_by(0);
+        }
+        for reason in ShedReason::ALL {
+            let reason = Word(reason.as_str());
+            self.shed.get_or_create(&ReasonLabels { reason }).inc_by(0);
+        }
         for operation in Operation::ALL {
             self.requests
                 .get_or_create(&RequestLabels {

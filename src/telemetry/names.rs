@@ -54,6 +54,28 @@ names! {
     SECRET_FAILURES = "bonito_secret_refresh_failures",
     /// Seconds since the secret store was last read as a whole; -1: never (gauge).
     SECRET_AGE = "bonito_secret_age_seconds",
+    /// Requests by what they had to do with the response cache (counter).
+    CACHE = "bonito_cache_requests",
+    /// What answers out of the response cache would have cost otherwise, in nano-dollars (counter).
+    CACHE_SAVED = "bonito_cache_saved_nanousd",
+    /// Requests that were turned away to be served at another time, by reason (counter).
+    SHED = "bonito_shed_requests",
+    /// Further attempts that were not made because an outage had caused enough of them (counter).
+    RETRIES_REFUSED = "bonito_retries_refused",
     /// Actors that were started again after a failure (counter).
     ACTOR_RESTARTS = "bonito_actor_restarts",
+    /// Requests refused because a limit was reached, by what it counts (counter).
+    LIMIT_REFUSALS = "bonito_limit_refusals",
+    /// Time that requests waited for Redis, in seconds (histogram).
+    REDIS_DURATION = "bonito_redis_duration_seconds",
+    /// Calls of Redis that failed, by reason (counter).
+    REDIS_FAILURES = "bonito_redis_failures",
+    /// Whether replicas count apart because Redis is away: 0 or 1 (gauge).
+    REDIS_AWAY = "bonito_redis_away",
+    /// Permits held ahead of their use (gauge).
+    LIMIT_LEASED = "bonito_limit_permits_leased",
+    /// Scopes with a counter in memory (gauge).
+    LIMIT_COUNTERS = "bonito_limit_counters",
+    /// Replicas that are alive (gauge).
+    REPLICAS = "bonito_replicas",
 }

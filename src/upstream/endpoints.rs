@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::rest::{Rest, RestPolicy};
-use crate::config::{CredentialPath, Fingerprint, ProviderKind, ProviderSettings};
+use crate::config::{CredentialPath, CredentialSettings, Fingerprint, ProviderKind, ProviderSettings};
 use crate::domain::ids::ProviderId;
 use crate::secrets::credential::CredentialError;
 
@@ -29,6 +29,8 @@ pub struct Keyed {
     pub endpoint: Endpoint,
     /// The credential's name in the secret store.
     pub path: CredentialPath,
+    /// How many requests may be under way with it; `None`: any number.
+    pub max_concurrent: Option<u32>,
     weight: u32,
     fingerprint: Fingerprint,
     policy: RestPolicy,
@@ -104,13 +106,12 @@ impl Endpoints {
             for credential in &provider.credentials {
                 let known = before.at(&credential.path);
                 let keyed = match known {
-                    Some(known) if known.fingerprint == credential.fingerprint && known.weight == credential.weight => {
-                        known.clone()
-                    }
+                    Some(known) if known.is_like(credential) => known.clone(),
                     known => match Endpoint::build(&provider.id, &credential.kind, &self.http) {
                         Ok(endpoint) => Arc::new(Keyed {
                             endpoint,
                             path: credential.path.clone(),
+                            max_concurrent: credential.max_concurrent,
                             weight: credential.weight,
                             fingerprint: credential.fingerprint,
                             policy: self.policy,
@@ -265,6 +266,13 @@ impl Snapshot {
 }
 
 impl Keyed {
+    /// Whether nothing about it has changed.
+    fn is_like(&self, settings: &CredentialSettings) -> bool {
+        self.fingerprint == settings.fingerprint
+            && self.weight == settings.weight
+            && self.max_concurrent == settings.max_concurrent
+    }
+
     /// The provider refused this credential, or its account has no money left.
     pub fn was_refused(&self, now: Instant) {
         self.refused.store(true, Ordering::Release);

@@ -1,8 +1,9 @@
-//! The official OpenAI SDKs, Python and Node, against the gateway: what their users would meet.
+//! The official SDKs of OpenAI and Anthropic, Python and Node, against the gateway: what their users would meet.
 
 use std::process::Stdio;
 use std::time::Duration;
 
+use bonito::domain::limit::{LimitOwner, LimitValues};
 use tokio::process::Command;
 
 use crate::support::{ScriptedProvider, TestGateway, closed_port};
@@ -20,10 +21,19 @@ const MODELS: [&str; 7] = [
     "mock-chat-error-mid",
 ];
 
+const CLAUDES: [&str; 4] = [
+    "claude-opus-5-5",
+    "claude-opus-5-429-once",
+    "claude-opus-5-overloaded",
+    "claude-opus-5-error-mid",
+];
+
 async fn suite(language: &str) {
     let provider = ScriptedProvider::start().await;
+    let anthropic = ScriptedProvider::start().await;
     let gateway = TestGateway::builder()
         .openai(&provider, &MODELS)
+        .provider("anthropic", &anthropic.origin(), &CLAUDES)
         .set("health.failures_in_a_row", 1_000_000)
         .start()
         .await;
@@ -33,6 +43,12 @@ async fn suite(language: &str) {
         .on_the_database_of(&gateway);
     let dead = dead.start().await;
     let (_, scoped) = gateway.new_key(&["mock-embed"], &[], None).await;
+    let (id, narrow) = gateway.new_key(&[], &[], None).await;
+    let one_at_a_time = LimitValues {
+        concurrency: Some(1),
+        ..LimitValues::default()
+    };
+    gateway.new_limit(LimitOwner::Key(id), None, one_at_a_time).await;
     let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
     let child = Command::new(run)
         .arg(language)
@@ -40,6 +56,7 @@ async fn suite(language: &str) {
         .env("BONITO_DEAD_BASE_URL", format!("{}/v1", dead.api))
         .env("BONITO_API_KEY", &gateway.key)
         .env("BONITO_SCOPED_KEY", &scoped)
+        .env("BONITO_NARROW_KEY", &narrow)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

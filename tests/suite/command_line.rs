@@ -180,6 +180,86 @@ async fn keys_are_created_listed_and_revoked() {
 }
 
 #[tokio::test]
+async fn limits_are_set_listed_changed_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = async || {
+        let output = run(dir.path(), &["limit", "list", "--json"]).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap()
+    };
+    assert!(list().await.is_empty());
+    let made = run(dir.path(), &["key", "create", "--name", "ci", "--json"]).await;
+    let key: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let (id, prefix) = (key["id"].as_str().unwrap(), key["prefix"].as_str().unwrap());
+    let set = [
+        "limit",
+        "set",
+        "--key",
+        prefix,
+        "--model",
+        "gpt-*",
+        "--requests",
+        "20",
+        "--concurrency",
+        "3",
+    ];
+    let output = run(dir.path(), &set).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("20 requests per minute, 3 requests at a time"), "{said}");
+    // Set again, it is changed and not doubled; what is not given is not limited any more.
+    let policy = ["--when-redis-is-away", "closed"];
+    let again = [&set[..], &policy[..]].concat();
+    assert!(
+        run(dir.path(), &again[..6]).await.status.code() == Some(2),
+        "a limit limits something"
+    );
+    let fewer = [&again[..6], &["--tokens", "5000", "--json"], &policy[..]].concat();
+    let output = run(dir.path(), &fewer).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let all = list().await;
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0], serde_json::from_slice::<Value>(&output.stdout).unwrap());
+    assert_eq!((&all[0]["scope"], &all[0]["scope_id"]), (&"key".into(), &id.into()));
+    assert_eq!(
+        (&all[0]["tokens_per_minute"], &all[0]["requests_per_minute"]),
+        (&5_000.into(), &Value::Null)
+    );
+    assert_eq!(all[0]["when_redis_is_away"], "closed");
+    assert!(
+        run(dir.path(), &["limit", "set", "--requests", "5"])
+            .await
+            .status
+            .success()
+    );
+    assert_eq!(list().await.len(), 2, "the organization's is another one");
+    let limit = all[0]["id"].as_str().unwrap();
+    assert!(run(dir.path(), &["limit", "delete", limit]).await.status.success());
+    assert_eq!(list().await.len(), 1);
+
+    assert!(
+        run(dir.path(), &["key", "update", prefix, "--rate-limit", "500"])
+            .await
+            .status
+            .success()
+    );
+    assert!(text(&run(dir.path(), &["key", "list", "--json"]).await.stdout).contains("\"rate_limit\":500"));
+    for wrong in [
+        &["limit", "delete", limit][..],
+        &["limit", "set"],
+        &["limit", "set", "--requests", "-1"],
+        &["limit", "set", "--key", prefix, "--each-key", "--requests", "5"],
+        &["limit", "set", "--team", "nobody", "--requests", "5"],
+        &["limit", "set", "--model", "", "--requests", "5"],
+        &["limit", "set", "--requests", "5", "--when-redis-is-away", "maybe"],
+        &["key", "update", prefix, "--rate-limit", "0"],
+    ] {
+        let output = run(dir.path(), wrong).await;
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
 async fn names_that_nobody_has_are_taken_into_a_scope_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     for (option, name, warned) in [

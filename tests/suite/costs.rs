@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use bonito::domain::money::NanoUsd;
 use bonito::domain::pricing::{Price, PricingError};
 use bonito::domain::usage::TokenUsage;
+use bonito::providers::gemini::wire as gemini_wire;
+use bonito::providers::bedrock;
 use bonito::providers::openai::wire;
 use bonito::routing::catalog_file;
 use serde::Deserialize;
@@ -131,6 +133,30 @@ fn what_openai_and_azure_report_is_read_as_the_table_says() {
         }
     }
     assert!(read >= 25, "{read} rows");
+}
+
+#[test]
+fn what_gemini_reports_is_read_as_the_table_says() {
+    let mut read = 0;
+    for case in cases().iter().filter(|case| case.reported.contains("promptTokenCount")) {
+        let mut usage = gemini_wire::Usage::default();
+        assert!(
+            usage.read(&serde_json::from_str(&case.reported).unwrap()),
+            "{:?}",
+            case.name
+        );
+        assert_eq!(usage.tokens(), case.usage(), "{:?}", case.name);
+        read += 1;
+    }
+    assert!(read >= 10, "{read} rows");
+fn what_bedrock_reports_is_read_as_the_table_says() {
+    let mut read = 0;
+    let chats = cases().into_iter().filter(|case| case.reported.contains("inputTokens"));
+    for case in chats.filter(|case| case.provider == "aws") {
+        assert_eq!(bedrock::usage(&case.reported), Some(case.usage()), "{:?}", case.name);
+        read += 1;
+    }
+    assert!(read >= 15, "{read} rows");
 }
 
 /// The rule of each provider about which count includes which, so that `reported` and `usage` of a row belong together.

@@ -216,3 +216,95 @@ async fn the_last_provider_is_asked_even_when_it_looks_dead() {
     assert_eq!(provider.requests().len(), 3);
     gateway.finish().await;
 }
+
+#[tokio::test]
+async fn a_failure_that_passes_is_not_felt_even_where_there_is_one_provider() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("failover.same_deployment", true)
+        .set("failover.backoff_ms", 20)
+        .start()
+        .await;
+    for script in [
+        Script::server_error(),
+        Script::error(503, "overloaded", None),
+        Script::rate_limited("0"),
+    ] {
+        provider.script(script);
+        let whole = gateway.chat("mock-chat", "hi").await;
+        assert_eq!(
+            (whole.status, whole.header("x-bonito-attempts")),
+            (200, "2"),
+            "{}",
+            whole.text
+        );
+    }
+    provider.script(Script::server_error());
+    let streamed = gateway.stream("mock-chat", "hi").await;
+    assert_eq!((streamed.status, streamed.header("x-bonito-attempts")), (200, "2"));
+    assert_eq!(gateway.row(&streamed).await.attempts, 2, "each attempt has its row");
+
+    // What does not pass, and what was paid for, is not asked for twice.
+    let before = provider.requests().len();
+    for script in [Script::rate_limited("7"), Script::out_of_quota(), Script::junk_body()] {
+        provider.script(script);
+        assert!(gateway.chat("mock-chat", "hi").await.status >= 429);
+    }
+    assert_eq!(provider.requests().len() - before, 3);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn an_outage_adds_a_fifth_to_the_load_and_no_more() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(Script::error(503, "down", None));
+    let gateway = TestGateway::builder()
+        .openai(&provider, &["mock-chat"])
+        .set("failover.same_deployment", true)
+        .set("failover.backoff_ms", 1)
+        .set("failover.retry_floor_per_second", 1)
+        .start()
+        .await;
+    let mut offered = 0;
+    for _ in 0..20 {
+        let calls = (0..20).map(|_| gateway.chat("mock-chat", "hi"));
+        let replies = futures_util::future::join_all(calls).await;
+        assert!(replies.iter().all(|reply| reply.status == 503), "{}", replies[0].text);
+        offered += replies.len();
+    }
+    let attempts = provider.requests().len();
+    // The share, and the floor of ten seconds.
+    assert!(attempts <= offered * 12 / 10 + 10, "{attempts} of {offered}");
+    assert!(attempts > offered, "some were made again");
+    assert!(gateway.metric("bonito_retries_refused_total").await > 0.0);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_every_other_time_is_taken_out() {
+    let (half, well) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &half.base_url(), &["mock-chat"])
+        .provider("beta", &well.base_url(), &["mock-chat"])
+        .set("health.failure_percent_attempts", 10)
+        .start()
+        .await;
+    let mut asked = 0;
+    while !gateway.operation("/readyz").await.text.contains("ejected") {
+        if asked % 2 == 0 {
+            half.script(Script::server_error());
+        }
+        asked += 1;
+        assert!(asked <= 60, "never more than one failure in a row, and every other one");
+        assert_eq!(
+            gateway.chat("mock-chat", "hi").await.status,
+            200,
+            "the other one answers"
+        );
+    }
+    assert!(asked >= 9, "{asked}");
+    let reply = gateway.chat("mock-chat", "hi").await;
+    assert_eq!(reply.header("x-bonito-provider"), "beta");
+    gateway.finish().await;
+}

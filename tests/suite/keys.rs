@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 use crate::support::database::on_postgres;
+use crate::support::gateway::RATE_LIMIT;
 use crate::support::{ScriptedProvider, TestGateway};
 
 #[tokio::test]
@@ -283,7 +284,7 @@ async fn a_key_sees_itself_and_no_secret() {
     assert_eq!(key["allowed_models"], json!({"models": ["echo"], "providers": []}));
     assert_eq!(
         (key["rate_limit"].clone(), key["metadata"]["purpose"].clone()),
-        (json!(60), json!("test"))
+        (json!(RATE_LIMIT), json!("test"))
     );
     assert!(!reply.text.contains(&secret[12..]));
     gateway.finish().await;

@@ -12,7 +12,9 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("store", &[]),
         ("secrets", &[]),
         ("upstream", &["secrets"]),
+        ("cluster", &[]),
         ("journal", &[]),
+        ("cache", &[]),
         ("gates", &["journal"]),
     ],
     &[("pipeline", &[]), ("actors", &[])],
@@ -57,7 +59,9 @@ const PURE: &[(&str, &[&str])] = &[
     ),
     ("pipeline", &["poem", "sea_orm", "ractor", "entity"]),
     ("actors", &["poem", "sea_orm", "entity"]),
+    ("cluster", &["poem", "sea_orm", "ractor", "entity"]),
     ("gates", &["poem", "sea_orm", "ractor", "entity"]),
+    ("cache", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];
 

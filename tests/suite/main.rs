@@ -7,8 +7,11 @@
     reason = "a test fails loudly, and the helpers outside of test functions are tests too"
 )]
 
+mod anthropic;
 mod azure;
 mod bad_input;
+mod cache;
+mod bedrock;
 mod chat;
 mod clients;
 mod cloud_credentials;
@@ -17,12 +20,18 @@ mod costs;
 mod documentation;
 mod failures;
 mod fetcher;
+mod gemini;
 mod keys;
 mod layers;
 mod ledger;
 mod lifecycle;
+mod limits;
+mod limits_promises;
+mod limits_together;
 mod management;
+mod messages;
 mod operations;
+mod overload;
 mod routing;
 mod streams;
 mod support;

@@ -12,7 +12,7 @@ use crate::chat::conversation::{
     Conversation, Effort, Format, Issuer, Media, MediaKind, MediaSource, Part, Place, Role, Signature, Text, Thinking,
     ThinkingMode, Tool, ToolCall, ToolChoice, ToolResult, Turn,
 };
-use crate::chat::openai::read::cache_mark;
+use crate::chat::openai::read::{base64_checked, cache_mark};
 use crate::chat::param::Param;
 use crate::chat::{history, ids};
 use crate::domain::error::{InvalidKind, InvalidRequest};
@@ -360,7 +360,7 @@ fn media_source(mut source: Object, place: &str) -> Read<MediaSource> {
     match source.get("type").and_then(Value::as_str) {
         Some("base64") => Ok(MediaSource::Base64 {
             media_type: required_text(&source, "media_type", place)?,
-            data: text(&mut source, "data", place)?,
+            data: base64_checked(text(&mut source, "data", place)?, &format!("{place}.data"))?,
         }),
         Some("url") => Ok(MediaSource::Url(required_text(&source, "url", place)?)),
         Some("file") => Ok(MediaSource::FileId(required_text(&source, "file_id", place)?)),
@@ -419,6 +419,17 @@ pub(super) fn carried(signature: &Signature) -> String {
 /// The signature of a text as it stands in a thought without words.
 pub(super) fn carried_for_text(signature: &Signature) -> String {
     format!("{OF_TEXT}{}", carried(signature))
+}
+
+/// Whether a block of Anthropic's is a thought that Claude would refuse: nobody signed it, or another provider did.
+pub fn is_unsigned_or_foreign(block: &Value) -> bool {
+    let proof = match block["type"].as_str() {
+        Some("thinking") => &block["signature"],
+        Some("redacted_thinking") => &block["data"],
+        _ => return false,
+    };
+    let proof = proof.as_str().unwrap_or_default();
+    proof.is_empty() || proof.starts_with(FOREIGN)
 }
 
 /// The signature that stands in a block of Anthropic's.

@@ -779,7 +779,7 @@ fn source_of_url(url: String, field: &str) -> Read<MediaSource> {
 }
 
 /// Standard base64 with padding and without white space, as providers want it.
-fn base64_checked(mut data: String, field: &str) -> Read<String> {
+pub(crate) fn base64_checked(mut data: String, field: &str) -> Read<String> {
     if data.bytes().any(|byte| byte.is_ascii_whitespace()) {
         data.retain(|c| !c.is_ascii_whitespace());
     }

@@ -110,13 +110,21 @@ impl Renderer {
     }
 
     fn choice_chunk(&self, choice: u32, delta: Value, finish: Option<FinishReason>, out: &mut BytesMut) {
-        let finish = finish.map(FinishReason::openai);
+        let finish = finish.map(|reason| self.word(reason));
         let choice = if self.legacy {
             json!({"index": choice, "text": delta, "logprobs": null, "finish_reason": finish})
         } else {
             json!({"index": choice, "delta": delta, "logprobs": null, "finish_reason": finish})
         };
         self.chunk(json!([choice]), None, out);
+    }
+
+    /// The word for why a choice ended. The legacy dialect knows no tools.
+    fn word(&self, reason: FinishReason) -> &'static str {
+        match reason {
+            FinishReason::ToolCalls if self.legacy => FinishReason::Stop.openai(),
+            reason => reason.openai(),
+        }
     }
 
     fn begin(&mut self, choice: u32, out: &mut BytesMut) {
@@ -351,7 +359,7 @@ impl Render for Renderer {
         let choices: Vec<Value> = choices
             .into_iter()
             .map(|(index, mut choice)| {
-                let finish = choice.finish.map(FinishReason::openai);
+                let finish = choice.finish.map(|reason| self.word(reason));
                 if self.legacy {
                     let text = choice.text.unwrap_or_default();
                     return json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish});

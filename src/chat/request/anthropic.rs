@@ -50,6 +50,7 @@ pub(super) fn parse(body: Bytes, limits: &BodyLimits) -> Result<Request, Invalid
         images: top.seen.images,
         tools: top.tools,
         session: top.session,
+        predictable: top.predictable,
         identity: Identity::default(),
         headers: DialectHeaders::default(),
         conversation: OnceLock::new(),
@@ -71,6 +72,7 @@ struct Top {
     max_tokens: Option<u64>,
     tools: bool,
     session: SessionFields,
+    predictable: bool,
     seen: Seen,
 }
 
@@ -113,7 +115,8 @@ impl<'de> Fields<'de> for Top {
                 let count = walk.array(map, "an array of tools or null", &mut Tools { seen: &mut self.seen })?;
                 self.tools = count.unwrap_or(0) > 0;
             }
-            "temperature" | "top_p" => drop(walk.number(map, 0.0, 1.0)?),
+            "temperature" => self.predictable = walk.number(map, 0.0, 1.0)? == Some(0.0),
+            "top_p" => drop(walk.number(map, 0.0, 1.0)?),
             "top_k" => drop(walk.integer(map, 0, i64::MAX)?),
             "stop_sequences" => drop(walk.opaque_of_kind(map, &[Kind::Array, Kind::Null], "an array of strings")?),
             "metadata" => {

@@ -79,6 +79,8 @@ pub struct Request {
     pub tools: bool,
     /// Where the body says what it has in common with other requests.
     pub session: SessionFields,
+    /// Whether the caller asked for the same answer each time: a temperature of zero, or a seed.
+    pub predictable: bool,
     /// Who an answer that we write ourselves says it is.
     pub identity: Identity,
     /// Headers that change what the body means, for a provider of the same dialect.
@@ -152,6 +154,7 @@ impl Request {
             images: top.seen.images,
             tools: top.tools,
             session: top.session,
+            predictable: top.predictable,
             identity: Identity::default(),
             headers: DialectHeaders::default(),
             conversation: OnceLock::new(),
@@ -229,6 +232,7 @@ struct Top {
     choices: u32,
     tools: bool,
     session: SessionFields,
+    predictable: bool,
     seen: Seen,
 }
 
@@ -261,6 +265,7 @@ impl Top {
             choices: 1,
             tools: false,
             session: SessionFields::default(),
+            predictable: false,
             seen: Seen::default(),
         }
     }
@@ -355,6 +360,14 @@ impl<'de> Fields<'de> for Top {
                 self.session.prompt_cache_key = Some(walk.span(raw));
                 Ok(())
             }
+            ("temperature", Chat | Completion) => {
+                self.predictable |= walk.number(map, 0.0, 2.0)? == Some(0.0);
+                Ok(())
+            }
+            ("seed", Chat | Completion) => {
+                self.predictable |= walk.integer(map, i64::MIN, i64::MAX)?.is_some();
+                Ok(())
+            }
             ("response_format", Chat) => {
                 let raw = walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
                 // A schema is part of the prompt as the model sees it.
@@ -403,10 +416,8 @@ fn check_only<'de, A: MapAccess<'de>>(
 ) -> Result<(), A::Error> {
     use Operation::{Chat, Completion, Embedding};
     match (name, operation) {
-        ("temperature", Chat | Completion) => drop(walk.number(map, 0.0, 2.0)?),
         ("top_p", Chat | Completion) => drop(walk.number(map, 0.0, 1.0)?),
         ("frequency_penalty" | "presence_penalty", Chat | Completion) => drop(walk.number(map, -2.0, 2.0)?),
-        ("seed", Chat | Completion) => drop(walk.integer(map, i64::MIN, i64::MAX)?),
         ("top_logprobs", Chat) => drop(walk.integer(map, 0, 20)?),
         ("logprobs", Chat) => drop(walk.flag(map)?),
         ("logprobs", Completion) => drop(walk.integer(map, 0, 100)?),

@@ -7,6 +7,7 @@
 //! it. Only what is not secret (an address, a region) is filled from variables as everywhere else.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use http::Uri;
@@ -18,7 +19,7 @@ use super::Surroundings;
 use crate::config::checks;
 use crate::config::faults::{Fault, did_you_mean};
 use crate::config::layers::{join, type_name, wrong_type};
-use crate::config::reader::in_range;
+use crate::config::reader::{count_of, in_range};
 use crate::config::stored::Fields;
 
 /// Names by which the store may call a value, besides the name of the table's key.
@@ -27,6 +28,10 @@ const STORED_AS: [(&str, &str); 1] = [("base_url", "endpoint")];
 const WEIGHT: &str = "weight";
 /// The weight of a credential that has none.
 const USUAL_WEIGHT: u32 = 1;
+/// How many requests may be under way with it.
+const MAX_CONCURRENT: &str = "max_concurrent";
+/// Requests that may be under way with one credential.
+const PLACES: RangeInclusive<u64> = 1..=1_000_000;
 /// The most a weight may be: beyond it the lighter ones would hardly be used at all.
 const MAX_WEIGHT: u64 = 1_000;
 
@@ -119,19 +124,31 @@ impl<'a> Form<'a> {
 
     /// The weight of the credential.
     pub(super) fn weight(&mut self) -> u32 {
-        let Some(found) = self.stored_text(WEIGHT) else {
-            return USUAL_WEIGHT;
-        };
-        self.note_found(WEIGHT, &found.value);
+        self.stored_count(WEIGHT, &(0..=MAX_WEIGHT)).unwrap_or(USUAL_WEIGHT)
+    }
+
+    /// How many requests may be under way with the credential: its own figure in the store, or else its table's.
+    pub(super) fn max_concurrent(&mut self) -> Option<u32> {
+        let written = self.table.get(MAX_CONCURRENT).and_then(|value| {
+            let counted = count_of(&self.at(MAX_CONCURRENT), value, &PLACES);
+            counted.map_err(|fault| self.faults.push(fault)).ok()
+        });
+        self.stored_count(MAX_CONCURRENT, &PLACES).or(written)
+    }
+
+    /// A whole number in the store.
+    fn stored_count(&mut self, key: &'static str, allowed: &RangeInclusive<u64>) -> Option<u32> {
+        let found = self.stored_text(key)?;
+        self.note_found(key, &found.value);
         let number = found
             .value
             .parse::<i64>()
             .map_err(|_| "must be a whole number".to_owned());
-        match number.and_then(|number| in_range(number, &(0..=MAX_WEIGHT))) {
-            Ok(weight) => weight,
+        match number.and_then(|number| in_range(number, allowed)) {
+            Ok(count) => Some(count),
             Err(problem) => {
                 self.faults.push(Fault::new(found.at, problem));
-                USUAL_WEIGHT
+                None
             }
         }
     }

@@ -67,7 +67,18 @@ fn the_typed_settings_have_one_field_for_each_default() {
 fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
     let layers = layers_of("");
     let zero_is_fine = [
+        "cache.ttl_ms",
+        "cache.wait_ms",
+        "failover.backoff_ms",
+        "failover.max_backoff_ms",
+        "failover.retry_floor_per_second",
+        "failover.retry_percent",
         "fetch.max_redirects",
+        "rate_limits.assumed_output_tokens",
+        "overload.credential_queue",
+        "overload.lag_ms",
+        "overload.max_queued",
+        "overload.queue_wait_ms",
         "secrets.renewal_wait_ms",
         "secrets.start_wait_ms",
         "server.shutdown_grace_ms",

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use http::Method;
 use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
 
+use crate::cluster::Look;
 use crate::domain::error::GatewayError;
+use crate::domain::limit::LimitKind;
 use crate::http::HttpState;
 use crate::http::auth::CallerKey;
 use crate::http::boundary::Arrival;
@@ -42,6 +44,10 @@ impl Own {
                 Value::Null
             }
         };
+        let pipeline = &self.state.pipeline;
+        let looks = pipeline.limiter.look(&pipeline.all_limits(gate)).await;
+        let now = Utc::now();
+        let limits: Vec<Value> = looks.iter().map(|look| limit(look, now)).collect();
         Ok(answer(&json!({
             "object": "key",
             "id": row.id.0,
@@ -53,6 +59,8 @@ impl Own {
             "team": team,
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
+            "cache_seconds": row.cache_ttl.map(|ttl| ttl.as_secs()),
+            "limits": limits,
             "spend_usd": spend,
             "expires_at": time(row.expires_at),
             "metadata": row.metadata,
@@ -72,6 +80,23 @@ impl Endpoint for Own {
             .await
             .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
     }
+}
+
+/// One limit and where it stands. Everything is left of it at `resets_at`; requests under way have no such time.
+fn limit(look: &Look, now: DateTime<Utc>) -> Value {
+    let Look { scope, kind, standing } = look;
+    let resets_at = match kind {
+        LimitKind::Concurrency => None,
+        _ => now.checked_add_signed(TimeDelta::from_std(standing.resets_in).unwrap_or_default()),
+    };
+    json!({
+        "scope": scope.owner.word(),
+        "model": scope.model,
+        "limit": kind.as_str(),
+        "value": standing.limit,
+        "remaining": standing.remaining,
+        "resets_at": time(resets_at),
+    })
 }
 
 fn time(time: Option<DateTime<Utc>>) -> Value {

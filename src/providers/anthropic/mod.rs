@@ -1,43 +1,222 @@
-//! Anthropic: refuses every request until its format is spoken.
+//! Claude, in Anthropic's own words: the Messages API.
+//!
+//! A caller that speaks Anthropic's dialect is forwarded byte for byte (`forward`); everybody else's conversation is
+//! written anew (`encode`) and the answer read into events (`decode`). Claude has several hosts that take the same body and
+//! give the same answer but for a few fields, which [`Host`] tells apart, so that the adapters of Vertex AI and Bedrock can
+//! call [`exchange`] with a path and a credential of their own.
+//!
+//! Start with `encode`; `thinking` and `schema` are the two parts of it that need rules of their own.
+//!
+//! # Source
+//! Anthropic's API reference, <https://platform.claude.com/docs/en/api/messages>.
 
-use http::{HeaderMap, StatusCode};
+pub mod decode;
+pub mod encode;
+pub mod failure;
+pub mod forward;
+pub mod schema;
+pub mod thinking;
+pub mod wire;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use smallvec::SmallVec;
 
 use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
-use crate::domain::call::ErrorClass;
+use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
-use crate::providers::adapter::{Adapter, Exchange, Failure, Support, Target, Unencodable};
+use crate::providers::adapter::{
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Payload, Support, Target, Unencodable, WireRequest,
+};
+use crate::providers::translate::Translated;
+use decode::ClaudeTranslator;
+use forward::Forwarded;
 
-/// The adapter.
+/// The version our own requests are written for. It still has the sampling parameters, which later ones refuse for every
+/// model, and whether a model takes them is among its traits.
+const VERSION: &str = "2023-06-01";
+
+/// Who serves a Claude model. Beside paths and credentials, which are the adapters' own, hosts differ in this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// Anthropic's own API: model and stream in the body, version and betas in headers. It fetches https URLs itself.
+    Anthropic,
+    /// Vertex AI's `rawPredict`: the model is in the path, the version in the body, and nothing is fetched.
+    Vertex,
+    /// Bedrock's InvokeModel: as Vertex AI, and betas are in the body and the stream is another path.
+    Bedrock,
+}
+
+impl Host {
+    /// The `anthropic_version` in the body, where that takes the place of the model.
+    pub fn version_in_body(self) -> Option<&'static str> {
+        match self {
+            Self::Anthropic => None,
+            Self::Vertex => Some("vertex-2023-10-16"),
+            Self::Bedrock => Some("bedrock-2023-05-31"),
+        }
+    }
+
+    /// Whether `stream` stands in the body.
+    fn stream_in_body(self) -> bool {
+        self != Self::Bedrock
+    }
+
+    /// Whether it fetches images and documents at https addresses.
+    fn fetches(self) -> bool {
+        self == Self::Anthropic
+    }
+
+    /// Whether betas stand in the body instead of a header.
+    fn betas_in_body(self) -> bool {
+        self == Self::Bedrock
+    }
+
+    /// Whether it takes the one mark of a cache on the whole request, which it then puts where it fits.
+    fn places_cache_marks(self) -> bool {
+        self == Self::Anthropic
+    }
+
+    /// The headers of a request: the version, and the features it uses.
+    fn headers<'b>(
+        self,
+        version: Option<&str>,
+        betas: impl Iterator<Item = &'b str>,
+    ) -> SmallVec<[(HeaderName, HeaderValue); 2]> {
+        let mut headers = SmallVec::new();
+        if self == Self::Anthropic {
+            let version = version.and_then(|version| HeaderValue::from_str(version).ok());
+            let version = version.unwrap_or(HeaderValue::from_static(VERSION));
+            headers.push((HeaderName::from_static("anthropic-version"), version));
+        }
+        let betas: Vec<&str> = betas.collect();
+        if !self.betas_in_body()
+            && !betas.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&betas.join(","))
+        {
+            headers.push((HeaderName::from_static("anthropic-beta"), value));
+        }
+        headers
+    }
+}
+
+/// Anthropic's adapter.
 #[derive(Debug)]
-pub struct Anthropic;
+pub struct Anthropic {
+    path: PathAndQuery,
+}
 
-/// The adapter of a configured provider.
-pub fn build(_kind: &ProviderKind) -> Anthropic {
-    Anthropic
+/// The adapter for a configured Anthropic account.
+pub fn build(kind: &ProviderKind) -> Anthropic {
+    let ProviderKind::Anthropic { base_url, .. } = kind else {
+        unreachable!("the registration pairs kinds and adapters")
+    };
+    let base = base_url.path().trim_end_matches('/');
+    Anthropic {
+        // The configuration has checked the base; the endpoint is ours.
+        path: PathAndQuery::try_from(format!("{base}/v1/messages")).expect("a checked base path stays one"),
+    }
 }
 
 impl Adapter for Anthropic {
-    fn encode(&self, _request: &Request, _target: &Target<'_>) -> Result<Exchange, Unencodable> {
-        Err(Unencodable::Refused(InvalidRequest {
-            field: None,
-            problem: "cannot be asked by this version".to_owned(),
-            kind: InvalidKind::Value,
-        }))
+    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
+        let auth = AuthScheme::Header(HeaderName::from_static("x-api-key"));
+        exchange(request, target, Host::Anthropic, self.path.clone(), auth)
     }
 
-    fn support(&self, _param: Param) -> Support {
-        Support::Refused
+    fn support(&self, param: Param) -> Support {
+        support(param)
     }
 
-    fn failure(&self, status: StatusCode, _headers: &HeaderMap, _body: &[u8]) -> Failure {
-        let mut failure = Failure::new(ErrorClass::Malformed, "answered what was never asked");
-        failure.status = Some(status.as_u16());
-        failure
+    fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+        failure::read(status, headers, body)
     }
 
-    fn request_id<'h>(&self, _headers: &'h HeaderMap) -> Option<&'h str> {
-        None
+    fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        headers.get("request-id").and_then(|id| id.to_str().ok())
     }
 }
+
+/// The exchange for a request to a Claude model at one of its hosts: forwarded where the caller speaks its language, and
+/// written anew where it does not. A legacy completion becomes a chat.
+///
+/// # Errors
+/// The request is for embeddings, which no Claude model makes; a message holds something that Claude does not take; or
+/// media have to be fetched first.
+pub fn exchange(
+    request: &Request,
+    target: &Target<'_>,
+    host: Host,
+    path: PathAndQuery,
+    auth: AuthScheme,
+) -> Result<Exchange, Unencodable> {
+    if request.operation == Operation::Embedding {
+        return Err(Unencodable::Refused(InvalidRequest {
+            field: Some("model".to_owned()),
+            problem: "is a Claude model, and those make no embeddings; ask an embedding model of another provider"
+                .to_owned(),
+            kind: InvalidKind::Value,
+        }));
+    }
+    let mut call = WireRequest {
+        path,
+        payload: Payload::default(),
+        auth,
+        headers: SmallVec::new(),
+        answer: AnswerForm::of(request.stream),
+    };
+    if request.dialect == Dialect::Anthropic {
+        let own = &request.headers;
+        call.payload = forward::body(request, target.wire_name, host);
+        let betas = own.anthropic_betas.iter().map(String::as_str);
+        call.headers = host.headers(own.anthropic_version.as_deref(), betas);
+        return Ok(Exchange::whole(call, Forwarded));
+    }
+    let encoded = encode::body(request, target, host)?;
+    call.payload = encoded.body.into();
+    call.headers = host.headers(None, encoded.betas.iter().copied());
+    Ok(Exchange {
+        dropped: encoded.dropped,
+        ..Exchange::whole(call, Translated::new(request, ClaudeTranslator::new(encoded.reading)))
+    })
+}
+
+/// What becomes of a parameter on its way to a Claude model, wherever it is hosted.
+pub fn support(param: Param) -> Support {
+    match param {
+        Param::CacheControl | Param::Stream | Param::TopK | Param::TopP => Support::Forwarded,
+        // Temperatures above 1 become 1, which is the hottest there is.
+        Param::MaxCompletionTokens
+        | Param::ParallelToolCalls
+        | Param::ReasoningEffort
+        | Param::ResponseFormat
+        | Param::ServiceTier
+        | Param::Stop
+        | Param::StreamOptions
+        | Param::Temperature
+        | Param::ToolChoice
+        | Param::Tools
+        | Param::User => Support::Translated,
+        Param::Audio
+        | Param::FrequencyPenalty
+        | Param::LogitBias
+        | Param::Logprobs
+        | Param::Metadata
+        | Param::Modalities
+        | Param::N
+        | Param::Prediction
+        | Param::PresencePenalty
+        | Param::PromptCacheKey
+        | Param::PromptCacheRetention
+        | Param::Seed
+        | Param::Store
+        | Param::TopLogprobs
+        | Param::Verbosity
+        | Param::WebSearchOptions => Support::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests;

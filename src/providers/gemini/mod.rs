@@ -1,43 +1,321 @@
-//! Google's models: refuses every request until its format is spoken.
+//! Google's models, on Vertex AI and on the Gemini Developer API.
+//!
+//! Both hosts speak the same format, `generateContent`, at different paths and with different credentials; what else
+//! tells them apart is in [`Host`]. Other publishers' models on Vertex AI are asked in the words of their makers: Claude
+//! by `rawPredict`, with what [`anthropic`] has for every host of Claude, and those with a publisher in their name
+//! (`meta/llama-…`) through Vertex AI's OpenAI-compatible surface.
+//!
+//! `encode` writes a conversation in Google's words, `schema` brings JSON Schema into the form the service takes, `decode`
+//! reads answers into events, `embeddings` asks for vectors, `failure` understands errors.
+//!
+//! # Source
+//! "GenerateContentResponse" and its neighbours in the references of both hosts,
+//! <https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference> and
+//! <https://ai.google.dev/api/generate-content>.
 
-use http::{HeaderMap, StatusCode};
+mod decode;
+mod embeddings;
+mod encode;
+mod failure;
+mod schema;
+pub mod wire;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, StatusCode};
+use smallvec::SmallVec;
 
 use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
-use crate::domain::call::ErrorClass;
+use crate::domain::call::Operation;
 use crate::domain::error::{InvalidKind, InvalidRequest};
-use crate::providers::adapter::{Adapter, Exchange, Failure, Support, Target, Unencodable};
+use crate::domain::model::Family;
+use crate::providers::adapter::{
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Support, Target, Unencodable, WireRequest,
+};
+use crate::providers::anthropic;
+use crate::providers::openai;
+use crate::providers::openai::decode::StreamRules;
+use crate::providers::openai::encode::Edits;
+use crate::providers::openai::write::Manner;
+use crate::providers::translate::Translated;
+use decode::GeminiTranslator;
 
 /// The adapter.
 #[derive(Debug)]
-pub struct Gemini;
+pub struct Gemini {
+    host: Host,
+}
+
+/// Where Google's models are asked.
+#[derive(Debug)]
+enum Host {
+    /// Vertex AI.
+    Vertex {
+        /// `/v1/projects/{project}/locations/{location}`, below the base URL's own path.
+        place: String,
+    },
+    /// The Gemini Developer API.
+    Developer {
+        /// `/v1beta`, below the base URL's own path.
+        base: String,
+    },
+}
 
 /// The adapter of a configured provider.
-pub fn build(_kind: &ProviderKind) -> Gemini {
-    Gemini
+pub fn build(kind: &ProviderKind) -> Gemini {
+    let base_path = |base_url: &http::Uri| base_url.path().trim_end_matches('/').to_owned();
+    let host = match kind {
+        ProviderKind::Gcp {
+            base_url,
+            project_id,
+            location,
+            ..
+        } => Host::Vertex {
+            place: format!(
+                "{}/v1/projects/{}/locations/{}",
+                base_path(base_url),
+                segment(project_id),
+                segment(location)
+            ),
+        },
+        ProviderKind::Gemini { base_url, .. } => Host::Developer {
+            base: format!("{}/v1beta", base_path(base_url)),
+        },
+        _ => unreachable!("the registration pairs kinds and adapters"),
+    };
+    Gemini { host }
+}
+
+impl Host {
+    fn is_vertex(&self) -> bool {
+        matches!(self, Self::Vertex { .. })
+    }
+
+    /// The resource that a model is, below the host: `publishers/google/models/…`, `models/…`. Names that already are one
+    /// (tuned models, endpoints) stay as they are.
+    fn resource(&self, model: &str) -> String {
+        let names_its_kind = ["publishers/", "endpoints/", "tunedModels/"];
+        if names_its_kind.iter().any(|kind| model.starts_with(kind)) {
+            return path(model);
+        }
+        let model = path(model.trim_start_matches("models/").trim_start_matches("google/"));
+        match self {
+            Self::Vertex { .. } => format!("publishers/google/models/{model}"),
+            Self::Developer { .. } => format!("models/{model}"),
+        }
+    }
+
+    /// The path of a method of a model, such as `generateContent`.
+    fn method(&self, model: &str, method: &str) -> PathAndQuery {
+        let resource = self.resource(model);
+        let base = match self {
+            Self::Vertex { place } => place,
+            Self::Developer { base } => base,
+        };
+        checked(format!("{base}/{resource}:{method}"))
+    }
+
+    fn auth(&self) -> AuthScheme {
+        match self {
+            Self::Vertex { .. } => AuthScheme::Bearer,
+            Self::Developer { .. } => AuthScheme::Header(HeaderName::from_static("x-goog-api-key")),
+        }
+    }
+
+    fn call(&self, path: PathAndQuery, body: Vec<u8>, answer: AnswerForm) -> WireRequest {
+        WireRequest {
+            path,
+            payload: bytes::Bytes::from(body).into(),
+            auth: self.auth(),
+            headers: SmallVec::new(),
+            answer,
+        }
+    }
 }
 
 impl Adapter for Gemini {
-    fn encode(&self, _request: &Request, _target: &Target<'_>) -> Result<Exchange, Unencodable> {
-        Err(Unencodable::Refused(InvalidRequest {
-            field: None,
-            problem: "cannot be asked by this version".to_owned(),
-            kind: InvalidKind::Value,
-        }))
+    fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
+        match publisher(target) {
+            Publisher::Google => {}
+            Publisher::Anthropic => return self.claude(request, target),
+            Publisher::Other => return self.compatible(request, target),
+        }
+        if request.operation == Operation::Embedding {
+            return embeddings::exchange(&self.host, request, target);
+        }
+        let encoded = encode::body(&self.host, request, target)?;
+        let (method, answer) = match (request.stream, encoded.streams) {
+            (true, true) => ("streamGenerateContent?alt=sse", AnswerForm::EventStream),
+            // Several answers come only whole, and are made into a stream here.
+            (true, false) | (false, _) => ("generateContent", AnswerForm::Whole),
+        };
+        let call = self
+            .host
+            .call(self.host.method(target.wire_name, method), encoded.body, answer);
+        let translator = GeminiTranslator::new(request.conversation()?, &request.identity);
+        Ok(Exchange {
+            dropped: encoded.dropped,
+            ..Exchange::whole(call, Translated::new(request, translator))
+        })
     }
 
-    fn support(&self, _param: Param) -> Support {
-        Support::Refused
+    fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+        // Claude's own errors come in Anthropic's envelope, those of the platform in front of it in Google's.
+        if self.host.is_vertex() && wire::is_anthropic_error(body) {
+            return anthropic::failure::read(status, headers, body);
+        }
+        failure::read(status, headers, body)
     }
 
-    fn failure(&self, status: StatusCode, _headers: &HeaderMap, _body: &[u8]) -> Failure {
-        let mut failure = Failure::new(ErrorClass::Malformed, "answered what was never asked");
-        failure.status = Some(status.as_u16());
-        failure
+    fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        // Neither host promises one; some front ends send it.
+        headers.get("x-request-id").and_then(|id| id.to_str().ok())
     }
 
-    fn request_id<'h>(&self, _headers: &'h HeaderMap) -> Option<&'h str> {
-        None
+    fn support(&self, param: Param) -> Support {
+        // Vertex AI has Claude, too, which takes some things that Gemini does not.
+        let of_claude = || match anthropic::support(param) {
+            // It has no tiers there, and no model of Vertex AI takes one in the body.
+            _ if param == Param::ServiceTier || !self.host.is_vertex() => Support::Refused,
+            support => support,
+        };
+        match param {
+            Param::FrequencyPenalty
+            | Param::Logprobs
+            | Param::MaxCompletionTokens
+            | Param::Modalities
+            | Param::N
+            | Param::PresencePenalty
+            | Param::ReasoningEffort
+            | Param::ResponseFormat
+            | Param::Seed
+            | Param::Stop
+            | Param::Stream
+            | Param::StreamOptions
+            | Param::Temperature
+            | Param::ToolChoice
+            | Param::Tools
+            | Param::TopK
+            | Param::TopLogprobs
+            | Param::TopP
+            | Param::WebSearchOptions => Support::Translated,
+            Param::Metadata if self.host.is_vertex() => Support::Translated,
+            Param::ServiceTier if !self.host.is_vertex() => Support::Translated,
+            Param::Audio
+            | Param::CacheControl
+            | Param::LogitBias
+            | Param::Metadata
+            | Param::ParallelToolCalls
+            | Param::Prediction
+            | Param::PromptCacheKey
+            | Param::PromptCacheRetention
+            | Param::ServiceTier
+            | Param::Store
+            | Param::User
+            | Param::Verbosity => of_claude(),
+        }
     }
 }
+
+impl Gemini {
+    /// Asks Claude by `rawPredict`.
+    fn claude(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
+        let Host::Vertex { place } = &self.host else {
+            return Err(unserved("only Vertex AI serves models of other publishers").into());
+        };
+        let names = ["publishers/anthropic/models/", "anthropic/"];
+        let model = names.iter().find_map(|front| target.wire_name.strip_prefix(front));
+        let model = path(model.unwrap_or(target.wire_name));
+        let method = if request.stream {
+            "streamRawPredict"
+        } else {
+            "rawPredict"
+        };
+        let path = checked(format!("{place}/publishers/anthropic/models/{model}:{method}"));
+        anthropic::exchange(request, target, anthropic::Host::Vertex, path, AuthScheme::Bearer)
+    }
+
+    /// Asks a model of another publisher through Vertex AI's OpenAI-compatible surface.
+    fn compatible(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
+        let Host::Vertex { place } = &self.host else {
+            return Err(unserved("only Vertex AI serves models of other publishers").into());
+        };
+        if request.operation == Operation::Embedding {
+            return Err(unserved("Vertex AI serves no embeddings of other publishers").into());
+        }
+        let edits = Edits {
+            model: Some(target.wire_name),
+            report_usage: true,
+            modern_max_tokens: false,
+        };
+        let rules = StreamRules {
+            done_marker: true,
+            merges_filter_records: false,
+        };
+        let manner = Manner {
+            genuine: false,
+            stream_options: true,
+        };
+        // It knows no legacy completions.
+        let target = Target {
+            only_chats: true,
+            ..*target
+        };
+        let path = |_| checked(format!("{place}/endpoints/openapi/chat/completions"));
+        openai::exchange(request, &target, path, &edits, AuthScheme::Bearer, rules, manner)
+    }
+}
+
+/// In whose words a model is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Publisher {
+    Google,
+    Anthropic,
+    Other,
+}
+
+fn publisher(target: &Target<'_>) -> Publisher {
+    let name = target.wire_name;
+    match (target.traits.family, name.split_once('/')) {
+        (Family::Claude, _) | (_, Some(("anthropic", _))) => Publisher::Anthropic,
+        _ if name.starts_with("publishers/anthropic/") => Publisher::Anthropic,
+        (Family::Gemini | Family::GoogleEmbedding, _) => Publisher::Google,
+        (_, None | Some(("google" | "models" | "publishers" | "endpoints" | "tunedModels", _))) => Publisher::Google,
+        (_, Some(_)) => Publisher::Other,
+    }
+}
+
+fn unserved(problem: &str) -> InvalidRequest {
+    InvalidRequest {
+        field: Some("model".to_owned()),
+        problem: problem.to_owned(),
+        kind: InvalidKind::Value,
+    }
+}
+
+/// Everything but slashes escaped.
+fn path(name: &str) -> String {
+    name.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
+/// A name as one segment of a path: what is neither unreserved nor `@`, which model names have before their date, is
+/// percent-encoded (RFC 3986, section 3.3).
+fn segment(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => text.push(byte as char),
+            other => write!(text, "%{other:02X}").expect("writing to a string cannot fail"),
+        }
+    }
+    text
+}
+
+fn checked(path: String) -> PathAndQuery {
+    PathAndQuery::try_from(path).expect("a checked base path and escaped names are a path")
+}
+
+#[cfg(test)]
+mod tests;

@@ -396,7 +396,7 @@ fn noun(kind: MediaKind) -> &'static str {
 }
 
 /// OpenAI takes names of 64 bytes at most; longer ones are cut, with enough of a hash to stay different.
-pub(super) fn tool_name(name: &str) -> String {
+pub fn tool_name(name: &str) -> String {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if name.len() <= MAX_NAME_BYTES && name.bytes().all(allowed) {
         return name.to_owned();

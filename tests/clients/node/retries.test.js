@@ -9,7 +9,7 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { caller, said } from './support.js';
+import { NARROW_KEY, caller, said } from './support.js';
 
 // The first try, and the SDK's two retries.
 const MOST_TRIES = 3;
@@ -21,6 +21,19 @@ test('one 429 is got over', async () => {
   const completion = await counted.client.chat.completions.create({ model: 'mock-chat-429-once', messages });
   assert.match(completion.choices[0].message.content, /^You said: once/);
   assert.ok(counted.sent <= 2);
+});
+
+test('a limit is waited for as long as the gateway says', async () => {
+  const counted = caller({ apiKey: NARROW_KEY });
+  const { completions } = counted.client.chat;
+  // Too long for the buffers on the way, so it stays under way until it is aborted.
+  const stream = await completions.create({ model: 'echo', messages: said('word '.repeat(200_000)), stream: true });
+  setTimeout(() => stream.controller.abort(), 500);
+  const begun = performance.now();
+  const completion = await completions.create({ model: 'echo', messages: said('hello') });
+  assert.equal(completion.choices[0].message.content, 'hello');
+  assert.ok(performance.now() - begun >= 1_000, 'retry-after says a second');
+  assert.equal(counted.sent, 3, 'the stream, one that was refused, one that was not');
 });
 
 test('a lasting 500 is an InternalServerError after the retries', async () => {

@@ -5,12 +5,14 @@ Run: tests/clients/run python -k retries
 """
 
 import os
+import threading
+import time
 import uuid
 
 import openai
 import pytest
 
-from conftest import Caller, said
+from conftest import NARROW_KEY, Caller, said
 
 # The first try, and the SDK's two retries.
 MOST_TRIES = 3
@@ -22,6 +24,28 @@ def test_one_429_is_got_over(caller):
     completion = caller.client.chat.completions.create(model="mock-chat-429-once", messages=prompt)
     assert completion.choices[0].message.content.startswith("You said: once")
     assert len(caller.sent) <= 2
+
+
+def test_a_limit_is_waited_for_as_long_as_the_gateway_says():
+    caller = Caller(NARROW_KEY)
+    # Too long for the buffers on the way, so it stays under way until it is closed.
+    stream = caller.client.chat.completions.create(model="echo", messages=said("word " * 200_000), stream=True)
+    threading.Timer(0.5, stream.close).start()
+    begun = time.monotonic()
+    completion = caller.client.chat.completions.create(model="echo", messages=said("hello"))
+    assert completion.choices[0].message.content == "hello"
+    assert time.monotonic() - begun >= 1, "retry-after says a second"
+    assert len(caller.sent) == 3, "the stream, one that was refused, one that was not"
+
+
+def test_a_limit_that_lasts_is_a_rate_limit_error():
+    caller = Caller(NARROW_KEY)
+    with caller.client.chat.completions.create(model="echo", messages=said("word " * 200_000), stream=True):
+        once = caller.client.with_options(max_retries=0)
+        with pytest.raises(openai.RateLimitError) as refused:
+            once.chat.completions.create(model="echo", messages=said("hello"))
+    assert refused.value.code == "rate_limit_exceeded"
+    assert refused.value.response.headers["retry-after-ms"] == "1000"
 
 
 def test_a_lasting_500_is_an_internal_server_error_after_the_retries(caller):

@@ -29,8 +29,8 @@ pub struct GatewayArgs {
     /// The gateway's binary
     #[arg(long, default_value = "target/release/bonito")]
     bonito: PathBuf,
-    /// Keys the load is spread over
-    #[arg(long, default_value_t = 128)]
+    /// Keys the load is spread over; all of them together must be allowed more than a gateway can do
+    #[arg(long, default_value_t = 256)]
     keys: usize,
     /// Requests per minute each key may make
     #[arg(long, default_value_t = 10_000)]

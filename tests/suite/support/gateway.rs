@@ -13,10 +13,12 @@ use bonito::app::builder::Gateway;
 use bonito::app::first_start::{self, MasterKeyInput, Opened};
 use bonito::app::run::{End, Running};
 use bonito::cli::known_dialects;
+use bonito::cluster::Limiter;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
 use bonito::domain::key::{KeyHash, NewKey, NewTeam};
+use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
 use bonito::pipeline::Pipeline;
@@ -25,6 +27,7 @@ use bonito::secrets::master_key::{MasterKey, new_api_key};
 use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
 use bonito::store::organizations::FIRST_SLUG;
+use bonito::store::rate_limits::Created;
 use chrono::{DateTime, Utc};
 use ractor::ActorStatus;
 use sea_orm::ConnectionTrait as _;
@@ -36,6 +39,8 @@ use super::provider::ScriptedProvider;
 
 /// The master key of every test, base64 of 32 bytes; what it protects lives as long as the test.
 pub const MASTER_KEY: &str = "dGVzdHMtb25seS1tYXN0ZXIta2V5LTMyLWJ5dGVzISE=";
+/// Requests per minute of the keys of tests that are about something else.
+pub const RATE_LIMIT: u32 = 10_000;
 /// How long a background write may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -118,6 +123,8 @@ impl Builder {
             ("keys.poll_ms", "50".to_owned()),
             // Always in the same order, unless a test is about the order.
             ("routing.default_strategy", "failover".to_owned()),
+            // What a test scripts for one attempt is then what its caller hears of.
+            ("failover.same_deployment", "false".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
@@ -138,6 +145,24 @@ impl Builder {
             master_key,
             first_key,
         } = first_start::open(&settings, &input).await.expect("the gateway opens");
+        if first_key.is_some() {
+            // It is made with the default, which a test that is about something else may exceed.
+            let organization = store
+                .organization_by_slug(FIRST_SLUG)
+                .await
+                .expect("the database answers");
+            let organization = organization.expect("the first start made an organization");
+            let first = store
+                .keys_of(organization)
+                .await
+                .expect("the database answers")
+                .remove(0);
+            assert_eq!(first.rate_limit, 60);
+            store
+                .set_key_rate_limit(organization, first.id, RATE_LIMIT)
+                .await
+                .expect("the database answers");
+        }
         let opened = Opened {
             store,
             master_key,
@@ -289,6 +314,16 @@ impl TestGateway {
         read(request.send().await.expect("the gateway answers")).await
     }
 
+    /// How requests are counted against limits.
+    pub fn limiter(&self) -> Arc<Limiter> {
+        self.running
+            .as_ref()
+            .expect("the gateway runs")
+            .gateway()
+            .limiter
+            .clone()
+    }
+
     /// A GET at the operations listener.
     pub async fn operation(&self, path: &str) -> Reply {
         read(
@@ -324,6 +359,42 @@ impl TestGateway {
             .insert(&key, None, Scope::new(list(models), list(providers)), expires_at)
             .await;
         (id, key.expose().to_owned())
+    }
+
+    /// Creates a key with so many requests per minute.
+    pub async fn new_limited_key(&self, requests: u32) -> (KeyId, String) {
+        let (id, key) = self.new_key(&[], &[], None).await;
+        let changed = self.store.set_key_rate_limit(self.organization, id, requests).await;
+        assert!(changed.expect("the database answers"));
+        (id, key)
+    }
+
+    /// Creates a limit. Whoever used a key of its scope before has to wait until it is in force.
+    pub async fn new_limit(&self, owner: LimitOwner, model: Option<&str>, values: LimitValues) -> Uuid {
+        self.new_limit_apart(owner, model, values, WhenApart::Local).await
+    }
+
+    /// The same with what becomes of requests while Redis is away.
+    pub async fn new_limit_apart(
+        &self,
+        owner: LimitOwner,
+        model: Option<&str>,
+        values: LimitValues,
+        when_apart: WhenApart,
+    ) -> Uuid {
+        let rule = LimitRule {
+            id: Uuid::now_v7(),
+            scope: LimitScope {
+                owner,
+                model: model.map(Into::into),
+            },
+            values,
+            when_apart,
+            enabled: true,
+        };
+        let created = self.store.create_rate_limit(self.organization, &rule).await;
+        assert_eq!(created.expect("the database answers"), Created::Done);
+        rule.id
     }
 
     /// Creates a team with a scope, and a key in it with a scope of its own.
@@ -364,7 +435,8 @@ impl TestGateway {
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
             scope,
-            rate_limit: 60,
+            rate_limit: RATE_LIMIT,
+            cache_ttl: None,
             metadata: json!({"purpose": "test"}),
             expires_at,
         };
@@ -383,7 +455,8 @@ impl TestGateway {
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(self.master_key.key_hasher().hash(&key)),
             scope: Scope::default(),
-            rate_limit: 60,
+            rate_limit: RATE_LIMIT,
+            cache_ttl: None,
             metadata: json!({}),
             expires_at: None,
         };
@@ -581,10 +654,12 @@ impl TestGateway {
         let (journal, metrics) = (running.gateway().journal.clone(), running.gateway().metrics.clone());
         let board = running.gateway().board.clone();
         let measurements = running.gateway().http.pipeline.measurements.clone();
+        let limiter = running.gateway().limiter.clone();
         let end = running.stop().await;
         for gate in board.gates() {
             assert_eq!(gate.permits(), 0, "a permit to probe {} is left over", gate.id);
         }
+        assert_eq!(limiter.under_way(), 0, "requests still count against their limits");
         assert_eq!(journal.used(), 0, "slots of the journal are left over");
         assert_eq!(metrics.in_flight.get(), 0, "requests are left over");
         assert_eq!(measurements.in_flight(), 0, "attempts are left over");

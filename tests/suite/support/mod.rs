@@ -2,8 +2,10 @@
 
 pub mod cloud;
 pub mod database;
+pub mod fault_proxy;
 pub mod gateway;
 pub mod provider;
+pub mod redis;
 pub mod vault;
 
 pub use gateway::TestGateway;

@@ -1,7 +1,7 @@
 //! `ScriptedProvider`: a model provider on a real socket, for tests that need an upstream which behaves, or misbehaves.
 //!
-//! Left alone it answers as OpenAI does, whole or streamed, on `/v1/…` and on Azure's paths, and every answer follows
-//! from the request alone, so a test can predict it. A [`Script`] replaces one answer, or all of them, by something
+//! Left alone it answers as OpenAI does, whole or streamed, on `/v1/…` and on Azure's paths, and as Anthropic does on
+//! `/v1/messages`, and every answer follows from the request alone, so a test can predict it. A [`Script`] replaces one answer, or all of them, by something
 //! else: a refusal, a stall, a cut, a lie about the length. What was really served is recorded as ground truth, to be
 //! compared with the gateway's ledger.
 //!
@@ -18,9 +18,14 @@
 //! gateway.chat("Hello again").await; // and all further ones faithful answers
 //! ```
 //!
-//! It deliberately does not speak TLS or HTTP/2, and knows no other vendor's format. Where to read on: `answer` has the
+//! It deliberately does not speak TLS or HTTP/2. Where to read on: `answer` has the
 //! pieces an answer is made of, `edits` what can be done to one, `repertoire` the ready-made scripts, `openai` the
-//! faithful answers and the model names that misbehave by themselves, `record` the ground truth, `server` the socket.
+//! faithful answers and the model names that misbehave by themselves, `anthropic` the same for Anthropic, `gemini` scripts that
+//! speak as Google's hosts do, `record` the ground truth, `server` the socket.
+//! It deliberately does not speak TLS or HTTP/2. Where to read on: `answer` has the pieces an answer is made of, `edits`
+//! what can be done to one, `repertoire` the ready-made scripts, `openai` the faithful answers and the model names that
+//! misbehave by themselves, `anthropic` the same for Anthropic, `bedrock` Amazon's as a script of its own, `record` the
+//! ground truth, `server` the socket.
 //!
 //! Pauses use tokio's clock, so a test may pause it. Beware that a paused clock leaps to the next timer whenever every
 //! task waits, and a task waiting for a socket counts as waiting.
@@ -28,8 +33,11 @@
 #![allow(dead_code, reason = "a toolbox: no single test binary uses every tool")]
 
 mod answer;
+mod anthropic;
 mod azure;
+pub mod bedrock;
 mod edits;
+pub mod gemini;
 mod openai;
 mod record;
 mod repertoire;
@@ -96,6 +104,11 @@ impl ScriptedProvider {
     /// `http://127.0.0.1:PORT`: what an Azure `endpoint` or a token authority is set to.
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// One event of Anthropic's, for streams a test writes itself.
+    pub fn anthropic_event(data: &serde_json::Value) -> String {
+        anthropic::event(data)
     }
 
     /// `http://127.0.0.1:PORT/v1`: what an OpenAI base URL is set to.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{May, ReadConfig, ReadProviders, WriteConfig};
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::ids::KeyId;
-use crate::domain::key::KeyRow;
+use crate::domain::key::RoutedKey;
 use crate::domain::measurement::Measured;
 use crate::gates::control::OrganizationFacts;
 use crate::http::management::problem::Refusal;
@@ -35,7 +35,7 @@ pub struct ProviderState {
 /// For whom a decision is asked about.
 pub struct About {
     organization: OrganizationFacts,
-    key: Option<KeyRow>,
+    key: Option<RoutedKey>,
 }
 
 /// A document that was read and found to be right.
@@ -170,7 +170,7 @@ impl May<ReadConfig> {
         let pipeline = self.management.pipeline.clone();
         // Ten thousand decisions take a tenth of a second, in which this thread's other requests must not wait.
         let simulated = tokio::task::spawn_blocking(move || {
-            let keys: HashMap<KeyId, &KeyRow> = keys.iter().map(|key| (key.id, key)).collect();
+            let keys: HashMap<KeyId, &RoutedKey> = keys.iter().map(|key| (key.id, key)).collect();
             let asker = Asker {
                 tenant: Tenant {
                     organization: &organization.slug,
@@ -266,11 +266,11 @@ impl May<ReadProviders> {
 }
 
 /// What rules may know of a key.
-fn caller(key: &KeyRow) -> Caller<'_> {
+fn caller(key: &RoutedKey) -> Caller<'_> {
     Caller {
         key_id: key.id.to_string(),
         key_name: &key.name,
-        team: key.team.as_ref().map_or("", |team| team.slug.as_str()),
+        team: key.team.as_deref().unwrap_or_default(),
         tags: tags_of(&key.metadata),
     }
 }

@@ -21,7 +21,8 @@ use super::{
 };
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{KeyId, RequestId};
+use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
 use crate::http::error;
 
 /// What every refusal and failure answers. Official SDKs turn it into their own typed exceptions.
@@ -91,6 +92,15 @@ const ASKED_AND_RETRY: &[fn() -> MetaHeader] = &[
     headers::provider,
     headers::model,
     headers::attempts,
+    headers::should_retry,
+];
+/// And when, to the millisecond.
+const ASKED_AND_WAIT_EXACTLY: &[fn() -> MetaHeader] = &[
+    headers::provider,
+    headers::model,
+    headers::attempts,
+    headers::retry_after,
+    headers::retry_after_ms,
     headers::should_retry,
 ];
 /// And when.
@@ -167,22 +177,25 @@ const NOT_JSON: Refusal = Refusal {
 
 const LIMITED: Refusal = Refusal {
     example: || {
-        let limited = |provider, code: Option<&str>, retry_after| AttemptFailure {
-            code: code.map(str::to_owned),
-            retry_after: Some(Duration::from_secs(retry_after)),
-            ..attempt(provider, ErrorClass::RateLimited, Some(429))
-        };
-        let attempts = vec![
-            limited("azure", None, 12),
-            limited("openai", Some("rate_limit_exceeded"), 20),
-        ];
-        GatewayError::Exhausted { attempts }
+        GatewayError::Limited(Box::new(Reached {
+            kind: LimitKind::Requests,
+            scope: LimitScope {
+                owner: LimitOwner::Key(KeyId(Uuid::nil())),
+                model: None,
+            },
+            limit: 60,
+            used: 60,
+            need: 1,
+            retry_after: Some(Duration::from_millis(12_345)),
+        }))
     },
-    meaning: "Every attempt failed, the last of them because the provider limits the gateway's rate \
-              (`rate_limit_error`, `rate_limit_exceeded`): try again after `retry-after` seconds. Or because the \
-              gateway's account at the provider has no quota left (`insufficient_quota`): `x-should-retry` is `false`, \
-              and there is no `retry-after`.",
-    headers: ASKED_AND_WAIT,
+    meaning: "A limit on the requests or the tokens per minute, or on the requests under way, of the key, its team or its \
+              organization is reached (`rate_limit_error`, `rate_limit_exceeded`). The message names the limit and when to \
+              try again; where the request alone is larger than the limit, `x-should-retry` is `false`. Or every attempt \
+              failed, the last of them because the provider limits the gateway's rate: try again after `retry-after` \
+              seconds. Or because the gateway's account at the provider has no quota left (`insufficient_quota`): \
+              `x-should-retry` is `false`, and there is no `retry-after`.",
+    headers: ASKED_AND_WAIT_EXACTLY,
 };
 
 const INTERNAL: Refusal = Refusal {
@@ -213,7 +226,8 @@ const UNAVAILABLE: Refusal = Refusal {
     example: || GatewayError::Overloaded {
         retry_after: Duration::from_secs(1),
     },
-    meaning: "The gateway cannot take more requests, because it could not record them (`overloaded`). Or every attempt \
+    meaning: "The gateway cannot take more requests, because it could not record them or could not count them against \
+              limits that are to hold all the same (`overloaded`). Or every attempt \
               failed, the last of them because the provider is overloaded, or because the gateway is stopping \
               (`upstream_error`). Try again after `retry-after` seconds.",
     headers: ASKED_AND_WAIT,
@@ -261,6 +275,8 @@ impl Refusal {
     pub fn response(&self) -> MetaResponse {
         let example = (self.example)();
         let own_headers = self.headers.iter().map(|header| header());
+        // Where providers may have been asked, the request came as far as its limits.
+        let limits = (!self.headers.is_empty()).then(headers::rate_limits);
         MetaResponse {
             description: self.meaning,
             status: Some(error::status(&example)),
@@ -269,7 +285,10 @@ impl Refusal {
                 content_type: JSON,
                 schema: schema(&example),
             }],
-            headers: std::iter::once(headers::request_id()).chain(own_headers).collect(),
+            headers: std::iter::once(headers::request_id())
+                .chain(own_headers)
+                .chain(limits.into_iter().flatten())
+                .collect(),
         }
     }
 }

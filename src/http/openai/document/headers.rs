@@ -20,15 +20,18 @@ pub fn request_id() -> MetaHeader {
 
 /// The headers of a model's answer.
 pub fn inference() -> Vec<MetaHeader> {
-    vec![
+    let own = [
         request_id(),
         provider(),
         model(),
         attempts(),
         overhead(),
+        cache(),
+        age(),
         cost(),
         dropped(),
-    ]
+    ];
+    own.into_iter().chain(rate_limits()).collect()
 }
 
 /// Who answered.
@@ -66,7 +69,8 @@ pub fn should_retry() -> MetaHeader {
         ..header::<String>(
             "x-should-retry",
             "Whether to try again at all. `false` where only the gateway's administrator can help: the account at the \
-             provider has no quota left, or the provider refuses the gateway's credential.",
+             provider has no quota left, or the provider refuses the gateway's credential. Or where the request alone is \
+             larger than a limit.",
         )
     }
 }
@@ -79,10 +83,60 @@ pub fn retry_after() -> MetaHeader {
     )
 }
 
+/// The same to the millisecond. Official SDKs prefer it.
+pub fn retry_after_ms() -> MetaHeader {
+    header::<i32>(
+        "retry-after-ms",
+        "Milliseconds after which a new try can succeed, where a limit of the gateway is reached.",
+    )
+}
+
+/// Where the key's limits stand.
+pub fn rate_limits() -> [MetaHeader; 6] {
+    [
+        header::<i64>(
+            "x-ratelimit-limit-requests",
+            "Requests per minute: of the limits that apply to the request, the one nearest to refusing. Like its \
+             companions also on errors, if the request came as far as its limits.",
+        ),
+        header::<i64>("x-ratelimit-remaining-requests", "What is left of it."),
+        header::<String>(
+            "x-ratelimit-reset-requests",
+            "When all of it will be, if nothing else is asked for, such as `1m0.5s` or `12ms`.",
+        ),
+        header::<i64>(
+            "x-ratelimit-limit-tokens",
+            "Tokens per minute, likewise. Absent where no limit on tokens applies.",
+        ),
+        header::<i64>("x-ratelimit-remaining-tokens", "What is left of it."),
+        header::<String>("x-ratelimit-reset-tokens", "When all of it will be."),
+    ]
+}
+
 fn overhead() -> MetaHeader {
     header::<f64>(
         "x-bonito-overhead-ms",
         "Milliseconds the gateway itself added; waiting for providers is left out.",
+    )
+}
+
+fn cache() -> MetaHeader {
+    MetaHeader {
+        schema: inline(MetaSchema {
+            enum_items: vec!["hit".into(), "miss".into(), "bypass".into()],
+            ..MetaSchema::new("string")
+        }),
+        ..header::<String>(
+            "x-bonito-cache",
+            "Whether the answer came out of the response cache, or was looked for there in vain, or was not looked for.",
+        )
+    }
+}
+
+fn age() -> MetaHeader {
+    header::<i32>(
+        "age",
+        "How many seconds ago the answer was given that came out of the response cache.",
     )
 }
 

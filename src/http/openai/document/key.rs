@@ -66,9 +66,13 @@ pub struct Key {
     team: Nullable<KeyOwner>,
     /// What the key itself may use. Its team and its organization may allow less.
     allowed_models: KeyScope,
-    /// Requests per minute, as its owner noted them. Requests are not counted against it.
+    /// Requests per minute of the key itself.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
+    /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
+    cache_seconds: Nullable<i64>,
+    /// Every limit that applies to its requests: its own, its team's, its organization's. The strictest wins.
+    limits: Vec<KeyLimit>,
     /// When it stops working. Null means never.
     expires_at: Nullable<DateTime<Utc>>,
     /// Labels its owner gave it.
@@ -77,6 +81,24 @@ pub struct Key {
     created_at: DateTime<Utc>,
     /// When it was last used. Null means that no use is known.
     last_used_at: Nullable<DateTime<Utc>>,
+}
+
+/// A limit, and where it stands.
+#[derive(Debug, Object)]
+pub struct KeyLimit {
+    /// Whose requests are counted together: `key`, `team` or `organization`.
+    scope: String,
+    /// The models it is about, a name or a pattern. Null: all.
+    model: Nullable<String>,
+    /// What is counted: `requests`, `input_tokens`, `output_tokens` or `tokens` per minute, or `concurrency`, the requests
+    /// under way.
+    limit: String,
+    /// How much is allowed.
+    value: i64,
+    /// How much is left.
+    remaining: i64,
+    /// When all of it will be, if nothing else is asked for. Null for requests under way.
+    resets_at: Nullable<DateTime<Utc>>,
 }
 
 /// An organization or a team.
@@ -110,6 +132,11 @@ impl Example for Key {
             "team": { "id": "0199d3c3-52b8-7b19-8e40-c2a19d7f6e35", "slug": "search", "name": "Search" },
             "allowed_models": { "models": ["gpt-4o", "claude-*"], "providers": ["azure", "aws"] },
             "rate_limit": 60,
+            "cache_seconds": null,
+            "limits": [{
+                "scope": "key", "model": null, "limit": "requests", "value": 60, "remaining": 57,
+                "resets_at": "2026-11-23T17:05:31.500000Z",
+            }],
             "expires_at": null,
             "metadata": { "environment": "production" },
             "created_at": "2026-10-12T08:30:00.000000Z",

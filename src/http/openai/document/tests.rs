@@ -16,6 +16,7 @@ use super::{
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::ids::RequestId;
+use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
 use crate::http::error;
 
 const SERVER: &str = "https://llm.example.com/";
@@ -206,7 +207,7 @@ fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
             );
             assert_eq!(
                 error.contains("attempts"),
-                ["429", "502", "504"].contains(&status.as_str()),
+                ["502", "504"].contains(&status.as_str()),
                 "{name} {status}"
             );
         }
@@ -229,6 +230,20 @@ fn real_errors() -> Vec<GatewayError> {
         },
         GatewayError::ModelNotFound { model: "m".into() },
         GatewayError::Overloaded {
+            retry_after: Duration::from_secs(1),
+        },
+        GatewayError::Limited(Box::new(Reached {
+            kind: LimitKind::Tokens,
+            scope: LimitScope {
+                owner: LimitOwner::Organization,
+                model: None,
+            },
+            limit: 10,
+            used: 10,
+            need: 1,
+            retry_after: Some(Duration::from_millis(1_500)),
+        })),
+        GatewayError::Uncounted {
             retry_after: Duration::from_secs(1),
         },
         GatewayError::internal("a test"),
@@ -277,6 +292,8 @@ fn the_documented_headers_of_every_status_are_those_of_real_errors() {
             .filter(|(status, _)| *status != "200")
             .map(|(status, response)| {
                 let names = keys(&response["headers"]).into_iter().map(str::to_lowercase);
+                // Those of the limits are added to an answer after its error was written.
+                let names = names.filter(|name| !name.starts_with("x-ratelimit-"));
                 (status.clone(), names.collect())
             })
             .collect();
@@ -305,10 +322,11 @@ fn every_kind_type_and_code_of_an_error_is_named() {
     let described = |name: &str, field: &str| schemas[name]["properties"][field]["description"].as_str().unwrap();
     let reasons = described("ErrorAttempt", "reason");
     for class in ErrorClass::ALL {
-        // Of an attempt that failed these three are never said.
+        // Of an attempt that failed these four are never said.
         let known = ![
             ErrorClass::ModelNotAllowed,
             ErrorClass::CallerTimeout,
+            ErrorClass::LimitReached,
             ErrorClass::Cancelled,
         ]
         .contains(class);
@@ -388,12 +406,20 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
     {
         let headers = keys(&operation["responses"]["200"]["headers"]);
         let expected = [
+            "age",
+            "x-bonito-cache",
             "x-bonito-attempts",
             "x-bonito-cost-usd",
             "x-bonito-dropped-params",
             "x-bonito-model",
             "x-bonito-overhead-ms",
             "x-bonito-provider",
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-requests",
+            "x-ratelimit-reset-tokens",
             "x-request-id",
         ];
         assert_eq!(headers, expected.into(), "{name}");

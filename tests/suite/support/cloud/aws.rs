@@ -47,7 +47,8 @@ pub fn secret_of(id: &str) -> String {
     format!("{CANARY}/secret+of/{id}")
 }
 
-fn session_of(id: &str) -> String {
+/// The session token that belongs to an access key.
+pub fn session_of(id: &str) -> String {
     format!("{CANARY}//session-of/{id}==")
 }
 

@@ -1,5 +1,7 @@
 //! Google's token service, which verifies assertions for real, its federation, impersonation and metadata service.
 
+use std::sync::atomic::Ordering;
+
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::KeyPair as _;
@@ -106,6 +108,12 @@ pub(super) fn answer(stage: &Stage, asked: &Arrived) -> Option<Reply> {
         "/imposter/computeMetadata/v1/instance/service-accounts/default/token" => granted(&token()),
         _ => return None,
     })
+}
+
+/// Whether this token was handed out.
+pub(super) fn was_issued(stage: &Stage, token: &str) -> bool {
+    let number = token.strip_prefix(&format!("{CANARY}-google-")).and_then(|number| number.parse().ok());
+    number.is_some_and(|number: usize| (1..=stage.issued.load(Ordering::SeqCst)).contains(&number))
 }
 
 /// Whether the assertion is signed with the key, for us, and not for longer than is allowed.

@@ -138,6 +138,12 @@ impl Cloud {
         self.stage.refusals.lock().unwrap().push_back((status, kind));
     }
 
+    /// Knows the tokens that Google's token service has handed out until it is asked.
+    pub fn knows_google_tokens(&self) -> impl Fn(&str) -> bool + Send + Sync + 'static {
+        let stage = Arc::clone(&self.stage);
+        move |token| google::was_issued(&stage, token)
+    }
+
     /// Questions to token services so far.
     pub fn asked(&self) -> usize {
         self.stage.asked.load(Ordering::SeqCst)

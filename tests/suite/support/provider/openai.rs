@@ -20,8 +20,8 @@
 mod chat;
 mod completions;
 mod embeddings;
-mod schema;
-mod words;
+pub(super) mod schema;
+pub(super) mod words;
 
 use std::{collections::HashSet, sync::Mutex};
 
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::Answer,
-    azure,
+    anthropic, azure,
     record::{Received, Tokens},
 };
 
@@ -62,6 +62,11 @@ impl Faithful {
     }
 
     pub(super) fn answer(&self, received: &Received) -> Answer {
+        if anthropic::is_path(&received.path) {
+            let required = self.required_key.lock().unwrap().clone();
+            let refuses = |model: &str, body: &Value| self.refuses_this_time(model, body);
+            return anthropic::answer(received, required.as_deref(), refuses);
+        }
         if azure::is_token_path(&received.path) {
             return azure::token(received);
         }

@@ -48,7 +48,15 @@ impl Received {
 
     /// Whether a provider would bill this request: a chat, a completion or an embedding.
     fn is_inference(&self) -> bool {
-        self.method == Method::POST && (self.path.ends_with("/completions") || self.path.ends_with("/embeddings"))
+        const BILLED: [&str; 6] = [
+            "/completions",
+            "/embeddings",
+            "/messages",
+            "/converse",
+            "/converse-stream",
+            "/invoke",
+        ];
+        self.method == Method::POST && BILLED.iter().any(|end| self.path.ends_with(end))
     }
 }
 

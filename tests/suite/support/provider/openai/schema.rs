@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 const DEEPEST: usize = 8;
 
 /// A value that fits `schema`; `variant` makes the strings of several values differ.
-pub(super) fn sample(schema: &Value, variant: usize) -> Value {
+pub(in crate::support::provider) fn sample(schema: &Value, variant: usize) -> Value {
     Sampler { root: schema, variant }.value("value", schema, 0)
 }
 

@@ -11,7 +11,7 @@ const TOKENS_PER_OTHER_PART: u64 = 85;
 const WORDS_REPEATED: usize = 100;
 
 /// Cuts text into its words, each with the blanks before it; joined, they are the text again.
-pub(super) fn split(text: &str) -> Vec<String> {
+pub(in crate::support::provider) fn split(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut inside_word = false;
     for character in text.chars() {
@@ -30,12 +30,12 @@ pub(super) fn split(text: &str) -> Vec<String> {
     words
 }
 
-pub(super) fn count(text: &str) -> u64 {
+pub(in crate::support::provider) fn count(text: &str) -> u64 {
     text.split_whitespace().count() as u64
 }
 
 /// What a prompt of `tokens` costs. Half of it was in the cache if it mentions the word.
-pub(super) fn prompt(tokens: u64, mentions_cached: bool) -> Tokens {
+pub(in crate::support::provider) fn prompt(tokens: u64, mentions_cached: bool) -> Tokens {
     Tokens {
         prompt: tokens,
         cached: if mentions_cached { tokens / 2 } else { 0 },
@@ -44,7 +44,7 @@ pub(super) fn prompt(tokens: u64, mentions_cached: bool) -> Tokens {
 }
 
 /// What a conversation costs.
-pub(super) fn conversation(messages: &[Value]) -> Tokens {
+pub(in crate::support::provider) fn conversation(messages: &[Value]) -> Tokens {
     let tokens = messages
         .iter()
         .map(|message| TOKENS_PER_MESSAGE + content(&message["content"]))
@@ -62,7 +62,7 @@ fn content(content: &Value) -> u64 {
 }
 
 /// The text of a message's content, its parts joined by blanks.
-pub(super) fn text(content: &Value) -> String {
+pub(in crate::support::provider) fn text(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts.iter().filter_map(part_text).collect::<Vec<_>>().join(" "),
@@ -75,7 +75,7 @@ fn part_text(part: &Value) -> Option<&str> {
 }
 
 /// The text of the last message a user wrote.
-pub(super) fn last_user_text(messages: &[Value]) -> String {
+pub(in crate::support::provider) fn last_user_text(messages: &[Value]) -> String {
     messages
         .iter()
         .rfind(|message| message["role"] == "user")
@@ -84,13 +84,13 @@ pub(super) fn last_user_text(messages: &[Value]) -> String {
 }
 
 /// The number after `order` in a text, as in `words:200`.
-pub(super) fn order(said: &str, order: &str) -> Option<u64> {
+pub(in crate::support::provider) fn order(said: &str, order: &str) -> Option<u64> {
     said.split_whitespace()
         .find_map(|word| word.strip_prefix(order)?.parse().ok())
 }
 
 /// The answer to what was said: as long as ordered, or a repetition.
-pub(super) fn reply(said: &str, choice: usize) -> String {
+pub(in crate::support::provider) fn reply(said: &str, choice: usize) -> String {
     if let Some(ordered) = order(said, "words:") {
         return (1..=ordered)
             .map(|number| format!("word-{number}"))
@@ -105,7 +105,7 @@ pub(super) fn reply(said: &str, choice: usize) -> String {
 }
 
 /// The text before the first of the stop sequences.
-pub(super) fn before_stop<'a>(text: &'a str, stops: &[&str]) -> &'a str {
+pub(in crate::support::provider) fn before_stop<'a>(text: &'a str, stops: &[&str]) -> &'a str {
     let end = stops
         .iter()
         .filter(|stop| !stop.is_empty())
@@ -115,7 +115,7 @@ pub(super) fn before_stop<'a>(text: &'a str, stops: &[&str]) -> &'a str {
 }
 
 /// JSON with blanks after commas and colons, as models write it, so that it is more than one word.
-pub(super) fn spaced(value: &Value) -> String {
+pub(in crate::support::provider) fn spaced(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let fields: Vec<String> = fields

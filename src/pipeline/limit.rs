@@ -1,0 +1,179 @@
+//! What a request takes of its key's limits before anybody is asked, and what it gives back at its end.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::Pipeline;
+use super::meter::Meter;
+use crate::chat::request::Request;
+use crate::cluster::{Hold, Limits, Reason};
+use crate::domain::call::Operation;
+use crate::domain::error::GatewayError;
+use crate::domain::limit::{Applied, Demand, Standings};
+use crate::domain::usage::TokenUsage;
+use crate::gates::key_gate::KeyGate;
+use crate::routing::plan::Plan;
+
+/// How long a caller is asked to wait where nothing may be let through uncounted: Redis is tried several times in it.
+const UNCOUNTED_RETRY: Duration = Duration::from_secs(1);
+
+/// What a request holds of its limits. Empty until it has taken something.
+#[derive(Default)]
+pub(super) struct LimitHold {
+    hold: Option<Hold>,
+    standings: Arc<OnceLock<Standings>>,
+}
+
+impl LimitHold {
+    /// Where its limits stand, for the headers of its answer, whatever becomes of it. Set once they are known.
+    pub fn standings(&self) -> Arc<OnceLock<Standings>> {
+        self.standings.clone()
+    }
+
+    /// Corrects what was reserved to what was used. Only the first call does anything.
+    pub fn settle(&mut self, usage: &TokenUsage) {
+        if let Some(mut hold) = self.hold.take() {
+            hold.settle(Demand {
+                input_tokens: usage.input,
+                output_tokens: usage.output,
+            });
+        }
+    }
+}
+
+impl Pipeline {
+    /// Takes what a request needs of its limits: all of it, or nothing.
+    ///
+    /// # Errors
+    /// A limit is reached, or it cannot be counted and must not be let through.
+    pub(super) async fn limit(
+        &self,
+        request: &Request,
+        plan: &Plan,
+        demand: Demand,
+        meter: &mut Meter,
+    ) -> Result<(), GatewayError> {
+        let limits = self.limits_of(meter.gate(), request, plan);
+        match self.limiter.take(limits, demand).await {
+            Ok(hold) => {
+                let taken = meter.limits();
+                let _ = taken.standings.set(hold.standings);
+                taken.hold = Some(hold);
+                Ok(())
+            }
+            Err(refusal) => {
+                let _ = meter.limits().standings.set(refusal.standings);
+                Err(match refusal.reason {
+                    Reason::Reached(reached) => GatewayError::Limited(Box::new(reached)),
+                    Reason::Apart => GatewayError::Uncounted {
+                        retry_after: UNCOUNTED_RETRY,
+                    },
+                })
+            }
+        }
+    }
+
+    /// All limits of a key, for showing where they stand.
+    pub fn all_limits(&self, gate: &KeyGate) -> Limits {
+        let organization = gate.row.organization.id;
+        let limit = |applied: &Applied| {
+            self.limiter
+                .limit(organization, &applied.scope, applied.values, applied.when_apart)
+        };
+        gate.limits.iter().map(limit).collect()
+    }
+
+    /// The limits of one request. A limit on models is about a request that it names by the name it was asked by, or by
+    /// any name of the deployment that is tried first.
+    fn limits_of(&self, gate: &KeyGate, request: &Request, plan: &Plan) -> Limits {
+        let organization = gate.row.organization.id;
+        let first = plan.attempts.first();
+        let names = || {
+            let of_first = first.into_iter().flat_map(|first| first.deployment.names.iter());
+            of_first
+                .map(String::as_str)
+                .chain(std::iter::once(request.model.as_str()))
+        };
+        let covering = gate.limits.iter().filter(|applied| applied.scope.covers(names()));
+        covering
+            .map(|applied| {
+                self.limiter
+                    .limit(organization, &applied.scope, applied.values, applied.when_apart)
+            })
+            .collect()
+    }
+
+    /// What a request may need: its prompt, and as much output as it allows itself, or as is usual.
+    pub(super) fn demand(&self, request: &Request) -> Demand {
+        let usual = self.limits.assumed_output_tokens;
+        let each = request.max_output_tokens.map_or(usual, |most| most.min(usual));
+        Demand {
+            input_tokens: request.prompt.tokens(),
+            output_tokens: match request.operation {
+                Operation::Embedding => 0,
+                Operation::Chat | Operation::Completion => each.saturating_mul(u64::from(request.choices.max(1))),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::call::Dialect;
+    use crate::domain::limit::LimitKind;
+    use crate::pipeline::testing::{meter, pipeline};
+
+    fn request(pipeline: &Pipeline, body: &'static str) -> Request {
+        let body = Bytes::from_static(body.as_bytes());
+        Request::parse(Operation::Chat, Dialect::OpenAi, body, &pipeline.limits.body).unwrap()
+    }
+
+    #[test]
+    fn a_request_reserves_what_it_allows_itself_and_no_more_than_is_usual() {
+        let pipeline = pipeline();
+        let usual = pipeline.limits.assumed_output_tokens;
+        let demand = |body| pipeline.demand(&request(&pipeline, body));
+        let small = demand(r#"{"model":"echo","max_tokens":5,"n":3,"messages":[{"role":"user","content":"four"}]}"#);
+        assert_eq!(small.output_tokens, 15);
+        assert!(small.input_tokens >= 1);
+        let open = demand(r#"{"model":"echo","messages":[{"role":"user","content":"four"}]}"#);
+        assert_eq!(open.output_tokens, usual);
+        let large = demand(r#"{"model":"echo","max_tokens":900000,"messages":[{"role":"user","content":"four"}]}"#);
+        assert_eq!(large.output_tokens, usual, "a generous ceiling is no plan to use it");
+    }
+
+    #[tokio::test]
+    async fn the_request_after_the_last_is_refused_and_leaves_nothing_taken() {
+        let pipeline = pipeline();
+        let request = request(
+            &pipeline,
+            r#"{"model":"echo","messages":[{"role":"user","content":"four"}]}"#,
+        );
+        let mut one = meter(&pipeline);
+        let plan = pipeline.plan(&request, one.gate(), &one.moment()).0.unwrap();
+        // The test key has 60.
+        for _ in 0..60 {
+            one.limits().hold = None;
+            pipeline
+                .limit(&request, &plan, pipeline.demand(&request), &mut one)
+                .await
+                .unwrap();
+        }
+        let refused = pipeline
+            .limit(&request, &plan, pipeline.demand(&request), &mut one)
+            .await;
+        let Err(GatewayError::Limited(reached)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(
+            (reached.kind, reached.limit, reached.used),
+            (LimitKind::Requests, 60, 60)
+        );
+        let looks = pipeline.limiter.look(&pipeline.all_limits(one.gate())).await;
+        assert_eq!(looks.len(), 1);
+        assert_eq!((looks[0].standing.remaining, looks[0].standing.limit), (0, 60));
+    }
+}

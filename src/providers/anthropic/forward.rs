@@ -1,0 +1,305 @@
+//! A caller who speaks Anthropic's dialect at a host of Claude: the caller's own bytes go out, the provider's come back, and
+//! what passes is only counted.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::wire::Usage;
+use super::{Host, failure};
+use crate::chat::anthropic::read::is_unsigned_or_foreign;
+use crate::chat::estimate::TextTally;
+use crate::chat::request::Request;
+use crate::domain::call::ErrorClass;
+use crate::domain::usage::TokenUsage;
+use crate::providers::adapter::{Decoder, Failure, Payload, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
+use crate::providers::sse::{self, Records, TooLarge};
+
+/// The most that is held back until an answer has really begun.
+const MAX_HELD_BYTES: usize = 64 * 1024;
+
+/// The body for a host: the caller's bytes with the model's name replaced, or with the version in its place.
+///
+/// Two things make a body be written anew. Bedrock has neither `stream` nor a header for betas. And thoughts that another
+/// provider's model had, or that nobody signed, would be refused by Claude: a conversation that moved here from elsewhere
+/// is sent without them.
+pub fn body(request: &Request, wire_name: &str, host: Host) -> Payload {
+    let body = &request.body;
+    let rewritten = host.betas_in_body() || may_hold_foreign_thoughts(body);
+    if rewritten && let Some(body) = rewrite(request, wire_name, host) {
+        return Payload::from(body);
+    }
+    let mut payload = Payload::default();
+    let value = request.model_span.clone();
+    let (from, replacement) = match host.version_in_body() {
+        Some(version) => (
+            name_of_field(body, value.start),
+            format!("\"anthropic_version\":\"{version}\""),
+        ),
+        None if wire_name == request.model => (value.end, String::new()),
+        None => (
+            value.start,
+            serde_json::to_string(wire_name).expect("a string always serialises"),
+        ),
+    };
+    payload.push(body.slice(..from));
+    payload.push(replacement);
+    payload.push(body.slice(value.end..));
+    payload
+}
+
+/// Where the name of the field begins whose value begins at `value`. A name has no quotes inside: `model` needs none, and
+/// one that is written with escapes has them for letters.
+fn name_of_field(body: &[u8], value: usize) -> usize {
+    let before = &body[..value];
+    let closing = memchr::memrchr(b'"', before).unwrap_or(0);
+    memchr::memrchr(b'"', &before[..closing]).unwrap_or(0)
+}
+
+/// Whether it is worth looking for thoughts that Claude would refuse. They are marked by us, or have an empty signature.
+fn may_hold_foreign_thoughts(body: &[u8]) -> bool {
+    let marked = || memchr::memmem::find(body, b"\"bonito:").is_some();
+    let unsigned = || {
+        memchr::memmem::find_iter(body, b"\"signature\"").any(|at| {
+            let rest = body[at + b"\"signature\"".len()..].trim_ascii_start();
+            let rest = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+            rest.is_some_and(|rest| rest.starts_with(b"\"\"") || rest.starts_with(b"null"))
+        })
+    };
+    marked() || unsigned()
+}
+
+/// The body without thoughts that Claude would refuse, and with what a host wants to have in it.
+fn rewrite(request: &Request, wire_name: &str, host: Host) -> Option<Bytes> {
+    let mut fields: Map<String, Value> = serde_json::from_slice(&request.body).ok()?;
+    if let Some(Value::Array(messages)) = fields.get_mut("messages") {
+        for message in messages.iter_mut() {
+            if let Some(Value::Array(blocks)) = message.get_mut("content") {
+                blocks.retain(|block| !is_unsigned_or_foreign(block));
+            }
+        }
+        // Neighbours of one role are joined by the service itself.
+        messages.retain(|message| message["content"].as_array().is_none_or(|blocks| !blocks.is_empty()));
+    }
+    match host.version_in_body() {
+        None => drop(fields.insert("model".to_owned(), wire_name.into())),
+        Some(version) => {
+            fields.shift_remove("model");
+            fields.insert("anthropic_version".to_owned(), version.into());
+        }
+    }
+    if !host.stream_in_body() {
+        fields.shift_remove("stream");
+    }
+    let betas = &request.headers.anthropic_betas;
+    if host.betas_in_body() && !betas.is_empty() {
+        fields.insert("anthropic_beta".to_owned(), betas.clone().into());
+    }
+    serde_json::to_vec(&fields).ok().map(Bytes::from)
+}
+
+/// Understands the answer to a request that was forwarded: it goes back as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded;
+
+/// What is read of a whole answer, and of an event of a stream.
+#[derive(Deserialize)]
+struct Passing<'a> {
+    #[serde(borrow, default)]
+    r#type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    content_block: Option<&'a RawValue>,
+}
+
+/// The texts of a block or a delta.
+#[derive(Deserialize)]
+struct Texts<'a> {
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    partial_json: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+}
+
+/// Counts what a block or a delta says. One that is odd inside is not counted.
+fn count(raw: &RawValue, tally: &mut TextTally) {
+    let Ok(texts) = serde_json::from_str::<Texts<'_>>(raw.get()) else {
+        return;
+    };
+    let strings = [texts.text, texts.thinking, texts.partial_json, texts.name];
+    for text in strings.into_iter().flatten() {
+        let inside = text.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        tally.add_json_escaped(inside.unwrap_or_default().as_bytes());
+    }
+    if let Some(input) = texts.input.filter(|input| input.get() != "{}") {
+        tally.add_json_escaped(input.get().as_bytes());
+    }
+}
+
+fn malformed(problem: &str) -> Failure {
+    Failure::new(ErrorClass::Malformed, problem)
+}
+
+impl Reader for Forwarded {
+    fn whole(self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure> {
+        let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
+        let answer: Passing<'_> = serde_json::from_slice(&body)
+            .map_err(|_| malformed("answered 200 with a body that is not a JSON object"))?;
+        if let Some(error) = answer.error {
+            return Err(failure::reported(error.get()));
+        }
+        let blocks: Option<Vec<&RawValue>> = answer.content.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let Some(blocks) = blocks else {
+            return Err(malformed("answered 200 without content"));
+        };
+        let mut generated = TextTally::default();
+        for block in blocks {
+            count(block, &mut generated);
+        }
+        let usage = answer.usage.and_then(|raw| Usage::read(raw.get())?.tokens());
+        Ok(WholeAnswer { usage, generated, body })
+    }
+
+    fn decoder(self: Box<Self>, limits: StreamLimits) -> Box<dyn Decoder> {
+        Box::new(PassingStream {
+            records: Records::new(limits.max_event_bytes),
+            held: BytesMut::new(),
+            begun: false,
+            usage: None,
+            counted: false,
+            generated: TextTally::default(),
+            complete: false,
+        })
+    }
+}
+
+/// A stream that passes.
+struct PassingStream {
+    records: Records,
+    /// The start, until something follows it: handing it over commits to this provider, and some begin before they find
+    /// out that they are overloaded.
+    held: BytesMut,
+    begun: bool,
+    usage: Option<Usage>,
+    /// Whether the end said how much was generated.
+    counted: bool,
+    generated: TextTally,
+    complete: bool,
+}
+
+impl PassingStream {
+    fn drain(&mut self, out: &mut Relayed) -> Result<(), Failure> {
+        while !self.complete {
+            match self.records.take() {
+                Ok(Some(record)) => self.record(&record, out)?,
+                Ok(None) => return Ok(()),
+                Err(TooLarge) => return Err(malformed("sent an event larger than the gateway accepts")),
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &[u8], out: &mut Relayed) -> Result<(), Failure> {
+        let Some(data) = sse::data(record) else { return Ok(()) };
+        if data.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let event: Passing<'_> =
+            serde_json::from_slice(&data).map_err(|_| malformed("sent an event that is not a JSON object"))?;
+        let kind = event.r#type.as_deref().unwrap_or_default();
+        if kind == "error" || event.error.is_some() {
+            return Err(failure::reported(event.error.map_or("", RawValue::get)));
+        }
+        match kind {
+            "message_start" => {
+                let message = event
+                    .message
+                    .and_then(|raw| serde_json::from_str::<Passing<'_>>(raw.get()).ok());
+                self.usage = message.and_then(|message| Usage::read(message.usage?.get()));
+            }
+            "content_block_start" => {
+                if let Some(block) = event.content_block {
+                    count(block, &mut self.generated);
+                }
+            }
+            "content_block_delta" => {
+                if let Some(delta) = event.delta {
+                    count(delta, &mut self.generated);
+                }
+            }
+            "message_delta" => {
+                if let Some(later) = event.usage.and_then(|raw| Usage::read(raw.get())) {
+                    self.counted |= self.usage.get_or_insert_default().update(later);
+                }
+            }
+            "message_stop" => self.complete = true,
+            _ => {}
+        }
+        let opening = !self.begun && matches!(kind, "message_start" | "ping");
+        if opening && self.held.len() + record.len() <= MAX_HELD_BYTES {
+            self.held.extend_from_slice(record);
+        } else {
+            self.begun = true;
+            out.bytes.extend_from_slice(&self.held.split());
+            out.bytes.extend_from_slice(record);
+        }
+        Ok(())
+    }
+}
+
+impl Decoder for PassingStream {
+    fn feed(&mut self, bytes: Bytes, out: &mut Relayed) -> Result<(), Failure> {
+        if self.complete {
+            return Ok(());
+        }
+        self.records.push(bytes);
+        self.drain(out)
+    }
+
+    fn end(&mut self, out: &mut Relayed) -> Result<(), Failure> {
+        let cut = || Failure::new(ErrorClass::Cut, "ended its stream before the answer was complete");
+        if !self.complete && !self.records.rest().is_empty() {
+            // Some servers leave out the last empty line; half a record is what a cut looks like.
+            self.records.push(Bytes::from_static(b"\n\n"));
+            self.drain(out).map_err(|failure| match failure.class {
+                ErrorClass::Malformed => cut(),
+                _ => failure,
+            })?;
+        }
+        if self.complete { Ok(()) } else { Err(cut()) }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    fn usage(&self) -> Option<TokenUsage> {
+        // A complete answer that never said how much it was is for us to count.
+        if self.complete && !self.counted {
+            return None;
+        }
+        self.usage.as_ref()?.tokens()
+    }
+
+    fn generated(&self) -> TextTally {
+        self.generated
+    }
+}

@@ -1,0 +1,628 @@
+//! Anthropic's dialect in front: `POST /v1/messages` and `/v1/messages/count_tokens`, to Anthropic itself, where the caller's
+//! bytes go through, and to everybody else, where both ways are translated.
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Reply, read};
+use crate::support::{Answer, Script, ScriptedProvider, TestGateway};
+
+const CLAUDE: &str = "claude-opus-5-5";
+const OTHER: &str = "mock-chat";
+
+async fn start(anthropic: &ScriptedProvider, openai: &ScriptedProvider) -> TestGateway {
+    TestGateway::builder()
+        .provider(
+            "anthropic",
+            &anthropic.origin(),
+            &[CLAUDE, "claude-opus-5-cut", "claude-opus-5-error-mid"],
+        )
+        .openai(openai, &[OTHER, "mock-chat-cut", "mock-chat-error-mid"])
+        .set("health.failures_in_a_row", 1_000_000)
+        .start()
+        .await
+}
+
+/// A request as Anthropic's SDKs make it.
+async fn post_with(
+    gateway: &TestGateway,
+    path: &str,
+    body: impl Into<reqwest::Body>,
+    headers: &[(&str, &str)],
+) -> Reply {
+    let mut request = gateway
+        .client
+        .post(format!("{}{path}", gateway.api))
+        .header("x-api-key", &gateway.key)
+        .header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    read(request.body(body).send().await.expect("the gateway answers")).await
+}
+
+async fn post(gateway: &TestGateway, body: &Value) -> Reply {
+    post_with(
+        gateway,
+        "/v1/messages",
+        body.to_string(),
+        &[("anthropic-version", "2023-06-01")],
+    )
+    .await
+}
+
+fn asking(model: &str, text: &str, fields: Value) -> Value {
+    let mut body = json!({"model": model, "max_tokens": 1_000, "messages": [{"role": "user", "content": text}]});
+    body.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    body
+}
+
+/// The events of a stream. Each has its name twice, as the SDKs want it.
+fn events(reply: &Reply) -> Vec<Value> {
+    let records = reply.text.split("\n\n").filter(|record| !record.trim().is_empty());
+    records
+        .map(|record| {
+            let (name, data) = record.split_once('\n').unwrap_or_else(|| panic!("{record:?}"));
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
+            data
+        })
+        .collect()
+}
+
+/// The message that a stream adds up to, as Anthropic's SDKs put it together.
+fn gathered(reply: &Reply) -> Value {
+    let mut message = Value::Null;
+    let mut input = String::new();
+    for event in events(reply) {
+        let index = usize::try_from(event["index"].as_u64().unwrap_or(0)).unwrap();
+        let delta = &event["delta"];
+        match event["type"].as_str().unwrap() {
+            "message_start" => message = event["message"].clone(),
+            "content_block_start" => {
+                let content = message["content"].as_array_mut().unwrap();
+                assert_eq!(index, content.len());
+                content.push(event["content_block"].clone());
+                input.clear();
+            }
+            "content_block_delta" => {
+                let block = &mut message["content"][index];
+                match delta["type"].as_str().unwrap() {
+                    "signature_delta" => block["signature"] = delta["signature"].clone(),
+                    "input_json_delta" => input.push_str(delta["partial_json"].as_str().unwrap()),
+                    kind => {
+                        let name = kind.strip_suffix("_delta").unwrap();
+                        block[name] =
+                            format!("{}{}", block[name].as_str().unwrap(), delta[name].as_str().unwrap()).into();
+                    }
+                }
+            }
+            "content_block_stop" if message["content"][index]["type"] == "tool_use" => {
+                let text = if input.is_empty() { "{}" } else { &input };
+                message["content"][index]["input"] = serde_json::from_str(text).unwrap();
+            }
+            "message_delta" => {
+                message["stop_reason"] = delta["stop_reason"].clone();
+                message["usage"] = event["usage"].clone();
+            }
+            _ => {}
+        }
+    }
+    assert!(
+        reply
+            .text
+            .ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
+        "{}",
+        reply.text
+    );
+    message
+}
+
+fn text_of(message: &Value) -> String {
+    let blocks = message["content"].as_array().unwrap().iter();
+    blocks
+        .filter(|block| block["type"] == "text")
+        .map(|block| block["text"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn anthropic_gets_the_callers_bytes_and_the_caller_gets_anthropics() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let sent = r#"{ "max_tokens" : 1000, "messages":[{"role":"user","content":[{"type":"text","text":"hi ☃ \ud83e\udd80"}]}],"model":"claude-opus-5-5" , "speed":"fast"}"#;
+    let answer = r#"{ "id":"msg_1","type":"message","role":"assistant","model":"x","content":[{"type":"text","text":"h\u00e9","new":[1.0]}],"stop_reason":"end_turn","usage":{"input_tokens":7,"output_tokens":3,"cache_read_input_tokens":null}}"#;
+    anthropic.script(Answer::whole(200, "application/json", answer));
+    let headers = [
+        ("anthropic-version", "2026-10-21"),
+        ("anthropic-beta", "one-2026-01-01, two-2026-02-02"),
+        ("anthropic-beta", "three-2026-03-03"),
+        ("x-claude-code-session-id", "secret"),
+        ("authorization", &format!("Bearer {}", gateway.key)),
+    ];
+    let reply = post_with(&gateway, "/v1/messages?beta=true", sent, &headers).await;
+    assert_eq!((reply.status, reply.text.as_str()), (200, answer));
+    let received = &anthropic.requests()[0];
+    assert_eq!(std::str::from_utf8(&received.body).unwrap(), sent);
+    assert_eq!(received.header("anthropic-version"), Some("2026-10-21"));
+    assert_eq!(
+        received.header("anthropic-beta"),
+        Some("one-2026-01-01,two-2026-02-02,three-2026-03-03")
+    );
+    assert_eq!(
+        (received.header("x-api-key"), received.header("authorization")),
+        (Some("sk-secret-of-anthropic"), None)
+    );
+    assert_eq!(received.header("x-claude-code-session-id"), None);
+    assert!(reply.header("request-id").starts_with("req_"));
+    let row = gateway.row(&reply).await;
+    assert_eq!(
+        (row.dialect.as_str(), row.input_tokens, row.output_tokens),
+        ("anthropic", 7, 3)
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_anthropics_passes_unchanged_and_is_metered() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let body = asking(
+        CLAUDE,
+        "parallel cached weather",
+        json!({
+            "stream": true, "thinking": {"type": "adaptive", "display": "summarized"},
+            "tools": [
+                {"name": "a", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}},
+                {"name": "b", "input_schema": {"type": "object"}},
+            ],
+        }),
+    );
+    let reply = post(&gateway, &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    // What the provider says when it is asked directly, but for the numbers of its answers.
+    let direct = gateway
+        .client
+        .post(format!("{}/v1/messages", anthropic.origin()))
+        .header("x-api-key", "k")
+        .header("anthropic-version", "2023-06-01")
+        .body(body.to_string());
+    let direct = read(direct.send().await.unwrap()).await;
+    assert_eq!(reply.text, direct.text.replace("mock00000001", "mock00000000"));
+    let message = gathered(&reply);
+    let kinds: Vec<&str> = message["content"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|block| block["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["thinking", "text", "tool_use", "tool_use"]);
+    let row = gateway.row(&reply).await;
+    assert_eq!((row.input_tokens, row.cached_tokens), (6, 3));
+    assert_eq!(
+        (json!(row.output_tokens), row.reasoning_tokens),
+        (message["usage"]["output_tokens"].clone(), 2)
+    );
+    assert_eq!(row.metering, "reported");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn an_openai_model_answers_in_anthropics_words_whole_and_streamed() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let body = asking(
+        OTHER,
+        "a cached question",
+        json!({"system": [
+        {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},
+    ], "metadata": {"user_id": "u1"}}),
+    );
+    let whole = post(&gateway, &body).await;
+    assert_eq!(whole.status, 200, "{}", whole.text);
+    let message = whole.json();
+    assert_eq!(
+        (&message["type"], &message["role"], &message["model"]),
+        (&json!("message"), &json!("assistant"), &json!(OTHER))
+    );
+    assert!(message["id"].as_str().unwrap().starts_with("msg_"));
+    assert_eq!(
+        (text_of(&message).as_str(), &message["stop_reason"]),
+        ("You said: a cached question", &json!("end_turn"))
+    );
+    let usage = &message["usage"];
+    // Eleven tokens of prompt, five of them from the cache, which Anthropic counts apart.
+    assert_eq!(
+        (&usage["input_tokens"], &usage["cache_read_input_tokens"]),
+        (&json!(6), &json!(5))
+    );
+    let sent = openai.requests()[0].json();
+    assert_eq!(sent["messages"][0], json!({"role": "system", "content": "Be brief."}));
+
+    let mut streaming = body;
+    streaming["stream"] = true.into();
+    let stream = post(&gateway, &streaming).await;
+    assert_eq!(stream.header("content-type"), "text/event-stream; charset=utf-8");
+    let folded = gathered(&stream);
+    assert_eq!((&folded["content"], &folded["usage"]), (&message["content"], usage));
+    let row = gateway.row(&stream).await;
+    assert_eq!(
+        (row.dialect.as_str(), row.provider.as_deref()),
+        ("anthropic", Some("openai"))
+    );
+    assert_eq!(
+        (row.input_tokens, row.cached_tokens, row.metering.as_str()),
+        (11, 5, "reported")
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn tools_and_images_go_there_and_back() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let weather = json!({"name": "get_weather", "description": "d", "input_schema": {
+        "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+    }});
+    let question = json!({"role": "user", "content": [
+        {"type": "text", "text": "parallel weather"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0K"}},
+    ]});
+    for stream in [false, true] {
+        let mut body = asking(
+            OTHER,
+            "",
+            json!({"tools": [weather], "stream": stream, "tool_choice": {"type": "any"}}),
+        );
+        body["messages"] = json!([question]);
+        let reply = post(&gateway, &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let message = if stream { gathered(&reply) } else { reply.json() };
+        assert_eq!(message["stop_reason"], "tool_use");
+        let calls: Vec<&Value> = message["content"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|block| block["type"] == "tool_use")
+            .collect();
+        assert_eq!(calls.len(), 2);
+        assert!(
+            calls
+                .iter()
+                .all(|call| call["name"] == "get_weather" && call["input"]["city"].is_string())
+        );
+        let sent = openai.requests().last().unwrap().json();
+        assert_eq!(
+            sent["messages"][0]["content"][1]["image_url"]["url"],
+            "data:image/png;base64,iVBORw0K"
+        );
+        assert_eq!(sent["tool_choice"], "required");
+        assert_eq!(sent["tools"][0]["function"]["parameters"], weather["input_schema"]);
+
+        let result = |id: &Value, error: bool| json!({"type": "tool_result", "tool_use_id": id, "content": "18C", "is_error": error});
+        let results = json!([result(&calls[0]["id"], false), result(&calls[1]["id"], true), {"type": "text", "text": "and now?"}]);
+        let mut body = asking(OTHER, "", json!({"tools": [weather], "tool_choice": {"type": "none"}}));
+        body["messages"] = json!([question, {"role": "assistant", "content": message["content"]}, {"role": "user", "content": results}]);
+        let reply = post(&gateway, &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let sent = openai.requests().last().unwrap().json();
+        let roles: Vec<&str> = sent["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["role"].as_str().unwrap())
+            .collect();
+        assert_eq!(roles, ["user", "assistant", "tool", "tool", "user"]);
+        assert_eq!(sent["messages"][2]["tool_call_id"], calls[0]["id"]);
+        assert!(
+            sent["messages"][3]["content"]
+                .as_str()
+                .unwrap()
+                .to_lowercase()
+                .starts_with("error")
+        );
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_conversation_may_move_from_one_provider_to_the_other() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let mut reasoned = Answer::json(
+        200,
+        &json!({"choices": [{"index": 0, "finish_reason": "stop", "message": {
+        "role": "assistant", "reasoning_content": "thought elsewhere", "content": "one",
+    }}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}),
+    );
+    reasoned = reasoned.header("x-request-id", "r");
+    openai.script(reasoned);
+    let first = post(&gateway, &asking(OTHER, "hi", json!({}))).await.json();
+    assert_eq!(
+        first["content"][0],
+        json!({"type": "thinking", "thinking": "thought elsewhere", "signature": ""})
+    );
+    // Claude would refuse a thought that nobody signed.
+    let history = |message: &Value| json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": message["content"]}, {"role": "user", "content": "go on"}]);
+    let reply = post(&gateway, &asking(CLAUDE, "", json!({"messages": history(&first)}))).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let second = reply.json();
+    assert_eq!(second["content"][0]["type"], "thinking");
+    let reply = post(&gateway, &asking(OTHER, "", json!({"messages": history(&second)}))).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert!(!openai.requests()[1].json().to_string().contains("signature"));
+    let reply = post(&gateway, &asking(CLAUDE, "", json!({"messages": history(&second)}))).await;
+    assert_eq!(
+        reply.status, 200,
+        "its own signature goes back as it came: {}",
+        reply.text
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_built_in_model_speaks_it_too() {
+    let gateway = TestGateway::builder().start().await;
+    let whole = post(&gateway, &asking("echo", "hello there", json!({}))).await;
+    assert_eq!((text_of(&whole.json()).as_str(), whole.status), ("hello there", 200));
+    let stream = post(&gateway, &asking("echo", "hello there", json!({"stream": true}))).await;
+    assert_eq!(text_of(&gathered(&stream)), "hello there");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn errors_have_anthropics_shape_status_and_request_id() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let said = |reply: &Reply| {
+        let body = reply.json();
+        assert_eq!(
+            (&body["type"], &body["request_id"]),
+            (&json!("error"), &json!(reply.header("request-id"))),
+            "{body}"
+        );
+        (
+            reply.status,
+            body["error"]["type"].as_str().unwrap().to_owned(),
+            body["error"]["message"].as_str().unwrap().to_owned(),
+        )
+    };
+    let wrong_key = gateway
+        .client
+        .post(format!("{}/v1/messages", gateway.api))
+        .header("x-api-key", "bn-wrong")
+        .body("{}");
+    let reply = read(wrong_key.send().await.unwrap()).await;
+    assert_eq!((said(&reply).0, said(&reply).1.as_str()), (401, "authentication_error"));
+    for (body, status, kind, words) in [
+        ("{".to_owned(), 400, "invalid_request_error", ""),
+        (
+            "{\"model\":\"echo\"}".to_owned(),
+            400,
+            "invalid_request_error",
+            "messages",
+        ),
+        (
+            asking("nobody", "x", json!({})).to_string(),
+            404,
+            "not_found_error",
+            "nobody",
+        ),
+        (
+            asking(
+                OTHER,
+                "x",
+                json!({"messages": [{"role": "user", "content": [{"text": "x"}]}]}),
+            )
+            .to_string(),
+            400,
+            "invalid_request_error",
+            "type",
+        ),
+        // What Anthropic itself says, in its own words.
+        (
+            asking(CLAUDE, "x", json!({"temperature": 0.5})).to_string(),
+            400,
+            "invalid_request_error",
+            "temperature: Extra inputs are not permitted",
+        ),
+        (
+            asking(CLAUDE, "x", json!({"surprise": 1})).to_string(),
+            400,
+            "invalid_request_error",
+            "surprise: Extra inputs are not permitted",
+        ),
+    ] {
+        let reply = post_with(&gateway, "/v1/messages", body, &[("anthropic-version", "2023-06-01")]).await;
+        let (got, got_kind, message) = said(&reply);
+        assert_eq!((got, got_kind.as_str()), (status, kind), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+    let too_long = "prompt is too long: 214000 tokens > 200000 maximum";
+    for (upstream, model, script, status, kind, words) in [
+        (
+            &anthropic,
+            CLAUDE,
+            Script::from(Answer::json(
+                400,
+                &json!({"type": "error", "error": {"type": "invalid_request_error", "message": too_long}}),
+            )),
+            400,
+            "invalid_request_error",
+            too_long,
+        ),
+        (
+            &anthropic,
+            CLAUDE,
+            Script::from(Answer::json(
+                529,
+                &json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+            )),
+            529,
+            "overloaded_error",
+            "anthropic answered 529",
+        ),
+        (&openai, OTHER, Script::rate_limited("2"), 429, "rate_limit_error", ""),
+        (&openai, OTHER, Script::overloaded(), 529, "overloaded_error", ""),
+        (&openai, OTHER, Script::server_error(), 502, "api_error", ""),
+        (
+            &openai,
+            OTHER,
+            Script::error(400, "too many tokens", Some("context_length_exceeded")),
+            400,
+            "invalid_request_error",
+            "prompt is too long",
+        ),
+    ] {
+        upstream.always(script);
+        let reply = post(&gateway, &asking(model, "x", json!({}))).await;
+        let (got, got_kind, message) = said(&reply);
+        assert_eq!((got, got_kind.as_str()), (status, kind), "{message}");
+        assert!(message.contains(words), "{message}");
+        upstream.heal();
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_wrong_ends_in_an_error_event_and_is_recorded() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    for model in [
+        "claude-opus-5-cut",
+        "claude-opus-5-error-mid",
+        "mock-chat-cut",
+        "mock-chat-error-mid",
+    ] {
+        let reply = post(&gateway, &asking(model, "words:40", json!({"stream": true}))).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let events = events(&reply);
+        assert_eq!(events[0]["type"], "message_start");
+        let last = events.last().unwrap();
+        assert_eq!(
+            (&last["type"], last["error"]["type"].is_string()),
+            (&json!("error"), true),
+            "{last}"
+        );
+        assert!(!reply.text.contains("message_stop"));
+        assert!(gateway.row(&reply).await.error_class.is_some());
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_coding_agent_sends_works_with_every_provider() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let tools: Vec<Value> = (0..40)
+        .map(|number| {
+            let mut tool = json!({
+                "name": format!("mcp__server-{}__tool_{number}", number % 7),
+                "description": "Does something. ".repeat(20),
+                "input_schema": {
+                    "$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "additionalProperties": false,
+                    "properties": {"file_path": {"type": "string"}, "limit": {"type": "number"}}, "required": ["file_path"],
+                },
+            });
+            if number == 39 {
+                tool["cache_control"] = json!({"type": "ephemeral", "ttl": "1h"});
+            }
+            tool
+        })
+        .collect();
+    let system = json!([
+        {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli;"},
+        {"type": "text", "text": "You are a coding agent. ".repeat(300), "cache_control": {"type": "ephemeral", "ttl": "1h"}},
+        {"type": "text", "text": "# Environment\nLinux", "cache_control": {"type": "ephemeral"}},
+    ]);
+    let headers = [
+        ("anthropic-version", "2023-06-01"),
+        (
+            "anthropic-beta",
+            "claude-code-20250219,interleaved-thinking-2025-05-14,context-management-2025-06-27",
+        ),
+        ("user-agent", "claude-cli/2.1 (external, cli)"),
+        ("x-app", "cli"),
+        ("anthropic-dangerous-direct-browser-access", "true"),
+    ];
+    for model in [CLAUDE, OTHER] {
+        let mut messages = vec![json!({"role": "user", "content": [
+            {"type": "text", "text": "<system-reminder>be careful</system-reminder>"},
+            {"type": "text", "text": "read the file", "cache_control": {"type": "ephemeral"}},
+        ]})];
+        for turn in 0..3 {
+            let body = json!({
+                "model": model, "max_tokens": 32_000, "stream": true, "system": system, "tools": tools, "messages": messages,
+                "thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "high"},
+                "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]},
+                "metadata": {"user_id": "user_abc_account__session_1"},
+            });
+            let counting = post_with(
+                &gateway,
+                "/v1/messages/count_tokens?beta=true",
+                body.to_string(),
+                &headers,
+            )
+            .await;
+            assert_eq!(counting.status, 200, "{}", counting.text);
+            assert!(counting.json()["input_tokens"].as_u64().unwrap() > 4_000);
+            let reply = post_with(&gateway, "/v1/messages?beta=true", body.to_string(), &headers).await;
+            assert_eq!(reply.status, 200, "turn {turn}: {}", reply.text);
+            let message = gathered(&reply);
+            assert_eq!(message["stop_reason"], if turn == 1 { "end_turn" } else { "tool_use" });
+            if model == OTHER {
+                assert!(reply.header("x-bonito-dropped-params").contains("context_management"));
+            }
+            messages.push(json!({"role": "assistant", "content": message["content"]}));
+            let calls = message["content"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|block| block["type"] == "tool_use");
+            let results: Vec<Value> = calls
+                .map(|call| json!({"type": "tool_result", "tool_use_id": call["id"], "content": [{"type": "text", "text": "1\tfn main() {}"}]}))
+                .collect();
+            let next = if results.is_empty() {
+                json!("once more")
+            } else {
+                json!(results)
+            };
+            messages.push(json!({"role": "user", "content": next}));
+        }
+    }
+    let received = anthropic.requests();
+    assert!(
+        received
+            .iter()
+            .all(|request| request.header("anthropic-beta") == Some(headers[1].1))
+    );
+    assert!(received.iter().all(|request| request.header("x-app").is_none()));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn tokens_are_counted_without_asking_anybody() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let count = async |body: Value| post_with(&gateway, "/v1/messages/count_tokens", body.to_string(), &[]).await;
+    let tokens = |reply: &Reply| reply.json()["input_tokens"].as_u64().unwrap();
+    let messages = json!([{"role": "user", "content": "hello there"}]);
+    let short = count(json!({"model": CLAUDE, "messages": messages})).await;
+    assert_eq!(short.status, 200, "{}", short.text);
+    let long = count(json!({"model": CLAUDE, "messages": messages, "system": "word ".repeat(400)})).await;
+    assert!(tokens(&long) > tokens(&short) + 400);
+    let with_tools = count(
+        json!({"model": OTHER, "messages": messages, "tools": [{"name": "f", "input_schema": {"type": "object"}}]}),
+    )
+    .await;
+    assert!(tokens(&with_tools) > tokens(&short));
+    let unknown = count(json!({"model": "nobody", "messages": messages})).await;
+    assert_eq!(
+        (unknown.status, unknown.json()["error"]["type"].as_str()),
+        (404, Some("not_found_error"))
+    );
+    assert_eq!(count(json!({"model": CLAUDE})).await.status, 400);
+    assert!(anthropic.requests().is_empty() && openai.requests().is_empty());
+    gateway.finish().await;
+}
