@@ -23,6 +23,10 @@ suite-postgres *arguments:
 clients:
     BONITO_TEST_DATABASE=sqlite cargo test --locked --test suite -- clients --nocapture
 
+# The promises of docs/promises.md at full size, all or those given (P1 P2 …), with a private Postgres; see there
+promises *which:
+    scripts/promises {{ which }}
+
 fmt:
     cargo fmt --all
 

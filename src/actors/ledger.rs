@@ -1,8 +1,8 @@
 //! Moves usage records from the journal into the database, in batches.
 //!
-//! A batch that cannot be written goes back into the journal and is tried again, so a database that is down costs memory
-//! and nothing else. A record that the database refuses for what is in it would be tried for ever; it is set aside, in
-//! the log and in metrics of its own.
+//! A batch that cannot be written goes back into the journal and is tried again, so a database that is down costs disk
+//! and nothing else. A record that the database refuses for what is in it would be tried for ever; it is set aside, in a
+//! file of the journal's, in the log and in metrics of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +97,7 @@ impl LedgerState {
             batch_rows,
             ..
         } = &self.args;
-        while let Some(batch) = journal.batch(*batch_rows) {
+        while let Some(batch) = journal.batch(*batch_rows).await {
             // A database that hangs must not end the ledger; what was written after all is passed over the next time.
             let refused = match within(WRITE_TIMEOUT, store.write_records(batch.records())).await {
                 Ok(refused) => refused,
@@ -117,18 +117,22 @@ impl LedgerState {
             metrics
                 .ledger_rows
                 .inc_by((batch.records().len() - refused.len()) as u64);
-            set_aside(&refused, metrics);
+            set_aside(&refused, journal, metrics);
             drop(refused);
             batch.commit();
         }
     }
 }
 
-/// Leaves records out that the database will never take. The log is all that is left of them, so it has what a bill needs;
-/// the database's own words may quote the row and are not repeated.
-pub fn set_aside(refused: &[Refused<'_>], metrics: &Metrics) {
+/// Leaves records out that the database will never take. They are kept in the journal's directory, and the log has what a
+/// bill needs; the database's own words may quote the row and are not repeated.
+pub fn set_aside(refused: &[Refused<'_>], journal: &Journal, metrics: &Metrics) {
     for Refused { record, class } in refused {
         metrics.set_aside(record);
+        if let Err(error) = journal.set_aside(record, class) {
+            metrics.journal_error("aside");
+            tracing::error!(request = %record.id, %error, "a usage record cannot be kept aside, the log alone has it");
+        }
         let usage = record.usage();
         tracing::error!(
             request = %record.id,

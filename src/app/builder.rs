@@ -26,7 +26,7 @@ use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
 use crate::cluster::redis::RedisOptions;
-use crate::config::Settings;
+use crate::config::{JournalSettings, Settings};
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -41,7 +41,7 @@ use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::management::Management;
 use crate::http::operations::Operations;
-use crate::journal::Journal;
+use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
@@ -54,6 +54,9 @@ use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
 use crate::upstream::rest::RestPolicy;
+
+/// The journal's directory in the data directory.
+const JOURNAL_DIR: &str = "journal";
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -139,7 +142,7 @@ impl Gateway {
             metrics: metrics.clone(),
         }));
         keeper.read_first().await;
-        let journal = Arc::new(Journal::new(settings.journal.max_records));
+        let journal = open_journal(&settings, &metrics).await?;
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::default()));
         let (keys, ledger) = (KeysHandle::default(), LedgerHandle::default());
         let keyring = Arc::new(Keyring::new(
@@ -327,4 +330,25 @@ impl Gateway {
             root,
         })
     }
+}
+
+/// Opens the journal. That reads what an earlier process left in it, which must not hold up a runtime.
+async fn open_journal(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Arc<Journal>, BoxError> {
+    let JournalSettings {
+        dir,
+        max_records,
+        max_bytes,
+        sync,
+        sync_interval,
+    } = settings.journal.clone();
+    let options = JournalOptions {
+        dir: dir.unwrap_or_else(|| settings.data.dir.join(JOURNAL_DIR)),
+        max_records,
+        max_bytes,
+        sync,
+        sync_interval,
+    };
+    let metrics = metrics.clone();
+    let opened = tokio::task::spawn_blocking(move || Journal::open(options, metrics)).await?;
+    Ok(opened.map_err(|error: journal::OpenError| Box::new(error))?)
 }

@@ -163,7 +163,10 @@ impl Running {
             // The actor is gone; the records are not.
             None if write_without_actor(&gateway).await => {}
             left => {
-                tracing::error!(records = left, "usage records could not be written to the database");
+                tracing::error!(
+                    records = left,
+                    "usage records could not be written to the database, they wait in the journal for the next start"
+                );
                 end = End::Unclean;
             }
         }
@@ -178,6 +181,8 @@ impl Running {
         let _ = tokio::time::timeout(LAST_WORDS, self.operations_connections.wait()).await;
         self.listeners.close();
         self.listeners.wait().await;
+        let journal = gateway.journal;
+        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
         gateway.store.close().await;
         end
     }
@@ -185,9 +190,9 @@ impl Running {
 
 /// Writes the records that wait, without the actor that would. Says whether all are written.
 async fn write_without_actor(gateway: &Gateway) -> bool {
-    while let Some(batch) = gateway.journal.batch(LAST_BATCH) {
+    while let Some(batch) = gateway.journal.batch(LAST_BATCH).await {
         match within(DRAIN_TIMEOUT, gateway.store.write_records(batch.records())).await {
-            Ok(refused) => set_aside(&refused, &gateway.metrics),
+            Ok(refused) => set_aside(&refused, &gateway.journal, &gateway.metrics),
             Err(error) => {
                 tracing::error!(records = batch.records().len(), %error, "writing the last usage records failed");
                 return false;

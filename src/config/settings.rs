@@ -315,9 +315,35 @@ pub struct KeysSettings {
 /// Usage records on their way to the database.
 #[derive(Debug, Clone)]
 pub struct JournalSettings {
+    /// Its directory; `None`: in the data directory.
+    pub dir: Option<PathBuf>,
     /// How many may wait.
     pub max_records: usize,
+    /// Bytes on the disk.
+    pub max_bytes: u64,
+    /// When it is synced.
+    pub sync: SyncMode,
+    /// How long an entry may wait for that.
+    pub sync_interval: Duration,
 }
+
+/// When the journal is synced to its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Now and then. The machine's death loses what came since.
+    Interval,
+    /// Before callers are told anything. The machine's death loses nothing that was told.
+    Record,
+    /// When the system likes to. The machine's death may lose the last half minute; that of the process loses nothing.
+    Off,
+}
+
+/// The words for it.
+const SYNC_MODES: [(&str, SyncMode); 3] = [
+    ("interval", SyncMode::Interval),
+    ("record", SyncMode::Record),
+    ("off", SyncMode::Off),
+];
 
 /// Writing usage records to the database.
 #[derive(Debug, Clone)]
@@ -514,7 +540,11 @@ impl Settings {
                 poll: reader.milliseconds("keys.poll_ms", 1..=HOUR_MS),
             },
             journal: JournalSettings {
+                dir: reader.optional_text("journal.dir").map(PathBuf::from),
                 max_records: reader.count("journal.max_records", 1..=100_000_000),
+                max_bytes: reader.count("journal.max_bytes", (4 << 20)..=(1_024 * GIB)),
+                sync: reader.choice("journal.sync", &SYNC_MODES),
+                sync_interval: reader.milliseconds("journal.sync_ms", 1..=60 * SECOND_MS),
             },
             ledger: LedgerSettings {
                 // Databases bind at most some 32,000 values in one statement.

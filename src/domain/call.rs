@@ -158,6 +158,8 @@ closed_set! {
         Cancelled = "cancelled",
         /// The gateway is shedding load or stopping.
         Shed = "shed",
+        /// The process was ended under it, and found it in its journal at its next start.
+        Interrupted = "interrupted",
         /// Our own fault.
         Internal = "internal",
     }
@@ -187,6 +189,7 @@ impl ErrorClass {
             | Self::LimitReached
             | Self::Cancelled
             | Self::Shed
+            | Self::Interrupted
             | Self::Internal => false,
         }
     }

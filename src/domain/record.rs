@@ -115,11 +115,13 @@ impl UsageRecord {
 
     /// How far the figures can be trusted, for the request as a whole.
     pub fn metering(&self) -> Metering {
-        self.attempts
-            .iter()
-            .map(|attempt| attempt.charge.metering())
-            .max()
-            .unwrap_or(Metering::Reported)
+        let least = match self.error {
+            // Nobody was there any more to hear what the provider had to say.
+            Some(ErrorClass::Interrupted) => Metering::Estimated,
+            _ => Metering::Reported,
+        };
+        let attempts = self.attempts.iter().map(|attempt| attempt.charge.metering());
+        attempts.fold(least, Metering::max)
     }
 }
 

@@ -456,6 +456,7 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
         | ErrorClass::Cut
         | ErrorClass::Malformed
         | ErrorClass::Cancelled
+        | ErrorClass::Interrupted
         | ErrorClass::Internal => (StatusCode::BAD_GATEWAY, "server_error", "upstream_error"),
     };
     let about_the_request = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::Utc;
 use http::StatusCode;
 use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt as _, Response, Route, get, handler, web::Data};
@@ -74,6 +75,9 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
         };
         degraded.push(json!({"component": format!("provider {}", gate.id), "reason": reason}));
     }
+    for reason in operations.journal.degraded() {
+        degraded.push(json!({"component": "journal", "reason": reason}));
+    }
     for reason in operations.secrets.degraded(Instant::now()) {
         degraded.push(json!({"component": "secrets", "reason": reason}));
     }
@@ -95,6 +99,13 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
 fn metrics(Data(operations): Data<&Arc<Operations>>) -> Response {
     let depth = i64::try_from(operations.journal.depth()).unwrap_or(i64::MAX);
     operations.metrics.journal_depth.set(depth);
+    let bytes = i64::try_from(operations.journal.bytes()).unwrap_or(i64::MAX);
+    operations.metrics.journal_bytes.set(bytes);
+    let oldest = operations.journal.oldest(Utc::now()).as_secs();
+    operations
+        .metrics
+        .journal_oldest
+        .set(i64::try_from(oldest).unwrap_or(i64::MAX));
     let age = operations.secrets.age(Instant::now());
     let age = age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     operations.metrics.secret_age.set(age);

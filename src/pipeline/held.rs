@@ -22,6 +22,7 @@ use super::{Answer, AnswerBody, Pipeline, Voice};
 use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
 use crate::domain::ids::RequestId;
+use crate::journal::Written;
 use crate::routing::plan::Plan;
 use crate::telemetry::metrics::Metrics;
 
@@ -31,12 +32,18 @@ pub(super) async fn stream(
     request: Arc<Request>,
     plan: Plan,
     mut meter: Meter,
+    journaled: Option<Written>,
 ) -> Result<Answer, GatewayError> {
     let (id, voice, patience) = (meter.id(), meter.voice(), pipeline.limits.keep_alive);
     let (head_sent, metrics) = (meter.mark_of_head(), pipeline.metrics.clone());
     let cache = meter.cache_status();
     let mut opening = open(pipeline, request, plan, meter).boxed();
-    match tokio::time::timeout(patience, &mut opening).await {
+    let opened = tokio::time::timeout(patience, &mut opening).await;
+    // Whoever has got as much as a status is in the ledger, whatever happens to this process.
+    if let Some(written) = journaled.filter(|_| !matches!(opened, Ok(Err(_)))) {
+        written.reached().await;
+    }
+    match opened {
         Ok(Ok(relay)) => {
             let served = relay.meter().and_then(Meter::served);
             Ok(Answer {

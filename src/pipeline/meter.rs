@@ -31,7 +31,7 @@ use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
 use crate::gates::measurements::{InFlight, Sample};
-use crate::journal::Slot;
+use crate::journal::{Slot, Update, Written};
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
 use crate::upstream::payload::SentMark;
@@ -289,6 +289,15 @@ impl Meter {
         self.record().routing = Some(reasons);
     }
 
+    /// The request is understood and may cost money from now on, and the journal knows. Whoever hands the caller anything
+    /// waits for that.
+    pub(super) fn may_cost(&mut self) -> Option<Written> {
+        let elapsed = self.received.elapsed();
+        self.record().latency = elapsed;
+        let record = self.record.as_ref()?;
+        self.slot.as_ref()?.open(record)
+    }
+
     /// Gives the mark that tells that the status line is out: from then on, failures are said inside the stream.
     pub(super) fn mark_of_head(&mut self) -> Arc<AtomicBool> {
         self.head_sent.get_or_insert_default().clone()
@@ -306,18 +315,70 @@ impl Meter {
         place: Option<Place>,
     ) {
         let health = self.pipeline.board.gate(&deployment.provider);
+        let started = Instant::now();
+        let sent = self.mark_of_attempt(deployment, started);
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
             probe,
             in_flight: self.pipeline.measurements.begin(&deployment.id),
             _place: place,
-            started: Instant::now(),
-            sent: SentMark::default(),
+            started,
+            sent,
             first_token: None,
             status: None,
             upstream_request_id: None,
         });
+    }
+
+    /// A mark that lets the journal know that a provider has the request. If nothing more is heard of it, it is charged with
+    /// what its attempts cost so far, and with the prompt.
+    fn mark_of_attempt(&mut self, deployment: &Deployment, started: Instant) -> SentMark {
+        let usage = estimate(self.prompt_tokens, TextTally::default());
+        let update = self.update(AttemptRecord {
+            deployment: deployment.id.clone(),
+            provider: deployment.provider.clone(),
+            model: deployment.model.clone(),
+            started_after: started - self.received,
+            latency: Duration::ZERO,
+            first_token: None,
+            status: None,
+            error: None,
+            upstream_request_id: None,
+            charge: priced(usage, UsageSource::Estimated, deployment),
+        });
+        update.map_or_else(SentMark::default, |update| SentMark::telling(move || update.write()))
+    }
+
+    /// Lets the journal know how far a stream has come. If nothing more is heard of it, it is charged with that.
+    pub(super) fn came_so_far(&mut self, partial: Partial) {
+        let Some(current) = &self.current else { return };
+        let attempt = AttemptRecord {
+            deployment: current.deployment.id.clone(),
+            provider: current.deployment.provider.clone(),
+            model: current.deployment.model.clone(),
+            started_after: current.started - self.received,
+            latency: current.started.elapsed(),
+            first_token: current.first_token,
+            status: current.status,
+            error: None,
+            upstream_request_id: current.upstream_request_id.clone(),
+            charge: partial.charge(current, self.prompt_tokens),
+        };
+        if let Some(update) = self.update(attempt) {
+            update.write();
+        }
+    }
+
+    /// How the request stands with this attempt under way.
+    fn update(&mut self, attempt: AttemptRecord) -> Option<Update> {
+        let elapsed = self.received.elapsed();
+        let (record, slot) = (self.record.as_mut()?, self.slot.as_ref()?);
+        record.latency = elapsed;
+        record.attempts.push(attempt);
+        let update = slot.update(record);
+        record.attempts.pop();
+        update
     }
 
     /// The mark that is set when the provider has the request of the attempt under way.
@@ -476,15 +537,15 @@ impl Meter {
     }
 
     /// The request was answered whole.
-    pub(super) fn finish_served(mut self) -> Option<Served> {
+    pub(super) fn finish_served(mut self) -> (Option<Served>, Option<Written>) {
         let served = self.served();
-        self.settle(200, None);
-        served
+        let written = self.settle(200, None);
+        (served, written)
     }
 
-    /// The request ended, well or with an error that the caller was told.
-    pub(super) fn finish(mut self, error: Option<ErrorClass>) {
-        self.settle(200, error);
+    /// The request ends, well or with an error that the caller is told next.
+    pub(super) fn finish(mut self, error: Option<ErrorClass>) -> Option<Written> {
+        self.settle(200, error)
     }
 
     /// The request is refused, or failed before anything was handed over. Gives the error back for the caller.
@@ -494,7 +555,7 @@ impl Meter {
         } else {
             (self.voice.status)(&error)
         };
-        self.settle(status, Some(error.class()));
+        drop(self.settle(status, Some(error.class())));
         error
     }
 
@@ -506,13 +567,11 @@ impl Meter {
 
     fn cancelled(&mut self, status: u16) {
         self.record().client_cancelled = true;
-        self.settle(status, Some(ErrorClass::Cancelled));
+        drop(self.settle(status, Some(ErrorClass::Cancelled)));
     }
 
-    fn settle(&mut self, status: u16, error: Option<ErrorClass>) {
-        let (Some(mut record), Some(slot)) = (self.record.take(), self.slot.take()) else {
-            return;
-        };
+    fn settle(&mut self, status: u16, error: Option<ErrorClass>) -> Option<Written> {
+        let (mut record, slot) = (self.record.take()?, self.slot.take()?);
         record.status = status;
         record.error = error;
         record.latency = self.received.elapsed();
@@ -522,7 +581,7 @@ impl Meter {
         self.gate.settle(record.cost());
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
-        slot.complete(*record);
+        slot.complete(*record)
     }
 }
 
@@ -543,8 +602,8 @@ impl Drop for Meter {
             self.failed(class, None, Some(Partial::default()));
         }
         match (self.head_is_sent(), panicked) {
-            (true, true) => self.settle(200, Some(class)),
-            (false, true) => self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class)),
+            (true, true) => drop(self.settle(200, Some(class))),
+            (false, true) => drop(self.settle((self.voice.status)(&GatewayError::internal("a panic")), Some(class))),
             (true, false) => self.cancelled(200),
             (false, false) => self.cancelled(CLIENT_CLOSED_REQUEST),
         }

@@ -235,14 +235,18 @@ impl Pipeline {
         if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
             return Err(meter.refuse(refusal));
         }
+        let journaled = meter.may_cost();
         if request.stream {
-            return held::stream(self, request, plan, meter).await;
+            return held::stream(self, request, plan, meter, journaled).await;
         }
         match self.whole(&request, &plan, &mut meter).await {
             Ok(body) => {
                 meter.keep(body.clone());
                 let cache = meter.cache_status();
-                let served = meter.finish_served();
+                let (served, journaled) = meter.finish_served();
+                if let Some(written) = journaled {
+                    written.reached().await;
+                }
                 Ok(Answer {
                     served,
                     cache,

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Stream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use super::{Pipeline, Voice};
 use crate::domain::call::ErrorClass;
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::ids::RequestId;
+use crate::journal::Written;
 use crate::providers::adapter::{Decoder, Failure, Relayed};
 use crate::routing::catalog::Deployment;
 use crate::telemetry::metrics::Metrics;
@@ -32,6 +34,8 @@ use crate::upstream::answer::AnswerBody;
 const WRITE_AT: usize = 16 * 1024;
 /// How often a silent stream looks whether the process is stopping.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the journal hears how far a stream has come.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// How long a provider may take to close a stream that is complete, so that its connection can be used again.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -57,6 +61,10 @@ pub(super) struct Relay {
     relayed_all: bool,
     /// What is said at the very end, where the headers could not say it.
     closing: Option<Bytes>,
+    /// What the last bytes wait for: the record in the journal.
+    journaled: Option<BoxFuture<'static, ()>>,
+    /// When the journal hears next how far the stream has come.
+    progress_due: Instant,
     clock: StreamClock,
 }
 
@@ -114,6 +122,8 @@ impl Relay {
             failed: opened.failed,
             relayed_all: true,
             closing: None,
+            journaled: None,
+            progress_due: now + PROGRESS,
             clock,
         }
     }
@@ -142,8 +152,29 @@ impl Relay {
         if self.relayed_all {
             meter.keep_stream();
         }
-        meter.finish(None);
+        let written = meter.finish(None);
+        self.hold_until(written);
         self.closing.take()
+    }
+
+    /// Lets the journal know how far the stream has come, now and then: what a process that is killed leaves uncharged.
+    fn note_progress(&mut self) {
+        let now = self.clock.last_sent;
+        if now < self.progress_due {
+            return;
+        }
+        self.progress_due = now + PROGRESS;
+        let partial = self.partial();
+        if let Some(meter) = &mut self.meter {
+            meter.came_so_far(partial);
+        }
+    }
+
+    /// Keeps back what comes next until the journal has this.
+    fn hold_until(&mut self, written: Option<Written>) {
+        self.journaled = written
+            .filter(|written| !written.is_reached())
+            .map(|written| async move { written.reached().await }.boxed());
     }
 
     /// The stream failed: the caller is told in its dialect, and never gets an end that looks proper.
@@ -155,7 +186,8 @@ impl Relay {
         let mut attempts = std::mem::take(&mut self.before);
         attempts.push(described(failure, &self.deployment, meter.upstream_request_id()));
         let event = (self.voice.event)(&GatewayError::Exhausted { attempts }, self.id);
-        meter.finish(Some(class));
+        let written = meter.finish(Some(class));
+        self.hold_until(written);
         // The rest of the provider's answer is of no use to anybody: closing the connection stops it.
         self.body = AnswerBody::Builtin(None);
         Some(event)
@@ -168,7 +200,7 @@ impl Relay {
             // It may be the decoder that broke; then it is not to be relied on for what it counted.
             let partial = catch_unwind(AssertUnwindSafe(|| self.partial())).unwrap_or_default();
             meter.failed(ErrorClass::Internal, None, Some(partial));
-            meter.finish(Some(ErrorClass::Internal));
+            drop(meter.finish(Some(ErrorClass::Internal)));
         }
         self.body = AnswerBody::Builtin(None);
         self.out = Relayed::default();
@@ -190,15 +222,28 @@ impl Relay {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
+            if let Some(journaled) = &mut self.journaled {
+                ready!(journaled.as_mut().poll(cx));
+                self.journaled = None;
+            }
             if let Some(bytes) = self.ready.take() {
                 if let Some(meter) = &mut self.meter {
                     meter.relayed(&bytes);
                 }
+                // Who has the end of an answer has it in the ledger, exact: so it is settled before the end is handed over.
+                if self.meter.is_some() && self.failed.is_none() && self.decoder.is_complete() {
+                    self.see_it_closed();
+                    let closing = self.complete();
+                    self.ready = Some(joined(bytes, closing));
+                    continue;
+                }
                 self.clock.event_sent();
+                self.note_progress();
                 return Poll::Ready(Some(bytes));
             }
             if let Some(failure) = self.failed.take() {
-                return Poll::Ready(self.fail(failure));
+                self.ready = self.fail(failure);
+                continue;
             }
             if self.meter.is_none() {
                 return Poll::Ready(None);
@@ -220,7 +265,7 @@ impl Relay {
                     self.body = AnswerBody::Builtin(None);
                 }
                 // What breaks after the answer was complete is no concern of the caller's.
-                Poll::Ready(Some(Err(_)) | None) if self.decoder.is_complete() => return Poll::Ready(self.complete()),
+                Poll::Ready(Some(Err(_)) | None) if self.decoder.is_complete() => self.ready = self.complete(),
                 Poll::Ready(Some(Err(failure))) => {
                     self.take_out();
                     self.failed = Some(failure);
@@ -230,7 +275,7 @@ impl Relay {
                         self.take_out();
                         self.body = AnswerBody::Builtin(None);
                         if self.ready.is_none() {
-                            return Poll::Ready(self.complete());
+                            self.ready = self.complete();
                         }
                     }
                     Err(failure) => {
@@ -240,7 +285,7 @@ impl Relay {
                 },
                 Poll::Pending if self.decoder.is_complete() => {
                     self.see_it_closed();
-                    return Poll::Ready(self.complete());
+                    self.ready = self.complete();
                 }
                 Poll::Pending => match self.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -257,6 +302,14 @@ impl Relay {
             self.ready = Some(self.out.bytes.split().freeze());
             self.burst.taken();
         }
+    }
+}
+
+/// The last bytes of an answer with what is said behind them.
+fn joined(bytes: Bytes, closing: Option<Bytes>) -> Bytes {
+    match closing {
+        None => bytes,
+        Some(closing) => [bytes, closing].concat().into(),
     }
 }
 

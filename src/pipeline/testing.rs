@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use chrono::Utc;
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -30,7 +31,7 @@ use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
-use crate::journal::Journal;
+use crate::journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::{Catalog, Deployment};
 use crate::routing::document::Policy;
@@ -104,7 +105,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         measurements: Arc::default(),
         policies: Arc::new(Policies::new(Policy::of_strategy(Strategy::Failover))),
         limiter: Limiter::alone(WhenApart::Local, Arc::default()),
-        journal: Arc::new(Journal::new(10)),
+        journal: journal::testing::in_memory(10),
         metrics: Arc::new(Metrics::default()),
         limits: PipelineLimits {
             body: BodyLimits {
@@ -183,7 +184,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
 
 /// The records of everything that has ended; each is handed out once.
 pub(super) fn records(pipeline: &Pipeline) -> Vec<UsageRecord> {
-    let Some(batch) = pipeline.journal.batch(100) else {
+    let Some(Some(batch)) = pipeline.journal.batch(100).now_or_never() else {
         return Vec::new();
     };
     let records = batch.records().to_vec();

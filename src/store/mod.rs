@@ -86,11 +86,11 @@ impl Store {
             .sqlx_logging(false);
         connect.map_sqlx_sqlite_opts(|sqlite| {
             use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-            // WAL lets readers go on while the ledger writes. NORMAL may lose the last commits when the machine
-            // dies, never the file.
+            // WAL lets readers go on while the ledger writes. With less than FULL the last commits may be lost when the
+            // machine dies, and what they had of the journal is gone by then.
             sqlite
                 .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Normal)
+                .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
                 // KiB for each connection. The ledger writes at the end of its tables; a large cache would hold nothing

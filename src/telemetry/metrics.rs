@@ -26,6 +26,11 @@ const OVERHEAD_BUCKETS: [f64; 12] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0,
 ];
 
+/// Upper bounds in seconds of a sync, from a disk with a battery to one that is dying.
+const SYNC_BUCKETS: [f64; 10] = [0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0, 10.0];
+/// What of the journal's disk can fail.
+const JOURNAL_FAULTS: [&str; 5] = ["write", "sync", "space", "read", "aside"];
+
 /// A text out of a closed set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Word(pub &'static str);
@@ -128,6 +133,15 @@ pub struct Metrics {
     outcomes_dropped: Family<ProviderLabels, Gauge>,
     /// Usage records that wait for the database.
     pub journal_depth: Gauge,
+    /// Bytes the journal takes on its disk.
+    pub journal_bytes: Gauge,
+    /// Seconds the record that waits longest has waited.
+    pub journal_oldest: Gauge,
+    /// Duration of the journal's syncs.
+    pub journal_sync: Histogram,
+    journal_errors: Family<KindLabels, Count>,
+    /// Requests that a process before this one was ended under.
+    pub journal_interrupted: Count,
     /// Rows written to the ledger.
     pub ledger_rows: Count,
     set_aside: SetAside,
@@ -166,6 +180,11 @@ impl Default for Metrics {
             health: Family::default(),
             outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
+            journal_bytes: Gauge::default(),
+            journal_oldest: Gauge::default(),
+            journal_sync: Histogram::new(SYNC_BUCKETS),
+            journal_errors: Family::default(),
+            journal_interrupted: Counter::default(),
             ledger_rows: Counter::default(),
             set_aside: SetAside::default(),
             ledger_failures: Counter::default(),
@@ -251,6 +270,31 @@ impl Metrics {
             names::JOURNAL_DEPTH,
             "Usage records that wait for the database",
             self.journal_depth.clone(),
+        );
+        registry.register(
+            names::JOURNAL_BYTES,
+            "Bytes the journal takes on its disk",
+            self.journal_bytes.clone(),
+        );
+        registry.register(
+            names::JOURNAL_OLDEST,
+            "Seconds the usage record that waits longest has waited",
+            self.journal_oldest.clone(),
+        );
+        registry.register(
+            names::JOURNAL_SYNC,
+            "Duration of the journal's syncs",
+            self.journal_sync.clone(),
+        );
+        registry.register(
+            names::JOURNAL_ERRORS,
+            "Failures of the journal's disk, by kind",
+            self.journal_errors.clone(),
+        );
+        registry.register(
+            names::JOURNAL_INTERRUPTED,
+            "Requests that an earlier process was ended under",
+            self.journal_interrupted.clone(),
         );
         registry.register(
             names::LEDGER_ROWS,
@@ -375,6 +419,12 @@ impl Metrics {
         self.set_aside.cost.inc_by(cost.unwrap_or(0));
     }
 
+    /// Counts a failure of the journal's disk; `kind` is one of a few words.
+    pub fn journal_error(&self, kind: &'static str) {
+        let labels = KindLabels { kind: Word(kind) };
+        self.journal_errors.get_or_create(&labels).inc();
+    }
+
     /// Counts the restart of an actor.
     pub fn actor_restarted(&self, actor: &'static str) {
         self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc();
@@ -410,6 +460,10 @@ impl Metrics {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })
                 .inc_by(0);
+        }
+        for kind in JOURNAL_FAULTS {
+            let labels = KindLabels { kind: Word(kind) };
+            self.journal_errors.get_or_create(&labels).inc_by(0);
         }
         for kind in ["input", "output"] {
             self.set_aside

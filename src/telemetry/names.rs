@@ -40,6 +40,16 @@ names! {
     OUTCOMES_DROPPED = "bonito_outcomes_dropped",
     /// Usage records that wait for the database (gauge).
     JOURNAL_DEPTH = "bonito_journal_depth",
+    /// Bytes the journal takes on its disk (gauge).
+    JOURNAL_BYTES = "bonito_journal_bytes",
+    /// Seconds the record that waits longest has waited (gauge).
+    JOURNAL_OLDEST = "bonito_journal_oldest_seconds",
+    /// Duration of the journal's syncs in seconds (histogram).
+    JOURNAL_SYNC = "bonito_journal_sync_seconds",
+    /// Failures of the journal's disk: write, sync, space, read, aside (counter).
+    JOURNAL_ERRORS = "bonito_journal_errors",
+    /// Requests that a process before this one was ended under (counter).
+    JOURNAL_INTERRUPTED = "bonito_journal_interrupted_requests",
     /// Rows written to the ledger (counter).
     LEDGER_ROWS = "bonito_ledger_rows",
     /// Rows the database refuses for what is in them; the log names each (counter).

@@ -1,6 +1,7 @@
 //! A request body made of slices, sent without being joined.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +14,41 @@ use crate::providers::adapter::Payload;
 
 /// Tells whether a request was handed over: a connection to the provider stood and asked for the request's body, right
 /// after it took the head. Before that the provider cannot have begun to work on it.
-#[derive(Clone, Default, Debug)]
-pub struct SentMark(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct SentMark(Arc<Mark>);
+
+#[derive(Default)]
+struct Mark {
+    set: AtomicBool,
+    /// Who wants to know, just before the first byte leaves.
+    told: Option<Box<dyn Fn() + Send + Sync>>,
+}
 
 impl SentMark {
+    /// A mark that says when it is set, once, and before the provider has anything of the request.
+    pub fn telling(told: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Mark {
+            set: AtomicBool::new(false),
+            told: Some(Box::new(told)),
+        }))
+    }
+
     /// Whether it was.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.set.load(Ordering::Acquire)
+    }
+
+    fn set(&self) {
+        let before = self.0.set.swap(true, Ordering::AcqRel);
+        if !before && let Some(told) = &self.0.told {
+            told();
+        }
+    }
+}
+
+impl fmt::Debug for SentMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SentMark").field(&self.is_set()).finish()
     }
 }
 
@@ -47,7 +76,7 @@ impl Body for PayloadBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.sent.0.store(true, Ordering::Release);
+        self.sent.set();
         let part = self.parts.next();
         self.left -= part.as_ref().map_or(0, Bytes::len);
         Poll::Ready(part.map(|bytes| Ok(Frame::data(bytes))))

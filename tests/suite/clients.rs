@@ -6,7 +6,7 @@ use std::time::Duration;
 use bonito::domain::limit::{LimitOwner, LimitValues};
 use tokio::process::Command;
 
-use crate::support::{ScriptedProvider, TestGateway, closed_port};
+use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
 
 /// Installing the SDKs on a fresh machine takes most of this.
 const PATIENCE: Duration = Duration::from_secs(420);
@@ -31,8 +31,11 @@ const CLAUDES: [&str; 4] = [
 async fn suite(language: &str) {
     let provider = ScriptedProvider::start().await;
     let anthropic = ScriptedProvider::start().await;
+    let slow = ScriptedProvider::start().await;
+    slow.always(Script::slow_to_begin(Duration::from_millis(900)));
     let gateway = TestGateway::builder()
         .openai(&provider, &MODELS)
+        .provider("slow", &slow.base_url(), &["mock-chat-slow"])
         .provider("anthropic", &anthropic.origin(), &CLAUDES)
         .set("health.failures_in_a_row", 1_000_000)
         .start()

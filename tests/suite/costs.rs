@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bonito::domain::money::NanoUsd;
 use bonito::domain::pricing::{Price, PricingError};
 use bonito::domain::usage::TokenUsage;
-use bonito::providers::gemini::wire as gemini_wire;
 use bonito::providers::bedrock;
+use bonito::providers::gemini::wire as gemini_wire;
 use bonito::providers::openai::wire;
 use bonito::routing::catalog_file;
 use serde::Deserialize;
@@ -149,6 +149,9 @@ fn what_gemini_reports_is_read_as_the_table_says() {
         read += 1;
     }
     assert!(read >= 10, "{read} rows");
+}
+
+#[test]
 fn what_bedrock_reports_is_read_as_the_table_says() {
     let mut read = 0;
     let chats = cases().into_iter().filter(|case| case.reported.contains("inputTokens"));

@@ -321,7 +321,7 @@ async fn a_database_that_takes_no_row_at_all_is_waited_for() {
 }
 
 #[tokio::test]
-async fn prompts_answers_and_secrets_are_nowhere_in_the_database() {
+async fn prompts_answers_and_secrets_are_nowhere_in_the_database_or_the_journal() {
     let provider = ScriptedProvider::start().await;
     let gateway = TestGateway::builder()
         .openai(&provider, &["mock-chat", "mock-embed", "mock-chat-error-mid"])
@@ -354,13 +354,14 @@ async fn prompts_answers_and_secrets_are_nowhere_in_the_database() {
     // On SQLite every byte, what was overwritten and what waits in the log included.
     places.extend(gateway.files());
     let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    assert!(
-        on_postgres()
-            || places
+    for file in [if on_postgres() { "" } else { "bonito.db" }, ".segment"] {
+        assert!(
+            places
                 .iter()
-                .any(|(place, bytes)| place.contains("bonito.db") && has(bytes, "mock-chat")),
-        "the search finds what is there"
-    );
+                .any(|(place, bytes)| place.contains(file) && has(bytes, "mock-chat")),
+            "the search finds what is there in {file}"
+        );
+    }
     for (place, bytes) in &places {
         for canary in ["-CANARY", "sk-secret-of-openai", &gateway.key[11..], &another[11..]] {
             assert!(!has(bytes, canary), "{canary} is in {place}");

@@ -10,8 +10,8 @@
 mod anthropic;
 mod azure;
 mod bad_input;
-mod cache;
 mod bedrock;
+mod cache;
 mod chat;
 mod clients;
 mod cloud_credentials;
@@ -32,6 +32,7 @@ mod management;
 mod messages;
 mod operations;
 mod overload;
+mod promises;
 mod routing;
 mod streams;
 mod support;

@@ -113,6 +113,7 @@ impl Builder {
             Some(database) => database,
             None => database::fresh(dir.path()).await,
         };
+        let journal = dir.path().join(format!("journal-{}", Uuid::now_v7().simple()));
         let mut overrides: Vec<(String, String)> = [
             ("server.listen", "127.0.0.1:0".to_owned()),
             ("operations.listen", "127.0.0.2:0".to_owned()),
@@ -123,6 +124,9 @@ impl Builder {
             ("keys.poll_ms", "50".to_owned()),
             // Always in the same order, unless a test is about the order.
             ("routing.default_strategy", "failover".to_owned()),
+            // Of its own: several gateways may share a data directory here, and no two a journal.
+            ("journal.dir", journal.display().to_string()),
+            ("journal.max_bytes", "33554432".to_owned()),
             // What a test scripts for one attempt is then what its caller hears of.
             ("failover.same_deployment", "false".to_owned()),
         ]
@@ -623,16 +627,22 @@ impl TestGateway {
         found.iter().for_each(ractor::ActorCell::kill);
     }
 
-    /// Every file of the gateway's data directory, with what is in it.
+    /// Every file of the gateway's data directory and of those in it, with what is in it.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let entries = std::fs::read_dir(self.dir.path()).expect("the directory can be read");
-        let files = entries.map(|entry| entry.expect("the directory can be read").path());
+        let mut files = Vec::new();
+        let mut directories = vec![self.dir.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).expect("the directory can be read") {
+                let path = entry.expect("the directory can be read").path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if let Ok(bytes) = std::fs::read(&path) {
+                    // What is gone by now was a segment of the journal.
+                    files.push((path.display().to_string(), bytes));
+                }
+            }
+        }
         files
-            .map(|path| {
-                let bytes = std::fs::read(&path).expect("the file can be read");
-                (path.display().to_string(), bytes)
-            })
-            .collect()
     }
 
     /// Runs a statement in the gateway's database, past the gateway.

@@ -18,14 +18,10 @@
 //! gateway.chat("Hello again").await; // and all further ones faithful answers
 //! ```
 //!
-//! It deliberately does not speak TLS or HTTP/2. Where to read on: `answer` has the
-//! pieces an answer is made of, `edits` what can be done to one, `repertoire` the ready-made scripts, `openai` the
-//! faithful answers and the model names that misbehave by themselves, `anthropic` the same for Anthropic, `gemini` scripts that
-//! speak as Google's hosts do, `record` the ground truth, `server` the socket.
 //! It deliberately does not speak TLS or HTTP/2. Where to read on: `answer` has the pieces an answer is made of, `edits`
 //! what can be done to one, `repertoire` the ready-made scripts, `openai` the faithful answers and the model names that
-//! misbehave by themselves, `anthropic` the same for Anthropic, `bedrock` Amazon's as a script of its own, `record` the
-//! ground truth, `server` the socket.
+//! misbehave by themselves, `anthropic` the same for Anthropic, `bedrock` and `gemini` scripts that speak as Amazon's and
+//! Google's hosts do, `record` the ground truth, `server` the socket.
 //!
 //! Pauses use tokio's clock, so a test may pause it. Beware that a paused clock leaps to the next timer whenever every
 //! task waits, and a task waiting for a socket counts as waiting.

@@ -112,7 +112,9 @@ pub(super) fn answer(stage: &Stage, asked: &Arrived) -> Option<Reply> {
 
 /// Whether this token was handed out.
 pub(super) fn was_issued(stage: &Stage, token: &str) -> bool {
-    let number = token.strip_prefix(&format!("{CANARY}-google-")).and_then(|number| number.parse().ok());
+    let number = token
+        .strip_prefix(&format!("{CANARY}-google-"))
+        .and_then(|number| number.parse().ok());
     number.is_some_and(|number: usize| (1..=stage.issued.load(Ordering::SeqCst)).contains(&number))
 }
 

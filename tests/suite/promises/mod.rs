@@ -1,0 +1,23 @@
+//! The promises of `docs/promises.md`, each with its test.
+//!
+//! In the everyday suite they run for seconds. With `BONITO_PROMISES=full`, which `just promises` sets, they run at full
+//! size and print a line with their figures for the table.
+
+mod durability;
+mod load;
+
+/// Whether to run at full size.
+fn full() -> bool {
+    std::env::var("BONITO_PROMISES").is_ok_and(|size| size == "full")
+}
+
+/// A number that may be given for a full run, such as `BONITO_PROMISES_CYCLES`.
+fn size(variable: &str, everyday: u64, at_full_size: u64) -> u64 {
+    let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    given.unwrap_or(if full() { at_full_size } else { everyday })
+}
+
+/// Says what came of a promise.
+fn figures(promise: &str, said: impl std::fmt::Display) {
+    println!("PROMISE {promise}: {said}");
+}
