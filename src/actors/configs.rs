@@ -85,9 +85,15 @@ impl Actor for ConfigsActor {
             look_again: false,
             _watch: watch,
         };
-        // The first request must not be routed by a default where somebody wrote a rule.
-        let all = within(LOOK_TIMEOUT, state.args.store.configs_changed_since(None)).await?;
-        state.publish(all);
+        // The first request must not be routed by a default where somebody wrote a rule. After a failure of this actor the
+        // last good ones are still in force, and a database that is down is no reason to fail again.
+        match within(LOOK_TIMEOUT, state.args.store.configs_changed_since(None)).await {
+            Ok(all) => state.publish(all),
+            Err(error) if state.args.policies.were_read() => {
+                tracing::warn!(%error, "configs cannot be read again, the last good ones stay");
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(state)
     }
 
@@ -131,6 +137,7 @@ impl ConfigsState {
             compile(organization, &config, strategy).map(|policy| (organization, policy))
         });
         self.args.policies.publish(compiled.collect::<Vec<_>>());
+        self.args.policies.are_read();
     }
 }
 

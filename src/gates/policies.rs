@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -16,6 +17,8 @@ use crate::routing::document::Policy;
 pub struct Policies {
     by_organization: ArcSwap<HashMap<OrganizationId, Arc<Policy>>>,
     default: Arc<Policy>,
+    /// Whether the configs of the database are here.
+    read: AtomicBool,
 }
 
 impl Policies {
@@ -24,6 +27,7 @@ impl Policies {
         Self {
             by_organization: ArcSwap::default(),
             default: Arc::new(default),
+            read: AtomicBool::new(false),
         }
     }
 
@@ -36,6 +40,16 @@ impl Policies {
     /// The policy of an organization that says nothing.
     pub fn default_policy(&self) -> &Arc<Policy> {
         &self.default
+    }
+
+    /// Every config of the database is here.
+    pub fn are_read(&self) {
+        self.read.store(true, Ordering::Release);
+    }
+
+    /// Whether every config of the database was here once, so that what is here is what was last in force.
+    pub fn were_read(&self) -> bool {
+        self.read.load(Ordering::Acquire)
     }
 
     /// Publishes policies, all of them at the same moment. Requests that are being planned finish with what they have.
