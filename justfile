@@ -37,6 +37,14 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# Fuzz one target, or all of them in turn, for so many seconds each; see tests/fuzz/run
+fuzz target="all" seconds="60":
+    tests/fuzz/run {{ target }} {{ seconds }}
+
+# Write docs/capabilities.md anew, after an adapter has changed what it takes
+capabilities:
+    cargo run --locked --quiet -- capabilities > docs/capabilities.md
+
 # The gateway next to nginx and next to no proxy; see tests/load/README.md
 load *arguments:
     cargo build --release --locked --package bonito-gateway --package bonito-load

@@ -24,6 +24,8 @@ pub struct Model {
     pub allowed_models: Option<Json>,
     /// Requests per minute.
     pub rate_limit: i32,
+    /// What becomes of parameters that a provider cannot express (`reject`, `drop`, `warn`), where it says so itself.
+    pub parameter_policy: Option<String>,
     /// Milliseconds for which answers are kept for it; zero: not at all; null: as everywhere.
     pub cache_ttl_ms: Option<i64>,
     /// What its owner wants to remember about it.

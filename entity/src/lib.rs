@@ -4,6 +4,10 @@
 //! floating-point column. Ids are UUIDs of version 7.
 
 pub mod gateway_attempts;
+pub mod gateway_budget_events;
+pub mod gateway_budget_slices;
+pub mod gateway_budget_spend;
+pub mod gateway_budgets;
 pub mod gateway_configs;
 pub mod gateway_keys;
 pub mod gateway_meta;

@@ -18,6 +18,8 @@ pub struct Model {
     pub allowed_models: Option<Json>,
     /// Whether a platform admin let it use the providers' shared credentials.
     pub shared_credentials: bool,
+    /// What becomes of parameters that a provider cannot express (`reject`, `drop`, `warn`), where it says so itself.
+    pub parameter_policy: Option<String>,
     /// When it was created.
     pub created_at: DateTimeUtc,
     /// When it last changed.

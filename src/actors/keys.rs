@@ -15,6 +15,7 @@ use super::key::{KeyActor, KeyArgs, KeyMsg};
 use crate::domain::error::BoxError;
 use crate::domain::ids::KeyId;
 use crate::domain::key::{KeyHash, Revision};
+use crate::gates::budgets::Budgets;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::keyring::{Keyring, OpenKey};
 use crate::store::keys::KeyChanges;
@@ -44,6 +45,8 @@ pub struct KeysArgs {
     pub poll: Duration,
     /// How long a key stays open without being used.
     pub idle: Duration,
+    /// The budgets in use.
+    pub budgets: Arc<Budgets>,
     /// Counts restarts.
     pub metrics: Arc<Metrics>,
 }
@@ -120,11 +123,12 @@ impl Actor for KeysActor {
         match message {
             KeysMsg::Open(hash, reply) => {
                 // Looked up beside the mailbox: one slow query must not hold up everybody else's key.
-                let store = state.args.store.clone();
+                let (store, budgets) = (state.args.store.clone(), state.args.budgets.clone());
                 tokio::spawn(async move {
                     match store.key_by_hash(&hash).await {
                         Ok(Some(row)) => {
-                            let gate = Box::new(KeyGate::new(row, hash));
+                            let budgets = budgets.open(&row.budgets);
+                            let gate = Box::new(KeyGate::new(row, hash).with_budgets(budgets));
                             let _ = myself.cast(KeysMsg::Found(gate, hash, reply));
                         }
                         Ok(None) => drop(reply.send(Ok(None))),

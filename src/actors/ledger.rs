@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::Handled;
+use crate::gates::budgets::Budgets;
 use crate::journal::Journal;
 use crate::store::ledger::Refused;
 use crate::store::{Store, within};
@@ -32,6 +33,8 @@ pub struct LedgerArgs {
     pub journal: Arc<Journal>,
     /// Where they go.
     pub store: Store,
+    /// Hears what is in the ledger.
+    pub budgets: Arc<Budgets>,
     /// Counts rows and failures.
     pub metrics: Arc<Metrics>,
     /// Rows of one batch.
@@ -93,6 +96,7 @@ impl LedgerState {
         let LedgerArgs {
             journal,
             store,
+            budgets,
             metrics,
             batch_rows,
             ..
@@ -119,6 +123,7 @@ impl LedgerState {
                 .inc_by((batch.records().len() - refused.len()) as u64);
             set_aside(&refused, journal, metrics);
             drop(refused);
+            budgets.wrote(batch.records());
             batch.commit();
         }
     }

@@ -4,6 +4,7 @@
 //! Root
 //! ├─ Providers → Provider(id)   outcomes → health
 //! ├─ Keys      → Key(id)        last use, idle stop
+//! ├─ Budgets                    renews and returns parts of budgets
 //! ├─ Ledger                     journal → database in batches
 //! ├─ Secrets                    reads credentials again
 //! ├─ Configs                    publishes organizations' configs
@@ -14,6 +15,7 @@
 //! key that is not in memory. Whatever must not be lost (records, keys) lives outside them: an actor that fails is started
 //! again and finds its work where it was. Start with [`root`].
 
+pub mod budgets;
 pub mod catalog;
 pub mod configs;
 pub mod key;

@@ -9,6 +9,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, 
 use tokio::time::Instant;
 
 use super::Handled;
+use super::budgets::{BudgetsActor, BudgetsArgs};
 use super::catalog::{CatalogActor, CatalogArgs, CatalogHandle};
 use super::configs::{ConfigsActor, ConfigsArgs};
 use super::keys::{KeysActor, KeysArgs, KeysHandle};
@@ -29,6 +30,8 @@ pub struct RootArgs {
     pub keys: KeysArgs,
     /// For the providers.
     pub providers: ProvidersArgs,
+    /// For the budgets.
+    pub budgets: BudgetsArgs,
     /// For the ledger.
     pub ledger: LedgerArgs,
     /// For the catalogue.
@@ -62,6 +65,8 @@ pub enum Child {
     Keys,
     /// The providers.
     Providers,
+    /// The budgets.
+    Budgets,
     /// The ledger.
     Ledger,
     /// The catalogue.
@@ -75,11 +80,12 @@ pub enum Child {
 }
 
 impl Child {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Catalog,
         Self::Providers,
         Self::Secrets,
         Self::Configs,
+        Self::Budgets,
         Self::Ledger,
         Self::Replicas,
         Self::Keys,
@@ -89,6 +95,7 @@ impl Child {
         match self {
             Self::Keys => "keys",
             Self::Providers => "providers",
+            Self::Budgets => "budgets",
             Self::Ledger => "ledger",
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
@@ -116,6 +123,10 @@ impl RootState {
                     actor.get_cell()
                 }
                 Child::Providers => Actor::spawn_linked(None, ProvidersActor, args.providers, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
+                Child::Budgets => Actor::spawn_linked(None, BudgetsActor, args.budgets, supervisor)
                     .await?
                     .0
                     .get_cell(),

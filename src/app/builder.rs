@@ -10,9 +10,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
 use super::spend::LedgerAndJournal;
+use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::configs::ConfigsArgs;
 use crate::actors::keys::{KeysArgs, KeysHandle};
@@ -32,6 +34,7 @@ use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
 use crate::domain::overload::LagPolicy;
 use crate::domain::retry_budget::RetryPolicy;
+use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
@@ -42,13 +45,14 @@ use crate::http::HttpState;
 use crate::http::management::Management;
 use crate::http::operations::Operations;
 use crate::journal::{self, Journal, JournalOptions};
-use crate::pipeline::{Again, Pipeline, PipelineLimits};
+use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
+use crate::store::budgets::SliceTerms;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
@@ -154,6 +158,20 @@ impl Gateway {
             Arc::new(keys.clone()),
         ));
         let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
+        let slices = SliceTerms {
+            lease: settings.budgets.lease,
+            grace: settings.budgets.grace,
+        };
+        let bank = DatabaseBank {
+            store: opened.store.clone(),
+            terms: slices,
+        };
+        let waiting = BudgetLimits {
+            wait: settings.budgets.wait,
+            max_waiting: settings.budgets.max_waiting,
+            lease: settings.budgets.lease,
+        };
+        let budgets = Arc::new(Budgets::new(Arc::new(bank), waiting, metrics.clone()));
         let cut_streams = CancellationToken::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
@@ -178,6 +196,7 @@ impl Gateway {
                 keyring: keyring.clone(),
                 poll: settings.keys.poll,
                 idle: settings.keys.idle,
+                budgets: budgets.clone(),
                 metrics: metrics.clone(),
             },
             providers: ProvidersArgs {
@@ -191,7 +210,14 @@ impl Gateway {
                 },
                 metrics: metrics.clone(),
             },
+            budgets: BudgetsArgs {
+                budgets: budgets.clone(),
+                store: opened.store.clone(),
+                terms: slices,
+                metrics: metrics.clone(),
+            },
             ledger: LedgerArgs {
+                budgets: budgets.clone(),
                 journal: journal.clone(),
                 store: opened.store.clone(),
                 metrics: metrics.clone(),
@@ -232,6 +258,7 @@ impl Gateway {
             board: board.clone(),
             measurements: Arc::default(),
             policies,
+            budgets,
             limiter: limiter.clone(),
             load: Arc::new(LoadGate::new(LoadPolicy {
                 places: settings.overload.max_in_flight,
@@ -277,6 +304,10 @@ impl Gateway {
                 },
                 parameters: settings.parameters.policy,
                 keep_alive: settings.stream.keep_alive,
+                budgets: BudgetRules {
+                    default_output_tokens: settings.budgets.default_output_tokens,
+                    image_tokens: settings.budgets.image_tokens,
+                },
                 assumed_output_tokens: settings.rate_limits.assumed_output_tokens,
             },
             stop: cut_streams.clone(),

@@ -115,6 +115,7 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
             hash: KeyHash(hasher.hash(&key)),
             scope: Scope::default(),
             rate_limit: DEFAULT_KEY_REQUESTS,
+            parameter_policy: None,
             cache_ttl: None,
             metadata: serde_json::json!({}),
             expires_at: None,

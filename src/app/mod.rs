@@ -1,5 +1,6 @@
 //! The composition root: builds everything, starts it, and drains it.
 
+pub mod budgets;
 pub mod builder;
 pub mod control;
 pub mod first_start;

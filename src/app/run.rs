@@ -170,11 +170,16 @@ impl Running {
                 end = End::Unclean;
             }
         }
+        let all_written = end == End::Clean;
         let (root, ended) = gateway.root;
         root.stop(None);
         // Polled to its end already if it is what stopped us.
         if !ended.is_finished() {
             let _ = ended.await;
+        }
+        // What is not in the ledger must stay set aside until it is.
+        if all_written && let Err(error) = within(LAST_WORDS, gateway.store.return_slices()).await {
+            tracing::warn!(%error, "parts of budgets were not given back, they are free again in a minute");
         }
         self.stop_operations.cancel();
         self.operations_connections.close();

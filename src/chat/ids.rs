@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::conversation::{Issuer, Signature};
 
 /// Stands between the id and the signature. No provider's ids hold it.
-const SEPARATOR: &str = "__sig_";
+pub const SEPARATOR: &str = "__sig_";
 /// Hexadecimal digits of an id that had to be replaced: 96 bits, so that two never meet.
 const DIGITS: usize = 24;
 

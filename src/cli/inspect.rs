@@ -8,6 +8,7 @@ use crate::config::{Loaded, Origin, Settings};
 use crate::domain::error::BoxError;
 use crate::http::management;
 use crate::http::openai::document;
+use crate::providers::matrix;
 use crate::routing::catalog::Catalog;
 
 /// `bonito check-config`: faults were reported before this is reached.
@@ -28,6 +29,12 @@ pub(super) fn openapi(surface: Surface, settings: &Settings) -> Result<ExitCode,
         Surface::Inference => document::specification(&url),
         Surface::Management => management::specification(&url),
     });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `bonito capabilities`: the page `docs/capabilities.md`.
+pub fn capabilities() -> Result<ExitCode, BoxError> {
+    say(matrix::markdown().trim_end());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{master_key_input, say};
 use crate::app::first_start;
 use crate::config::Settings;
-use crate::domain::call::Operation;
+use crate::domain::call::{Operation, ParameterPolicy};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
@@ -43,6 +43,10 @@ pub enum Command {
         /// Requests per minute.
         #[arg(long, default_value_t = DEFAULT_KEY_REQUESTS, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate_limit: u32,
+        /// What becomes of parameters that a provider cannot express. Where the organization has said something, too,
+        /// the stricter of the two holds; where nobody has, the setting parameters.policy does.
+        #[arg(long, value_name = "POLICY")]
+        parameters: Option<Parameters>,
         /// Seconds its answers are kept in the response cache; 0: none is. Left out: as `cache.ttl_ms` says.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=31_536_000))]
         cache_seconds: Option<u32>,
@@ -68,6 +72,20 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Change what becomes of parameters that a provider cannot express. Running gateways follow within a second.
+    Parameters {
+        /// The key's id, or as much of its prefix as is unique; none: the organization itself.
+        key: Option<String>,
+        /// What becomes of them.
+        #[arg(long, value_name = "POLICY", required_unless_present = "inherit")]
+        policy: Option<Parameters>,
+        /// Say nothing any more: a key follows its organization, an organization the installation.
+        #[arg(long, conflicts_with = "policy")]
+        inherit: bool,
+        /// The organization, by its short name.
+        #[arg(long, default_value = FIRST_SLUG)]
+        organization: String,
+    },
     /// Change a key's requests per minute. Running gateways know within a second.
     Update {
         /// Its id, or as much of its prefix as is unique.
@@ -89,6 +107,27 @@ pub enum Command {
     },
 }
 
+/// What becomes of parameters that a provider cannot express, as the command line writes it.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Parameters {
+    /// Ask another provider, or refuse.
+    Reject,
+    /// Drop them without a word.
+    Drop,
+    /// Drop them and name them in the answer's headers.
+    Warn,
+}
+
+impl From<Parameters> for ParameterPolicy {
+    fn from(word: Parameters) -> Self {
+        match word {
+            Parameters::Reject => Self::Reject,
+            Parameters::Drop => Self::Drop,
+            Parameters::Warn => Self::Warn,
+        }
+    }
+}
+
 /// Runs one of them.
 pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxError> {
     let opened = first_start::open(settings, &master_key_input()).await?;
@@ -106,6 +145,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             models,
             providers,
             rate_limit,
+            parameters,
             cache_seconds,
             expires_at,
             metadata,
@@ -133,6 +173,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
                     scope,
                     rate_limit,
+                    parameter_policy: parameters.map(ParameterPolicy::from),
                     cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                     metadata: pairs(&metadata)?,
                     expires_at,
@@ -156,6 +197,29 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         Command::List { organization, json } => {
             let keys = store.keys_of(find(store, &organization).await?).await?;
             say(&if json { listed_json(&keys) } else { listed(&keys)? });
+        }
+        Command::Parameters {
+            key,
+            policy,
+            inherit: _,
+            organization,
+        } => {
+            let slug = organization;
+            let organization = find(store, &slug).await?;
+            let policy = policy.map(ParameterPolicy::from);
+            let whose = match &key {
+                Some(key) => {
+                    let id = named(&store.keys_of(organization).await?, key)?;
+                    store.set_key_parameter_policy(organization, id, policy).await?;
+                    format!("key {id}")
+                }
+                None => {
+                    store.set_organization_parameter_policy(organization, policy).await?;
+                    format!("organization {slug}")
+                }
+            };
+            let what = policy.map_or("as is said above it", ParameterPolicy::as_str);
+            say(&format!("parameters of {whose}: {what}"));
         }
         Command::Update {
             key,
@@ -211,6 +275,7 @@ fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
     models.chain(providers).collect()
 }
 
+/// The organization of this short name.
 pub(super) async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
     let found = store.organization_by_slug(slug).await?;
     found.ok_or_else(|| format!("there is no organization {slug:?}").into())
@@ -257,8 +322,8 @@ fn state(key: &KeyRow) -> &'static str {
 
 fn listed(keys: &[KeyRow]) -> Result<String, std::fmt::Error> {
     let mut text = format!(
-        "{:<36}  {:<11}  {:<8}  {:<20}  {}",
-        "ID", "PREFIX", "STATE", "LAST USED", "NAME"
+        "{:<36}  {:<11}  {:<8}  {:<20}  {:<10}  {}",
+        "ID", "PREFIX", "STATE", "LAST USED", "PARAMETERS", "NAME"
     );
     for key in keys {
         let used = key
@@ -266,10 +331,11 @@ fn listed(keys: &[KeyRow]) -> Result<String, std::fmt::Error> {
             .map_or("never".into(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
         write!(
             text,
-            "\n{:<36}  {:<11}  {:<8}  {used:<20}  {}",
+            "\n{:<36}  {:<11}  {:<8}  {used:<20}  {:<10}  {}",
             key.id,
             key.prefix,
             state(key),
+            key.parameters.map_or("-", ParameterPolicy::as_str),
             key.name
         )?;
     }
@@ -283,7 +349,8 @@ fn listed_json(keys: &[KeyRow]) -> String {
             json!({
                 "id": key.id.0, "name": key.name, "prefix": key.prefix, "state": state(key),
                 "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
-                "rate_limit": key.rate_limit, "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
+                "rate_limit": key.rate_limit, "parameter_policy": key.parameter_policy.map(ParameterPolicy::as_str),
+                "parameters": key.parameters.map(ParameterPolicy::as_str), "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
                 "revoked_at": key.revoked_at, "last_used_at": key.last_used_at, "created_at": key.created_at,
             })
         })

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod budget;
 mod credential;
 mod inspect;
 mod key;
@@ -47,6 +48,11 @@ enum Command {
         #[command(subcommand)]
         command: key::Command,
     },
+    /// Set, list and delete budgets.
+    Budget {
+        #[command(subcommand)]
+        command: budget::Command,
+    },
     /// Set, list and delete rate limits.
     Limit {
         #[command(subcommand)]
@@ -65,6 +71,8 @@ enum Command {
         #[arg(value_enum, default_value_t = Surface::Inference)]
         surface: Surface,
     },
+    /// Print what each kind of provider takes, parameter by parameter, as Markdown.
+    Capabilities,
     /// The prices and models in use.
     Prices {
         #[command(subcommand)]
@@ -124,10 +132,12 @@ pub fn main() -> ExitCode {
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,
+            Command::Budget { command } => budget::run(command, &loaded.settings).await,
             Command::Limit { command } => limit::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
             Command::Token(arguments) => token::run(arguments, &loaded.settings).await,
             Command::Openapi { surface } => inspect::openapi(surface, &loaded.settings),
+            Command::Capabilities => inspect::capabilities(),
             Command::Prices { command } => prices::run(&command, &loaded.settings),
             Command::Providers {
                 command: ProvidersCommand::List,

@@ -81,7 +81,7 @@ pub struct Refusal {
 #[derive(Debug)]
 pub enum Reason {
     /// A limit was reached.
-    Reached(Reached),
+    Reached(Box<Reached>),
     /// Redis is away, and a limit says that nothing is to be let through then.
     Apart,
 }
@@ -336,10 +336,10 @@ impl Drop for Hold {
 }
 
 /// Keeps of two reached limits the one that stays so for longer.
-fn keep_longest(kept: &mut Option<Reached>, other: Reached) {
+fn keep_longest(kept: &mut Option<Box<Reached>>, other: Reached) {
     let wait = |reached: &Reached| reached.retry_after.unwrap_or(Duration::MAX);
     if kept.as_ref().is_none_or(|kept| wait(kept) < wait(&other)) {
-        *kept = Some(other);
+        *kept = Some(Box::new(other));
     }
 }
 

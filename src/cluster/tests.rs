@@ -41,7 +41,7 @@ fn reached(result: Result<Hold, Refusal>) -> Reached {
         Err(Refusal {
             reason: Reason::Reached(reached),
             ..
-        }) => reached,
+        }) => *reached,
         other => panic!("{other:?}"),
     }
 }

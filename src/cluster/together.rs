@@ -33,6 +33,10 @@ const REPORTED_AT_ONCE: usize = 32;
 const UNKNOWN: u64 = u64::MAX;
 
 /// What came of looking at a request before asking Redis.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is looked at once, at once, and kept nowhere"
+)]
 enum Begun {
     /// It has everything it needs out of permits that are here.
     Taken(Hold),

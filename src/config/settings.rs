@@ -66,6 +66,8 @@ pub struct Settings {
     pub keys: KeysSettings,
     /// `[journal]`
     pub journal: JournalSettings,
+    /// `[budgets]`
+    pub budgets: BudgetSettings,
     /// `[ledger]`
     pub ledger: LedgerSettings,
     /// `[health]`
@@ -327,6 +329,23 @@ pub struct JournalSettings {
     pub sync_interval: Duration,
 }
 
+/// How budgets are held.
+#[derive(Debug, Clone)]
+pub struct BudgetSettings {
+    /// How long a call waits near the edge of a budget.
+    pub wait: Duration,
+    /// Calls that wait for one budget at a time.
+    pub max_waiting: usize,
+    /// How long a part of a budget may be used without being renewed.
+    pub lease: Duration,
+    /// How long after somebody saw that it was not renewed it is free for others.
+    pub grace: Duration,
+    /// Tokens of an answer where nobody names a limit; `None`: what the model can.
+    pub default_output_tokens: Option<u64>,
+    /// Tokens of the dearest picture.
+    pub image_tokens: u64,
+}
+
 /// When the journal is synced to its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncMode {
@@ -544,7 +563,16 @@ impl Settings {
                 max_records: reader.count("journal.max_records", 1..=100_000_000),
                 max_bytes: reader.count("journal.max_bytes", (4 << 20)..=(1_024 * GIB)),
                 sync: reader.choice("journal.sync", &SYNC_MODES),
-                sync_interval: reader.milliseconds("journal.sync_ms", 1..=60 * SECOND_MS),
+                sync_interval: reader.milliseconds("journal.sync_interval_ms", 1..=60 * SECOND_MS),
+            },
+            budgets: BudgetSettings {
+                wait: reader.milliseconds("budgets.wait_ms", 0..=60 * SECOND_MS),
+                max_waiting: reader.count("budgets.max_waiting", 0..=1_000_000),
+                lease: reader.milliseconds("budgets.lease_ms", 100..=HOUR_MS),
+                grace: reader.milliseconds("budgets.grace_ms", 0..=HOUR_MS),
+                default_output_tokens: Some(reader.count("budgets.default_output_tokens", 0..=100_000_000))
+                    .filter(|&tokens: &u64| tokens > 0),
+                image_tokens: reader.count("budgets.image_tokens", 1..=10_000_000),
             },
             ledger: LedgerSettings {
                 // Databases bind at most some 32,000 values in one statement.

@@ -52,6 +52,27 @@ closed_set! {
     }
 }
 
+impl ParameterPolicy {
+    /// The policy of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|policy| policy.as_str() == name)
+    }
+
+    /// The one of two that loses less in silence.
+    pub fn stricter(self, other: Self) -> Self {
+        let strictness = |policy| match policy {
+            Self::Drop => 0,
+            Self::Warn => 1,
+            Self::Reject => 2,
+        };
+        if strictness(other) > strictness(self) {
+            other
+        } else {
+            self
+        }
+    }
+}
+
 closed_set! {
     /// Why a request is turned away that could be served at another time.
     ShedReason {
@@ -126,6 +147,8 @@ closed_set! {
         ModelNotFound = "model_not_found",
         /// The key's scope does not cover it.
         ModelNotAllowed = "model_not_allowed",
+        /// A budget does not have enough for it.
+        Budget = "budget",
         /// The prompt does not fit the model.
         ContextLength = "context_length_exceeded",
         /// The provider's content policy refused it.
@@ -182,6 +205,7 @@ impl ErrorClass {
             Self::ModelNotFound | Self::Unsupported => true,
             Self::InvalidRequest
             | Self::ModelNotAllowed
+            | Self::Budget
             | Self::ContextLength
             | Self::ContentFilter
             | Self::TooLarge
@@ -214,5 +238,23 @@ impl ErrorClass {
                 | Self::Malformed
                 | Self::ProviderAuth
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_policies_the_stricter_holds_whoever_says_it() {
+        use ParameterPolicy::{Drop, Reject, Warn};
+        for (one, other, expected) in [(Drop, Warn, Warn), (Drop, Reject, Reject), (Warn, Reject, Reject)] {
+            assert_eq!((one.stricter(other), other.stricter(one)), (expected, expected));
+        }
+        for &policy in ParameterPolicy::ALL {
+            assert_eq!(policy.stricter(policy), policy);
+            assert_eq!(ParameterPolicy::of(policy.as_str()), Some(policy));
+        }
+        assert_eq!(ParameterPolicy::of("ignore"), None);
     }
 }

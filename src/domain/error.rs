@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::budget::refusal::{BudgetRefusal, Reason};
 use super::call::ErrorClass;
 use super::ids::{ModelName, ProviderId};
 use super::limit::Reached;
@@ -55,6 +56,8 @@ pub enum GatewayError {
         /// What was asked for.
         model: String,
     },
+    /// A budget does not have enough for the request.
+    Budget(Box<BudgetRefusal>),
     /// Every attempt failed; `attempts` says what each answered. Never empty.
     Exhausted {
         /// What each provider answered, in order.
@@ -121,6 +124,12 @@ impl GatewayError {
             Self::ModelNotAllowed { .. } | Self::Denied { .. } => ErrorClass::ModelNotAllowed,
             Self::ModelNotFound { .. } => ErrorClass::ModelNotFound,
             Self::Exhausted { attempts } => attempts.last().map_or(ErrorClass::Internal, |last| last.class),
+            Self::Budget(refusal) => match refusal.reason {
+                Reason::Unknown => ErrorClass::Shed,
+                Reason::UsedUp { .. } | Reason::TooLarge { .. } | Reason::Held | Reason::Unpriced { .. } => {
+                    ErrorClass::Budget
+                }
+            },
             Self::Overloaded { .. } | Self::Uncounted { .. } => ErrorClass::Shed,
             Self::Limited(_) => ErrorClass::LimitReached,
             Self::Internal { .. } => ErrorClass::Internal,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::budget::Budget;
+use super::call::ParameterPolicy;
 use super::ids::{KeyId, OrganizationId, TeamId};
 use super::limit::LimitRule;
 use super::scope::Scope;
@@ -29,6 +31,8 @@ pub struct NewKey {
     pub scope: Scope,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// What becomes of parameters that a provider cannot express; `None` where its organization is to say.
+    pub parameter_policy: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
     /// What its owner wants to remember about it: an object.
@@ -99,6 +103,12 @@ pub struct KeyRow {
     pub scopes: Vec<Arc<Scope>>,
     /// Requests per minute.
     pub rate_limit: u32,
+    /// The budgets its calls count against, in the order of their ids.
+    pub budgets: Vec<Arc<Budget>>,
+    /// What the key itself says about parameters that a provider cannot express.
+    pub parameter_policy: Option<ParameterPolicy>,
+    /// What holds for them: the stricter of what the key and its organization say; `None` where neither says anything.
+    pub parameters: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
     /// The limits in force for its requests besides: its own, its team's, its organization's.

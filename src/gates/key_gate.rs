@@ -1,10 +1,12 @@
 //! One key as requests see it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq as _;
 
+use super::budgets::BudgetGate;
 use crate::domain::key::{KeyHash, KeyRow};
 use crate::domain::limit::{Applied, applied};
 use crate::domain::money::NanoUsd;
@@ -14,6 +16,8 @@ use crate::domain::record::Owner;
 pub struct KeyGate {
     /// What the database says about it.
     pub row: KeyRow,
+    /// The budgets its calls count against.
+    pub budgets: Box<[Arc<BudgetGate>]>,
     /// What limits its requests.
     pub limits: Vec<Applied>,
     hash: KeyHash,
@@ -40,12 +44,20 @@ impl KeyGate {
         Self {
             limits: applied(row.id, row.rate_limit, &row.limits),
             row,
+            budgets: Box::default(),
             hash,
             closed: AtomicBool::new(false),
             last_used_ms: AtomicI64::new(0),
             written_ms: AtomicI64::new(0),
             settled_nanousd: AtomicI64::new(0),
         }
+    }
+
+    /// The same gate with the key's budgets.
+    #[must_use]
+    pub fn with_budgets(mut self, budgets: Box<[Arc<BudgetGate>]>) -> Self {
+        self.budgets = budgets;
+        self
     }
 
     /// Whether a request with this hash may pass now.

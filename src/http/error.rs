@@ -12,6 +12,7 @@ use poem::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::domain::budget::refusal::{BudgetRefusal, Reason};
 use crate::domain::call::{Dialect, ErrorClass};
 use crate::domain::error::{AttemptFailure, GatewayError, InvalidKind};
 use crate::domain::ids::RequestId;
@@ -273,8 +274,8 @@ fn body(said: &Said<'_>) -> Vec<u8> {
     serde_json::to_vec(&body).expect("texts and numbers always serialise")
 }
 
-fn said(error: &GatewayError) -> Said<'_> {
-    let plain = |status: StatusCode, kind: &'static str, code: &str, message: String| Said {
+fn plain<'e>(status: StatusCode, kind: &'static str, code: &str, message: String) -> Said<'e> {
+    Said {
         status,
         kind,
         code: code.to_owned(),
@@ -284,7 +285,40 @@ fn said(error: &GatewayError) -> Said<'_> {
         should_retry: None,
         attempts: &[],
         inner: None,
-    };
+    }
+}
+
+/// A budget stops a request. Until it resets, or somebody raises it, trying again is of no use.
+fn budget(refusal: &BudgetRefusal) -> Said<'_> {
+    let message = refusal.to_string();
+    match refusal.reason {
+        Reason::UsedUp { .. } | Reason::TooLarge { .. } | Reason::Held => Said {
+            should_retry: Some(false),
+            ..plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "insufficient_quota",
+                "insufficient_quota",
+                message,
+            )
+        },
+        Reason::Unpriced { .. } => Said {
+            param: Some("model"),
+            ..plain(StatusCode::FORBIDDEN, "permission_error", "model_not_priced", message)
+        },
+        Reason::Unknown => Said {
+            retry_after: Some(DEFAULT_RETRY),
+            should_retry: Some(true),
+            ..plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "service_unavailable_error",
+                "overloaded",
+                message,
+            )
+        },
+    }
+}
+
+fn said(error: &GatewayError) -> Said<'_> {
     const REQUEST: &str = "invalid_request_error";
     match error {
         GatewayError::Unauthenticated => {
@@ -355,6 +389,7 @@ fn said(error: &GatewayError) -> Said<'_> {
                 ..plain(StatusCode::NOT_FOUND, REQUEST, "model_not_found", message)
             }
         }
+        GatewayError::Budget(refusal) => budget(refusal),
         GatewayError::Limited(reached) => Said {
             retry_after: reached.retry_after,
             should_retry: Some(reached.retry_after.is_some()),
@@ -456,6 +491,7 @@ fn exhausted(attempts: &[AttemptFailure]) -> Said<'_> {
         | ErrorClass::Cut
         | ErrorClass::Malformed
         | ErrorClass::Cancelled
+        | ErrorClass::Budget
         | ErrorClass::Interrupted
         | ErrorClass::Internal => (StatusCode::BAD_GATEWAY, "server_error", "upstream_error"),
     };

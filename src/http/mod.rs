@@ -78,6 +78,7 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
         .at("/v1/messages/count_tokens", anthropic::CountTokens::new(state.clone()))
         .at("/v1/models", openai::models::List::new(state.clone()))
         .at("/v1/models/*id", openai::models::Retrieve::new(state.clone()))
+        .at("/v1/capabilities", openai::capabilities::Matrix::new(state.clone()))
         .at("/v1/key", openai::key::Own::new(state));
     Boundary::new(routes.into_endpoint(), metrics).boxed()
 }

@@ -87,6 +87,7 @@ fn line(record: &UsageRecord, class: &str) -> serde_json::Value {
         "client_cancelled": record.client_cancelled,
         "latency_us": u64::try_from(record.latency.as_micros()).unwrap_or(u64::MAX),
         "cost_nanousd": record.cost().map(|cost| cost.0),
+        "cache": record.cache.as_str(),
         "attempts": attempts,
     })
 }

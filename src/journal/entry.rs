@@ -59,35 +59,60 @@ pub(super) struct Unreadable;
 
 /// The body for a record.
 pub(super) fn encode(kind: Kind, record: &UsageRecord) -> Vec<u8> {
-    let mut out = Out(Vec::with_capacity(256 + 160 * record.attempts.len()));
+    // Taken apart, so that a field that is added has to be written here too: at the end, so that bodies of an earlier
+    // version can still be read.
+    let UsageRecord {
+        id,
+        owner: Owner {
+            organization,
+            team,
+            key,
+        },
+        admitted_at,
+        operation,
+        dialect,
+        requested_model,
+        stream,
+        status,
+        error,
+        client_cancelled,
+        latency,
+        first_token,
+        overhead,
+        attempts,
+        cache,
+        cached_from,
+        routing,
+    } = record;
+    let mut out = Out(Vec::with_capacity(256 + 160 * attempts.len()));
     out.byte(kind as u8);
-    out.bytes(record.id.0.as_bytes());
-    out.bytes(record.owner.key.0.as_bytes());
+    out.bytes(id.0.as_bytes());
+    out.bytes(key.0.as_bytes());
     out.cost(record.cost());
-    out.bytes(record.owner.organization.0.as_bytes());
-    out.option(record.owner.team, |out, team| out.bytes(team.0.as_bytes()));
-    out.signed(record.admitted_at.timestamp());
-    out.number(u64::from(record.admitted_at.timestamp_subsec_nanos()));
-    out.text(record.operation.as_str());
-    out.text(record.dialect.as_str());
-    out.text(&record.requested_model);
-    out.byte(u8::from(record.stream) | u8::from(record.client_cancelled) << 1);
-    out.number(u64::from(record.status));
-    out.option(record.error, |out, class| out.text(class.as_str()));
-    out.duration(record.latency);
-    out.option(record.first_token, Out::duration);
-    out.duration(record.overhead);
-    out.number(record.attempts.len() as u64);
-    for attempt in &record.attempts {
+    out.bytes(organization.0.as_bytes());
+    out.option(*team, |out, team| out.bytes(team.0.as_bytes()));
+    out.signed(admitted_at.timestamp());
+    out.number(u64::from(admitted_at.timestamp_subsec_nanos()));
+    out.text(operation.as_str());
+    out.text(dialect.as_str());
+    out.text(requested_model);
+    out.byte(u8::from(*stream) | u8::from(*client_cancelled) << 1);
+    out.number(u64::from(*status));
+    out.option(*error, |out, class| out.text(class.as_str()));
+    out.duration(*latency);
+    out.option(*first_token, Out::duration);
+    out.duration(*overhead);
+    out.number(attempts.len() as u64);
+    for attempt in attempts {
         out.attempt(attempt);
     }
-    out.text(record.cache.as_str());
-    out.option(record.cached_from.as_ref(), |out, from| {
-        out.text(from.provider.as_str());
-        out.text(from.model.as_str());
-        out.cost(from.saved);
+    out.text(cache.as_str());
+    out.option(cached_from.as_ref(), |out, CachedFrom { provider, model, saved }| {
+        out.text(provider.as_str());
+        out.text(model.as_str());
+        out.cost(*saved);
     });
-    out.option(record.routing.as_deref(), Out::reasons);
+    out.option(routing.as_deref(), Out::reasons);
     out.0
 }
 

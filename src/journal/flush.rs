@@ -99,13 +99,18 @@ impl Journal {
 
     /// Writes what there is. What the disk does not take is kept for the next try, and says so.
     fn write_pending(&self, writer: &mut Writer) -> bool {
-        let (chunks, ticket) = {
+        let (mut chunks, ticket) = {
             let mut head = self.head.lock();
             self.has_pending.store(false, Ordering::Release);
             (std::mem::take(&mut head.pending), head.ticket)
         };
-        for (number, chunk) in chunks.iter().enumerate() {
-            if let Err(error) = chunk.file.write_at(&chunk.bytes, chunk.at) {
+        for number in 0..chunks.len() {
+            let chunk = &mut chunks[number];
+            let length = chunk.bytes.len();
+            chunk.bytes.resize(chunk.padded(), 0);
+            let tried = chunk.file.write_at(&chunk.bytes, chunk.at);
+            chunk.bytes.truncate(length);
+            if let Err(error) = tried {
                 let mut head = self.head.lock();
                 let newer = std::mem::take(&mut head.pending);
                 head.pending = chunks.into_iter().skip(number).chain(newer).collect();

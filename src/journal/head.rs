@@ -10,6 +10,9 @@ use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::UsageRecord;
 
+/// Bytes of a page, as systems cache files.
+pub(super) const PAGE_BYTES: u64 = 4_096;
+
 /// A file with entries.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -58,6 +61,19 @@ pub(super) struct Chunk {
     pub at: u64,
     /// What they are.
     pub bytes: Vec<u8>,
+    /// How far the file has blocks.
+    pub capacity: u64,
+}
+
+impl Chunk {
+    /// How many bytes are written for it: zeros are added up to the end of the last page. A page that is only written in
+    /// part, and that the system has let go of since it was prepared, would have to be read from the disk first.
+    pub fn padded(&self) -> usize {
+        let end = self.at + self.bytes.len() as u64;
+        let whole = end.next_multiple_of(PAGE_BYTES);
+        let added = if whole <= self.capacity { whole - end } else { 0 };
+        self.bytes.len() + usize::try_from(added).unwrap_or(0)
+    }
 }
 
 /// The entry of a request under way.
@@ -164,6 +180,7 @@ impl Head {
                     file: active.file.clone(),
                     at,
                     bytes: Vec::with_capacity(1_024),
+                    capacity: active.capacity,
                 });
                 &mut self.pending.last_mut().expect("it was just put there").bytes
             }
@@ -187,6 +204,7 @@ impl Head {
             file: spare.file.clone(),
             at: 0,
             bytes: header.encode().to_vec(),
+            capacity: spare.capacity,
         });
         self.begun = true;
         self.segments.push_back(Segment {

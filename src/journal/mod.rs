@@ -3,7 +3,7 @@
 //! A request takes a [`Slot`] before a cent is spent, writes an entry when it may cost money and again when a provider has
 //! it, and completes the slot at its end. Before the caller is handed anything of an answer, the entries that are due have
 //! been given to the system ([`Written`]): from then on they survive `kill -9`. A thread syncs them, so that within
-//! `journal.sync_ms` they survive the machine too; with `journal.sync = "record"` callers wait for that as well.
+//! `journal.sync_interval_ms` they survive the machine too; with `journal.sync = "record"` callers wait for that as well.
 //!
 //! The ledger's actor takes records out in batches and puts them back if the database refuses. The oldest ones that wait
 //! are in memory, the rest is read back from the disk when its turn comes, so a database that is down costs disk. Bounded:

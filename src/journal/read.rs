@@ -19,6 +19,8 @@ struct Part {
     file: Arc<dyn Medium>,
     end: u64,
     spilled: usize,
+    /// Whether there is more of it that the system does not have yet.
+    unwritten: bool,
 }
 
 impl Journal {
@@ -45,14 +47,16 @@ impl Journal {
             });
             let found = loaded.len() - before;
             let missing = loaded.len() < max && found < part.spilled;
-            if missing || !whole {
+            let over = !part.unwritten;
+            if over && (missing || !whole) {
                 self.lost(part.header.sequence, part.spilled - found.min(part.spilled));
                 cursor.offset = part.end;
             }
             if let Some(segment) = self.head.lock().segment(part.header.sequence) {
                 segment.spilled -= found.min(segment.spilled);
             }
-            if loaded.len() >= max {
+            // What is not written yet is read the next time, from here on.
+            if loaded.len() >= max || !over {
                 break;
             }
         }
@@ -85,6 +89,7 @@ impl Journal {
                 file: segment.file.clone(),
                 end: written(segment.header, segment.end),
                 spilled: segment.spilled,
+                unwritten: written(segment.header, segment.end) < segment.end,
             });
         (cursor, parts.collect())
     }
@@ -95,11 +100,6 @@ impl Journal {
             return;
         }
         let head = &mut *self.head.lock();
-        // What is not written yet is not lost: it cannot be there.
-        let unwritten = head.pending.iter().any(|chunk| chunk.header.sequence == sequence);
-        if unwritten {
-            return;
-        }
         if let Some(segment) = head.segment(sequence) {
             segment.spilled -= count.min(segment.spilled);
             segment.waiting -= count.min(segment.waiting);

@@ -13,7 +13,7 @@ use super::disk::{self, Disk};
 use super::entry::{self, Brief};
 use super::flush::Writer;
 use super::format::{Bodies, HEADER_BYTES, Header, HeaderFault};
-use super::head::{Head, Segment, Spill};
+use super::head::{Head, PAGE_BYTES, Segment, Spill};
 use super::keep::{name_of, sequence_of};
 use super::position::Position;
 use super::{Journal, JournalOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, OpenError, SEGMENTS, State, WINDOW};
@@ -73,6 +73,7 @@ impl Journal {
         let began = Instant::now();
         let found = find(&*disk, &metrics)?;
         let segment_bytes = (options.max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
+        let segment_bytes = segment_bytes.next_multiple_of(PAGE_BYTES);
         let head = Head {
             segments: Default::default(),
             spares: Default::default(),

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::failover::tenant;
 use super::meter::Meter;
 use super::{Call, Pipeline};
-use crate::domain::call::ShedReason;
+use crate::domain::call::{ParameterPolicy, ShedReason};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::ProviderId;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
+use crate::providers::adapter::Adapter;
 
 /// How long a caller is asked to wait when the journal is full: the ledger writes thousands of rows in that time.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
@@ -61,5 +62,21 @@ impl Pipeline {
     pub fn may_use(&self, gate: &KeyGate, provider: &ProviderId) -> bool {
         let policy = self.policies.of(gate.row.organization.id);
         !policy.providers_off.contains(provider.as_str()) && self.endpoints.now().may_use(tenant(gate), provider)
+    }
+
+    /// What becomes of parameters that a provider cannot express, in requests with a key.
+    pub fn parameters_of(&self, gate: &KeyGate) -> ParameterPolicy {
+        gate.row.parameters.unwrap_or(self.limits.parameters)
+    }
+
+    /// The providers that requests with a key may go to, in the order of their ids, each with what speaks its language.
+    pub fn providers_of(&self, gate: &KeyGate) -> Vec<(ProviderId, Arc<dyn Adapter>)> {
+        let endpoints = self.endpoints.now();
+        let scopes = &gate.row.scopes;
+        let allowed = |provider: &ProviderId| scopes.iter().all(|scope| scope.allows_provider(provider.as_str()));
+        let usable = endpoints.usable(tenant(gate)).filter(|(provider, _)| allowed(provider));
+        usable
+            .map(|(provider, keyed)| (provider, keyed.endpoint.adapter.clone()))
+            .collect()
     }
 }

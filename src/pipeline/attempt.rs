@@ -26,6 +26,8 @@ use crate::upstream::payload::SentMark;
 
 /// Calls of one exchange that are under way at the same time.
 const CALLS_AT_ONCE: usize = 4;
+/// Characters of a field's name that are repeated in an error.
+const MAX_FIELD_CHARS: usize = 200;
 /// Bytes of an error answer that are read; the rest is somebody's web page.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
 
@@ -192,8 +194,9 @@ impl Pipeline {
             Unencodable::Refused(fault) => unsupported(fault.field, fault.problem),
             Unencodable::NeedsMedia(_) => Failure::new(ErrorClass::Internal, "needs what was fetched for it"),
         })?;
+        let policy = self.parameters_of(meter.gate());
         if let Some(name) = exchange.dropped.names().first()
-            && self.limits.parameters == ParameterPolicy::Reject
+            && policy == ParameterPolicy::Reject
         {
             let problem = format!(
                 "cannot be expressed at {}, and the policy is to refuse that",
@@ -201,7 +204,7 @@ impl Pipeline {
             );
             return Err(unsupported(Some(name.clone()), problem));
         }
-        meter.dropped(&exchange.dropped);
+        meter.dropped(&exchange.dropped, policy != ParameterPolicy::Drop);
         Ok(exchange)
     }
 
@@ -312,8 +315,15 @@ async fn understood(answer: Answer, endpoint: &Endpoint) -> Result<Answer, Failu
     Err(endpoint.adapter.failure(answer.status, &answer.headers, &body))
 }
 
+/// The provider cannot express a field. Its name may be the caller's own text, so only so much of it is repeated.
 fn unsupported(field: Option<String>, problem: impl Into<String>) -> Failure {
-    let mut failure = Failure::new(ErrorClass::Unsupported, problem);
+    let field = field.map(|name| name.chars().take(MAX_FIELD_CHARS).collect::<String>());
+    let problem = problem.into();
+    let message = match &field {
+        Some(field) => format!("{field} {problem}"),
+        None => problem,
+    };
+    let mut failure = Failure::new(ErrorClass::Unsupported, message);
     failure.param = field;
     failure
 }

@@ -26,7 +26,7 @@ impl Pipeline {
     /// A whole answer of the first deployment that has one.
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(meter).await {
+        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
             match self
                 .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
@@ -50,7 +50,7 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
-        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(meter).await {
+        while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
             match self
                 .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
@@ -100,6 +100,8 @@ struct Tries<'p> {
     /// Credentials that providers refused, or that had no place: this request does not come with them again.
     refused: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
+    /// Why the last deployment was passed over that no budget had enough for.
+    uncovered: Option<GatewayError>,
     /// Deployments that will be asked once more, by their places, and from when on.
     rests: SmallVec<[(usize, Instant); 2]>,
     /// Whether the next attempt is not charged to the account of further attempts: the first one, and one that goes on
@@ -121,6 +123,7 @@ impl<'p> Tries<'p> {
             renewed: None,
             refused: SmallVec::new(),
             failures: Vec::new(),
+            uncovered: None,
             rests: SmallVec::new(),
             free: true,
             busy: false,
@@ -129,9 +132,14 @@ impl<'p> Tries<'p> {
 
     /// Whom to ask next, with a place at the credential where its requests are bounded. Waits for one within the bounds of
     /// its queue; where that is in vain, another credential or another deployment is next.
-    async fn next_with_place(&mut self, meter: &Meter) -> Option<(Try<'p>, Option<Place>)> {
+    /// Before that, what the attempt may cost is reserved.
+    async fn next_with_place(&mut self, request: &Request, meter: &mut Meter) -> Option<(Try<'p>, Option<Place>)> {
         loop {
             let (deployment, keyed, probe) = self.next(meter)?;
+            if let Err(refusal) = self.pipeline.cover(request, deployment, self.has_more(), meter).await {
+                self.uncovered(refusal);
+                continue;
+            }
             let Some(places) = keyed.max_concurrent else {
                 return Some(((deployment, keyed, probe), None));
             };
@@ -293,12 +301,30 @@ impl<'p> Tries<'p> {
         }
     }
 
+    /// Whether another deployment may be tried after this one.
+    fn has_more(&self) -> bool {
+        self.next < self.order.len()
+    }
+
+    /// A budget did not have enough for the present deployment. Another one may be cheaper, or count against others.
+    fn uncovered(&mut self, refusal: GatewayError) {
+        self.renewed = None;
+        self.free = true;
+        if let GatewayError::Budget(refusal) = &refusal
+            && !refusal.another_may_serve()
+        {
+            self.next = self.order.len();
+        }
+        self.uncovered.get_or_insert(refusal);
+    }
+
     fn exhausted(self) -> GatewayError {
         if self.failures.is_empty() && self.busy {
             return self.pipeline.turned_away(ShedReason::Credential);
         }
         if self.failures.is_empty() {
-            return GatewayError::internal("a plan named only providers that are not configured");
+            let nobody = || GatewayError::internal("a plan named only providers that are not configured");
+            return self.uncovered.unwrap_or_else(nobody);
         }
         GatewayError::Exhausted {
             attempts: self.failures,
@@ -444,8 +470,8 @@ mod tests {
         assert!(pipeline.metrics.retries_refused.get() > 500);
     }
 
-    #[test]
-    fn who_comes_too_late_to_probe_asks_everybody_else_first() {
+    #[tokio::test]
+    async fn who_comes_too_late_to_probe_asks_everybody_else_first() {
         let pipeline = pipeline_of(&["alpha", "beta", "gamma"].map(provider).concat());
         // As it was planned by two requests while nobody probed yet.
         let plan = plan_of(&pipeline, "m");

@@ -64,7 +64,7 @@ impl Pipeline {
             Err(refusal) => {
                 let _ = meter.limits().standings.set(refusal.standings);
                 Err(match refusal.reason {
-                    Reason::Reached(reached) => GatewayError::Limited(Box::new(reached)),
+                    Reason::Reached(reached) => GatewayError::Limited(reached),
                     Reason::Apart => GatewayError::Uncounted {
                         retry_after: UNCOUNTED_RETRY,
                     },

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::limit::LimitHold;
@@ -18,6 +19,7 @@ use crate::chat::estimate::TextTally;
 use crate::chat::param::Dropped;
 use crate::chat::render::Identity;
 use crate::chat::request::{DialectHeaders, Request};
+use crate::domain::budget::BudgetScope;
 use crate::domain::caching::CacheControl;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
@@ -27,6 +29,7 @@ use crate::domain::limit::Standings;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
 use crate::domain::usage::{TokenUsage, UsageSource};
+use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
@@ -54,10 +57,14 @@ pub struct Meter {
     place: Option<Place>,
     received: Instant,
     record: Option<Box<UsageRecord>>,
+    /// What is set aside for it.
+    reservation: Reservation,
     prompt_tokens: u64,
     current: Option<Current>,
     /// What the provider that answers could not express.
     dropped: Dropped,
+    /// Whether the policy is not to tell.
+    dropped_in_silence: bool,
     /// Whether the credential that was just refused has been replaced.
     renewed: bool,
     /// What the caller said about the response cache.
@@ -130,9 +137,11 @@ impl Meter {
             place: None,
             received: call.received,
             record: Some(Box::new(record)),
+            reservation: Reservation::default(),
             prompt_tokens: 0,
             current: None,
             dropped: Dropped::default(),
+            dropped_in_silence: false,
             renewed: false,
             cache_control: call.cache_control,
             fill: None,
@@ -248,6 +257,28 @@ impl Meter {
     /// The key.
     pub fn gate(&self) -> &KeyGate {
         &self.gate
+    }
+
+    /// The key, to keep.
+    pub(super) fn gate_handle(&self) -> Arc<KeyGate> {
+        self.gate.clone()
+    }
+
+    /// When the request was admitted.
+    pub(super) fn admitted_at(&self) -> DateTime<Utc> {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        record.admitted_at
+    }
+
+    /// What the attempts so far cost, as far as it counts for a budget.
+    pub(super) fn charged(&self, scope: &BudgetScope) -> NanoUsd {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        scope.charged(&record.attempts)
+    }
+
+    /// What is reserved of budgets.
+    pub(super) fn reservation(&mut self) -> &mut Reservation {
+        &mut self.reservation
     }
 
     /// What it holds of its key's limits.
@@ -417,9 +448,19 @@ impl Meter {
         self.media = media;
     }
 
-    /// Notes what of the request the present provider could not express.
-    pub(super) fn dropped(&mut self, dropped: &Dropped) {
+    /// Notes what of the request the present provider could not express, and whether the caller is told.
+    pub(super) fn dropped(&mut self, dropped: &Dropped, told: bool) {
         self.dropped.clone_from(dropped);
+        self.dropped_in_silence = !told;
+    }
+
+    /// What of the request the caller is told that it was not expressed.
+    fn dropped_aloud(&self) -> Dropped {
+        if self.dropped_in_silence {
+            Dropped::default()
+        } else {
+            self.dropped.clone()
+        }
     }
 
     /// The provider's id for the attempt that was last under way.
@@ -522,7 +563,7 @@ impl Meter {
                 attempts: record.attempts.len() + 1,
                 overhead: elapsed.saturating_sub(waited),
                 cost: None,
-                dropped: self.dropped.clone(),
+                dropped: self.dropped_aloud(),
             });
         }
         let last = record.attempts.last()?;
@@ -532,7 +573,7 @@ impl Meter {
             attempts: record.attempts.len(),
             overhead: elapsed.saturating_sub(waited),
             cost: record.cost(),
-            dropped: self.dropped.clone(),
+            dropped: self.dropped_aloud(),
         })
     }
 
@@ -579,6 +620,8 @@ impl Meter {
         record.overhead = record.latency.saturating_sub(waited);
         self.limits.settle(&record.usage());
         self.gate.settle(record.cost());
+        // Before the record can be in the ledger: until then its cost stays set aside.
+        self.pipeline.budgets.settle(&mut self.reservation, &record);
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
         slot.complete(*record)

@@ -1,11 +1,13 @@
 //! The path of one inference request, from checked key to metered answer.
 //!
 //! [`Pipeline::run`] is the whole path on one screen. Each step has a file of its own: `admit` (may it?), `failover` and
-//! `attempt` (who answers?), `relay` (the stream to the caller), `meter` (what did it cost?). It knows no actors, no SQL
-//! and no HTTP server: it meets the actors in [`crate::gates`], and speaks to its caller through a [`Voice`].
+//! `attempt` (who answers?), `budget` (is there money for it?), `relay` (the stream to the caller), `meter` (what did it
+//! cost?). It knows no actors, no SQL and no HTTP server: it meets the actors in [`crate::gates`], and speaks to its caller
+//! through a [`Voice`].
 
 mod admit;
 mod attempt;
+mod budget;
 mod cached;
 mod failover;
 mod held;
@@ -38,6 +40,7 @@ use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
 use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
+use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
@@ -52,6 +55,7 @@ use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::Fetcher;
 
+pub use budget::BudgetRules;
 pub use meter::Meter;
 use route::Moment;
 
@@ -72,6 +76,8 @@ pub struct Pipeline {
     pub measurements: Arc<Measurements>,
     /// How each organization's requests are routed.
     pub policies: Arc<Policies>,
+    /// What may be spent.
+    pub budgets: Arc<Budgets>,
     /// Counts requests against their limits.
     pub limiter: Arc<Limiter>,
     /// How much this replica takes on.
@@ -109,10 +115,12 @@ pub struct PipelineLimits {
     pub again: Again,
     /// Which answers are kept.
     pub caching: CachePolicy,
-    /// What becomes of parameters that a provider cannot express.
+    /// What becomes of parameters that a provider cannot express, where neither key nor organization says.
     pub parameters: ParameterPolicy,
     /// Silence after which a keep-alive comment is sent.
     pub keep_alive: Duration,
+    /// How the worst case of a call is computed.
+    pub budgets: BudgetRules,
     /// Output tokens that a request is taken to need at most, as far as limits are concerned.
     pub assumed_output_tokens: u64,
 }
@@ -208,11 +216,11 @@ impl Pipeline {
     /// Everything that can be said with a status of its own. What goes wrong after a stream has begun is said in it.
     pub async fn run(self: Arc<Self>, mut meter: Meter, body: Bytes) -> Result<Answer, GatewayError> {
         let dialect = meter.voice().dialect;
-        let request = match Request::parse(meter.operation(), dialect, body, &self.limits.body) {
+        let mut request = match Request::parse(meter.operation(), dialect, body, &self.limits.body) {
             Ok(mut request) => {
                 request.identity = meter.identity();
                 request.headers = meter.take_headers();
-                Arc::new(request)
+                request
             }
             Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
         };
@@ -223,13 +231,17 @@ impl Pipeline {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
+        self.limit_output(&mut request, &plan, meter.gate());
+        let request = Arc::new(request);
         if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
             // It counts as a request, and as no tokens.
             if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
                 return Err(meter.refuse(refusal));
             }
             let answer = cached::answer(&entry, request.stream, &mut meter);
-            meter.finish(None);
+            if let Some(written) = meter.finish(None) {
+                written.reached().await;
+            }
             return Ok(answer);
         }
         if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {

@@ -5,27 +5,32 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::meter::Meter;
-use super::{Again, Call, Pipeline, PipelineLimits, Voice};
+use super::{Again, BudgetRules, Call, Pipeline, PipelineLimits, Voice};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
 use crate::cluster::Limiter;
 use crate::config::{self, KnownDialect, Sources};
+use crate::domain::budget::BudgetId;
+use crate::domain::budget::purse::Heard;
 use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{Dialect, Operation, ParameterPolicy};
+use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::{KeyHash, KeyRow, Named, Revision};
 use crate::domain::limit::WhenApart;
+use crate::domain::money::NanoUsd;
 use crate::domain::overload::LagPolicy;
 use crate::domain::record::UsageRecord;
 use crate::domain::retry_budget::RetryPolicy;
 use crate::domain::scope::Scope;
+use crate::gates::budgets::{Ask, Bank, BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
@@ -48,6 +53,20 @@ const VOICE: Voice = Voice {
     event: |_, _| Bytes::from_static(b"error"),
     keep_alive: b": still here\n\n",
 };
+
+/// The bank of a pipeline without budgets.
+struct NoBank;
+
+#[async_trait::async_trait]
+impl Bank for NoBank {
+    async fn exchange(&self, _ask: Ask) -> Result<Option<Heard>, BoxError> {
+        Err("there is no bank".into())
+    }
+
+    async fn spent(&self, _budget: BudgetId, _start: DateTime<Utc>) -> Result<NanoUsd, BoxError> {
+        Err("there is no bank".into())
+    }
+}
 
 /// A pipeline of which nothing is shared with anybody.
 pub(super) fn pipeline() -> Arc<Pipeline> {
@@ -80,8 +99,14 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
     };
     let endpoints = Endpoints::new(reqwest::Client::new(), rest, settings.secrets.renewal_wait);
     assert!(endpoints.replace(&settings.providers).is_empty());
+    let waiting = BudgetLimits {
+        wait: Duration::ZERO,
+        max_waiting: 0,
+        lease: Duration::from_secs(20),
+    };
     Arc::new(Pipeline {
         board: Arc::new(board),
+        budgets: Arc::new(Budgets::new(Arc::new(NoBank), waiting, Arc::default())),
         load: Arc::new(LoadGate::new(LoadPolicy {
             places: 100,
             queue: 0,
@@ -130,6 +155,10 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
             },
             parameters: ParameterPolicy::Warn,
             keep_alive: Duration::from_secs(15),
+            budgets: BudgetRules {
+                default_output_tokens: None,
+                image_tokens: 1_000,
+            },
             assumed_output_tokens: 1_000,
         },
         stop: CancellationToken::new(),
@@ -157,6 +186,9 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         scope: Scope::default(),
         scopes: Vec::new(),
         rate_limit: 60,
+        budgets: Vec::new(),
+        parameter_policy: None,
+        parameters: None,
         cache_ttl: None,
         limits: Vec::new(),
         metadata: serde_json::json!({}),

@@ -14,7 +14,7 @@ use crate::chat::conversation::{MediaKind, Place};
 use crate::chat::estimate::TextTally;
 use crate::chat::param::{Dropped, Param};
 use crate::chat::request::Request;
-use crate::domain::call::ErrorClass;
+use crate::domain::call::{ErrorClass, Operation};
 use crate::domain::error::InvalidRequest;
 use crate::domain::model::ModelTraits;
 use crate::domain::usage::TokenUsage;
@@ -36,6 +36,11 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// What becomes of a parameter of OpenAI's chat dialect on its way to this provider. Says what is true of the
     /// provider's models in general; a model that takes less drops more.
     fn support(&self, param: Param) -> Support;
+
+    /// Whether the provider has models that can be asked for this. A model that cannot refuses what it is asked.
+    fn serves(&self, operation: Operation) -> bool {
+        operation != Operation::Embedding
+    }
 
     /// The answer of a provider that lives in this process and needs no call.
     fn builtin(&self, _request: &Request) -> Option<Bytes> {
@@ -176,6 +181,12 @@ pub trait Reader: Send {
             ErrorClass::Malformed,
             "answered a request for a stream with a whole answer",
         ))
+    }
+
+    /// What turns the answers into events, where something does: the conformance kit looks at them.
+    #[cfg(test)]
+    fn translator(&self) -> Option<&dyn super::translate::Translator> {
+        None
     }
 }
 

@@ -35,8 +35,8 @@ impl Fence {
             Self::Before(seen) => {
                 seen.push_str(piece);
                 let start = seen.trim_start();
-                if start.starts_with(FENCE) {
-                    let rest = start[FENCE.len()..].to_owned();
+                if let Some(rest) = start.strip_prefix(FENCE) {
+                    let rest = rest.to_owned();
                     *self = Self::Opening;
                     return self.take(&rest);
                 }
@@ -47,20 +47,14 @@ impl Fence {
                 *self = Self::None;
                 said
             }
-            // The name of the language.
-            Self::Opening => match piece.split_once('\n') {
-                Some((_, rest)) => {
+            // The name of the language, unless the content begins on the same line.
+            Self::Opening => match piece.find(['\n', '{', '[']) {
+                Some(at) => {
+                    let at = at + usize::from(piece[at..].starts_with('\n'));
                     *self = Self::Inside(String::new());
-                    self.take(rest)
+                    self.take(&piece[at..])
                 }
-                None => match piece.find(['{', '[']) {
-                    // All on one line.
-                    Some(at) => {
-                        *self = Self::Inside(String::new());
-                        self.take(&piece[at..])
-                    }
-                    None => String::new(),
-                },
+                None => String::new(),
             },
             Self::Inside(held) => {
                 held.push_str(piece);
@@ -107,6 +101,7 @@ mod tests {
         assert_eq!(unfenced(&["{\"a\":\"```\"}"]), "{\"a\":\"```\"}");
         assert_eq!(unfenced(&["  {}  "]), "  {}  ");
         assert_eq!(unfenced(&["```{\"a\":1}```"]), "{\"a\":1}");
+        assert_eq!(unfenced(&["```{\n\"a\":1}\n```"]), "{\n\"a\":1}");
         assert_eq!(unfenced(&["``"]), "``");
         assert_eq!(unfenced(&[""]), "");
     }

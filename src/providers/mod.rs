@@ -8,8 +8,11 @@
 //! format is a row in [`compatible::DIALECTS`].
 
 pub mod adapter;
+#[cfg(test)]
+mod conformance;
 pub mod event_stream;
 pub mod fence;
+pub mod matrix;
 pub mod retry_after;
 pub mod sse;
 #[cfg(test)]

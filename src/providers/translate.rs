@@ -59,7 +59,7 @@ impl<T: Translator> Translated<T> {
     }
 }
 
-impl<T: Translator> Reader for Translated<T> {
+impl<T: Translator + 'static> Reader for Translated<T> {
     fn whole(mut self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure> {
         let events = self.translator.whole(answers)?;
         let tally = Tally::of(&events)?;
@@ -69,6 +69,11 @@ impl<T: Translator> Reader for Translated<T> {
             usage: tally.usage,
             generated: tally.generated,
         })
+    }
+
+    #[cfg(test)]
+    fn translator(&self) -> Option<&dyn Translator> {
+        Some(&self.translator)
     }
 
     fn decoder(self: Box<Self>, limits: StreamLimits) -> Box<dyn Decoder> {

@@ -3,7 +3,7 @@
 //! Building an INSERT of a thousand values costs more than running it. The text of a statement depends only on the table
 //! and the number of rows, so it is built for the first batch of that length and kept; the driver then finds it prepared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,6 +11,8 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, EntityName, EntityTrait, Iterable, PrimaryKeyToColumn, QueryTrait, Statement,
 };
+
+use uuid::Uuid;
 
 use super::StoreError;
 
@@ -30,6 +32,34 @@ impl Inserts {
     where
         A: ActiveModelTrait + Send,
     {
+        for statement in self.statements(db, rows) {
+            db.execute_raw(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Does the same with rows that have an `id`, and says which of them were not there.
+    pub(super) async fn run_for_new<A>(
+        &self,
+        db: &impl ConnectionTrait,
+        rows: Vec<A>,
+    ) -> Result<HashSet<Uuid>, StoreError>
+    where
+        A: ActiveModelTrait + Send,
+    {
+        let mut new = HashSet::with_capacity(rows.len());
+        for mut statement in self.statements(db, rows) {
+            statement.sql.push_str(" RETURNING \"id\"");
+            for row in db.query_all_raw(statement).await? {
+                new.insert(row.try_get("", "id")?);
+            }
+        }
+        Ok(new)
+    }
+
+    /// The statements that insert rows.
+    fn statements<A: ActiveModelTrait>(&self, db: &impl ConnectionTrait, rows: Vec<A>) -> Vec<Statement> {
+        let mut statements = Vec::new();
         let mut rows = rows.into_iter();
         while let Some(len) = next_length(rows.len()) {
             let mut part: Vec<A> = rows.by_ref().take(len).collect();
@@ -40,10 +70,9 @@ impl Inserts {
                     <A::Entity as EntityTrait>::Column::iter().filter_map(|column| row.take(column).into_value()),
                 );
             }
-            let statement = Statement::from_sql_and_values(db.get_database_backend(), &*sql, values);
-            db.execute_raw(statement).await?;
+            statements.push(Statement::from_sql_and_values(db.get_database_backend(), &*sql, values));
         }
-        Ok(())
+        statements
     }
 
     /// The statement for so many rows.

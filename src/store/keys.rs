@@ -12,6 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Store, StoreError, storable, storable_text};
+use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision, RoutedKey};
 use crate::domain::scope::Scope;
@@ -49,6 +50,7 @@ impl Store {
             hash: Set(key.hash.to_hex()),
             allowed_models: Set(stored_scope(&key.scope)),
             rate_limit: Set(i32::try_from(key.rate_limit).unwrap_or(i32::MAX)),
+            parameter_policy: Set(key.parameter_policy.map(|policy| policy.as_str().to_owned())),
             cache_ttl_ms: Set(key
                 .cache_ttl
                 .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))),
@@ -158,6 +160,31 @@ impl Store {
         let change = self.begin_key_change().await?;
         let result = gateway_keys::Entity::update_many()
             .col_expr(gateway_keys::Column::Disabled, Expr::value(disabled))
+            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_keys::Column::Id.eq(key.0))
+            .exec(&change.transaction)
+            .await?;
+        change.finish(result.rows_affected).await
+    }
+
+    /// Changes what a key says about parameters that a provider cannot express. Says whether there is such a key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_key_parameter_policy(
+        &self,
+        organization: OrganizationId,
+        key: KeyId,
+        policy: Option<ParameterPolicy>,
+    ) -> Result<bool, StoreError> {
+        let change = self.begin_key_change().await?;
+        let result = gateway_keys::Entity::update_many()
+            .col_expr(
+                gateway_keys::Column::ParameterPolicy,
+                Expr::value(policy.map(ParameterPolicy::as_str)),
+            )
             .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
             .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
             .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
@@ -302,9 +329,11 @@ impl Store {
             }
             None => None,
         };
+        let budgets = self.budgets_for_key(&key, &organization, team.as_ref()).await?;
         let limits = self.limits_for(key.organization_id, key.team_id, key.id).await?;
         let own = read_scope(key.allowed_models.as_ref());
         let scopes = scopes_of(&key, team.as_ref(), &organization);
+        let own_policy = read_policy(key.parameter_policy.as_deref());
         Ok(KeyRow {
             id: KeyId(key.id),
             shared_credentials: organization.shared_credentials,
@@ -323,6 +352,12 @@ impl Store {
             scope: own,
             scopes,
             rate_limit: u32::try_from(key.rate_limit).unwrap_or(0),
+            budgets: budgets.into_iter().map(Arc::new).collect(),
+            parameter_policy: own_policy,
+            parameters: match (own_policy, read_policy(organization.parameter_policy.as_deref())) {
+                (Some(own), Some(inherited)) => Some(own.stricter(inherited)),
+                (own, inherited) => own.or(inherited),
+            },
             cache_ttl: key
                 .cache_ttl_ms
                 .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
@@ -354,6 +389,12 @@ fn scopes_of(
         .filter(|scope| *scope != Scope::default())
         .map(Arc::new)
         .collect()
+}
+
+/// The policy in a `parameter_policy` column. A word that only a newer version knows means the strictest: rather a
+/// refusal than a loss that nobody hears of.
+fn read_policy(stored: Option<&str>) -> Option<ParameterPolicy> {
+    stored.map(|name| ParameterPolicy::of(name).unwrap_or(ParameterPolicy::Reject))
 }
 
 /// A scope as an `allowed_models` column keeps it.

@@ -12,7 +12,7 @@ use sea_orm::{
 
 use uuid::Uuid;
 
-use super::{Store, StoreError, refusal, storable, storable_text};
+use super::{Store, StoreError, budgets, refusal, storable, storable_text};
 use crate::domain::call::{CacheStatus, Dialect, Operation};
 use crate::domain::ids::{KeyId, ModelName, OrganizationId, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
@@ -25,7 +25,7 @@ const LEFT_OUT_AT_ONCE: usize = 1_000;
 
 impl Store {
     /// Writes records in one transaction. Records that are there already are passed over, so that a batch whose commit
-    /// was not heard of can be written again.
+    /// was not heard of can be written again. What is new is counted against the budgets it is for.
     ///
     /// A record that the database refuses for what is in it does not hold up the others: the batch is halved until such
     /// records stand alone, and they are given back. They are only called refused if the database takes a record of ours
@@ -61,12 +61,15 @@ impl Store {
 
     async fn write_all(&self, records: &[UsageRecord]) -> Result<(), StoreError> {
         let transaction = self.db.begin().await?;
-        self.inserts
-            .run(&transaction, records.iter().map(request_row).collect())
+        budgets::begin_batch(&transaction).await?;
+        let new = self
+            .inserts
+            .run_for_new(&transaction, records.iter().map(request_row).collect())
             .await?;
         self.inserts
             .run(&transaction, records.iter().flat_map(attempt_rows).collect())
             .await?;
+        budgets::count(&transaction, records, &new).await?;
         transaction.commit().await
     }
 

@@ -3,6 +3,7 @@
 //!
 //! The same code runs on SQLite and on Postgres. What differs is set up in [`Store::connect`].
 
+pub mod budgets;
 mod bulk;
 pub mod configs;
 pub mod keys;
@@ -23,6 +24,7 @@ use refusal::refusal;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, RuntimeErr, TransactionTrait,
 };
+use uuid::Uuid;
 
 /// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.
 /// The number is arbitrary and only has to be ours.
@@ -33,6 +35,8 @@ const SETUP_LOCK: i64 = 0x0062_6f6e_6974_6f31;
 pub struct Store {
     db: DatabaseConnection,
     inserts: bulk::Inserts,
+    /// Names this process in the database, from one start to the next.
+    replica: Uuid,
 }
 
 /// Why the database did not do what it was asked.
@@ -100,6 +104,7 @@ impl Store {
         sea_orm::Database::connect(connect).await.map(|db| Self {
             db,
             inserts: bulk::Inserts::default(),
+            replica: Uuid::now_v7(),
         })
     }
 

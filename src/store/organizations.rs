@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::keys::{read_scope, stored_scope};
 use super::{Store, StoreError, storable, storable_text};
+use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::{OrganizationId, TeamId};
 use crate::domain::key::{NewKey, NewTeam};
 use crate::domain::scope::Scope;
@@ -49,6 +50,7 @@ impl Store {
             slug: Set(FIRST_SLUG.into()),
             name: Set("Default".into()),
             allowed_models: Set(None),
+            parameter_policy: Set(None),
             // Who sets a gateway up owns the credentials it is given.
             shared_credentials: Set(true),
             created_at: Set(now),
@@ -141,6 +143,30 @@ impl Store {
         }))
     }
 
+    /// Changes what holds for an organization's keys about parameters that a provider cannot express, unless a key is
+    /// stricter. Says whether there is such an organization.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_organization_parameter_policy(
+        &self,
+        organization: OrganizationId,
+        policy: Option<ParameterPolicy>,
+    ) -> Result<bool, StoreError> {
+        let change = self.begin_key_change().await?;
+        let result = organizations::Entity::update_many()
+            .col_expr(
+                organizations::Column::ParameterPolicy,
+                Expr::value(policy.map(ParameterPolicy::as_str)),
+            )
+            .col_expr(organizations::Column::UpdatedAt, Expr::value(storable(Utc::now())))
+            .col_expr(organizations::Column::Revision, Expr::value(change.revision))
+            .filter(organizations::Column::Id.eq(organization.0))
+            .exec(&change.transaction)
+            .await?;
+        change.finish(result.rows_affected).await
+    }
+
     /// The organization with a slug.
     ///
     /// # Errors
@@ -196,6 +222,7 @@ impl Store {
             slug: Set(slug.into()),
             name: Set(storable_text(name)),
             allowed_models: Set(None),
+            parameter_policy: Set(None),
             shared_credentials: Set(false),
             created_at: Set(now),
             updated_at: Set(now),

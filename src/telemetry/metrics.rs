@@ -10,8 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::budgets::BudgetMetrics;
 use super::limits::LimitMetrics;
 use super::names;
+use crate::domain::budget::BudgetScope;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
 use crate::domain::money::NanoUsd;
@@ -152,6 +154,8 @@ pub struct Metrics {
     /// Seconds since it was last read as a whole.
     pub secret_age: Gauge,
     restarts: Family<ActorLabels, Count>,
+    /// Of budgets.
+    pub budgets: BudgetMetrics,
     /// Of the limits.
     pub limits: Arc<LimitMetrics>,
 }
@@ -191,6 +195,7 @@ impl Default for Metrics {
             secret_refresh_failures: Counter::default(),
             secret_age: Gauge::default(),
             restarts: Family::default(),
+            budgets: BudgetMetrics::default(),
             limits: Arc::default(),
         };
         metrics.registered()
@@ -336,6 +341,7 @@ impl Metrics {
             "Actors started again after a failure",
             self.restarts.clone(),
         );
+        self.budgets.register(&mut registry);
         self.limits.register(&mut registry);
         self.registry = registry;
         self
@@ -447,6 +453,7 @@ impl Metrics {
 
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
+        self.budgets.announce(BudgetScope::KINDS);
         for actor in [
             "keys",
             "key",
@@ -455,6 +462,7 @@ impl Metrics {
             "ledger",
             "catalog",
             "secrets",
+            "budgets",
             "replicas",
         ] {
             self.restarts

@@ -1,5 +1,6 @@
 //! What operators see of the process: log lines and metrics.
 
+pub mod budgets;
 pub mod limits;
 pub mod logs;
 pub mod metrics;

@@ -64,6 +64,16 @@ names! {
     SECRET_FAILURES = "bonito_secret_refresh_failures",
     /// Seconds since the secret store was last read as a whole; -1: never (gauge).
     SECRET_AGE = "bonito_secret_age_seconds",
+    /// Attempts that budgets stopped, by scope and reason (counter).
+    BUDGET_REFUSALS = "bonito_budget_refusals",
+    /// Calls that waited for a budget, by what came of it (counter).
+    BUDGET_WAITS = "bonito_budget_waits",
+    /// Thresholds of budgets that were reached, by scope (counter).
+    BUDGET_THRESHOLDS = "bonito_budget_thresholds",
+    /// What this replica has reserved for calls under way, in nano-dollars (gauge).
+    BUDGET_RESERVED = "bonito_budget_reserved_nanousd",
+    /// The used part of the most used budget in use here, by scope (gauge).
+    BUDGET_USED = "bonito_budget_used_ratio",
     /// Requests by what they had to do with the response cache (counter).
     CACHE = "bonito_cache_requests",
     /// What answers out of the response cache would have cost otherwise, in nano-dollars (counter).

@@ -204,6 +204,14 @@ impl Snapshot {
         self.pools(tenant, provider).next().is_some()
     }
 
+    /// The providers a tenant's requests may go to, in the order of their ids, each with one of its credentials.
+    pub fn usable(&self, tenant: Tenant<'_>) -> impl Iterator<Item = (ProviderId, &Arc<Keyed>)> {
+        self.providers().filter_map(move |provider| {
+            let first = self.pools(tenant, &provider).next()?.first()?;
+            Some((provider, first))
+        })
+    }
+
     /// The pools a tenant may use, its own first.
     fn pools(&self, tenant: Tenant<'_>, provider: &ProviderId) -> impl Iterator<Item = &Pool> {
         let own = (!self.own.is_empty())

@@ -483,3 +483,30 @@ async fn an_overload_at_the_start_of_a_stream_goes_to_another_provider() {
     }
     gateway.finish().await;
 }
+
+#[tokio::test]
+async fn a_conversation_may_go_on_at_a_provider_that_knows_nothing_of_claudes_thoughts() {
+    let (claude, other) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("anthropic", &claude.origin(), &[NEWEST])
+        .openai(&other, &["mock-chat"])
+        .start()
+        .await;
+    let question = json!({"role": "user", "content": "weather please"});
+    let fields = json!({"messages": [question], "tools": [tool("get_weather")], "reasoning_effort": "low"});
+    let message = ask(&gateway, NEWEST, "", fields).await.json()["choices"][0]["message"].clone();
+    assert!(message["thinking_blocks"].is_array());
+    let result = json!({"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "18C"});
+    let reply = ask(
+        &gateway,
+        "mock-chat",
+        "",
+        json!({"messages": [question, message, result]}),
+    )
+    .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let sent = other.requests()[0].json();
+    let fields: Vec<&String> = sent["messages"][1].as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["role", "content", "refusal", "tool_calls"]);
+    gateway.finish().await;
+}

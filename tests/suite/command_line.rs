@@ -260,6 +260,119 @@ async fn limits_are_set_listed_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn what_becomes_of_parameters_is_said_for_keys_and_organizations() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = run(
+        dir.path(),
+        &["key", "create", "--name", "strict", "--parameters", "reject", "--json"],
+    )
+    .await;
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let id = made["id"].as_str().unwrap();
+    let listed = async || {
+        let rows: Value = serde_json::from_slice(&run(dir.path(), &["key", "list", "--json"]).await.stdout).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["id"] == id).unwrap();
+        (row["parameter_policy"].clone(), row["parameters"].clone())
+    };
+    assert_eq!(listed().await, ("reject".into(), "reject".into()));
+    for (arguments, expected) in [
+        (&["key", "parameters", "--policy", "warn"][..], ("reject", "reject")),
+        (&["key", "parameters", id, "--policy", "drop"], ("drop", "warn")),
+    ] {
+        let output = run(dir.path(), arguments).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(listed().await, (expected.0.into(), expected.1.into()));
+    }
+    assert!(
+        run(dir.path(), &["key", "parameters", id, "--inherit"])
+            .await
+            .status
+            .success()
+    );
+    assert_eq!(listed().await, (Value::Null, "warn".into()));
+    let table = text(&run(dir.path(), &["key", "list"]).await.stdout);
+    assert!(table.contains("PARAMETERS") && table.contains("warn"), "{table}");
+    for wrong in [
+        &["key", "create", "--name", "x", "--parameters", "ignore"][..],
+        &["key", "parameters", id],
+        &["key", "parameters", id, "--policy", "warn", "--inherit"],
+        &["key", "parameters", "bn-nobody", "--policy", "warn"],
+    ] {
+        assert!(!run(dir.path(), wrong).await.status.success(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn budgets_are_set_listed_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = run(dir.path(), &["key", "create", "--name", "ci", "--json"]).await;
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let key = format!("key={}", &made["prefix"].as_str().unwrap());
+    let monthly = ["budget", "set", "--for", &key, "--period", "monthly", "--amount"];
+    let set = async |more: &[&str]| {
+        let output = run(dir.path(), &[&monthly[..], more].concat()).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let said = set(&["50"]).await;
+    assert!(said.contains("0.00 of 50.00 USD are spent this month"), "{said}");
+    let same: Value = serde_json::from_str(&set(&["60.5", "--soft", "--threshold", "90", "--json"]).await).unwrap();
+    let id = same["id"].as_str().unwrap();
+    assert!(said.starts_with(id), "it is the same budget");
+    let organization = [
+        "budget",
+        "set",
+        "--for",
+        "organization",
+        "--period",
+        "total",
+        "--amount",
+        "1",
+    ];
+    assert!(run(dir.path(), &organization).await.status.success());
+
+    let listed = text(&run(dir.path(), &["budget", "list"]).await.stdout);
+    assert!(
+        listed.contains("key \"ci\"") && listed.contains("60.50") && listed.contains("soft"),
+        "{listed}"
+    );
+    let listed = run(dir.path(), &["budget", "list", "--json"]).await.stdout;
+    let listed: Value = serde_json::from_slice(&listed).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&listed[0]["thresholds"], &listed[0]["amount_usd"]),
+        (&serde_json::json!([90]), &"60.50".into())
+    );
+    assert!(run(dir.path(), &["budget", "delete", id]).await.status.success());
+
+    let set = |scope, more: &[&'static str]| {
+        let mut arguments = vec!["budget", "set", "--for", scope];
+        arguments.extend(more);
+        arguments
+    };
+    for wrong in [
+        vec!["budget", "delete", id],
+        set("key=bn-nobody", &["--period", "monthly", "--amount", "1"]),
+        set("team=none", &["--period", "monthly", "--amount", "1"]),
+        set("tag=blue", &["--period", "monthly", "--amount", "1"]),
+        set("organization", &["--period", "yearly", "--amount", "1"]),
+        set("organization", &["--period", "daily", "--amount", "0"]),
+        set("organization", &["--period", "daily", "--amount", "1e3"]),
+        set(
+            "organization",
+            &["--period", "daily", "--amount", "1", "--time-zone", "Atlantis"],
+        ),
+        set(
+            "organization",
+            &["--period", "daily", "--amount", "1", "--threshold", "0"],
+        ),
+    ] {
+        let output = run(dir.path(), &wrong).await;
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
 async fn names_that_nobody_has_are_taken_into_a_scope_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     for (option, name, warned) in [

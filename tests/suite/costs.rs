@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bonito::domain::money::NanoUsd;
 use bonito::domain::pricing::{Price, PricingError};
 use bonito::domain::usage::TokenUsage;
+use bonito::providers::anthropic::wire as anthropic_wire;
 use bonito::providers::bedrock;
 use bonito::providers::gemini::wire as gemini_wire;
 use bonito::providers::openai::wire;
@@ -133,6 +134,17 @@ fn what_openai_and_azure_report_is_read_as_the_table_says() {
         }
     }
     assert!(read >= 25, "{read} rows");
+}
+
+#[test]
+fn what_claude_reports_is_read_as_the_table_says() {
+    let mut read = 0;
+    for case in cases().iter().filter(|case| case.reported.contains("\"input_tokens\"")) {
+        let usage = anthropic_wire::Usage::read(&case.reported).and_then(|usage| usage.tokens());
+        assert_eq!(usage, Some(case.usage()), "{:?}", case.name);
+        read += 1;
+    }
+    assert!(read >= 10, "{read} rows");
 }
 
 #[test]

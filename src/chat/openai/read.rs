@@ -703,7 +703,8 @@ fn content_part(value: Value, place: Place) -> Read<Part> {
             Ok(media(MediaKind::Image, source, None, detail))
         }
         "input_audio" => {
-            let audio = &fields["input_audio"];
+            // A missing part must not be indexed: a map, unlike a value, panics over a missing key.
+            let audio = fields.shift_remove("input_audio").unwrap_or_default();
             let (Some(data), Some(format)) = (audio["data"].as_str(), audio["format"].as_str()) else {
                 return Err(refused(
                     format!("{place}.input_audio"),

@@ -48,6 +48,9 @@ pub(super) fn parse(body: Bytes, limits: &BodyLimits) -> Result<Request, Invalid
         choices: 1,
         prompt: top.seen.prompt,
         images: top.seen.images,
+        attachments: top.seen.attachments,
+        generations: 1,
+        empty_output_limit: top.given_max_tokens && top.max_tokens.is_none(),
         tools: top.tools,
         session: top.session,
         predictable: top.predictable,
@@ -250,6 +253,8 @@ impl<'de> Items<'de> for Blocks<'_> {
         let fields = Block {
             seen: self.seen,
             typed: false,
+            picture: false,
+            source: None,
         };
         Object { walk, fields }.deserialize(item)
     }
@@ -259,13 +264,18 @@ impl<'de> Items<'de> for Blocks<'_> {
 struct Block<'s> {
     seen: &'s mut Seen,
     typed: bool,
+    /// Whether it is a picture.
+    picture: bool,
+    /// Bytes of what it shows.
+    source: Option<usize>,
 }
 
 impl<'de> Fields<'de> for Block<'_> {
     fn field<A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
             "type" => {
-                walk.opaque_of_kind(map, &[Kind::Text], "a string")?;
+                let kind = walk.opaque_of_kind(map, &[Kind::Text], "a string")?;
+                self.picture = kind == "\"image\"";
                 self.typed = true;
             }
             "text" | "thinking" => {
@@ -285,7 +295,7 @@ impl<'de> Fields<'de> for Block<'_> {
             "source" => {
                 let raw = walk.opaque(map)?;
                 if Kind::of(raw) == Kind::Object {
-                    self.seen.images += 1;
+                    self.source = Some(raw.len());
                     self.seen.prompt.add_tokens(TOKENS_PER_IMAGE);
                 }
             }
@@ -295,6 +305,14 @@ impl<'de> Fields<'de> for Block<'_> {
     }
 
     fn end<E: de::Error>(&mut self, walk: &Walk<'_>) -> Result<(), E> {
+        match self.source {
+            Some(bytes) if self.picture => self.seen.picture(bytes),
+            Some(bytes) => {
+                self.seen.images += 1;
+                self.seen.document(bytes);
+            }
+            None => {}
+        }
         if self.typed {
             return Ok(());
         }
@@ -340,6 +358,8 @@ impl<'de> Visitor<'de> for Inner<'_, '_, '_> {
         let fields = Block {
             seen: self.seen,
             typed: true,
+            picture: false,
+            source: None,
         };
         let object = Object {
             walk: self.walk,

@@ -44,6 +44,7 @@ impl<'de> Visitor<'de> for Inputs<'_, '_, '_> {
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         self.seen.prompt.add(text);
+        self.seen.prompts = 1;
         Ok(())
     }
 
@@ -62,6 +63,11 @@ impl<'de> Visitor<'de> for Inputs<'_, '_, '_> {
             let problem = format!("has {count} entries; the limit is {}", self.limit);
             return Err(walk.refuse(InvalidKind::Value, problem));
         }
+        // One list of tokens is one prompt.
+        self.seen.prompts = match steps.shape {
+            Some(Shape::Token) => 1,
+            _ => count as u64,
+        };
         Ok(())
     }
 }

@@ -118,6 +118,10 @@ impl<'de> Fields<'de> for Message<'_> {
             }
             "function_call" | "audio" => {
                 let raw = self.in_place_of_content(walk, map, Kind::Object, "an object or null")?;
+                if name == "audio" && Kind::of(raw) == Kind::Object {
+                    // A recording of an earlier answer, by its id.
+                    self.seen.document(0);
+                }
                 self.seen.prompt.add_json_escaped(raw.as_bytes());
             }
             "refusal" => drop(self.in_place_of_content(walk, map, Kind::Text, "a string or null")?),
@@ -234,10 +238,18 @@ impl<'de> Fields<'de> for Part<'_> {
                 if Kind::of(raw) == Kind::Object {
                     walk.again(raw, &mut ImageUrl { url: false })?;
                 }
-                self.seen.images += 1;
+                self.seen.picture(raw.len());
                 self.seen.prompt.add_tokens(TOKENS_PER_IMAGE);
             }
-            "input_audio" | "file" => drop(walk.opaque_of_kind(map, &[Kind::Object], "an object")?),
+            "input_audio" | "file" => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Object], "an object")?;
+                self.seen.document(raw.len());
+            }
+            // What some providers take besides: `video_url`, `file_url`, `audio_url`.
+            name if name.ends_with("_url") => {
+                let raw = walk.opaque(map)?;
+                self.seen.document(raw.len());
+            }
             _ => drop(walk.opaque(map)?),
         }
         Ok(())

@@ -15,7 +15,7 @@ mod tools;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::de::{self, MapAccess};
 
 use super::conversation::Conversation;
@@ -23,6 +23,7 @@ use super::estimate::TextTally;
 use super::openai;
 use super::render::Identity;
 use super::walk::{Fields, Kind, Walk};
+use crate::domain::budget::worst_case::Attachments;
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 
@@ -75,6 +76,12 @@ pub struct Request {
     pub prompt: TextTally,
     /// Images among the messages.
     pub images: u32,
+    /// What the body holds besides text.
+    pub attachments: Attachments,
+    /// Answers that are generated and charged for: for each prompt as many as are asked for, or more to choose from.
+    pub generations: u64,
+    /// Whether a limit on generated tokens is given that says nothing: null.
+    empty_output_limit: bool,
     /// Whether tools are offered.
     pub tools: bool,
     /// Where the body says what it has in common with other requests.
@@ -152,6 +159,10 @@ impl Request {
             choices: top.choices,
             prompt: top.seen.prompt,
             images: top.seen.images,
+            attachments: top.seen.attachments,
+            generations: u64::from(top.choices.max(top.best_of)).saturating_mul(top.seen.prompts.max(1)),
+            empty_output_limit: (top.given.max_tokens || top.given.max_completion_tokens)
+                && top.max_output_tokens.is_none(),
             tools: top.tools,
             session: top.session,
             predictable: top.predictable,
@@ -183,6 +194,37 @@ impl Request {
         key.filter(|key| key.len() <= MAX_SESSION_BYTES)
     }
 
+    /// Writes a limit on generated tokens into a body that has none. One that is there stays, and so does a null, because
+    /// the field must not be there twice.
+    pub fn limit_output(&mut self, tokens: u64) {
+        if self.max_output_tokens.is_some() || self.empty_output_limit || self.operation == Operation::Embedding {
+            return;
+        }
+        // A body that was walked is an object with at least a model in it, so the first brace opens it and a comma is due.
+        let inside = memchr::memchr(b'{', &self.body).map_or(0, |brace| brace + 1);
+        let field = format!("\"max_tokens\":{tokens},");
+        let mut body = BytesMut::with_capacity(self.body.len() + field.len());
+        body.extend_from_slice(&self.body[..inside]);
+        body.extend_from_slice(field.as_bytes());
+        body.extend_from_slice(&self.body[inside..]);
+        self.body = body.freeze();
+        self.max_output_tokens = Some(tokens);
+        let options = &mut self.stream_options;
+        let moved = [
+            &mut options.span,
+            &mut options.null_span,
+            &mut options.include_usage_span,
+        ];
+        let session = [&mut self.session.user, &mut self.session.prompt_cache_key];
+        let moved = moved.into_iter().chain(session).flatten().chain([&mut self.model_span]);
+        for span in moved {
+            *span = span.start + field.len()..span.end + field.len();
+        }
+        if self.dialect == Dialect::OpenAi && self.operation == Operation::Chat {
+            self.max_tokens_name = Some(inside..inside + "\"max_tokens\"".len());
+        }
+    }
+
     /// What the body means, for a provider that does not speak the caller's dialect. It is read when this is first asked.
     ///
     /// # Errors
@@ -212,6 +254,24 @@ impl Request {
 struct Seen {
     prompt: TextTally,
     images: u32,
+    attachments: Attachments,
+    /// Prompts to be completed, each by itself; inputs to be embedded.
+    prompts: u64,
+}
+
+impl Seen {
+    /// A picture, in so many bytes of the body.
+    fn picture(&mut self, bytes: usize) {
+        self.images += 1;
+        self.attachments.images += 1;
+        self.attachments.encoded_bytes += bytes as u64;
+    }
+
+    /// A document, a recording or a film.
+    fn document(&mut self, bytes: usize) {
+        self.attachments.others += 1;
+        self.attachments.encoded_bytes += bytes as u64;
+    }
 }
 
 /// The top level of a body.
@@ -230,6 +290,7 @@ struct Top {
     /// Whether `max_completion_tokens` holds a number.
     new_limit: bool,
     choices: u32,
+    best_of: u32,
     tools: bool,
     session: SessionFields,
     predictable: bool,
@@ -263,6 +324,7 @@ impl Top {
             old_limit: false,
             new_limit: false,
             choices: 1,
+            best_of: 1,
             tools: false,
             session: SessionFields::default(),
             predictable: false,
@@ -346,6 +408,11 @@ impl<'de> Fields<'de> for Top {
                 self.choices = u32::try_from(n).unwrap_or(1);
                 Ok(())
             }
+            ("best_of", Completion) => {
+                let best_of = walk.integer(map, 1, MAX_CHOICES)?.unwrap_or(1);
+                self.best_of = u32::try_from(best_of).unwrap_or(1);
+                Ok(())
+            }
             ("tools" | "functions", Chat) => {
                 self.tools |= tools::read(walk, map, &mut self.seen, name == "tools")?;
                 Ok(())
@@ -421,7 +488,6 @@ fn check_only<'de, A: MapAccess<'de>>(
         ("top_logprobs", Chat) => drop(walk.integer(map, 0, 20)?),
         ("logprobs", Chat) => drop(walk.flag(map)?),
         ("logprobs", Completion) => drop(walk.integer(map, 0, 100)?),
-        ("best_of", Completion) => drop(walk.integer(map, 1, MAX_CHOICES)?),
         ("echo", Completion) => drop(walk.flag(map)?),
         ("dimensions", Embedding) => drop(walk.integer(map, 1, MAX_DIMENSIONS)?),
         ("encoding_format", Embedding) => {

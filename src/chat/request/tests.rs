@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use super::*;
 use crate::domain::call::Operation::{Chat, Completion, Embedding};
 
@@ -599,4 +601,103 @@ fn the_name_of_an_unknown_field_is_repeated_only_so_far() {
     let name = "n\\u0007".repeat(1_000);
     let fault = parse(Chat, with(Chat, &format!(r#""{name}":{}"#, nested(100)))).unwrap_err();
     assert_eq!(fault.field, Some("n".repeat(64)));
+}
+
+fn attachments(dialect: Dialect, content: &str) -> (u64, u64, u64) {
+    let body = format!(r#"{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":[{content}]}}]}}"#);
+    let request = Request::parse(Chat, dialect, body.into(), &LIMITS).unwrap();
+    let Attachments {
+        encoded_bytes,
+        images,
+        others,
+    } = request.attachments;
+    (encoded_bytes, images, others)
+}
+
+#[test]
+fn what_is_not_text_is_told_apart_from_it() {
+    let openai = |content| attachments(Dialect::OpenAi, content);
+    assert_eq!(openai(r#"{"type":"text","text":"hi"}"#), (0, 0, 0));
+    let url = r#"{"url":"data:image/png;base64,AAAA"}"#;
+    let picture = format!(r#"{{"type":"image_url","image_url":{url}}}"#);
+    assert_eq!(openai(&picture), (url.len() as u64, 1, 0));
+    assert_eq!(openai(r#"{"type":"file","file":{"file_id":"x"}}"#), (15, 0, 1));
+    assert_eq!(
+        openai(r#"{"type":"input_audio","input_audio":{"data":""}}"#),
+        (11, 0, 1)
+    );
+    assert_eq!(openai(r#"{"type":"video_url","video_url":{}}"#), (2, 0, 1));
+
+    let anthropic = |content| attachments(Dialect::Anthropic, content);
+    assert_eq!(anthropic(r#"{"type":"image","source":{"a":1}}"#), (7, 1, 0));
+    assert_eq!(
+        anthropic(r#"{"source":{"a":1},"type":"image"}"#),
+        (7, 1, 0),
+        "whatever comes first"
+    );
+    assert_eq!(anthropic(r#"{"type":"document","source":{"a":1}}"#), (7, 0, 1));
+    let nested = r#"{"type":"tool_result","content":[{"type":"image","source":{"a":1}}]}"#;
+    assert_eq!(anthropic(nested), (7, 1, 0));
+}
+
+#[test]
+fn every_answer_that_is_charged_for_is_counted() {
+    let generations = |operation, fields| parse(operation, with(operation, fields)).unwrap().generations;
+    assert_eq!(generations(Chat, ""), 1);
+    assert_eq!(generations(Chat, r#""n":3"#), 3);
+    assert_eq!(generations(Completion, r#""n":2,"best_of":5"#), 5);
+    let prompts = |prompt| {
+        let body = format!(r#"{{"model":"m","prompt":{prompt},"n":2}}"#);
+        parse(Completion, body).unwrap().generations
+    };
+    assert_eq!(
+        (prompts(r#"["a","b","c"]"#), prompts("[1,2,3]"), prompts("[[1],[2,3]]")),
+        (6, 2, 4)
+    );
+}
+
+#[test]
+fn a_limit_is_written_where_none_is_and_everything_else_keeps_its_place() {
+    let text = |request: &Request, span: &Range<usize>| String::from_utf8(request.body[span.clone()].to_vec()).unwrap();
+    for options in [
+        "",
+        r#","stream_options":null"#,
+        r#","stream_options":{"include_usage":true}"#,
+    ] {
+        let body = format!(r#" {{ "messages":[{{"role":"user","content":"hi"}}],"stream":true{options},"model":"m"}}"#);
+        let before = parse(Chat, body).unwrap();
+        let mut request = before.clone();
+        request.limit_output(40);
+        let again = parse(Chat, request.body.clone()).unwrap();
+        assert_eq!(
+            (again.max_output_tokens, request.max_output_tokens),
+            (Some(40), Some(40))
+        );
+        assert_eq!(text(&request, &request.model_span), r#""m""#);
+        assert_eq!(request.model_span, again.model_span);
+        assert_eq!(request.stream_options, again.stream_options);
+        assert_eq!(request.max_tokens_name, again.max_tokens_name);
+        assert_eq!(
+            text(&request, request.max_tokens_name.as_ref().unwrap()),
+            r#""max_tokens""#
+        );
+        let without: Value = {
+            let mut body: Value = serde_json::from_slice(&request.body).unwrap();
+            assert_eq!(body.as_object_mut().unwrap().remove("max_tokens"), Some(40.into()));
+            body
+        };
+        assert_eq!(without, serde_json::from_slice::<Value>(&before.body).unwrap());
+    }
+    for (operation, fields) in [
+        (Chat, r#""max_tokens":7"#),
+        (Chat, r#""max_completion_tokens":7"#),
+        (Chat, r#""max_tokens":null"#),
+        (Completion, r#""max_tokens":7"#),
+        (Embedding, ""),
+    ] {
+        let mut request = parse(operation, with(operation, fields)).unwrap();
+        let before = request.body.clone();
+        request.limit_output(40);
+        assert_eq!(request.body, before, "{fields}");
+    }
 }

@@ -67,6 +67,10 @@ fn the_typed_settings_have_one_field_for_each_default() {
 fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
     let layers = layers_of("");
     let zero_is_fine = [
+        "budgets.default_output_tokens",
+        "budgets.grace_ms",
+        "budgets.max_waiting",
+        "budgets.wait_ms",
         "cache.ttl_ms",
         "cache.wait_ms",
         "failover.backoff_ms",

@@ -8,8 +8,11 @@ use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
 
 use crate::cluster::Look;
+use crate::domain::budget::BudgetScope;
 use crate::domain::error::GatewayError;
 use crate::domain::limit::LimitKind;
+use crate::domain::money::NanoUsd;
+use crate::gates::budgets::BudgetStanding;
 use crate::http::HttpState;
 use crate::http::auth::CallerKey;
 use crate::http::boundary::Arrival;
@@ -44,6 +47,8 @@ impl Own {
                 Value::Null
             }
         };
+        let standings = self.state.pipeline.budgets.standing(&gate.budgets, arrival.at).await;
+        let budgets: Vec<Value> = standings.iter().map(budget).collect();
         let pipeline = &self.state.pipeline;
         let looks = pipeline.limiter.look(&pipeline.all_limits(gate)).await;
         let now = Utc::now();
@@ -59,9 +64,11 @@ impl Own {
             "team": team,
             "allowed_models": {"models": row.scope.models(), "providers": row.scope.providers()},
             "rate_limit": row.rate_limit,
+            "parameter_policy": self.state.pipeline.parameters_of(gate).as_str(),
             "cache_seconds": row.cache_ttl.map(|ttl| ttl.as_secs()),
             "limits": limits,
             "spend_usd": spend,
+            "budgets": budgets,
             "expires_at": time(row.expires_at),
             "metadata": row.metadata,
             "created_at": time(Some(row.created_at)),
@@ -80,6 +87,34 @@ impl Endpoint for Own {
             .await
             .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
     }
+}
+
+fn budget(standing: &BudgetStanding) -> Value {
+    let terms = &standing.budget.terms;
+    let remaining = standing.spent.map(|spent| {
+        let taken = spent.0.saturating_add(standing.reserved.0);
+        NanoUsd(terms.amount.0.saturating_sub(taken).max(0))
+    });
+    let scope = &standing.budget.scope;
+    let reference = match scope {
+        // The caller's own, which is named above.
+        BudgetScope::Organization | BudgetScope::Team(_) | BudgetScope::Key(_) => Value::Null,
+        BudgetScope::Tag(_) | BudgetScope::Provider(_) | BudgetScope::Model(_) => scope.reference().into(),
+    };
+    json!({
+        "id": standing.budget.id.0,
+        "scope": scope.kind(),
+        "name": reference,
+        "amount_usd": terms.amount.to_string(),
+        "period": terms.period.as_str(),
+        "time_zone": terms.zone.name(),
+        "enforcement": terms.enforcement.as_str(),
+        "enabled": terms.enabled,
+        "spent_usd": standing.spent.map(|spent| spent.to_string()),
+        "reserved_usd": standing.reserved.to_string(),
+        "remaining_usd": remaining.map(|remaining| remaining.to_string()),
+        "resets_at": time(standing.span.end),
+    })
 }
 
 /// One limit and where it stands. Everything is left of it at `resets_at`; requests under way have no such time.

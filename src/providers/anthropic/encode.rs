@@ -583,18 +583,14 @@ impl Writer<'_> {
     fn instruct<'c>(&self, list: &mut Vec<Message>, waiting: &mut Vec<&'c Text>, moved: &mut Vec<&'c Text>) {
         let texts = std::mem::take(waiting);
         let fits = self.traits.mid_conversation_system && list.last().is_some_and(|last| last.role == "user");
-        if texts.is_empty() {
-        } else if fits {
-            let content = texts
-                .iter()
-                .map(|text| self.marked(json!({"type": "text", "text": text.text}), text.cache));
-            list.push(Message {
-                role: "system",
-                content: content.collect(),
-            });
-        } else {
+        if !fits {
             moved.extend(texts);
+            return;
         }
+        let content = texts
+            .iter()
+            .map(|text| self.marked(json!({"type": "text", "text": text.text}), text.cache));
+        push(list, "system", content.collect());
     }
 
     fn user(&mut self, parts: &[Part]) -> Result<Vec<Value>, InvalidRequest> {

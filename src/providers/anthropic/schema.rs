@@ -115,7 +115,7 @@ fn narrowed(schema: &Value) -> Option<Value> {
             (name, value) => said.push(format!("{name}: {value}")),
         }
     }
-    let object = fields.get("type").is_some_and(|kind| names_object(kind)) || has_properties(fields);
+    let object = fields.get("type").is_some_and(names_object) || has_properties(fields);
     if object {
         if !has_properties(fields) && !fields.contains_key("additionalProperties") && !fields.contains_key("$ref") {
             // An object of any kind: closed, it could only be empty.

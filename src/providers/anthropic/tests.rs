@@ -14,6 +14,7 @@ use crate::chat::request::BodyLimits;
 use crate::domain::call::ErrorClass;
 use crate::domain::model::{ClaudeThinking, ClaudeTraits, ForcedTool, ModelTraits, ThinksUnasked};
 use crate::providers::adapter::{Fetched, MediaLibrary, WireAnswer};
+use crate::providers::conformance::{Model, conformance};
 use crate::providers::testing::{self, Outcome, STREAM_LIMITS, cut, outcome};
 use crate::providers::translate::Translator;
 
@@ -1135,3 +1136,13 @@ fn what_the_adapter_says_it_takes_it_takes() {
         assert_eq!(is_dropped, support(*param) == Support::Refused, "{param}: {names:?}");
     }
 }
+
+fn anthropic() -> Anthropic {
+    build(&ProviderKind::Anthropic {
+        base_url: http::Uri::from_static("https://api.anthropic.com"),
+        api_key: testing::secret(),
+    })
+}
+
+conformance!(conformance: adapter = anthropic(), fixtures = "anthropic/fixtures",
+    models = [&*V4_5, &*NEWEST, &*OLD].into_iter().cloned().map(Model::of).collect());

@@ -155,10 +155,12 @@ fn budget_of(effort: Effort) -> u64 {
 
 /// The effort for a budget, where a model takes none.
 fn effort_of(budget: u64) -> Effort {
-    match budget {
-        ..=LOW_BUDGET => Effort::Low,
-        ..=MEDIUM_BUDGET => Effort::Medium,
-        _ => Effort::High,
+    if budget <= LOW_BUDGET {
+        Effort::Low
+    } else if budget <= MEDIUM_BUDGET {
+        Effort::Medium
+    } else {
+        Effort::High
     }
 }
 

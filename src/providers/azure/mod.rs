@@ -11,9 +11,7 @@ use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::{AzureAuth, AzureSurface, ProviderKind};
 use crate::domain::call::Operation;
-use crate::providers::adapter::{
-    Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable,
-};
+use crate::providers::adapter::{Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable};
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::{Edits, Paths};
 use crate::providers::openai::write::Manner;
@@ -97,6 +95,10 @@ impl Adapter for Azure {
 
     fn support(&self, _param: Param) -> Support {
         Support::Forwarded
+    }
+
+    fn serves(&self, _operation: Operation) -> bool {
+        true
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {

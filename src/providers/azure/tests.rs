@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::domain::call::ErrorClass;
+use crate::providers::conformance::conformance;
 use crate::providers::testing::{MODEL, Outcome, encoded, joined, request, secret, streamed, streamed_chat, whole};
 
 const DEFAULT_FILTER: &[u8] = include_bytes!("fixtures/default_filter.sse");
@@ -384,3 +385,5 @@ fn a_whole_answer_keeps_the_filters_results() {
     assert_eq!(answer.body, body);
     assert_eq!(answer.usage.unwrap().total(), 10);
 }
+
+conformance!(conformance: adapter = v1(), fixtures = "azure/fixtures");

@@ -119,6 +119,10 @@ impl Adapter for Bedrock {
         headers.get("x-amzn-requestid").and_then(|id| id.to_str().ok())
     }
 
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
+
     fn support(&self, param: Param) -> Support {
         match param {
             Param::CacheControl

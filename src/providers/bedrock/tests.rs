@@ -13,6 +13,7 @@ use crate::domain::model::{
     ModelTraits, OpenAiTraits, TakesSampling, ThinksUnasked,
 };
 use crate::providers::adapter::{Fetched, MediaLibrary, WholeAnswer, WireAnswer};
+use crate::providers::conformance::{Model, conformance};
 use crate::providers::event_stream::tests::{event, exception};
 use crate::providers::testing::{self, Outcome, STREAM_LIMITS};
 
@@ -1253,3 +1254,6 @@ fn a_legacy_completion_becomes_a_chat() {
         (&json!("text_completion"), &json!("hi"))
     );
 }
+
+conformance!(conformance: adapter = ADAPTER, fixtures = "bedrock/fixtures",
+    models = [sonnet(), newest(), nova(), nova_2(), llama(), embedder(BedrockEmbedding::TitanV2)].map(Model::of).into());

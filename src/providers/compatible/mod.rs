@@ -7,9 +7,8 @@ use http::{HeaderMap, StatusCode};
 use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
-use crate::providers::adapter::{
-    Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable,
-};
+use crate::domain::call::Operation;
+use crate::providers::adapter::{Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable};
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::{Edits, Paths};
 use crate::providers::openai::write::Manner;
@@ -138,6 +137,10 @@ impl Adapter for Compatible {
 
     fn support(&self, _param: Param) -> Support {
         Support::Forwarded
+    }
+
+    fn serves(&self, _operation: Operation) -> bool {
+        true
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::domain::call::Operation;
 use crate::domain::call::ErrorClass;
+use crate::providers::conformance::conformance;
 use crate::providers::testing::{MODEL, encoded, joined, request, secret, streamed, streamed_chat};
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
@@ -128,3 +128,8 @@ fn errors_of_imitators_are_read() {
     assert_eq!(page.class, ErrorClass::ServerError);
     assert!(!page.message.contains("nginx"));
 }
+
+conformance!(conformance: adapter = endpoint("https://example.com/v1", "openai", true), fixtures = "openai/fixtures");
+
+conformance!(conformance_closing: adapter = endpoint("https://example.com", "perplexity", true), fixtures = "compatible/fixtures",
+    ends_by_closing = true);

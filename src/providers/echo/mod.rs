@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use smallvec::SmallVec;
 
 use crate::chat::estimate::TextTally;
-use crate::chat::param::Param;
+use crate::chat::param::{Dropped, Param, Taken};
 use crate::chat::request::Request;
 use crate::chat::walk::Kind;
 use crate::config::ProviderKind;
@@ -69,12 +69,16 @@ impl Adapter for Echo {
             done_marker: true,
             merges_filter_records: false,
         };
-        Ok(match request.dialect {
+        let exchange = match request.dialect {
             Dialect::OpenAi => Exchange::whole(call, Forwarded::new(request, rules)),
             Dialect::Anthropic => {
                 let translator = OpenAiTranslator::new(request.conversation()?, rules);
                 Exchange::whole(call, Translated::new(request, translator))
             }
+        };
+        Ok(Exchange {
+            dropped: self.dropped(request),
+            ..exchange
         })
     }
 
@@ -84,6 +88,10 @@ impl Adapter for Echo {
             // It repeats what it is told, whatever else it is asked.
             _ => Support::Refused,
         }
+    }
+
+    fn serves(&self, _operation: Operation) -> bool {
+        true
     }
 
     fn failure(&self, status: StatusCode, _headers: &HeaderMap, _body: &[u8]) -> Failure {
@@ -107,6 +115,25 @@ impl Adapter for Echo {
             }
         };
         Some(answer.into())
+    }
+}
+
+impl Echo {
+    /// What it was asked and does not heed. A request too odd to be understood is answered all the same.
+    fn dropped(&self, request: &Request) -> Dropped {
+        if request.operation == Operation::Embedding {
+            return Dropped::default();
+        }
+        let Ok(conversation) = request.conversation() else {
+            return Dropped::default();
+        };
+        let mut taken = Taken::default();
+        for &param in Param::ALL {
+            if self.support(param) != Support::Refused {
+                taken.take(param);
+            }
+        }
+        conversation.given.without(&taken)
     }
 }
 

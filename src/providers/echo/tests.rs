@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::usage::TokenUsage;
+use crate::providers::conformance::conformance;
 use crate::providers::testing::{self, STREAM_LIMITS, request, streamed};
 
 fn answer(request: &Request) -> Bytes {
@@ -308,3 +309,5 @@ fn an_event_of_the_longest_answer_fits_every_limit_on_events() {
             .all(|event| event.len() < STREAM_LIMITS.max_event_bytes)
     );
 }
+
+conformance!(conformance: adapter = Echo, fixtures = "echo/fixtures");

@@ -173,6 +173,10 @@ impl Adapter for Gemini {
         headers.get("x-request-id").and_then(|id| id.to_str().ok())
     }
 
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
+
     fn support(&self, param: Param) -> Support {
         // Vertex AI has Claude, too, which takes some things that Gemini does not.
         let of_claude = || match anthropic::support(param) {

@@ -15,6 +15,7 @@ use crate::domain::model::{
     VertexEmbeddingMethod,
 };
 use crate::providers::adapter::{Fetched, MediaLibrary, Reader, WireAnswer};
+use crate::providers::conformance::{Model, conformance};
 use crate::providers::testing::{
     MODEL, Outcome, cut, decoder, encoded, joined, outcome, request, secret, streamed, streamed_chat, whole,
 };
@@ -1129,3 +1130,17 @@ proptest! {
         let _ = whole(&vertex(), &chat(json!({})), stream);
     }
 }
+
+/// Everything that Vertex AI serves in words that are not OpenAI's.
+fn models() -> Vec<Model> {
+    let claude = claude().traits.clone();
+    let embedder = embedder(VertexEmbeddingMethod::Predict, 1, true);
+    [V3.clone(), V2_5.clone(), IMAGE.clone(), claude, embedder]
+        .map(Model::of)
+        .into()
+}
+
+conformance!(conformance: adapter = vertex(), fixtures = "gemini/fixtures", models = models(), ends_by_closing = true);
+
+conformance!(conformance_developer: adapter = developer(), fixtures = "gemini/fixtures",
+    models = [&*V3, &*V2_5, &*IMAGE].into_iter().cloned().map(Model::of).collect(), ends_by_closing = true);

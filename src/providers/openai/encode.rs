@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
+use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
+use crate::chat::ids;
 use crate::chat::request::Request;
 use crate::domain::call::Operation;
 use crate::providers::adapter::Payload;
@@ -90,6 +92,59 @@ pub fn splice(request: &Request, edits: &Edits<'_>) -> Payload {
     payload
 }
 
+/// The body written anew where a history holds what only the gateway understands: thoughts of another provider's model, and
+/// signatures inside ids. OpenAI would refuse it. `None` where the body holds nothing of the kind.
+///
+/// Unless it is `genuine`, a provider gets to see `reasoning_content` again: some want it in loops of tools.
+pub fn without_foreign_marks(request: &Request, edits: &Edits<'_>, genuine: bool) -> Option<Bytes> {
+    let held = |mark: &[u8]| memchr::memmem::find(&request.body, mark).is_some();
+    if request.operation != Operation::Chat || !(held(b"\"thinking_blocks\"") || held(ids::SEPARATOR.as_bytes())) {
+        return None;
+    }
+    let mut fields: Map<String, Value> = serde_json::from_slice(&request.body).ok()?;
+    for message in fields.get_mut("messages")?.as_array_mut()? {
+        let Value::Object(message) = message else { continue };
+        message.shift_remove("thinking_blocks");
+        if genuine {
+            message.shift_remove("reasoning_content");
+        }
+        for call in message
+            .get_mut("tool_calls")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            bare_id(call.get_mut("id"));
+        }
+        bare_id(message.get_mut("tool_call_id"));
+    }
+    if let Some(model) = edits.model {
+        fields.insert("model".to_owned(), model.into());
+    }
+    if edits.modern_max_tokens
+        && request.max_tokens_name.is_some()
+        && let Some(limit) = fields.shift_remove("max_tokens")
+    {
+        fields.insert("max_completion_tokens".to_owned(), limit);
+    }
+    if edits.report_usage && request.stream {
+        let options = fields.entry("stream_options").or_insert(Value::Null);
+        if !options.is_object() {
+            *options = Value::Object(Map::new());
+        }
+        options["include_usage"] = true.into();
+    }
+    serde_json::to_vec(&fields).ok().map(Bytes::from)
+}
+
+/// Takes the signature out of an id.
+fn bare_id(id: Option<&mut Value>) {
+    if let Some(Value::String(id)) = id {
+        let bare = ids::split(id).0.len();
+        id.truncate(bare);
+    }
+}
+
 /// The edit that makes a stream end with its usage.
 fn ask_for_usage(request: &Request) -> (Range<usize>, Bytes) {
     let options = &request.stream_options;
@@ -120,9 +175,10 @@ fn ask_for_usage(request: &Request) -> (Range<usize>, Bytes) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
+    use crate::chat::conversation::{Issuer, Signature};
     use crate::chat::request::BodyLimits;
     use crate::domain::call::Dialect;
     use crate::providers::testing;
@@ -134,7 +190,13 @@ mod tests {
     };
 
     fn sent(body: &'static str, edits: &Edits<'_>) -> String {
-        let request = Request::parse(Operation::Chat, Dialect::OpenAi, Bytes::from_static(body.as_bytes()), &LIMITS).unwrap();
+        let request = Request::parse(
+            Operation::Chat,
+            Dialect::OpenAi,
+            Bytes::from_static(body.as_bytes()),
+            &LIMITS,
+        )
+        .unwrap();
         let payload = splice(&request, edits);
         let len = payload.len();
         let bytes = payload.into_parts().concat();
@@ -225,6 +287,50 @@ mod tests {
             body.replacen("max_tokens", "max_completion_tokens", 1)
         );
         assert_eq!(sent(body, &RENAME), body);
+    }
+
+    #[test]
+    fn a_history_from_elsewhere_is_sent_without_what_only_we_understand() {
+        let signature = Signature {
+            value: "G==".to_owned(),
+            issuer: Issuer::Google,
+        };
+        let id = ids::with_signature("call_1", &signature);
+        let body = json!({
+            "model": "m", "stream": true, "max_tokens": 5, "seed": 7, "messages": [
+                {"role": "user", "content": "a \"thinking_blocks\" b"},
+                {
+                    "role": "assistant", "content": null, "reasoning_content": "hm",
+                    "thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "Eq==", "issuer": "anthropic"}],
+                    "tool_calls": [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                },
+                {"role": "tool", "tool_call_id": id, "content": "x"},
+            ],
+        });
+        let request = testing::request(Operation::Chat, body.to_string());
+        let edits = Edits {
+            modern_max_tokens: true,
+            ..RENAME
+        };
+        let sent: Value = serde_json::from_slice(&without_foreign_marks(&request, &edits, true).unwrap()).unwrap();
+        let expected = json!({
+            "model": "prod", "stream": true, "seed": 7, "messages": [
+                {"role": "user", "content": "a \"thinking_blocks\" b"},
+                {
+                    "role": "assistant", "content": null,
+                    "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                },
+                {"role": "tool", "tool_call_id": "call_1", "content": "x"},
+            ],
+            "max_completion_tokens": 5, "stream_options": {"include_usage": true},
+        });
+        assert_eq!(sent, expected);
+        let other: Value = serde_json::from_slice(&without_foreign_marks(&request, &RENAME, false).unwrap()).unwrap();
+        assert_eq!(other["messages"][1]["reasoning_content"], "hm");
+        // Words about it are no history from elsewhere.
+        let words = json!({"model": "m", "messages": [{"role": "user", "content": "\"thinking_blocks\""}]}).to_string();
+        let request = testing::request(Operation::Chat, words);
+        assert_eq!(without_foreign_marks(&request, &RENAME, true), None);
     }
 
     /// Any JSON value that a caller may have put somewhere.

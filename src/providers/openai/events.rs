@@ -28,7 +28,10 @@ struct Names(HashMap<String, String>);
 impl OpenAiTranslator {
     /// The translator of the answer to a conversation.
     pub fn new(conversation: &Conversation, rules: StreamRules) -> Self {
-        let pairs = conversation.tools.iter().map(|tool| (write::tool_name(&tool.name), tool.name.clone()));
+        let pairs = conversation
+            .tools
+            .iter()
+            .map(|tool| (write::tool_name(&tool.name), tool.name.clone()));
         Self {
             rules,
             names: Names(pairs.filter(|(sent, name)| sent != name).collect()),
@@ -40,7 +43,10 @@ impl Translator for OpenAiTranslator {
     fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
         let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
         let answer: Value = serde_json::from_slice(&body).map_err(|_| {
-            Failure::new(ErrorClass::Malformed, "answered 200 with a body that is not a JSON object")
+            Failure::new(
+                ErrorClass::Malformed,
+                "answered 200 with a body that is not a JSON object",
+            )
         })?;
         if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
             return Err(decode::reported(&error.to_string()));
@@ -193,11 +199,16 @@ impl State {
 
     /// Reads one choice of an answer or of a chunk.
     fn choice(&mut self, choice: &Value, holder: &str, events: &mut Vec<Event>) {
-        let index = choice["index"].as_u64().and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
+        let index = choice["index"]
+            .as_u64()
+            .and_then(|index| u32::try_from(index).ok())
+            .unwrap_or(0);
         let state = self.choices.entry(index).or_default();
         let mut say = |delta| events.push(Event::Delta { choice: index, delta });
         let message = &choice[holder];
-        let thoughts = message["reasoning_content"].as_str().or_else(|| message["reasoning"].as_str());
+        let thoughts = message["reasoning_content"]
+            .as_str()
+            .or_else(|| message["reasoning"].as_str());
         if let Some(text) = thoughts.filter(|text| !text.is_empty()) {
             state.thinking = true;
             say(Delta::Thought(text.to_owned()));
@@ -220,9 +231,7 @@ impl State {
             let ours = match state.calls.get(&theirs) {
                 Some(ours) => *ours,
                 None => {
-                    for ended in std::mem::take(&mut state.open) {
-                        say(Delta::CallEnd { index: ended });
-                    }
+                    // The calls before it stay open until the end: nothing says that their pieces do not take turns.
                     let ours = u32::try_from(state.calls.len()).unwrap_or(u32::MAX);
                     state.calls.insert(theirs, ours);
                     state.open.push(ours);

@@ -78,6 +78,10 @@ impl Adapter for OpenAi {
     fn support(&self, _param: Param) -> Support {
         Support::Forwarded
     }
+
+    fn serves(&self, _operation: Operation) -> bool {
+        true
+    }
 }
 
 /// The exchange for a request at a provider that speaks OpenAI's dialect: forwarded with a few edits where the caller does,
@@ -103,7 +107,10 @@ pub fn exchange(
         answer: AnswerForm::of(request.stream),
     };
     if request.dialect == Dialect::OpenAi && !only_chats {
-        call.payload = encode::splice(request, edits);
+        call.payload = match encode::without_foreign_marks(request, edits, manner.genuine) {
+            Some(body) => body.into(),
+            None => encode::splice(request, edits),
+        };
         return Ok(Exchange::whole(call, Forwarded::new(request, rules)));
     }
     let (body, dropped) = write::body(request, target, manner)?;
@@ -113,4 +120,31 @@ pub fn exchange(
         dropped,
         ..Exchange::whole(call, Translated::new(request, translator))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::model::ModelTraits;
+    use crate::providers::conformance::{Model, conformance};
+    use crate::providers::testing::secret;
+
+    fn openai() -> OpenAi {
+        build(&ProviderKind::OpenAi {
+            base_url: http::Uri::from_static("https://api.openai.com/v1"),
+            api_key: secret(),
+            organization: None,
+            project: None,
+        })
+    }
+
+    fn reasoning() -> Model {
+        Model {
+            reasoning: true,
+            ..Model::of(ModelTraits::default())
+        }
+    }
+
+    conformance!(conformance: adapter = openai(), fixtures = "openai/fixtures",
+        models = vec![Model::of(ModelTraits::default()), reasoning()]);
 }

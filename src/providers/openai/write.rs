@@ -56,7 +56,9 @@ pub fn body(request: &Request, target: &Target<'_>, manner: Manner) -> Result<(B
     if request.stream {
         writer.fields.insert("stream".to_owned(), true.into());
         if manner.stream_options {
-            writer.fields.insert("stream_options".to_owned(), json!({"include_usage": true}));
+            writer
+                .fields
+                .insert("stream_options".to_owned(), json!({"include_usage": true}));
         }
     }
     writer.tools(conversation);
@@ -245,12 +247,21 @@ impl Writer<'_> {
         if let Some(wanted) = conversation.max_output_tokens {
             // Zero only warms a cache at Anthropic, and a ceiling beyond the model's own is refused here.
             let tokens = wanted.max(1).min(self.target.max_output_tokens.unwrap_or(u64::MAX));
-            let name = if self.manner.genuine { "max_completion_tokens" } else { "max_tokens" };
+            let name = if self.manner.genuine {
+                "max_completion_tokens"
+            } else {
+                "max_tokens"
+            };
             self.set(name, tokens, Param::MaxCompletionTokens);
         }
         let takes_stop = !self.manner.genuine || self.target.traits.openai.stop;
         if !conversation.stop.is_empty() && takes_stop {
-            let stops: Vec<Value> = conversation.stop.iter().take(MAX_STOPS).map(|stop| stop.as_str().into()).collect();
+            let stops: Vec<Value> = conversation
+                .stop
+                .iter()
+                .take(MAX_STOPS)
+                .map(|stop| stop.as_str().into())
+                .collect();
             self.set("stop", stops, Param::Stop);
             if conversation.stop.len() > MAX_STOPS {
                 self.notes.add(format!("stop[{MAX_STOPS}..]"));
@@ -306,7 +317,9 @@ impl Writer<'_> {
     }
 
     fn reasoning(&mut self, conversation: &Conversation) {
-        let Some(reasoning) = &conversation.reasoning else { return };
+        let Some(reasoning) = &conversation.reasoning else {
+            return;
+        };
         let accepted = &self.target.traits.openai.efforts;
         if !self.manner.genuine || accepted.is_empty() {
             return;
@@ -331,7 +344,11 @@ impl Writer<'_> {
     fn rest(&mut self, conversation: &Conversation) {
         if let Some(user) = &conversation.user {
             let id = ids::fitting(user, MAX_NAME_BYTES, |byte| byte.is_ascii_graphic()).into_owned();
-            let name = if self.manner.genuine { "safety_identifier" } else { "user" };
+            let name = if self.manner.genuine {
+                "safety_identifier"
+            } else {
+                "user"
+            };
             self.set(name, id, Param::User);
         }
         if !conversation.metadata.is_empty() && self.manner.genuine {
@@ -402,7 +419,11 @@ pub fn tool_name(name: &str) -> String {
         return name.to_owned();
     }
     let hash = ids::derived(name);
-    let kept: String = name.chars().filter(|c| u8::try_from(*c).is_ok_and(allowed)).take(40).collect();
+    let kept: String = name
+        .chars()
+        .filter(|c| u8::try_from(*c).is_ok_and(allowed))
+        .take(40)
+        .collect();
     format!("{kept}_{}", &hash["call_".len()..][..16])
 }
 

@@ -547,8 +547,8 @@ fn status_of(error: &ClientError) -> Option<u16> {
 }
 
 /// The fields of a secret. Numbers and truth values become text; an object (a service account's JSON, stored as what it
-/// is) becomes its JSON.
-fn fields_of(value: &Value) -> Option<Fields> {
+/// is) becomes its JSON. `None` where it is no object.
+pub fn fields_of(value: &Value) -> Option<Fields> {
     let fields = value.as_object()?.iter().filter_map(|(name, value)| {
         let text = match value {
             Value::Null => return None,

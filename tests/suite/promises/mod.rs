@@ -4,6 +4,7 @@
 //! size and print a line with their figures for the table.
 
 mod durability;
+mod limits;
 mod load;
 
 /// Whether to run at full size.
@@ -18,6 +19,7 @@ fn size(variable: &str, everyday: u64, at_full_size: u64) -> u64 {
 }
 
 /// Says what came of a promise.
+#[expect(clippy::print_stdout, reason = "the figures are what a full run is for")]
 fn figures(promise: &str, said: impl std::fmt::Display) {
     println!("PROMISE {promise}: {said}");
 }

@@ -440,6 +440,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
             scope,
             rate_limit: RATE_LIMIT,
+            parameter_policy: None,
             cache_ttl: None,
             metadata: json!({"purpose": "test"}),
             expires_at,
@@ -460,6 +461,7 @@ impl TestGateway {
             hash: KeyHash(self.master_key.key_hasher().hash(&key)),
             scope: Scope::default(),
             rate_limit: RATE_LIMIT,
+            parameter_policy: None,
             cache_ttl: None,
             metadata: json!({}),
             expires_at: None,
@@ -625,6 +627,23 @@ impl TestGateway {
             .await
             .unwrap_or_else(|_| panic!("there were never {count} of them"));
         found.iter().for_each(ractor::ActorCell::kill);
+    }
+
+    /// Ends it as a crash would: nobody writes, renews or gives back anything any more. Its threads are left to the end of
+    /// the test.
+    pub async fn crash(mut self) {
+        let running = self.running.take().expect("the gateway runs");
+        let mut actors = vec![running.gateway().root.0.get_cell()];
+        while let Some(actor) = actors.pop() {
+            actors.extend(actor.get_children());
+            actor.kill();
+        }
+        let ended = async {
+            while running.gateway().root.0.get_status() != ActorStatus::Stopped {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the actors end");
     }
 
     /// Every file of the gateway's data directory and of those in it, with what is in it.

@@ -91,7 +91,7 @@ fn an_answer_that_says_nothing_is_an_empty_text() {
         reason: FinishReason::Stop,
         stop_sequence: None,
     };
-    assert_eq!(message(&[finish.clone()])["content"], "");
+    assert_eq!(message(std::slice::from_ref(&finish))["content"], "");
     assert_eq!(message(&rich()[7..])["content"], Value::Null, "calls need no text");
     let refused = message(&[said(Delta::Refusal("no".into())), finish]);
     assert_eq!((&refused["content"], &refused["refusal"]), (&Value::Null, &json!("no")));

@@ -12,6 +12,7 @@ use super::{
     schema::{JsonObject, Nullable, Optional, any_of, example, words},
     usage::CompletionUsage,
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Completions (legacy)";
@@ -45,6 +46,7 @@ pub fn create() -> Operation {
             headers: headers::inference(),
         },
         refusals: errors::INFERENCE,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }

@@ -9,6 +9,7 @@ use super::{
     operation::{self, Answer, Operation, Sample},
     schema::{JsonObject, Optional, any_of, example, words},
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Embeddings";
@@ -32,6 +33,7 @@ pub fn create() -> Operation {
             headers: headers::inference(),
         },
         refusals: errors::INFERENCE,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }

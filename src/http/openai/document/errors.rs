@@ -17,9 +17,9 @@ use uuid::Uuid;
 use super::{
     headers,
     operation::JSON,
-    schema::{JsonObject, Nullable, inline},
+    schema::{JsonObject, Nullable, inline, words},
 };
-use crate::domain::call::ErrorClass;
+use crate::domain::call::{Dialect, ErrorClass};
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
@@ -50,6 +50,45 @@ pub struct Error {
     innererror: Option<JsonObject>,
     /// What became of each attempt, in order. Only where providers were asked.
     attempts: Option<Vec<ErrorAttempt>>,
+}
+
+/// What every refusal and failure answers in Anthropic's dialect. Official SDKs turn it into their own typed exceptions.
+#[derive(Debug, Object)]
+pub struct MessageError {
+    /// Always `error`.
+    r#type: MessageErrorType,
+    /// What went wrong.
+    error: MessageErrorDetail,
+    /// Identifies the request in logs and records, as the header `request-id` does.
+    request_id: String,
+}
+
+/// One error, in Anthropic's words.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct MessageErrorDetail {
+    /// The kind of error, which follows from the status: `invalid_request_error`, `authentication_error`,
+    /// `billing_error`, `permission_error`, `not_found_error`, `conflict_error`, `request_too_large`,
+    /// `rate_limit_error`, `timeout_error`, `overloaded_error` or `api_error`.
+    r#type: String,
+    /// What happened and what to do about it, written for a person. A prompt that does not fit begins with `prompt is
+    /// too long`.
+    message: String,
+    /// More for programs.
+    details: Option<MessageErrorCause>,
+    /// What became of each attempt, in order. Only where providers were asked.
+    attempts: Option<Vec<ErrorAttempt>>,
+}
+
+/// The exact kind of an error.
+#[derive(Debug, Object)]
+pub struct MessageErrorCause {
+    /// The same word that OpenAI's dialect has in `error.code`, such as `model_not_found`.
+    error_code: String,
+}
+
+words! {
+    MessageErrorType = "error";
 }
 
 /// One attempt that failed.
@@ -138,6 +177,14 @@ const FORBIDDEN: Refusal = Refusal {
     headers: &[],
 };
 
+const DENIED: Refusal = Refusal {
+    meaning: "The model, or every provider that serves it, is outside the scope of the key, its team or its \
+              organization (`model_not_allowed`). Such a model need not exist. `GET /v1/models` lists those inside the \
+              scope. Or nobody knows what the model costs, and a hard budget of the key could not be held \
+              (`model_not_priced`).",
+    ..FORBIDDEN
+};
+
 const UNKNOWN_MODEL: Refusal = Refusal {
     example: || GatewayError::ModelNotFound { model: "gpt-4p".into() },
     meaning: "Nobody here serves a model of this name for this kind of request (`model_not_found`); `GET /v1/models` \
@@ -194,7 +241,9 @@ const LIMITED: Refusal = Refusal {
               try again; where the request alone is larger than the limit, `x-should-retry` is `false`. Or every attempt \
               failed, the last of them because the provider limits the gateway's rate: try again after `retry-after` \
               seconds. Or because the gateway's account at the provider has no quota left (`insufficient_quota`): \
-              `x-should-retry` is `false`, and there is no `retry-after`.",
+              `x-should-retry` is `false`, and there is no `retry-after`. The same without attempts when a budget does not \
+              have enough for what the request may cost at most: the message names the budget, what is spent of it, when \
+              it resets, and the `max_tokens` with which the request would fit.",
     headers: ASKED_AND_WAIT_EXACTLY,
 };
 
@@ -226,8 +275,8 @@ const UNAVAILABLE: Refusal = Refusal {
     example: || GatewayError::Overloaded {
         retry_after: Duration::from_secs(1),
     },
-    meaning: "The gateway cannot take more requests, because it could not record them or could not count them against \
-              limits that are to hold all the same (`overloaded`). Or every attempt \
+    meaning: "The gateway cannot take more requests, because it could not record them, could not count them against \
+              limits that are to hold all the same, or could not find out what is left of a budget (`overloaded`). Or every attempt \
               failed, the last of them because the provider is overloaded, or because the gateway is stopping \
               (`upstream_error`). Try again after `retry-after` seconds.",
     headers: ASKED_AND_WAIT,
@@ -252,7 +301,7 @@ const TIMED_OUT: Refusal = Refusal {
 pub const INFERENCE: &[Refusal] = &[
     INVALID,
     UNAUTHENTICATED,
-    FORBIDDEN,
+    DENIED,
     UNKNOWN_MODEL,
     TOO_SLOW,
     TOO_LARGE,
@@ -264,6 +313,26 @@ pub const INFERENCE: &[Refusal] = &[
     TIMED_OUT,
 ];
 
+/// What can go wrong with counting the tokens of a prompt: nobody is asked for it.
+pub const COUNT: &[Refusal] = &[
+    Refusal {
+        meaning: "The request is not valid; the message begins with the field at fault, where there is one.",
+        headers: &[],
+        ..INVALID
+    },
+    UNAUTHENTICATED,
+    FORBIDDEN,
+    UNLISTED_MODEL,
+    TOO_SLOW,
+    Refusal {
+        meaning: "The body of the request is larger than this endpoint takes: 16 MiB, unless configured otherwise.",
+        headers: &[],
+        ..TOO_LARGE
+    },
+    NOT_JSON,
+    INTERNAL,
+];
+
 /// What can go wrong with a request that the gateway answers from what it knows.
 pub const LOOKUP: &[Refusal] = &[UNAUTHENTICATED, INTERNAL];
 
@@ -272,20 +341,28 @@ pub const MODEL_LOOKUP: &[Refusal] = &[UNAUTHENTICATED, FORBIDDEN, UNLISTED_MODE
 
 impl Refusal {
     /// The response as the document shows it: the shared schema, with an example of its own.
-    pub fn response(&self) -> MetaResponse {
+    pub fn response(&self, dialect: Dialect) -> MetaResponse {
         let example = (self.example)();
+        let (voice, ids) = match dialect {
+            Dialect::OpenAi => (error::OPENAI_VOICE, vec![headers::request_id()]),
+            Dialect::Anthropic => {
+                let ids = vec![headers::request_id(), headers::own_request_id()];
+                (error::ANTHROPIC_VOICE, ids)
+            }
+        };
         let own_headers = self.headers.iter().map(|header| header());
         // Where providers may have been asked, the request came as far as its limits.
         let limits = (!self.headers.is_empty()).then(headers::rate_limits);
         MetaResponse {
             description: self.meaning,
-            status: Some(error::status(&example)),
+            status: Some((voice.status)(&example)),
             status_range: None,
             content: vec![MetaMediaType {
                 content_type: JSON,
-                schema: schema(&example),
+                schema: schema(&example, dialect),
             }],
-            headers: std::iter::once(headers::request_id())
+            headers: ids
+                .into_iter()
                 .chain(own_headers)
                 .chain(limits.into_iter().flatten())
                 .collect(),
@@ -293,10 +370,14 @@ impl Refusal {
     }
 }
 
-fn schema(example: &GatewayError) -> MetaSchemaRef {
+fn schema(example: &GatewayError, dialect: Dialect) -> MetaSchemaRef {
+    let reference = match dialect {
+        Dialect::OpenAi => ErrorResponse::schema_ref(),
+        Dialect::Anthropic => MessageError::schema_ref(),
+    };
     inline(MetaSchema {
-        all_of: vec![ErrorResponse::schema_ref()],
-        example: Some(body(example)),
+        all_of: vec![reference],
+        example: Some(body(example, dialect)),
         ..MetaSchema::ANY
     })
 }
@@ -304,11 +385,15 @@ fn schema(example: &GatewayError) -> MetaSchemaRef {
 /// The body of an error, which is the same in an answer and in a stream.
 ///
 /// # Panics
-/// When an error's event is not one line of JSON; a test builds the whole document.
-pub fn body(error: &GatewayError) -> Value {
-    let event = error::event(error, RequestId(Uuid::nil()));
-    let data = event.strip_prefix(b"data: ").expect("an event is a line of data");
-    serde_json::from_slice(data).expect("an error is JSON")
+/// When an error's event does not end in one line of JSON; a test builds the whole document.
+pub fn body(error: &GatewayError, dialect: Dialect) -> Value {
+    let voice = match dialect {
+        Dialect::OpenAi => error::OPENAI_VOICE,
+        Dialect::Anthropic => error::ANTHROPIC_VOICE,
+    };
+    let event = (voice.event)(error, RequestId(Uuid::nil()));
+    let data = memchr::memmem::find(&event, b"data: ").expect("an event has a line of data");
+    serde_json::from_slice(&event[data + b"data: ".len()..]).expect("an error is JSON")
 }
 
 /// An attempt that failed, as the examples show it.

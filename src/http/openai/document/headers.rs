@@ -18,6 +18,17 @@ pub fn request_id() -> MetaHeader {
     }
 }
 
+/// The same in the header of Anthropic's dialect.
+pub fn own_request_id() -> MetaHeader {
+    MetaHeader {
+        required: true,
+        ..header::<String>(
+            "request-id",
+            "The same as `x-request-id`, where Anthropic's SDKs look for it.",
+        )
+    }
+}
+
 /// The headers of a model's answer.
 pub fn inference() -> Vec<MetaHeader> {
     let own = [

@@ -11,6 +11,7 @@ use super::{
     operation::{self, Answer, Operation, Sample},
     schema::{JsonObject, Nullable, example, words},
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Key";
@@ -33,6 +34,7 @@ pub fn retrieve() -> Operation {
             headers: vec![headers::request_id()],
         },
         refusals: errors::LOOKUP,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }
@@ -45,6 +47,7 @@ const SAMPLES: &[Sample] = &[Sample {
 
 words! {
     ObjectKey = "key";
+    ParameterPolicy = "reject" | "drop" | "warn";
 }
 
 /// A key as its holder sees it.
@@ -69,6 +72,14 @@ pub struct Key {
     /// Requests per minute of the key itself.
     #[oai(validator(minimum(value = "1")))]
     rate_limit: i64,
+    /// US dollars that its requests have cost so far. Null while that cannot be found out.
+    spend_usd: Nullable<String>,
+    /// The budgets its requests count against. A hard one refuses requests when it is used up.
+    budgets: Vec<KeyBudget>,
+    /// What becomes of a parameter that the provider asked cannot express: `warn` drops it and names it in the header
+    /// `x-bonito-dropped-params`, `drop` drops it without a word, `reject` asks another provider or refuses the request.
+    /// It is the stricter of what the key and its organization say, and the installation's where neither says anything.
+    parameter_policy: ParameterPolicy,
     /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
     cache_seconds: Nullable<i64>,
     /// Every limit that applies to its requests: its own, its team's, its organization's. The strictest wins.
@@ -81,6 +92,35 @@ pub struct Key {
     created_at: DateTime<Utc>,
     /// When it was last used. Null means that no use is known.
     last_used_at: Nullable<DateTime<Utc>>,
+}
+
+/// A budget as the holder of a key sees it. Amounts are US dollars as exact decimal text.
+#[derive(Debug, Object)]
+pub struct KeyBudget {
+    /// Identifies it.
+    id: Uuid,
+    /// Whom or what it is for: `organization`, `team`, `key`, `tag`, `provider` or `model`.
+    scope: String,
+    /// Which tag, provider or model. Null where it is the key itself, its team or its organization.
+    name: Nullable<String>,
+    /// How much may be spent in a period.
+    amount_usd: String,
+    /// `daily`, `weekly` from Monday, `monthly` or `total`.
+    period: String,
+    /// The time zone whose calendar the period follows.
+    time_zone: String,
+    /// `hard`: requests are refused when it is used up; or `soft`: events are raised.
+    enforcement: String,
+    /// Whether it is in force.
+    enabled: bool,
+    /// What was spent in this period. Null while that cannot be found out.
+    spent_usd: Nullable<String>,
+    /// What requests under way on this gateway may cost at most.
+    reserved_usd: String,
+    /// What is left of the amount after both. Null while that cannot be found out.
+    remaining_usd: Nullable<String>,
+    /// When the next period begins. Null means never.
+    resets_at: Nullable<DateTime<Utc>>,
 }
 
 /// A limit, and where it stands.
@@ -132,6 +172,22 @@ impl Example for Key {
             "team": { "id": "0199d3c3-52b8-7b19-8e40-c2a19d7f6e35", "slug": "search", "name": "Search" },
             "allowed_models": { "models": ["gpt-4o", "claude-*"], "providers": ["azure", "aws"] },
             "rate_limit": 60,
+            "spend_usd": "12.3456789",
+            "budgets": [{
+                "id": "0199d3c5-0b7e-7d51-a3f2-6e1c9b8d4a70",
+                "scope": "key",
+                "name": null,
+                "amount_usd": "50",
+                "period": "monthly",
+                "time_zone": "Europe/Berlin",
+                "enforcement": "hard",
+                "enabled": true,
+                "spent_usd": "12.3456789",
+                "reserved_usd": "0.0125",
+                "remaining_usd": "37.6418211",
+                "resets_at": "2026-11-30T23:00:00.000000Z",
+            }],
+            "parameter_policy": "warn",
             "cache_seconds": null,
             "limits": [{
                 "scope": "key", "model": null, "limit": "requests", "value": 60, "remaining": 57,

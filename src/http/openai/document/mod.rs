@@ -7,12 +7,14 @@
 //! `errors` says what can go wrong, `schema` holds what poem-openapi's derives cannot say. To document another
 //! endpoint, write its module and add it to `operations`.
 
+mod capabilities;
 mod chat;
 mod completions;
 mod embeddings;
 mod errors;
 mod headers;
 mod key;
+mod messages;
 mod models;
 mod operation;
 mod page;
@@ -40,7 +42,12 @@ const TITLE: &str = "Bonito Gateway: inference API";
 
 /// The sections of the documentation.
 const TAGS: &[(&str, &str)] = &[
+    (capabilities::TAG, "What each provider takes, parameter by parameter."),
     (chat::TAG, "Talk to a model."),
+    (
+        messages::TAG,
+        "The same in Anthropic's dialect, for its SDKs and for coding agents.",
+    ),
     (completions::TAG, "Have a model continue a text, as before chat."),
     (embeddings::TAG, "Compare texts by their meaning."),
     (key::TAG, "What the key of the request is allowed."),
@@ -63,13 +70,16 @@ pub fn specification(server_url: &str) -> String {
 }
 
 /// Every operation, in the order of the document.
-fn operations() -> [Operation; 6] {
+fn operations() -> [Operation; 9] {
     [
         chat::create(),
+        messages::create(),
+        messages::count(),
         completions::create(),
         embeddings::create(),
         models::list(),
         models::retrieve(),
+        capabilities::list(),
         key::retrieve(),
     ]
 }

@@ -13,6 +13,7 @@ use super::{
     operation::{self, Answer, Operation, Sample},
     schema::{Nullable, example, words},
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Models";
@@ -36,6 +37,7 @@ pub fn list() -> Operation {
             headers: vec![headers::request_id()],
         },
         refusals: errors::LOOKUP,
+        dialect: Dialect::OpenAi,
         samples: LIST_SAMPLES,
     }
 }
@@ -70,6 +72,7 @@ pub fn retrieve() -> Operation {
             headers: vec![headers::request_id()],
         },
         refusals: errors::MODEL_LOOKUP,
+        dialect: Dialect::OpenAi,
         samples: RETRIEVE_SAMPLES,
     }
 }

@@ -11,10 +11,11 @@ use poem_openapi::{
 use serde_json::Value;
 
 use super::{
-    errors::{ErrorResponse, Refusal},
+    errors::{ErrorResponse, MessageError, Refusal},
     schema::inline,
     security,
 };
+use crate::domain::call::Dialect;
 
 /// The content type of every request and of every whole answer.
 pub const JSON: &str = "application/json";
@@ -71,6 +72,8 @@ pub struct Operation {
     pub answer: Answer,
     /// The other statuses.
     pub refusals: &'static [Refusal],
+    /// In whose words they are said.
+    pub dialect: Dialect,
     /// Calls to copy, in several languages.
     pub samples: &'static [Sample],
 }
@@ -105,7 +108,10 @@ pub struct Sample {
 impl Operation {
     /// Adds the schemas the operation refers to.
     pub fn register(&self, registry: &mut Registry) {
-        ErrorResponse::register(registry);
+        match self.dialect {
+            Dialect::OpenAi => ErrorResponse::register(registry),
+            Dialect::Anthropic => MessageError::register(registry),
+        }
         for content in self.request.iter().chain(&self.answer.content) {
             (content.register)(registry);
         }
@@ -120,7 +126,7 @@ impl Operation {
             content: self.answer.content.into_iter().map(|content| content.media).collect(),
             headers: self.answer.headers,
         };
-        let refusals = self.refusals.iter().map(Refusal::response);
+        let refusals = self.refusals.iter().map(|refusal| refusal.response(self.dialect));
         let operation = MetaOperation {
             method: self.method,
             tags: vec![self.tag],
@@ -173,8 +179,13 @@ pub fn json<T: Type>() -> Content {
 ///
 /// OpenAPI 3.0 cannot describe a stream. An array stands for the sequence of records, as poem-openapi does it.
 pub fn events<T: Type + ToJSON>(description: &'static str, example: &[T]) -> Content {
+    events_or::<T, ErrorResponse>(description, example)
+}
+
+/// A stream whose records hold `T`, or in the end an error of type `E`.
+pub fn events_or<T: Type + ToJSON, E: Type>(description: &'static str, example: &[T]) -> Content {
     let record = MetaSchema {
-        any_of: vec![T::schema_ref(), ErrorResponse::schema_ref()],
+        any_of: vec![T::schema_ref(), E::schema_ref()],
         ..MetaSchema::ANY
     };
     let schema = MetaSchema {

@@ -8,17 +8,24 @@ use uuid::Uuid;
 use super::{
     completions::CompletionRequest,
     docs_page,
-    errors::{self, ErrorResponse},
+    errors::{self, ErrorResponse, MessageError},
     page,
     schema::parses,
     specification,
 };
-use crate::domain::call::ErrorClass;
+use crate::domain::budget::calendar::Period;
+use crate::domain::budget::refusal::{BudgetRefusal, Reason};
+use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, Enforcement, Unpriced};
+use crate::domain::call::{Dialect, ErrorClass};
 use crate::domain::error::{AttemptFailure, GatewayError};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{OrganizationId, RequestId};
+use crate::domain::key::Revision;
 use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, Reached};
+use crate::domain::money::NanoUsd;
 use crate::http::error;
 
+const MESSAGES: &str = "POST /v1/messages";
+const COUNT: &str = "POST /v1/messages/count_tokens";
 const SERVER: &str = "https://llm.example.com/";
 
 fn document() -> Value {
@@ -90,12 +97,15 @@ fn every_endpoint_is_there_with_a_name_of_its_own() {
         .map(|(name, operation)| (name, operation["operationId"].as_str().unwrap().to_owned()))
         .collect();
     let expected = [
+        ("GET /v1/capabilities", "listCapabilities"),
         ("GET /v1/key", "retrieveKey"),
         ("GET /v1/models", "listModels"),
         ("GET /v1/models/{id}", "retrieveModel"),
         ("POST /v1/chat/completions", "createChatCompletion"),
         ("POST /v1/completions", "createCompletion"),
         ("POST /v1/embeddings", "createEmbedding"),
+        ("POST /v1/messages", "createMessage"),
+        ("POST /v1/messages/count_tokens", "countMessageTokens"),
     ];
     assert_eq!(
         named,
@@ -152,7 +162,7 @@ fn a_chat_or_completion_is_one_response_with_two_content_types() {
         operations(&document()).len()
     );
     let document = document();
-    for name in ["POST /v1/chat/completions", "POST /v1/completions"] {
+    for name in ["POST /v1/chat/completions", "POST /v1/completions", MESSAGES] {
         let answer = &operation(&document, name)["responses"]["200"];
         assert_eq!(
             keys(&answer["content"]),
@@ -167,8 +177,11 @@ fn every_operation_lists_the_statuses_that_can_occur() {
     let inference = [
         "200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "502", "503", "504",
     ];
-    let expected: [(&str, &[&str]); 6] = [
+    let messages = inference.map(|status| if status == "503" { "529" } else { status });
+    let expected: [(&str, &[&str]); 8] = [
         ("POST /v1/chat/completions", &inference),
+        (MESSAGES, &messages),
+        (COUNT, &["200", "400", "401", "403", "404", "408", "413", "415", "500"]),
         ("POST /v1/completions", &inference),
         ("POST /v1/embeddings", &inference),
         ("GET /v1/models", &["200", "401", "500"]),
@@ -196,21 +209,42 @@ fn every_refusal_has_the_error_schema_an_example_and_its_headers() {
                 continue;
             }
             let schema = &response["content"]["application/json"]["schema"];
-            assert_eq!(
-                schema["allOf"][0]["$ref"], "#/components/schemas/ErrorResponse",
-                "{name} {status}"
-            );
+            let (expected, fields) = if name.starts_with(MESSAGES) {
+                assert!(headers.contains("request-id"), "{name} {status}");
+                ("MessageError", ["details", "message", "type"].as_slice())
+            } else {
+                ("ErrorResponse", ["code", "message", "param", "type"].as_slice())
+            };
+            let reference = format!("#/components/schemas/{expected}");
+            assert_eq!(schema["allOf"][0]["$ref"], reference.as_str(), "{name} {status}");
             let error = keys(&schema["example"]["error"]);
-            assert!(
-                error.is_superset(&["code", "message", "param", "type"].into()),
-                "{name} {status}"
-            );
+            assert!(fields.iter().all(|field| error.contains(field)), "{name} {status}");
             assert_eq!(
                 error.contains("attempts"),
                 ["502", "504"].contains(&status.as_str()),
                 "{name} {status}"
             );
         }
+    }
+}
+
+fn budget() -> Budget {
+    Budget {
+        id: BudgetId(Uuid::nil()),
+        organization: OrganizationId(Uuid::nil()),
+        scope: BudgetScope::Organization,
+        label: "organization \"test\"".into(),
+        terms: BudgetTerms {
+            amount: NanoUsd(1),
+            period: Period::Total,
+            zone: chrono_tz::UTC,
+            enforcement: Enforcement::Hard,
+            unpriced: Unpriced::Refuse,
+            default_output_tokens: None,
+            thresholds: [100].into_iter().collect(),
+            enabled: true,
+        },
+        revision: Revision(1),
     }
 }
 
@@ -248,6 +282,17 @@ fn real_errors() -> Vec<GatewayError> {
         },
         GatewayError::internal("a test"),
     ];
+    let (provider, model) = ("azure".into(), "gpt-4o".into());
+    let (worst, fits) = (NanoUsd(2), Some(1));
+    let reasons = [
+        Reason::UsedUp { worst, fits },
+        Reason::TooLarge { worst, fits },
+        Reason::Held,
+        Reason::Unpriced { provider, model },
+        Reason::Unknown,
+    ];
+    let refused = reasons.map(|reason| BudgetRefusal::new(&budget(), reason, NanoUsd(1), None));
+    errors.extend(refused.map(|refusal| GatewayError::Budget(Box::new(refusal))));
     let exhausted = ErrorClass::ALL.iter().map(|&class| {
         let answered = AttemptFailure {
             provider: "azure".into(),
@@ -275,16 +320,26 @@ fn real_errors() -> Vec<GatewayError> {
     errors
 }
 
-#[test]
-fn the_documented_headers_of_every_status_are_those_of_real_errors() {
+/// The headers of real errors by their status, with the ids that every answer of the dialect carries.
+fn real_headers(dialect: Dialect, ids: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let mut real: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for error in real_errors() {
-        let response = error::response(&error, RequestId(Uuid::nil()));
+        let response = error::response_in(dialect, &error, RequestId(Uuid::nil()));
         let headers = response.headers().keys().filter(|name| *name != "content-type");
-        real.entry(response.status().as_str().to_owned())
-            .or_default()
-            .extend(headers.map(ToString::to_string).chain(["x-request-id".to_owned()]));
+        real.entry(response.status().as_str().to_owned()).or_default().extend(
+            headers
+                .map(ToString::to_string)
+                .chain(ids.iter().map(ToString::to_string)),
+        );
     }
+    real
+}
+
+#[test]
+fn the_documented_headers_of_every_status_are_those_of_real_errors() {
+    let of_openai = real_headers(Dialect::OpenAi, &["x-request-id"]);
+    let ids = ["request-id", "x-request-id"];
+    let of_anthropic = real_headers(Dialect::Anthropic, &ids);
     let document = document();
     for (name, operation) in operations(&document) {
         let refusals = operation["responses"].as_object().unwrap().iter();
@@ -297,8 +352,13 @@ fn the_documented_headers_of_every_status_are_those_of_real_errors() {
                 (status.clone(), names.collect())
             })
             .collect();
-        if name.starts_with("POST") {
-            assert_eq!(documented, real, "{name}");
+        if name == COUNT {
+            let only_ids: BTreeSet<String> = ids.map(ToOwned::to_owned).into();
+            assert!(documented.values().all(|headers| *headers == only_ids), "{name}");
+        } else if name == MESSAGES {
+            assert_eq!(documented, of_anthropic, "{name}");
+        } else if name.starts_with("POST") {
+            assert_eq!(documented, of_openai, "{name}");
         } else {
             let only_the_id: BTreeSet<String> = ["x-request-id".to_owned()].into();
             assert!(documented.values().all(|headers| *headers == only_the_id), "{name}");
@@ -309,8 +369,11 @@ fn the_documented_headers_of_every_status_are_those_of_real_errors() {
 #[test]
 fn every_field_of_a_real_error_is_documented() {
     for error in real_errors() {
-        let body = errors::body(&error);
+        let body = errors::body(&error, Dialect::OpenAi);
         let read = ErrorResponse::parse_from_json(Some(body.clone())).expect("an error is what its schema says");
+        assert_eq!(read.to_json(), Some(body), "reading leaves out what is not documented");
+        let body = errors::body(&error, Dialect::Anthropic);
+        let read = MessageError::parse_from_json(Some(body.clone())).expect("an error is what its schema says");
         assert_eq!(read.to_json(), Some(body), "reading leaves out what is not documented");
     }
 }
@@ -322,22 +385,28 @@ fn every_kind_type_and_code_of_an_error_is_named() {
     let described = |name: &str, field: &str| schemas[name]["properties"][field]["description"].as_str().unwrap();
     let reasons = described("ErrorAttempt", "reason");
     for class in ErrorClass::ALL {
-        // Of an attempt that failed these four are never said.
+        // Of an attempt that failed these are never said to a caller.
         let known = ![
             ErrorClass::ModelNotAllowed,
             ErrorClass::CallerTimeout,
             ErrorClass::LimitReached,
             ErrorClass::Cancelled,
+            ErrorClass::Interrupted,
+            ErrorClass::Budget,
         ]
         .contains(class);
         assert_eq!(reasons.contains(&format!("`{class}`")), known, "{class}");
     }
     let types = described("Error", "type");
+    let types_of_anthropic = described("MessageErrorDetail", "type");
     let responses = &operation(&document, "POST /v1/chat/completions")["responses"];
     for error in real_errors() {
-        let (status, body) = (error::status(&error).to_string(), errors::body(&error));
+        let (status, body) = (error::status(&error).to_string(), errors::body(&error, Dialect::OpenAi));
         let kind = body["error"]["type"].as_str().unwrap();
         assert!(types.contains(&format!("`{kind}`")), "{kind}");
+        let of_anthropic = errors::body(&error, Dialect::Anthropic);
+        let kind = of_anthropic["error"]["type"].as_str().unwrap();
+        assert!(types_of_anthropic.contains(&format!("`{kind}`")), "{kind}");
         let code = body["error"]["code"].as_str().unwrap();
         let meaning = responses[&status]["description"].as_str().unwrap();
         assert!(
@@ -380,7 +449,7 @@ fn the_limits_it_names_are_the_defaults() {
 #[test]
 fn a_stream_that_was_held_back_is_described() {
     let document = document();
-    for name in ["POST /v1/chat/completions", "POST /v1/completions"] {
+    for name in ["POST /v1/chat/completions", "POST /v1/completions", MESSAGES] {
         let description = operation(&document, name)["description"].as_str().unwrap();
         assert!(
             description.contains(": x-bonito-provider=azure x-bonito-model=gpt-4o x-bonito-attempts=2"),
@@ -392,7 +461,7 @@ fn a_stream_that_was_held_back_is_described() {
 #[test]
 fn nothing_is_promised_that_is_not_there() {
     let text = specification(SERVER).to_lowercase();
-    for word in ["alias", "fallback chain", "budget", "shutdown_date"] {
+    for word in ["alias", "fallback chain", "shutdown_date"] {
         assert!(!text.contains(word), "{word}");
     }
 }
@@ -402,9 +471,10 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
     let document = document();
     for (name, operation) in operations(&document)
         .into_iter()
-        .filter(|(name, _)| name.starts_with("POST"))
+        .filter(|(name, _)| name.starts_with("POST") && name != COUNT)
     {
-        let headers = keys(&operation["responses"]["200"]["headers"]);
+        let mut headers = keys(&operation["responses"]["200"]["headers"]);
+        assert_eq!(headers.remove("request-id"), name == MESSAGES, "{name}");
         let expected = [
             "age",
             "x-bonito-cache",
@@ -429,7 +499,12 @@ fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
 #[test]
 fn requests_admit_fields_they_do_not_know() {
     let document = document();
-    for name in ["ChatCompletionRequest", "CompletionRequest", "EmbeddingRequest"] {
+    for name in [
+        "ChatCompletionRequest",
+        "CompletionRequest",
+        "EmbeddingRequest",
+        "MessageRequest",
+    ] {
         let schema = &document["components"]["schemas"][name];
         assert_eq!(schema["additionalProperties"], json!({}), "{name}");
         assert!(

@@ -290,7 +290,6 @@ fn what_is_generated_is_counted_in_every_form_it_takes() {
 mod whole_answers {
     use super::*;
 
-
     fn answered(body: &str) -> Result<WholeAnswer, Failure> {
         whole(Operation::Chat, Bytes::copy_from_slice(body.as_bytes()))
     }

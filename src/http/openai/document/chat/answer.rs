@@ -65,6 +65,9 @@ pub struct ChatCompletionMessage {
     /// What a reasoning model thought before it answered, from providers that show it. OpenAI's own answers
     /// do not have it.
     reasoning_content: Optional<String>,
+    /// The same thoughts as their provider wants to see them again, each with its `signature` and the `issuer` that can
+    /// read it. Send the message back as it is, and the model goes on from its own thoughts; nobody else is shown them.
+    thinking_blocks: Option<Vec<JsonObject>>,
     /// The tools the model calls. Test for this field rather than for the finish reason.
     tool_calls: Option<Vec<ChatCompletionMessageToolCall>>,
     /// The function the model calls, when the request used `functions`.
@@ -196,6 +199,8 @@ pub struct ChatCompletionChunkDelta {
     refusal: Optional<String>,
     /// The next piece of what a reasoning model thinks, from providers that show it.
     reasoning_content: Optional<String>,
+    /// Thoughts that are complete. Clients that gather pieces join them by `index`.
+    thinking_blocks: Option<Vec<JsonObject>>,
     /// The next pieces of tool calls.
     tool_calls: Option<Vec<ChatCompletionMessageToolCallChunk>>,
     /// The next piece of a function call, when the request used `functions`.

@@ -3,7 +3,7 @@
 use poem_openapi::Object;
 
 use super::{
-    schema::{Optional, any_of, tagged, words},
+    schema::{JsonObject, Optional, any_of, tagged, words},
     tool::{ChatCompletionMessageToolCall, FunctionCall},
 };
 
@@ -103,6 +103,8 @@ pub struct ChatCompletionAssistantMessage {
     function_call: Optional<FunctionCall>,
     /// An earlier spoken answer of the model.
     audio: Optional<ChatCompletionAudioReference>,
+    /// The thoughts of an earlier answer, as they came in it.
+    thinking_blocks: Option<Vec<JsonObject>>,
     /// Tells apart participants of the same role.
     name: Option<String>,
 }

@@ -16,6 +16,7 @@ use super::{
     operation::{Answer, Operation, Sample, events, held_stream, json, stream_of},
     schema,
 };
+use crate::domain::call::Dialect;
 
 /// The section of the documentation.
 pub const TAG: &str = "Chat";
@@ -40,6 +41,7 @@ pub fn create() -> Operation {
             headers: headers::inference(),
         },
         refusals: errors::INFERENCE,
+        dialect: Dialect::OpenAi,
         samples: SAMPLES,
     }
 }

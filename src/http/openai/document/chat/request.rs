@@ -80,6 +80,12 @@ pub struct ChatCompletionRequest {
     /// How much a reasoning model thinks before it answers. Each model supports some of the values; the default is
     /// usually `medium`.
     reasoning_effort: Optional<ReasoningEffort>,
+    /// The same in Anthropic's words, for models of every provider that is not OpenAI: `{"type": "adaptive"}`, `enabled`
+    /// with a number of tokens, or `disabled`.
+    thinking: Optional<JsonObject>,
+    /// Where to cache the whole prompt, in Anthropic's words: `{"type": "ephemeral", "ttl": "5m"}`, or `1h`. Parts of
+    /// messages and tools take it too.
+    cache_control: Optional<JsonObject>,
     /// How long the answer should be. Default `medium`.
     verbosity: Optional<Verbosity>,
     /// What the answer is made of: `["text"]` (the default) or `["text","audio"]`.
