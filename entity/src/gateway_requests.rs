@@ -61,6 +61,8 @@ pub struct Model {
     pub client_cancelled: bool,
     /// The serving provider's own id for it.
     pub upstream_request_id: Option<String>,
+    /// Why it went where it went: JSON of at most 4 KiB.
+    pub routing: Option<String>,
     /// `hit`, `miss` or `bypass`.
     pub cache: String,
     /// What the answer cost that came out of the cache, in nano-dollars; null where there was none, or no price.

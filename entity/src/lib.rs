@@ -8,6 +8,7 @@ pub mod gateway_budget_events;
 pub mod gateway_budget_slices;
 pub mod gateway_budget_spend;
 pub mod gateway_budgets;
+pub mod gateway_configs;
 pub mod gateway_keys;
 pub mod gateway_meta;
 pub mod gateway_rate_limits;

@@ -9,6 +9,7 @@ mod m20261124_000002_revisions;
 mod m20261124_000003_spend_of_keys;
 mod m20261129_000001_rate_limits;
 mod m20261129_000002_budgets;
+mod m20261129_000003_gateway_configs;
 mod m20261129_000004_parameter_policy;
 mod m20261129_000005_response_cache;
 
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_spend_of_keys::Migration),
             Box::new(m20261129_000001_rate_limits::Migration),
             Box::new(m20261129_000002_budgets::Migration),
+            Box::new(m20261129_000003_gateway_configs::Migration),
             Box::new(m20261129_000004_parameter_policy::Migration),
             Box::new(m20261129_000005_response_cache::Migration),
         ]

@@ -7,6 +7,7 @@
 //! ├─ Budgets                    renews and returns parts of budgets
 //! ├─ Ledger                     journal → database in batches
 //! ├─ Secrets                    reads credentials again
+//! ├─ Configs                    publishes organizations' configs
 //! └─ Catalog                    publishes the catalogue
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 pub mod budgets;
 pub mod catalog;
+pub mod configs;
 pub mod key;
 pub mod keys;
 pub mod ledger;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Handled;
 use super::budgets::{BudgetsActor, BudgetsArgs};
 use super::catalog::{CatalogActor, CatalogArgs, CatalogHandle};
+use super::configs::{ConfigsActor, ConfigsArgs};
 use super::keys::{KeysActor, KeysArgs, KeysHandle};
 use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
 use super::providers::{ProvidersActor, ProvidersArgs};
@@ -35,6 +36,8 @@ pub struct RootArgs {
     pub ledger: LedgerArgs,
     /// For the catalogue.
     pub catalog: CatalogArgs,
+    /// For organizations' configs.
+    pub configs: ConfigsArgs,
     /// For the secrets.
     pub secrets: SecretsArgs,
     /// For the replicas.
@@ -70,15 +73,18 @@ pub enum Child {
     Catalog,
     /// The secrets.
     Secrets,
+    /// Organizations' configs.
+    Configs,
     /// The replicas.
     Replicas,
 }
 
 impl Child {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Catalog,
         Self::Providers,
         Self::Secrets,
+        Self::Configs,
         Self::Budgets,
         Self::Ledger,
         Self::Replicas,
@@ -93,6 +99,7 @@ impl Child {
             Self::Ledger => "ledger",
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
+            Self::Configs => "configs",
             Self::Replicas => "replicas",
         }
     }
@@ -133,6 +140,10 @@ impl RootState {
                     args.catalog_handle.points_to(actor.clone());
                     actor.get_cell()
                 }
+                Child::Configs => Actor::spawn_linked(None, ConfigsActor, args.configs, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
                 Child::Replicas => Actor::spawn_linked(None, ReplicasActor, args.replicas, supervisor)
                     .await?
                     .0

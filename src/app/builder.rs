@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::budgets::DatabaseBank;
+use super::control::Control;
 use super::first_start::{self, Opened};
 use super::spend::LedgerAndJournal;
 use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
+use crate::actors::configs::ConfigsArgs;
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
 use crate::actors::providers::ProvidersArgs;
@@ -36,14 +38,18 @@ use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
+use crate::http::management::Management;
 use crate::http::operations::Operations;
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
+use crate::routing::document::Policy;
+use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
@@ -151,6 +157,7 @@ impl Gateway {
             },
             Arc::new(keys.clone()),
         ));
+        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let slices = SliceTerms {
             lease: settings.budgets.lease,
             grace: settings.budgets.grace,
@@ -221,6 +228,12 @@ impl Gateway {
                 settings: live.clone(),
                 catalog: catalog.clone(),
             },
+            configs: ConfigsArgs {
+                store: opened.store.clone(),
+                policies: policies.clone(),
+                poll: settings.keys.poll,
+                default_strategy: settings.routing.default_strategy,
+            },
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
                 // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
@@ -243,6 +256,8 @@ impl Gateway {
             upstream: Upstream::new(&settings.upstream, &settings.timeouts),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
+            measurements: Arc::default(),
+            policies,
             budgets,
             limiter: limiter.clone(),
             load: Arc::new(LoadGate::new(LoadPolicy {
@@ -297,6 +312,9 @@ impl Gateway {
             },
             stop: cut_streams.clone(),
         });
+        let control = Arc::new(Control {
+            store: opened.store.clone(),
+        });
         let public_url = settings
             .server
             .public_url
@@ -305,6 +323,12 @@ impl Gateway {
         Ok(Self {
             settings: live,
             http: Arc::new(HttpState {
+                management: Arc::new(Management::new(
+                    ManagementTokens::new(&opened.master_key),
+                    control.clone(),
+                    control,
+                    pipeline.clone(),
+                )),
                 pipeline,
                 keyring,
                 spend: Arc::new(LedgerAndJournal {

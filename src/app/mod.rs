@@ -2,6 +2,7 @@
 
 pub mod budgets;
 pub mod builder;
+pub mod control;
 pub mod first_start;
 pub mod run;
 pub mod spend;

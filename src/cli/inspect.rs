@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::say;
+use super::{Surface, say};
 use crate::config::{Loaded, Origin, Settings};
 use crate::domain::error::BoxError;
+use crate::http::management;
 use crate::http::openai::document;
 use crate::providers::matrix;
 use crate::routing::catalog::Catalog;
@@ -21,11 +22,13 @@ pub fn check_config(loaded: &Loaded) -> Result<ExitCode, BoxError> {
 }
 
 /// `bonito openapi`.
-pub fn openapi(settings: &Settings) -> Result<ExitCode, BoxError> {
+pub(super) fn openapi(surface: Surface, settings: &Settings) -> Result<ExitCode, BoxError> {
     let listen = || format!("http://{}", settings.server.listen);
-    say(&document::specification(
-        &settings.server.public_url.clone().unwrap_or_else(listen),
-    ));
+    let url = settings.server.public_url.clone().unwrap_or_else(listen);
+    say(&match surface {
+        Surface::Inference => document::specification(&url),
+        Surface::Management => management::specification(&url),
+    });
     Ok(ExitCode::SUCCESS)
 }
 

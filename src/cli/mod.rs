@@ -7,6 +7,7 @@ mod key;
 mod limit;
 mod prices;
 mod serve;
+mod token;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -62,8 +63,14 @@ enum Command {
         #[command(subcommand)]
         command: credential::Command,
     },
-    /// Print the OpenAPI document of the inference API.
-    Openapi,
+    /// Make a token for the management API.
+    Token(token::Arguments),
+    /// Print the OpenAPI document of an API.
+    Openapi {
+        /// Which one.
+        #[arg(value_enum, default_value_t = Surface::Inference)]
+        surface: Surface,
+    },
     /// Print what each kind of provider takes, parameter by parameter, as Markdown.
     Capabilities,
     /// The prices and models in use.
@@ -76,6 +83,15 @@ enum Command {
         #[command(subcommand)]
         command: ProvidersCommand,
     },
+}
+
+/// An API with a document.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Surface {
+    /// What applications call.
+    Inference,
+    /// What admins call.
+    Management,
 }
 
 #[derive(Subcommand)]
@@ -119,7 +135,8 @@ pub fn main() -> ExitCode {
             Command::Budget { command } => budget::run(command, &loaded.settings).await,
             Command::Limit { command } => limit::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
-            Command::Openapi => inspect::openapi(&loaded.settings),
+            Command::Token(arguments) => token::run(arguments, &loaded.settings).await,
+            Command::Openapi { surface } => inspect::openapi(surface, &loaded.settings),
             Command::Capabilities => inspect::capabilities(),
             Command::Prices { command } => prices::run(&command, &loaded.settings),
             Command::Providers {

@@ -19,7 +19,7 @@ use super::layers::{Layers, join, type_name};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
-use crate::domain::call::ParameterPolicy;
+use crate::domain::call::{ParameterPolicy, Strategy};
 use crate::domain::limit::WhenApart;
 
 pub(super) const SECOND_MS: u64 = 1_000;
@@ -50,6 +50,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `[failover]`
     pub failover: FailoverSettings,
+    /// `[routing]`
+    pub routing: RoutingSettings,
     /// `[cache]`
     pub cache: CacheSettings,
     /// `[overload]`
@@ -241,6 +243,21 @@ pub struct OverloadSettings {
     pub queue_wait: Duration,
     /// How late a serving thread may be; zero: any time.
     pub lag: Duration,
+}
+
+/// The words for strategies.
+const STRATEGIES: [(&str, Strategy); 4] = [
+    ("balanced", Strategy::Balanced),
+    ("cost-optimized", Strategy::CostOptimized),
+    ("latency-optimized", Strategy::LatencyOptimized),
+    ("failover", Strategy::Failover),
+];
+
+/// Choosing between deployments.
+#[derive(Debug, Clone)]
+pub struct RoutingSettings {
+    /// The strategy of organizations whose config names none.
+    pub default_strategy: Strategy,
 }
 
 /// Parameters that a provider cannot express.
@@ -512,6 +529,9 @@ impl Settings {
                 credential_queue: reader.count("overload.credential_queue", 0..=10_000_000),
                 queue_wait: reader.milliseconds("overload.queue_wait_ms", 0..=DAY_MS),
                 lag: reader.milliseconds("overload.lag_ms", 0..=DAY_MS),
+            },
+            routing: RoutingSettings {
+                default_strategy: reader.choice("routing.default_strategy", &STRATEGIES),
             },
             parameters: ParameterSettings {
                 policy: reader.choice("parameters.policy", &POLICIES),

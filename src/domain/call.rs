@@ -100,6 +100,33 @@ closed_set! {
 }
 
 closed_set! {
+    /// How deployments that may serve a request are ordered.
+    Strategy {
+        /// The cheapest for this request first.
+        CostOptimized = "cost-optimized",
+        /// The fastest of two random ones first.
+        LatencyOptimized = "latency-optimized",
+        /// By a score of cost, latency, failures and load.
+        Balanced = "balanced",
+        /// In a fixed order.
+        Failover = "failover",
+    }
+}
+
+impl Strategy {
+    /// The strategy with a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|strategy| strategy.as_str() == text)
+    }
+}
+
+impl serde::Serialize for Strategy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+closed_set! {
     /// The dialect a caller speaks.
     Dialect {
         /// OpenAI's.

@@ -44,6 +44,13 @@ pub enum GatewayError {
         /// What was asked for.
         model: String,
     },
+    /// The organization's config lets nothing serve the request: a rule refuses it, or leaves nothing.
+    Denied {
+        /// What was asked for.
+        model: String,
+        /// Why, in words for the caller.
+        reason: String,
+    },
     /// Nobody here serves the model.
     ModelNotFound {
         /// What was asked for.
@@ -114,7 +121,7 @@ impl GatewayError {
             | Self::MethodNotAllowed { .. } => ErrorClass::InvalidRequest,
             Self::TooLarge { .. } => ErrorClass::TooLarge,
             Self::TooSlow => ErrorClass::CallerTimeout,
-            Self::ModelNotAllowed { .. } => ErrorClass::ModelNotAllowed,
+            Self::ModelNotAllowed { .. } | Self::Denied { .. } => ErrorClass::ModelNotAllowed,
             Self::ModelNotFound { .. } => ErrorClass::ModelNotFound,
             Self::Exhausted { attempts } => attempts.last().map_or(ErrorClass::Internal, |last| last.class),
             Self::Budget(refusal) => match refusal.reason {

@@ -129,6 +129,21 @@ pub struct KeyRow {
     pub revision: Revision,
 }
 
+/// A key as routing sees it: what rules may know of it, and what it may use.
+#[derive(Clone, Debug)]
+pub struct RoutedKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Name for people.
+    pub name: String,
+    /// Its team's short name.
+    pub team: Option<String>,
+    /// What its owner wants to remember about it.
+    pub metadata: Value,
+    /// Every scope a request has to satisfy.
+    pub scopes: Vec<Arc<Scope>>,
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -58,6 +58,9 @@ pub struct UsageRecord {
     pub cached_from: Option<CachedFrom>,
     /// The attempts in order. The last one answered, if any did.
     pub attempts: Vec<AttemptRecord>,
+    /// Why it went where it went: JSON of bounded size, as explanations of routing show it. `None`: it was refused
+    /// before there was anything to decide.
+    pub routing: Option<Box<str>>,
 }
 
 /// The attempt of an earlier request, whose answer stood for another one.

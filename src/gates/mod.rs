@@ -2,10 +2,13 @@
 //! without waiting for anybody's mailbox.
 
 pub mod budgets;
+pub mod control;
 pub mod health_board;
 pub mod key_gate;
 pub mod keyring;
 pub mod load_gate;
+pub mod measurements;
+pub mod policies;
 pub mod retry_gate;
 pub mod secrets_board;
 pub mod spend;

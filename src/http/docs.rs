@@ -7,10 +7,15 @@ use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, StatusCode};
 use poem::{Endpoint, Request, Response};
 
+use super::management;
 use super::openai::document;
 
 /// The page is large and always the same; it is built when somebody first asks for it.
 static PAGE: LazyLock<Bytes> = LazyLock::new(|| document::docs_page().into());
+
+/// The page of the management API, likewise.
+static MANAGEMENT_PAGE: LazyLock<Bytes> =
+    LazyLock::new(|| document::page_of(management::TITLE, management::SPECIFICATION_PATH).into());
 
 /// `/`: people who open the gateway in a browser want to know what it is.
 pub fn landing() -> impl Endpoint<Output = Response> {
@@ -25,6 +30,18 @@ pub fn landing() -> impl Endpoint<Output = Response> {
 /// `/docs`.
 pub fn page() -> impl Endpoint<Output = Response> {
     poem::endpoint::make_sync(|_: Request| cached("text/html; charset=utf-8", PAGE.clone()))
+}
+
+/// `/docs/management`.
+pub fn management_page() -> impl Endpoint<Output = Response> {
+    poem::endpoint::make_sync(|_: Request| cached("text/html; charset=utf-8", MANAGEMENT_PAGE.clone()))
+}
+
+/// The document of the management API.
+pub fn management(public_url: &str) -> impl Endpoint<Output = Response> + use<> {
+    let server_url: Arc<str> = public_url.into();
+    let document: LazyLock<Bytes, _> = LazyLock::new(move || Bytes::from(management::specification(&server_url)));
+    poem::endpoint::make_sync(move |_: Request| cached("application/json", document.clone()))
 }
 
 /// The document of the inference surface.

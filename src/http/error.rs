@@ -375,6 +375,13 @@ fn said(error: &GatewayError) -> Said<'_> {
                 ..plain(StatusCode::FORBIDDEN, "permission_error", "model_not_allowed", message)
             }
         }
+        GatewayError::Denied { model, reason } => {
+            let message = format!("this request for the model {model:?} is not allowed: {reason}");
+            Said {
+                param: Some("model"),
+                ..plain(StatusCode::FORBIDDEN, "permission_error", "model_not_allowed", message)
+            }
+        }
         GatewayError::ModelNotFound { model } => {
             let message = format!("the model {model:?} does not exist here; GET /v1/models lists those that do");
             Said {

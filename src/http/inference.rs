@@ -80,6 +80,7 @@ impl Inference {
             operation: self.operation,
             voice: self.voice,
             headers: dialect_headers(request.headers(), self.voice.dialect),
+            visible_headers: self.state.pipeline.visible_headers(caller.gate(), request.headers()),
             cache_control: CacheControl::parse(
                 request
                     .headers()

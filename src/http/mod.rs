@@ -10,6 +10,7 @@ pub mod early;
 pub mod error;
 pub mod inference;
 pub mod linger;
+pub mod management;
 pub mod openai;
 pub mod operations;
 pub mod payload;
@@ -29,6 +30,7 @@ use crate::secrets::master_key::KeyHasher;
 use crate::telemetry::metrics::Metrics;
 use boundary::Boundary;
 use inference::Inference;
+use management::Management;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -41,6 +43,8 @@ pub struct HttpState {
     pub spend: Arc<dyn Spend>,
     /// Hashes what callers send.
     pub hasher: KeyHasher,
+    /// Serves admins.
+    pub management: Arc<Management>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The configuration.
@@ -59,6 +63,10 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
     let routes = Route::new()
         .at("/", docs::landing())
         .at("/docs", docs::page())
+        .at("/docs/management", docs::management_page())
+        .at(management::SPECIFICATION_PATH, docs::management(&state.public_url))
+        // Not nested: poem's nested routes slice the patterns of routes below them, and one that is empty ends in a panic.
+        .at("/api/*path", management::endpoint(state.management.clone()))
         .at(openai::document::SPECIFICATION_PATH, docs::inference(&state.public_url))
         .at("/v1/chat/completions", infer(Operation::Chat))
         .at("/v1/completions", infer(Operation::Completion))

@@ -19,6 +19,8 @@ use crate::domain::usage::{TokenUsage, UsageSource};
 
 /// Names are cut off here; real ones have a tenth of it, and the database's columns are not wider either.
 const MAX_TEXT_BYTES: usize = 1_024;
+/// The most of the reasons of routing; they are made to be shorter.
+const MAX_REASONS_BYTES: usize = 4_096;
 /// A cost that is not known.
 const UNKNOWN: i64 = i64::MIN;
 
@@ -80,6 +82,7 @@ pub(super) fn encode(kind: Kind, record: &UsageRecord) -> Vec<u8> {
         attempts,
         cache,
         cached_from,
+        routing,
     } = record;
     let mut out = Out(Vec::with_capacity(256 + 160 * attempts.len()));
     out.byte(kind as u8);
@@ -109,6 +112,7 @@ pub(super) fn encode(kind: Kind, record: &UsageRecord) -> Vec<u8> {
         out.text(model.as_str());
         out.cost(*saved);
     });
+    out.option(routing.as_deref(), Out::reasons);
     out.0
 }
 
@@ -176,6 +180,11 @@ pub(super) fn decode(body: &[u8]) -> Result<UsageRecord, Unreadable> {
             saved: body.cost()?,
         })
     })?;
+    // An entry from before there were reasons ends here.
+    let routing = match body.0.is_empty() {
+        true => None,
+        false => body.option(In::text)?.map(Into::into),
+    };
     Ok(UsageRecord {
         id,
         owner,
@@ -193,6 +202,7 @@ pub(super) fn decode(body: &[u8]) -> Result<UsageRecord, Unreadable> {
         cache,
         cached_from,
         attempts,
+        routing,
     })
 }
 
@@ -228,6 +238,13 @@ impl Out {
         let text = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
         self.number(text.len() as u64);
         self.bytes(text.as_bytes());
+    }
+
+    /// JSON, which must not be cut; whoever made it has bounded it.
+    fn reasons(&mut self, json: &str) {
+        let json = if json.len() <= MAX_REASONS_BYTES { json } else { "{}" };
+        self.number(json.len() as u64);
+        self.bytes(json.as_bytes());
     }
 
     fn duration(&mut self, duration: Duration) {
@@ -462,6 +479,7 @@ mod tests {
             attempts in prop::collection::vec(attempt(), 0..4),
             cache in prop::sample::select(CacheStatus::ALL),
             cached_from in prop::option::of(cached_from()),
+            routing in prop::option::of(text()),
         ) -> UsageRecord {
             UsageRecord {
                 id: RequestId(ids.0),
@@ -473,6 +491,7 @@ mod tests {
                 latency: times.0, first_token: times.1, overhead: times.2,
                 cache, cached_from,
                 attempts,
+                routing: routing.map(Into::into),
             }
         }
     }

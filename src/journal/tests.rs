@@ -49,6 +49,7 @@ pub(super) fn record(number: usize) -> UsageRecord {
         cache: CacheStatus::Bypass,
         cached_from: None,
         attempts: vec![attempt(number)],
+        routing: None,
     }
 }
 

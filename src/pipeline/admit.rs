@@ -1,4 +1,4 @@
-//! May this request be served, and by whom? Everything that can refuse before a cent is spent.
+//! May this request be served? What can refuse it before its body is read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,12 @@ use std::time::Duration;
 use super::failover::tenant;
 use super::meter::Meter;
 use super::{Call, Pipeline};
-use crate::chat::request::Request;
 use crate::domain::call::{ParameterPolicy, ShedReason};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::ProviderId;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
 use crate::providers::adapter::Adapter;
-use crate::routing::plan::{self, NoPlan, Plan};
 
 /// How long a caller is asked to wait when the journal is full: the ledger writes thousands of rows in that time.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
@@ -60,9 +58,10 @@ impl Pipeline {
         }
     }
 
-    /// Whether the organization of a key has a credential for a provider.
+    /// Whether the organization of a key has a credential for a provider, and has not switched it off.
     pub fn may_use(&self, gate: &KeyGate, provider: &ProviderId) -> bool {
-        self.endpoints.now().may_use(tenant(gate), provider)
+        let policy = self.policies.of(gate.row.organization.id);
+        !policy.providers_off.contains(provider.as_str()) && self.endpoints.now().may_use(tenant(gate), provider)
     }
 
     /// What becomes of parameters that a provider cannot express, in requests with a key.
@@ -79,31 +78,5 @@ impl Pipeline {
         usable
             .map(|(provider, keyed)| (provider, keyed.endpoint.adapter.clone()))
             .collect()
-    }
-
-    /// The deployments to try for a request.
-    pub(super) fn plan(&self, request: &Request, gate: &KeyGate) -> Result<Plan, GatewayError> {
-        let catalog = self.catalog.load();
-        let scopes = &gate.row.scopes;
-        let Some(resolved) = catalog.resolve(&request.model, request.operation) else {
-            // A key must not find out about models outside its scope, not even that they do not exist.
-            let may_ask = scopes
-                .iter()
-                .all(|scope| scope.allows_model(std::iter::once(request.model.as_str())));
-            let model = request.model.clone();
-            return Err(if may_ask {
-                GatewayError::ModelNotFound { model }
-            } else {
-                GatewayError::ModelNotAllowed { model }
-            });
-        };
-        let readiness = |provider: &_| self.board.readiness(provider);
-        let (endpoints, tenant) = (self.endpoints.now(), tenant(gate));
-        let may_use = |provider: &_| endpoints.may_use(tenant, provider);
-        plan::plan(&resolved, scopes, may_use, readiness, self.limits.max_attempts).map_err(|NoPlan::NotAllowed| {
-            GatewayError::ModelNotAllowed {
-                model: request.model.clone(),
-            }
-        })
     }
 }

@@ -48,7 +48,7 @@ impl Pipeline {
         let models = plan
             .attempts
             .iter()
-            .filter_map(|deployment| deployment.max_output_tokens);
+            .filter_map(|attempt| attempt.deployment.max_output_tokens);
         if let Some(wanted) = wanted {
             request.limit_output(models.fold(wanted, u64::min));
         }

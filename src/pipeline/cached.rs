@@ -30,10 +30,13 @@ impl Pipeline {
             meter.may_keep(self.cache.replace(key, ttl));
             return None;
         }
-        // Only what a deployment of the plan has said: a key with a narrower scope must not read what it could not ask for.
+        // Only what a deployment of the plan has said: a key with a narrower scope must not read what it could not ask for,
+        // and what stood in during an outage does not answer after it.
+        let stage = plan.attempts.first().map(|first| first.stage);
         let fits = |entry: &Entry| {
-            let mut attempts = plan.attempts.iter();
-            attempts.any(|deployment| deployment.provider == entry.provider && deployment.model == entry.model)
+            let mut attempts = plan.attempts.iter().filter(|attempt| Some(attempt.stage) == stage);
+            attempts
+                .any(|attempt| attempt.deployment.provider == entry.provider && attempt.deployment.model == entry.model)
         };
         match self.cache.find(key, ttl, control.max_age, fits).await {
             Found::Entry(entry) => Some(entry),

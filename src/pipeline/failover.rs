@@ -117,7 +117,7 @@ impl<'p> Tries<'p> {
         Self {
             pipeline,
             plan,
-            order: (0..plan.attempts.len()).collect(),
+            order: (0..plan.way).collect(),
             next: 0,
             put_off: 0,
             renewed: None,
@@ -163,7 +163,7 @@ impl<'p> Tries<'p> {
         }
         loop {
             let place = *self.order.get(self.next)?;
-            let deployment = &self.plan.attempts[place];
+            let deployment = &self.plan.attempts[place].deployment;
             let probe = match self
                 .pipeline
                 .board
@@ -214,7 +214,8 @@ impl<'p> Tries<'p> {
     }
 
     async fn failed(&mut self, failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
-        let deployment = &self.plan.attempts[self.order[self.next - 1]];
+        let place = self.order[self.next - 1];
+        let deployment = &self.plan.attempts[place].deployment;
         let (class, retry_after) = (failure.class, failure.retry_after);
         // A token may have been withdrawn before its time. A fresh one gets one more try.
         let renewable = meter.take_renewed() && self.renewed.is_none();
@@ -261,7 +262,12 @@ impl<'p> Tries<'p> {
                 provider.report(Outcome::Failed, None);
             }
         }
-        if !class.worth_another_attempt() {
+        if let Some(places) = self.plan.after(place, class, &self.order[..self.next]) {
+            // From here on only what this class of failure leads to can help.
+            self.order.truncate(self.next);
+            self.order.extend(places);
+            self.put_off = 0;
+        } else if !class.worth_another_attempt() {
             self.next = self.order.len();
             return;
         }
@@ -357,7 +363,8 @@ mod tests {
     use crate::domain::ids::ProviderId;
     use crate::pipeline::Again;
     use crate::pipeline::testing::{meter, pipeline_of, records};
-    use crate::routing::plan::Readiness;
+    use crate::routing::plan::{Attempt, Readiness, Stage};
+    use crate::routing::strategy::Parts;
 
     /// Whom a request tries next, and its permit if it is a probe.
     fn tried(tries: &mut Tries<'_>, meter: &Meter) -> Option<(String, Option<ProbePermit>)> {
@@ -369,10 +376,27 @@ mod tests {
         format!("[providers.{id}]\nbase_url = \"http://127.0.0.1:1\"\n[[providers.{id}.deployments]]\nmodel = \"m\"\n")
     }
 
+    /// A plan that tries the deployments of a model in their order.
     fn plan_of(pipeline: &Pipeline, model: &str) -> Plan {
         let catalog = pipeline.catalog.load();
+        let deployments = catalog.resolve(model, Operation::Chat).unwrap().deployments;
+        let way = deployments.len();
+        let attempt = |deployment| Attempt {
+            deployment,
+            stage: Stage::Primary,
+            parts: Parts {
+                score: 0.0,
+                cost_nanousd: None,
+                expected_ms: None,
+                error_rate: 0.0,
+                in_flight: 0,
+                readiness: Readiness::Passing,
+                session: false,
+            },
+        };
         Plan {
-            attempts: catalog.resolve(model, Operation::Chat).unwrap().deployments.into(),
+            attempts: deployments.into_iter().map(attempt).collect(),
+            way,
         }
     }
 

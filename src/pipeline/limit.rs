@@ -89,7 +89,7 @@ impl Pipeline {
         let organization = gate.row.organization.id;
         let first = plan.attempts.first();
         let names = || {
-            let of_first = first.into_iter().flat_map(|deployment| deployment.names.iter());
+            let of_first = first.into_iter().flat_map(|first| first.deployment.names.iter());
             of_first
                 .map(String::as_str)
                 .chain(std::iter::once(request.model.as_str()))
@@ -153,7 +153,7 @@ mod tests {
             r#"{"model":"echo","messages":[{"role":"user","content":"four"}]}"#,
         );
         let mut one = meter(&pipeline);
-        let plan = pipeline.plan(&request, one.gate()).unwrap();
+        let plan = pipeline.plan(&request, one.gate(), &one.moment()).0.unwrap();
         // The test key has 60.
         for _ in 0..60 {
             one.limits().hold = None;

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::limit::LimitHold;
+use super::route::Moment;
 use super::{Call, Pipeline, Served, Voice};
 use crate::cache::{Entry, Fill, Origin};
 use crate::chat::estimate::TextTally;
@@ -32,6 +33,7 @@ use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
+use crate::gates::measurements::{InFlight, Sample};
 use crate::journal::{Slot, Update, Written};
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
@@ -48,6 +50,7 @@ pub struct Meter {
     gate: Arc<KeyGate>,
     voice: Voice,
     headers: DialectHeaders,
+    visible_headers: Vec<(String, String)>,
     slot: Option<Slot>,
     limits: LimitHold,
     /// Its place among the requests under way; goes with the meter.
@@ -80,6 +83,8 @@ struct Current {
     health: Option<Arc<ProviderGate>>,
     /// Held by the one attempt that finds out whether its provider is back.
     probe: Option<ProbePermit>,
+    /// Counted as long as the attempt is under way.
+    in_flight: Option<InFlight>,
     /// Its place among the requests under way with its credential; goes with the attempt.
     _place: Option<Place>,
     started: Instant,
@@ -119,12 +124,14 @@ impl Meter {
             cache: CacheStatus::Bypass,
             cached_from: None,
             attempts: Vec::new(),
+            routing: None,
         };
         Self {
             pipeline,
             gate: call.gate,
             voice: call.voice,
             headers: call.headers,
+            visible_headers: call.visible_headers,
             slot: Some(slot),
             limits: LimitHold::default(),
             place: None,
@@ -297,6 +304,22 @@ impl Meter {
         record.stream = request.stream;
     }
 
+    /// What a decision about the request depends on besides itself.
+    pub(super) fn moment(&self) -> Moment<'_> {
+        let record = self.record.as_ref().expect("the record leaves with the meter");
+        Moment {
+            id: record.id.0.as_u128(),
+            at: record.admitted_at,
+            headers: &self.visible_headers,
+            budget_exhausted: false,
+        }
+    }
+
+    /// Notes why the request goes where it goes.
+    pub(super) fn routed(&mut self, reasons: Box<str>) {
+        self.record().routing = Some(reasons);
+    }
+
     /// The request is understood and may cost money from now on, and the journal knows. Whoever hands the caller anything
     /// waits for that.
     pub(super) fn may_cost(&mut self) -> Option<Written> {
@@ -329,6 +352,7 @@ impl Meter {
             deployment: deployment.clone(),
             health,
             probe,
+            in_flight: self.pipeline.measurements.begin(&deployment.id),
             _place: place,
             started,
             sent,
@@ -508,6 +532,9 @@ impl Meter {
             health.report(outcome, probe);
         }
         let charge = charge(&current, self.prompt_tokens);
+        if let Some(in_flight) = current.in_flight.take() {
+            in_flight.ended(sample(&current, error, &charge.usage));
+        }
         let received = self.received;
         self.record().attempts.push(AttemptRecord {
             deployment: current.deployment.id.clone(),
@@ -636,6 +663,27 @@ fn outcome(current: &Current, error: Option<ErrorClass>, retry_after: Option<Dur
         Some(ErrorClass::RateLimited | ErrorClass::ProviderQuota) => Some(Outcome::Limited { retry_after }),
         Some(class) if class.blames_the_provider() => Some(Outcome::Failed),
         Some(_) => current.status.map(|_| Outcome::Answered),
+    }
+}
+
+/// What the end of an attempt shows about how its deployment is doing.
+fn sample(current: &Current, error: Option<ErrorClass>, usage: &TokenUsage) -> Sample {
+    let total = current.started.elapsed();
+    match error {
+        None => Sample::Answered {
+            first_token: current.first_token,
+            total,
+            input_tokens: usage.input,
+            cached_tokens: usage.cached_input,
+            output_tokens: usage.output,
+        },
+        // Health counts a limit as an answer; for whoever chooses between deployments it is a failure like any other.
+        Some(ErrorClass::RateLimited | ErrorClass::ProviderQuota) => Sample::Failed { total, too_slow: false },
+        Some(class) if class.blames_the_provider() && current.health.is_some() => Sample::Failed {
+            total,
+            too_slow: class == ErrorClass::Timeout,
+        },
+        Some(_) => Sample::Nothing,
     }
 }
 

@@ -15,6 +15,7 @@ mod limit;
 mod media;
 mod meter;
 mod relay;
+pub mod route;
 #[cfg(test)]
 mod testing;
 mod turn;
@@ -43,6 +44,8 @@ use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
+use crate::gates::measurements::Measurements;
+use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
@@ -54,6 +57,7 @@ use crate::upstream::fetcher::Fetcher;
 
 pub use budget::BudgetRules;
 pub use meter::Meter;
+use route::Moment;
 
 /// Everything a request needs on its way.
 #[derive(Clone, Debug)]
@@ -68,6 +72,10 @@ pub struct Pipeline {
     pub fetcher: Fetcher,
     /// How they are doing.
     pub board: Arc<HealthBoard>,
+    /// How deployments are doing.
+    pub measurements: Arc<Measurements>,
+    /// How each organization's requests are routed.
+    pub policies: Arc<Policies>,
     /// What may be spent.
     pub budgets: Arc<Budgets>,
     /// Counts requests against their limits.
@@ -145,6 +153,8 @@ pub struct Call {
     pub voice: Voice,
     /// Headers of the caller's dialect that belong to the body.
     pub headers: DialectHeaders,
+    /// Headers that the organization lets rules look at.
+    pub visible_headers: Vec<(String, String)>,
     /// What the caller said about the response cache.
     pub cache_control: CacheControl,
 }
@@ -215,7 +225,9 @@ impl Pipeline {
             Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
         };
         meter.asked_for(&request);
-        let plan = match self.plan(&request, meter.gate()) {
+        let (plan, reasons) = self.plan(&request, meter.gate(), &meter.moment());
+        meter.routed(reasons);
+        let plan = match plan {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),
         };
@@ -265,7 +277,13 @@ impl Pipeline {
     pub fn count_tokens(&self, gate: &KeyGate, dialect: Dialect, body: Bytes) -> Result<u64, GatewayError> {
         let request =
             Request::parse(Operation::Chat, dialect, body, &self.limits.body).map_err(GatewayError::Invalid)?;
-        self.plan(&request, gate)?;
+        let moment = Moment {
+            id: 0,
+            at: Utc::now(),
+            headers: &[],
+            budget_exhausted: false,
+        };
+        self.plan(&request, gate, &moment).0?;
         Ok(request.prompt.tokens())
     }
 }

@@ -34,10 +34,13 @@ use crate::gates::budgets::{Ask, Bank, BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::{Catalog, Deployment};
+use crate::routing::document::Policy;
+use crate::routing::strategy::Strategy;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
@@ -124,6 +127,8 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         endpoints: Arc::new(endpoints),
         upstream: Upstream::new(&settings.upstream, &settings.timeouts),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
+        measurements: Arc::default(),
+        policies: Arc::new(Policies::new(Policy::of_strategy(Strategy::Failover))),
         limiter: Limiter::alone(WhenApart::Local, Arc::default()),
         journal: journal::testing::in_memory(10),
         metrics: Arc::new(Metrics::default()),
@@ -203,6 +208,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         operation: Operation::Chat,
         voice: VOICE,
         headers: DialectHeaders::default(),
+        visible_headers: Vec::new(),
         cache_control: CacheControl::default(),
     };
     pipeline.admit(call).unwrap()

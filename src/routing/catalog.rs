@@ -60,6 +60,8 @@ pub struct Deployment {
     pub timeouts: Timeouts,
     /// The day on which its provider will stop serving it.
     pub retires: Option<NaiveDate>,
+    /// Where it works: a region, a geography or `global`. `None`: its provider does not say.
+    pub place: Option<Arc<str>>,
 }
 
 /// A price of the catalogue, with its age.
@@ -102,6 +104,8 @@ pub struct ProviderEntry {
     pub id: ProviderId,
     /// What happens to models that are not listed for it.
     pub unlisted: Unlisted,
+    /// Where it works, as [`Deployment::place`].
+    pub place: Option<Arc<str>>,
 }
 
 /// The immutable catalogue.
@@ -147,6 +151,14 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Where a deployment of this name works.
+    fn of(&self, wire_name: &str) -> Option<Arc<str>> {
+        if matches!(self.provider.kind, ProviderKind::Echo) {
+            return Some(geography::LOCAL.into());
+        }
+        self.place.map(|place| geography::place_of(wire_name, place).into())
+    }
+
     fn list_price(&self, row: &ModelRow) -> Option<Arc<ListPrice>> {
         let percent = match (row.regional_percent, self.place) {
             (Some(percent), Some(place)) if place != "global" => percent,
@@ -216,6 +228,7 @@ impl Catalog {
             ProviderEntry {
                 id,
                 unlisted: provider.unlisted_models,
+                place: at.of(""),
             },
         );
         let file = catalog_file::of_provider(&provider.id).expect("the catalogue files are compiled in and tested");
@@ -291,6 +304,7 @@ impl Catalog {
             traits: traits(id, configured),
             timeouts: self.timeouts_for(leads.iter().map(String::as_str)),
             retires: known.and_then(ModelRow::retires),
+            place: at.of(&configured.name),
         };
         Listed {
             deployment,
@@ -319,6 +333,7 @@ impl Catalog {
             traits: Arc::new(traits_of(id, &row.name)),
             timeouts: self.timeouts_for(row.names()),
             retires: row.retires(),
+            place: at.of(&row.name),
         };
         let reachable = at.place.is_none_or(|place| geography::is_reachable(&row.name, place));
         let leads = match reachable {
@@ -433,7 +448,16 @@ impl Catalog {
             traits: Arc::new(traits_of(id, model)),
             timeouts: self.timeouts_for(std::iter::once(model)),
             retires: None,
+            place: provider
+                .place
+                .as_ref()
+                .map(|place| geography::place_of(model, place).into()),
         }
+    }
+
+    /// Every provider that has an entry, by its id.
+    pub fn has_provider(&self, id: &str) -> bool {
+        self.providers.contains_key(id)
     }
 
     /// Every model and every alias once, by its public name.

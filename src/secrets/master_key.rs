@@ -147,6 +147,11 @@ impl MasterKey {
             .into()
     }
 
+    /// The key that signs the tokens of the management API.
+    pub fn management_token_key(&self) -> [u8; KEY_BYTES] {
+        self.derive("bonito management token v1").finalize().into_bytes().into()
+    }
+
     /// A value that tells this master key from any other without giving it away.
     pub fn check_value(&self) -> String {
         hex(&self.derive("bonito master key check v1").finalize().into_bytes())

@@ -13,5 +13,6 @@ pub mod credential;
 pub mod entra;
 mod exchange;
 pub mod google;
+pub mod management_token;
 pub mod master_key;
 pub mod source;

@@ -23,7 +23,7 @@ use sea_orm::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::revisions::KeyChange;
+use super::revisions::Change;
 use super::{Store, StoreError, storable};
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::purse::{Heard, Standing};
@@ -488,7 +488,7 @@ impl Store {
     }
 
     /// Begins a change of budgets, while no batch of the ledger is being written.
-    async fn begin_budget_change(&self) -> Result<KeyChange, StoreError> {
+    async fn begin_budget_change(&self) -> Result<Change, StoreError> {
         let change = self.begin_key_change().await?;
         take_turn(&change.transaction, "pg_advisory_xact_lock").await?;
         Ok(change)
@@ -719,7 +719,7 @@ async fn in_the_ledger(
 
 /// Makes the keys count as changed whose calls a budget is for. Says how many rows that are; none where there is no such
 /// key or team.
-async fn mark_keys(change: &KeyChange, organization: OrganizationId, scope: &BudgetScope) -> Result<u64, StoreError> {
+async fn mark_keys(change: &Change, organization: OrganizationId, scope: &BudgetScope) -> Result<u64, StoreError> {
     let (db, revision) = (&change.transaction, Expr::value(change.revision));
     let result = match scope {
         BudgetScope::Key(KeyId(key)) => {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
-use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision};
+use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision, RoutedKey};
 use crate::domain::scope::Scope;
 
 /// Keys whose last use is written in one statement. Each is three values of the some 32,000 a statement may have.
@@ -276,6 +276,43 @@ impl Store {
         Ok(KeyChanges { revision, keys })
     }
 
+    /// Those of an organization's keys that have these ids, as routing sees them.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn routed_keys(&self, organization: OrganizationId, ids: &[KeyId]) -> Result<Vec<RoutedKey>, StoreError> {
+        let Some(owner) = organizations::Entity::find_by_id(organization.0).one(&self.db).await? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for part in ids.chunks(TOUCHED_AT_ONCE) {
+            let keys = gateway_keys::Entity::find()
+                .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+                .filter(gateway_keys::Column::Id.is_in(part.iter().map(|id| id.0)))
+                .all(&self.db)
+                .await?;
+            let teams: HashMap<Uuid, teams::Model> = teams::Entity::find()
+                .filter(teams::Column::OrganizationId.eq(organization.0))
+                .filter(teams::Column::Id.is_in(keys.iter().filter_map(|key| key.team_id)))
+                .all(&self.db)
+                .await?
+                .into_iter()
+                .map(|team| (team.id, team))
+                .collect();
+            found.extend(keys.into_iter().map(|key| {
+                let team = key.team_id.and_then(|team| teams.get(&team));
+                RoutedKey {
+                    id: KeyId(key.id),
+                    scopes: scopes_of(&key, team, &owner),
+                    name: key.name,
+                    team: team.map(|team| team.slug.clone()),
+                    metadata: key.metadata,
+                }
+            }));
+        }
+        Ok(found)
+    }
+
     async fn with_owners(&self, key: gateway_keys::Model, revision: Revision) -> Result<KeyRow, StoreError> {
         let missing = || StoreError::RecordNotFound("the owner of a key".into());
         let organization = organizations::Entity::find_by_id(key.organization_id)
@@ -295,15 +332,7 @@ impl Store {
         let budgets = self.budgets_for_key(&key, &organization, team.as_ref()).await?;
         let limits = self.limits_for(key.organization_id, key.team_id, key.id).await?;
         let own = read_scope(key.allowed_models.as_ref());
-        let inherited = [
-            team.as_ref().and_then(|t| t.allowed_models.as_ref()),
-            organization.allowed_models.as_ref(),
-        ];
-        let scopes = std::iter::once(own.clone())
-            .chain(inherited.into_iter().map(read_scope))
-            .filter(|scope| *scope != Scope::default())
-            .map(Arc::new)
-            .collect();
+        let scopes = scopes_of(&key, team.as_ref(), &organization);
         let own_policy = read_policy(key.parameter_policy.as_deref());
         Ok(KeyRow {
             id: KeyId(key.id),
@@ -344,6 +373,24 @@ impl Store {
     }
 }
 
+/// Every scope that applies to a key, without those that allow all.
+fn scopes_of(
+    key: &gateway_keys::Model,
+    team: Option<&teams::Model>,
+    organization: &organizations::Model,
+) -> Vec<Arc<Scope>> {
+    let columns = [
+        key.allowed_models.as_ref(),
+        team.and_then(|team| team.allowed_models.as_ref()),
+        organization.allowed_models.as_ref(),
+    ];
+    let scopes = columns.into_iter().map(read_scope);
+    scopes
+        .filter(|scope| *scope != Scope::default())
+        .map(Arc::new)
+        .collect()
+}
+
 /// The policy in a `parameter_policy` column. A word that only a newer version knows means the strictest: rather a
 /// refusal than a loss that nobody hears of.
 fn read_policy(stored: Option<&str>) -> Option<ParameterPolicy> {
@@ -356,7 +403,7 @@ pub(super) fn stored_scope(scope: &Scope) -> Option<Value> {
 }
 
 /// The scope in an `allowed_models` column. Missing, null and empty lists restrict nothing.
-fn read_scope(stored: Option<&Value>) -> Scope {
+pub(super) fn read_scope(stored: Option<&Value>) -> Scope {
     let list = |name: &str| -> Vec<String> {
         let items = stored
             .and_then(|value| value[name].as_array())

@@ -17,6 +17,8 @@ use crate::domain::call::{CacheStatus, Dialect, Operation};
 use crate::domain::ids::{KeyId, ModelName, OrganizationId, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
+use crate::domain::usage::TokenUsage;
+use crate::routing::simulate::Recorded;
 
 /// Requests that are left out of a sum by one statement.
 const LEFT_OUT_AT_ONCE: usize = 1_000;
@@ -113,6 +115,28 @@ impl Store {
             .order_by_asc(gateway_requests::Column::Id)
             .all(&self.db)
             .await
+    }
+
+    /// The last requests of an organization that reached a provider, newest first, with their keys: what a simulation of
+    /// routing replays.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn last_requests(
+        &self,
+        organization: OrganizationId,
+        most: u64,
+    ) -> Result<Vec<(KeyId, Recorded)>, StoreError> {
+        use gateway_requests::Column;
+        let rows = gateway_requests::Entity::find()
+            .filter(Column::OrganizationId.eq(organization.0))
+            .filter(Column::Attempts.gt(0))
+            .order_by_desc(Column::CreatedAt)
+            .order_by_desc(Column::Id)
+            .limit(most)
+            .all(&self.db)
+            .await?;
+        Ok(rows.into_iter().filter_map(recorded).collect())
     }
 
     /// The rows of a request's attempts, in order.
@@ -243,6 +267,7 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
         attempts: Set(i32::try_from(record.attempts.len()).unwrap_or(i32::MAX)),
         client_cancelled: Set(record.client_cancelled),
         upstream_request_id: Set(served.and_then(upstream_id)),
+        routing: Set(record.routing.as_deref().map(storable_text)),
         cache: Set(record.cache.as_str().into()),
         saved_nanousd: Set(record
             .cached_from
@@ -320,7 +345,34 @@ fn harmless_record() -> UsageRecord {
             upstream_request_id: None,
             charge: Charge::nothing(),
         }],
+        routing: None,
     }
+}
+
+/// A row as a simulation of routing sees it; `None`: what it asked for is no operation any more.
+fn recorded(row: gateway_requests::Model) -> Option<(KeyId, Recorded)> {
+    let operation = Operation::ALL
+        .iter()
+        .copied()
+        .find(|known| known.as_str() == row.operation)?;
+    let count = |tokens: i64| u64::try_from(tokens).unwrap_or(0);
+    let recorded = Recorded {
+        id: row.id.as_u128(),
+        operation,
+        model: row.requested_model,
+        stream: row.stream,
+        usage: TokenUsage {
+            input: count(row.input_tokens),
+            cached_input: count(row.cached_tokens),
+            cache_write: count(row.cache_write_tokens),
+            output: count(row.output_tokens),
+            reasoning: count(row.reasoning_tokens),
+            ..TokenUsage::default()
+        },
+        cost_nanousd: row.cost_nanousd,
+        at: row.created_at,
+    };
+    Some((KeyId(row.key_id), recorded))
 }
 
 fn upstream_id(attempt: &AttemptRecord) -> Option<String> {

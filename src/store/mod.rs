@@ -5,6 +5,7 @@
 
 pub mod budgets;
 mod bulk;
+pub mod configs;
 pub mod keys;
 pub mod ledger;
 pub mod meta;

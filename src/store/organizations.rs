@@ -6,12 +6,25 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, Set};
 use uuid::Uuid;
 
-use super::keys::stored_scope;
+use super::keys::{read_scope, stored_scope};
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::{OrganizationId, TeamId};
 use crate::domain::key::{NewKey, NewTeam};
 use crate::domain::scope::Scope;
+
+/// An organization as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Organization {
+    /// Its id.
+    pub id: OrganizationId,
+    /// Its short name.
+    pub slug: String,
+    /// Whether it may use the shared credentials.
+    pub shared_credentials: bool,
+    /// What its keys may use.
+    pub scope: Scope,
+}
 
 /// The organization the first start creates.
 pub const FIRST_SLUG: &str = "default";
@@ -114,6 +127,20 @@ impl Store {
             .exec(&change.transaction)
             .await?;
         change.finish(result.rows_affected).await
+    }
+
+    /// An organization.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn organization(&self, id: OrganizationId) -> Result<Option<Organization>, StoreError> {
+        let found = organizations::Entity::find_by_id(id.0).one(&self.db).await?;
+        Ok(found.map(|row| Organization {
+            id,
+            scope: read_scope(row.allowed_models.as_ref()),
+            slug: row.slug,
+            shared_credentials: row.shared_credentials,
+        }))
     }
 
     /// Changes what holds for an organization's keys about parameters that a provider cannot express, unless a key is

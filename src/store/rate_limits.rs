@@ -9,7 +9,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Set};
 use uuid::Uuid;
 
-use super::revisions::KeyChange;
+use super::revisions::Change;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
@@ -164,7 +164,7 @@ impl Store {
     }
 
     async fn owner_of(
-        change: &KeyChange,
+        change: &Change,
         organization: OrganizationId,
         id: Uuid,
     ) -> Result<Option<LimitOwner>, StoreError> {
@@ -176,11 +176,7 @@ impl Store {
     }
 
     /// Counts the change as one of whom it is about. Says how many there are of them.
-    async fn touch_owner(
-        change: &KeyChange,
-        organization: OrganizationId,
-        owner: LimitOwner,
-    ) -> Result<u64, StoreError> {
+    async fn touch_owner(change: &Change, organization: OrganizationId, owner: LimitOwner) -> Result<u64, StoreError> {
         let revision = Expr::value(change.revision);
         let touched = match owner {
             LimitOwner::Organization | LimitOwner::EachKey => {

@@ -1,4 +1,4 @@
-//! The order of changes to keys, by a counter in the database and by no clock.
+//! The order of changes to what replicas keep in memory, by counters in the database and by no clock.
 //!
 //! A change takes the next number inside its own transaction and holds the counter's row until it commits. So changes
 //! become visible in the order of their numbers: whoever reads the counter first and the rows after it has seen every
@@ -16,19 +16,33 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use super::{Store, StoreError};
 use crate::domain::key::Revision;
 
-/// The counter of changes to keys, and to the teams and organizations that own them.
-const KEYS: &str = "keys";
-/// Where Postgres tells of such a change.
-const CHANNEL: &str = "bonito_keys";
+/// A kind of change: the name of its counter, and the channel on which Postgres tells of it.
+pub(super) struct Kind {
+    counter: &'static str,
+    channel: &'static str,
+}
+
+/// Changes to keys, and to the teams and organizations that own them.
+pub(super) const KEYS: Kind = Kind {
+    counter: "keys",
+    channel: "bonito_keys",
+};
+/// Changes to organizations' gateway configs.
+pub(super) const CONFIGS: Kind = Kind {
+    counter: "configs",
+    channel: "bonito_configs",
+};
+
 /// How long to wait before the connection for notifications is tried again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// A change of keys under way.
-pub(super) struct KeyChange {
+/// A change under way.
+pub(super) struct Change {
     /// What it is made in.
     pub transaction: DatabaseTransaction,
     /// Its number.
     pub revision: i64,
+    channel: &'static str,
 }
 
 impl Store {
@@ -37,35 +51,59 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn key_revision(&self) -> Result<Revision, StoreError> {
-        read(&self.db).await.map(Revision)
+        self.revision(&KEYS).await
+    }
+
+    /// The number of the last change of a kind.
+    pub(super) async fn revision(&self, kind: &Kind) -> Result<Revision, StoreError> {
+        read(&self.db, kind).await.map(Revision)
     }
 
     /// Begins a change of keys. Others that change keys wait until it ends.
-    pub(super) async fn begin_key_change(&self) -> Result<KeyChange, StoreError> {
+    pub(super) async fn begin_key_change(&self) -> Result<Change, StoreError> {
+        self.begin_change(&KEYS).await
+    }
+
+    /// Begins a change. Others that change things of the same kind wait until it ends.
+    pub(super) async fn begin_change(&self, kind: &Kind) -> Result<Change, StoreError> {
         let transaction = self.db.begin().await?;
         gateway_revisions::Entity::update_many()
             .col_expr(
                 gateway_revisions::Column::Value,
                 Expr::col(gateway_revisions::Column::Value).add(1),
             )
-            .filter(gateway_revisions::Column::Name.eq(KEYS))
+            .filter(gateway_revisions::Column::Name.eq(kind.counter))
             .exec(&transaction)
             .await?;
-        let revision = read(&transaction).await?;
-        Ok(KeyChange { transaction, revision })
+        let revision = read(&transaction, kind).await?;
+        Ok(Change {
+            transaction,
+            revision,
+            channel: kind.channel,
+        })
     }
 
     /// Tells when keys change, where the database can: Postgres does. It may tell too often, and while its connection is
     /// lost it tells nothing, so that it cannot replace looking now and then.
-    pub fn watch_keys(&self) -> Option<KeyWatch> {
-        (self.backend() == DatabaseBackend::Postgres).then(|| KeyWatch {
+    pub fn watch_keys(&self) -> Option<Watch> {
+        self.watch(&KEYS)
+    }
+
+    /// The same for organizations' gateway configs.
+    pub fn watch_configs(&self) -> Option<Watch> {
+        self.watch(&CONFIGS)
+    }
+
+    fn watch(&self, kind: &Kind) -> Option<Watch> {
+        (self.backend() == DatabaseBackend::Postgres).then(|| Watch {
             options: PgConnectOptions::clone(&self.db.get_postgres_connection_pool().connect_options()),
             listener: None,
+            channel: kind.channel,
         })
     }
 }
 
-impl KeyChange {
+impl Change {
     /// Makes the change known if it touched any row, or else forgets it. Says whether it did.
     pub(super) async fn finish(self, rows: u64) -> Result<bool, StoreError> {
         if rows == 0 {
@@ -74,7 +112,7 @@ impl KeyChange {
         }
         if self.transaction.get_database_backend() == DatabaseBackend::Postgres {
             // Sent with the commit, and never without it.
-            let notify = format!("NOTIFY {CHANNEL}");
+            let notify = format!("NOTIFY {}", self.channel);
             self.transaction.execute_unprepared(&notify).await?;
         }
         self.transaction.commit().await?;
@@ -82,25 +120,26 @@ impl KeyChange {
     }
 }
 
-async fn read(db: &impl ConnectionTrait) -> Result<i64, StoreError> {
-    let counter = gateway_revisions::Entity::find_by_id(KEYS).one(db).await?;
+async fn read(db: &impl ConnectionTrait, kind: &Kind) -> Result<i64, StoreError> {
+    let counter = gateway_revisions::Entity::find_by_id(kind.counter).one(db).await?;
     counter
         .map(|counter| counter.value)
-        .ok_or_else(|| StoreError::RecordNotFound("the counter of changes to keys".into()))
+        .ok_or_else(|| StoreError::RecordNotFound(format!("the counter of changes to {}", kind.counter)))
 }
 
-/// Hears of changes to keys, on a connection of its own.
-pub struct KeyWatch {
+/// Hears of changes of one kind, on a connection of its own.
+pub struct Watch {
     options: PgConnectOptions,
     listener: Option<PgListener>,
+    channel: &'static str,
 }
 
-impl KeyWatch {
-    /// Returns when keys changed, or when they may have: after a time without a connection nobody knows.
+impl Watch {
+    /// Returns when something changed, or when they may have: after a time without a connection nobody knows.
     pub async fn changed(&mut self) {
         while let Err(error) = self.next().await {
             // The look that is made now and then finds out as well; this is only slower.
-            tracing::debug!(%error, "no notifications of changed keys");
+            tracing::debug!(%error, channel = self.channel, "no notifications of changes");
             self.listener = None;
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
@@ -117,7 +156,7 @@ impl KeyWatch {
             .connect_with(self.options.clone())
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(CHANNEL).await?;
+        listener.listen(self.channel).await?;
         self.listener = Some(listener);
         Ok(())
     }

@@ -207,8 +207,8 @@ async fn a_vault_that_is_down_costs_nothing_and_is_named() {
         (Mood::Failing(500), "answered 500"),
         (Mood::Hanging, "in time"),
     ] {
-        vault.is(mood);
         let failures = gateway.metric("bonito_secret_refresh_failures_total").await;
+        vault.is(mood);
         eventually(said, async || gateway.operation("/readyz").await.text.contains(said)).await;
         assert_eq!(gateway.operation("/readyz").await.json()["status"], "degraded");
         assert_eq!(gateway.chat("mock-chat", "hi").await.status, 200);

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{BodyLimits, DialectHeaders, MAX_OUTPUT_TOKENS, Request, Seen, StreamOptions, model_name};
+use super::{BodyLimits, DialectHeaders, MAX_OUTPUT_TOKENS, Request, Seen, SessionFields, StreamOptions, model_name};
 use crate::chat::render::Identity;
 use crate::chat::walk::{Fields, Items, Kind, Object, Walk};
 use crate::domain::call::{Dialect, Operation};
@@ -52,6 +52,7 @@ pub(super) fn parse(body: Bytes, limits: &BodyLimits) -> Result<Request, Invalid
         generations: 1,
         empty_output_limit: top.given_max_tokens && top.max_tokens.is_none(),
         tools: top.tools,
+        session: top.session,
         predictable: top.predictable,
         identity: Identity::default(),
         headers: DialectHeaders::default(),
@@ -73,6 +74,7 @@ struct Top {
     stream: bool,
     max_tokens: Option<u64>,
     tools: bool,
+    session: SessionFields,
     predictable: bool,
     seen: Seen,
 }
@@ -120,7 +122,11 @@ impl<'de> Fields<'de> for Top {
             "top_p" => drop(walk.number(map, 0.0, 1.0)?),
             "top_k" => drop(walk.integer(map, 0, i64::MAX)?),
             "stop_sequences" => drop(walk.opaque_of_kind(map, &[Kind::Array, Kind::Null], "an array of strings")?),
-            "tool_choice" | "thinking" | "output_config" | "metadata" | "cache_control" | "context_management" => {
+            "metadata" => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
+                self.session.user = Some(walk.span(raw));
+            }
+            "tool_choice" | "thinking" | "output_config" | "cache_control" | "context_management" => {
                 walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
             }
             // As in OpenAI's dialect: where a call goes is the administrator's to say.

@@ -33,6 +33,8 @@ const MAX_OUTPUT_TOKENS: i64 = 100_000_000;
 const MAX_CHOICES: i64 = 128;
 /// Values of one embedding; the largest models have a few thousand.
 const MAX_DIMENSIONS: i64 = 1_000_000;
+/// Longest name of a user or a session that can be meant.
+const MAX_SESSION_BYTES: usize = 1_024;
 /// Longest model name that can be meant; names end up in the log and the database.
 const MAX_MODEL_NAME_BYTES: usize = 256;
 
@@ -82,6 +84,8 @@ pub struct Request {
     empty_output_limit: bool,
     /// Whether tools are offered.
     pub tools: bool,
+    /// Where the body says what it has in common with other requests.
+    pub session: SessionFields,
     /// Whether the caller asked for the same answer each time: a temperature of zero, or a seed.
     pub predictable: bool,
     /// Who an answer that we write ourselves says it is.
@@ -90,6 +94,15 @@ pub struct Request {
     pub headers: DialectHeaders,
     /// The body in no provider's words, once somebody needed it.
     conversation: OnceLock<Result<Box<Conversation>, InvalidRequest>>,
+}
+
+/// Where a body says whom it is for, and which prompt it goes on with.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SessionFields {
+    /// The value of `user`, or of Anthropic's `metadata`, which holds a `user_id`.
+    user: Option<Range<usize>>,
+    /// The value of `prompt_cache_key`.
+    prompt_cache_key: Option<Range<usize>>,
 }
 
 /// Headers of a dialect that belong to the body.
@@ -151,12 +164,34 @@ impl Request {
             empty_output_limit: (top.given.max_tokens || top.given.max_completion_tokens)
                 && top.max_output_tokens.is_none(),
             tools: top.tools,
+            session: top.session,
             predictable: top.predictable,
             identity: Identity::default(),
             headers: DialectHeaders::default(),
             conversation: OnceLock::new(),
             body,
         })
+    }
+
+    /// `user` of the body, or `metadata.user_id` in Anthropic's dialect. A text too long to be a name is none.
+    pub fn user(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Metadata {
+            user_id: Option<String>,
+        }
+        let raw = self.body.get(self.session.user.clone()?)?;
+        let user = match self.dialect {
+            Dialect::OpenAi => serde_json::from_slice::<Option<String>>(raw).ok()?,
+            Dialect::Anthropic => serde_json::from_slice::<Metadata>(raw).ok()?.user_id,
+        };
+        user.filter(|user| user.len() <= MAX_SESSION_BYTES)
+    }
+
+    /// `prompt_cache_key` of the body. A text too long to be a key is none.
+    pub fn prompt_cache_key(&self) -> Option<String> {
+        let raw = self.body.get(self.session.prompt_cache_key.clone()?)?;
+        let key = serde_json::from_slice::<Option<String>>(raw).ok()?;
+        key.filter(|key| key.len() <= MAX_SESSION_BYTES)
     }
 
     /// Writes a limit on generated tokens into a body that has none. One that is there stays, and so does a null, because
@@ -180,7 +215,8 @@ impl Request {
             &mut options.null_span,
             &mut options.include_usage_span,
         ];
-        let moved = moved.into_iter().flatten().chain([&mut self.model_span]);
+        let session = [&mut self.session.user, &mut self.session.prompt_cache_key];
+        let moved = moved.into_iter().chain(session).flatten().chain([&mut self.model_span]);
         for span in moved {
             *span = span.start + field.len()..span.end + field.len();
         }
@@ -256,6 +292,7 @@ struct Top {
     choices: u32,
     best_of: u32,
     tools: bool,
+    session: SessionFields,
     predictable: bool,
     seen: Seen,
 }
@@ -289,6 +326,7 @@ impl Top {
             choices: 1,
             best_of: 1,
             tools: false,
+            session: SessionFields::default(),
             predictable: false,
             seen: Seen::default(),
         }
@@ -379,6 +417,16 @@ impl<'de> Fields<'de> for Top {
                 self.tools |= tools::read(walk, map, &mut self.seen, name == "tools")?;
                 Ok(())
             }
+            ("user", _) => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
+                self.session.user = Some(walk.span(raw));
+                Ok(())
+            }
+            ("prompt_cache_key", Chat | Completion) => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
+                self.session.prompt_cache_key = Some(walk.span(raw));
+                Ok(())
+            }
             ("temperature", Chat | Completion) => {
                 self.predictable |= walk.number(map, 0.0, 2.0)? == Some(0.0);
                 Ok(())
@@ -460,9 +508,7 @@ fn check_only<'de, A: MapAccess<'de>>(
             let expected = "a string, an array of strings or null";
             walk.opaque_of_kind(map, &[Kind::Text, Kind::Array, Kind::Null], expected)?;
         }
-        ("reasoning_effort" | "verbosity" | "service_tier" | "user" | "safety_identifier", Chat)
-        | ("user", Completion | Embedding)
-        | ("suffix", Completion) => {
+        ("reasoning_effort" | "verbosity" | "service_tier" | "safety_identifier", Chat) | ("suffix", Completion) => {
             walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
         }
         _ => drop(walk.opaque(map)?),

@@ -259,6 +259,7 @@ fn record(cost: i64) -> UsageRecord {
         latency: Duration::ZERO,
         first_token: None,
         overhead: Duration::ZERO,
+        routing: None,
         cache: CacheStatus::Bypass,
         cached_from: None,
         attempts: vec![attempt],

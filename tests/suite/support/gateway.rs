@@ -19,7 +19,10 @@ use bonito::domain::api_key::ApiKey;
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
 use bonito::domain::key::{KeyHash, NewKey, NewTeam};
 use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
+use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
+use bonito::pipeline::Pipeline;
+use bonito::secrets::management_token::{Bearer, ManagementTokens};
 use bonito::secrets::master_key::{MasterKey, new_api_key};
 use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
@@ -119,6 +122,8 @@ impl Builder {
             ("database.max_connections", "4".to_owned()),
             ("ledger.flush_ms", "10".to_owned()),
             ("keys.poll_ms", "50".to_owned()),
+            // Always in the same order, unless a test is about the order.
+            ("routing.default_strategy", "failover".to_owned()),
             // Of its own: several gateways may share a data directory here, and no two a journal.
             ("journal.dir", journal.display().to_string()),
             ("journal.max_bytes", "33554432".to_owned()),
@@ -465,6 +470,72 @@ impl TestGateway {
         key.expose().to_owned()
     }
 
+    /// A token for the management API.
+    pub fn token(&self, role: Role) -> String {
+        self.token_for(role, self.organization)
+    }
+
+    /// The same for any organization.
+    pub fn token_for(&self, role: Role, organization: OrganizationId) -> String {
+        let bearer = Bearer {
+            subject: format!("a {role}"),
+            role,
+            organization,
+        };
+        let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
+        signed.expect("the token can be signed")
+    }
+
+    /// A request to the management API.
+    pub async fn manage(&self, method: &str, path: &str, token: &str, body: Option<&Value>) -> Reply {
+        self.manage_with(method, path, token, body, &[]).await
+    }
+
+    /// The same with headers.
+    pub async fn manage_with(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let method: reqwest::Method = method.parse().expect("a method");
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.api))
+            .bearer_auth(token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        read(request.send().await.expect("the gateway answers")).await
+    }
+
+    /// Replaces the organization's config, whatever it is.
+    pub async fn configure(&self, config: &Value) -> Reply {
+        let token = self.token(Role::Admin);
+        let any = [("if-match", "*")];
+        let reply = self
+            .manage_with("PUT", "/api/gateway/config", &token, Some(config), &any)
+            .await;
+        assert_eq!(reply.status, 200, "{} {config}", reply.text);
+        reply
+    }
+
+    /// What requests pass through.
+    pub fn pipeline(&self) -> Arc<Pipeline> {
+        self.running
+            .as_ref()
+            .expect("the gateway runs")
+            .gateway()
+            .http
+            .pipeline
+            .clone()
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().to_owned()
@@ -611,6 +682,7 @@ impl TestGateway {
         let pipelines = running.pipelines();
         let (journal, metrics) = (running.gateway().journal.clone(), running.gateway().metrics.clone());
         let board = running.gateway().board.clone();
+        let measurements = running.gateway().http.pipeline.measurements.clone();
         let limiter = running.gateway().limiter.clone();
         let end = running.stop().await;
         for gate in board.gates() {
@@ -619,6 +691,7 @@ impl TestGateway {
         assert_eq!(limiter.under_way(), 0, "requests still count against their limits");
         assert_eq!(journal.used(), 0, "slots of the journal are left over");
         assert_eq!(metrics.in_flight.get(), 0, "requests are left over");
+        assert_eq!(measurements.in_flight(), 0, "attempts are left over");
         let gone = async {
             while pipelines.iter().any(|pipeline| pipeline.upgrade().is_some()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -172,7 +172,8 @@ const FORBIDDEN: Refusal = Refusal {
     example: || GatewayError::ModelNotAllowed { model: "gpt-4o".into() },
     meaning: "The model, or every provider that serves it, is outside the scope of the key, its team or its \
               organization (`model_not_allowed`). Such a model need not exist. `GET /v1/models` lists those inside the \
-              scope.",
+              scope. Or the organization's routing config refuses the request, by a rule or because it leaves nothing \
+              that may serve it; the message says which.",
     headers: &[],
 };
 

@@ -33,7 +33,7 @@ use poem_openapi::{
 };
 
 use self::operation::Operation;
-pub use self::page::docs_page;
+pub use self::page::{docs_page, page_of};
 
 /// Where the document is served, and where [`docs_page`] looks for it.
 pub const SPECIFICATION_PATH: &str = "/openapi/inference.json";

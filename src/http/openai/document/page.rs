@@ -32,11 +32,16 @@ const STYLE: &str = "\
     a[href*='scalar.invalid'] { display: none; } \
     .discriminator-tab-list > div { flex-wrap: wrap; }";
 
-/// The page, which loads the document from [`SPECIFICATION_PATH`].
+/// The page of the inference API.
+pub fn docs_page() -> String {
+    page_of(TITLE, SPECIFICATION_PATH)
+}
+
+/// The page of a document, which it loads from `path`.
 ///
 /// It is 3 MB long, nearly all of it Scalar, and always the same: build it once, and let it be compressed and cached.
 /// Its button to test a request works where the document's server is the page's own origin.
-pub fn docs_page() -> String {
+pub fn page_of(title: &str, path: &str) -> String {
     let configuration = json!({
         "withDefaultFonts": false,
         "hideClientButton": true,
@@ -59,13 +64,13 @@ pub fn docs_page() -> String {
     <meta http-equiv="content-security-policy" content="{CONTENT_SECURITY_POLICY}">
     <meta name="viewport" content="width=device-width, initial-scale=1">
     <meta name="referrer" content="no-referrer">
-    <title>{TITLE}</title>
+    <title>{title}</title>
     <link rel="icon" href="data:,">
     <style>body {{ margin: 0; }}</style>
   </head>
   <body>
-    <noscript>This page needs JavaScript. <a href="{SPECIFICATION_PATH}">The document it shows</a> does not.</noscript>
-    <script id="api-reference" data-url="{SPECIFICATION_PATH}" data-configuration="{configuration}"></script>
+    <noscript>This page needs JavaScript. <a href="{path}">The document it shows</a> does not.</noscript>
+    <script id="api-reference" data-url="{path}" data-configuration="{configuration}"></script>
     <script>{script}</script>
   </body>
 </html>

@@ -258,6 +258,10 @@ fn real_errors() -> Vec<GatewayError> {
         GatewayError::TooSlow,
         GatewayError::UnsupportedMediaType,
         GatewayError::ModelNotAllowed { model: "m".into() },
+        GatewayError::Denied {
+            model: "m".into(),
+            reason: "a test".into(),
+        },
         GatewayError::ModelNotFound { model: "m".into() },
         GatewayError::Overloaded {
             retry_after: Duration::from_secs(1),

@@ -1,0 +1,164 @@
+//! Reads organizations' gateway configs, compiles them and publishes them; looks for changes now and then, and whenever
+//! Postgres tells of one.
+//!
+//! A config that cannot be read, because a newer version of the gateway wrote it, leaves the last good one in force.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Handled;
+use crate::domain::call::Strategy;
+use crate::domain::config::ConfigVersion;
+use crate::domain::ids::OrganizationId;
+use crate::domain::key::Revision;
+use crate::gates::policies::Policies;
+use crate::routing::document::{self, Policy};
+use crate::store::configs::ConfigChanges;
+use crate::store::{Store, StoreError, within};
+
+/// How long a look for changes may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The actor.
+pub struct ConfigsActor;
+
+/// What it works with.
+#[derive(Clone)]
+pub struct ConfigsArgs {
+    /// Where configs are.
+    pub store: Store,
+    /// Where they are published.
+    pub policies: Arc<Policies>,
+    /// How often to look for changes.
+    pub poll: Duration,
+    /// The strategy of configs that name none.
+    pub default_strategy: Strategy,
+}
+
+/// What the actor hears.
+pub enum ConfigsMsg {
+    /// Time to look for changes, or the database said that there are some.
+    LookForChanges,
+    /// The database was asked for changes; what it said, or why it did not.
+    Changed(Result<ConfigChanges, StoreError>),
+}
+
+/// What it knows.
+pub struct ConfigsState {
+    args: ConfigsArgs,
+    /// Everything up to this change is published. `None`: nothing yet.
+    seen: Option<Revision>,
+    looking: bool,
+    /// Whether there was a reason to look while a look was under way, which may have come too late for it.
+    look_again: bool,
+    /// Passes on what the database says by itself.
+    _watch: Option<AbortOnDropHandle<()>>,
+}
+
+impl Actor for ConfigsActor {
+    type Msg = ConfigsMsg;
+    type State = ConfigsState;
+    type Arguments = ConfigsArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ConfigsMsg>,
+        args: ConfigsArgs,
+    ) -> Result<ConfigsState, ActorProcessingErr> {
+        myself.send_interval(args.poll, || ConfigsMsg::LookForChanges);
+        let watch = args.store.watch_configs().map(|mut watch| {
+            let configs = myself.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                loop {
+                    watch.changed().await;
+                    let _ = configs.cast(ConfigsMsg::LookForChanges);
+                }
+            }))
+        });
+        let mut state = ConfigsState {
+            args,
+            seen: None,
+            looking: false,
+            look_again: false,
+            _watch: watch,
+        };
+        // The first request must not be routed by a default where somebody wrote a rule. After a failure of this actor the
+        // last good ones are still in force, and a database that is down is no reason to fail again.
+        match within(LOOK_TIMEOUT, state.args.store.configs_changed_since(None)).await {
+            Ok(all) => state.publish(all),
+            Err(error) if state.args.policies.were_read() => {
+                tracing::warn!(%error, "configs cannot be read again, the last good ones stay");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(state)
+    }
+
+    async fn handle(&self, myself: ActorRef<ConfigsMsg>, message: ConfigsMsg, state: &mut ConfigsState) -> Handled {
+        match message {
+            ConfigsMsg::LookForChanges => state.look(&myself),
+            ConfigsMsg::Changed(changes) => {
+                state.looking = false;
+                match changes {
+                    Ok(changes) => state.publish(changes),
+                    Err(error) => tracing::warn!(%error, "looking for changed configs failed"),
+                }
+                if std::mem::take(&mut state.look_again) {
+                    state.look(&myself);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ConfigsState {
+    /// Asks the database for changes, beside the mailbox; one question at a time.
+    fn look(&mut self, myself: &ActorRef<ConfigsMsg>) {
+        if self.looking {
+            self.look_again = true;
+            return;
+        }
+        self.looking = true;
+        let (store, myself, since) = (self.args.store.clone(), myself.clone(), self.seen);
+        tokio::spawn(async move {
+            let changes = within(LOOK_TIMEOUT, store.configs_changed_since(since)).await;
+            let _ = myself.cast(ConfigsMsg::Changed(changes));
+        });
+    }
+
+    fn publish(&mut self, changes: ConfigChanges) {
+        self.seen = Some(changes.revision);
+        let strategy = self.args.default_strategy;
+        let compiled = changes.configs.into_iter().filter_map(|(organization, config)| {
+            compile(organization, &config, strategy).map(|policy| (organization, policy))
+        });
+        self.args.policies.publish(compiled.collect::<Vec<_>>());
+        self.args.policies.are_read();
+    }
+}
+
+/// The policy of a stored config; `None`: it cannot be read, which is in the log.
+fn compile(organization: OrganizationId, config: &ConfigVersion, strategy: Strategy) -> Option<Policy> {
+    let version = config.version;
+    let read = match serde_json::from_str(&config.document) {
+        Ok(value) => document::read(&value, strategy).map_err(|faults| {
+            let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            all.join("; ")
+        }),
+        Err(error) => Err(error.to_string()),
+    };
+    match read {
+        Ok(policy) => {
+            tracing::debug!(%organization, version, "routing by another config");
+            Some(Policy { version, ..policy })
+        }
+        Err(faults) => {
+            tracing::error!(%organization, version, faults, "a stored config cannot be read, the last good one stays");
+            None
+        }
+    }
+}

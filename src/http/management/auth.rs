@@ -1,0 +1,139 @@
+//! Who may do what here: from a token to a proof of a right.
+//!
+//! A handler takes a [`May`] of the right it needs. Only [`May`]'s own check can make one, and nothing here can be reached
+//! without one: what it is good for are its methods, in `access`. A handler that forgets to ask for a right does not
+//! compile. Which role has which right is `domain::role`'s.
+
+mod access;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use poem::{Request, RequestBody};
+use poem_openapi::registry::{MetaSecurityScheme, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use uuid::Uuid;
+
+use super::Management;
+use super::problem::Refusal;
+use crate::domain::ids::OrganizationId;
+use crate::domain::role::Right;
+use crate::secrets::management_token::Bearer;
+
+/// The header by which a platform admin names another organization.
+pub const X_ORGANIZATION: &str = "x-bonito-organization";
+/// The name of the security scheme in the document.
+const SCHEME: &str = "bearer";
+
+/// A right as a type.
+pub trait Grant: Send + Sync + 'static {
+    /// The right.
+    const RIGHT: Right;
+}
+
+macro_rules! grants {
+    ($($name:ident),+ $(,)?) => {$(
+        #[doc = concat!("[`Right::", stringify!($name), "`] as a type.")]
+        #[derive(Debug)]
+        pub enum $name {}
+
+        impl Grant for $name {
+            const RIGHT: Right = Right::$name;
+        }
+    )+};
+}
+
+grants!(ReadConfig, WriteConfig, ReadProviders);
+
+/// The proof that a caller may do something in an organization.
+pub struct May<G> {
+    management: Arc<Management>,
+    bearer: Bearer,
+    organization: OrganizationId,
+    right: PhantomData<fn() -> G>,
+}
+
+impl<G: Grant> May<G> {
+    /// The organization it is about.
+    pub fn organization(&self) -> OrganizationId {
+        self.organization
+    }
+
+    /// Checks who is calling, and for which organization.
+    async fn check(management: Arc<Management>, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let bearer = sent_token(headers)
+            .and_then(|token| management.tokens.check(token))
+            .ok_or_else(Refusal::unauthorized)?;
+        if !bearer.role.may(G::RIGHT) {
+            let detail = format!(
+                "the role {} may not do this: it needs the right to {}",
+                bearer.role,
+                G::RIGHT.as_str()
+            );
+            return Err(Refusal::forbidden(detail));
+        }
+        let organization = match headers.get(X_ORGANIZATION) {
+            None => bearer.organization,
+            Some(named) => {
+                let named = named
+                    .to_str()
+                    .ok()
+                    .and_then(|text| text.parse::<Uuid>().ok())
+                    .map(OrganizationId);
+                // Somebody else's organization answers exactly like one that does not exist.
+                let named = named.filter(|named| *named == bearer.organization || bearer.role.everywhere());
+                named.ok_or_else(|| Refusal::not_found("organization"))?
+            }
+        };
+        Ok(Self {
+            management,
+            bearer,
+            organization,
+            right: PhantomData,
+        })
+    }
+}
+
+/// The token a caller sent.
+fn sent_token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+impl<'a, G: Grant> ApiExtractor<'a> for May<G> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        registry.create_security_scheme(
+            SCHEME,
+            MetaSecurityScheme {
+                ty: "http",
+                description: Some("Authorization: Bearer …, a token that `bonito token` made."),
+                name: None,
+                key_in: None,
+                scheme: Some("bearer"),
+                bearer_format: Some("JWT"),
+                flows: None,
+                openid_connect_url: None,
+            },
+        );
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![SCHEME]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let management: &Arc<Management> = request.data().expect("the endpoint carries it");
+        Ok(Self::check(management.clone(), request.headers()).await?)
+    }
+}

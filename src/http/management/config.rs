@@ -1,0 +1,179 @@
+//! `/api/gateway/config`: the config in force, its versions, and going back to one.
+
+use chrono::{DateTime, Utc};
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+
+use super::Section;
+use super::auth::{May, ReadConfig, WriteConfig};
+use super::problem::Refusal;
+use super::schema::ConfigDocument;
+use crate::domain::config::ConfigVersion;
+
+/// Versions of one page.
+const PAGE: u64 = 50;
+
+/// The handlers.
+pub struct ConfigApi;
+
+/// A config.
+#[derive(ApiResponse)]
+enum Config {
+    /// The document as it was written.
+    #[oai(status = 200)]
+    Document(
+        Json<ConfigDocument>,
+        /// Names this version, for `If-Match`: its number in quotes, `"0"` where the organization has no config.
+        #[oai(header = "ETag")]
+        String,
+    ),
+}
+
+/// Versions of a config.
+#[derive(Object)]
+struct Versions {
+    /// The versions, newest first.
+    data: Vec<Version>,
+    /// Where the next page begins, for `cursor`; absent on the last page.
+    #[oai(skip_serializing_if_is_none)]
+    next_cursor: Option<i64>,
+}
+
+/// A version of a config, without its document.
+#[derive(Object)]
+struct Version {
+    /// Its number, from 1.
+    version: i64,
+    /// Who wrote it: the subject of their token.
+    author: String,
+    /// When.
+    created_at: DateTime<Utc>,
+    /// Whether it is in force.
+    active: bool,
+}
+
+#[OpenApi(prefix_path = "/api/gateway/config", tag = "Section::Config")]
+impl ConfigApi {
+    /// The config in force
+    ///
+    /// An organization that has written none has an empty one. `ETag` names the version for the next change.
+    #[oai(path = "/", method = "get", operation_id = "getConfig")]
+    async fn get(&self, may: May<ReadConfig>) -> Result<Config, Refusal> {
+        match may.config().await? {
+            Some(config) => shown(&config),
+            None => Ok(Config::Document(Json(ConfigDocument::empty()), tag(0))),
+        }
+    }
+
+    /// Replace the config
+    ///
+    /// The whole document is replaced; what it does not say has its default. It is checked as a whole: unknown members,
+    /// conditions that do not compile and names of models or providers that lead nowhere are refused, all faults at
+    /// once. Every replica routes by it within a second; requests under way finish by what they began with. The versions
+    /// before it are kept.
+    #[oai(path = "/", method = "put", operation_id = "putConfig")]
+    async fn put(
+        &self,
+        may: May<WriteConfig>,
+        /// The `ETag` of the config that this one replaces, or `*` to replace whatever there is.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+        document: Json<ConfigDocument>,
+    ) -> Result<Config, Refusal> {
+        let replaces = replaced(if_match.0.as_deref().ok_or_else(Refusal::needs_if_match)?)?;
+        shown(&may.save(&document.0.0, replaces).await?)
+    }
+
+    /// List versions
+    ///
+    /// Every config that was ever in force, newest first.
+    #[oai(path = "/versions", method = "get", operation_id = "listConfigVersions")]
+    async fn versions(
+        &self,
+        may: May<ReadConfig>,
+        /// Versions of one page.
+        #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<Option<u64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<i64>>,
+    ) -> Result<Json<Versions>, Refusal> {
+        let limit = limit.0.unwrap_or(PAGE);
+        let mut found = may.versions(cursor.0, limit + 1).await?;
+        let more = found.len() as u64 > limit;
+        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(Json(Versions {
+            next_cursor: found.last().filter(|_| more).map(|last| last.version),
+            data: found.into_iter().map(listed).collect(),
+        }))
+    }
+
+    /// One version
+    ///
+    /// The document as it was written.
+    #[oai(path = "/versions/:version", method = "get", operation_id = "getConfigVersion")]
+    async fn version(
+        &self,
+        may: May<ReadConfig>,
+        /// Its number.
+        version: Path<i64>,
+    ) -> Result<Config, Refusal> {
+        shown(&may.version(version.0).await?)
+    }
+
+    /// Go back to a version
+    ///
+    /// Its document is checked like any other and put into force as a new version, so that nothing is lost.
+    #[oai(
+        path = "/versions/:version/restore",
+        method = "post",
+        operation_id = "restoreConfigVersion"
+    )]
+    async fn restore(
+        &self,
+        may: May<WriteConfig>,
+        /// Its number.
+        version: Path<i64>,
+        /// The `ETag` of the config that it replaces; without it, whatever there is.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+    ) -> Result<Config, Refusal> {
+        let replaces = if_match.0.as_deref().map(replaced).transpose()?.flatten();
+        shown(&may.restore(version.0, replaces).await?)
+    }
+}
+
+/// The version that `If-Match` names; `None`: any.
+fn replaced(if_match: &str) -> Result<Option<i64>, Refusal> {
+    if if_match.trim() == "*" {
+        return Ok(None);
+    }
+    let quoted = if_match
+        .trim()
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let version = quoted
+        .and_then(|number| number.parse::<i64>().ok())
+        .filter(|version| *version >= 0);
+    let detail = "If-Match must be an ETag of the config, such as \"3\", or *";
+    version.map(Some).ok_or_else(|| Refusal::bad_request(detail))
+}
+
+fn shown(config: &ConfigVersion) -> Result<Config, Refusal> {
+    let document = serde_json::from_str(&config.document)
+        .map_err(|_| Refusal::bad_request("this version cannot be read any more"))?;
+    Ok(Config::Document(Json(ConfigDocument(document)), tag(config.version)))
+}
+
+fn tag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
+fn listed(version: ConfigVersion) -> Version {
+    Version {
+        version: version.version,
+        author: version.author,
+        created_at: version.created_at,
+        active: version.active,
+    }
+}

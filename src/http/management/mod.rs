@@ -1,0 +1,152 @@
+//! The management API: JSON over HTTP for admins, described by a document that is generated from the handlers.
+//!
+//! Every handler takes a proof of a right ([`auth::May`]), and can reach nothing without one. Errors are problem details
+//! ([`problem`]). To add a resource: its rights in `domain::role`, what the proofs are good for in `auth/access.rs`, its
+//! handlers in a file like [`config`], and that file's API in [`Api`].
+
+pub mod auth;
+mod config;
+mod problem;
+mod providers;
+mod routing;
+mod schema;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
+use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
+
+use crate::gates::control::{Configs, Directory};
+use crate::pipeline::Pipeline;
+use crate::secrets::management_token::ManagementTokens;
+use problem::Problem;
+
+/// Where the document is served.
+pub const SPECIFICATION_PATH: &str = "/openapi/management.json";
+/// Its title.
+pub const TITLE: &str = "Bonito Gateway: management API";
+/// Largest body, in bytes: a config and what comes with it.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the management API works with. Handlers get at it by proofs alone.
+pub struct Management {
+    tokens: ManagementTokens,
+    configs: Arc<dyn Configs>,
+    directory: Arc<dyn Directory>,
+    pipeline: Arc<Pipeline>,
+}
+
+impl Management {
+    /// The management of a gateway.
+    pub fn new(
+        tokens: ManagementTokens,
+        configs: Arc<dyn Configs>,
+        directory: Arc<dyn Directory>,
+        pipeline: Arc<Pipeline>,
+    ) -> Self {
+        Self {
+            tokens,
+            configs,
+            directory,
+            pipeline,
+        }
+    }
+}
+
+/// The sections of the document.
+#[derive(Tags)]
+enum Section {
+    /// How the organization's requests are served: the config, its versions, and what it does.
+    Config,
+    /// Where a request would go and why, and what another config would change.
+    Routing,
+    /// Who serves, and how they are doing.
+    Providers,
+}
+
+type Api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+
+fn service(server_url: &str) -> OpenApiService<Api, ()> {
+    let api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+    OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
+        .description(include_str!("introduction.md"))
+        .license(LicenseObject::new("Apache-2.0"))
+        .server(ServerObject::new(server_url.trim_end_matches('/')))
+}
+
+/// The OpenAPI document of the management API, as JSON. The same input gives the same bytes.
+pub fn specification(server_url: &str) -> String {
+    service(server_url).spec()
+}
+
+/// Everything below `/api`.
+pub fn endpoint(management: Arc<Management>) -> impl Endpoint<Output = Response> {
+    Guarded(service("/").into_endpoint().data(management))
+}
+
+/// Bounds bodies, and turns what poem says by itself into problems.
+struct Guarded<E>(E);
+
+impl<E: Endpoint> Endpoint for Guarded<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let answer = match bounded(&mut request).await {
+            Ok(()) => self.0.call(request).await.map(poem::IntoResponse::into_response),
+            Err(problem) => Ok(problem.response()),
+        };
+        let mut response = answer.unwrap_or_else(in_problem_form);
+        // What an admin reads is nobody else's, and changes.
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+}
+
+/// Reads a request's body within its limits and puts it back.
+async fn bounded(request: &mut Request) -> Result<(), Problem> {
+    let body: http_body_util::combinators::BoxBody<bytes::Bytes, std::io::Error> = request.take_body().into();
+    let whole = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_PATIENCE, whole).await {
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not arrive in time",
+        )),
+        Ok(Err(error)) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
+            let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off")),
+        Ok(Ok(whole)) => {
+            request.set_body(whole.to_bytes());
+            Ok(())
+        }
+    }
+}
+
+/// An error of poem's, or one that a handler or a proof gave, as a problem.
+fn in_problem_form(error: poem::Error) -> Response {
+    let status = error.status();
+    // Ours come as whole answers.
+    if error.is_from_response() {
+        return error.into_response();
+    }
+    let detail = match status {
+        StatusCode::NOT_FOUND => "there is no such endpoint; /openapi/management.json lists those there are".to_owned(),
+        StatusCode::METHOD_NOT_ALLOWED => "this endpoint does not take this method".to_owned(),
+        // Its words are about the request's form and repeat nothing of its body but names of fields.
+        status if status.is_client_error() => error.to_string(),
+        _ => {
+            tracing::error!(%error, "a management request failed");
+            "the gateway failed; its log says why".to_owned()
+        }
+    };
+    Problem::new(status, detail).response()
+}

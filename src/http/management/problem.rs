@@ -1,0 +1,163 @@
+//! Errors of the management API: problem details (RFC 9457) that name the field at fault.
+
+use poem::http::StatusCode;
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object};
+
+use crate::domain::error::BoxError;
+use crate::routing::document::ConfigFault;
+
+/// The media type of problems.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What is wrong with a request, as RFC 9457 has it.
+#[derive(Object, Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Identifies the kind of problem; `about:blank` where the status says all.
+    #[oai(rename = "type")]
+    pub kind: String,
+    /// The kind of problem in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong in this case.
+    pub detail: String,
+    /// Everything that is wrong with the body, each with its place.
+    #[oai(skip_serializing_if_is_empty)]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// Something that is wrong with a field.
+#[derive(Object, Clone, PartialEq, Eq, Debug)]
+pub struct FieldProblem {
+    /// Where, as a JSON pointer (RFC 6901) into the body.
+    pub pointer: String,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+impl Problem {
+    /// A problem of a status.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank".to_owned(),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// The problem as an answer.
+    pub fn response(&self) -> poem::Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        poem::Response::builder()
+            .status(status)
+            .content_type(PROBLEM_JSON)
+            .body(poem_openapi::types::ToJSON::to_json_string(self))
+    }
+}
+
+/// Why a request was refused.
+#[derive(ApiResponse, Debug)]
+pub enum Refusal {
+    /// The request is not as it must be.
+    #[oai(status = 400, content_type = "application/problem+json")]
+    BadRequest(Json<Problem>),
+    /// There is no valid token.
+    #[oai(status = 401, content_type = "application/problem+json")]
+    Unauthorized(Json<Problem>, #[oai(header = "WWW-Authenticate")] String),
+    /// The token's role lacks the right.
+    #[oai(status = 403, content_type = "application/problem+json")]
+    Forbidden(Json<Problem>),
+    /// There is no such thing in the caller's organization.
+    #[oai(status = 404, content_type = "application/problem+json")]
+    NotFound(Json<Problem>),
+    /// Somebody else changed it since it was read.
+    #[oai(status = 412, content_type = "application/problem+json")]
+    PreconditionFailed(Json<Problem>),
+    /// The body is too large.
+    #[oai(status = 413, content_type = "application/problem+json")]
+    TooLarge(Json<Problem>),
+    /// The body is not JSON by its header.
+    #[oai(status = 415, content_type = "application/problem+json")]
+    UnsupportedMediaType(Json<Problem>),
+    /// The body is understood, and something in it is wrong.
+    #[oai(status = 422, content_type = "application/problem+json")]
+    Unprocessable(Json<Problem>),
+    /// The request must say what it was made from.
+    #[oai(status = 428, content_type = "application/problem+json")]
+    PreconditionRequired(Json<Problem>),
+    /// The database does not answer.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(Json<Problem>),
+}
+
+impl Refusal {
+    /// A request that is not as it must be.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::BadRequest(Json(Problem::new(StatusCode::BAD_REQUEST, detail)))
+    }
+
+    /// No valid token.
+    pub fn unauthorized() -> Self {
+        let detail =
+            "send `Authorization: Bearer …` with a token of this gateway that is not over; `bonito token` makes one";
+        Self::Unauthorized(
+            Json(Problem::new(StatusCode::UNAUTHORIZED, detail)),
+            "Bearer realm=\"bonito management\"".to_owned(),
+        )
+    }
+
+    /// A role without the right.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::Forbidden(Json(Problem::new(StatusCode::FORBIDDEN, detail)))
+    }
+
+    /// Nothing there.
+    pub fn not_found(what: &str) -> Self {
+        Self::NotFound(Json(Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no such {what}"),
+        )))
+    }
+
+    /// Somebody was faster.
+    pub fn changed(version: i64) -> Self {
+        let detail = format!("version {version} is in force, not the one that If-Match names; read it and try again");
+        Self::PreconditionFailed(Json(Problem::new(StatusCode::PRECONDITION_FAILED, detail)))
+    }
+
+    /// The request does not say what it was made from.
+    pub fn needs_if_match() -> Self {
+        let detail =
+            "send If-Match with the ETag of the config that this one replaces, or * to replace whatever there is";
+        Self::PreconditionRequired(Json(Problem::new(StatusCode::PRECONDITION_REQUIRED, detail)))
+    }
+
+    /// Faults of a document, whose place in the body is `at`.
+    pub fn faults(faults: Vec<ConfigFault>, at: &str) -> Self {
+        let errors: Vec<FieldProblem> = faults
+            .into_iter()
+            .map(|fault| FieldProblem {
+                pointer: format!("{at}{}", fault.pointer),
+                problem: fault.problem,
+            })
+            .collect();
+        let detail = match errors.as_slice() {
+            [only] => format!("{}: {}", only.pointer, only.problem),
+            all => format!("{} things are wrong; errors names them", all.len()),
+        };
+        Self::Unprocessable(Json(Problem {
+            errors,
+            ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        }))
+    }
+
+    /// The database does not answer, which is in the log.
+    pub fn unavailable(error: &BoxError) -> Self {
+        tracing::warn!(%error, "the management API could not ask the database");
+        let detail = "the database does not answer right now; try again later";
+        Self::Unavailable(Json(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)))
+    }
+}

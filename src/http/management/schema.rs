@@ -1,0 +1,272 @@
+//! The config as the document shows it. What is right and wrong in one is `routing::document`'s, which reads JSON itself
+//! to report all faults at once; these types only describe, and a test holds the two together.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use poem_openapi::registry::{MetaSchemaRef, Registry};
+use poem_openapi::types::{ParseFromJSON, ParseResult, ToJSON, Type};
+use poem_openapi::{Enum, Object};
+use serde_json::{Map, Value};
+
+/// A config as it was sent.
+pub struct ConfigDocument(pub Value);
+
+impl ConfigDocument {
+    /// The config of an organization that wrote none.
+    pub fn empty() -> Self {
+        Self(Value::Object(Map::new()))
+    }
+}
+
+impl Type for ConfigDocument {
+    const IS_REQUIRED: bool = true;
+
+    type RawValueType = Self;
+
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        GatewayConfig::name()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        GatewayConfig::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        GatewayConfig::register(registry);
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(std::iter::once(self))
+    }
+}
+
+impl ParseFromJSON for ConfigDocument {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        Ok(Self(value.unwrap_or_default()))
+    }
+}
+
+impl ToJSON for ConfigDocument {
+    fn to_json(&self) -> Option<Value> {
+        Some(self.0.clone())
+    }
+}
+
+/// How deployments are ordered.
+#[derive(Enum)]
+#[oai(rename_all = "kebab-case")]
+pub enum StrategyName {
+    /// The cheapest for this request first.
+    CostOptimized,
+    /// The fastest of two random ones first.
+    LatencyOptimized,
+    /// By a score of cost, latency, failures and load.
+    Balanced,
+    /// In the order of `order`.
+    Failover,
+}
+
+/// How an organization's requests are routed. Every member may be left out.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// How deployments are ordered.
+    strategy: Option<StrategyName>,
+    /// Providers (`azure`) and deployments (`azure/gpt-4o`) in the order of the strategy `failover`. What is not named
+    /// comes after them.
+    order: Option<Vec<String>>,
+    /// Shares of providers and deployments among those the strategy finds equally good, from 0 to 1000; 1 unless
+    /// written. 0: only when nothing else is left.
+    weights: Option<HashMap<String, f64>>,
+    /// What the parts of the balanced score count.
+    balance: Option<BalanceWeights>,
+    /// Tokens of an answer, for estimates of cost and time, where the caller sets no lower ceiling. Default: 500.
+    expected_output_tokens: Option<u64>,
+    /// Providers by id, to switch them off.
+    providers: Option<HashMap<String, ProviderSwitch>>,
+    /// Models that stand in for others.
+    fallback_models: Option<FallbackModels>,
+    /// What keeps a session at one deployment, so that its prompt is found in the provider's cache.
+    affinity: Option<SessionAffinity>,
+    /// Where requests may be served.
+    residency: Option<DataResidency>,
+    /// Whether deployments are left out whose context the prompt surely does not fit. Default: true.
+    context_check: Option<bool>,
+    /// Headers that rules may look at. Those that carry secrets cannot be named.
+    headers: Option<Vec<String>>,
+    /// Custom rules, in order.
+    rules: Option<Vec<CustomRule>>,
+}
+
+/// What the parts of the balanced score count, from 0 to 1000 each; only their proportions matter.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct BalanceWeights {
+    /// What the request costs. Default: 40.
+    cost: Option<u32>,
+    /// How long the answer should take. Default: 30.
+    latency: Option<u32>,
+    /// How often attempts fail. Default: 20.
+    errors: Option<u32>,
+    /// How many attempts are under way. Default: 10.
+    load: Option<u32>,
+}
+
+/// Whether a provider may serve.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct ProviderSwitch {
+    /// Default: true.
+    enabled: Option<bool>,
+}
+
+/// Models that stand in for others, by the name of the model; `*` is for all.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct FallbackModels {
+    /// When everything that serves the model fails.
+    generic: Option<HashMap<String, Vec<String>>>,
+    /// When the prompt does not fit the model.
+    context_window: Option<HashMap<String, Vec<String>>>,
+    /// When a content policy refuses the request.
+    content_policy: Option<HashMap<String, Vec<String>>>,
+    /// When a budget is used up: cheaper models.
+    budget_exhausted: Option<HashMap<String, Vec<String>>>,
+}
+
+/// What keeps a session at one deployment.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct SessionAffinity {
+    /// What tells sessions apart: `prompt_cache_key`, `user`, `key` or `header:NAME`. The first that a request has counts.
+    by: Vec<String>,
+    /// How much worse than the best, in percent, the session's deployment may be. Default: 25.
+    tolerance_percent: Option<f64>,
+}
+
+/// What becomes of deployments of which nobody knows where they are.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+enum UnknownPlace {
+    /// They do not serve.
+    Refuse,
+    /// They serve.
+    Allow,
+}
+
+/// Where requests may be served.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct DataResidency {
+    /// Regions (`eu-central-1`, `europe-west4`), geographies (`eu`, `us`, `uk`, …) or `global`.
+    allowed: Vec<String>,
+    /// Default: `refuse`.
+    unknown: Option<UnknownPlace>,
+    /// Where providers and deployments are that do not say so themselves: `{"azure": "eu"}`.
+    places: Option<HashMap<String, String>>,
+}
+
+/// What a percentage is taken of.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+enum PercentBy {
+    /// Requests, each by itself.
+    Request,
+    /// Sessions, or keys where there is no session.
+    Session,
+    /// Keys.
+    Key,
+}
+
+/// A custom rule. Of each kind of action the first rule that holds counts; a refusal ends it.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct CustomRule {
+    /// Its name, which explanations and logs show. Unique.
+    name: String,
+    /// A condition in CEL over `model`, `operation`, `stream`, `tools`, `vision`, `input_tokens`, `max_output_tokens`,
+    /// `key.id`, `key.name`, `team`, `tags`, `headers`, `user` and `time` (UTC). Left out: always.
+    when: Option<String>,
+    /// For so many percent of those requests, up to two decimals.
+    percent: Option<f64>,
+    /// Default: `request`.
+    percent_by: Option<PercentBy>,
+    /// What it does.
+    then: RuleAction,
+    /// Default: true.
+    enabled: Option<bool>,
+}
+
+/// What a rule does: one of these.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct RuleAction {
+    /// The request is served by these models, in this order, instead of the one it asks for. The scopes of its key hold.
+    route: Option<Vec<String>>,
+    /// Only these providers or deployments may serve it.
+    pin: Option<Vec<String>>,
+    /// It is refused with 403, for this reason.
+    deny: Option<String>,
+    /// Deployments are ordered by this strategy.
+    strategy: Option<StrategyName>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::call::Strategy;
+    use crate::routing::document;
+
+    /// Every member the schema describes is one the reader knows, and the reader knows no other.
+    #[test]
+    fn the_described_config_is_the_one_that_is_read() {
+        let mut registry = Registry::new();
+        GatewayConfig::register(&mut registry);
+        let schema = |name: &str| {
+            registry
+                .schemas
+                .get(name)
+                .unwrap()
+                .properties
+                .iter()
+                .map(|(name, _)| *name)
+        };
+        for (pointer, of) in [
+            ("", "GatewayConfig"),
+            ("/balance", "BalanceWeights"),
+            ("/fallback_models", "FallbackModels"),
+            ("/affinity", "SessionAffinity"),
+            ("/residency", "DataResidency"),
+            ("/rules/0", "CustomRule"),
+            ("/rules/0/then", "RuleAction"),
+        ] {
+            let mut described: Vec<&str> = schema(of).collect();
+            described.sort_unstable();
+            // The reader lists what it knows when it meets what nobody could mean.
+            let odd = "zzzzzzzzzzzz";
+            let document = match pointer {
+                "" => serde_json::json!({odd: 1}),
+                "/rules/0" => serde_json::json!({"rules": [{odd: 1}]}),
+                "/rules/0/then" => serde_json::json!({"rules": [{"name": "a", "then": {odd: 1}}]}),
+                other => serde_json::json!({other.trim_start_matches('/'): {odd: 1}}),
+            };
+            let faults = document::read(&document, Strategy::Balanced).unwrap_err();
+            let at = format!("{pointer}/{odd}");
+            let fault = faults
+                .iter()
+                .find(|fault| fault.pointer == at)
+                .unwrap_or_else(|| panic!("{faults:?}"));
+            let known = fault.problem.split_once("there are ").unwrap().1;
+            let mut known: Vec<&str> = known.split(", ").collect();
+            known.sort_unstable();
+            assert_eq!(known, described, "{of}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Where does this request go? Gathers what routing decides from, and turns its refusals into errors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use http::HeaderMap;
+
+use super::Pipeline;
+use super::failover::tenant;
+use crate::chat::request::Request;
+use crate::domain::error::GatewayError;
+use crate::domain::ids::{DeploymentId, ProviderId};
+use crate::domain::measurement::Measured;
+use crate::domain::scope::Scope;
+use crate::gates::key_gate::KeyGate;
+use crate::routing::document::Policy;
+use crate::routing::explain::Reasons;
+use crate::routing::facts::{Caller, Facts, tags_of};
+use crate::routing::plan::{Decision, NoPlan, Plan, Situation, decide};
+use crate::upstream::endpoints::Tenant;
+
+/// Longest value of a header that rules see; a longer one is cut.
+const MAX_HEADER_BYTES: usize = 256;
+
+/// What a decision depends on besides the request and who asks.
+#[derive(Clone, Debug)]
+pub struct Moment<'m> {
+    /// The request's id as a number.
+    pub id: u128,
+    /// When it came.
+    pub at: DateTime<Utc>,
+    /// Headers that the organization lets rules look at.
+    pub headers: &'m [(String, String)],
+    /// Whether a budget is used up, so that only the models for that case may serve.
+    pub budget_exhausted: bool,
+}
+
+/// For whom something is decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Whose credentials may be used.
+    pub tenant: Tenant<'a>,
+    /// Every scope the request has to satisfy.
+    pub scopes: &'a [Arc<Scope>],
+    /// Measurements in the place of those of now.
+    pub measured: Option<&'a HashMap<String, Measured>>,
+}
+
+impl Pipeline {
+    /// The headers of a request that its organization lets rules look at.
+    pub fn visible_headers(&self, gate: &KeyGate, headers: &HeaderMap) -> Vec<(String, String)> {
+        let policy = self.policies.of(gate.row.organization.id);
+        let value = |name: &str| {
+            let text = headers.get(name)?.to_str().ok()?;
+            let end = text.floor_char_boundary(MAX_HEADER_BYTES);
+            Some((name.to_owned(), text[..end].to_owned()))
+        };
+        policy.wanted_headers().filter_map(value).collect()
+    }
+
+    /// The deployments to try for a request, and the reasons, as a record keeps them.
+    pub(super) fn plan(
+        &self,
+        request: &Request,
+        gate: &KeyGate,
+        moment: &Moment<'_>,
+    ) -> (Result<Plan, GatewayError>, Box<str>) {
+        let policy = self.policies.of(gate.row.organization.id);
+        // Only rules and sessions look at who asks.
+        let asks = (!policy.rules.is_empty() || policy.affinity.is_some()).then(|| caller(gate));
+        let (user, prompt_cache_key) = match &asks {
+            Some(_) => (request.user(), request.prompt_cache_key()),
+            None => (None, None),
+        };
+        let facts = Facts {
+            id: moment.id,
+            operation: request.operation,
+            model: &request.model,
+            stream: request.stream,
+            tools: request.tools,
+            vision: request.images > 0,
+            input_tokens: request.prompt.tokens(),
+            max_output_tokens: request.max_output_tokens,
+            caller: asks.unwrap_or_default(),
+            headers: moment.headers,
+            prompt_cache_key: prompt_cache_key.as_deref(),
+            user: user.as_deref(),
+            at: moment.at,
+        };
+        let asker = Asker {
+            tenant: tenant(gate),
+            scopes: &gate.row.scopes,
+            measured: None,
+        };
+        self.decide(&facts, &asker, &policy, moment.budget_exhausted, |decision| {
+            let reasons = Reasons::of(&decision).recorded();
+            let plan = match decision.refusal {
+                None => Ok(Plan {
+                    attempts: decision.attempts,
+                    way: decision.way,
+                }),
+                Some(refusal) => Err(refused(refusal, &request.model, asker.scopes)),
+            };
+            (plan, reasons)
+        })
+    }
+
+    /// Decides where a request would go by a policy, with the catalogue, the credentials, the health and the
+    /// measurements of now.
+    pub fn decide<R>(
+        &self,
+        facts: &Facts<'_>,
+        asker: &Asker<'_>,
+        policy: &Policy,
+        budget_exhausted: bool,
+        then: impl FnOnce(Decision<'_>) -> R,
+    ) -> R {
+        self.situated(asker, |situation| {
+            let situation = Situation {
+                policy,
+                budget_exhausted,
+                ..*situation
+            };
+            then(decide(facts, &situation))
+        })
+    }
+
+    /// Hands out everything a decision is made from, but the policy, which is the default.
+    pub fn situated<R>(&self, asker: &Asker<'_>, then: impl FnOnce(&Situation<'_>) -> R) -> R {
+        let (catalog, endpoints) = (self.catalog.load(), self.endpoints.now());
+        then(&Situation {
+            policy: self.policies.default_policy(),
+            catalog: &catalog,
+            scopes: asker.scopes,
+            may_use: &|provider: &ProviderId| endpoints.may_use(asker.tenant, provider),
+            readiness: &|provider: &ProviderId| self.board.readiness(provider),
+            measured: &|deployment: &DeploymentId| match asker.measured {
+                Some(known) => known.get(deployment.as_str()).copied().unwrap_or_default(),
+                None => self.measurements.read(deployment),
+            },
+            max_attempts: self.limits.max_attempts,
+            budget_exhausted: false,
+        })
+    }
+}
+
+/// What rules may know of a key.
+pub fn caller(gate: &KeyGate) -> Caller<'_> {
+    Caller {
+        key_id: gate.row.id.to_string(),
+        key_name: &gate.row.name,
+        team: gate.row.team.as_ref().map_or("", |team| team.slug.as_str()),
+        tags: tags_of(&gate.row.metadata),
+    }
+}
+
+fn refused(refusal: NoPlan, requested: &str, scopes: &[Arc<Scope>]) -> GatewayError {
+    let model = requested.to_owned();
+    match refusal {
+        // A key must not find out about models outside its scope, not even that they do not exist.
+        NoPlan::NotFound { .. }
+            if !scopes
+                .iter()
+                .all(|scope| scope.allows_model(std::iter::once(requested))) =>
+        {
+            GatewayError::ModelNotAllowed { model }
+        }
+        NoPlan::NotFound { model } => GatewayError::ModelNotFound { model },
+        NoPlan::NotAllowed => GatewayError::ModelNotAllowed { model },
+        NoPlan::LeftOut(why) => GatewayError::Denied {
+            model,
+            reason: format!(
+                "the organization's config leaves nothing that may serve it: {}",
+                why.in_words()
+            ),
+        },
+        NoPlan::Denied { rule, reason } => GatewayError::Denied {
+            model,
+            reason: format!("rule {rule:?} refuses it: {reason}"),
+        },
+    }
+}

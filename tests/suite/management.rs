@@ -1,0 +1,496 @@
+//! The management API: who may, the config and its versions, and what is said about routing.
+
+use bonito::domain::role::{Right, Role};
+use bonito::http::management::specification;
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::gateway::Reply;
+use crate::support::{ScriptedProvider, TestGateway};
+
+const CONFIG: &str = "/api/gateway/config";
+
+#[tokio::test]
+async fn the_management_document_is_what_it_was() {
+    let document: Value = serde_json::from_str(&specification("http://127.0.0.1:8001")).unwrap();
+    insta::assert_json_snapshot!("management_openapi", document);
+}
+
+#[tokio::test]
+async fn the_document_and_its_page_are_served_without_a_token() {
+    let gateway = TestGateway::builder().start().await;
+    let document = gateway.get("/openapi/management.json", "").await;
+    assert_eq!(
+        (document.status, document.json()["openapi"].as_str()),
+        (200, Some("3.0.0"))
+    );
+    let page = gateway.get("/docs/management", "").await;
+    assert!(page.status == 200 && page.text.contains("/openapi/management.json"));
+    gateway.finish().await;
+}
+
+/// Every operation of the document, with a path that can be asked for and a body that it takes.
+fn operations() -> Vec<(String, String, Option<Value>, Right)> {
+    let document: Value = serde_json::from_str(&specification("http://127.0.0.1")).unwrap();
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            // An operation that is not here is one whose rights nobody has thought of.
+            let (right, body) = match id {
+                "getConfig" | "listConfigVersions" | "getConfigVersion" => (Right::ReadConfig, None),
+                "putConfig" => (Right::WriteConfig, Some(json!({}))),
+                "restoreConfigVersion" => (Right::WriteConfig, None),
+                "explainRouting" => (Right::ReadConfig, Some(json!({"model": "echo"}))),
+                "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
+                "listProviders" => (Right::ReadProviders, None),
+                other => panic!("{other} has no place in the matrix of rights"),
+            };
+            operations.push((method.to_uppercase(), path.replace("{version}", "1"), body, right));
+        }
+    }
+    assert_eq!(operations.len(), 8);
+    operations
+}
+
+fn is_problem(reply: &Reply, status: u16) {
+    assert_eq!(reply.status, status, "{}", reply.text);
+    assert_eq!(
+        reply.headers[CONTENT_TYPE], "application/problem+json",
+        "{}",
+        reply.text
+    );
+    assert_eq!(reply.json()["status"], status);
+    assert_eq!(reply.header("cache-control"), "no-store");
+}
+
+#[tokio::test]
+async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organization() {
+    let gateway = TestGateway::builder().start().await;
+    gateway.configure(&json!({})).await;
+    let other = gateway.store.create_organization("other", "Other").await.unwrap();
+    let mine = gateway.organization.to_string();
+    for (method, path, body, right) in operations() {
+        let headers = [("if-match", "*")];
+        let without = gateway
+            .client
+            .request(method.parse().unwrap(), format!("{}{path}", gateway.api));
+        let without = crate::support::gateway::read(without.send().await.unwrap()).await;
+        is_problem(&without, 401);
+        assert_eq!(without.header("www-authenticate"), "Bearer realm=\"bonito management\"");
+        for role in Role::ALL {
+            let own = gateway.token(role);
+            let reply = gateway.manage_with(&method, &path, &own, body.as_ref(), &headers).await;
+            if role.may(right) {
+                assert_eq!(reply.status, 200, "{role} {method} {path}: {}", reply.text);
+            } else {
+                is_problem(&reply, 403);
+            }
+            // Somebody of another organization, who names this one.
+            let foreign = gateway.token_for(role, other);
+            let naming = [("if-match", "*"), ("x-bonito-organization", mine.as_str())];
+            let reply = gateway
+                .manage_with(&method, &path, &foreign, body.as_ref(), &naming)
+                .await;
+            match (role.may(right), role.everywhere()) {
+                (false, _) => is_problem(&reply, 403),
+                (true, true) => assert_eq!(reply.status, 200, "{role} {method} {path}: {}", reply.text),
+                (true, false) => is_problem(&reply, 404),
+            }
+            if role.may(right) && role.everywhere() && right != Right::ReadProviders {
+                let nowhere = Uuid::now_v7().to_string();
+                let naming = [("if-match", "*"), ("x-bonito-organization", nowhere.as_str())];
+                let reply = gateway.manage_with(&method, &path, &own, body.as_ref(), &naming).await;
+                // An organization without a config has an empty one, whether or not it exists.
+                assert!(
+                    reply.status == 404 || method == "GET",
+                    "{method} {path}: {}",
+                    reply.text
+                );
+            }
+        }
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_one_opens_nothing() {
+    let gateway = TestGateway::builder().start().await;
+    let good = gateway.token(Role::Owner);
+    let mut changed = good.clone();
+    let last = changed.pop().unwrap();
+    changed.push(if last == 'A' { 'B' } else { 'A' });
+    for token in ["", "x", "a.b.c", &gateway.key, &changed, &format!("{good}.x")] {
+        is_problem(&gateway.manage("GET", CONFIG, token, None).await, 401);
+    }
+    // Nor does a token of management open inference.
+    assert_eq!(gateway.get("/v1/models", &good).await.status, 401);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_config_is_replaced_only_by_whoever_saw_it() {
+    let gateway = TestGateway::builder().start().await;
+    let token = gateway.token(Role::Admin);
+    let put = async |config: Value, tag: &str| {
+        gateway
+            .manage_with("PUT", CONFIG, &token, Some(&config), &[("if-match", tag)])
+            .await
+    };
+    let first = gateway.manage("GET", CONFIG, &token, None).await;
+    assert_eq!((first.json(), first.header("etag")), (json!({}), "\"0\""));
+    is_problem(&gateway.manage("PUT", CONFIG, &token, Some(&json!({}))).await, 428);
+    is_problem(&put(json!({}), "3").await, 400);
+    let saved = put(json!({"strategy": "failover"}), "\"0\"").await;
+    assert_eq!((saved.status, saved.header("etag")), (200, "\"1\""));
+    is_problem(&put(json!({"strategy": "balanced"}), "\"0\"").await, 412);
+    let saved = put(json!({"strategy": "balanced"}), "\"1\"").await;
+    assert_eq!((saved.status, saved.header("etag")), (200, "\"2\""));
+    let now = gateway.manage("GET", CONFIG, &token, None).await;
+    assert_eq!(
+        (now.json(), now.header("etag")),
+        (json!({"strategy": "balanced"}), "\"2\"")
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn of_many_who_replace_the_same_version_one_does() {
+    let gateway = TestGateway::builder().start().await;
+    let token = gateway.token(Role::Admin);
+    let config = json!({"strategy": "failover"});
+    let puts = (0..8).map(|_| gateway.manage_with("PUT", CONFIG, &token, Some(&config), &[("if-match", "\"0\"")]));
+    let replies = futures_util::future::join_all(puts).await;
+    let saved = replies.iter().filter(|reply| reply.status == 200).count();
+    let refused = replies.iter().filter(|reply| reply.status == 412).count();
+    assert_eq!((saved, refused), (1, 7), "{replies:?}");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn versions_are_kept_and_can_be_gone_back_to() {
+    let gateway = TestGateway::builder().start().await;
+    let token = gateway.token(Role::Admin);
+    for strategy in ["failover", "balanced", "cost-optimized"] {
+        gateway.configure(&json!({"strategy": strategy})).await;
+    }
+    let page = gateway
+        .manage("GET", &format!("{CONFIG}/versions?limit=2"), &token, None)
+        .await
+        .json();
+    let numbers: Vec<i64> = page["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["version"].as_i64().unwrap())
+        .collect();
+    assert_eq!((numbers, &page["next_cursor"]), (vec![3, 2], &json!(2)));
+    assert_eq!(page["data"][0]["author"], "a admin");
+    assert_eq!(
+        (&page["data"][0]["active"], &page["data"][1]["active"]),
+        (&json!(true), &json!(false))
+    );
+    let rest = gateway
+        .manage("GET", &format!("{CONFIG}/versions?limit=2&cursor=2"), &token, None)
+        .await
+        .json();
+    assert_eq!(
+        (rest["data"].as_array().unwrap().len(), rest.get("next_cursor")),
+        (1, None)
+    );
+
+    let first = gateway
+        .manage("GET", &format!("{CONFIG}/versions/1"), &token, None)
+        .await;
+    assert_eq!(first.json(), json!({"strategy": "failover"}));
+    let restored = gateway
+        .manage("POST", &format!("{CONFIG}/versions/1/restore"), &token, None)
+        .await;
+    assert_eq!((restored.status, restored.header("etag")), (200, "\"4\""));
+    assert_eq!(
+        gateway.manage("GET", CONFIG, &token, None).await.json(),
+        json!({"strategy": "failover"})
+    );
+    is_problem(
+        &gateway
+            .manage("POST", &format!("{CONFIG}/versions/9/restore"), &token, None)
+            .await,
+        404,
+    );
+    is_problem(
+        &gateway
+            .manage("GET", &format!("{CONFIG}/versions/9"), &token, None)
+            .await,
+        404,
+    );
+    is_problem(
+        &gateway
+            .manage("GET", &format!("{CONFIG}/versions?limit=0"), &token, None)
+            .await,
+        400,
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_with_a_config_is_said_at_once_and_nothing_changes() {
+    let gateway = TestGateway::builder().start().await;
+    let token = gateway.token(Role::Admin);
+    let any = [("if-match", "*")];
+    let config = json!({
+        "strategie": "balanced",
+        "rules": [{"name": "a", "when": "model == 'x' &&\n  modell == 'y'", "then": {"deny": "no"}},
+                  {"name": "b", "when": "size(model)", "then": {"pin": []}}]
+    });
+    let reply = gateway.manage_with("PUT", CONFIG, &token, Some(&config), &any).await;
+    is_problem(&reply, 422);
+    let errors = reply.json()["errors"].as_array().unwrap().clone();
+    let at = |pointer: &str| {
+        let error = errors.iter().find(|error| error["pointer"] == pointer);
+        error.unwrap_or_else(|| panic!("{errors:?}"))["problem"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(at("/strategie"), "is unknown; did you mean strategy?");
+    assert!(
+        at("/rules/0/when").starts_with("line 2, column 3: there is no modell"),
+        "{errors:?}"
+    );
+    assert_eq!(at("/rules/1/when"), "must be true or false; it is of type int");
+    assert_eq!(at("/rules/1/then/pin"), "must not be empty");
+
+    let dangling = json!({
+        "order": ["nowhere"], "fallback_models": {"generic": {"*": ["gpt-4o-mni"]}},
+        "rules": [{"name": "a", "then": {"route": ["claude-sonnet-4-5"]}}]
+    });
+    let reply = gateway.manage_with("PUT", CONFIG, &token, Some(&dangling), &any).await;
+    is_problem(&reply, 422);
+    for expected in [
+        "there is no provider \"nowhere\"",
+        "\"gpt-4o-mni\" is not the name of a model; did you mean gpt-4o-mini?",
+        "no configured provider serves \"claude-sonnet-4-5\"",
+    ] {
+        assert!(
+            reply.json()["errors"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|e| e["problem"] == expected),
+            "{}",
+            reply.text
+        );
+    }
+    assert_eq!(
+        gateway.manage("GET", CONFIG, &token, None).await.header("etag"),
+        "\"0\""
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_none_are_problems_too() {
+    let gateway = TestGateway::builder().start().await;
+    let token = gateway.token(Role::Admin);
+    let send = async |path: &str, kind: &str, body: String| {
+        let request = gateway.client.put(format!("{}{path}", gateway.api)).bearer_auth(&token);
+        let request = request.header("if-match", "*").header(CONTENT_TYPE, kind).body(body);
+        crate::support::gateway::read(request.send().await.unwrap()).await
+    };
+    is_problem(&send(CONFIG, "application/json", "{".into()).await, 400);
+    is_problem(&send(CONFIG, "application/json", "[]".into()).await, 422);
+    is_problem(&send(CONFIG, "text/plain", "{}".into()).await, 415);
+    is_problem(&send(CONFIG, "application/json", " ".repeat(2_000_000)).await, 413);
+    let large: Vec<String> = (0..200).map(|n| format!("{n}{}", "x".repeat(2_000))).collect();
+    is_problem(
+        &send(CONFIG, "application/json", json!({"headers": large}).to_string()).await,
+        400,
+    );
+    is_problem(&gateway.manage("GET", "/api/gateway/nothing", &token, None).await, 404);
+    is_problem(&gateway.manage("DELETE", CONFIG, &token, None).await, 405);
+    let unknown = json!({"model": "echo", "modle": 1});
+    is_problem(
+        &gateway
+            .manage("POST", "/api/gateway/routing/explain", &token, Some(&unknown))
+            .await,
+        400,
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn explain_says_where_a_request_would_go_and_why_not_elsewhere() {
+    let at = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .provider("alpha", &at.base_url(), &["m"])
+        .provider("beta", &at.base_url(), &["m"])
+        .start()
+        .await;
+    let token = gateway.token(Role::Viewer);
+    let explain = async |question: Value| {
+        let reply = gateway
+            .manage("POST", "/api/gateway/routing/explain", &token, Some(&question))
+            .await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        reply.json()
+    };
+    let draft = json!({
+        "strategy": "cost-optimized", "providers": {"alpha": {"enabled": false}}, "headers": ["x-tenant"],
+        "rules": [{"name": "acme", "when": "headers['x-tenant'] == 'acme'", "then": {"strategy": "failover"}}]
+    });
+    let answer = explain(json!({
+        "model": "m", "input_tokens": 1_000, "max_output_tokens": 100, "config": draft, "headers": {"X-Tenant": "acme"}
+    }))
+    .await;
+    assert_eq!(
+        (&answer["strategy"], &answer["rules"], &answer["config_version"]),
+        (&json!("failover"), &json!(["acme"]), &json!(0))
+    );
+    let attempts = answer["attempts"].as_array().unwrap();
+    assert_eq!((attempts.len(), &attempts[0]["deployment"]), (1, &json!("beta/m")));
+    // 1,000 tokens at 2.5 and 100 at 10 dollars a million.
+    assert_eq!(attempts[0]["cost_nanousd"], 3_500_000);
+    assert_eq!(answer["excluded"][0]["reason"], "provider_off");
+    // Nothing was sent, and nothing was put into force.
+    assert_eq!(at.requests().len(), 0);
+    assert_eq!(
+        explain(json!({"model": "m"})).await["excluded"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+    assert_eq!(
+        explain(json!({"model": "nothing"})).await["refusal"]["kind"],
+        "not_found"
+    );
+
+    let (key, _) = gateway.new_key(&["m"], &["beta"], None).await;
+    let answer = explain(json!({"model": "m", "key_id": key.0})).await;
+    assert_eq!(
+        (&answer["excluded"][0]["deployment"], &answer["excluded"][0]["reason"]),
+        (&json!("alpha/m"), &json!("scope"))
+    );
+    let unknown = json!({"model": "m", "key_id": Uuid::now_v7()});
+    is_problem(
+        &gateway
+            .manage("POST", "/api/gateway/routing/explain", &token, Some(&unknown))
+            .await,
+        404,
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn simulate_shows_what_a_draft_would_have_changed() {
+    let at = ScriptedProvider::start().await;
+    let lines = [("alpha", "10"), ("beta", "1")].map(|(id, usd)| {
+        format!(
+            "[providers.{id}]\nbase_url = {:?}\napi_key_env = \"TEST_KEY\"\n[[providers.{id}.deployments]]\n\
+             model = \"m\"\nname = \"m\"\ninput_usd = {usd:?}\noutput_usd = {usd:?}\n",
+            at.base_url()
+        )
+    });
+    let gateway = TestGateway::builder()
+        .env("TEST_KEY", "sk")
+        .file(&lines[0])
+        .file(&lines[1])
+        .start()
+        .await;
+    for _ in 0..10 {
+        assert_eq!(gateway.chat("m", "hello").await.header("x-bonito-provider"), "alpha");
+    }
+    let spent = gateway.totals_of(10).await;
+    let token = gateway.token(Role::Viewer);
+    let body = json!({"config": {"strategy": "cost-optimized"}, "last": 100});
+    let report = gateway
+        .manage("POST", "/api/gateway/routing/simulate", &token, Some(&body))
+        .await;
+    assert_eq!(report.status, 200, "{}", report.text);
+    let report = report.json();
+    assert_eq!((&report["requests"], &report["moved"]), (&json!(10), &json!(10)));
+    assert_eq!(report["current"]["split"], json!({"alpha/m": 10}));
+    assert_eq!(report["draft"]["split"], json!({"beta/m": 10}));
+    assert_eq!(report["recorded_cost_nanousd"], spent.cost_nanousd);
+    assert_eq!(report["current"]["cost_nanousd"], spent.cost_nanousd);
+    assert_eq!(
+        report["draft"]["cost_nanousd"].as_i64().unwrap() * 10,
+        spent.cost_nanousd
+    );
+    assert_eq!(at.requests().len(), 10, "nothing is sent");
+    let refusing = json!({"config": {"rules": [{"name": "no", "then": {"deny": "never"}}]}, "last": 5});
+    let report = gateway
+        .manage("POST", "/api/gateway/routing/simulate", &token, Some(&refusing))
+        .await
+        .json();
+    assert_eq!(
+        (&report["requests"], &report["draft"]["refused"]),
+        (&json!(5), &json!(5))
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn providers_are_listed_with_their_health() {
+    let at = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .provider("alpha", &at.base_url(), &["m"])
+        .provider("beta", &at.base_url(), &["m"])
+        .set("health.failures_in_a_row", 1)
+        .set("health.eject_ms", 60_000)
+        .start()
+        .await;
+    gateway
+        .configure(&json!({"providers": {"beta": {"enabled": false}}}))
+        .await;
+    assert_eq!(gateway.chat("m", "hi").await.status, 200);
+    at.script(crate::support::Script::server_error());
+    assert_ne!(gateway.chat("m", "hi").await.status, 200);
+    let token = gateway.token(Role::Viewer);
+    let listed = async || {
+        gateway
+            .manage("GET", "/api/gateway/providers", &token, None)
+            .await
+            .json()["data"]
+            .clone()
+    };
+    let ejected = async { while listed().await[0]["health"] != "ejected" {} };
+    tokio::time::timeout(std::time::Duration::from_secs(5), ejected)
+        .await
+        .expect("alpha is ejected");
+    let providers = listed().await;
+    let ids: Vec<&str> = providers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["alpha", "beta", "echo"]);
+    assert_eq!(
+        (&providers[0]["enabled"], &providers[1]["enabled"]),
+        (&json!(true), &json!(false))
+    );
+    let measured = &providers[0]["measured"][0];
+    assert_eq!(measured["deployment"], "alpha/m");
+    assert!(
+        measured["error_rate"].as_f64().unwrap() > 0.0 && measured["in_flight"] == 0,
+        "{measured}"
+    );
+
+    // An organization without the grant sees what it can use, which is what is built in.
+    let other = gateway.store.create_organization("other", "Other").await.unwrap();
+    let foreign = gateway.token_for(Role::Viewer, other);
+    let theirs = gateway
+        .manage("GET", "/api/gateway/providers", &foreign, None)
+        .await
+        .json();
+    let ids: Vec<&str> = theirs["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["echo"]);
+    gateway.finish().await;
+}
