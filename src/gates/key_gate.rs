@@ -9,7 +9,6 @@ use subtle::ConstantTimeEq as _;
 use super::budgets::BudgetGate;
 use crate::domain::key::{KeyHash, KeyRow};
 use crate::domain::limit::{Applied, applied};
-use crate::domain::money::NanoUsd;
 use crate::domain::record::Owner;
 
 /// One key: what it may do, and what it has done since it was opened.
@@ -26,8 +25,6 @@ pub struct KeyGate {
     last_used_ms: AtomicI64,
     /// The last use that is in the database, likewise.
     written_ms: AtomicI64,
-    /// Known cost of what was settled since the gate was opened, in nano-dollars.
-    settled_nanousd: AtomicI64,
 }
 
 impl std::fmt::Debug for KeyGate {
@@ -49,7 +46,6 @@ impl KeyGate {
             closed: AtomicBool::new(false),
             last_used_ms: AtomicI64::new(0),
             written_ms: AtomicI64::new(0),
-            settled_nanousd: AtomicI64::new(0),
         }
     }
 
@@ -99,18 +95,6 @@ impl KeyGate {
     /// Lets nobody pass any more: the key changed, and whoever comes next must look again.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-    }
-
-    /// Adds the cost of a finished request.
-    pub fn settle(&self, cost: Option<NanoUsd>) {
-        if let Some(NanoUsd(cost)) = cost {
-            self.settled_nanousd.fetch_add(cost, Ordering::Relaxed);
-        }
-    }
-
-    /// What was settled since the gate was opened.
-    pub fn settled(&self) -> NanoUsd {
-        NanoUsd(self.settled_nanousd.load(Ordering::Relaxed))
     }
 
     /// Whom its requests belong to.

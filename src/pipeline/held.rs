@@ -81,7 +81,13 @@ async fn open(
     plan: Plan,
     mut meter: Meter,
 ) -> Result<Relay, GatewayError> {
-    match pipeline.open(&request, &plan, &mut meter).await {
+    let mut opened = pipeline.open(&request, &plan, &mut meter).await;
+    if let Err(error) = &opened
+        && let Some(plan) = pipeline.plan_for_less(&request, &mut meter, error)
+    {
+        opened = pipeline.open(&request, &plan, &mut meter).await;
+    }
+    match opened {
         Ok((opened, before)) => {
             meter.first_event();
             let deployment = meter

@@ -251,7 +251,13 @@ impl Pipeline {
         if request.stream {
             return held::stream(self, request, plan, meter, journaled).await;
         }
-        match self.whole(&request, &plan, &mut meter).await {
+        let mut answered = self.whole(&request, &plan, &mut meter).await;
+        if let Err(error) = &answered
+            && let Some(plan) = self.plan_for_less(&request, &mut meter, error)
+        {
+            answered = self.whole(&request, &plan, &mut meter).await;
+        }
+        match answered {
             Ok(body) => {
                 meter.keep(body.clone());
                 let cache = meter.cache_status();

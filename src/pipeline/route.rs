@@ -8,6 +8,7 @@ use http::HeaderMap;
 
 use super::Pipeline;
 use super::failover::tenant;
+use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{DeploymentId, ProviderId};
@@ -104,6 +105,22 @@ impl Pipeline {
             };
             (plan, reasons)
         })
+    }
+
+    /// The plan for a request that no budget covers at the models it asked for: those its organization names for that case.
+    /// `None` where it names none, or where `error` is about something else.
+    pub(super) fn plan_for_less(&self, request: &Request, meter: &mut Meter, error: &GatewayError) -> Option<Plan> {
+        if !matches!(error, GatewayError::Budget(_)) {
+            return None;
+        }
+        let moment = Moment {
+            budget_exhausted: true,
+            ..meter.moment()
+        };
+        let (plan, reasons) = self.plan(request, meter.gate(), &moment);
+        let plan = plan.ok()?;
+        meter.routed(reasons);
+        Some(plan)
     }
 
     /// Decides where a request would go by a policy, with the catalogue, the credentials, the health and the

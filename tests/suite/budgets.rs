@@ -783,3 +783,52 @@ async fn a_budget_of_another_organization_is_nobodys_business() {
     assert_eq!(gateway.get("/v1/key", &gateway.key).await.json()["budgets"], json!([]));
     gateway.finish().await;
 }
+
+#[tokio::test]
+async fn where_a_budget_does_not_have_enough_a_cheaper_model_serves_if_one_is_named_for_that() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = with(&[("alpha", &provider)])
+        .file(
+            "[[providers.alpha.deployments]]\nmodel = \"cheap\"\nname = \"mock-chat\"\ninput_usd = \"0\"\n\
+             output_usd = \"100\"\n",
+        )
+        .start()
+        .await;
+    let (_, key, _) = key_with(&gateway, 10).await;
+    let streamed = || {
+        let mut body = body(5, 50, "streamed");
+        body["stream"] = true.into();
+        gateway.send("/v1/chat/completions", &key, body.to_string())
+    };
+    assert_eq!(call(&gateway, &key, 5, 50).await.code(), "insufficient_quota");
+
+    let config = json!({"fallback_models": {"budget_exhausted": {"m": ["cheap"]}}});
+    assert_eq!(gateway.configure(&config).await.status, 200);
+    let reply = call(&gateway, &key, 5, 50).await;
+    assert_eq!(
+        (reply.status, reply.header("x-bonito-model")),
+        (200, "cheap"),
+        "{}",
+        reply.text
+    );
+    let row = gateway.row(&reply).await;
+    assert_eq!(row.cost_nanousd, Some(5 * TOKEN / 10));
+    assert!(row.routing.unwrap().contains("budget_exhausted"));
+    let reply = streamed().await;
+    assert_eq!(
+        (reply.status, reply.header("x-bonito-model")),
+        (200, "cheap"),
+        "{}",
+        reply.text
+    );
+    // What fits is served by the model that was asked for, and what the cheaper one does not cover either is refused.
+    let reply = call(&gateway, &key, 5, 5).await;
+    assert_eq!(
+        (reply.status, reply.header("x-bonito-model")),
+        (200, "m"),
+        "{}",
+        reply.text
+    );
+    assert_eq!(call(&gateway, &key, 5, 5_000).await.code(), "insufficient_quota");
+    gateway.finish().await;
+}
