@@ -3,7 +3,7 @@
 //! [`read`] reports everything that is wrong at once, each fault with a JSON pointer to its place; [`check_references`]
 //! adds what only the catalogue can tell. Unknown members are refused: a setting that does nothing is worse than an error.
 //!
-//! A member about another subject than routing is a line in [`MEMBERS`] and a reader beside the ones here.
+//! A member about another subject than routing is a line in `MEMBERS` and a reader beside the ones here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

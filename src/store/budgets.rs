@@ -1,8 +1,8 @@
 //! Budgets: set, listed, deleted, counted by the ledger, and handed out in slices.
 //!
 //! Three things have to be exact while several replicas are at work. *Spend* is the sum of the ledger, because it is
-//! changed in the transaction that inserts the rows, by those rows alone that were not there ([`count`]). A *new budget*
-//! counts what is in the ledger already: it is created while no batch is being written ([`TURNS`]). *Slices* are handed
+//! changed in the transaction that inserts the rows, by those rows alone that were not there (`count`). A *new budget*
+//! counts what is in the ledger already: it is created while no batch is being written (`TURNS`). *Slices* are handed
 //! out while the row of the budget's spend is locked, so that two replicas never get the same money.
 //!
 //! Times in slices are the database's own: replicas' clocks need not agree.

@@ -1,8 +1,8 @@
 //! The management API: JSON over HTTP for admins, described by a document that is generated from the handlers.
 //!
 //! Every handler takes a proof of a right ([`auth::May`]), and can reach nothing without one. Errors are problem details
-//! ([`problem`]). To add a resource: its rights in `domain::role`, what the proofs are good for in `auth/access.rs`, its
-//! handlers in a file like [`config`], and that file's API in [`Api`].
+//! (`problem`). To add a resource: its rights in `domain::role`, what the proofs are good for in `auth/access.rs`, its
+//! handlers in a file like `config`, and that file's API in `Api`.
 
 pub mod auth;
 mod config;

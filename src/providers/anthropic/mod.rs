@@ -2,8 +2,8 @@
 //!
 //! A caller that speaks Anthropic's dialect is forwarded byte for byte (`forward`); everybody else's conversation is
 //! written anew (`encode`) and the answer read into events (`decode`). Claude has several hosts that take the same body and
-//! give the same answer but for a few fields, which [`Host`] tells apart, so that the adapters of Vertex AI and Bedrock can
-//! call [`exchange`] with a path and a credential of their own.
+//! give the same answer but for a few fields, which `Host` tells apart, so that the adapters of Vertex AI and Bedrock can
+//! call `exchange` with a path and a credential of their own.
 //!
 //! Start with `encode`; `thinking` and `schema` are the two parts of it that need rules of their own.
 //!

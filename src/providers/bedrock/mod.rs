@@ -3,7 +3,7 @@
 //! Converse is one format for all models behind it, but each family takes a part of it; what a model takes is in its
 //! traits. Claude's own format, which InvokeModel has, is not used: Converse says the same of a conversation.
 //!
-//! Start with [`Bedrock::encode`]. `encode`, `messages` and `reasoning` write, `decode` reads. What holds for Claude wherever it
+//! Start with `Bedrock::encode`. `encode`, `messages` and `reasoning` write, `decode` reads. What holds for Claude wherever it
 //! is hosted, its thinking and its schemas, is `anthropic`'s to know.
 //!
 //! # Source

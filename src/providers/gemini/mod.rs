@@ -1,7 +1,7 @@
 //! Google's models, on Vertex AI and on the Gemini Developer API.
 //!
 //! Both hosts speak the same format, `generateContent`, at different paths and with different credentials; what else
-//! tells them apart is in [`Host`]. Other publishers' models on Vertex AI are asked in the words of their makers: Claude
+//! tells them apart is in `Host`. Other publishers' models on Vertex AI are asked in the words of their makers: Claude
 //! by `rawPredict`, with what [`anthropic`] has for every host of Claude, and those with a publisher in their name
 //! (`meta/llama-…`) through Vertex AI's OpenAI-compatible surface.
 //!
