@@ -298,10 +298,12 @@ async fn a_disk_that_takes_no_write_refuses_new_requests_and_loses_none() {
             .expect("nobody waits for a disk that fails");
     }
     assert!(journal.admit().is_none());
-    assert_eq!(journal.degraded(), ["it cannot be written; requests are refused"]);
+    // A segment may have been made ready at the same moment; that it could not be is said as well.
+    let reasons = journal.degraded();
+    assert!(reasons.contains(&"it cannot be written; requests are refused"), "{reasons:?}");
     disk.faults.writes.store(false, Ordering::Release);
     until("it recovers by itself", || journal.admit().is_some());
-    assert!(journal.degraded().is_empty());
+    until("nothing is wrong any more", || journal.degraded().is_empty());
     journal.flush_after_others();
     let again = on(&disk.after_a_kill(), options(1_000), 16);
     assert_eq!(numbers(&again, 10).await, [0, 1]);
