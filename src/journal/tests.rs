@@ -300,7 +300,10 @@ async fn a_disk_that_takes_no_write_refuses_new_requests_and_loses_none() {
     assert!(journal.admit().is_none());
     // A segment may have been made ready at the same moment; that it could not be is said as well.
     let reasons = journal.degraded();
-    assert!(reasons.contains(&"it cannot be written; requests are refused"), "{reasons:?}");
+    assert!(
+        reasons.contains(&"it cannot be written; requests are refused"),
+        "{reasons:?}"
+    );
     disk.faults.writes.store(false, Ordering::Release);
     until("it recovers by itself", || journal.admit().is_some());
     until("nothing is wrong any more", || journal.degraded().is_empty());
