@@ -10,8 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{master_key_input, say};
-use crate::app::first_start;
+use super::say;
 use crate::config::{CredentialPath, Settings};
 use crate::domain::error::BoxError;
 use crate::domain::scope::canonical_provider;
@@ -86,14 +85,7 @@ impl Which {
 
 /// Runs one of them.
 pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxError> {
-    let opened = first_start::open(settings, &master_key_input()).await?;
-    if let Some(first) = &opened.first_key {
-        // The database was empty: the key every first start makes must not be lost.
-        super::complain(&format!(
-            "this was the first start; the first key, shown this once: {}",
-            first.expose()
-        ));
-    }
+    let opened = super::open(settings).await?;
     let source = SecretSource::open(settings, &opened.master_key)?;
     match command {
         Command::Set { which, field, file } => {

@@ -9,8 +9,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{master_key_input, say};
-use crate::app::first_start;
+use super::say;
 use crate::config::Settings;
 use crate::domain::call::{Operation, ParameterPolicy};
 use crate::domain::error::BoxError;
@@ -130,14 +129,7 @@ impl From<Parameters> for ParameterPolicy {
 
 /// Runs one of them.
 pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxError> {
-    let opened = first_start::open(settings, &master_key_input()).await?;
-    if let Some(first) = &opened.first_key {
-        // The database was empty: the key every first start makes must not be lost.
-        super::complain(&format!(
-            "this was the first start; the first key, shown this once: {}",
-            first.expose()
-        ));
-    }
+    let opened = super::open(settings).await?;
     let store = &opened.store;
     match command {
         Command::Create {

@@ -15,8 +15,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::app::first_start::MasterKeyInput;
-use crate::config::{self, KnownDialect, Loaded, Sources};
+use crate::app::first_start::{self, MasterKeyInput, Opened};
+use crate::config::{self, KnownDialect, Loaded, Settings, Sources};
+use crate::domain::error::BoxError;
 use crate::providers::compatible::DIALECTS;
 use crate::routing::aliases;
 use crate::routing::catalog::Catalog;
@@ -151,6 +152,19 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Opens the database for a command that works on it.
+async fn open(settings: &Settings) -> Result<Opened, BoxError> {
+    let opened = first_start::open(settings, &master_key_input()).await?;
+    if let Some(first) = &opened.first_key {
+        // The database was empty: the key every first start makes must not be lost.
+        complain(&format!(
+            "this was the first start; the first key, shown this once: {}",
+            first.expose()
+        ));
+    }
+    Ok(opened)
 }
 
 /// The configuration of this process.

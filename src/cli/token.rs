@@ -8,8 +8,7 @@ use std::time::Duration;
 use chrono::Utc;
 use clap::Args;
 
-use super::{master_key_input, say};
-use crate::app::first_start;
+use super::say;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::domain::role::Role;
@@ -42,14 +41,7 @@ pub async fn run(arguments: Arguments, settings: &Settings) -> Result<ExitCode, 
     if subject.is_empty() || subject.chars().count() > MAX_SUBJECT_CHARS || subject.chars().any(char::is_control) {
         return Err(format!("--subject must have 1 to {MAX_SUBJECT_CHARS} printable characters").into());
     }
-    let opened = first_start::open(settings, &master_key_input()).await?;
-    if let Some(first) = &opened.first_key {
-        // The database was empty: the key every first start makes must not be lost.
-        super::complain(&format!(
-            "this was the first start; the first key, shown this once: {}",
-            first.expose()
-        ));
-    }
+    let opened = super::open(settings).await?;
     let slug = &arguments.organization;
     let organization = opened.store.organization_by_slug(slug).await?;
     let organization = organization.ok_or_else(|| format!("there is no organization {slug:?}"))?;

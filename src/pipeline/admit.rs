@@ -42,7 +42,7 @@ impl Pipeline {
         }
     }
 
-    /// Takes a place in the journal for a request, before anything else.
+    /// Takes a place in the journal for a request, before its body is read.
     ///
     /// # Errors
     /// The journal is full: rather no answer than one that is not metered.

@@ -1,7 +1,7 @@
 //! What a request consumed and cost: measured along the way, settled exactly once.
 //!
 //! The meter is a guard. However a request ends (answered, refused, failed, or dropped because the caller left), its
-//! record reaches the journal and its cost the key.
+//! record reaches the journal, and what was taken of limits and budgets is settled.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
