@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::database::on_postgres;
 use crate::support::gateway::MASTER_KEY;
+use crate::support::ports;
 use crate::support::vault::{Mood, ROOT, VaultDouble};
 
 /// The binary in a directory of its own, with nothing configured but where to listen.
@@ -81,18 +82,10 @@ async fn terminate(mut child: Child) -> i32 {
     status.code().unwrap_or(-1)
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 #[tokio::test]
 async fn the_first_start_prints_a_curl_line_that_works_and_the_second_prints_no_secret() {
     let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
+    let port = ports::kept_free();
     let (child, printed) = serve(dir.path(), port, &[]).await;
     let curl = printed
         .lines()
@@ -640,7 +633,7 @@ async fn postgres_needs_a_master_key_and_then_serves_the_same() {
         "{}",
         text(&output.stderr)
     );
-    let port = free_port();
+    let port = ports::kept_free();
     let more = [("DATABASE_URL", url.as_str()), ("BONITO_MASTER_KEY", MASTER_KEY)];
     let (child, printed) = serve(dir.path(), port, &more).await;
     assert!(printed.contains("bn-"), "{printed}");

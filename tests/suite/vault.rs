@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::Builder;
 use crate::support::vault::{Mood, ROOT, TlsFront, Vault, VaultDouble};
-use crate::support::{Script, ScriptedProvider, TestGateway};
+use crate::support::{Script, ScriptedProvider, TestGateway, ports};
 
 /// How long a change in the background may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -417,10 +417,7 @@ async fn one_bad_credential_of_two_does_not_take_the_provider_down() {
 #[tokio::test]
 async fn a_start_without_vault_waits_a_little_and_goes_on_and_its_providers_come_with_it() {
     let provider = ScriptedProvider::start().await;
-    let address = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap()
-    };
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], ports::kept_free()));
     let gateway = on(&provider)
         .env("VAULT_ADDR", &format!("http://{address}"))
         .env("VAULT_TOKEN", ROOT)

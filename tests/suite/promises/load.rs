@@ -79,7 +79,11 @@ impl Load {
         self.task.await.expect("the load does not panic");
         let began = Instant::now();
         while self.under_way.load(Ordering::Acquire) > 0 {
-            assert!(began.elapsed() < Duration::from_secs(60), "callers wait for ever");
+            let waiting = self.under_way.load(Ordering::Acquire);
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{waiting} callers wait for ever"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         std::mem::take(&mut self.seen.lock())

@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::database::{self, on_postgres};
 use super::gateway::MASTER_KEY;
+use super::ports;
 use super::provider::ScriptedProvider;
 
 /// How long a start or a stop may take at most.
@@ -55,12 +56,10 @@ impl Installation {
              input_usd = \"2.5\"\noutput_usd = \"10\"\ncache_read_usd = \"1.25\"\n"
         );
         std::fs::write(dir.path().join("bonito.toml"), file).expect("the file can be written");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-        let port = listener.local_addr().expect("it has an address").port();
         Self {
             dir,
             database,
-            port,
+            port: ports::kept_free(),
             env: Vec::new(),
             key: String::new(),
         }
