@@ -70,6 +70,8 @@ pub struct Settings {
     pub budgets: BudgetSettings,
     /// `[ledger]`
     pub ledger: LedgerSettings,
+    /// `[usage]`
+    pub usage: UsageSettings,
     /// `[health]`
     pub health: HealthSettings,
     /// `[redis]`
@@ -154,8 +156,12 @@ pub struct DatabaseSettings {
     pub url: Option<String>,
     /// Connections of the pool.
     pub max_connections: u32,
+    /// Those of them that are kept open while there is nothing to do.
+    pub min_connections: u32,
     /// For a connection from the pool.
     pub acquire_timeout: Duration,
+    /// How long Postgres works on a statement before it gives up; `None`: as long as it takes.
+    pub statement_timeout: Option<Duration>,
 }
 
 /// Streams to clients.
@@ -373,6 +379,15 @@ pub struct LedgerSettings {
     pub flush: Duration,
 }
 
+/// Sums over requests, and how long requests are kept.
+#[derive(Debug, Clone)]
+pub struct UsageSettings {
+    /// How often the sums are brought up to date.
+    pub roll_every: Duration,
+    /// Days for which single requests are kept; `None`: for ever.
+    pub keep_requests_days: Option<u32>,
+}
+
 /// Taking a failing provider out of the rotation.
 #[derive(Debug, Clone)]
 pub struct HealthSettings {
@@ -496,7 +511,10 @@ impl Settings {
             database: DatabaseSettings {
                 url: database_url(reader),
                 max_connections: reader.count("database.max_connections", 1..=10_000),
+                min_connections: reader.count("database.min_connections", 0..=10_000),
                 acquire_timeout: reader.milliseconds("database.acquire_timeout_ms", 1..=HOUR_MS),
+                statement_timeout: Some(reader.milliseconds("database.statement_timeout_ms", 0..=DAY_MS))
+                    .filter(|limit| !limit.is_zero()),
             },
             stream: StreamSettings {
                 keep_alive: reader.milliseconds("stream.keep_alive_ms", 1..=HOUR_MS),
@@ -578,6 +596,10 @@ impl Settings {
                 // Databases bind at most some 32,000 values in one statement.
                 batch_rows: reader.count("ledger.batch_rows", 1..=1_000),
                 flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
+            },
+            usage: UsageSettings {
+                roll_every: reader.milliseconds("usage.roll_every_ms", 100..=HOUR_MS),
+                keep_requests_days: Some(reader.count("usage.keep_requests_days", 0..=36_500)).filter(|&days| days > 0),
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),

@@ -19,6 +19,7 @@ pub mod money;
 pub mod overload;
 pub mod pricing;
 pub mod record;
+pub mod report;
 pub mod retry_budget;
 pub mod role;
 pub mod scope;

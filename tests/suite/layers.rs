@@ -16,6 +16,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("journal", &[]),
         ("cache", &[]),
         ("gates", &["journal"]),
+        ("analytics", &["store"]),
     ],
     &[("pipeline", &[]), ("actors", &[])],
     &[("http", &[])],
@@ -62,6 +63,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("cluster", &["poem", "sea_orm", "ractor", "entity"]),
     ("gates", &["poem", "sea_orm", "ractor", "entity"]),
     ("cache", &["poem", "sea_orm", "ractor", "entity"]),
+    ("analytics", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];
 
