@@ -14,6 +14,7 @@ use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
 use super::spend::LedgerAndJournal;
+use super::upkeep::Upkeep;
 use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::configs::ConfigsArgs;
@@ -24,6 +25,7 @@ use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
+use crate::analytics::Analytics;
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
@@ -98,6 +100,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
     pub cut_streams: CancellationToken,
+    /// Sums over requests.
+    pub upkeep: Upkeep,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -320,6 +324,7 @@ impl Gateway {
             .public_url
             .clone()
             .unwrap_or_else(|| format!("http://{}", settings.server.listen));
+        let upkeep = Upkeep::start(opened.store.clone(), settings.usage.clone());
         Ok(Self {
             settings: live,
             http: Arc::new(HttpState {
@@ -327,6 +332,10 @@ impl Gateway {
                     ManagementTokens::new(&opened.master_key),
                     control.clone(),
                     control,
+                    Arc::new(Analytics {
+                        store: opened.store.clone(),
+                        catalog: pipeline.catalog.clone(),
+                    }),
                     pipeline.clone(),
                 )),
                 pipeline,
@@ -358,6 +367,7 @@ impl Gateway {
             metrics,
             stopping,
             cut_streams,
+            upkeep,
             root,
         })
     }

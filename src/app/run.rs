@@ -157,6 +157,7 @@ impl Running {
         // Whatever is left on the workers is dropped now, and its records are in the journal before it is written out.
         self.workers.stop().await;
         gateway.limiter.close().await;
+        gateway.upkeep.stop().await;
         gateway.keys.flush().await;
         match gateway.ledger.drain(DRAIN_TIMEOUT).await {
             Some(0) => {}

@@ -31,6 +31,10 @@ pub enum Right {
     WriteConfig,
     /// See the organization's providers and how they are doing.
     ReadProviders,
+    /// See figures of past requests, as far as the role sees requests.
+    ReadUsage,
+    /// See single requests, as far as the role sees requests.
+    ReadLogs,
 }
 
 impl Role {
@@ -69,6 +73,8 @@ impl Role {
             Right::ReadConfig | Right::ReadProviders => {
                 matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
             }
+            // Whose requests they see differs, not whether they see any.
+            Right::ReadUsage | Right::ReadLogs => true,
         }
     }
 
@@ -80,7 +86,13 @@ impl Role {
 
 impl Right {
     /// Every right.
-    pub const ALL: [Self; 3] = [Self::ReadConfig, Self::WriteConfig, Self::ReadProviders];
+    pub const ALL: [Self; 5] = [
+        Self::ReadConfig,
+        Self::WriteConfig,
+        Self::ReadProviders,
+        Self::ReadUsage,
+        Self::ReadLogs,
+    ];
 
     /// What it is, for whoever lacks it: "this needs the right to …".
     pub fn as_str(self) -> &'static str {
@@ -88,6 +100,8 @@ impl Right {
             Self::ReadConfig => "read the gateway config",
             Self::WriteConfig => "change the gateway config",
             Self::ReadProviders => "read providers",
+            Self::ReadUsage => "read usage",
+            Self::ReadLogs => "read the log of requests",
         }
     }
 }
@@ -109,6 +123,8 @@ mod tests {
             (Right::ReadConfig, &[PlatformAdmin, Owner, Admin, Viewer][..]),
             (Right::WriteConfig, &[PlatformAdmin, Owner, Admin]),
             (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (Right::ReadUsage, &Role::ALL),
+            (Right::ReadLogs, &Role::ALL),
         ] {
             for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
                 assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");

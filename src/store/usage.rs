@@ -90,18 +90,19 @@ pub(super) async fn mark(
     hours: impl IntoIterator<Item = Hour>,
 ) -> Result<(), StoreError> {
     let hours: BTreeSet<Hour> = hours.into_iter().collect();
-    mark_spans(transaction, replica, HOUR, hours.into_iter().map(Hour::start)).await
+    mark_spans(transaction, replica, HOUR, hours.into_iter().map(Hour::start).collect()).await
 }
 
 async fn mark_spans(
     transaction: &DatabaseTransaction,
     replica: Uuid,
-    span: &str,
-    starts: impl Iterator<Item = DateTime<Utc>>,
+    span: &'static str,
+    starts: Vec<DateTime<Utc>>,
 ) -> Result<(), StoreError> {
     use usage_pending::Column;
     let token = Uuid::now_v7();
     let marks: Vec<usage_pending::ActiveModel> = starts
+        .into_iter()
         .map(|starts_at| usage_pending::ActiveModel {
             span: Set(span.to_owned()),
             starts_at: Set(starts_at),
@@ -200,13 +201,15 @@ impl Store {
         if let Some(late) = late {
             let span = [(hour, hour.plus(1))];
             fold_sums(&transaction, "usage_hourly", None, &span, |_, cell, figures| cells.merge(cell, &figures)).await?;
-            for part in late.chunks(1_000) {
+            let mut late = late;
+            while !late.is_empty() {
+                let part = late.split_off(late.len().saturating_sub(1_000));
                 gateway_attempts::Entity::delete_many()
-                    .filter(gateway_attempts::Column::RequestId.is_in(part.iter().copied()))
+                    .filter(gateway_attempts::Column::RequestId.is_in(part.clone()))
                     .exec(&transaction)
                     .await?;
                 gateway_requests::Entity::delete_many()
-                    .filter(gateway_requests::Column::Id.is_in(part.iter().copied()))
+                    .filter(gateway_requests::Column::Id.is_in(part))
                     .exec(&transaction)
                     .await?;
             }
@@ -215,9 +218,9 @@ impl Store {
             .filter(hourly::Column::StartsAt.eq(hour.start()))
             .exec(&transaction)
             .await?;
-        let rows = cells.iter().map(|(cell, figures)| hourly_row(cell, hour.start(), figures));
-        self.inserts.run(&transaction, rows.collect()).await?;
-        mark_spans(&transaction, self.replica, DAY, [hour.day().start()].into_iter()).await?;
+        let rows: Vec<_> = cells.iter().map(|(cell, figures)| hourly_row(cell, hour.start(), figures)).collect();
+        self.inserts.run(&transaction, rows.into_iter()).await?;
+        mark_spans(&transaction, self.replica, DAY, vec![hour.day().start()]).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -254,8 +257,8 @@ impl Store {
             .filter(daily::Column::StartsAt.eq(day.start()))
             .exec(&transaction)
             .await?;
-        let rows = cells.iter().map(|(cell, figures)| daily_row(cell, day.start(), figures));
-        self.inserts.run(&transaction, rows.collect()).await?;
+        let rows: Vec<_> = cells.iter().map(|(cell, figures)| daily_row(cell, day.start(), figures)).collect();
+        self.inserts.run(&transaction, rows.into_iter()).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -5,6 +5,7 @@
 //! compile. Which role has which right is `domain::role`'s.
 
 mod access;
+mod usage;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -45,13 +46,17 @@ macro_rules! grants {
     )+};
 }
 
-grants!(ReadConfig, WriteConfig, ReadProviders);
+grants!(ReadConfig, WriteConfig, ReadProviders, ReadUsage, ReadLogs);
+
+pub use usage::Asked;
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {
     management: Arc<Management>,
     bearer: Bearer,
     organization: OrganizationId,
+    /// Whether it is about every organization: one that may be was not named.
+    everywhere: bool,
     right: PhantomData<fn() -> G>,
 }
 
@@ -89,6 +94,7 @@ impl<G: Grant> May<G> {
         };
         Ok(Self {
             management,
+            everywhere: bearer.role.everywhere() && !headers.contains_key(X_ORGANIZATION),
             bearer,
             organization,
             right: PhantomData,

@@ -6,10 +6,12 @@
 
 pub mod auth;
 mod config;
+mod logs;
 mod problem;
 mod providers;
 mod routing;
 mod schema;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use http_body_util::{BodyExt as _, Limited};
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::analytics::Analytics;
 use crate::gates::control::{Configs, Directory};
 use crate::pipeline::Pipeline;
 use crate::secrets::management_token::ManagementTokens;
@@ -39,6 +42,7 @@ pub struct Management {
     tokens: ManagementTokens,
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
+    analytics: Arc<Analytics>,
     pipeline: Arc<Pipeline>,
 }
 
@@ -48,12 +52,14 @@ impl Management {
         tokens: ManagementTokens,
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
+        analytics: Arc<Analytics>,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
             tokens,
             configs,
             directory,
+            analytics,
             pipeline,
         }
     }
@@ -68,12 +74,28 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was used, what it cost, and what could cost less.
+    Usage,
+    /// Single requests.
+    Logs,
 }
 
-type Api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+type Api = (
+    config::ConfigApi,
+    routing::RoutingApi,
+    providers::ProvidersApi,
+    usage::UsageApi,
+    logs::LogsApi,
+);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
-    let api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+    let api = (
+        config::ConfigApi,
+        routing::RoutingApi,
+        providers::ProvidersApi,
+        usage::UsageApi,
+        logs::LogsApi,
+    );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))
         .license(LicenseObject::new("Apache-2.0"))
