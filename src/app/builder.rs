@@ -329,6 +329,7 @@ impl Gateway {
                 management: Arc::new(Management::new(
                     ManagementTokens::new(&opened.master_key),
                     control.clone(),
+                    control.clone(),
                     control,
                     pipeline.clone(),
                 )),

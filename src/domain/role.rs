@@ -31,6 +31,8 @@ pub enum Right {
     WriteConfig,
     /// See the organization's providers and how they are doing.
     ReadProviders,
+    /// See what was done in the organization, and by whom.
+    ReadAudit,
 }
 
 impl Role {
@@ -66,7 +68,7 @@ impl Role {
         match right {
             Right::WriteConfig => matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin),
             // The config names other teams' rules, and providers' health is the whole organization's.
-            Right::ReadConfig | Right::ReadProviders => {
+            Right::ReadConfig | Right::ReadProviders | Right::ReadAudit => {
                 matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
             }
         }
@@ -80,7 +82,12 @@ impl Role {
 
 impl Right {
     /// Every right.
-    pub const ALL: [Self; 3] = [Self::ReadConfig, Self::WriteConfig, Self::ReadProviders];
+    pub const ALL: [Self; 4] = [
+        Self::ReadConfig,
+        Self::WriteConfig,
+        Self::ReadProviders,
+        Self::ReadAudit,
+    ];
 
     /// What it is, for whoever lacks it: "this needs the right to …".
     pub fn as_str(self) -> &'static str {
@@ -88,6 +95,7 @@ impl Right {
             Self::ReadConfig => "read the gateway config",
             Self::WriteConfig => "change the gateway config",
             Self::ReadProviders => "read providers",
+            Self::ReadAudit => "read the audit log",
         }
     }
 }
@@ -109,6 +117,7 @@ mod tests {
             (Right::ReadConfig, &[PlatformAdmin, Owner, Admin, Viewer][..]),
             (Right::WriteConfig, &[PlatformAdmin, Owner, Admin]),
             (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (Right::ReadAudit, &[PlatformAdmin, Owner, Admin, Viewer]),
         ] {
             for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
                 assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");

@@ -4,6 +4,7 @@
 //! (`problem`). To add a resource: its rights in `domain::role`, what the proofs are good for in `auth/access.rs`, its
 //! handlers in a file like `config`, and that file's API in `Api`.
 
+mod audit;
 pub mod auth;
 mod config;
 mod problem;
@@ -20,6 +21,7 @@ use http_body_util::{BodyExt as _, Limited};
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
 use crate::pipeline::Pipeline;
 use crate::secrets::management_token::ManagementTokens;
@@ -39,6 +41,7 @@ pub struct Management {
     tokens: ManagementTokens,
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
+    audit: Arc<dyn Audit>,
     pipeline: Arc<Pipeline>,
 }
 
@@ -48,12 +51,14 @@ impl Management {
         tokens: ManagementTokens,
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
+        audit: Arc<dyn Audit>,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
             tokens,
             configs,
             directory,
+            audit,
             pipeline,
         }
     }
@@ -68,12 +73,24 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was done through management, by whom and from where.
+    Audit,
 }
 
-type Api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+type Api = (
+    config::ConfigApi,
+    routing::RoutingApi,
+    providers::ProvidersApi,
+    audit::AuditApi,
+);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
-    let api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+    let api = (
+        config::ConfigApi,
+        routing::RoutingApi,
+        providers::ProvidersApi,
+        audit::AuditApi,
+    );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))
         .license(LicenseObject::new("Apache-2.0"))
