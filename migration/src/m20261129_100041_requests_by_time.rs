@@ -50,7 +50,8 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let db = manager.get_connection();
         for index in ["organization_id", "key_id", "failed", "model"] {
-            db.execute_unprepared(&format!("DROP INDEX IF EXISTS gateway_requests_{index}")).await?;
+            db.execute_unprepared(&format!("DROP INDEX IF EXISTS gateway_requests_{index}"))
+                .await?;
         }
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             for (table, _, key) in TABLES {
@@ -92,7 +93,9 @@ async fn partition(manager: &SchemaManager<'_>, table: &str, column: &str, key: 
         db.execute_unprepared(&statement).await?;
     }
     let first = format!("SELECT 1 AS found FROM {before} LIMIT 1");
-    let found = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, first)).await?;
+    let found = db
+        .query_one_raw(Statement::from_string(DatabaseBackend::Postgres, first))
+        .await?;
     if found.is_none() {
         db.execute_unprepared(&format!("DROP TABLE {before}")).await?;
         return Ok(());
@@ -100,8 +103,12 @@ async fn partition(manager: &SchemaManager<'_>, table: &str, column: &str, key: 
     // The end of this month, as the lowest id of the next one: 48 bits of milliseconds, then nothing.
     let bound = "SELECT (lpad(to_hex((extract(epoch FROM date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month') \
                  * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid::text AS bound";
-    let bound = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, bound)).await?;
-    let bound: String = bound.ok_or_else(|| DbErr::Custom("the database has no time".into()))?.try_get("", "bound")?;
+    let bound = db
+        .query_one_raw(Statement::from_string(DatabaseBackend::Postgres, bound))
+        .await?;
+    let bound: String = bound
+        .ok_or_else(|| DbErr::Custom("the database has no time".into()))?
+        .try_get("", "bound")?;
     for statement in [
         // Of a clock that was ahead.
         format!(

@@ -1,9 +1,7 @@
 //! Sums over requests, by hour and by day, and which of them are not up to date.
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::schema::{
-    big_integer, binary, string, text, timestamp_with_time_zone as timestamp, uuid,
-};
+use sea_orm_migration::schema::{big_integer, binary, string, text, timestamp_with_time_zone as timestamp, uuid};
 use sea_orm_migration::sea_orm::prelude::{DateTimeUtc, Uuid};
 
 /// This step.
@@ -18,12 +16,21 @@ const MOST_HOURS: i64 = 876_000;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (table, index) in [("usage_hourly", "usage_hourly_span"), ("usage_daily", "usage_daily_span")] {
+        for (table, index) in [
+            ("usage_hourly", "usage_hourly_span"),
+            ("usage_daily", "usage_daily_span"),
+        ] {
             manager.create_table(sums(table)).await?;
             // A span is replaced as a whole, for everybody.
             manager.create_index(by(index, table, &["starts_at"])).await?;
-            let key = if table == "usage_hourly" { "usage_hourly_key" } else { "usage_daily_key" };
-            manager.create_index(by(key, table, &["key_id", "cut", "starts_at"])).await?;
+            let key = if table == "usage_hourly" {
+                "usage_hourly_key"
+            } else {
+                "usage_daily_key"
+            };
+            manager
+                .create_index(by(key, table, &["key_id", "cut", "starts_at"]))
+                .await?;
         }
         let pending = Table::create()
             .table("usage_pending")
@@ -75,12 +82,22 @@ fn sums(table: &'static str) -> TableCreateStatement {
     ] {
         sums.col(big_integer(column));
     }
-    let key = ["organization_id", "cut", "starts_at", "key_id", "team_id", "provider", "model"];
+    let key = [
+        "organization_id",
+        "cut",
+        "starts_at",
+        "key_id",
+        "team_id",
+        "provider",
+        "model",
+    ];
     let mut primary = Index::create();
     for column in key {
         primary.col(column);
     }
-    sums.col(binary("latency")).col(binary("first_token")).primary_key(&mut primary);
+    sums.col(binary("latency"))
+        .col(binary("first_token"))
+        .primary_key(&mut primary);
     sums
 }
 
@@ -102,7 +119,9 @@ async fn mark_what_is_there(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
             .order_by("id", order)
             .limit(1)
             .to_owned();
-        let Some(row) = db.query_one(&end).await? else { return Ok(None) };
+        let Some(row) = db.query_one(&end).await? else {
+            return Ok(None);
+        };
         // An id begins with 48 bits of milliseconds.
         let ms = row.try_get::<Uuid>("", "id")?.as_u128() >> 80;
         Ok(<i64 as TryFrom<u128>>::try_from(ms / 3_600_000).ok())
@@ -115,7 +134,11 @@ async fn mark_what_is_there(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let mut marks = Query::insert()
             .into_table("usage_pending")
             .columns(["span", "starts_at", "replica_id", "token"])
-            .on_conflict(OnConflict::columns(["span", "starts_at", "replica_id"]).do_nothing().to_owned())
+            .on_conflict(
+                OnConflict::columns(["span", "starts_at", "replica_id"])
+                    .do_nothing()
+                    .to_owned(),
+            )
             .to_owned();
         for &hour in part {
             let starts_at = DateTimeUtc::from_timestamp(hour * 3_600, 0).unwrap_or_default();

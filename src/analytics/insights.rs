@@ -46,7 +46,11 @@ impl Analytics {
             from: Hour::at(from),
             to: Hour::at(now).plus(1),
             cut: BY_DEPLOYMENT,
-            filter: UsageFilter { team, keys: keys.clone(), ..UsageFilter::default() },
+            filter: UsageFilter {
+                team,
+                keys: keys.clone(),
+                ..UsageFilter::default()
+            },
             by_hour: false,
         };
         let mut served: BTreeMap<(String, String), Figures> = BTreeMap::new();
@@ -125,7 +129,10 @@ fn usage_of(figures: &Figures) -> TokenUsage {
 /// What tokens of many requests cost at a price. A second set of rates for long prompts is left out: the requests are
 /// not known one by one any more.
 fn at(price: &Price, usage: &TokenUsage) -> Option<i64> {
-    let plain = Price { long_prompt: None, ..price.clone() };
+    let plain = Price {
+        long_prompt: None,
+        ..price.clone()
+    };
     plain.cost(usage).ok().map(|cost| cost.0)
 }
 
@@ -139,7 +146,9 @@ fn cheaper(served: &BTreeMap<(String, String), Figures>, catalog: &Catalog) -> V
         let usage = usage_of(figures);
         let others = same_model(catalog, model).filter(|other| other.provider.as_str() != provider);
         let priced = others.filter_map(|other| Some((at(other.price.as_ref()?, &usage)?, other)));
-        let Some((cost, best)) = priced.min_by_key(|(cost, _)| *cost) else { continue };
+        let Some((cost, best)) = priced.min_by_key(|(cost, _)| *cost) else {
+            continue;
+        };
         if cost < figures.cost_nanousd {
             found.push(Cheaper {
                 deployment: format!("{provider}/{model}"),
@@ -155,7 +164,9 @@ fn cheaper(served: &BTreeMap<(String, String), Figures>, catalog: &Catalog) -> V
 }
 
 fn same_model<'c>(catalog: &'c Catalog, model: &str) -> impl Iterator<Item = &'c Arc<Deployment>> {
-    catalog.deployments().filter(move |deployment| deployment.model.as_str() == model)
+    catalog
+        .deployments()
+        .filter(move |deployment| deployment.model.as_str() == model)
 }
 
 /// What caches did, and what those of prompts could do.
@@ -166,15 +177,19 @@ fn caching(served: &BTreeMap<(String, String), Figures>, catalog: &Catalog) -> C
         caching.hits += figures.cache_hits;
         caching.saved_nanousd += figures.saved_nanousd;
         let deployment = same_model(catalog, model).find(|deployment| deployment.provider.as_str() == provider);
-        let Some(price) = deployment.and_then(|deployment| deployment.price.as_ref()) else { continue };
+        let Some(price) = deployment.and_then(|deployment| deployment.price.as_ref()) else {
+            continue;
+        };
         if price.rates.cache_read.is_none() {
             continue;
         }
         let usage = usage_of(figures);
         let with = |cached_input: u64| at(price, &TokenUsage { cached_input, ..usage });
-        let (Some(now), Some(none), Some(all)) =
-            (with(usage.cached_input), with(0), with(usage.input.saturating_sub(usage.cache_write)))
-        else {
+        let (Some(now), Some(none), Some(all)) = (
+            with(usage.cached_input),
+            with(0),
+            with(usage.input.saturating_sub(usage.cache_write)),
+        ) else {
             continue;
         };
         caching.input_tokens += figures.input_tokens;

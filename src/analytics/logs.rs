@@ -99,7 +99,9 @@ pub fn lines(rows: &[RequestRow]) -> String {
     for row in rows {
         csv.line([
             RequestId(row.id).header().into(),
-            row.created_at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true).into(),
+            row.created_at
+                .to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+                .into(),
             row.key_id.to_string().into(),
             row.team_id.map(|team| team.to_string()).into(),
             (&row.operation).into(),

@@ -90,7 +90,9 @@ impl Analytics {
         tag: &str,
     ) -> Result<BTreeSet<Uuid>, AnalyticsError> {
         let keys = self.store.key_labels(organization).await?;
-        let has = |key: &KeyLabel| tags(key).any(|own| own == tag || own.split_once('=').is_some_and(|(name, _)| name == tag));
+        let has = |key: &KeyLabel| {
+            tags(key).any(|own| own == tag || own.split_once('=').is_some_and(|(name, _)| name == tag))
+        };
         Ok(keys.iter().filter(|key| has(key)).map(|key| key.id).collect())
     }
 

@@ -38,7 +38,9 @@ pub struct Done {
 /// The database fails; nothing has changed.
 pub async fn roll_hour(store: &Store, hour: Hour) -> Result<bool, StoreError> {
     let mut cells = Cells::default();
-    let read = store.read_hour(hour, |cell, counted| cells.count(cell, &counted)).await?;
+    let read = store
+        .read_hour(hour, |cell, counted| cells.count(cell, &counted))
+        .await?;
     if !read.is_pending() {
         return Ok(true);
     }

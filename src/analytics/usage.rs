@@ -67,7 +67,9 @@ impl Analytics {
             by_hour: false,
             ..sums.clone()
         };
-        self.store.fold_usage(&before, |_, _, figures| previous.merge(&figures)).await?;
+        self.store
+            .fold_usage(&before, |_, _, figures| previous.merge(&figures))
+            .await?;
         let mut daily: BTreeMap<Day, i64> = BTreeMap::new();
         let ahead = SumsQuestion {
             from: needs_from(question.now),
@@ -75,7 +77,9 @@ impl Analytics {
             ..before
         };
         self.store
-            .fold_usage(&ahead, |at, _, figures| *daily.entry(Hour::at(at).day()).or_default() += figures.cost_nanousd)
+            .fold_usage(&ahead, |at, _, figures| {
+                *daily.entry(Hour::at(at).day()).or_default() += figures.cost_nanousd
+            })
             .await?;
         let daily: Vec<(Day, i64)> = daily.into_iter().collect();
         let (groups, others) = names.sorted(gathered.groups, question);
@@ -100,7 +104,14 @@ impl Analytics {
                 let keys = self.store.key_labels(question.organization).await?;
                 names.tags = keys.iter().map(|key| (key.id, tags(key).collect())).collect();
             }
-            Some(GroupBy::Team) => names.by_id = self.store.team_names(question.organization).await?.into_iter().collect(),
+            Some(GroupBy::Team) => {
+                names.by_id = self
+                    .store
+                    .team_names(question.organization)
+                    .await?
+                    .into_iter()
+                    .collect()
+            }
             Some(GroupBy::Organization) => names.by_id = self.store.organization_names().await?.into_iter().collect(),
             Some(GroupBy::Model | GroupBy::Provider) | None => {}
         }
@@ -153,7 +164,11 @@ impl Names {
         });
         let shown = groups.into_iter().map(|((id, name), (figures, series))| Group {
             id: (!id.is_nil()).then_some(id),
-            name: if id.is_nil() { Some(name).filter(|name| !name.is_empty()) } else { self.by_id.get(&id).cloned() },
+            name: if id.is_nil() {
+                Some(name).filter(|name| !name.is_empty())
+            } else {
+                self.by_id.get(&id).cloned()
+            },
             figures,
             series: series.into_iter().collect(),
         });

@@ -48,7 +48,9 @@ async fn work(store: Store, settings: UsageSettings) {
     tokio::time::sleep(FIRST.min(settings.roll_every)).await;
     loop {
         let now = Utc::now();
-        let keep_from = settings.keep_requests_days.map(|days| Hour::at(now - TimeDelta::days(days.into())));
+        let keep_from = settings
+            .keep_requests_days
+            .map(|days| Hour::at(now - TimeDelta::days(days.into())));
         let more = match tend(&store, now, keep_from).await {
             Ok(done) => {
                 report(done);
@@ -65,7 +67,13 @@ async fn work(store: Store, settings: UsageSettings) {
 }
 
 fn report(done: Done) {
-    let Done { hours, days, rows, partitions, .. } = done;
+    let Done {
+        hours,
+        days,
+        rows,
+        partitions,
+        ..
+    } = done;
     if rows > 0 || partitions > 0 {
         tracing::info!(rows, partitions, "removed requests whose time is over");
     }

@@ -29,7 +29,11 @@ pub use providers::{
     Impersonation, Origin, OwnPrice, Problem, ProviderKind, ProviderReader, ProviderSettings, Reading,
     ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
 };
-pub use settings::{DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings, LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, SecretsSettings, ServerSettings, Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings};
+pub use settings::{
+    DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
+    LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, SecretsSettings, ServerSettings,
+    Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings,
+};
 pub use stored::{CredentialPath, Fields, Stored};
 pub use vault::{KvVersion, VaultAuth, VaultLogin, VaultMount, VaultSettings};
 

@@ -35,6 +35,8 @@ pub enum Right {
     ReadUsage,
     /// See single requests, as far as the role sees requests.
     ReadLogs,
+    /// See what was done in the organization, and by whom.
+    ReadAudit,
 }
 
 impl Role {
@@ -70,7 +72,7 @@ impl Role {
         match right {
             Right::WriteConfig => matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin),
             // The config names other teams' rules, and providers' health is the whole organization's.
-            Right::ReadConfig | Right::ReadProviders => {
+            Right::ReadConfig | Right::ReadProviders | Right::ReadAudit => {
                 matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
             }
             // Whose requests they see differs, not whether they see any.
@@ -86,12 +88,13 @@ impl Role {
 
 impl Right {
     /// Every right.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ReadConfig,
         Self::WriteConfig,
         Self::ReadProviders,
         Self::ReadUsage,
         Self::ReadLogs,
+        Self::ReadAudit,
     ];
 
     /// What it is, for whoever lacks it: "this needs the right to …".
@@ -102,6 +105,7 @@ impl Right {
             Self::ReadProviders => "read providers",
             Self::ReadUsage => "read usage",
             Self::ReadLogs => "read the log of requests",
+            Self::ReadAudit => "read the audit log",
         }
     }
 }
@@ -125,6 +129,7 @@ mod tests {
             (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
             (Right::ReadUsage, &Role::ALL),
             (Right::ReadLogs, &Role::ALL),
+            (Right::ReadAudit, &[PlatformAdmin, Owner, Admin, Viewer]),
         ] {
             for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
                 assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");

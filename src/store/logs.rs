@@ -38,18 +38,39 @@ fn condition(filter: &LogFilter) -> Condition {
         .add_option(filter.id.map(|id| Column::Id.eq(id)))
         .add_option(filter.from.map(|from| Column::Id.gte(first_id(from))))
         .add_option(filter.to.map(|to| Column::Id.lt(first_id(to))))
-        .add_option(filter.keys.as_ref().map(|keys| Column::KeyId.is_in(keys.iter().copied())))
+        .add_option(
+            filter
+                .keys
+                .as_ref()
+                .map(|keys| Column::KeyId.is_in(keys.iter().copied())),
+        )
         .add_option(filter.team.map(|team| Column::TeamId.eq(team)))
-        .add_option(filter.provider.as_ref().map(|provider| Column::Provider.eq(provider.as_str())))
+        .add_option(
+            filter
+                .provider
+                .as_ref()
+                .map(|provider| Column::Provider.eq(provider.as_str())),
+        )
         .add_option(filter.model.as_ref().map(|model| Column::Model.eq(model.as_str())))
         .add_option(filter.status.map(|status| Column::Status.eq(i32::from(status))))
-        .add_option(filter.error_class.as_ref().map(|class| Column::ErrorClass.eq(class.as_str())))
+        .add_option(
+            filter
+                .error_class
+                .as_ref()
+                .map(|class| Column::ErrorClass.eq(class.as_str())),
+        )
         // Written out where a class is asked for as well, so that the index of what failed can be used.
         .add_option(
             filter
                 .failed
                 .or(filter.error_class.as_ref().map(|_| true))
-                .map(|failed| if failed { Column::ErrorClass.is_not_null() } else { Column::ErrorClass.is_null() }),
+                .map(|failed| {
+                    if failed {
+                        Column::ErrorClass.is_not_null()
+                    } else {
+                        Column::ErrorClass.is_null()
+                    }
+                }),
         )
         .add_option(filter.stream.map(|stream| Column::Stream.eq(stream)))
         .add_option(filter.min_cost_nanousd.map(|cost| Column::CostNanousd.gte(cost)))

@@ -24,8 +24,8 @@ const TABLES: [(&str, &str); 2] = [("gateway_requests", "id"), ("gateway_attempt
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Partition {
     name: String,
-    /// The lowest id that it does not take; `None`: it is the default one.
-    end: Option<Uuid>,
+    /// The lowest id it takes, and the lowest one above that it does not; `None`: it is the default one.
+    range: Option<(Uuid, Uuid)>,
 }
 
 impl Store {
@@ -39,14 +39,17 @@ impl Store {
         }
         for (table, column) in TABLES {
             let there = self.partitions(table).await?;
-            // What is below is the rows from before there were partitions.
-            let covered = there.iter().filter_map(|partition| partition.end).max();
+            // The rows from before there were partitions may have some of this month.
+            let taken = |(from, to): (Uuid, Uuid)| {
+                let ranges = there.iter().filter_map(|partition| partition.range);
+                ranges.into_iter().any(|(first, end)| first < to && from < end)
+            };
             let mut first = first_of_month(now);
             for _ in 0..=MONTHS_AHEAD {
                 let next = next_month(first);
-                let (from, to) = (first_id(midnight(first)), first_id(midnight(next)));
-                if covered.is_none_or(|covered| covered < to) {
-                    self.make_partition(table, column, first, (from, to)).await?;
+                let range = (first_id(midnight(first)), first_id(midnight(next)));
+                if !taken(range) {
+                    self.make_partition(table, column, first, range).await?;
                 }
                 first = next;
             }
@@ -86,7 +89,9 @@ impl Store {
     pub(super) async fn drop_partitions(&self, keep_from: Hour) -> Result<u64, StoreError> {
         let mut dropped = 0;
         for partition in self.partitions("gateway_requests").await? {
-            let Some(end) = partition.end.map(|end| Hour::at(time_of(end))) else { continue };
+            let Some(end) = partition.range.map(|(_, end)| Hour::at(time_of(end))) else {
+                continue;
+            };
             if end > keep_from {
                 continue;
             }
@@ -105,7 +110,9 @@ impl Store {
             }
             set_purged_before(&transaction, end).await?;
             for name in [&partition.name, &attempts] {
-                transaction.execute_unprepared(&format!("DROP TABLE IF EXISTS {name}")).await?;
+                transaction
+                    .execute_unprepared(&format!("DROP TABLE IF EXISTS {name}"))
+                    .await?;
             }
             transaction.commit().await?;
             dropped += 1;
@@ -125,17 +132,19 @@ impl Store {
         let partitions = rows.into_iter().map(|row| {
             Ok(Partition {
                 name: row.try_get("", "name")?,
-                end: end_of(&row.try_get::<String>("", "bound")?),
+                range: range_of(&row.try_get::<String>("", "bound")?),
             })
         });
         partitions.collect()
     }
 }
 
-/// The upper bound of a partition, out of Postgres' words for it: `FOR VALUES FROM ('…') TO ('…')`.
-fn end_of(bound: &str) -> Option<Uuid> {
-    let (_, end) = bound.split_once(" TO (")?;
-    end.trim_matches(['(', ')', '\'']).parse().ok()
+/// The range of a partition, out of Postgres' words for it: `FOR VALUES FROM ('…') TO ('…')`.
+fn range_of(bound: &str) -> Option<(Uuid, Uuid)> {
+    let (from, to) = bound.strip_prefix("FOR VALUES FROM (")?.split_once(") TO (")?;
+    let id = |text: &str| text.trim_matches(['(', ')', '\'']).parse::<Uuid>().ok();
+    let from = if from == "MINVALUE" { Uuid::nil() } else { id(from)? };
+    Some((from, id(to)?))
 }
 
 fn first_of_month(time: DateTime<Utc>) -> NaiveDate {
@@ -149,11 +158,15 @@ mod tests {
 
     #[test]
     fn bounds_are_read_as_postgres_writes_them() {
-        let bound = "FOR VALUES FROM ('019ac000-0000-0000-0000-000000000000') TO ('019b5a00-0000-0000-0000-000000000000')";
-        assert_eq!(end_of(bound), Some("019b5a00-0000-0000-0000-000000000000".parse().unwrap()));
-        let first = "FOR VALUES FROM (MINVALUE) TO ('019b5a00-0000-0000-0000-000000000000')";
-        assert!(end_of(first).is_some());
-        assert_eq!(end_of("DEFAULT"), None);
+        let (from, to) = (
+            "019ac000-0000-0000-0000-000000000000",
+            "019b5a00-0000-0000-0000-000000000000",
+        );
+        let range = range_of(&format!("FOR VALUES FROM ('{from}') TO ('{to}')"));
+        assert_eq!(range, Some((from.parse().unwrap(), to.parse().unwrap())));
+        let first = range_of(&format!("FOR VALUES FROM (MINVALUE) TO ('{to}')"));
+        assert_eq!(first, Some((Uuid::nil(), to.parse().unwrap())));
+        assert_eq!(range_of("DEFAULT"), None);
     }
 
     #[test]
@@ -163,6 +176,9 @@ mod tests {
             .take(13)
             .map(|month| month.format("%Y%m").to_string())
             .collect();
-        assert_eq!((months[0].as_str(), months[1].as_str(), months[12].as_str()), ("202701", "202702", "202801"));
+        assert_eq!(
+            (months[0].as_str(), months[1].as_str(), months[12].as_str()),
+            ("202701", "202702", "202801")
+        );
     }
 }

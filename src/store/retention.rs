@@ -4,9 +4,7 @@
 //! its own, so that the ledger never waits long for its turn to write. Neither touches an hour whose sums are not made.
 
 use entity::{gateway_attempts, gateway_requests};
-use sea_orm::{
-    ColumnTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
-};
+use sea_orm::{ColumnTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait};
 use uuid::Uuid;
 
 use super::usage::{is_pending, set_purged_before};
@@ -34,7 +32,11 @@ impl Store {
     pub async fn purge(&self, keep_from: Hour) -> Result<Purged, StoreError> {
         if self.backend() == DatabaseBackend::Postgres {
             let dropped = self.drop_partitions(keep_from).await?;
-            return Ok(if dropped > 0 { Purged::Partitions(dropped) } else { Purged::Nothing });
+            return Ok(if dropped > 0 {
+                Purged::Partitions(dropped)
+            } else {
+                Purged::Nothing
+            });
         }
         let oldest: Option<Uuid> = gateway_requests::Entity::find()
             .select_only()

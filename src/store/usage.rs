@@ -200,7 +200,10 @@ impl Store {
         let mut cells = cells;
         if let Some(late) = late {
             let span = [(hour, hour.plus(1))];
-            fold_sums(&transaction, "usage_hourly", None, &span, |_, cell, figures| cells.merge(cell, &figures)).await?;
+            fold_sums(&transaction, "usage_hourly", None, &span, |_, cell, figures| {
+                cells.merge(cell, &figures)
+            })
+            .await?;
             let mut late = late;
             while !late.is_empty() {
                 let part = late.split_off(late.len().saturating_sub(1_000));
@@ -218,7 +221,10 @@ impl Store {
             .filter(hourly::Column::StartsAt.eq(hour.start()))
             .exec(&transaction)
             .await?;
-        let rows: Vec<_> = cells.iter().map(|(cell, figures)| hourly_row(cell, hour.start(), figures)).collect();
+        let rows: Vec<_> = cells
+            .iter()
+            .map(|(cell, figures)| hourly_row(cell, hour.start(), figures))
+            .collect();
         self.inserts.run(&transaction, rows.into_iter()).await?;
         mark_spans(&transaction, self.replica, DAY, vec![hour.day().start()]).await?;
         transaction.commit().await?;
@@ -238,7 +244,10 @@ impl Store {
         if hours.iter().any(|(span, _)| span == HOUR) {
             return Ok(None);
         }
-        fold_sums(&moment, "usage_hourly", None, &[(first, end)], |_, cell, figures| each(cell, &figures)).await?;
+        fold_sums(&moment, "usage_hourly", None, &[(first, end)], |_, cell, figures| {
+            each(cell, &figures)
+        })
+        .await?;
         moment.commit().await?;
         Ok(Some(marks))
     }
@@ -257,7 +266,10 @@ impl Store {
             .filter(daily::Column::StartsAt.eq(day.start()))
             .exec(&transaction)
             .await?;
-        let rows: Vec<_> = cells.iter().map(|(cell, figures)| daily_row(cell, day.start(), figures)).collect();
+        let rows: Vec<_> = cells
+            .iter()
+            .map(|(cell, figures)| daily_row(cell, day.start(), figures))
+            .collect();
         self.inserts.run(&transaction, rows.into_iter()).await?;
         transaction.commit().await?;
         Ok(true)
@@ -374,10 +386,18 @@ struct Plan {
 impl Plan {
     /// The plan for a question, with the marks there are.
     fn of(question: &SumsQuestion, pending: &[(String, DateTime<Utc>)]) -> Self {
-        let stale_hours: BTreeSet<Hour> =
-            pending.iter().filter(|(span, _)| span == HOUR).map(|(_, start)| Hour::at(*start)).collect();
+        let stale_hours: BTreeSet<Hour> = pending
+            .iter()
+            .filter(|(span, _)| span == HOUR)
+            .map(|(_, start)| Hour::at(*start))
+            .collect();
         let mut stale_days: BTreeSet<Day> = stale_hours.iter().map(|hour| hour.day()).collect();
-        stale_days.extend(pending.iter().filter(|(span, _)| span == DAY).map(|(_, start)| Hour::at(*start).day()));
+        stale_days.extend(
+            pending
+                .iter()
+                .filter(|(span, _)| span == DAY)
+                .map(|(_, start)| Hour::at(*start).day()),
+        );
         let (mut days, mut hours, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         let mut hour = question.from;
         while hour < question.to {
@@ -388,7 +408,12 @@ impl Plan {
                 hour = day.next().first_hour();
                 continue;
             }
-            if stale_hours.contains(&hour) { &mut rows } else { &mut hours }.push(hour);
+            if stale_hours.contains(&hour) {
+                &mut rows
+            } else {
+                &mut hours
+            }
+            .push(hour);
             hour = hour.plus(1);
         }
         Self {
@@ -421,10 +446,7 @@ pub(super) async fn set_purged_before(transaction: &DatabaseTransaction, hour: H
 }
 
 /// Whether the sums of hours before one are not up to date.
-pub(super) async fn is_pending(
-    db: &impl ConnectionTrait,
-    (from, to): (Hour, Hour),
-) -> Result<bool, StoreError> {
+pub(super) async fn is_pending(db: &impl ConnectionTrait, (from, to): (Hour, Hour)) -> Result<bool, StoreError> {
     let pending = pending_between(db, from, to).await?;
     Ok(pending.iter().any(|(span, _)| span == HOUR))
 }
@@ -547,9 +569,18 @@ fn ids_between(from: Uuid, to: Uuid) -> Condition {
 /// The rows a question is about, whenever they came.
 fn rows_filter(question: &SumsQuestion) -> Condition {
     use gateway_requests::Column;
-    let UsageFilter { keys, team, provider, model } = &question.filter;
+    let UsageFilter {
+        keys,
+        team,
+        provider,
+        model,
+    } = &question.filter;
     Condition::all()
-        .add_option(question.organization.map(|organization| Column::OrganizationId.eq(organization.0)))
+        .add_option(
+            question
+                .organization
+                .map(|organization| Column::OrganizationId.eq(organization.0)),
+        )
         .add_option(keys.as_ref().map(|keys| Column::KeyId.is_in(keys.iter().copied())))
         .add_option(team.map(|team| Column::TeamId.eq(team)))
         .add_option(provider.as_ref().map(|provider| Column::Provider.eq(provider.as_str())))
@@ -624,7 +655,12 @@ fn sums_query(table: &'static str, question: Option<&SumsQuestion>, spans: &[(Ho
     if let Some(organization) = question.organization {
         query.and_where(Expr::col(Column::OrganizationId).eq(organization.0));
     }
-    let UsageFilter { keys, team, provider, model } = &question.filter;
+    let UsageFilter {
+        keys,
+        team,
+        provider,
+        model,
+    } = &question.filter;
     if let Some(keys) = keys {
         query.and_where(Expr::col(Column::KeyId).is_in(keys.iter().copied()));
     }

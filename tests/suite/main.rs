@@ -8,6 +8,7 @@
 )]
 
 mod anthropic;
+mod audit;
 mod azure;
 mod bad_input;
 mod bedrock;
@@ -40,4 +41,6 @@ mod promises;
 mod routing;
 mod streams;
 mod support;
+mod usage;
+mod usage_sums;
 mod vault;

@@ -6,6 +6,7 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::audit::rows;
 use crate::support::gateway::Reply;
 use crate::support::{ScriptedProvider, TestGateway};
 
@@ -30,8 +31,9 @@ async fn the_document_and_its_page_are_served_without_a_token() {
     gateway.finish().await;
 }
 
-/// Every operation of the document, with a path that can be asked for and a body that it takes.
-fn operations() -> Vec<(String, String, Option<Value>, Right)> {
+/// Every operation of the document, with a path that can be asked for and a body that it takes. `request` is one that the
+/// organization has made.
+fn operations(request: &str) -> Vec<(String, String, Option<Value>, Right)> {
     let document: Value = serde_json::from_str(&specification("http://127.0.0.1")).unwrap();
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -45,13 +47,24 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "explainRouting" => (Right::ReadConfig, Some(json!({"model": "echo"}))),
                 "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
                 "listProviders" => (Right::ReadProviders, None),
+                "listAudit" => (Right::ReadAudit, None),
+                "getUsage" | "exportUsage" | "getInsights" => (Right::ReadUsage, None),
+                "listLogs" | "exportLogs" | "getLog" => (Right::ReadLogs, None),
                 other => panic!("{other} has no place in the matrix of rights"),
             };
-            operations.push((method.to_uppercase(), path.replace("{version}", "1"), body, right));
+            let path = path
+                .replace("{version}", "1")
+                .replace("logs/{id}", &format!("logs/{request}"));
+            operations.push((method.to_uppercase(), path, body, right));
         }
     }
-    assert_eq!(operations.len(), 8);
+    assert_eq!(operations.len(), 15);
     operations
+}
+
+/// Whether an operation only asks, though its method would let it change something.
+fn only_asks(method: &str, path: &str) -> bool {
+    method == "GET" || path.starts_with("/api/gateway/routing/")
 }
 
 fn is_problem(reply: &Reply, status: u16) {
@@ -71,7 +84,10 @@ async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organ
     gateway.configure(&json!({})).await;
     let other = gateway.store.create_organization("other", "Other").await.unwrap();
     let mine = gateway.organization.to_string();
-    for (method, path, body, right) in operations() {
+    let asked = gateway.chat("echo", "hello").await;
+    gateway.row(&asked).await;
+    let request = asked.header("x-request-id").to_owned();
+    for (method, path, body, right) in operations(&request) {
         let headers = [("if-match", "*")];
         let without = gateway
             .client
@@ -81,11 +97,20 @@ async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organ
         assert_eq!(without.header("www-authenticate"), "Bearer realm=\"bonito management\"");
         for role in Role::ALL {
             let own = gateway.token(role);
+            let before = rows(&gateway, gateway.organization).await.len();
             let reply = gateway.manage_with(&method, &path, &own, body.as_ref(), &headers).await;
-            if role.may(right) {
+            let recorded = rows(&gateway, gateway.organization).await.len() - before;
+            // They may ask for requests, but this one is of no team and of nobody's key.
+            let sees_it = !path.ends_with(&request) || !matches!(role, Role::TeamAdmin | Role::Member);
+            if role.may(right) && !sees_it {
+                is_problem(&reply, 404);
+            } else if role.may(right) {
                 assert_eq!(reply.status, 200, "{role} {method} {path}: {}", reply.text);
+                let expected = usize::from(!only_asks(&method, &path));
+                assert_eq!(recorded, expected, "rows of the audit log: {role} {method} {path}");
             } else {
                 is_problem(&reply, 403);
+                assert_eq!(recorded, 0, "rows of the audit log: {role} {method} {path}");
             }
             // Somebody of another organization, who names this one.
             let foreign = gateway.token_for(role, other);

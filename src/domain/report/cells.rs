@@ -87,8 +87,16 @@ impl Cell {
             cut,
             key: if any(Cut::Key) { self.key } else { Uuid::nil() },
             team: if any(Cut::Team) { self.team } else { Uuid::nil() },
-            provider: if any(Cut::Provider) { self.provider.clone() } else { String::new() },
-            model: if any(Cut::Model) { self.model.clone() } else { String::new() },
+            provider: if any(Cut::Provider) {
+                self.provider.clone()
+            } else {
+                String::new()
+            },
+            model: if any(Cut::Model) {
+                self.model.clone()
+            } else {
+                String::new()
+            },
         }
     }
 }
@@ -144,7 +152,10 @@ mod tests {
     use super::*;
 
     fn requests() -> impl Strategy<Value = Vec<(u8, u8, u8, u8, i64, bool)>> {
-        prop::collection::vec((0..3_u8, 0..4_u8, 0..3_u8, 0..3_u8, 0..1_000_000_i64, any::<bool>()), 0..60)
+        prop::collection::vec(
+            (0..3_u8, 0..4_u8, 0..3_u8, 0..3_u8, 0..1_000_000_i64, any::<bool>()),
+            0..60,
+        )
     }
 
     proptest! {

@@ -165,7 +165,10 @@ impl Figures {
 
 /// A part of a whole, from 0 to 1; `None`: there is no whole.
 pub fn share(part: i64, whole: i64) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "a share for people; the counts stand beside it")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share for people; the counts stand beside it"
+    )]
     let share = part as f64 / whole as f64;
     (whole > 0).then_some(share)
 }

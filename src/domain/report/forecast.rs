@@ -45,17 +45,34 @@ pub fn forecast(now: DateTime<Utc>, daily: &[(Day, i64)]) -> Option<Forecast> {
     let today = Hour::at(now).day();
     let (from, to) = month_of(now);
     let (month, end) = (Hour::at(from).day(), Hour::at(to).day());
-    let cost_of = |day: Day| -> i64 { daily.iter().filter(|(known, _)| *known == day).map(|(_, cost)| *cost).sum() };
+    let cost_of = |day: Day| -> i64 {
+        daily
+            .iter()
+            .filter(|(known, _)| *known == day)
+            .map(|(_, cost)| *cost)
+            .sum()
+    };
     let first = daily.iter().map(|(day, _)| *day).min()?.max(Day(today.0 - DAYS_BACK));
     let past: Vec<(Day, i64)> = (first.0..today.0).map(Day).map(|day| (day, cost_of(day))).collect();
-    let (low, high) = (past.iter().map(|(_, cost)| *cost).min()?, past.iter().map(|(_, cost)| *cost).max()?);
+    let (low, high) = (
+        past.iter().map(|(_, cost)| *cost).min()?,
+        past.iter().map(|(_, cost)| *cost).max()?,
+    );
     let weekday = |day: Day| day.0.rem_euclid(7);
     let mean = |like: Option<Day>| -> i128 {
-        let alike = past.iter().filter(|(day, _)| like.is_none_or(|like| weekday(like) == weekday(*day)));
-        let (sum, count) = alike.fold((0_i128, 0_i128), |(sum, count), (_, cost)| (sum + i128::from(*cost), count + 1));
+        let alike = past
+            .iter()
+            .filter(|(day, _)| like.is_none_or(|like| weekday(like) == weekday(*day)));
+        let (sum, count) = alike.fold((0_i128, 0_i128), |(sum, count), (_, cost)| {
+            (sum + i128::from(*cost), count + 1)
+        });
         if count == 0 { 0 } else { sum / count }
     };
-    let spent: i64 = daily.iter().filter(|(day, _)| *day >= month && *day <= today).map(|(_, cost)| *cost).sum();
+    let spent: i64 = daily
+        .iter()
+        .filter(|(day, _)| *day >= month && *day <= today)
+        .map(|(_, cost)| *cost)
+        .sum();
     let typical = |day: Day| mean((past.len() >= DAYS_FOR_WEEKDAYS).then_some(day));
     // Of today there is what is left of it.
     let day_ms = i128::from(86_400_000);
@@ -83,7 +100,10 @@ fn month_of(time: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
 
 /// The first day of the month after the one that begins with a day.
 pub fn next_month(first: NaiveDate) -> NaiveDate {
-    first.checked_add_days(Days::new(31)).and_then(|day| day.with_day(1)).unwrap_or(first)
+    first
+        .checked_add_days(Days::new(31))
+        .and_then(|day| day.with_day(1))
+        .unwrap_or(first)
 }
 
 /// The beginning of a day.
@@ -108,11 +128,19 @@ mod tests {
     #[test]
     fn equal_days_go_on_as_they_were() {
         let now = at("2026-11-11T00:00:00Z");
-        let daily: Vec<(Day, i64)> = (1..=10).map(|n| (day(&format!("2026-11-{n:02}T00:00:00Z")), 5)).collect();
+        let daily: Vec<(Day, i64)> = (1..=10)
+            .map(|n| (day(&format!("2026-11-{n:02}T00:00:00Z")), 5))
+            .collect();
         let forecast = forecast(now, &daily).unwrap();
-        assert_eq!((forecast.spent_nanousd, forecast.expected_nanousd, forecast.days), (50, 150, 10));
+        assert_eq!(
+            (forecast.spent_nanousd, forecast.expected_nanousd, forecast.days),
+            (50, 150, 10)
+        );
         assert_eq!((forecast.low_nanousd, forecast.high_nanousd), (150, 150));
-        assert_eq!((forecast.from, forecast.to), (at("2026-11-01T00:00:00Z"), at("2026-12-01T00:00:00Z")));
+        assert_eq!(
+            (forecast.from, forecast.to),
+            (at("2026-11-01T00:00:00Z"), at("2026-12-01T00:00:00Z"))
+        );
     }
 
     #[test]
@@ -123,8 +151,16 @@ mod tests {
         let weekday = |day: Day| !matches!(day.start().weekday(), chrono::Weekday::Sat | chrono::Weekday::Sun);
         let daily: Vec<(Day, i64)> = past.map(|day| (day, if weekday(day) { 10 } else { 0 })).collect();
         let forecast = forecast(now, &daily).unwrap();
-        let (so_far, left) = ((1..=18).filter(|n| weekday(day(&format!("2026-11-{n:02}T00:00:00Z")))).count() as i64, 8);
-        assert_eq!((forecast.spent_nanousd, forecast.expected_nanousd), (so_far * 10, (so_far + left) * 10));
+        let (so_far, left) = (
+            (1..=18)
+                .filter(|n| weekday(day(&format!("2026-11-{n:02}T00:00:00Z"))))
+                .count() as i64,
+            8,
+        );
+        assert_eq!(
+            (forecast.spent_nanousd, forecast.expected_nanousd),
+            (so_far * 10, (so_far + left) * 10)
+        );
         assert!(forecast.low_nanousd < forecast.expected_nanousd && forecast.expected_nanousd < forecast.high_nanousd);
     }
 

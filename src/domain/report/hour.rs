@@ -114,7 +114,10 @@ mod tests {
         let noon: DateTime<Utc> = "2026-11-29T12:00:00Z".parse().unwrap();
         let later: DateTime<Utc> = "2026-11-29T12:00:01Z".parse().unwrap();
         assert_eq!(Hour::at(later).start(), noon);
-        assert_eq!((Hour::at_or_after(noon).start(), Hour::at_or_after(later)), (noon, Hour::at(noon).plus(1)));
+        assert_eq!(
+            (Hour::at_or_after(noon).start(), Hour::at_or_after(later)),
+            (noon, Hour::at(noon).plus(1))
+        );
         assert_eq!(Hour::at(noon).day().start().to_rfc3339(), "2026-11-29T00:00:00+00:00");
     }
 }

@@ -125,7 +125,11 @@ mod tests {
         assert_eq!(runs_out(span, now, 300, 100), None);
         assert_eq!(runs_out(span, now, 200, 100), Some((300, at("2026-11-21T00:00:00Z"))));
         assert_eq!(runs_out(span, now, 100, 120), Some((120, now)));
-        assert_eq!(runs_out(span, at("2026-11-01T01:00:00Z"), 200, 100), None, "too early to say");
+        assert_eq!(
+            runs_out(span, at("2026-11-01T01:00:00Z"), 200, 100),
+            None,
+            "too early to say"
+        );
         assert_eq!(runs_out(span, now, 200, 0), None);
     }
 }

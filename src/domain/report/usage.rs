@@ -145,7 +145,10 @@ pub struct UsageReport {
 
 /// By what share something changed, from -1; `None`: there was nothing before.
 pub fn change(before: i64, after: i64) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "a share for people; the counts stand beside it")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share for people; the counts stand beside it"
+    )]
     let change = (after as f64 - before as f64) / before as f64;
     (before > 0).then_some(change)
 }
@@ -175,6 +178,9 @@ mod tests {
 
     #[test]
     fn nothing_before_makes_no_trend() {
-        assert_eq!((change(0, 5), change(10, 5), change(10, 30)), (None, Some(-0.5), Some(2.0)));
+        assert_eq!(
+            (change(0, 5), change(10, 5), change(10, 30)),
+            (None, Some(-0.5), Some(2.0))
+        );
     }
 }

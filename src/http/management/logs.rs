@@ -213,7 +213,10 @@ impl Filters {
             && !ErrorClass::ALL.iter().any(|known| known.as_str() == class)
         {
             let known: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
-            return Err(Refusal::bad_request(format!("error_class must be one of {}", known.join(", "))));
+            return Err(Refusal::bad_request(format!(
+                "error_class must be one of {}",
+                known.join(", ")
+            )));
         }
         if self.from.zip(self.to).is_some_and(|(from, to)| from >= to) {
             return Err(Refusal::bad_request("from must be before to"));
@@ -229,7 +232,12 @@ impl Filters {
             min_latency_us: self.min_latency_ms.map(|ms| i64::from(ms) * 1_000),
             from: self.from,
             to: self.to,
-            id: self.request_id.as_deref().map(|id| read_id("request_id", id)).transpose()?.map(|id| id.0),
+            id: self
+                .request_id
+                .as_deref()
+                .map(|id| read_id("request_id", id))
+                .transpose()?
+                .map(|id| id.0),
             ..LogFilter::all(OrganizationId(Uuid::nil()))
         })
     }
@@ -243,7 +251,10 @@ impl LogsApi {
     /// keys, a member those of their own. Filters can be combined. A request is here within a second of its end, and for
     /// as long as requests are kept (`usage.keep_requests_days`).
     #[oai(path = "/", method = "get", operation_id = "listLogs")]
-    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the query, which the document lists")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a parameter of the query, which the document lists"
+    )]
     async fn list(
         &self,
         may: May<ReadLogs>,
@@ -283,7 +294,11 @@ impl LogsApi {
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
     ) -> Result<Json<LogPage>, Refusal> {
-        let asked = Asked { key: key_id.0, team: team_id.0, tag: tag.0 };
+        let asked = Asked {
+            key: key_id.0,
+            team: team_id.0,
+            tag: tag.0,
+        };
         let filters = Filters {
             model: model.0,
             provider: provider.0,
@@ -297,7 +312,11 @@ impl LogsApi {
             to: to.0,
             request_id: request_id.0,
         };
-        let before = cursor.0.as_deref().map(|cursor| read_id("cursor", cursor)).transpose()?;
+        let before = cursor
+            .0
+            .as_deref()
+            .map(|cursor| read_id("cursor", cursor))
+            .transpose()?;
         let filter = may.log_filter(&asked, filters.checked()?).await?;
         let limit = limit.0.unwrap_or(PAGE);
         let mut rows = may.log(&filter, before.map(|id| id.0), limit + 1).await?;
@@ -313,7 +332,10 @@ impl LogsApi {
     ///
     /// The same as a table, streamed, newest first: every request that the filters are about and the caller may see.
     #[oai(path = "/export.csv", method = "get", operation_id = "exportLogs")]
-    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the query, which the document lists")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a parameter of the query, which the document lists"
+    )]
     async fn export(
         &self,
         may: May<ReadLogs>,
@@ -346,7 +368,11 @@ impl LogsApi {
         /// Requests that came before.
         to: Query<Option<DateTime<Utc>>>,
     ) -> Result<Table, Refusal> {
-        let asked = Asked { key: key_id.0, team: team_id.0, tag: tag.0 };
+        let asked = Asked {
+            key: key_id.0,
+            team: team_id.0,
+            tag: tag.0,
+        };
         let filters = Filters {
             model: model.0,
             provider: provider.0,
@@ -377,7 +403,11 @@ impl LogsApi {
         // What cannot be an id is the id of nothing.
         let id = parse_id(&id.0).ok_or_else(|| Refusal::not_found("request"))?;
         let detail = may.request(id).await?;
-        let routing = detail.request.routing.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let routing = detail
+            .request
+            .routing
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok());
         Ok(Json(LogDetail {
             request: entry(detail.request),
             attempts: detail.attempts.into_iter().map(attempt).collect(),
@@ -400,7 +430,10 @@ fn pieces(analytics: Analytics, filter: LogFilter) -> impl stream::Stream<Item =
             At::End => return Ok(None),
         };
         // What was sent is not the whole: whoever reads it has to notice, so the answer breaks off.
-        let rows = analytics.log(&filter, before, PIECE).await.map_err(std::io::Error::other)?;
+        let rows = analytics
+            .log(&filter, before, PIECE)
+            .await
+            .map_err(std::io::Error::other)?;
         let next = match rows.last() {
             Some(last) if rows.len() as u64 == PIECE => At::Before(Some(last.id)),
             _ => At::End,
@@ -415,7 +448,11 @@ fn parse_id(text: &str) -> Option<RequestId> {
 }
 
 fn read_id(name: &str, text: &str) -> Result<RequestId, Refusal> {
-    parse_id(text).ok_or_else(|| Refusal::bad_request(format!("{name} must be an id like req_0193…, with 32 hexadecimal digits")))
+    parse_id(text).ok_or_else(|| {
+        Refusal::bad_request(format!(
+            "{name} must be an id like req_0193…, with 32 hexadecimal digits"
+        ))
+    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "durations are far below 2^53 microseconds")]

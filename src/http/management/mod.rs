@@ -4,6 +4,7 @@
 //! (`problem`). To add a resource: its rights in `domain::role`, what the proofs are good for in `auth/access.rs`, its
 //! handlers in a file like `config`, and that file's API in `Api`.
 
+mod audit;
 pub mod auth;
 mod config;
 mod logs;
@@ -23,6 +24,7 @@ use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::analytics::Analytics;
+use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
 use crate::pipeline::Pipeline;
 use crate::secrets::management_token::ManagementTokens;
@@ -43,6 +45,7 @@ pub struct Management {
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
     analytics: Arc<Analytics>,
+    audit: Arc<dyn Audit>,
     pipeline: Arc<Pipeline>,
 }
 
@@ -53,6 +56,7 @@ impl Management {
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
         analytics: Arc<Analytics>,
+        audit: Arc<dyn Audit>,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
@@ -60,6 +64,7 @@ impl Management {
             configs,
             directory,
             analytics,
+            audit,
             pipeline,
         }
     }
@@ -78,6 +83,8 @@ enum Section {
     Usage,
     /// Single requests.
     Logs,
+    /// What was done through management, by whom and from where.
+    Audit,
 }
 
 type Api = (
@@ -86,6 +93,7 @@ type Api = (
     providers::ProvidersApi,
     usage::UsageApi,
     logs::LogsApi,
+    audit::AuditApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -95,6 +103,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         providers::ProvidersApi,
         usage::UsageApi,
         logs::LogsApi,
+        audit::AuditApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

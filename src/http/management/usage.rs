@@ -340,7 +340,8 @@ impl Wanted {
             Points::Month => (MOST_MONTHS_IN_DAYS * 24, "ten years of months"),
         };
         if hours > most {
-            let detail = format!("from and to are too far apart for this granularity: at most {words} are answered at a time");
+            let detail =
+                format!("from and to are too far apart for this granularity: at most {words} are answered at a time");
             return Err(Refusal::bad_request(detail));
         }
         Ok(UsageQuestion {
@@ -380,7 +381,10 @@ impl UsageApi {
     /// database, which takes a second. A team's admin sees the team's requests, a member those of their own keys. Times
     /// are taken to whole hours.
     #[oai(path = "/usage", method = "get", operation_id = "getUsage")]
-    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the query, which the document lists")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a parameter of the query, which the document lists"
+    )]
     async fn usage(
         &self,
         may: May<ReadUsage>,
@@ -416,7 +420,11 @@ impl UsageApi {
             provider: provider.0,
         };
         let question = query.checked(&may, Utc::now())?;
-        let asked = Asked { key: key_id.0, team: team_id.0, tag: tag.0 };
+        let asked = Asked {
+            key: key_id.0,
+            team: team_id.0,
+            tag: tag.0,
+        };
         let report = may.usage(&asked, question.clone()).await?;
         Ok(Json(shown(&question, report)))
     }
@@ -425,7 +433,10 @@ impl UsageApi {
     ///
     /// The same as a table: a line for each point, of each group where there are groups.
     #[oai(path = "/usage/export.csv", method = "get", operation_id = "exportUsage")]
-    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the query, which the document lists")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a parameter of the query, which the document lists"
+    )]
     async fn export(
         &self,
         may: May<ReadUsage>,
@@ -461,7 +472,11 @@ impl UsageApi {
             provider: provider.0,
         };
         let question = query.checked(&may, Utc::now())?;
-        let asked = Asked { key: key_id.0, team: team_id.0, tag: tag.0 };
+        let asked = Asked {
+            key: key_id.0,
+            team: team_id.0,
+            tag: tag.0,
+        };
         let grouped = question.group_by.is_some();
         let report = may.usage(&asked, question).await?;
         let pieces = table(&report, grouped).into_iter().map(|piece| Ok(Bytes::from(piece)));
@@ -487,7 +502,14 @@ impl UsageApi {
 }
 
 fn shown(question: &UsageQuestion, report: UsageReport) -> Usage {
-    let UsageReport { totals, previous, series, groups, others, forecast } = report;
+    let UsageReport {
+        totals,
+        previous,
+        series,
+        groups,
+        others,
+        forecast,
+    } = report;
     Usage {
         from: question.from.start(),
         to: question.to.start(),
@@ -500,7 +522,10 @@ fn shown(question: &UsageQuestion, report: UsageReport) -> Usage {
         totals: figures(&totals),
         series: series
             .iter()
-            .map(|(starts_at, of)| UsagePoint { starts_at: *starts_at, figures: figures(of) })
+            .map(|(starts_at, of)| UsagePoint {
+                starts_at: *starts_at,
+                figures: figures(of),
+            })
             .collect(),
         groups: groups.into_iter().map(group).collect(),
         others: others.as_ref().map(figures),
@@ -551,7 +576,9 @@ fn trend(previous: &Figures, now: &Figures) -> Trend {
         cost: change(previous.cost_nanousd, now.cost_nanousd).map(rounded),
         tokens: change(tokens(previous), tokens(now)).map(rounded),
         failed: change(previous.failed(), now.failed()).map(rounded),
-        latency_p95: latency.filter(|(before, _)| *before > 0.0).map(|(before, after)| rounded(after / before - 1.0)),
+        latency_p95: latency
+            .filter(|(before, _)| *before > 0.0)
+            .map(|(before, after)| rounded(after / before - 1.0)),
         previous: figures(previous),
     }
 }
@@ -576,7 +603,15 @@ fn group_point((starts_at, of): &Point) -> GroupPoint {
 }
 
 fn month_end(forecast: Forecast) -> MonthEnd {
-    let Forecast { from, to, spent_nanousd, expected_nanousd, low_nanousd, high_nanousd, days } = forecast;
+    let Forecast {
+        from,
+        to,
+        spent_nanousd,
+        expected_nanousd,
+        low_nanousd,
+        high_nanousd,
+        days,
+    } = forecast;
     MonthEnd {
         from,
         to,
@@ -589,7 +624,12 @@ fn month_end(forecast: Forecast) -> MonthEnd {
 }
 
 fn insights(found: Insights, from: DateTime<Utc>) -> UsageInsights {
-    let Insights { cheaper, caching, idle_keys, at_risk } = found;
+    let Insights {
+        cheaper,
+        caching,
+        idle_keys,
+        at_risk,
+    } = found;
     UsageInsights {
         from,
         cheaper_deployments: cheaper.into_iter().map(cheaper_deployment).collect(),

@@ -33,9 +33,11 @@ fn unavailable(error: AnalyticsError) -> Refusal {
 impl<G: Grant> May<G> {
     /// Whose requests the caller may see.
     async fn sight(&self) -> Result<Sight, Refusal> {
+        let nothing = || Sight::Keys(BTreeSet::new());
         Ok(match self.bearer.role {
             Role::PlatformAdmin | Role::Owner | Role::Admin | Role::Viewer => Sight::All,
-            Role::TeamAdmin | Role::Member => Sight::Keys(BTreeSet::new()),
+            Role::TeamAdmin => self.bearer.team.map_or_else(nothing, Sight::Team),
+            Role::Member => nothing(),
         })
     }
 
@@ -65,14 +67,22 @@ impl May<ReadUsage> {
         let everybody = question.group_by == Some(GroupBy::Organization) && self.everywhere;
         question.organization = (!everybody).then_some(self.organization);
         let (team, keys) = self.narrowed(asked, question.organization).await?;
-        question.filter = UsageFilter { team, keys, ..question.filter };
+        question.filter = UsageFilter {
+            team,
+            keys,
+            ..question.filter
+        };
         self.management.analytics.usage(&question).await.map_err(unavailable)
     }
 
     /// What could be done for less.
     pub async fn insights(&self, days: i64, now: DateTime<Utc>) -> Result<Insights, Refusal> {
         let sight = self.sight().await?;
-        let found = self.management.analytics.insights(self.organization, &sight, days, now).await;
+        let found = self
+            .management
+            .analytics
+            .insights(self.organization, &sight, days, now)
+            .await;
         found.map_err(unavailable)
     }
 }
