@@ -31,6 +31,10 @@ pub enum Right {
     WriteConfig,
     /// See the organization's providers and how they are doing.
     ReadProviders,
+    /// See what is done for the organization in the background.
+    ReadJobs,
+    /// Let what was given up begin anew.
+    RetryJobs,
 }
 
 impl Role {
@@ -64,9 +68,9 @@ impl Role {
     /// Whether the role has a right in its own organization.
     pub fn may(self, right: Right) -> bool {
         match right {
-            Right::WriteConfig => matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin),
+            Right::WriteConfig | Right::RetryJobs => matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin),
             // The config names other teams' rules, and providers' health is the whole organization's.
-            Right::ReadConfig | Right::ReadProviders => {
+            Right::ReadConfig | Right::ReadProviders | Right::ReadJobs => {
                 matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
             }
         }
@@ -80,7 +84,13 @@ impl Role {
 
 impl Right {
     /// Every right.
-    pub const ALL: [Self; 3] = [Self::ReadConfig, Self::WriteConfig, Self::ReadProviders];
+    pub const ALL: [Self; 5] = [
+        Self::ReadConfig,
+        Self::WriteConfig,
+        Self::ReadProviders,
+        Self::ReadJobs,
+        Self::RetryJobs,
+    ];
 
     /// What it is, for whoever lacks it: "this needs the right to …".
     pub fn as_str(self) -> &'static str {
@@ -88,6 +98,8 @@ impl Right {
             Self::ReadConfig => "read the gateway config",
             Self::WriteConfig => "change the gateway config",
             Self::ReadProviders => "read providers",
+            Self::ReadJobs => "read jobs",
+            Self::RetryJobs => "retry jobs",
         }
     }
 }
@@ -109,6 +121,8 @@ mod tests {
             (Right::ReadConfig, &[PlatformAdmin, Owner, Admin, Viewer][..]),
             (Right::WriteConfig, &[PlatformAdmin, Owner, Admin]),
             (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (Right::ReadJobs, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (Right::RetryJobs, &[PlatformAdmin, Owner, Admin]),
         ] {
             for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
                 assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");

@@ -6,6 +6,7 @@
 pub mod budgets;
 mod bulk;
 pub mod configs;
+pub mod jobs;
 pub mod keys;
 pub mod ledger;
 pub mod meta;

@@ -5,6 +5,7 @@
 //! compile. Which role has which right is `domain::role`'s.
 
 mod access;
+mod jobs;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ macro_rules! grants {
     )+};
 }
 
-grants!(ReadConfig, WriteConfig, ReadProviders);
+grants!(ReadConfig, WriteConfig, ReadProviders, ReadJobs, RetryJobs);
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {

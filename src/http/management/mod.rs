@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod config;
+mod jobs;
 mod problem;
 mod providers;
 mod routing;
@@ -22,6 +23,7 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::gates::control::{Configs, Directory};
 use crate::pipeline::Pipeline;
+use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
 use problem::Problem;
 
@@ -39,6 +41,7 @@ pub struct Management {
     tokens: ManagementTokens,
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
+    jobs: Arc<dyn Jobs>,
     pipeline: Arc<Pipeline>,
 }
 
@@ -48,12 +51,14 @@ impl Management {
         tokens: ManagementTokens,
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
+        jobs: Arc<dyn Jobs>,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
             tokens,
             configs,
             directory,
+            jobs,
             pipeline,
         }
     }
@@ -68,12 +73,24 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What is done in the background, and what could not be done.
+    Jobs,
 }
 
-type Api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+type Api = (
+    config::ConfigApi,
+    routing::RoutingApi,
+    providers::ProvidersApi,
+    jobs::JobsApi,
+);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
-    let api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+    let api = (
+        config::ConfigApi,
+        routing::RoutingApi,
+        providers::ProvidersApi,
+        jobs::JobsApi,
+    );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))
         .license(LicenseObject::new("Apache-2.0"))

@@ -73,6 +73,9 @@ pub enum Refusal {
     /// There is no such thing in the caller's organization.
     #[oai(status = 404, content_type = "application/problem+json")]
     NotFound(Json<Problem>),
+    /// It is not in a state in which that can be done.
+    #[oai(status = 409, content_type = "application/problem+json")]
+    Conflict(Json<Problem>),
     /// Somebody else changed it since it was read.
     #[oai(status = 412, content_type = "application/problem+json")]
     PreconditionFailed(Json<Problem>),
@@ -120,6 +123,11 @@ impl Refusal {
             StatusCode::NOT_FOUND,
             format!("there is no such {what}"),
         )))
+    }
+
+    /// Not now, because of the state of what it is about.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::Conflict(Json(Problem::new(StatusCode::CONFLICT, detail)))
     }
 
     /// Somebody was faster.
