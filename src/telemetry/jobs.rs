@@ -87,6 +87,8 @@ impl JobMetrics {
                 self.runs.get_or_create(&RunLabels { kind, result }).inc_by(0);
             }
             self.late(kind, Duration::ZERO);
+            let kind = Word(kind);
+            drop(self.duration.get_or_create(&KindLabels { kind }));
         }
     }
 

@@ -497,3 +497,31 @@ async fn jobs_that_are_over_are_forgotten_when_their_time_has_come() {
     }
     gateway.finish().await;
 }
+
+#[tokio::test]
+async fn jobs_run_in_a_process_of_their_own() {
+    let provider = crate::support::ScriptedProvider::start().await;
+    let mut installation = crate::support::process::Installation::new(&provider).await;
+    installation.set("BONITO_JOBS_IN_SERVE", false);
+    let serving = installation.start().await;
+    let (store, organization) = installation.store().await;
+    let job = NewJob {
+        organization: Some(organization),
+        ..NewJob::new(JobKind::Retention, json!({}))
+    };
+    let id = store.enqueue(&job).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        store.job(Some(organization), id).await.unwrap().unwrap().state,
+        JobState::Waiting
+    );
+    let working = installation.start_worker().await;
+    let began = Instant::now();
+    while store.job(Some(organization), id).await.unwrap().unwrap().state != JobState::Done {
+        assert!(began.elapsed() < PATIENCE, "{}", installation.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(working.terminate().await, 0);
+    store.close().await;
+    assert_eq!(serving.terminate().await, 0, "{}", installation.log());
+}
