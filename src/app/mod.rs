@@ -6,4 +6,5 @@ pub mod control;
 pub mod first_start;
 pub mod run;
 pub mod spend;
+pub mod work;
 pub mod workers;

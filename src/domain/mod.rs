@@ -12,6 +12,7 @@ pub mod config;
 pub mod error;
 pub mod health;
 pub mod ids;
+pub mod job;
 pub mod key;
 pub mod limit;
 pub mod measurement;

@@ -6,6 +6,7 @@
 
 mod access;
 mod audit;
+mod jobs;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -48,7 +49,14 @@ macro_rules! grants {
     )+};
 }
 
-grants!(ReadConfig, WriteConfig, ReadProviders, ReadAudit);
+grants!(
+    ReadConfig,
+    WriteConfig,
+    ReadProviders,
+    ReadAudit,
+    ReadJobs,
+    RetryJobs, //
+);
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {

@@ -7,6 +7,7 @@
 mod audit;
 pub mod auth;
 mod config;
+mod jobs;
 mod problem;
 mod providers;
 mod routing;
@@ -24,6 +25,7 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
 use crate::pipeline::Pipeline;
+use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
 use problem::Problem;
 
@@ -42,6 +44,7 @@ pub struct Management {
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
     audit: Arc<dyn Audit>,
+    jobs: Arc<dyn Jobs>,
     pipeline: Arc<Pipeline>,
 }
 
@@ -52,6 +55,7 @@ impl Management {
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
         audit: Arc<dyn Audit>,
+        jobs: Arc<dyn Jobs>,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
@@ -59,6 +63,7 @@ impl Management {
             configs,
             directory,
             audit,
+            jobs,
             pipeline,
         }
     }
@@ -75,6 +80,8 @@ enum Section {
     Providers,
     /// What was done through management, by whom and from where.
     Audit,
+    /// What is done in the background, and what could not be done.
+    Jobs,
 }
 
 type Api = (
@@ -82,6 +89,7 @@ type Api = (
     routing::RoutingApi,
     providers::ProvidersApi,
     audit::AuditApi,
+    jobs::JobsApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -90,6 +98,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         routing::RoutingApi,
         providers::ProvidersApi,
         audit::AuditApi,
+        jobs::JobsApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))
