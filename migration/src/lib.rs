@@ -12,6 +12,8 @@ mod m20261129_000002_budgets;
 mod m20261129_000003_gateway_configs;
 mod m20261129_000004_parameter_policy;
 mod m20261129_000005_response_cache;
+mod m20261129_100021_key_attributes;
+mod m20261129_100022_limit_references;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -29,6 +31,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000003_gateway_configs::Migration),
             Box::new(m20261129_000004_parameter_policy::Migration),
             Box::new(m20261129_000005_response_cache::Migration),
+            Box::new(m20261129_100021_key_attributes::Migration),
+            Box::new(m20261129_100022_limit_references::Migration),
         ]
     }
 }

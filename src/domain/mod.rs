@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod api_key;
+pub mod authority;
 pub mod budget;
 pub mod caching;
 pub mod call;
@@ -13,9 +14,12 @@ pub mod health;
 pub mod ids;
 pub mod key;
 pub mod limit;
+pub mod managed_key;
+pub mod managed_limit;
 pub mod measurement;
 pub mod model;
 pub mod money;
+pub mod network;
 pub mod overload;
 pub mod pricing;
 pub mod record;
