@@ -107,6 +107,17 @@ impl LimitValues {
         }
     }
 
+    /// The limit of one kind, to be set.
+    pub fn of_mut(&mut self, kind: LimitKind) -> &mut Option<u64> {
+        match kind {
+            LimitKind::Requests => &mut self.requests,
+            LimitKind::InputTokens => &mut self.input_tokens,
+            LimitKind::OutputTokens => &mut self.output_tokens,
+            LimitKind::Tokens => &mut self.tokens,
+            LimitKind::Concurrency => &mut self.concurrency,
+        }
+    }
+
     /// The strictest of two, kind by kind.
     #[must_use]
     pub fn strictest(self, other: Self) -> Self {
