@@ -38,11 +38,12 @@ use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::measurements::SlowCalls;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
-use crate::http::management::Management;
+use crate::http::management::{KeyDesk, Management};
 use crate::http::operations::Operations;
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
@@ -204,6 +205,7 @@ impl Gateway {
                 policy: HealthPolicy {
                     failures_in_a_row: settings.health.failures_in_a_row,
                     failure_percent: settings.health.failure_percent,
+                    slow_percent: settings.health.slow_percent,
                     failure_percent_attempts: settings.health.failure_percent_attempts,
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
@@ -297,6 +299,7 @@ impl Gateway {
                     base: settings.failover.backoff,
                     most: settings.failover.max_backoff,
                 },
+                slow_calls: SlowCalls::new(settings.health.slow_times, settings.health.slow_least),
                 caching: CachePolicy {
                     ttl: settings.cache.ttl,
                     unpredictable: settings.cache.unpredictable,
@@ -326,7 +329,15 @@ impl Gateway {
                 management: Arc::new(Management::new(
                     ManagementTokens::new(&opened.master_key),
                     control.clone(),
-                    control,
+                    control.clone(),
+                    control.clone(),
+                    KeyDesk {
+                        control: control.clone(),
+                        limits: control.clone(),
+                        budgets: control,
+                        hasher: opened.master_key.key_hasher(),
+                        keyring: keyring.clone(),
+                    },
                     pipeline.clone(),
                 )),
                 pipeline,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::say;
 use crate::config::Settings;
-use crate::domain::call::{Operation, ParameterPolicy};
+use crate::domain::call::ParameterPolicy;
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
@@ -21,6 +21,7 @@ use crate::domain::managed_key::{KeyState, check_name};
 use crate::domain::network::{self, MAX_NETWORKS};
 use crate::domain::scope::Scope;
 use crate::routing::catalog::Catalog;
+use crate::routing::unknown::unknown_names;
 use crate::secrets::master_key::new_api_key;
 use crate::store::Store;
 use crate::store::organizations::FIRST_SLUG;
@@ -181,7 +182,9 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                 return Err("--expires-at must lie in the future".into());
             }
             let scope = Scope::new(models, providers);
-            let warnings = unknown_names(&scope, settings);
+            let enabled = settings.providers.iter().filter(|provider| provider.enabled);
+            let providers: Vec<String> = enabled.map(|provider| provider.id.to_string()).collect();
+            let warnings = unknown_names(&scope, &Catalog::build(settings), &providers);
             let key = new_api_key();
             let id = KeyId(Uuid::now_v7());
             store
@@ -286,35 +289,6 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
     }
     opened.store.close().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a scope names and the configuration does not: not wrong, because models and providers may come later, but more
-/// often than not a slip.
-fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
-    let catalog = Catalog::build(settings);
-    let known_model = |entry: &String| {
-        let entry_alone = Scope::new(vec![entry.clone()], Vec::new());
-        let listed = catalog.models().any(|(_, resolved)| {
-            let mut deployments = resolved.deployments.iter();
-            deployments.any(|deployment| entry_alone.allows_model(deployment.names.iter().map(String::as_str)))
-        });
-        listed
-            || Operation::ALL
-                .iter()
-                .any(|&operation| catalog.resolve(entry, operation).is_some())
-    };
-    let known_provider = |entry: &String| {
-        let entry_alone = Scope::new(Vec::new(), vec![entry.clone()]);
-        let mut providers = settings.providers.iter().filter(|provider| provider.enabled);
-        providers.any(|provider| entry_alone.allows_provider(&provider.id))
-    };
-    let models = scope.models().iter().filter(|entry| !known_model(entry));
-    let models =
-        models.map(|entry| format!("no model that is configured is called {entry:?}; the key is made all the same"));
-    let providers = scope.providers().iter().filter(|entry| !known_provider(entry));
-    let providers = providers
-        .map(|entry| format!("no provider that is configured is called {entry:?}; the key is made all the same"));
-    models.chain(providers).collect()
 }
 
 /// The organization of this short name.

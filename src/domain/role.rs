@@ -31,6 +31,16 @@ pub enum Right {
     WriteConfig,
     /// See the organization's providers and how they are doing.
     ReadProviders,
+    /// See what was done in the organization, and by whom.
+    ReadAudit,
+    /// See keys, as far as `authority` reaches.
+    ReadKeys,
+    /// Create, change, rotate and revoke keys, as far as `authority` reaches.
+    WriteKeys,
+    /// See rate limits and budgets, as far as `authority` reaches.
+    ReadLimits,
+    /// Create, change and delete rate limits and budgets, as far as `authority` reaches.
+    WriteLimits,
 }
 
 impl Role {
@@ -66,9 +76,13 @@ impl Role {
         match right {
             Right::WriteConfig => matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin),
             // The config names other teams' rules, and providers' health is the whole organization's.
-            Right::ReadConfig | Right::ReadProviders => {
+            Right::ReadConfig | Right::ReadProviders | Right::ReadAudit => {
                 matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
             }
+            Right::ReadKeys | Right::ReadLimits => true,
+            Right::WriteKeys => self != Self::Viewer,
+            // A member's limits are set by others: whoever may delete a limit has none.
+            Right::WriteLimits => !matches!(self, Self::Viewer | Self::Member),
         }
     }
 
@@ -80,7 +94,16 @@ impl Role {
 
 impl Right {
     /// Every right.
-    pub const ALL: [Self; 3] = [Self::ReadConfig, Self::WriteConfig, Self::ReadProviders];
+    pub const ALL: [Self; 8] = [
+        Self::ReadConfig,
+        Self::WriteConfig,
+        Self::ReadProviders,
+        Self::ReadAudit,
+        Self::ReadKeys,
+        Self::WriteKeys,
+        Self::ReadLimits,
+        Self::WriteLimits,
+    ];
 
     /// What it is, for whoever lacks it: "this needs the right to …".
     pub fn as_str(self) -> &'static str {
@@ -88,6 +111,11 @@ impl Right {
             Self::ReadConfig => "read the gateway config",
             Self::WriteConfig => "change the gateway config",
             Self::ReadProviders => "read providers",
+            Self::ReadAudit => "read the audit log",
+            Self::ReadKeys => "read keys",
+            Self::WriteKeys => "change keys",
+            Self::ReadLimits => "read rate limits and budgets",
+            Self::WriteLimits => "change rate limits and budgets",
         }
     }
 }
@@ -109,6 +137,17 @@ mod tests {
             (Right::ReadConfig, &[PlatformAdmin, Owner, Admin, Viewer][..]),
             (Right::WriteConfig, &[PlatformAdmin, Owner, Admin]),
             (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (Right::ReadAudit, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (
+                Right::ReadKeys,
+                &[PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer],
+            ),
+            (Right::WriteKeys, &[PlatformAdmin, Owner, Admin, TeamAdmin, Member]),
+            (
+                Right::ReadLimits,
+                &[PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer],
+            ),
+            (Right::WriteLimits, &[PlatformAdmin, Owner, Admin, TeamAdmin]),
         ] {
             for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
                 assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");

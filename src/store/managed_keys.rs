@@ -10,8 +10,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::{gateway_keys, teams};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder,
-    QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, PaginatorTrait as _, QueryFilter,
+    QueryOrder, QuerySelect,
 };
 use uuid::Uuid;
 
@@ -73,7 +73,9 @@ impl Store {
         reach: KeyReach,
         key: KeyId,
     ) -> Result<Option<ManagedKey>, StoreError> {
-        find(&self.db, organization, reach, key).await.map(|found| found.map(|(_, key)| key))
+        find(&self.db, organization, reach, key)
+            .await
+            .map(|found| found.map(|(_, key)| key))
     }
 
     /// Creates a key together with a limit and budgets of its own: all of it, or nothing.
@@ -280,7 +282,9 @@ impl Store {
         let Some((_, after)) = find(&change.transaction, organization, KeyReach::Organization, before.id).await? else {
             return Err(StoreError::RecordNotFound("the key that was just changed".into()));
         };
-        let deed = Deed::new(action, before.id).before(before.recorded()).after(after.recorded());
+        let deed = Deed::new(action, before.id)
+            .before(before.recorded())
+            .after(after.recorded());
         record(&change.transaction, organization, by, deed).await?;
         change.finish(1).await?;
         Ok(KeyOutcome::Done(Box::new(after)))
@@ -313,10 +317,7 @@ fn tagged(backend: DatabaseBackend, name: &str, value: &str) -> Condition {
             true => value.to_owned(),
             false => text.clone(),
         };
-        Expr::cust_with_values(
-            r#"("gateway_keys"."metadata" -> ?) IN (?, ?)"#,
-            [path, text, plain],
-        )
+        Expr::cust_with_values(r#"("gateway_keys"."metadata" -> ?) IN (?, ?)"#, [path, text, plain])
     };
     Condition::all().add(condition)
 }

@@ -21,9 +21,7 @@ use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, Enforcem
 use crate::domain::ids::{OrganizationId, TeamId};
 use crate::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues};
 use crate::domain::managed_key::KeyReach;
-use crate::domain::managed_limit::{
-    BudgetChange, LimitChange, ManagedBudget, ManagedLimit, Outcome, ScopeFilter,
-};
+use crate::domain::managed_limit::{BudgetChange, LimitChange, ManagedBudget, ManagedLimit, Outcome, ScopeFilter};
 use crate::domain::scope::Scope;
 
 /// Keys of one team or user whose budgets are looked for.
@@ -55,9 +53,11 @@ impl Store {
             wanted = wanted.add(Column::ScopeKind.eq(kind.as_str()));
         }
         if let Some(reference) = &filter.reference {
-            let mut either = Condition::any()
-                .add(Column::ScopeReference.eq(reference.as_str()))
-                .add(Condition::all().add(Column::ScopeKind.eq("model")).add(Column::Model.eq(reference.as_str())));
+            let mut either = Condition::any().add(Column::ScopeReference.eq(reference.as_str())).add(
+                Condition::all()
+                    .add(Column::ScopeKind.eq("model"))
+                    .add(Column::Model.eq(reference.as_str())),
+            );
             if let Ok(id) = reference.parse::<Uuid>() {
                 either = either.add(Column::ScopeId.eq(id));
             }
@@ -166,7 +166,9 @@ impl Store {
             .filter(Column::Id.eq(id))
             .exec(db)
             .await?;
-        let deed = Deed::new("rate_limit.update", id).before(before.rule.recorded()).after(rule.recorded());
+        let deed = Deed::new("rate_limit.update", id)
+            .before(before.rule.recorded())
+            .after(rule.recorded());
         record(db, organization, by, deed).await?;
         change.finish(1).await?;
         Ok(Outcome::Done(ManagedLimit {

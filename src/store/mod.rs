@@ -3,11 +3,14 @@
 //!
 //! The same code runs on SQLite and on Postgres. What differs is set up in [`Store::connect`].
 
+mod audit;
 pub mod budgets;
 mod bulk;
 pub mod configs;
 pub mod keys;
 pub mod ledger;
+mod managed_keys;
+mod managed_limits;
 pub mod meta;
 pub mod organizations;
 pub mod rate_limits;

@@ -6,6 +6,7 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::audit::rows;
 use crate::support::gateway::Reply;
 use crate::support::{ScriptedProvider, TestGateway};
 
@@ -45,13 +46,19 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "explainRouting" => (Right::ReadConfig, Some(json!({"model": "echo"}))),
                 "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
                 "listProviders" => (Right::ReadProviders, None),
+                "listAudit" => (Right::ReadAudit, None),
                 other => panic!("{other} has no place in the matrix of rights"),
             };
             operations.push((method.to_uppercase(), path.replace("{version}", "1"), body, right));
         }
     }
-    assert_eq!(operations.len(), 8);
+    assert_eq!(operations.len(), 9);
     operations
+}
+
+/// Whether an operation only asks, though its method would let it change something.
+fn only_asks(method: &str, path: &str) -> bool {
+    method == "GET" || path.starts_with("/api/gateway/routing/")
 }
 
 fn is_problem(reply: &Reply, status: u16) {
@@ -81,11 +88,16 @@ async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organ
         assert_eq!(without.header("www-authenticate"), "Bearer realm=\"bonito management\"");
         for role in Role::ALL {
             let own = gateway.token(role);
+            let before = rows(&gateway, gateway.organization).await.len();
             let reply = gateway.manage_with(&method, &path, &own, body.as_ref(), &headers).await;
+            let recorded = rows(&gateway, gateway.organization).await.len() - before;
             if role.may(right) {
                 assert_eq!(reply.status, 200, "{role} {method} {path}: {}", reply.text);
+                let expected = usize::from(!only_asks(&method, &path));
+                assert_eq!(recorded, expected, "rows of the audit log: {role} {method} {path}");
             } else {
                 is_problem(&reply, 403);
+                assert_eq!(recorded, 0, "rows of the audit log: {role} {method} {path}");
             }
             // Somebody of another organization, who names this one.
             let foreign = gateway.token_for(role, other);

@@ -371,7 +371,14 @@ pub(super) fn terms_of(body: NewBudget, at: &str, faults: &mut Vec<FieldFault>) 
 impl From<ManagedBudget> for Budget {
     fn from(managed: ManagedBudget) -> Self {
         let remaining = managed.remaining();
-        let ManagedBudget { budget, span, spent, set_aside, created_at, updated_at } = managed;
+        let ManagedBudget {
+            budget,
+            span,
+            spent,
+            set_aside,
+            created_at,
+            updated_at,
+        } = managed;
         let reference = budget.scope.reference();
         let terms = budget.terms;
         Self {

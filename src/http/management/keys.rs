@@ -391,14 +391,25 @@ fn order_of(body: NewKeyBody) -> Result<KeyOrder, Refusal> {
     });
     let budgets = body.budgets.unwrap_or_default();
     if budgets.len() > MAX_BUDGETS {
-        faults.push(FieldFault::new("/budgets", format!("a key has at most {MAX_BUDGETS} budgets")));
+        faults.push(FieldFault::new(
+            "/budgets",
+            format!("a key has at most {MAX_BUDGETS} budgets"),
+        ));
     }
     let mut terms = Vec::new();
     for (place, budget) in budgets.into_iter().take(MAX_BUDGETS).enumerate() {
         let at = format!("/budgets/{place}");
-        let Some(read) = terms_of(budget, &at, &mut faults) else { continue };
-        if terms.iter().any(|other: &crate::domain::budget::BudgetTerms| other.period == read.period) {
-            faults.push(FieldFault::new(format!("{at}/period"), "another budget of the key has it"));
+        let Some(read) = terms_of(budget, &at, &mut faults) else {
+            continue;
+        };
+        if terms
+            .iter()
+            .any(|other: &crate::domain::budget::BudgetTerms| other.period == read.period)
+        {
+            faults.push(FieldFault::new(
+                format!("{at}/period"),
+                "another budget of the key has it",
+            ));
         }
         terms.push(read);
     }
@@ -500,7 +511,10 @@ fn scope_of(body: AllowedModels, faults: &mut Vec<FieldFault>) -> Scope {
 
 fn metadata_of(tags: HashMap<String, String>, faults: &mut Vec<FieldFault>) -> Value {
     if tags.len() > MAX_TAGS {
-        faults.push(FieldFault::new("/metadata", format!("a key has at most {MAX_TAGS} tags")));
+        faults.push(FieldFault::new(
+            "/metadata",
+            format!("a key has at most {MAX_TAGS} tags"),
+        ));
         return Value::Object(Map::new());
     }
     let mut metadata = Map::new();
@@ -519,7 +533,10 @@ fn metadata_of(tags: HashMap<String, String>, faults: &mut Vec<FieldFault>) -> V
 
 fn networks_of(texts: &[String], faults: &mut Vec<FieldFault>) -> Vec<IpNet> {
     if texts.len() > MAX_NETWORKS {
-        faults.push(FieldFault::new("/allowed_ips", format!("a key has at most {MAX_NETWORKS} networks")));
+        faults.push(FieldFault::new(
+            "/allowed_ips",
+            format!("a key has at most {MAX_NETWORKS} networks"),
+        ));
         return Vec::new();
     }
     let mut networks = Vec::new();

@@ -276,7 +276,9 @@ impl LimitsApi {
         let reference = body.reference.unwrap_or_default();
         let scope = LimitScope::parse(body.scope.as_str(), &reference, body.model.as_deref());
         let scope = scope.map_err(|(field, problem)| faults.push(FieldFault::new(format!("/{field}"), problem)));
-        let Ok(scope) = scope else { return Err(Refusal::fields(faults)) };
+        let Ok(scope) = scope else {
+            return Err(Refusal::fields(faults));
+        };
         if !faults.is_empty() {
             return Err(Refusal::fields(faults));
         }
@@ -383,7 +385,11 @@ pub(super) fn values_of(
         tokens: fields.tokens_per_minute,
         concurrency: fields.concurrency,
     };
-    faults.extend(LimitKind::ALL.into_iter().filter_map(|kind| check_value(kind, values.of(kind), at)));
+    faults.extend(
+        LimitKind::ALL
+            .into_iter()
+            .filter_map(|kind| check_value(kind, values.of(kind), at)),
+    );
     if values.is_empty() {
         faults.push(FieldFault::new(at, "must limit something, such as requests_per_minute"));
     }

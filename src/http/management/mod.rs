@@ -4,8 +4,12 @@
 //! (`problem`). To add a resource: its rights in `domain::role`, what the proofs are good for in `auth/access.rs`, its
 //! handlers in a file like `config`, and that file's API in `Api`.
 
+mod audit;
 pub mod auth;
+mod budgets;
 mod config;
+mod keys;
+mod limits;
 mod problem;
 mod providers;
 mod routing;
@@ -20,9 +24,13 @@ use http_body_util::{BodyExt as _, Limited};
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
+use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
+use crate::gates::keyring::Keyring;
 use crate::pipeline::Pipeline;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::KeyHasher;
 use problem::Problem;
 
 /// Where the document is served.
@@ -39,7 +47,23 @@ pub struct Management {
     tokens: ManagementTokens,
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
+    audit: Arc<dyn Audit>,
+    keys: KeyDesk,
     pipeline: Arc<Pipeline>,
+}
+
+/// What handlers of keys, limits and budgets work with.
+pub struct KeyDesk {
+    /// Keeps keys.
+    pub control: Arc<dyn KeyControl>,
+    /// Keeps rate limits.
+    pub limits: Arc<dyn LimitControl>,
+    /// Keeps budgets.
+    pub budgets: Arc<dyn BudgetControl>,
+    /// Hashes new secrets.
+    pub hasher: KeyHasher,
+    /// The keys in use here.
+    pub keyring: Arc<Keyring>,
 }
 
 impl Management {
@@ -48,12 +72,16 @@ impl Management {
         tokens: ManagementTokens,
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
+        audit: Arc<dyn Audit>,
+        keys: KeyDesk,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
             tokens,
             configs,
             directory,
+            audit,
+            keys,
             pipeline,
         }
     }
@@ -68,12 +96,36 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was done through management, by whom and from where.
+    Audit,
+    /// The keys that callers send, from their creation to their end.
+    Keys,
+    /// Rate limits besides the keys' own.
+    Limits,
+    /// What may be spent, and what is left of it.
+    Budgets,
 }
 
-type Api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+type Api = (
+    config::ConfigApi,
+    routing::RoutingApi,
+    providers::ProvidersApi,
+    audit::AuditApi,
+    keys::KeysApi,
+    limits::LimitsApi,
+    budgets::BudgetsApi,
+);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
-    let api = (config::ConfigApi, routing::RoutingApi, providers::ProvidersApi);
+    let api = (
+        config::ConfigApi,
+        routing::RoutingApi,
+        providers::ProvidersApi,
+        audit::AuditApi,
+        keys::KeysApi,
+        limits::LimitsApi,
+        budgets::BudgetsApi,
+    );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))
         .license(LicenseObject::new("Apache-2.0"))

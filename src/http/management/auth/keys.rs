@@ -21,7 +21,7 @@ use crate::domain::managed_limit::{ManagedBudget, ManagedLimit, ScopeFilter};
 use crate::domain::role::Role;
 use crate::domain::scope::Scope;
 use crate::http::management::problem::Refusal;
-use crate::routing::catalog::unknown_names;
+use crate::routing::unknown::unknown_names;
 use crate::secrets::master_key::new_api_key;
 use crate::upstream::endpoints::Tenant;
 
@@ -143,8 +143,12 @@ impl<G: Grant> May<G> {
         };
         let desk = &self.management.keys;
         // The key was found within somebody's reach, and so is what is its own.
-        let limits = desk.limits.limit_page(self.organization, KeyReach::Organization, &of_key);
-        let budgets = desk.budgets.budget_page(self.organization, KeyReach::Organization, &of_key);
+        let limits = desk
+            .limits
+            .limit_page(self.organization, KeyReach::Organization, &of_key);
+        let budgets = desk
+            .budgets
+            .budget_page(self.organization, KeyReach::Organization, &of_key);
         let unavailable = |error| Refusal::unavailable(&error);
         Ok(KeyWithTerms {
             key,
@@ -160,14 +164,24 @@ impl May<ReadKeys> {
         let Some(reach) = self.authority().sees() else {
             return Ok(Vec::new());
         };
-        let found = self.management.keys.control.key_page(self.organization, reach, filter).await;
+        let found = self
+            .management
+            .keys
+            .control
+            .key_page(self.organization, reach, filter)
+            .await;
         found.map_err(|error| Refusal::unavailable(&error))
     }
 
     /// One key.
     pub async fn key(&self, id: KeyId) -> Result<KeyWithTerms, Refusal> {
         let reach = self.authority().sees().ok_or_else(|| Refusal::not_found("key"))?;
-        let found = self.management.keys.control.managed_key(self.organization, reach, id).await;
+        let found = self
+            .management
+            .keys
+            .control
+            .managed_key(self.organization, reach, id)
+            .await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         self.with_terms(found.ok_or_else(|| Refusal::not_found("key"))?).await
     }
@@ -183,17 +197,26 @@ impl May<WriteKeys> {
             KeyReach::Organization => {}
             KeyReach::Team(own) => {
                 if team.is_some_and(|team| team != own) {
-                    faults.push(FieldFault::new("/team_id", "is not your team, which your keys belong to"));
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team, which your keys belong to",
+                    ));
                 }
                 team = Some(own);
             }
             KeyReach::Own(user) => {
                 let own = self.bearer.team;
                 if team.is_some() && team != own {
-                    faults.push(FieldFault::new("/team_id", "is not your team, which your keys belong to"));
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team, which your keys belong to",
+                    ));
                 }
                 if owner.is_some_and(|owner| owner != user) {
-                    faults.push(FieldFault::new("/owner_id", "is somebody else; you may create keys of your own"));
+                    faults.push(FieldFault::new(
+                        "/owner_id",
+                        "is somebody else; you may create keys of your own",
+                    ));
                 }
                 (team, owner) = (own, Some(user));
             }
@@ -242,7 +265,10 @@ impl May<WriteKeys> {
             allowed_ips: order.allowed_ips,
             expires_at: order.expires_at,
         };
-        let issued = desk.control.issue_key(key, limit.as_ref(), &order.budgets, &self.author).await;
+        let issued = desk
+            .control
+            .issue_key(key, limit.as_ref(), &order.budgets, &self.author)
+            .await;
         let key = self.with_terms(done(issued)?).await?;
         Ok(IssuedKey { secret, key, warnings })
     }
@@ -255,15 +281,24 @@ impl May<WriteKeys> {
             KeyReach::Organization => {}
             KeyReach::Team(own) => {
                 if different.team.is_some_and(|team| team != Some(own)) {
-                    faults.push(FieldFault::new("/team_id", "is not your team; an admin can move the key"));
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team; an admin can move the key",
+                    ));
                 }
             }
             KeyReach::Own(user) => {
                 if different.team.is_some_and(|team| team != self.bearer.team) {
-                    faults.push(FieldFault::new("/team_id", "is not your team; an admin can move the key"));
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team; an admin can move the key",
+                    ));
                 }
                 if different.owner.is_some_and(|owner| owner != Some(user)) {
-                    faults.push(FieldFault::new("/owner_id", "is somebody else; a team admin can hand the key over"));
+                    faults.push(FieldFault::new(
+                        "/owner_id",
+                        "is somebody else; a team admin can hand the key over",
+                    ));
                 }
             }
         }
@@ -281,7 +316,10 @@ impl May<WriteKeys> {
             None => Vec::new(),
         };
         let desk = &self.management.keys;
-        let changed = desk.control.change_key(self.organization, reach, id, different, &self.author).await;
+        let changed = desk
+            .control
+            .change_key(self.organization, reach, id, different, &self.author)
+            .await;
         let key = self.with_terms(self.known_here(changed)?).await?;
         Ok((key, warnings))
     }
@@ -290,7 +328,10 @@ impl May<WriteKeys> {
     pub async fn rotate(&self, id: KeyId, grace: Duration) -> Result<IssuedKey, Refusal> {
         let (reach, secret, desk) = (self.changes()?, new_api_key(), &self.management.keys);
         let stored = (KeyHash(desk.hasher.hash(&secret)), secret.display_prefix().to_owned());
-        let rotated = desk.control.rotate_key(self.organization, reach, id, stored, grace, &self.author).await;
+        let rotated = desk
+            .control
+            .rotate_key(self.organization, reach, id, stored, grace, &self.author)
+            .await;
         let key = self.with_terms(self.known_here(rotated)?).await?;
         Ok(IssuedKey {
             secret,
@@ -302,7 +343,10 @@ impl May<WriteKeys> {
     /// Revokes a key. When this answers, it is in the database and on its way to every replica.
     pub async fn revoke(&self, id: KeyId) -> Result<ManagedKey, Refusal> {
         let (reach, desk) = (self.changes()?, &self.management.keys);
-        let revoked = desk.control.revoke_key(self.organization, reach, id, &self.author).await;
+        let revoked = desk
+            .control
+            .revoke_key(self.organization, reach, id, &self.author)
+            .await;
         self.known_here(revoked)
     }
 
@@ -318,7 +362,9 @@ fn done(outcome: Result<KeyOutcome, BoxError>) -> Result<ManagedKey, Refusal> {
     match outcome.map_err(|error| Refusal::unavailable(&error))? {
         KeyOutcome::Done(key) => Ok(*key),
         KeyOutcome::NoSuchKey => Err(Refusal::not_found("key")),
-        KeyOutcome::Revoked => Err(Refusal::conflict("the key is revoked, which is for good; create another one")),
+        KeyOutcome::Revoked => Err(Refusal::conflict(
+            "the key is revoked, which is for good; create another one",
+        )),
         KeyOutcome::NoSuchTeam => Err(Refusal::field("/team_id", "there is no such team")),
         KeyOutcome::NoSuchOwner => Err(Refusal::field("/owner_id", "there is no such user")),
     }

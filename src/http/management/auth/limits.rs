@@ -17,7 +17,12 @@ impl May<ReadLimits> {
         let Some(reach) = self.authority().sees() else {
             return Ok(Vec::new());
         };
-        let found = self.management.keys.limits.limit_page(self.organization, reach, filter).await;
+        let found = self
+            .management
+            .keys
+            .limits
+            .limit_page(self.organization, reach, filter)
+            .await;
         found.map_err(|error| Refusal::unavailable(&error))
     }
 
@@ -25,7 +30,12 @@ impl May<ReadLimits> {
     pub async fn limit(&self, id: Uuid) -> Result<ManagedLimit, Refusal> {
         let none = || Refusal::not_found("rate limit");
         let reach = self.authority().sees().ok_or_else(none)?;
-        let found = self.management.keys.limits.managed_limit(self.organization, reach, id).await;
+        let found = self
+            .management
+            .keys
+            .limits
+            .managed_limit(self.organization, reach, id)
+            .await;
         found.map_err(|error| Refusal::unavailable(&error))?.ok_or_else(none)
     }
 
@@ -34,7 +44,12 @@ impl May<ReadLimits> {
         let Some(reach) = self.authority().sees() else {
             return Ok(Vec::new());
         };
-        let found = self.management.keys.budgets.budget_page(self.organization, reach, filter).await;
+        let found = self
+            .management
+            .keys
+            .budgets
+            .budget_page(self.organization, reach, filter)
+            .await;
         found.map_err(|error| Refusal::unavailable(&error))
     }
 
@@ -42,7 +57,12 @@ impl May<ReadLimits> {
     pub async fn budget(&self, id: Uuid) -> Result<ManagedBudget, Refusal> {
         let none = || Refusal::not_found("budget");
         let reach = self.authority().sees().ok_or_else(none)?;
-        let found = self.management.keys.budgets.managed_budget(self.organization, reach, BudgetId(id)).await;
+        let found = self
+            .management
+            .keys
+            .budgets
+            .managed_budget(self.organization, reach, BudgetId(id))
+            .await;
         found.map_err(|error| Refusal::unavailable(&error))?.ok_or_else(none)
     }
 }
@@ -56,16 +76,28 @@ impl May<WriteLimits> {
     /// How much a rate limit allows now.
     pub async fn limit_values(&self, id: Uuid) -> Result<LimitValues, Refusal> {
         let reach = self.changes()?;
-        let found = self.management.keys.limits.managed_limit(self.organization, reach, id).await;
+        let found = self
+            .management
+            .keys
+            .limits
+            .managed_limit(self.organization, reach, id)
+            .await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
-        found.map(|limit| limit.rule.values).ok_or_else(|| Refusal::not_found("rate limit"))
+        found
+            .map(|limit| limit.rule.values)
+            .ok_or_else(|| Refusal::not_found("rate limit"))
     }
 
     /// Creates a rate limit.
     pub async fn add_limit(&self, rule: &LimitRule) -> Result<ManagedLimit, Refusal> {
         let reach = self.changes()?;
         self.may_allow(reach, &rule.values).await?;
-        let added = self.management.keys.limits.add_limit(self.organization, reach, rule, &self.author).await;
+        let added = self
+            .management
+            .keys
+            .limits
+            .add_limit(self.organization, reach, rule, &self.author)
+            .await;
         self.known_here(added, "rate limit")
     }
 
@@ -76,14 +108,22 @@ impl May<WriteLimits> {
             self.may_allow(reach, values).await?;
         }
         let desk = &self.management.keys;
-        let changed = desk.limits.change_limit(self.organization, reach, id, different, &self.author).await;
+        let changed = desk
+            .limits
+            .change_limit(self.organization, reach, id, different, &self.author)
+            .await;
         self.known_here(changed, "rate limit")
     }
 
     /// Deletes a rate limit.
     pub async fn remove_limit(&self, id: Uuid) -> Result<(), Refusal> {
         let reach = self.changes()?;
-        let removed = self.management.keys.limits.remove_limit(self.organization, reach, id, &self.author).await;
+        let removed = self
+            .management
+            .keys
+            .limits
+            .remove_limit(self.organization, reach, id, &self.author)
+            .await;
         self.known_here(removed, "rate limit")
     }
 
@@ -92,7 +132,10 @@ impl May<WriteLimits> {
         let reach = self.changes()?;
         self.may_spend(reach, terms).await?;
         let desk = &self.management.keys;
-        let added = desk.budgets.add_budget(self.organization, reach, scope, terms, &self.author).await;
+        let added = desk
+            .budgets
+            .add_budget(self.organization, reach, scope, terms, &self.author)
+            .await;
         self.known_here(added, "budget")
     }
 
@@ -103,16 +146,24 @@ impl May<WriteLimits> {
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         let terms = found.ok_or_else(|| Refusal::not_found("budget"))?.budget.terms;
         let terms = different.clone().applied_to(terms);
-        terms.check().map_err(|problem| Refusal::bad_request(format!("the budget cannot be so: {problem}")))?;
+        terms
+            .check()
+            .map_err(|problem| Refusal::bad_request(format!("the budget cannot be so: {problem}")))?;
         self.may_spend(reach, &terms).await?;
-        let changed = desk.budgets.change_budget(self.organization, reach, id, different, &self.author).await;
+        let changed = desk
+            .budgets
+            .change_budget(self.organization, reach, id, different, &self.author)
+            .await;
         self.known_here(changed, "budget")
     }
 
     /// Deletes a budget.
     pub async fn remove_budget(&self, id: Uuid) -> Result<(), Refusal> {
         let (reach, desk) = (self.changes()?, &self.management.keys);
-        let removed = desk.budgets.remove_budget(self.organization, reach, BudgetId(id), &self.author).await;
+        let removed = desk
+            .budgets
+            .remove_budget(self.organization, reach, BudgetId(id), &self.author)
+            .await;
         self.known_here(removed, "budget")
     }
 
@@ -156,7 +207,9 @@ impl May<WriteLimits> {
                 "/reference",
                 format!("there is nothing of this kind that you could set a {what} for"),
             )),
-            Outcome::Taken(id) => Err(Refusal::conflict(format!("this scope has a {what} already: change {id}"))),
+            Outcome::Taken(id) => Err(Refusal::conflict(format!(
+                "this scope has a {what} already: change {id}"
+            ))),
         }
     }
 }
