@@ -66,6 +66,15 @@ rights! {
     ReadJobs: "read jobs", Owner | Admin | Viewer;
     /// Let what was given up begin anew.
     RetryJobs: "retry jobs", Owner | Admin;
+    /// See keys, as far as `authority` reaches.
+    ReadKeys: "read keys", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// Create, change, rotate and revoke keys, as far as `authority` reaches.
+    WriteKeys: "change keys", Owner | Admin | TeamAdmin | Member;
+    /// See rate limits and budgets, as far as `authority` reaches.
+    ReadLimits: "read rate limits and budgets", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// Create, change and delete rate limits and budgets, as far as `authority` reaches. A member's are set by others:
+    /// whoever may delete a limit has none.
+    WriteLimits: "change rate limits and budgets", Owner | Admin | TeamAdmin;
 }
 
 impl Role {

@@ -7,6 +7,8 @@
 mod access;
 mod audit;
 mod jobs;
+pub mod keys;
+mod limits;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -55,7 +57,11 @@ grants!(
     ReadProviders,
     ReadAudit,
     ReadJobs,
-    RetryJobs, //
+    RetryJobs,
+    ReadKeys,
+    WriteKeys,
+    ReadLimits,
+    WriteLimits,
 );
 
 /// The proof that a caller may do something in an organization.
