@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::domain::ids::{OrganizationId, TeamId};
+use crate::domain::ids::{OrganizationId, TeamId, UserId};
 use crate::routing::catalog::Catalog;
 use crate::store::labels::KeyLabel;
 use crate::store::{Store, StoreError};
@@ -94,6 +94,19 @@ impl Analytics {
             tags(key).any(|own| own == tag || own.split_once('=').is_some_and(|(name, _)| name == tag))
         };
         Ok(keys.iter().filter(|key| has(key)).map(|key| key.id).collect())
+    }
+
+    /// The keys of an organization that belong to a user.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn keys_of(&self, organization: OrganizationId, user: UserId) -> Result<BTreeSet<Uuid>, AnalyticsError> {
+        let keys = self.store.key_labels(Some(organization)).await?;
+        Ok(keys
+            .iter()
+            .filter(|key| key.owner == Some(user.0))
+            .map(|key| key.id)
+            .collect())
     }
 
     /// Does something that reads a lot, when it is its turn.

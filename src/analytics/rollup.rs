@@ -1,4 +1,4 @@
-//! Makes the sums of hours and days, and removes rows whose time is over.
+//! Makes the sums of hours and days.
 //!
 //! Everything here may be done twice, at the same time by several processes, or be broken off anywhere: the store takes
 //! sums only if they are of what is there (`store::usage`).
@@ -7,15 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::report::cells::Cells;
 use crate::domain::report::hour::{Day, Hour};
-use crate::store::retention::Purged;
 use crate::store::{Store, StoreError};
 
 /// How long after its end an hour is summed up. Most requests have ended by then; those that have not are counted later.
 const SETTLED: TimeDelta = TimeDelta::minutes(2);
 /// Spans that are taken up at a time.
 const AT_ONCE: u64 = 64;
-/// Steps of removal between which nothing else is done.
-const PURGES: usize = 24;
 
 /// What was done.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -24,10 +21,6 @@ pub struct Done {
     pub hours: u64,
     /// Days that were summed up.
     pub days: u64,
-    /// Rows that were removed one by one.
-    pub rows: u64,
-    /// Partitions that were dropped.
-    pub partitions: u64,
     /// Whether there is more to do at once.
     pub more: bool,
 }
@@ -62,11 +55,11 @@ pub async fn roll_day(store: &Store, day: Day) -> Result<bool, StoreError> {
     store.write_day(day, &marks, &cells).await
 }
 
-/// Brings the sums up to date, makes partitions ahead, and removes what came before `keep_from`, as far as one turn goes.
+/// Brings the sums up to date and makes partitions ahead, as far as one turn goes.
 ///
 /// # Errors
 /// The database fails; what was done is done.
-pub async fn tend(store: &Store, now: DateTime<Utc>, keep_from: Option<Hour>) -> Result<Done, StoreError> {
+pub async fn tend(store: &Store, now: DateTime<Utc>) -> Result<Done, StoreError> {
     let mut done = Done::default();
     store.make_partitions(now).await?;
     let hours = store.pending_hours(Hour::at(now - SETTLED), AT_ONCE).await?;
@@ -80,17 +73,5 @@ pub async fn tend(store: &Store, now: DateTime<Utc>, keep_from: Option<Hour>) ->
     for day in days {
         done.days += u64::from(roll_day(store, day).await?);
     }
-    let Some(keep_from) = keep_from else { return Ok(done) };
-    for _ in 0..PURGES {
-        match store.purge(keep_from).await? {
-            Purged::Nothing => return Ok(done),
-            Purged::Rows(rows) => done.rows += rows,
-            Purged::Partitions(partitions) => {
-                done.partitions += partitions;
-                return Ok(done);
-            }
-        }
-    }
-    done.more = true;
     Ok(done)
 }

@@ -72,6 +72,8 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// `[usage]`
     pub usage: UsageSettings,
+    /// `[jobs]`
+    pub jobs: JobSettings,
     /// `[health]`
     pub health: HealthSettings,
     /// `[redis]`
@@ -104,6 +106,8 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Where people reach it, without a last slash; `None`: built from `listen`.
     pub public_url: Option<String>,
+    /// Networks of proxies whose word about who is calling is taken.
+    pub trusted_proxies: Vec<IpNet>,
     /// Open connections.
     pub max_connections: usize,
     /// Threads that serve requests; 0 is one for each core.
@@ -382,10 +386,25 @@ pub struct LedgerSettings {
 /// Sums over requests, and how long requests are kept.
 #[derive(Debug, Clone)]
 pub struct UsageSettings {
-    /// How often the sums are brought up to date.
-    pub roll_every: Duration,
     /// Days for which single requests are kept; `None`: for ever.
     pub keep_requests_days: Option<u32>,
+}
+
+/// Work that is done later.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Whether a process that serves runs jobs as well.
+    pub in_serve: bool,
+    /// How long a job is a worker's without a sign of life.
+    pub lease: Duration,
+    /// How often to look for jobs that nobody told of.
+    pub poll: Duration,
+    /// How long jobs may go on after a stop.
+    pub drain: Duration,
+    /// How long jobs that are done stay in the list.
+    pub keep_done: Duration,
+    /// How long jobs that were given up do.
+    pub keep_dead: Duration,
 }
 
 /// Taking a failing provider out of the rotation.
@@ -492,6 +511,7 @@ impl Settings {
             server: ServerSettings {
                 listen: reader.address("server.listen"),
                 public_url: public_url(reader),
+                trusted_proxies: reader.list("server.trusted_proxies", checks::network),
                 max_connections: reader.count("server.max_connections", 1..=1_000_000),
                 workers: reader.count("server.workers", 0..=1_024),
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
@@ -604,8 +624,16 @@ impl Settings {
                 flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
             },
             usage: UsageSettings {
-                roll_every: reader.milliseconds("usage.roll_every_ms", 100..=HOUR_MS),
                 keep_requests_days: Some(reader.count("usage.keep_requests_days", 0..=36_500)).filter(|&days| days > 0),
+            },
+            jobs: JobSettings {
+                in_serve: reader.flag("jobs.in_serve"),
+                // Renewed four times in it; a job of a worker that died is begun anew after it and two seconds more.
+                lease: reader.milliseconds("jobs.lease_ms", SECOND_MS..=HOUR_MS),
+                poll: reader.milliseconds("jobs.poll_ms", 10..=60 * SECOND_MS),
+                drain: reader.milliseconds("jobs.drain_ms", 0..=HOUR_MS),
+                keep_done: reader.milliseconds("jobs.keep_done_ms", 0..=YEAR_MS),
+                keep_dead: reader.milliseconds("jobs.keep_dead_ms", 0..=YEAR_MS),
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),

@@ -18,6 +18,8 @@ pub struct KeyLabel {
     pub name: String,
     /// Its team now.
     pub team: Option<Uuid>,
+    /// The user it belongs to.
+    pub owner: Option<Uuid>,
     /// What its owner wants to remember about it; the texts in it are its tags.
     pub metadata: Value,
     /// When it was made.
@@ -46,6 +48,7 @@ impl Store {
             id: key.id,
             name: key.name,
             team: key.team_id,
+            owner: key.owner_id,
             metadata: key.metadata,
             created_at: key.created_at,
             last_used_at: key.last_used_at,

@@ -17,8 +17,9 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("cache", &[]),
         ("gates", &["journal"]),
         ("analytics", &["store"]),
+        ("queue", &["store"]),
     ],
-    &[("pipeline", &[]), ("actors", &[])],
+    &[("pipeline", &[]), ("actors", &[]), ("jobs", &[])],
     &[("http", &[])],
     &[("app", &[]), ("cli", &["app"])],
 ];
@@ -64,6 +65,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("gates", &["poem", "sea_orm", "ractor", "entity"]),
     ("cache", &["poem", "sea_orm", "ractor", "entity"]),
     ("analytics", &["poem", "sea_orm", "ractor", "entity"]),
+    ("queue", &["poem", "sea_orm", "ractor", "entity"]),
+    ("jobs", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];
 

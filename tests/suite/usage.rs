@@ -71,9 +71,7 @@ async fn usage_is_what_was_asked_summed_up_or_not() {
     );
 
     // A day later everything is in the sums; the answer is the same.
-    tend(&gateway.store, Utc::now() + TimeDelta::days(2), None)
-        .await
-        .unwrap();
+    tend(&gateway.store, Utc::now() + TimeDelta::days(2)).await.unwrap();
     assert!(gateway.number("SELECT count(*) AS n FROM usage_daily").await > 0);
     assert_eq!(gateway.number("SELECT count(*) AS n FROM usage_pending").await, 0);
     let rolled = ask(&gateway, "usage?group_by=model", &token).await;
@@ -170,7 +168,7 @@ async fn usage_is_grouped_filtered_and_compared_with_the_time_before() {
     .await;
     for rolled in [false, true] {
         if rolled {
-            tend(&gateway.store, now + TimeDelta::days(2), None).await.unwrap();
+            tend(&gateway.store, now + TimeDelta::days(2)).await.unwrap();
         }
         let range = format!("from={}&to={}", text(now - TimeDelta::hours(23)), text(now));
         let of = async |query: &str| ask(&gateway, &format!("usage?{range}&{query}"), &token).await;

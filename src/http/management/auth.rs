@@ -6,6 +6,9 @@
 
 mod access;
 mod audit;
+mod jobs;
+pub mod keys;
+mod limits;
 mod usage;
 
 use std::marker::PhantomData;
@@ -49,7 +52,20 @@ macro_rules! grants {
     )+};
 }
 
-grants!(ReadConfig, WriteConfig, ReadProviders, ReadUsage, ReadLogs, ReadAudit);
+grants!(
+    ReadConfig,
+    WriteConfig,
+    ReadProviders,
+    ReadUsage,
+    ReadLogs,
+    ReadAudit,
+    ReadJobs,
+    RetryJobs,
+    ReadKeys,
+    WriteKeys,
+    ReadLimits,
+    WriteLimits,
+);
 
 pub use usage::Asked;
 

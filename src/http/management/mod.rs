@@ -6,7 +6,11 @@
 
 mod audit;
 pub mod auth;
+mod budgets;
 mod config;
+mod jobs;
+mod keys;
+mod limits;
 mod logs;
 mod problem;
 mod providers;
@@ -26,8 +30,12 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
+use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
+use crate::gates::keyring::Keyring;
 use crate::pipeline::Pipeline;
+use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::KeyHasher;
 use problem::Problem;
 
 /// Where the document is served.
@@ -41,33 +49,36 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the management API works with. Handlers get at it by proofs alone.
 pub struct Management {
-    tokens: ManagementTokens,
-    configs: Arc<dyn Configs>,
-    directory: Arc<dyn Directory>,
-    analytics: Arc<Analytics>,
-    audit: Arc<dyn Audit>,
-    pipeline: Arc<Pipeline>,
+    /// Checks who somebody is.
+    pub tokens: ManagementTokens,
+    /// Keeps configs.
+    pub configs: Arc<dyn Configs>,
+    /// Knows organizations and keys.
+    pub directory: Arc<dyn Directory>,
+    /// Keeps what was done.
+    pub audit: Arc<dyn Audit>,
+    /// Keeps jobs.
+    pub jobs: Arc<dyn Jobs>,
+    /// What handlers of keys, limits and budgets work with.
+    pub keys: KeyDesk,
+    /// Answers questions about past requests.
+    pub analytics: Arc<Analytics>,
+    /// Decides where requests go.
+    pub pipeline: Arc<Pipeline>,
 }
 
-impl Management {
-    /// The management of a gateway.
-    pub fn new(
-        tokens: ManagementTokens,
-        configs: Arc<dyn Configs>,
-        directory: Arc<dyn Directory>,
-        analytics: Arc<Analytics>,
-        audit: Arc<dyn Audit>,
-        pipeline: Arc<Pipeline>,
-    ) -> Self {
-        Self {
-            tokens,
-            configs,
-            directory,
-            analytics,
-            audit,
-            pipeline,
-        }
-    }
+/// What handlers of keys, limits and budgets work with.
+pub struct KeyDesk {
+    /// Keeps keys.
+    pub control: Arc<dyn KeyControl>,
+    /// Keeps rate limits.
+    pub limits: Arc<dyn LimitControl>,
+    /// Keeps budgets.
+    pub budgets: Arc<dyn BudgetControl>,
+    /// Hashes new secrets.
+    pub hasher: KeyHasher,
+    /// The keys in use here.
+    pub keyring: Arc<Keyring>,
 }
 
 /// The sections of the document.
@@ -85,6 +96,14 @@ enum Section {
     Logs,
     /// What was done through management, by whom and from where.
     Audit,
+    /// What is done in the background, and what could not be done.
+    Jobs,
+    /// The keys that callers send, from their creation to their end.
+    Keys,
+    /// Rate limits besides the keys' own.
+    Limits,
+    /// What may be spent, and what is left of it.
+    Budgets,
 }
 
 type Api = (
@@ -94,6 +113,10 @@ type Api = (
     usage::UsageApi,
     logs::LogsApi,
     audit::AuditApi,
+    jobs::JobsApi,
+    keys::KeysApi,
+    limits::LimitsApi,
+    budgets::BudgetsApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -104,6 +127,10 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         usage::UsageApi,
         logs::LogsApi,
         audit::AuditApi,
+        jobs::JobsApi,
+        keys::KeysApi,
+        limits::LimitsApi,
+        budgets::BudgetsApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

@@ -9,10 +9,10 @@ use super::{Grant, May, ReadLogs, ReadUsage};
 use crate::analytics::logs::Detail;
 use crate::analytics::{Analytics, AnalyticsError, RequestRow, Sight};
 use crate::domain::ids::{OrganizationId, RequestId};
+use crate::domain::managed_key::KeyReach;
 use crate::domain::report::insight::Insights;
 use crate::domain::report::log::LogFilter;
 use crate::domain::report::usage::{GroupBy, UsageFilter, UsageQuestion, UsageReport};
-use crate::domain::role::Role;
 use crate::http::management::problem::Refusal;
 
 /// Which requests somebody asks about, before it is known which of them they may see.
@@ -33,11 +33,15 @@ fn unavailable(error: AnalyticsError) -> Refusal {
 impl<G: Grant> May<G> {
     /// Whose requests the caller may see.
     async fn sight(&self) -> Result<Sight, Refusal> {
-        let nothing = || Sight::Keys(BTreeSet::new());
-        Ok(match self.bearer.role {
-            Role::PlatformAdmin | Role::Owner | Role::Admin | Role::Viewer => Sight::All,
-            Role::TeamAdmin => self.bearer.team.map_or_else(nothing, Sight::Team),
-            Role::Member => nothing(),
+        Ok(match self.authority().sees() {
+            Some(KeyReach::Organization) => Sight::All,
+            Some(KeyReach::Team(team)) => Sight::Team(team),
+            Some(KeyReach::Own(user)) => {
+                let keys = self.management.analytics.keys_of(self.organization, user).await;
+                Sight::Keys(keys.map_err(unavailable)?)
+            }
+            // A team's admin without a team, a member who is no user.
+            None => Sight::Keys(BTreeSet::new()),
         })
     }
 

@@ -1,0 +1,62 @@
+//! Forgets what is no longer kept, a little at a time, so that nobody waits for it.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use tokio::time::sleep;
+
+use super::Keep;
+use crate::domain::job::{JobKind, JobState};
+use crate::domain::report::hour::Hour;
+use crate::queue::{Job, JobFailure, Outcome, Run};
+use crate::store::Store;
+use crate::store::retention::Purged;
+
+/// Rows that are deleted by one statement.
+const AT_ONCE: u64 = 500;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The job.
+pub(super) struct Retention {
+    pub(super) store: Store,
+    pub(super) keep: Keep,
+}
+
+#[async_trait::async_trait]
+impl Job for Retention {
+    fn kind(&self) -> JobKind {
+        JobKind::Retention
+    }
+
+    async fn run(&self, run: &Run) -> Result<Outcome, JobFailure> {
+        for (state, kept) in [
+            (JobState::Done, self.keep.done_jobs),
+            (JobState::Dead, self.keep.dead_jobs),
+        ] {
+            while self.store.forget_jobs(state, kept, AT_ONCE).await? == AT_ONCE {
+                if run.stopping.is_cancelled() {
+                    return Ok(Outcome::Again(Duration::ZERO));
+                }
+                sleep(PAUSE).await;
+            }
+        }
+        let Some(days) = self.keep.requests_days else {
+            return Ok(Outcome::Done);
+        };
+        let keep_from = Hour::at(Utc::now() - TimeDelta::days(days.into()));
+        loop {
+            match self.store.purge(keep_from).await? {
+                Purged::Nothing => return Ok(Outcome::Done),
+                Purged::Rows(rows) => tracing::info!(rows, "removed an hour of requests whose time is over"),
+                Purged::Partitions(partitions) => {
+                    tracing::info!(partitions, "dropped partitions of requests whose time is over");
+                }
+            }
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
