@@ -263,15 +263,15 @@ async fn every_request_is_counted_once_whatever_was_summed_up_when() {
                 "round {round}: {p95} is not {truth}"
             );
         }
-    }
-    for key in 1..=4_u128 {
-        let expected: i64 = truth
-            .iter()
-            .filter(|(_, one)| one.key.0.as_u128() == key)
-            .map(|(_, one)| one.cost)
-            .sum();
-        let spent = store.spent_by(KeyId(Uuid::from_u128(key)), &[]).await.unwrap();
-        assert_eq!(spent, NanoUsd(expected));
+        for key in 1..=4_u128 {
+            let expected: i64 = truth
+                .iter()
+                .filter(|(_, one)| one.key.0.as_u128() == key)
+                .map(|(_, one)| one.cost)
+                .sum();
+            let spent = store.spent_by(KeyId(Uuid::from_u128(key)), &[]).await.unwrap();
+            assert_eq!(spent, NanoUsd(expected));
+        }
     }
     gateway.finish().await;
 }
