@@ -22,6 +22,7 @@ use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::gates::control::{Configs, Directory};
+use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
@@ -42,6 +43,7 @@ pub struct Management {
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
     jobs: Arc<dyn Jobs>,
+    webhooks: Arc<dyn Webhooks>,
     pipeline: Arc<Pipeline>,
 }
 
@@ -52,6 +54,7 @@ impl Management {
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
         jobs: Arc<dyn Jobs>,
+        webhooks: Arc<dyn Webhooks>,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
@@ -59,6 +62,7 @@ impl Management {
             configs,
             directory,
             jobs,
+            webhooks,
             pipeline,
         }
     }
