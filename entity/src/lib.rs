@@ -3,6 +3,7 @@
 //! Times are UTC with microseconds, which both databases keep. Money is nano-dollars as `i64`; there is no
 //! floating-point column. Ids are UUIDs of version 7.
 
+pub mod audit_log;
 pub mod gateway_attempts;
 pub mod gateway_budget_events;
 pub mod gateway_budget_slices;

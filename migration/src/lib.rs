@@ -12,6 +12,7 @@ mod m20261129_000002_budgets;
 mod m20261129_000003_gateway_configs;
 mod m20261129_000004_parameter_policy;
 mod m20261129_000005_response_cache;
+mod m20261129_100011_audit_log;
 mod m20261129_100031_jobs;
 mod m20261129_100032_webhooks;
 
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000003_gateway_configs::Migration),
             Box::new(m20261129_000004_parameter_policy::Migration),
             Box::new(m20261129_000005_response_cache::Migration),
+            Box::new(m20261129_100011_audit_log::Migration),
             Box::new(m20261129_100031_jobs::Migration),
             Box::new(m20261129_100032_webhooks::Migration),
         ]

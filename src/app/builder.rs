@@ -40,6 +40,7 @@ use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::measurements::SlowCalls;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
@@ -221,6 +222,7 @@ impl Gateway {
                 policy: HealthPolicy {
                     failures_in_a_row: settings.health.failures_in_a_row,
                     failure_percent: settings.health.failure_percent,
+                    slow_percent: settings.health.slow_percent,
                     failure_percent_attempts: settings.health.failure_percent_attempts,
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
@@ -318,6 +320,7 @@ impl Gateway {
                     base: settings.failover.backoff,
                     most: settings.failover.max_backoff,
                 },
+                slow_calls: SlowCalls::new(settings.health.slow_times, settings.health.slow_least),
                 caching: CachePolicy {
                     ttl: settings.cache.ttl,
                     unpredictable: settings.cache.unpredictable,
@@ -367,6 +370,7 @@ impl Gateway {
             http: Arc::new(HttpState {
                 management: Arc::new(Management::new(
                     ManagementTokens::new(&opened.master_key),
+                    control.clone(),
                     control.clone(),
                     control,
                     Arc::new(opened.store.clone()),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use crate::domain::audit::{AuditFilter, AuditRow, Author, Deed};
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::RoutedKey;
+use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory, OrganizationFacts};
 use crate::routing::simulate::Recorded;
 use crate::store::{Store, within};
@@ -63,5 +65,16 @@ impl Configs for Control {
 
     async fn save(&self, config: NewConfig) -> Result<Saved, BoxError> {
         Ok(within(TIMEOUT, self.store.save_config(config)).await?)
+    }
+}
+
+#[async_trait::async_trait]
+impl Audit for Control {
+    async fn append(&self, organization: OrganizationId, by: &Author, deed: Deed) -> Result<(), BoxError> {
+        Ok(within(TIMEOUT, self.store.append_audit(organization, by, deed)).await?)
+    }
+
+    async fn rows(&self, organization: OrganizationId, filter: AuditFilter) -> Result<Vec<AuditRow>, BoxError> {
+        Ok(within(HISTORY_TIMEOUT, self.store.audit_rows(organization, filter)).await?)
     }
 }

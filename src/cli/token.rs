@@ -27,6 +27,9 @@ pub struct Arguments {
     /// The organization, by its short name.
     #[arg(long, default_value = FIRST_SLUG)]
     organization: String,
+    /// The team, by its short name, for the role of a team_admin.
+    #[arg(long)]
+    team: Option<String>,
     /// How long it is good for: 90s, 15m, 8h. At most 24h.
     #[arg(long, default_value = "1h", value_parser = lifetime)]
     ttl: Duration,
@@ -45,10 +48,19 @@ pub async fn run(arguments: Arguments, settings: &Settings) -> Result<ExitCode, 
     let slug = &arguments.organization;
     let organization = opened.store.organization_by_slug(slug).await?;
     let organization = organization.ok_or_else(|| format!("there is no organization {slug:?}"))?;
+    let team = match &arguments.team {
+        None => None,
+        Some(slug) => {
+            let found = opened.store.team_by_slug(organization, slug).await?;
+            Some(found.ok_or_else(|| format!("there is no team {slug:?}"))?)
+        }
+    };
     let bearer = Bearer {
         subject: subject.to_owned(),
         role: arguments.role,
         organization,
+        team,
+        user: None,
     };
     let token = ManagementTokens::new(&opened.master_key).sign(&bearer, Utc::now(), arguments.ttl)?;
     say(&token);

@@ -414,7 +414,13 @@ pub struct HealthSettings {
     pub failures_in_a_row: u32,
     /// Failures among a hundred attempts of the last ten seconds that do it.
     pub failure_percent: u32,
-    /// Attempts of the last ten seconds below which that share says nothing.
+    /// Slow answers among a hundred attempts of the last ten seconds that do it; 0: they never do.
+    pub slow_percent: u32,
+    /// How many times what is usual for its deployment a slow answer takes.
+    pub slow_times: u32,
+    /// What takes less than that is never slow.
+    pub slow_least: Duration,
+    /// Attempts of the last ten seconds below which these shares say nothing.
     pub failure_percent_attempts: u32,
     /// For how long, the first time.
     pub eject: Duration,
@@ -632,6 +638,9 @@ impl Settings {
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
                 failure_percent: reader.count("health.failure_percent", 1..=100),
+                slow_percent: reader.count("health.slow_percent", 0..=100),
+                slow_times: reader.count("health.slow_times", 2..=1_000),
+                slow_least: reader.milliseconds("health.slow_least_ms", 0..=DAY_MS),
                 failure_percent_attempts: reader.count("health.failure_percent_attempts", 1..=1_000_000),
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),

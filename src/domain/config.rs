@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::audit::Author;
 use super::ids::OrganizationId;
 
 /// One version of an organization's config.
@@ -29,7 +30,9 @@ pub struct NewConfig {
     /// The document, JSON.
     pub document: String,
     /// Who writes it.
-    pub author: String,
+    pub by: Author,
+    /// What the audit log calls it.
+    pub action: &'static str,
     /// The version its author saw, 0 for none; `None`: whatever there is, is replaced.
     pub replaces: Option<i64>,
 }

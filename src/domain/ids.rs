@@ -27,6 +27,8 @@ uuid_ids! {
     OrganizationId,
     /// A team inside an organization.
     TeamId,
+    /// Somebody who signs in to manage the gateway.
+    UserId,
     /// A `bn-…` key, never its secret.
     KeyId,
     /// One request of a caller, however many attempts it takes.

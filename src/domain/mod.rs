@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod api_key;
+pub mod audit;
 pub mod budget;
 pub mod caching;
 pub mod call;

@@ -1,6 +1,7 @@
 //! Where actors and requests meet: small shared objects that an actor owns and writes, and a request reads or charges
 //! without waiting for anybody's mailbox.
 
+pub mod audit;
 pub mod budgets;
 pub mod control;
 pub mod health_board;

@@ -34,6 +34,7 @@ use crate::gates::budgets::{Ask, Bank, BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::measurements::SlowCalls;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::journal;
@@ -148,6 +149,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
                 base: Duration::from_millis(100),
                 most: Duration::from_secs(2),
             },
+            slow_calls: SlowCalls::new(5, Duration::from_secs(1)),
             caching: CachePolicy {
                 ttl: Duration::ZERO,
                 unpredictable: false,

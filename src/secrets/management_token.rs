@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::master_key::MasterKey;
-use crate::domain::ids::OrganizationId;
+use crate::domain::ids::{OrganizationId, TeamId, UserId};
 use crate::domain::role::Role;
 
 /// Who signs.
@@ -35,6 +35,10 @@ pub struct Bearer {
     pub role: Role,
     /// The organization.
     pub organization: OrganizationId,
+    /// Their team in it.
+    pub team: Option<TeamId>,
+    /// The user they are; `None`: a script's.
+    pub user: Option<UserId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +48,10 @@ struct Claims {
     sub: String,
     role: String,
     org: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Uuid>,
     iat: i64,
     nbf: i64,
     exp: i64,
@@ -108,6 +116,8 @@ impl ManagementTokens {
             sub: bearer.subject.clone(),
             role: bearer.role.as_str().into(),
             org: bearer.organization.0,
+            team: bearer.team.map(|team| team.0),
+            user: bearer.user.map(|user| user.0),
             iat: now,
             nbf: now,
             exp: now + lifetime,
@@ -134,6 +144,8 @@ impl ManagementTokens {
             subject: claims.sub,
             role: Role::parse(&claims.role)?,
             organization: OrganizationId(claims.org),
+            team: claims.team.map(TeamId),
+            user: claims.user.map(UserId),
         })
     }
 }
@@ -161,6 +173,8 @@ mod tests {
             subject: "a script".into(),
             role: Role::Admin,
             organization: OrganizationId(Uuid::from_u128(7)),
+            team: Some(TeamId(Uuid::from_u128(8))),
+            user: Some(UserId(Uuid::from_u128(9))),
         }
     }
 

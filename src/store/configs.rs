@@ -5,8 +5,11 @@ use entity::{gateway_configs, organizations};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect, Set};
 
+use serde_json::{Value, json};
+
 use super::revisions::CONFIGS;
-use super::{Store, StoreError, storable, storable_text};
+use super::{Store, StoreError, audit, storable, storable_text};
+use crate::domain::audit::Deed;
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::ids::OrganizationId;
 use crate::domain::key::Revision;
@@ -89,10 +92,10 @@ impl Store {
             .order_by_desc(Column::Version)
             .one(&change.transaction)
             .await?;
-        let newest = newest.map_or(0, |newest| newest.version);
-        if config.replaces.is_some_and(|seen| seen != newest) {
+        let version = newest.as_ref().map_or(0, |newest| newest.version);
+        if config.replaces.is_some_and(|seen| seen != version) {
             change.finish(0).await?;
-            return Ok(Saved::Changed { version: newest });
+            return Ok(Saved::Changed { version });
         }
         gateway_configs::Entity::update_many()
             .col_expr(Column::Active, Expr::value(false))
@@ -102,9 +105,9 @@ impl Store {
             .await?;
         let row = gateway_configs::Model {
             organization_id: config.organization.0,
-            version: newest + 1,
+            version: version + 1,
             document: storable_text(&config.document),
-            author: storable_text(&config.author),
+            author: storable_text(&config.by.subject),
             created_at: storable(Utc::now()),
             active: true,
             revision: change.revision,
@@ -121,6 +124,9 @@ impl Store {
         gateway_configs::Entity::insert(insert)
             .exec_without_returning(&change.transaction)
             .await?;
+        let deed = Deed::new(config.action, row.version).after(described(&row));
+        let deed = newest.as_ref().map(described).into_iter().fold(deed, Deed::before);
+        audit::record(&change.transaction, config.organization, &config.by, deed).await?;
         change.finish(1).await?;
         Ok(Saved::Saved(version_of(row)))
     }
@@ -150,6 +156,12 @@ impl Store {
                 .collect(),
         })
     }
+}
+
+/// A version as the audit log has it.
+fn described(row: &gateway_configs::Model) -> Value {
+    let document: Value = serde_json::from_str(&row.document).unwrap_or(Value::Null);
+    json!({"version": row.version, "document": document})
 }
 
 fn version_of(row: gateway_configs::Model) -> ConfigVersion {

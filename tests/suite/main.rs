@@ -8,6 +8,7 @@
 )]
 
 mod anthropic;
+mod audit;
 mod azure;
 mod bad_input;
 mod bedrock;

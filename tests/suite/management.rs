@@ -6,6 +6,7 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::audit::rows;
 use crate::support::gateway::Reply;
 use crate::support::{ScriptedProvider, TestGateway};
 
@@ -30,42 +31,55 @@ async fn the_document_and_its_page_are_served_without_a_token() {
     gateway.finish().await;
 }
 
-/// Every operation of the document, with a path that can be asked for and a body that it takes.
-fn operations() -> Vec<(String, String, Option<Value>, Right)> {
+/// An operation of the document, as somebody may ask for it.
+struct Operation {
+    method: String,
+    path: String,
+    body: Option<Value>,
+    right: Right,
+    /// What somebody with the right is answered. There is no such thing as most ids name here.
+    status: u16,
+}
+
+/// Every operation of the document.
+fn operations() -> Vec<Operation> {
     let document: Value = serde_json::from_str(&specification("http://127.0.0.1")).unwrap();
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let id = operation["operationId"].as_str().unwrap();
             // An operation that is not here is one whose rights nobody has thought of.
-            let (right, body) = match id {
-                "getConfig" | "listConfigVersions" | "getConfigVersion" => (Right::ReadConfig, None),
-                "putConfig" => (Right::WriteConfig, Some(json!({}))),
-                "restoreConfigVersion" => (Right::WriteConfig, None),
-                "explainRouting" => (Right::ReadConfig, Some(json!({"model": "echo"}))),
-                "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
-                "listProviders" => (Right::ReadProviders, None),
-                "listJobs" => (Right::ReadJobs, None),
-                "retryJob" => (Right::RetryJobs, None),
+            let (right, status, body) = match id {
+                "getConfig" | "listConfigVersions" | "getConfigVersion" => (Right::ReadConfig, 200, None),
+                "putConfig" => (Right::WriteConfig, 200, Some(json!({}))),
+                "restoreConfigVersion" => (Right::WriteConfig, 200, None),
+                "explainRouting" => (Right::ReadConfig, 200, Some(json!({"model": "echo"}))),
+                "simulateRouting" => (Right::ReadConfig, 200, Some(json!({"config": {}}))),
+                "listProviders" => (Right::ReadProviders, 200, None),
+                "listAudit" => (Right::ReadAudit, 200, None),
+                "listJobs" => (Right::ReadJobs, 200, None),
+                "retryJob" => (Right::RetryJobs, 404, None),
                 other => panic!("{other} has no place in the matrix of rights"),
             };
             let path = path
                 .replace("{version}", "1")
                 .replace("{id}", &Uuid::now_v7().to_string());
-            operations.push((method.to_uppercase(), path, body, right));
+            operations.push(Operation {
+                method: method.to_uppercase(),
+                path,
+                body,
+                right,
+                status,
+            });
         }
     }
-    assert_eq!(operations.len(), 10);
+    assert!(!operations.is_empty());
     operations
 }
 
-/// What somebody with the right is answered: there is no such thing as most ids name here.
-fn answered(path: &str) -> u16 {
-    if path.starts_with("/api/gateway/jobs/") {
-        404
-    } else {
-        200
-    }
+/// Whether an operation only asks, though its method would let it change something.
+fn only_asks(method: &str, path: &str) -> bool {
+    method == "GET" || path.starts_with("/api/gateway/routing/")
 }
 
 fn is_problem(reply: &Reply, status: u16) {
@@ -85,7 +99,14 @@ async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organ
     gateway.configure(&json!({})).await;
     let other = gateway.store.create_organization("other", "Other").await.unwrap();
     let mine = gateway.organization.to_string();
-    for (method, path, body, right) in operations() {
+    for Operation {
+        method,
+        path,
+        body,
+        right,
+        status,
+    } in operations()
+    {
         let headers = [("if-match", "*")];
         let without = gateway
             .client
@@ -95,11 +116,16 @@ async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organ
         assert_eq!(without.header("www-authenticate"), "Bearer realm=\"bonito management\"");
         for role in Role::ALL {
             let own = gateway.token(role);
+            let before = rows(&gateway, gateway.organization).await.len();
             let reply = gateway.manage_with(&method, &path, &own, body.as_ref(), &headers).await;
+            let recorded = rows(&gateway, gateway.organization).await.len() - before;
             if role.may(right) {
-                assert_eq!(reply.status, answered(&path), "{role} {method} {path}: {}", reply.text);
+                assert_eq!(reply.status, status, "{role} {method} {path}: {}", reply.text);
+                let expected = usize::from(!only_asks(&method, &path) && reply.status < 300);
+                assert_eq!(recorded, expected, "rows of the audit log: {role} {method} {path}");
             } else {
                 is_problem(&reply, 403);
+                assert_eq!(recorded, 0, "rows of the audit log: {role} {method} {path}");
             }
             // Somebody of another organization, who names this one.
             let foreign = gateway.token_for(role, other);
@@ -109,7 +135,7 @@ async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organ
                 .await;
             match (role.may(right), role.everywhere()) {
                 (false, _) => is_problem(&reply, 403),
-                (true, true) => assert_eq!(reply.status, answered(&path), "{role} {method} {path}: {}", reply.text),
+                (true, true) => assert_eq!(reply.status, status, "{role} {method} {path}: {}", reply.text),
                 (true, false) => is_problem(&reply, 404),
             }
             if role.may(right) && role.everywhere() && right != Right::ReadProviders {

@@ -5,6 +5,7 @@
 //! compile. Which role has which right is `domain::role`'s.
 
 mod access;
+mod audit;
 mod jobs;
 
 use std::marker::PhantomData;
@@ -19,8 +20,10 @@ use uuid::Uuid;
 
 use super::Management;
 use super::problem::Refusal;
+use crate::domain::audit::{Author, Deed, Via};
 use crate::domain::ids::OrganizationId;
 use crate::domain::role::Right;
+use crate::http::boundary::{Arrival, caller_address};
 use crate::secrets::management_token::Bearer;
 
 /// The header by which a platform admin names another organization.
@@ -46,11 +49,19 @@ macro_rules! grants {
     )+};
 }
 
-grants!(ReadConfig, WriteConfig, ReadProviders, ReadJobs, RetryJobs);
+grants!(
+    ReadConfig,
+    WriteConfig,
+    ReadProviders,
+    ReadAudit,
+    ReadJobs,
+    RetryJobs, //
+);
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {
     management: Arc<Management>,
+    author: Author,
     bearer: Bearer,
     organization: OrganizationId,
     right: PhantomData<fn() -> G>,
@@ -62,8 +73,26 @@ impl<G: Grant> May<G> {
         self.organization
     }
 
+    /// Who is calling, as their token says: role, team and user.
+    pub fn bearer(&self) -> &Bearer {
+        &self.bearer
+    }
+
+    /// Who does what is done by this proof, for the audit log.
+    pub fn author(&self) -> &Author {
+        &self.author
+    }
+
+    /// Writes down what was just done by this proof, where the store has not done so in the transaction of the write.
+    /// A handler calls it before it answers: what cannot be written down has failed.
+    pub async fn record(&self, deed: Deed) -> Result<(), Refusal> {
+        let recorded = self.management.audit.append(self.organization, &self.author, deed);
+        recorded.await.map_err(|error| Refusal::unavailable(&error))
+    }
+
     /// Checks who is calling, and for which organization.
-    async fn check(management: Arc<Management>, headers: &HeaderMap) -> Result<Self, Refusal> {
+    async fn check(management: Arc<Management>, request: &Request) -> Result<Self, Refusal> {
+        let headers = request.headers();
         let bearer = sent_token(headers)
             .and_then(|token| management.tokens.check(token))
             .ok_or_else(Refusal::unauthorized)?;
@@ -90,6 +119,13 @@ impl<G: Grant> May<G> {
         };
         Ok(Self {
             management,
+            author: Author {
+                subject: bearer.subject.clone(),
+                role: Some(bearer.role),
+                via: Via::Token,
+                address: caller_address(request),
+                request: Some(Arrival::of(request).id),
+            },
             bearer,
             organization,
             right: PhantomData,
@@ -135,6 +171,6 @@ impl<'a, G: Grant> ApiExtractor<'a> for May<G> {
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let management: &Arc<Management> = request.data().expect("the endpoint carries it");
-        Ok(Self::check(management.clone(), request.headers()).await?)
+        Ok(Self::check(management.clone(), request).await?)
     }
 }

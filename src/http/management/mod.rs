@@ -4,6 +4,7 @@
 //! (`problem`). To add a resource: its rights in `domain::role`, what the proofs are good for in `auth/access.rs`, its
 //! handlers in a file like `config`, and that file's API in `Api`.
 
+mod audit;
 pub mod auth;
 mod config;
 mod jobs;
@@ -21,6 +22,7 @@ use http_body_util::{BodyExt as _, Limited};
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
 use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
@@ -42,6 +44,7 @@ pub struct Management {
     tokens: ManagementTokens,
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
+    audit: Arc<dyn Audit>,
     jobs: Arc<dyn Jobs>,
     webhooks: Arc<dyn Webhooks>,
     pipeline: Arc<Pipeline>,
@@ -53,6 +56,7 @@ impl Management {
         tokens: ManagementTokens,
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
+        audit: Arc<dyn Audit>,
         jobs: Arc<dyn Jobs>,
         webhooks: Arc<dyn Webhooks>,
         pipeline: Arc<Pipeline>,
@@ -61,6 +65,7 @@ impl Management {
             tokens,
             configs,
             directory,
+            audit,
             jobs,
             webhooks,
             pipeline,
@@ -77,6 +82,8 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was done through management, by whom and from where.
+    Audit,
     /// What is done in the background, and what could not be done.
     Jobs,
 }
@@ -85,6 +92,7 @@ type Api = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    audit::AuditApi,
     jobs::JobsApi,
 );
 
@@ -93,6 +101,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         config::ConfigApi,
         routing::RoutingApi,
         providers::ProvidersApi,
+        audit::AuditApi,
         jobs::JobsApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))

@@ -1,5 +1,7 @@
 //! Errors of the management API: problem details (RFC 9457) that name the field at fault.
 
+use std::time::Duration;
+
 use poem::http::StatusCode;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object};
@@ -73,7 +75,7 @@ pub enum Refusal {
     /// There is no such thing in the caller's organization.
     #[oai(status = 404, content_type = "application/problem+json")]
     NotFound(Json<Problem>),
-    /// It is not in a state in which that can be done.
+    /// What is asked for and what there is do not go together; `detail` says why.
     #[oai(status = 409, content_type = "application/problem+json")]
     Conflict(Json<Problem>),
     /// Somebody else changed it since it was read.
@@ -91,6 +93,9 @@ pub enum Refusal {
     /// The request must say what it was made from.
     #[oai(status = 428, content_type = "application/problem+json")]
     PreconditionRequired(Json<Problem>),
+    /// Too many attempts; another is allowed after `Retry-After` seconds.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooManyRequests(Json<Problem>, #[oai(header = "Retry-After")] u64),
     /// The database does not answer.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(Json<Problem>),
@@ -125,9 +130,27 @@ impl Refusal {
         )))
     }
 
-    /// Not now, because of the state of what it is about.
+    /// What is asked for does not go together with what there is.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::Conflict(Json(Problem::new(StatusCode::CONFLICT, detail)))
+    }
+
+    /// A field of the body that is wrong, by its JSON pointer; `problem` is a sentence without its subject.
+    pub fn field(pointer: &str, problem: impl Into<String>) -> Self {
+        let fault = ConfigFault {
+            pointer: pointer.to_owned(),
+            problem: problem.into(),
+        };
+        Self::faults(vec![fault], "")
+    }
+
+    /// Too many attempts.
+    pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::TooManyRequests(
+            Json(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)),
+            seconds.max(1),
+        )
     }
 
     /// Somebody was faster.

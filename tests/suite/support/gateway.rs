@@ -481,6 +481,8 @@ impl TestGateway {
             subject: format!("a {role}"),
             role,
             organization,
+            team: None,
+            user: None,
         };
         let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
         signed.expect("the token can be signed")

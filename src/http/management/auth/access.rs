@@ -199,11 +199,21 @@ impl May<ReadConfig> {
 impl May<WriteConfig> {
     /// Checks a config and puts it into force, if the one in force is still the one its author saw.
     pub async fn save(&self, document: &serde_json::Value, replaces: Option<i64>) -> Result<ConfigVersion, Refusal> {
+        self.save_as("config.replace", document, replaces).await
+    }
+
+    async fn save_as(
+        &self,
+        action: &'static str,
+        document: &serde_json::Value,
+        replaces: Option<i64>,
+    ) -> Result<ConfigVersion, Refusal> {
         let checked = checked(&self.management, document, "")?;
         let saved = self.management.configs.save(NewConfig {
             organization: self.organization,
             document: checked.text,
-            author: self.bearer.subject.clone(),
+            by: self.author.clone(),
+            action,
             replaces,
         });
         match saved.await.map_err(|error| Refusal::unavailable(&error))? {
@@ -228,7 +238,7 @@ impl May<WriteConfig> {
         let found = found.ok_or_else(|| Refusal::not_found("version"))?;
         let document = serde_json::from_str(&found.document)
             .map_err(|_| Refusal::bad_request("this version cannot be read any more"))?;
-        self.save(&document, replaces).await
+        self.save_as("config.restore", &document, replaces).await
     }
 }
 

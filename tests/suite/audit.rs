@@ -1,0 +1,137 @@
+//! The audit log: what management changed, by whom, from where, and that nothing is changed without a row.
+
+use bonito::domain::audit::{AuditFilter, AuditRow};
+use bonito::domain::ids::OrganizationId;
+use bonito::domain::role::Role;
+use serde_json::{Value, json};
+
+use crate::support::TestGateway;
+
+const AUDIT: &str = "/api/gateway/audit";
+
+/// Every row of an organization, newest first.
+pub async fn rows(gateway: &TestGateway, organization: OrganizationId) -> Vec<AuditRow> {
+    let all = AuditFilter {
+        limit: 10_000,
+        ..AuditFilter::default()
+    };
+    gateway
+        .store
+        .audit_rows(organization, all)
+        .await
+        .expect("the database answers")
+}
+
+async fn listed(gateway: &TestGateway, query: &str) -> Value {
+    let token = gateway.token(Role::Viewer);
+    let reply = gateway.manage("GET", &format!("{AUDIT}?{query}"), &token, None).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    reply.json()
+}
+
+#[tokio::test]
+async fn a_change_says_who_made_it_from_where_and_what_it_changed() {
+    let gateway = TestGateway::builder().start().await;
+    gateway.configure(&json!({"strategy": "failover"})).await;
+    let changed = gateway.configure(&json!({"strategy": "balanced"})).await;
+    let page = listed(&gateway, "").await;
+    let rows = page["data"].as_array().unwrap();
+    assert_eq!((rows.len(), page.get("next_cursor")), (2, None));
+    let row = &rows[0];
+    for (member, expected) in [
+        ("actor", json!("a admin")),
+        ("actor_role", json!("admin")),
+        ("via", json!("token")),
+        ("address", json!("127.0.0.1")),
+        ("action", json!("config.replace")),
+        ("resource", json!("config")),
+        ("resource_id", json!("2")),
+        ("before", json!({"version": 1, "document": {"strategy": "failover"}})),
+        ("after", json!({"version": 2, "document": {"strategy": "balanced"}})),
+        ("request_id", json!(changed.header("x-request-id"))),
+    ] {
+        assert_eq!(row[member], expected, "{member}");
+    }
+    assert!(rows[1].get("before").is_none(), "there was none before the first");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn rows_are_found_by_what_is_asked_for_page_by_page() {
+    let gateway = TestGateway::builder().start().await;
+    for _ in 0..3 {
+        gateway.configure(&json!({})).await;
+    }
+    let owner = gateway.token(Role::Owner);
+    let restored = gateway
+        .manage("POST", "/api/gateway/config/versions/1/restore", &owner, None)
+        .await;
+    assert_eq!(restored.status, 200);
+    let of = async |query: &str| -> Vec<String> {
+        let page = listed(&gateway, query).await;
+        let rows = page["data"].as_array().unwrap().iter();
+        rows.map(|row| row["resource_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(of("").await, ["4", "3", "2", "1"]);
+    assert_eq!(of("actor=a%20owner").await, ["4"]);
+    assert_eq!(of("action=config.replace").await, ["3", "2", "1"]);
+    assert_eq!(of("resource=config&resource_id=2").await, ["2"]);
+    assert_eq!(of("resource=key").await, [""; 0]);
+    let first = listed(&gateway, "limit=3").await;
+    let cursor = first["next_cursor"].as_str().unwrap();
+    assert_eq!(of(&format!("limit=3&cursor={cursor}")).await, ["1"]);
+    let third = first["data"][1]["at"].as_str().unwrap().replace('+', "%2B");
+    assert_eq!(of(&format!("from={third}")).await, ["4", "3"]);
+    assert_eq!(of(&format!("to={third}")).await, ["2", "1"]);
+    let token = gateway.token(Role::Viewer);
+    for wrong in ["limit=0", "limit=201", "cursor=7", "from=yesterday"] {
+        let reply = gateway.manage("GET", &format!("{AUDIT}?{wrong}"), &token, None).await;
+        assert_eq!(reply.status, 400, "{wrong}: {}", reply.text);
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_no_row_and_what_cannot_be_written_down_is_not_done() {
+    let gateway = TestGateway::builder().start().await;
+    gateway.configure(&json!({})).await;
+    let admin = gateway.token(Role::Admin);
+    let put = async |config: Value, tag: &str| {
+        let tag = [("if-match", tag)];
+        gateway
+            .manage_with("PUT", "/api/gateway/config", &admin, Some(&config), &tag)
+            .await
+            .status
+    };
+    assert_eq!(put(json!({"nothing": 1}), "*").await, 422);
+    assert_eq!(put(json!({}), "\"7\"").await, 412);
+    assert_eq!(rows(&gateway, gateway.organization).await.len(), 1);
+
+    gateway.sql("ALTER TABLE audit_log RENAME TO audit_log_away").await;
+    assert_eq!(put(json!({"strategy": "failover"}), "*").await, 503);
+    let config = gateway.manage("GET", "/api/gateway/config", &admin, None).await;
+    assert_eq!((config.json(), config.header("etag")), (json!({}), "\"1\""));
+    gateway.sql("ALTER TABLE audit_log_away RENAME TO audit_log").await;
+    assert_eq!(put(json!({"strategy": "failover"}), "*").await, 200);
+    assert_eq!(rows(&gateway, gateway.organization).await.len(), 2);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn nobody_reads_what_was_done_in_another_organization() {
+    let gateway = TestGateway::builder().start().await;
+    gateway.configure(&json!({})).await;
+    let other = gateway.store.create_organization("other", "Other").await.unwrap();
+    let foreign = gateway.token_for(Role::Owner, other);
+    let theirs = gateway.manage("GET", AUDIT, &foreign, None).await;
+    assert_eq!(theirs.json()["data"], json!([]));
+    // Nor by a cursor that came from there.
+    let row = rows(&gateway, gateway.organization).await.remove(0);
+    let after = uuid::Uuid::from_u128(row.id.as_u128() + 1);
+    let theirs = gateway
+        .manage("GET", &format!("{AUDIT}?cursor={after}"), &foreign, None)
+        .await;
+    assert_eq!(theirs.json()["data"], json!([]));
+    gateway.finish().await;
+}
