@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
+use super::notices::StoredNotices;
 use super::spend::LedgerAndJournal;
+use super::webhooks::{self, StoredWebhooks};
 use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::configs::ConfigsArgs;
@@ -45,7 +47,7 @@ use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::management::{KeyDesk, Management};
 use crate::http::operations::Operations;
-use crate::jobs::{self, JobsArgs, Keep};
+use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
@@ -53,6 +55,7 @@ use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::sealing::Sealer;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
@@ -224,6 +227,10 @@ impl Gateway {
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
+                notices: Arc::new(StoredNotices {
+                    store: opened.store.clone(),
+                    endpoints: endpoints.clone(),
+                }),
                 metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
@@ -332,11 +339,25 @@ impl Gateway {
         let control = Arc::new(Control {
             store: opened.store.clone(),
         });
+        let sealer = Sealer::new(&opened.master_key, webhooks::PURPOSE);
+        let webhooks = Arc::new(StoredWebhooks {
+            store: opened.store.clone(),
+            sealer: sealer.clone(),
+            fetcher: pipeline.fetcher.clone(),
+            allow_http: settings.webhooks.allow_http,
+        });
         let jobs = JobsArgs {
             store: opened.store.clone(),
             keep: Keep {
                 done_jobs: settings.jobs.keep_done,
                 dead_jobs: settings.jobs.keep_dead,
+                deliveries: settings.webhooks.keep,
+            },
+            webhooks: WebhookArgs {
+                fetcher: pipeline.fetcher.clone(),
+                sealer: sealer.clone(),
+                timeout: settings.webhooks.timeout,
+                patience: settings.webhooks.patience,
             },
         };
         let public_url = settings
@@ -360,6 +381,7 @@ impl Gateway {
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
+                    webhooks,
                     pipeline: pipeline.clone(),
                 }),
                 pipeline,

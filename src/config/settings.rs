@@ -72,6 +72,8 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// `[jobs]`
     pub jobs: JobSettings,
+    /// `[webhooks]`
+    pub webhooks: WebhookSettings,
     /// `[health]`
     pub health: HealthSettings,
     /// `[redis]`
@@ -394,6 +396,19 @@ pub struct JobSettings {
     pub keep_dead: Duration,
 }
 
+/// Telling organizations of events.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// For one attempt.
+    pub timeout: Duration,
+    /// How long an endpoint may fail before its webhook is switched off.
+    pub patience: Duration,
+    /// Whether events may be sent without encryption.
+    pub allow_http: bool,
+    /// How long the log of deliveries is kept.
+    pub keep: Duration,
+}
+
 /// Taking a failing provider out of the rotation.
 #[derive(Debug, Clone)]
 pub struct HealthSettings {
@@ -615,6 +630,13 @@ impl Settings {
                 drain: reader.milliseconds("jobs.drain_ms", 0..=HOUR_MS),
                 keep_done: reader.milliseconds("jobs.keep_done_ms", 0..=YEAR_MS),
                 keep_dead: reader.milliseconds("jobs.keep_dead_ms", 0..=YEAR_MS),
+            },
+            webhooks: WebhookSettings {
+                // A job has a minute for it.
+                timeout: reader.milliseconds("webhooks.timeout_ms", 1..=50 * SECOND_MS),
+                patience: reader.milliseconds("webhooks.patience_ms", 0..=YEAR_MS),
+                allow_http: reader.flag("webhooks.allow_http"),
+                keep: reader.milliseconds("webhooks.keep_ms", 0..=YEAR_MS),
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),

@@ -26,6 +26,12 @@ impl fmt::Display for JobId {
 pub enum JobKind {
     /// Forgets what is no longer kept.
     Retention,
+    /// Sends an event to a webhook.
+    WebhookDelivery,
+    /// Looks for keys that expire soon.
+    KeyExpiry,
+    /// Looks for failures that are unusual and models without a price.
+    Anomalies,
 }
 
 /// How jobs of a kind are run.
@@ -154,12 +160,15 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::Retention];
+    pub const ALL: [Self; 4] = [Self::Retention, Self::WebhookDelivery, Self::KeyExpiry, Self::Anomalies];
 
     /// Its name in the database, in metrics and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retention => "retention",
+            Self::WebhookDelivery => "webhook_delivery",
+            Self::KeyExpiry => "key_expiry",
+            Self::Anomalies => "anomalies",
         }
     }
 
@@ -189,6 +198,31 @@ impl JobKind {
                     period: HOUR,
                     offset: MINUTE.saturating_mul(7),
                 }),
+                ..USUAL
+            },
+            // An endpoint that hangs takes its own lane's places for as long as an attempt may last, and no more.
+            Self::WebhookDelivery => Terms {
+                at_once: 64,
+                at_once_in_lane: 4,
+                max_attempts: super::webhook::MAX_ATTEMPTS,
+                timeout: MINUTE,
+                kept: false,
+                ..USUAL
+            },
+            Self::KeyExpiry => Terms {
+                every: Some(Every {
+                    period: MINUTE.saturating_mul(10),
+                    offset: MINUTE,
+                }),
+                ..USUAL
+            },
+            Self::Anomalies => Terms {
+                timeout: MINUTE,
+                every: Some(Every {
+                    period: MINUTE,
+                    offset: Duration::from_secs(20),
+                }),
+                kept: false,
                 ..USUAL
             },
         }

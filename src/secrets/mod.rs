@@ -15,4 +15,6 @@ mod exchange;
 pub mod google;
 pub mod management_token;
 pub mod master_key;
+pub mod sealing;
 pub mod source;
+pub mod webhook;

@@ -7,6 +7,7 @@ mod audit;
 pub mod budgets;
 mod bulk;
 pub mod configs;
+pub mod events;
 pub mod jobs;
 pub mod keys;
 pub mod ledger;
@@ -18,6 +19,8 @@ pub mod rate_limits;
 mod refusal;
 pub mod replicas;
 pub mod revisions;
+pub mod watch;
+pub mod webhooks;
 
 use std::path::Path;
 use std::time::Duration;

@@ -29,6 +29,7 @@ use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
+use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
@@ -58,6 +59,8 @@ pub struct Management {
     pub jobs: Arc<dyn Jobs>,
     /// What handlers of keys, limits and budgets work with.
     pub keys: KeyDesk,
+    /// Keeps endpoints and their deliveries.
+    pub webhooks: Arc<dyn Webhooks>,
     /// Decides where requests go.
     pub pipeline: Arc<Pipeline>,
 }
