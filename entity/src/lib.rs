@@ -21,5 +21,7 @@ pub mod gateway_requests;
 pub mod gateway_revisions;
 pub mod organizations;
 pub mod teams;
+pub mod usage_pending;
+pub mod usage_rollups;
 pub mod webhook_deliveries;
 pub mod webhooks;

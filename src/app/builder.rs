@@ -26,6 +26,7 @@ use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
+use crate::analytics::Analytics;
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
@@ -352,6 +353,7 @@ impl Gateway {
                 done_jobs: settings.jobs.keep_done,
                 dead_jobs: settings.jobs.keep_dead,
                 deliveries: settings.webhooks.keep,
+                requests_days: settings.usage.keep_requests_days,
             },
             webhooks: WebhookArgs {
                 fetcher: pipeline.fetcher.clone(),
@@ -382,6 +384,10 @@ impl Gateway {
                         keyring: keyring.clone(),
                     },
                     webhooks,
+                    analytics: Arc::new(Analytics {
+                        store: opened.store.clone(),
+                        catalog: pipeline.catalog.clone(),
+                    }),
                     pipeline: pipeline.clone(),
                 }),
                 pipeline,

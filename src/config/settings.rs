@@ -70,6 +70,8 @@ pub struct Settings {
     pub budgets: BudgetSettings,
     /// `[ledger]`
     pub ledger: LedgerSettings,
+    /// `[usage]`
+    pub usage: UsageSettings,
     /// `[jobs]`
     pub jobs: JobSettings,
     /// `[webhooks]`
@@ -160,8 +162,12 @@ pub struct DatabaseSettings {
     pub url: Option<String>,
     /// Connections of the pool.
     pub max_connections: u32,
+    /// Those of them that are kept open while there is nothing to do.
+    pub min_connections: u32,
     /// For a connection from the pool.
     pub acquire_timeout: Duration,
+    /// How long Postgres works on a statement before it gives up; `None`: as long as it takes.
+    pub statement_timeout: Option<Duration>,
 }
 
 /// Streams to clients.
@@ -379,6 +385,13 @@ pub struct LedgerSettings {
     pub flush: Duration,
 }
 
+/// Sums over requests, and how long requests are kept.
+#[derive(Debug, Clone)]
+pub struct UsageSettings {
+    /// Days for which single requests are kept; `None`: for ever.
+    pub keep_requests_days: Option<u32>,
+}
+
 /// Work that is done later.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
@@ -539,7 +552,10 @@ impl Settings {
             database: DatabaseSettings {
                 url: database_url(reader),
                 max_connections: reader.count("database.max_connections", 1..=10_000),
+                min_connections: reader.count("database.min_connections", 0..=10_000),
                 acquire_timeout: reader.milliseconds("database.acquire_timeout_ms", 1..=HOUR_MS),
+                statement_timeout: Some(reader.milliseconds("database.statement_timeout_ms", 0..=DAY_MS))
+                    .filter(|limit| !limit.is_zero()),
             },
             stream: StreamSettings {
                 keep_alive: reader.milliseconds("stream.keep_alive_ms", 1..=HOUR_MS),
@@ -621,6 +637,9 @@ impl Settings {
                 // Databases bind at most some 32,000 values in one statement.
                 batch_rows: reader.count("ledger.batch_rows", 1..=1_000),
                 flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
+            },
+            usage: UsageSettings {
+                keep_requests_days: Some(reader.count("usage.keep_requests_days", 0..=36_500)).filter(|&days| days > 0),
             },
             jobs: JobSettings {
                 in_serve: reader.flag("jobs.in_serve"),
@@ -718,7 +737,9 @@ impl fmt::Debug for DatabaseSettings {
         f.debug_struct("DatabaseSettings")
             .field("url", &self.url.as_ref().map(|_| "[hidden]"))
             .field("max_connections", &self.max_connections)
+            .field("min_connections", &self.min_connections)
             .field("acquire_timeout", &self.acquire_timeout)
+            .field("statement_timeout", &self.statement_timeout)
             .finish()
     }
 }

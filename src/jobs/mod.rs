@@ -6,6 +6,7 @@
 mod anomalies;
 mod key_expiry;
 mod retention;
+mod usage_rollup;
 mod webhook;
 
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub struct Keep {
     pub dead_jobs: Duration,
     /// Deliveries of webhooks.
     pub deliveries: Duration,
+    /// Single requests, in days; `None`: for ever.
+    pub requests_days: Option<u32>,
 }
 
 /// Every kind of job.
@@ -68,5 +71,6 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
         }),
         Arc::new(key_expiry::KeyExpiry { store: store() }),
         Arc::new(anomalies::Anomalies { store: store() }),
+        Arc::new(usage_rollup::UsageRollup { store: store() }),
     ]
 }

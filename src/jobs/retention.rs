@@ -7,8 +7,10 @@ use tokio::time::sleep;
 
 use super::Keep;
 use crate::domain::job::{JobKind, JobState};
+use crate::domain::report::hour::Hour;
 use crate::queue::{Job, JobFailure, Outcome, Run};
 use crate::store::Store;
+use crate::store::retention::Purged;
 
 /// Rows that are deleted by one statement.
 const AT_ONCE: u64 = 500;
@@ -54,6 +56,22 @@ impl Job for Retention {
             sleep(PAUSE).await;
         }
         self.store.forget_notices(before(NOTICES)).await?;
-        Ok(Outcome::Done)
+        let Some(days) = self.keep.requests_days else {
+            return Ok(Outcome::Done);
+        };
+        let keep_from = Hour::at(Utc::now() - TimeDelta::days(days.into()));
+        loop {
+            match self.store.purge(keep_from).await? {
+                Purged::Nothing => return Ok(Outcome::Done),
+                Purged::Rows(rows) => tracing::info!(rows, "removed an hour of requests whose time is over"),
+                Purged::Partitions(partitions) => {
+                    tracing::info!(partitions, "dropped partitions of requests whose time is over");
+                }
+            }
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
     }
 }

@@ -9,6 +9,7 @@ mod audit;
 mod jobs;
 pub mod keys;
 mod limits;
+mod usage;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ grants!(
     ReadConfig,
     WriteConfig,
     ReadProviders,
+    ReadUsage,
+    ReadLogs,
     ReadAudit,
     ReadJobs,
     RetryJobs,
@@ -64,12 +67,16 @@ grants!(
     WriteLimits,
 );
 
+pub use usage::Asked;
+
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {
     management: Arc<Management>,
     author: Author,
     bearer: Bearer,
     organization: OrganizationId,
+    /// Whether it is about every organization: one that may be was not named.
+    everywhere: bool,
     right: PhantomData<fn() -> G>,
 }
 
@@ -132,6 +139,7 @@ impl<G: Grant> May<G> {
                 address: caller_address(request),
                 request: Some(Arrival::of(request).id),
             },
+            everywhere: bearer.role.everywhere() && !headers.contains_key(X_ORGANIZATION),
             bearer,
             organization,
             right: PhantomData,

@@ -11,10 +11,12 @@ mod config;
 mod jobs;
 mod keys;
 mod limits;
+mod logs;
 mod problem;
 mod providers;
 mod routing;
 mod schema;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use http_body_util::{BodyExt as _, Limited};
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
@@ -61,6 +64,8 @@ pub struct Management {
     pub keys: KeyDesk,
     /// Keeps endpoints and their deliveries.
     pub webhooks: Arc<dyn Webhooks>,
+    /// Answers questions about past requests.
+    pub analytics: Arc<Analytics>,
     /// Decides where requests go.
     pub pipeline: Arc<Pipeline>,
 }
@@ -88,6 +93,10 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was used, what it cost, and what could cost less.
+    Usage,
+    /// Single requests.
+    Logs,
     /// What was done through management, by whom and from where.
     Audit,
     /// What is done in the background, and what could not be done.
@@ -104,6 +113,8 @@ type Api = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    usage::UsageApi,
+    logs::LogsApi,
     audit::AuditApi,
     jobs::JobsApi,
     keys::KeysApi,
@@ -116,6 +127,8 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         config::ConfigApi,
         routing::RoutingApi,
         providers::ProvidersApi,
+        usage::UsageApi,
+        logs::LogsApi,
         audit::AuditApi,
         jobs::JobsApi,
         keys::KeysApi,
