@@ -17,4 +17,6 @@ pub mod gateway_replicas;
 pub mod gateway_requests;
 pub mod gateway_revisions;
 pub mod organizations;
+pub mod refresh_tokens;
 pub mod teams;
+pub mod users;

@@ -13,6 +13,8 @@ mod m20261129_000003_gateway_configs;
 mod m20261129_000004_parameter_policy;
 mod m20261129_000005_response_cache;
 mod m20261129_100011_audit_log;
+mod m20261129_100012_users;
+mod m20261129_100013_rate_limit_ceilings;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -31,6 +33,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000004_parameter_policy::Migration),
             Box::new(m20261129_000005_response_cache::Migration),
             Box::new(m20261129_100011_audit_log::Migration),
+            Box::new(m20261129_100012_users::Migration),
+            Box::new(m20261129_100013_rate_limit_ceilings::Migration),
         ]
     }
 }

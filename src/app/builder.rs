@@ -38,11 +38,13 @@ use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::people::Sessions;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
+use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::Management;
+use crate::http::management::{Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
@@ -50,6 +52,9 @@ use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::MasterKey;
+use crate::secrets::password::Passwords;
+use crate::secrets::refresh_token::RefreshTokens;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
@@ -327,7 +332,8 @@ impl Gateway {
                     ManagementTokens::new(&opened.master_key),
                     control.clone(),
                     control.clone(),
-                    control,
+                    control.clone(),
+                    people(&settings, &opened.master_key, control),
                     pipeline.clone(),
                 )),
                 pipeline,
@@ -361,6 +367,28 @@ impl Gateway {
             cut_streams,
             root,
         })
+    }
+}
+
+/// What management works with where people are concerned.
+fn people(settings: &Settings, master_key: &MasterKey, control: Arc<Control>) -> People {
+    let auth = &settings.auth;
+    People {
+        sign_ins: control.clone(),
+        users: control.clone(),
+        tenants: control.clone(),
+        sessions: Sessions::new(control, auth.recheck),
+        passwords: Passwords::default(),
+        refresh_tokens: RefreshTokens::new(master_key),
+        gate: SignInGate::new(SignInPolicy {
+            account: auth.account,
+            address: auth.address,
+        }),
+        lifetimes: SignInLifetimes {
+            access: auth.access_token,
+            refresh: auth.refresh_token,
+            session: auth.session,
+        },
     }
 }
 

@@ -4,6 +4,7 @@ pub mod budgets;
 pub mod builder;
 pub mod control;
 pub mod first_start;
+pub mod people;
 pub mod run;
 pub mod spend;
 pub mod workers;

@@ -24,5 +24,8 @@ pub mod retry_budget;
 pub mod role;
 pub mod scope;
 pub mod seconds;
+pub mod tenancy;
+pub mod throttle;
 pub mod usage;
+pub mod user;
 pub mod window;

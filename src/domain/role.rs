@@ -33,6 +33,22 @@ pub enum Right {
     ReadProviders,
     /// See what was done in the organization, and by whom.
     ReadAudit,
+    /// See and end one's own session, and change one's own password.
+    OwnAccount,
+    /// See the organization itself.
+    ReadOrganization,
+    /// Change the organization itself.
+    WriteOrganization,
+    /// Create and delete organizations, and say what they may have of what is shared.
+    ManageOrganizations,
+    /// See teams.
+    ReadTeams,
+    /// Create, change and delete teams.
+    WriteTeams,
+    /// See users.
+    ReadUsers,
+    /// Create, change and delete users, up to what one is.
+    WriteUsers,
 }
 
 impl Role {
@@ -66,11 +82,29 @@ impl Role {
     /// Whether the role has a right in its own organization.
     pub fn may(self, right: Right) -> bool {
         match right {
-            Right::WriteConfig => matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin),
+            Right::WriteConfig | Right::WriteTeams | Right::WriteUsers => {
+                matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin)
+            }
+            Right::OwnAccount => true,
+            Right::WriteOrganization => matches!(self, Self::PlatformAdmin | Self::Owner),
+            Right::ManageOrganizations => self == Self::PlatformAdmin,
+            // A team admin's are those of their team.
+            Right::ReadTeams | Right::ReadUsers => self != Self::Member,
             // The config names other teams' rules, and providers' health is the whole organization's.
-            Right::ReadConfig | Right::ReadProviders | Right::ReadAudit => {
+            Right::ReadConfig | Right::ReadProviders | Right::ReadAudit | Right::ReadOrganization => {
                 matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
             }
+        }
+    }
+
+    /// Whether whoever has the role may give another one to somebody, or change somebody who has it: nobody makes of
+    /// anybody more than they are.
+    pub fn may_make(self, other: Self) -> bool {
+        match self {
+            Self::PlatformAdmin => true,
+            Self::Owner => other != Self::PlatformAdmin,
+            Self::Admin => !matches!(other, Self::PlatformAdmin | Self::Owner),
+            Self::TeamAdmin | Self::Member | Self::Viewer => false,
         }
     }
 
@@ -82,11 +116,19 @@ impl Role {
 
 impl Right {
     /// Every right.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 12] = [
         Self::ReadConfig,
         Self::WriteConfig,
         Self::ReadProviders,
         Self::ReadAudit,
+        Self::OwnAccount,
+        Self::ReadOrganization,
+        Self::WriteOrganization,
+        Self::ManageOrganizations,
+        Self::ReadTeams,
+        Self::WriteTeams,
+        Self::ReadUsers,
+        Self::WriteUsers,
     ];
 
     /// What it is, for whoever lacks it: "this needs the right to …".
@@ -96,6 +138,14 @@ impl Right {
             Self::WriteConfig => "change the gateway config",
             Self::ReadProviders => "read providers",
             Self::ReadAudit => "read the audit log",
+            Self::OwnAccount => "manage one's own account",
+            Self::ReadOrganization => "read the organization",
+            Self::WriteOrganization => "change the organization",
+            Self::ManageOrganizations => "manage organizations",
+            Self::ReadTeams => "read teams",
+            Self::WriteTeams => "change teams",
+            Self::ReadUsers => "read users",
+            Self::WriteUsers => "change users",
         }
     }
 }
@@ -118,6 +168,14 @@ mod tests {
             (Right::WriteConfig, &[PlatformAdmin, Owner, Admin]),
             (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
             (Right::ReadAudit, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (Right::OwnAccount, &Role::ALL),
+            (Right::ReadOrganization, &[PlatformAdmin, Owner, Admin, Viewer]),
+            (Right::WriteOrganization, &[PlatformAdmin, Owner]),
+            (Right::ManageOrganizations, &[PlatformAdmin]),
+            (Right::ReadTeams, &[PlatformAdmin, Owner, Admin, TeamAdmin, Viewer]),
+            (Right::WriteTeams, &[PlatformAdmin, Owner, Admin]),
+            (Right::ReadUsers, &[PlatformAdmin, Owner, Admin, TeamAdmin, Viewer]),
+            (Right::WriteUsers, &[PlatformAdmin, Owner, Admin]),
         ] {
             for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
                 assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");

@@ -15,4 +15,6 @@ mod exchange;
 pub mod google;
 pub mod management_token;
 pub mod master_key;
+pub mod password;
+pub mod refresh_token;
 pub mod source;

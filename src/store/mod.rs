@@ -15,6 +15,7 @@ pub mod rate_limits;
 mod refusal;
 pub mod replicas;
 pub mod revisions;
+mod users;
 
 use std::path::Path;
 use std::time::Duration;

@@ -33,6 +33,12 @@ pub(super) const CONFIGS: Kind = Kind {
     channel: "bonito_configs",
 };
 
+/// Changes to users and their sessions.
+pub(super) const USERS: Kind = Kind {
+    counter: "users",
+    channel: "bonito_users",
+};
+
 /// How long to wait before the connection for notifications is tried again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 

@@ -37,6 +37,7 @@ mod messages;
 mod operations;
 mod overload;
 mod parameters;
+mod people;
 mod promises;
 mod routing;
 mod streams;

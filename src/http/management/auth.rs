@@ -6,6 +6,10 @@
 
 mod access;
 mod audit;
+mod organizations;
+pub mod sign_in;
+mod teams;
+pub mod users;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -48,7 +52,20 @@ macro_rules! grants {
     )+};
 }
 
-grants!(ReadConfig, WriteConfig, ReadProviders, ReadAudit);
+grants!(
+    ReadConfig,
+    WriteConfig,
+    ReadProviders,
+    ReadAudit,
+    OwnAccount,
+    ReadOrganization,
+    WriteOrganization,
+    ManageOrganizations,
+    ReadTeams,
+    WriteTeams,
+    ReadUsers,
+    WriteUsers,
+);
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {
@@ -85,9 +102,8 @@ impl<G: Grant> May<G> {
     /// Checks who is calling, and for which organization.
     async fn check(management: Arc<Management>, request: &Request) -> Result<Self, Refusal> {
         let headers = request.headers();
-        let bearer = sent_token(headers)
-            .and_then(|token| management.tokens.check(token))
-            .ok_or_else(Refusal::unauthorized)?;
+        let token = sent_token(headers).ok_or_else(Refusal::unauthorized)?;
+        let (bearer, via) = management.identify(token, G::RIGHT).await?;
         if !bearer.role.may(G::RIGHT) {
             let detail = format!(
                 "the role {} may not do this: it needs the right to {}",
@@ -114,7 +130,7 @@ impl<G: Grant> May<G> {
             author: Author {
                 subject: bearer.subject.clone(),
                 role: Some(bearer.role),
-                via: Via::Token,
+                via,
                 address: caller_address(request),
                 request: Some(Arrival::of(request).id),
             },
@@ -122,6 +138,27 @@ impl<G: Grant> May<G> {
             organization,
             right: PhantomData,
         })
+    }
+}
+
+impl Management {
+    /// Who a token is for, and how they proved it. Only what has a good signature is looked up.
+    async fn identify(&self, token: &str, right: Right) -> Result<(Bearer, Via), Refusal> {
+        let bearer = self.tokens.check(token).ok_or_else(Refusal::unauthorized)?;
+        let (Some(user), Some(session)) = (bearer.user, bearer.session) else {
+            return Ok((bearer, Via::Token));
+        };
+        let state = self.people.sessions.state(user, session.id).await;
+        let state = state.map_err(|error| Refusal::unavailable(&error))?;
+        // A change of the user ends every token from before it; the session's next one says what they are now.
+        let state = state
+            .filter(|state| state.revision == session.revision)
+            .ok_or_else(Refusal::unauthorized)?;
+        if state.must_change_password && right != Right::OwnAccount {
+            let detail = "change your password first, by POST /api/auth/password";
+            return Err(Refusal::forbidden(detail));
+        }
+        Ok((bearer, session.via))
     }
 }
 
@@ -142,7 +179,9 @@ impl<'a, G: Grant> ApiExtractor<'a> for May<G> {
             SCHEME,
             MetaSecurityScheme {
                 ty: "http",
-                description: Some("Authorization: Bearer …, a token that `bonito token` made."),
+                description: Some(
+                    "Authorization: Bearer …, a token from /api/auth/login or one that `bonito token` made.",
+                ),
                 name: None,
                 key_in: None,
                 scheme: Some("bearer"),

@@ -7,10 +7,14 @@
 mod audit;
 pub mod auth;
 mod config;
+mod organizations;
 mod problem;
 mod providers;
 mod routing;
 mod schema;
+mod sign_in;
+mod teams;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +27,12 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
+use crate::gates::people::{Sessions, SignIns, Tenants, Users};
+use crate::gates::sign_in_gate::SignInGate;
 use crate::pipeline::Pipeline;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::password::Passwords;
+use crate::secrets::refresh_token::RefreshTokens;
 use problem::Problem;
 
 /// Where the document is served.
@@ -42,7 +50,39 @@ pub struct Management {
     configs: Arc<dyn Configs>,
     directory: Arc<dyn Directory>,
     audit: Arc<dyn Audit>,
+    people: People,
     pipeline: Arc<Pipeline>,
+}
+
+/// What it works with where people are concerned.
+pub struct People {
+    /// Who signs in, and their sessions.
+    pub sign_ins: Arc<dyn SignIns>,
+    /// The users of organizations.
+    pub users: Arc<dyn Users>,
+    /// Organizations and teams.
+    pub tenants: Arc<dyn Tenants>,
+    /// The sessions that requests came in with lately.
+    pub sessions: Sessions,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Makes refresh tokens.
+    pub refresh_tokens: RefreshTokens,
+    /// Counts attempts to sign in.
+    pub gate: SignInGate,
+    /// How long everything lasts.
+    pub lifetimes: SignInLifetimes,
+}
+
+/// How long tokens and sessions last.
+#[derive(Clone, Copy, Debug)]
+pub struct SignInLifetimes {
+    /// An access token.
+    pub access: Duration,
+    /// A session that is not refreshed.
+    pub refresh: Duration,
+    /// Any session.
+    pub session: Duration,
 }
 
 impl Management {
@@ -52,6 +92,7 @@ impl Management {
         configs: Arc<dyn Configs>,
         directory: Arc<dyn Directory>,
         audit: Arc<dyn Audit>,
+        people: People,
         pipeline: Arc<Pipeline>,
     ) -> Self {
         Self {
@@ -59,6 +100,7 @@ impl Management {
             configs,
             directory,
             audit,
+            people,
             pipeline,
         }
     }
@@ -75,6 +117,14 @@ enum Section {
     Providers,
     /// What was done through management, by whom and from where.
     Audit,
+    /// Signing in and out.
+    SignIn,
+    /// Organizations: the tenants.
+    Organizations,
+    /// Teams: groups of keys and people inside an organization.
+    Teams,
+    /// Users: people who manage the gateway.
+    Users,
 }
 
 type Api = (
@@ -82,6 +132,10 @@ type Api = (
     routing::RoutingApi,
     providers::ProvidersApi,
     audit::AuditApi,
+    sign_in::SignInApi,
+    organizations::OrganizationsApi,
+    teams::TeamsApi,
+    users::UsersApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -90,6 +144,10 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         routing::RoutingApi,
         providers::ProvidersApi,
         audit::AuditApi,
+        sign_in::SignInApi,
+        organizations::OrganizationsApi,
+        teams::TeamsApi,
+        users::UsersApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

@@ -109,8 +109,15 @@ impl Refusal {
 
     /// No valid token.
     pub fn unauthorized() -> Self {
-        let detail =
-            "send `Authorization: Bearer …` with a token of this gateway that is not over; `bonito token` makes one";
+        let detail = "send `Authorization: Bearer …` with a token of this gateway that is not over; POST /api/auth/login gives one";
+        Self::Unauthorized(
+            Json(Problem::new(StatusCode::UNAUTHORIZED, detail)),
+            "Bearer realm=\"bonito management\"".to_owned(),
+        )
+    }
+
+    /// Not who they say they are, or nobody who may sign in. Whoever tries is not told which.
+    pub fn wrong_credentials(detail: &str) -> Self {
         Self::Unauthorized(
             Json(Problem::new(StatusCode::UNAUTHORIZED, detail)),
             "Bearer realm=\"bonito management\"".to_owned(),

@@ -31,6 +31,7 @@ use bonito::store::rate_limits::Created;
 use chrono::{DateTime, Utc};
 use ractor::ActorStatus;
 use sea_orm::ConnectionTrait as _;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -148,6 +149,7 @@ impl Builder {
             store,
             master_key,
             first_key,
+            first_owner,
         } = first_start::open(&settings, &input).await.expect("the gateway opens");
         if first_key.is_some() {
             // It is made with the default, which a test that is about something else may exceed.
@@ -171,6 +173,7 @@ impl Builder {
             store,
             master_key,
             first_key: None,
+            first_owner: None,
         };
         let gateway = Gateway::start(settings.clone(), &opened)
             .await
@@ -186,6 +189,7 @@ impl Builder {
             operations: format!("http://{}", running.operations),
             key: first_key.map_or_else(String::new, |key| key.expose().to_owned()),
             organization: organization.expect("the first start made an organization"),
+            owner: first_owner.map(|owner| (owner.email.to_string(), owner.password.expose_secret().to_owned())),
             store: opened.store.clone(),
             master_key: opened.master_key.clone(),
             running: Some(running),
@@ -207,6 +211,8 @@ pub struct TestGateway {
     pub operations: String,
     /// The first key's secret.
     pub key: String,
+    /// The address and the password of the first user.
+    pub owner: Option<(String, String)>,
     /// The first organization.
     pub organization: OrganizationId,
     /// Its database.
@@ -483,6 +489,7 @@ impl TestGateway {
             organization,
             team: None,
             user: None,
+            session: None,
         };
         let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
         signed.expect("the token can be signed")
