@@ -15,6 +15,9 @@ mod m20261129_000005_response_cache;
 mod m20261129_100011_audit_log;
 mod m20261129_100012_users;
 mod m20261129_100013_rate_limit_ceilings;
+mod m20261129_100021_key_attributes;
+mod m20261129_100022_limit_references;
+mod m20261129_100031_jobs;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -35,6 +38,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_100011_audit_log::Migration),
             Box::new(m20261129_100012_users::Migration),
             Box::new(m20261129_100013_rate_limit_ceilings::Migration),
+            Box::new(m20261129_100031_jobs::Migration),
+            Box::new(m20261129_100021_key_attributes::Migration),
+            Box::new(m20261129_100022_limit_references::Migration),
         ]
     }
 }

@@ -38,17 +38,20 @@ use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::measurements::SlowCalls;
 use crate::gates::people::Sessions;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::{Management, People, SignInLifetimes};
+use crate::http::management::{KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
+use crate::jobs::{self, JobsArgs, Keep};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
+use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
@@ -103,6 +106,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
     pub cut_streams: CancellationToken,
+    /// What jobs work with.
+    pub jobs: JobsArgs,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -120,6 +125,16 @@ impl Gateway {
             pipeline: Arc::new(pipeline),
             ..HttpState::clone(&self.http)
         })
+    }
+
+    /// Starts a worker that does every job.
+    pub fn start_worker(&self, settings: &Settings) -> Worker {
+        let options = WorkerOptions {
+            lease: settings.jobs.lease,
+            poll: settings.jobs.poll,
+            drain: settings.jobs.drain,
+        };
+        Worker::start(self.store.clone(), jobs::all(&self.jobs), self.metrics.clone(), options)
     }
 
     /// Builds everything and starts the actors.
@@ -209,6 +224,7 @@ impl Gateway {
                 policy: HealthPolicy {
                     failures_in_a_row: settings.health.failures_in_a_row,
                     failure_percent: settings.health.failure_percent,
+                    slow_percent: settings.health.slow_percent,
                     failure_percent_attempts: settings.health.failure_percent_attempts,
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
@@ -302,6 +318,7 @@ impl Gateway {
                     base: settings.failover.backoff,
                     most: settings.failover.max_backoff,
                 },
+                slow_calls: SlowCalls::new(settings.health.slow_times, settings.health.slow_least),
                 caching: CachePolicy {
                     ttl: settings.cache.ttl,
                     unpredictable: settings.cache.unpredictable,
@@ -320,6 +337,13 @@ impl Gateway {
         let control = Arc::new(Control {
             store: opened.store.clone(),
         });
+        let jobs = JobsArgs {
+            store: opened.store.clone(),
+            keep: Keep {
+                done_jobs: settings.jobs.keep_done,
+                dead_jobs: settings.jobs.keep_dead,
+            },
+        };
         let public_url = settings
             .server
             .public_url
@@ -328,14 +352,22 @@ impl Gateway {
         Ok(Self {
             settings: live,
             http: Arc::new(HttpState {
-                management: Arc::new(Management::new(
-                    ManagementTokens::new(&opened.master_key),
-                    control.clone(),
-                    control.clone(),
-                    control.clone(),
-                    people(&settings, &opened.master_key, control),
-                    pipeline.clone(),
-                )),
+                management: Arc::new(Management {
+                    tokens: ManagementTokens::new(&opened.master_key),
+                    configs: control.clone(),
+                    directory: control.clone(),
+                    audit: control.clone(),
+                    jobs: Arc::new(opened.store.clone()),
+                    keys: KeyDesk {
+                        control: control.clone(),
+                        limits: control.clone(),
+                        budgets: control.clone(),
+                        hasher: opened.master_key.key_hasher(),
+                        keyring: keyring.clone(),
+                    },
+                    people: people(&settings, &opened.master_key, control),
+                    pipeline: pipeline.clone(),
+                }),
                 pipeline,
                 keyring,
                 spend: Arc::new(LedgerAndJournal {
@@ -365,6 +397,7 @@ impl Gateway {
             metrics,
             stopping,
             cut_streams,
+            jobs,
             root,
         })
     }
@@ -384,6 +417,7 @@ fn people(settings: &Settings, master_key: &MasterKey, control: Arc<Control>) ->
             account: auth.account,
             address: auth.address,
         }),
+        trusted_proxies: settings.server.trusted_proxies.clone(),
         lifetimes: SignInLifetimes {
             access: auth.access_token,
             refresh: auth.refresh_token,

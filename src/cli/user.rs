@@ -173,7 +173,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                         "nobody would be left who may manage the organization; create another owner first".into(),
                     );
                 }
-                UserChanged::NoSuchUser | UserChanged::NoSuchTeam => {
+                UserChanged::NoSuchUser | UserChanged::NoSuchTeam | UserChanged::OwnsKeys(_) => {
                     return Err("the user is not there any more".into());
                 }
             }

@@ -71,6 +71,8 @@ pub struct Settings {
     pub budgets: BudgetSettings,
     /// `[ledger]`
     pub ledger: LedgerSettings,
+    /// `[jobs]`
+    pub jobs: JobSettings,
     /// `[health]`
     pub health: HealthSettings,
     /// `[redis]`
@@ -107,6 +109,8 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Where people reach it, without a last slash; `None`: built from `listen`.
     pub public_url: Option<String>,
+    /// Networks of proxies whose word about who is calling is taken.
+    pub trusted_proxies: Vec<IpNet>,
     /// Open connections.
     pub max_connections: usize,
     /// Threads that serve requests; 0 is one for each core.
@@ -378,6 +382,23 @@ pub struct LedgerSettings {
     pub flush: Duration,
 }
 
+/// Work that is done later.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Whether a process that serves runs jobs as well.
+    pub in_serve: bool,
+    /// How long a job is a worker's without a sign of life.
+    pub lease: Duration,
+    /// How often to look for jobs that nobody told of.
+    pub poll: Duration,
+    /// How long jobs may go on after a stop.
+    pub drain: Duration,
+    /// How long jobs that are done stay in the list.
+    pub keep_done: Duration,
+    /// How long jobs that were given up do.
+    pub keep_dead: Duration,
+}
+
 /// Taking a failing provider out of the rotation.
 #[derive(Debug, Clone)]
 pub struct HealthSettings {
@@ -385,7 +406,13 @@ pub struct HealthSettings {
     pub failures_in_a_row: u32,
     /// Failures among a hundred attempts of the last ten seconds that do it.
     pub failure_percent: u32,
-    /// Attempts of the last ten seconds below which that share says nothing.
+    /// Slow answers among a hundred attempts of the last ten seconds that do it; 0: they never do.
+    pub slow_percent: u32,
+    /// How many times what is usual for its deployment a slow answer takes.
+    pub slow_times: u32,
+    /// What takes less than that is never slow.
+    pub slow_least: Duration,
+    /// Attempts of the last ten seconds below which these shares say nothing.
     pub failure_percent_attempts: u32,
     /// For how long, the first time.
     pub eject: Duration,
@@ -476,6 +503,7 @@ impl Settings {
             server: ServerSettings {
                 listen: reader.address("server.listen"),
                 public_url: public_url(reader),
+                trusted_proxies: reader.list("server.trusted_proxies", checks::network),
                 max_connections: reader.count("server.max_connections", 1..=1_000_000),
                 workers: reader.count("server.workers", 0..=1_024),
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
@@ -584,9 +612,21 @@ impl Settings {
                 batch_rows: reader.count("ledger.batch_rows", 1..=1_000),
                 flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
             },
+            jobs: JobSettings {
+                in_serve: reader.flag("jobs.in_serve"),
+                // Renewed four times in it; a job of a worker that died is begun anew after it and two seconds more.
+                lease: reader.milliseconds("jobs.lease_ms", SECOND_MS..=HOUR_MS),
+                poll: reader.milliseconds("jobs.poll_ms", 10..=60 * SECOND_MS),
+                drain: reader.milliseconds("jobs.drain_ms", 0..=HOUR_MS),
+                keep_done: reader.milliseconds("jobs.keep_done_ms", 0..=YEAR_MS),
+                keep_dead: reader.milliseconds("jobs.keep_dead_ms", 0..=YEAR_MS),
+            },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
                 failure_percent: reader.count("health.failure_percent", 1..=100),
+                slow_percent: reader.count("health.slow_percent", 0..=100),
+                slow_times: reader.count("health.slow_times", 2..=1_000),
+                slow_least: reader.milliseconds("health.slow_least_ms", 0..=DAY_MS),
                 failure_percent_attempts: reader.count("health.failure_percent_attempts", 1..=1_000_000),
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),

@@ -3,8 +3,9 @@
 //! A pure state machine: outcomes, the time and a random number go in, a state comes out. The provider's actor owns one and
 //! publishes the state; the request path only reads it.
 //!
-//! Two signs take a provider out. *Failures in a row* find the dead one within a few requests. The *share of failures* in a
-//! sliding window finds the half-dead one, whose answers in between would begin the row anew each time.
+//! Three signs take a provider out. *Failures in a row* find the dead one within a few requests. The *share of failures* in
+//! a sliding window finds the half-dead one, whose answers in between would begin the row anew each time. The *share of
+//! slow answers* in the same window finds the one that still answers, many times slower than it used to.
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub enum Health {
 pub enum Outcome {
     /// It answered. An answer that blames the caller counts as well: the provider is there.
     Answered,
+    /// It answered, many times slower than it usually does.
+    AnsweredSlowly,
     /// It failed in a way that another request would meet too.
     Failed,
     /// It is there and takes no more of our requests for now. No failure; but a provider on probation is not back.
@@ -45,7 +48,9 @@ pub struct HealthPolicy {
     pub failures_in_a_row: u32,
     /// Failures among a hundred attempts of the last ten seconds that eject, however they are spread.
     pub failure_percent: u32,
-    /// Attempts of the last ten seconds below which their share of failures says nothing.
+    /// Slow answers among a hundred attempts of the last ten seconds that eject; 0: slowness never does.
+    pub slow_percent: u32,
+    /// Attempts of the last ten seconds below which their share of failures, and of slow answers, says nothing.
     pub failure_percent_attempts: u32,
     /// Length of the first ejection.
     pub eject: Duration,
@@ -61,6 +66,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Default, Debug)]
 struct Second {
     answered: u32,
+    slow: u32,
     failed: u32,
 }
 
@@ -123,10 +129,24 @@ impl HealthState {
                 let wait = retry_after.unwrap_or(policy.eject).min(policy.max_eject);
                 self.health = Health::Ejected { until: now + wait };
             }
+            (Outcome::AnsweredSlowly, Health::Passing) => {
+                self.failures = 0;
+                self.window.present(now).slow += 1;
+                if policy.slow_percent > 0 && self.too_many(|second| second.slow, policy.slow_percent, policy) {
+                    self.eject(now, luck, policy);
+                }
+            }
+            (Outcome::AnsweredSlowly, Health::Ejected { .. }) => self.failures = 0,
+            // It is there, but not as it was.
+            (Outcome::AnsweredSlowly, Health::Probing) => {
+                self.failures = 0;
+                self.eject(now, luck, policy);
+            }
             (Outcome::Failed, Health::Passing) => {
                 self.failures += 1;
                 self.window.present(now).failed += 1;
-                if self.failures >= policy.failures_in_a_row || self.too_many_fail(policy) {
+                let too_many = || self.too_many(|second| second.failed, policy.failure_percent, policy);
+                if self.failures >= policy.failures_in_a_row || too_many() {
                     self.eject(now, luck, policy);
                 }
             }
@@ -145,13 +165,16 @@ impl HealthState {
         }
     }
 
-    /// Whether too many of the last seconds' attempts failed.
-    fn too_many_fail(&self, policy: &HealthPolicy) -> bool {
-        let answered = self.window.sum(|second| second.answered);
-        let failed = self.window.sum(|second| second.failed);
-        let attempts = answered + failed;
+    /// Whether too many of the last seconds' attempts ended in some way.
+    fn too_many(&self, some: impl Fn(&Second) -> u32, percent: u32, policy: &HealthPolicy) -> bool {
+        let attempts = self.window.sum(|second| {
+            second
+                .answered
+                .saturating_add(second.slow)
+                .saturating_add(second.failed)
+        });
         attempts >= u64::from(policy.failure_percent_attempts)
-            && failed * 100 >= attempts * u64::from(policy.failure_percent)
+            && self.window.sum(some) * 100 >= attempts * u64::from(percent)
     }
 
     fn eject(&mut self, now: Instant, luck: u32, policy: &HealthPolicy) {
@@ -186,6 +209,7 @@ mod tests {
     const POLICY: HealthPolicy = HealthPolicy {
         failures_in_a_row: 3,
         failure_percent: 50,
+        slow_percent: 50,
         failure_percent_attempts: 20,
         eject: Duration::from_secs(2),
         max_eject: Duration::from_secs(60),
@@ -306,6 +330,41 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_that_answers_many_times_slower_than_usual_is_out_and_back_when_a_probe_is_as_fast_as_ever() {
+        let start = Instant::now();
+        let mut state = HealthState::default();
+        state.answered(15, start);
+        for slow in 0..15 {
+            assert_eq!(state.health(), Health::Passing, "{slow} slow ones of {}", 15 + slow);
+            state.observe(Outcome::AnsweredSlowly, start, 0, &POLICY);
+        }
+        for wait_s in [2, 4] {
+            let Health::Ejected { until } = state.health() else {
+                panic!("half of its answers are slow")
+            };
+            assert_eq!(until - start, Duration::from_secs(wait_s));
+            state.advance(until);
+            assert_eq!(state.health(), Health::Probing);
+            let probe = if wait_s == 2 {
+                Outcome::AnsweredSlowly
+            } else {
+                Outcome::Answered
+            };
+            state.observe(probe, start, 0, &POLICY);
+        }
+        assert_eq!(state.health(), Health::Passing);
+
+        let patient = HealthPolicy {
+            slow_percent: 0,
+            ..POLICY
+        };
+        for _ in 0..1_000 {
+            state.observe(Outcome::AnsweredSlowly, start, 0, &patient);
+        }
+        assert_eq!(state.health(), Health::Passing);
+    }
+
+    #[test]
     fn few_failures_among_few_attempts_say_nothing() {
         let now = Instant::now();
         let mut state = HealthState::default();
@@ -353,6 +412,7 @@ mod tests {
     fn any_outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
             Just(Outcome::Answered),
+            Just(Outcome::AnsweredSlowly),
             Just(Outcome::Failed),
             prop::option::of(0..200u64).prop_map(|wait| Outcome::Limited {
                 retry_after: wait.map(Duration::from_secs)

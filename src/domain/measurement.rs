@@ -13,6 +13,10 @@ const IDLE_MEMORY_S: f64 = 30.0;
 const LEAST_SHARE: f64 = 0.05;
 /// The most a sample counts: after a pause one failure must not look like a rate of 100 %.
 const MOST_SHARE: f64 = 0.5;
+/// How fast what is usual for a deployment follows what it does. One that is slow stays so for minutes before that is usual.
+const USUAL_MEMORY_S: f64 = 600.0;
+/// Samples that what is usual is learnt from at first. Before there are as many, nothing is unusual.
+pub const USUAL_SAMPLES: u32 = 20;
 /// Tokens a second that are assumed of a model whose rate nobody has seen.
 pub const ASSUMED_TOKENS_PER_SECOND: f64 = 50.0;
 
@@ -71,6 +75,23 @@ impl Average {
         }
     }
 
+    /// An average that follows slowly, for what is usual: a plain mean of its first samples, and minutes behind after that.
+    #[must_use]
+    pub fn usual(before: Option<(Self, Duration)>, samples: u32, sample: f32) -> Self {
+        match before {
+            Some((average, since)) => {
+                let aged = 1.0 - (-since.as_secs_f64() / USUAL_MEMORY_S).exp();
+                let first = if samples < USUAL_SAMPLES {
+                    1.0 / f64::from(samples + 1)
+                } else {
+                    0.0
+                };
+                average.towards(sample, aged.max(first))
+            }
+            None => Self { value: sample },
+        }
+    }
+
     /// The average of something that happens or does not, which begins with "does not".
     #[must_use]
     pub fn rate(before: Option<(Self, Duration)>, happened: bool) -> Self {
@@ -119,6 +140,22 @@ mod tests {
             later = Average::peak(Some((later, TICK)), 100.0);
         }
         assert!(later.value < 150.0, "{later:?}");
+    }
+
+    #[test]
+    fn what_is_usual_stays_for_minutes_when_everything_turns_ten_times_slower() {
+        let mut usual = None;
+        let mut feed = |from: u32, count: u32, sample: f32| {
+            for samples in from..from + count {
+                usual = Some(Average::usual(usual.map(|usual| (usual, TICK)), samples, sample));
+            }
+            usual.expect("it was fed").value
+        };
+        assert!((feed(0, 20, 100.0) - 100.0).abs() < 0.1);
+        // Half a minute at ten a second.
+        assert!(feed(20, 300, 1_000.0) < 160.0);
+        // An hour.
+        assert!(feed(320, 36_000, 1_000.0) > 950.0);
     }
 
     #[test]

@@ -22,33 +22,75 @@ pub enum Role {
     Viewer,
 }
 
-/// Something that can be done through the management API.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Right {
-    /// See the organization's gateway config and its versions, and ask where a request would go.
-    ReadConfig,
+/// Defines the rights, each in one place: what it is, what to call it, and which roles have it.
+macro_rules! rights {
+    ($($(#[$doc:meta])* $right:ident: $words:literal, $($role:ident)|*;)+) => {
+        /// Something that can be done through the management API.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Right {
+            $($(#[$doc])* $right,)+
+        }
+
+        impl Right {
+            /// Every right.
+            pub const ALL: &[Self] = &[$(Self::$right),+];
+
+            /// What it is, for whoever lacks it: "this needs the right to …".
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$right => $words,)+
+                }
+            }
+
+            /// The roles that have it, besides the platform's admins, who have every right.
+            fn roles(self) -> &'static [Role] {
+                match self {
+                    $(Self::$right => &[$(Role::$role),*],)+
+                }
+            }
+        }
+    };
+}
+
+rights! {
+    /// See the organization's gateway config and its versions, and ask where a request would go. It names other teams'
+    /// rules.
+    ReadConfig: "read the gateway config", Owner | Admin | Viewer;
     /// Change the organization's gateway config.
-    WriteConfig,
+    WriteConfig: "change the gateway config", Owner | Admin;
     /// See the organization's providers and how they are doing.
-    ReadProviders,
+    ReadProviders: "read providers", Owner | Admin | Viewer;
     /// See what was done in the organization, and by whom.
-    ReadAudit,
+    ReadAudit: "read the audit log", Owner | Admin | Viewer;
+    /// See what is done for the organization in the background.
+    ReadJobs: "read jobs", Owner | Admin | Viewer;
+    /// Let what was given up begin anew.
+    RetryJobs: "retry jobs", Owner | Admin;
+    /// See keys, as far as `authority` reaches.
+    ReadKeys: "read keys", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// Create, change, rotate and revoke keys, as far as `authority` reaches.
+    WriteKeys: "change keys", Owner | Admin | TeamAdmin | Member;
+    /// See rate limits and budgets, as far as `authority` reaches.
+    ReadLimits: "read rate limits and budgets", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// Create, change and delete rate limits and budgets, as far as `authority` reaches. A member's are set by others:
+    /// whoever may delete a limit has none.
+    WriteLimits: "change rate limits and budgets", Owner | Admin | TeamAdmin;
     /// See and end one's own session, and change one's own password.
-    OwnAccount,
+    OwnAccount: "manage one's own account", Owner | Admin | TeamAdmin | Member | Viewer;
     /// See the organization itself.
-    ReadOrganization,
+    ReadOrganization: "read the organization", Owner | Admin | Viewer;
     /// Change the organization itself.
-    WriteOrganization,
+    WriteOrganization: "change the organization", Owner;
     /// Create and delete organizations, and say what they may have of what is shared.
-    ManageOrganizations,
-    /// See teams.
-    ReadTeams,
+    ManageOrganizations: "manage organizations",;
+    /// See teams; a team admin theirs.
+    ReadTeams: "read teams", Owner | Admin | TeamAdmin | Viewer;
     /// Create, change and delete teams.
-    WriteTeams,
-    /// See users.
-    ReadUsers,
+    WriteTeams: "change teams", Owner | Admin;
+    /// See users; a team admin those of their team.
+    ReadUsers: "read users", Owner | Admin | TeamAdmin | Viewer;
     /// Create, change and delete users, up to what one is.
-    WriteUsers,
+    WriteUsers: "change users", Owner | Admin;
 }
 
 impl Role {
@@ -81,20 +123,7 @@ impl Role {
 
     /// Whether the role has a right in its own organization.
     pub fn may(self, right: Right) -> bool {
-        match right {
-            Right::WriteConfig | Right::WriteTeams | Right::WriteUsers => {
-                matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin)
-            }
-            Right::OwnAccount => true,
-            Right::WriteOrganization => matches!(self, Self::PlatformAdmin | Self::Owner),
-            Right::ManageOrganizations => self == Self::PlatformAdmin,
-            // A team admin's are those of their team.
-            Right::ReadTeams | Right::ReadUsers => self != Self::Member,
-            // The config names other teams' rules, and providers' health is the whole organization's.
-            Right::ReadConfig | Right::ReadProviders | Right::ReadAudit | Right::ReadOrganization => {
-                matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
-            }
-        }
+        self == Self::PlatformAdmin || right.roles().contains(&self)
     }
 
     /// Whether whoever has the role may give another one to somebody, or change somebody who has it: nobody makes of
@@ -114,42 +143,6 @@ impl Role {
     }
 }
 
-impl Right {
-    /// Every right.
-    pub const ALL: [Self; 12] = [
-        Self::ReadConfig,
-        Self::WriteConfig,
-        Self::ReadProviders,
-        Self::ReadAudit,
-        Self::OwnAccount,
-        Self::ReadOrganization,
-        Self::WriteOrganization,
-        Self::ManageOrganizations,
-        Self::ReadTeams,
-        Self::WriteTeams,
-        Self::ReadUsers,
-        Self::WriteUsers,
-    ];
-
-    /// What it is, for whoever lacks it: "this needs the right to …".
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadConfig => "read the gateway config",
-            Self::WriteConfig => "change the gateway config",
-            Self::ReadProviders => "read providers",
-            Self::ReadAudit => "read the audit log",
-            Self::OwnAccount => "manage one's own account",
-            Self::ReadOrganization => "read the organization",
-            Self::WriteOrganization => "change the organization",
-            Self::ManageOrganizations => "manage organizations",
-            Self::ReadTeams => "read teams",
-            Self::WriteTeams => "change teams",
-            Self::ReadUsers => "read users",
-            Self::WriteUsers => "change users",
-        }
-    }
-}
-
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -161,26 +154,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_matrix_is_that_of_the_description() {
-        use Role::{Admin, Member, Owner, PlatformAdmin, TeamAdmin, Viewer};
-        for (right, allowed) in [
-            (Right::ReadConfig, &[PlatformAdmin, Owner, Admin, Viewer][..]),
-            (Right::WriteConfig, &[PlatformAdmin, Owner, Admin]),
-            (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
-            (Right::ReadAudit, &[PlatformAdmin, Owner, Admin, Viewer]),
-            (Right::OwnAccount, &Role::ALL),
-            (Right::ReadOrganization, &[PlatformAdmin, Owner, Admin, Viewer]),
-            (Right::WriteOrganization, &[PlatformAdmin, Owner]),
-            (Right::ManageOrganizations, &[PlatformAdmin]),
-            (Right::ReadTeams, &[PlatformAdmin, Owner, Admin, TeamAdmin, Viewer]),
-            (Right::WriteTeams, &[PlatformAdmin, Owner, Admin]),
-            (Right::ReadUsers, &[PlatformAdmin, Owner, Admin, TeamAdmin, Viewer]),
-            (Right::WriteUsers, &[PlatformAdmin, Owner, Admin]),
-        ] {
-            for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
-                assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");
-            }
+    fn whoever_may_change_something_may_see_it_and_nobody_who_only_looks_may_change_anything() {
+        for &right in Right::ALL {
+            let words = right.as_str();
+            // Everybody has an account of their own, and organizations are the platform's.
+            let only_looks = words.starts_with("read ") || right == Right::OwnAccount;
+            let owners = Role::Owner.may(right) || right == Right::ManageOrganizations;
+            assert!(Role::PlatformAdmin.may(right) && owners, "{words}");
+            assert!(only_looks || !Role::Viewer.may(right), "{words}");
         }
+        assert!(!Role::Viewer.may(Right::WriteConfig) && Role::Admin.may(Right::WriteConfig));
+        assert!(!Role::Member.may(Right::ReadConfig) && !Role::TeamAdmin.may(Right::ReadConfig));
     }
 
     #[test]

@@ -249,6 +249,8 @@ pub enum UserChanged {
     NoSuchUser,
     /// The organization has no such team.
     NoSuchTeam,
+    /// So many keys that are not revoked are theirs.
+    OwnsKeys(u64),
 }
 
 /// Somebody who signs in, with what their password is compared with.
@@ -428,7 +430,7 @@ mod tests {
     fn nobody_makes_of_anybody_more_than_they_are() {
         for actor in Role::ALL {
             for made in Role::ALL.into_iter().filter(|made| actor.may_make(*made)) {
-                for right in Right::ALL {
+                for &right in Right::ALL {
                     assert!(
                         actor.may(right) || !made.may(right),
                         "{actor} makes {made}, who may {right:?}"

@@ -223,7 +223,7 @@ impl ProviderGate {
         }
         match outcome {
             Outcome::Answered | Outcome::Limited { .. } if !self.failing.load(Ordering::Relaxed) => return,
-            Outcome::Answered | Outcome::Limited { .. } => {}
+            Outcome::Answered | Outcome::AnsweredSlowly | Outcome::Limited { .. } => {}
             Outcome::Failed => self.failing.store(true, Ordering::Release),
         }
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {

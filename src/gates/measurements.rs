@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::domain::ids::DeploymentId;
-use crate::domain::measurement::{ASSUMED_TOKENS_PER_SECOND, Average, Measured};
+use crate::domain::measurement::{ASSUMED_TOKENS_PER_SECOND, Average, Measured, USUAL_SAMPLES};
 
 /// Deployments that are measured. Names behind "provider/…" are a caller's text where a provider forwards everything, so
 /// their number has to have a bound; what comes later is routed as if it were new.
@@ -37,6 +37,9 @@ struct DeploymentMeter {
     tokens_per_second: AtomicU64,
     failures: AtomicU64,
     cached: AtomicU64,
+    /// What the time to its first token usually is, and how many answers that was learnt from.
+    usual_ms: AtomicU64,
+    answers: AtomicU32,
     in_flight: AtomicU32,
 }
 
@@ -65,6 +68,39 @@ pub enum Sample {
     },
     /// It says nothing about the deployment: the caller left, or was at fault.
     Nothing,
+}
+
+/// How slow an answer was.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct Slowness {
+    /// Milliseconds to its first token.
+    pub waited_ms: f32,
+    /// As a multiple of what is usual for its deployment; 0 where nobody knows.
+    pub times: f32,
+}
+
+/// From when on an answer is a slow one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SlowCalls {
+    times: f32,
+    least_ms: f32,
+}
+
+impl SlowCalls {
+    /// From that many times what is usual for its deployment, and never below that time.
+    pub fn new(times: u32, least: Duration) -> Self {
+        Self {
+            times: ratio(u64::from(times), 1),
+            least_ms: millis(least),
+        }
+    }
+}
+
+impl Slowness {
+    /// Whether the answer was a slow one.
+    pub fn is_slow(self, by: SlowCalls) -> bool {
+        self.times >= by.times && self.waited_ms >= by.least_ms
+    }
 }
 
 /// An attempt under way.
@@ -146,6 +182,8 @@ impl Default for DeploymentMeter {
             tokens_per_second: AtomicU64::new(EMPTY),
             failures: AtomicU64::new(EMPTY),
             cached: AtomicU64::new(EMPTY),
+            usual_ms: AtomicU64::new(EMPTY),
+            answers: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
         }
     }
@@ -164,15 +202,18 @@ impl DeploymentMeter {
         }
     }
 
-    fn take_in(&self, sample: Sample, now: u32) {
+    /// Takes a sample in, and says how many times slower than usual it is; of what is no answer, and as long as nobody
+    /// knows what is usual: not slower at all.
+    fn take_in(&self, sample: Sample, now: u32) -> Slowness {
         match sample {
-            Sample::Nothing => {}
+            Sample::Nothing => Slowness::default(),
             Sample::Failed { total, too_slow } => {
                 feed(&self.failures, now, |before| Average::rate(before, true));
                 // A failure that came fast must not make its deployment look fast.
                 if too_slow {
                     feed(&self.first_token_ms, now, |before| Average::peak(before, millis(total)));
                 }
+                Slowness::default()
             }
             Sample::Answered {
                 first_token,
@@ -196,7 +237,22 @@ impl DeploymentMeter {
                     let share = ratio(cached_tokens.min(input_tokens), input_tokens);
                     feed(&self.cached, now, |before| Average::plain(before, share));
                 }
+                self.slowness(waited, now)
             }
+        }
+    }
+
+    fn slowness(&self, waited_ms: f32, now: u32) -> Slowness {
+        let samples = self.answers.load(Ordering::Relaxed);
+        let usual = unpacked(self.usual_ms.load(Ordering::Relaxed), now);
+        feed(&self.usual_ms, now, |before| Average::usual(before, samples, waited_ms));
+        if samples < USUAL_SAMPLES {
+            self.answers.store(samples + 1, Ordering::Relaxed);
+            return Slowness::default();
+        }
+        Slowness {
+            waited_ms,
+            times: usual.map_or(0.0, |(usual, _)| waited_ms / usual.value.max(0.001)),
         }
     }
 
@@ -213,9 +269,9 @@ impl DeploymentMeter {
 }
 
 impl InFlight {
-    /// The attempt is over.
-    pub fn ended(self, sample: Sample) {
-        self.meter.take_in(sample, ms_since(self.began));
+    /// The attempt is over. Says how slow its answer was.
+    pub fn ended(self, sample: Sample) -> Slowness {
+        self.meter.take_in(sample, ms_since(self.began))
     }
 }
 
@@ -311,6 +367,32 @@ mod tests {
         measurements.begin(&id).unwrap().ended(answered(None, 3_000, 50));
         let first = measurements.read(&id).first_token_ms.unwrap();
         assert!((first - 2_000.0).abs() < 1.0, "{first}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_slow_when_it_takes_many_times_as_long_as_is_usual() {
+        let measurements = Measurements::default();
+        let id = DeploymentId::from("openai/gpt-4o");
+        let after = |ms: u64| measurements.begin(&id).unwrap().ended(answered(Some(ms), ms + 100, 2));
+        let by = SlowCalls::new(5, Duration::from_millis(300));
+        for _ in 0..USUAL_SAMPLES {
+            assert!(!after(100).is_slow(by), "nobody knows yet what is usual");
+        }
+        for (ms, slow) in [(450, false), (550, true), (100, false)] {
+            assert_eq!(after(ms).is_slow(by), slow, "{ms}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let fast = DeploymentId::from("openai/fast");
+        let after = |ms: u64| {
+            measurements
+                .begin(&fast)
+                .unwrap()
+                .ended(answered(Some(ms), ms + 100, 2))
+        };
+        for _ in 0..USUAL_SAMPLES {
+            after(10);
+        }
+        assert!(!after(200).is_slow(by), "nobody minds a fifth of a second");
     }
 
     #[tokio::test(start_paused = true)]

@@ -69,7 +69,7 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
     }
     for gate in operations.board.gates() {
         let reason = match gate.readiness() {
-            Readiness::Passing => continue,
+            Readiness::Passing | Readiness::Resting => continue,
             Readiness::Probing => "probing",
             Readiness::Ejected => "ejected",
         };

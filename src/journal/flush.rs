@@ -1,9 +1,11 @@
 //! How entries reach the disk.
 //!
-//! Whoever has handed an entry in writes what is there, unless somebody is at it already; then that one takes it along.
-//! The write goes into the page cache, into a file whose blocks are there, which takes a microsecond or two. Giving it to
-//! another thread would cost more than that in being woken up, at both ends. While the file is being synced a write might
-//! have to wait for the disk, so then, and while writes fail, a thread of the journal's own does it.
+//! A thread that serves requests writes what was handed in when all of its tasks have had their turn, so that the entries
+//! of everything it did in between go out together: each write costs some microseconds, whatever its size. Without a
+//! runtime, whoever handed an entry in writes at once. If somebody is at it already, that one takes it along. The write
+//! goes into the page cache, into a file whose blocks are there; giving it to another thread would cost more than the write
+//! itself in being woken up, at both ends. While the file is being synced a write might have to wait for the disk, so
+//! then, and while writes fail, a thread of the journal's own does it.
 //!
 //! Nothing but that thread, the syncer and the keeper ever waits for the disk.
 
@@ -12,6 +14,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 use super::disk::{self, Medium};
 use super::format::{self, HEADER_BYTES, Header, Step};
@@ -58,8 +62,20 @@ impl Writer {
 }
 
 impl Journal {
-    /// Sees to it that what was appended gets written. Never waits for the disk.
-    pub(super) fn hand_in(&self) {
+    /// Sees to it that what was appended gets written, at the end of this turn of the runtime's if there is one. Never
+    /// waits for the disk.
+    pub(super) fn hand_in(self: &Arc<Self>) {
+        let Ok(runtime) = Handle::try_current() else {
+            return self.write_soon();
+        };
+        if !self.turn_under_way.swap(true, Ordering::AcqRel) {
+            let turn = Turn(self.clone());
+            runtime.spawn(async move { drop(turn) });
+        }
+    }
+
+    /// Writes what was appended, or has it written.
+    fn write_soon(&self) {
         let busy = self.state.syncing.load(Ordering::Acquire) || self.state.write_failing.load(Ordering::Acquire);
         if busy {
             self.wake(|threads| &threads.writer);
@@ -253,6 +269,17 @@ impl Journal {
         } else if !self.sync() && !self.sync() {
             tracing::error!("the journal's last entries could not be synced");
         }
+    }
+}
+
+/// The turn in which entries gather. They are written at its end, also when it ends with the runtime.
+struct Turn(Arc<Journal>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Whoever comes from here on begins another one.
+        self.0.turn_under_way.store(false, Ordering::Release);
+        self.0.write_soon();
     }
 }
 

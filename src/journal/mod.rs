@@ -114,6 +114,8 @@ pub struct Journal {
     loader: Mutex<()>,
     /// Whether there is something to write.
     has_pending: AtomicBool,
+    /// Whether somebody will write at the end of a runtime's turn.
+    turn_under_way: AtomicBool,
     /// Entries the system has.
     written: AtomicU64,
     /// Entries the disk has.

@@ -97,6 +97,7 @@ impl Journal {
             writer: Mutex::new(Writer::default()),
             loader: Mutex::default(),
             has_pending: AtomicBool::new(false),
+            turn_under_way: AtomicBool::new(false),
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             free: AtomicU64::new(0),

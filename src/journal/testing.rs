@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     pub capacity: AtomicU64,
     /// Syncs that were asked for.
     pub synced: AtomicUsize,
+    /// Writes that were asked for.
+    pub written: AtomicUsize,
 }
 
 impl Default for Faults {
@@ -46,6 +48,7 @@ impl Default for Faults {
             creation: AtomicBool::default(),
             capacity: AtomicU64::new(u64::MAX),
             synced: AtomicUsize::default(),
+            written: AtomicUsize::default(),
         }
     }
 }
@@ -154,6 +157,7 @@ impl Disk for MemoryDisk {
 impl Medium for MemoryFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let faults = &self.disk.faults;
+        faults.written.fetch_add(1, Ordering::AcqRel);
         if faults.writes.load(Ordering::Acquire) {
             return Err(io::Error::other("the disk fails"));
         }

@@ -386,6 +386,39 @@ async fn without_sync_the_disk_is_never_asked_for_one() {
 }
 
 #[tokio::test]
+async fn what_is_handed_in_during_one_turn_of_a_runtime_is_written_at_once() {
+    let disk = MemoryDisk::default();
+    // The threads of the journal's own have nothing to do meanwhile.
+    let patient = JournalOptions {
+        sync_interval: Duration::from_secs(60),
+        ..options(100_000)
+    };
+    let journal = on(&disk, patient, 1_000);
+    until("there is room for all of them", || journal.degraded().is_empty());
+    let slots: Vec<_> = (0..100).map(|number| (record(number), slot(&journal))).collect();
+    until("the segments are ready", || {
+        let before = disk.faults.written.load(Ordering::Acquire);
+        std::thread::sleep(Duration::from_millis(50));
+        before == disk.faults.written.load(Ordering::Acquire)
+    });
+    let before = disk.faults.written.load(Ordering::Acquire);
+    let mut written = Vec::new();
+    for (record, slot) in slots {
+        let _ = slot.open(&record);
+        slot.update(&record).unwrap().write();
+        written.extend(slot.complete(record));
+    }
+    assert!(written.iter().all(|written| !written.is_reached()));
+    for written in &written {
+        written.reached().await;
+        assert!(written.is_reached());
+    }
+    assert_eq!(disk.faults.written.load(Ordering::Acquire), before + 1);
+    assert_eq!(numbers(&journal, 500).await.len(), 100);
+    journal.close();
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_and_recovers_when_there_is_space() {
     let disk = MemoryDisk::default();
     disk.faults.capacity.store(5 << 20, Ordering::Release);

@@ -18,6 +18,7 @@ use crate::providers::adapter::{
     AnswerForm, Decoder, Exchange, Failure, MediaLibrary, Reader, Relayed, Target, Unencodable, WholeAnswer,
     WireAnswer, WireRequest,
 };
+use crate::providers::allowance::used_up_for;
 use crate::routing::catalog::Deployment;
 use crate::routing::catalog_file::Mode;
 use crate::upstream::answer::{Answer, AnswerBody};
@@ -246,6 +247,12 @@ impl Pipeline {
         if let Some((_, Head { status, request_id })) = answers.last() {
             meter.head(*status, request_id.as_deref());
         }
+        meter.used_up(
+            answers
+                .iter()
+                .filter_map(|(answer, _)| used_up_for(&answer.headers))
+                .max(),
+        );
         Ok(answers.into_iter().map(|(answer, _)| answer).collect())
     }
 
@@ -263,6 +270,7 @@ impl Pipeline {
         }
         let answer = self.upstream.send(endpoint, call, meter.sent_mark()).await?;
         meter.head(answer.status.as_u16(), endpoint.adapter.request_id(&answer.headers));
+        meter.used_up(used_up_for(&answer.headers));
         if answer.credential_renewed {
             meter.credential_renewed();
         }

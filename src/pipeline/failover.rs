@@ -22,6 +22,9 @@ use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
 use crate::upstream::endpoints::{Keyed, Tenant};
 
+/// How long a deployment is left alone that has nothing left and does not say for how long.
+const LIMITED: Duration = Duration::from_secs(1);
+
 impl Pipeline {
     /// A whole answer of the first deployment that has one.
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
@@ -33,7 +36,7 @@ impl Pipeline {
                 .await
             {
                 Ok(body) => {
-                    keyed.was_accepted();
+                    accepted(&keyed, deployment, meter);
                     return Ok(body);
                 }
                 Err(failure) => tries.failed(failure, &keyed, meter).await,
@@ -57,7 +60,7 @@ impl Pipeline {
                 .await
             {
                 Ok(opened) => {
-                    keyed.was_accepted();
+                    accepted(&keyed, deployment, meter);
                     return Ok((opened, tries.failures));
                 }
                 Err(failure) => tries.failed(failure, &keyed, meter).await,
@@ -207,6 +210,7 @@ impl<'p> Tries<'p> {
         endpoints.pick(
             tenant(meter.gate()),
             &deployment.provider,
+            &deployment.id,
             &self.refused,
             rand::random(),
             Instant::now(),
@@ -224,6 +228,8 @@ impl<'p> Tries<'p> {
         if refused {
             keyed.was_refused(Instant::now());
             self.refused.push(keyed.clone());
+        } else if let Some(lasts) = rest(class, retry_after) {
+            keyed.was_used_up(&deployment.id, lasts, Instant::now());
         }
         // With another credential the provider may be as good as ever, so one bad credential says nothing about it. The
         // same holds for one that may have been rotated since it was read, until the store has been asked.
@@ -329,6 +335,23 @@ impl<'p> Tries<'p> {
         GatewayError::Exhausted {
             attempts: self.failures,
         }
+    }
+}
+
+/// The provider took the credential, and may have said that this was the last time for a while.
+fn accepted(keyed: &Keyed, deployment: &Deployment, meter: &mut Meter) {
+    keyed.was_accepted();
+    if let Some(lasts) = meter.take_used_up() {
+        keyed.was_used_up(&deployment.id, lasts, Instant::now());
+    }
+}
+
+/// How long a deployment is left alone after a failure, if it asked for that or has nothing left.
+fn rest(class: ErrorClass, retry_after: Option<Duration>) -> Option<Duration> {
+    match class {
+        ErrorClass::RateLimited => Some(retry_after.unwrap_or(LIMITED)),
+        _ if class.may_pass() => retry_after,
+        _ => None,
     }
 }
 

@@ -67,6 +67,7 @@ pub struct Meter {
     dropped_in_silence: bool,
     /// Whether the credential that was just refused has been replaced.
     renewed: bool,
+    used_up: Option<Duration>,
     /// What the caller said about the response cache.
     cache_control: CacheControl,
     /// The right to keep the answer, where it may be kept.
@@ -143,6 +144,7 @@ impl Meter {
             dropped: Dropped::default(),
             dropped_in_silence: false,
             renewed: false,
+            used_up: None,
             cache_control: call.cache_control,
             fill: None,
             media: MediaLibrary::default(),
@@ -428,6 +430,16 @@ impl Meter {
         }
     }
 
+    /// The provider says that nothing is left for so long of what it allows the credential, if it says that.
+    pub(super) fn used_up(&mut self, lasts: Option<Duration>) {
+        self.used_up = lasts;
+    }
+
+    /// What [`Meter::used_up`] was last told.
+    pub(super) fn take_used_up(&mut self) -> Option<Duration> {
+        self.used_up.take()
+    }
+
     /// The provider refused the credential, and there will be another one for the next try.
     pub(super) fn credential_renewed(&mut self) {
         self.renewed = true;
@@ -528,12 +540,21 @@ impl Meter {
         let Some(mut current) = self.current.take() else { return };
         // Without an outcome the permit is dropped, and whoever comes next may probe.
         let probe = current.probe.take();
-        if let (Some(health), Some(outcome)) = (&current.health, outcome(&current, error, retry_after)) {
-            health.report(outcome, probe);
-        }
         let charge = charge(&current, self.prompt_tokens);
-        if let Some(in_flight) = current.in_flight.take() {
-            in_flight.ended(sample(&current, error, &charge.usage));
+        let slowness = current
+            .in_flight
+            .take()
+            .map(|in_flight| in_flight.ended(sample(&current, error, &charge.usage)));
+        if let (Some(health), Some(outcome)) = (&current.health, outcome(&current, error, retry_after)) {
+            let slow = slowness.is_some_and(|slowness| slowness.is_slow(self.pipeline.limits.slow_calls));
+            health.report(
+                if outcome == Outcome::Answered && slow {
+                    Outcome::AnsweredSlowly
+                } else {
+                    outcome
+                },
+                probe,
+            );
         }
         let received = self.received;
         self.record().attempts.push(AttemptRecord {

@@ -44,7 +44,7 @@ use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
-use crate::gates::measurements::Measurements;
+use crate::gates::measurements::{Measurements, SlowCalls};
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
@@ -113,6 +113,8 @@ pub struct PipelineLimits {
     pub max_attempts: usize,
     /// How an attempt is made again where nobody else is left to ask.
     pub again: Again,
+    /// Which answers count as slow.
+    pub slow_calls: SlowCalls,
     /// Which answers are kept.
     pub caching: CachePolicy,
     /// What becomes of parameters that a provider cannot express, where neither key nor organization says.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use super::Pipeline;
 use super::failover::tenant;
@@ -15,10 +16,11 @@ use crate::domain::ids::{DeploymentId, ProviderId};
 use crate::domain::measurement::Measured;
 use crate::domain::scope::Scope;
 use crate::gates::key_gate::KeyGate;
+use crate::routing::catalog::Deployment;
 use crate::routing::document::Policy;
 use crate::routing::explain::Reasons;
 use crate::routing::facts::{Caller, Facts, tags_of};
-use crate::routing::plan::{Decision, NoPlan, Plan, Situation, decide};
+use crate::routing::plan::{Decision, NoPlan, Plan, Readiness, Situation, decide};
 use crate::upstream::endpoints::Tenant;
 
 /// Longest value of a header that rules see; a longer one is cut.
@@ -146,12 +148,18 @@ impl Pipeline {
     /// Hands out everything a decision is made from, but the policy, which is the default.
     pub fn situated<R>(&self, asker: &Asker<'_>, then: impl FnOnce(&Situation<'_>) -> R) -> R {
         let (catalog, endpoints) = (self.catalog.load(), self.endpoints.now());
+        let now = Instant::now();
         then(&Situation {
             policy: self.policies.default_policy(),
             catalog: &catalog,
             scopes: asker.scopes,
             may_use: &|provider: &ProviderId| endpoints.may_use(asker.tenant, provider),
-            readiness: &|provider: &ProviderId| self.board.readiness(provider),
+            readiness: &|deployment: &Deployment| match self.board.readiness(&deployment.provider) {
+                Readiness::Passing if endpoints.is_used_up(asker.tenant, &deployment.provider, &deployment.id, now) => {
+                    Readiness::Resting
+                }
+                readiness => readiness,
+            },
             measured: &|deployment: &DeploymentId| match asker.measured {
                 Some(known) => known.get(deployment.as_str()).copied().unwrap_or_default(),
                 None => self.measurements.read(deployment),

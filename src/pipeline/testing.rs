@@ -34,6 +34,7 @@ use crate::gates::budgets::{Ask, Bank, BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
+use crate::gates::measurements::SlowCalls;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::journal;
@@ -148,6 +149,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
                 base: Duration::from_millis(100),
                 most: Duration::from_secs(2),
             },
+            slow_calls: SlowCalls::new(5, Duration::from_secs(1)),
             caching: CachePolicy {
                 ttl: Duration::ZERO,
                 unpredictable: false,
@@ -181,6 +183,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
             name: "Test".into(),
         },
         team: None,
+        owner: None,
         name: "test".into(),
         prefix: "bn-test".into(),
         scope: Scope::default(),
@@ -192,12 +195,14 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         cache_ttl: None,
         limits: Vec::new(),
         metadata: serde_json::json!({}),
+        allowed_ips: Vec::new(),
         shared_credentials: true,
         disabled: false,
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
         created_at: Utc::now(),
+        previous: None,
         revision: Revision(0),
     };
     let call = Call {

@@ -8,6 +8,7 @@
 //! format is a row in [`compatible::DIALECTS`].
 
 pub mod adapter;
+pub mod allowance;
 #[cfg(test)]
 mod conformance;
 pub mod event_stream;

@@ -34,6 +34,15 @@ pub enum Readiness {
     Probing,
     /// It is out of the rotation.
     Ejected,
+    /// It has nothing left at this deployment of what it allows the organization's credentials.
+    Resting,
+}
+
+impl Readiness {
+    /// Whether requests go elsewhere as long as there is an elsewhere.
+    pub fn is_left_alone(self) -> bool {
+        matches!(self, Self::Ejected | Self::Resting)
+    }
 }
 
 /// Everything a decision is made from, besides the request.
@@ -47,8 +56,8 @@ pub struct Situation<'s> {
     pub scopes: &'s [Arc<Scope>],
     /// Whether the caller's organization has a credential for a provider.
     pub may_use: &'s dyn Fn(&ProviderId) -> bool,
-    /// How a provider is doing.
-    pub readiness: &'s dyn Fn(&ProviderId) -> Readiness,
+    /// How a deployment and its provider are doing.
+    pub readiness: &'s dyn Fn(&Deployment) -> Readiness,
     /// How a deployment is doing.
     pub measured: &'s dyn Fn(&DeploymentId) -> Measured,
     /// Attempts one request may have.
@@ -369,25 +378,25 @@ fn in_order(
     max_attempts: usize,
     excluded: &mut Vec<Excluded>,
 ) -> SmallVec<[Attempt; 4]> {
-    let ejected = |attempt: &Attempt| attempt.parts.readiness == Readiness::Ejected;
+    let left_alone = |attempt: &Attempt| attempt.parts.readiness.is_left_alone();
     let max_attempts = max_attempts.max(1);
-    let kept_for_second = usize::from(second.iter().any(|attempt| !ejected(attempt)) && max_attempts > 1);
-    let passing_first = first.iter().filter(|attempt| !ejected(attempt)).count();
+    let kept_for_second = usize::from(second.iter().any(|attempt| !left_alone(attempt)) && max_attempts > 1);
+    let passing_first = first.iter().filter(|attempt| !left_alone(attempt)).count();
     let firsts = passing_first.min(max_attempts - kept_for_second);
     let (mut way, mut rest) = (SmallVec::<[Attempt; 4]>::new(), SmallVec::<[Attempt; 4]>::new());
     let mut taken = 0;
     for attempt in first {
-        if !ejected(&attempt) && taken < firsts {
+        if !left_alone(&attempt) && taken < firsts {
             taken += 1;
             way.push(attempt);
         } else {
             rest.push(attempt);
         }
     }
-    let (standing_in, down): (Vec<_>, Vec<_>) = second.into_iter().partition(|attempt| !ejected(attempt));
+    let (standing_in, down): (Vec<_>, Vec<_>) = second.into_iter().partition(|attempt| !left_alone(attempt));
     way.extend(standing_in);
     // What passes and was only left over for the sake of a place goes before what does not pass.
-    rest.sort_by_key(ejected);
+    rest.sort_by_key(left_alone);
     way.extend(rest);
     way.extend(down);
     let over = way.split_off_from(max_attempts);
@@ -452,7 +461,7 @@ impl Choice<'_, '_> {
                 });
                 candidates.push(Candidate {
                     group,
-                    readiness: (self.situation.readiness)(&deployment.provider),
+                    readiness: (self.situation.readiness)(deployment),
                     measured: (self.situation.measured)(id),
                     weight: self.situation.policy.weight(id.as_str(), deployment.provider.as_str()),
                     rank: self.situation.policy.rank(id.as_str(), deployment.provider.as_str()),

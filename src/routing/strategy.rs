@@ -178,7 +178,8 @@ pub fn order(candidates: Vec<Candidate>, question: &Question<'_>) -> Vec<(Candid
                     // A probe goes first, or it would never happen; if it fails, the request moves on.
                     Readiness::Probing => 0,
                     Readiness::Passing => 1,
-                    Readiness::Ejected => 2,
+                    Readiness::Resting => 2,
+                    Readiness::Ejected => 3,
                 },
                 candidate.group,
                 candidate.deployment.spare,

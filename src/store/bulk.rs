@@ -3,7 +3,7 @@
 //! Building an INSERT of a thousand values costs more than running it. The text of a statement depends only on the table
 //! and the number of rows, so it is built for the first batch of that length and kept; the driver then finds it prepared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -28,12 +28,17 @@ type Texts = HashMap<(String, usize), Arc<str>>;
 
 impl Inserts {
     /// Inserts rows whose columns are all set. Those whose primary key is there already are passed over.
-    pub(super) async fn run<A>(&self, db: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), StoreError>
+    pub(super) async fn run<A>(
+        &self,
+        db: &impl ConnectionTrait,
+        rows: impl Iterator<Item = A> + Send,
+    ) -> Result<(), StoreError>
     where
         A: ActiveModelTrait + Send,
     {
-        for statement in self.statements(db, rows) {
-            db.execute_raw(statement).await?;
+        let mut rows = Parts::of(rows);
+        while let Some(part) = rows.next() {
+            db.execute_raw(self.statement(db, part)).await?;
         }
         Ok(())
     }
@@ -42,13 +47,15 @@ impl Inserts {
     pub(super) async fn run_for_new<A>(
         &self,
         db: &impl ConnectionTrait,
-        rows: Vec<A>,
+        rows: impl Iterator<Item = A> + Send,
     ) -> Result<HashSet<Uuid>, StoreError>
     where
         A: ActiveModelTrait + Send,
     {
-        let mut new = HashSet::with_capacity(rows.len());
-        for mut statement in self.statements(db, rows) {
+        let mut new = HashSet::new();
+        let mut rows = Parts::of(rows);
+        while let Some(part) = rows.next() {
+            let mut statement = self.statement(db, part);
             statement.sql.push_str(" RETURNING \"id\"");
             for row in db.query_all_raw(statement).await? {
                 new.insert(row.try_get("", "id")?);
@@ -57,22 +64,15 @@ impl Inserts {
         Ok(new)
     }
 
-    /// The statements that insert rows.
-    fn statements<A: ActiveModelTrait>(&self, db: &impl ConnectionTrait, rows: Vec<A>) -> Vec<Statement> {
-        let mut statements = Vec::new();
-        let mut rows = rows.into_iter();
-        while let Some(len) = next_length(rows.len()) {
-            let mut part: Vec<A> = rows.by_ref().take(len).collect();
-            let sql = self.text(db, &part);
-            let mut values = Vec::with_capacity(len * <A::Entity as EntityTrait>::Column::iter().count());
-            for row in &mut part {
-                values.extend(
-                    <A::Entity as EntityTrait>::Column::iter().filter_map(|column| row.take(column).into_value()),
-                );
-            }
-            statements.push(Statement::from_sql_and_values(db.get_database_backend(), &*sql, values));
+    /// The statement that inserts these rows.
+    fn statement<A: ActiveModelTrait>(&self, db: &impl ConnectionTrait, mut rows: Vec<A>) -> Statement {
+        let sql = self.text(db, &rows);
+        let mut values = Vec::with_capacity(rows.len() * <A::Entity as EntityTrait>::Column::iter().count());
+        for row in &mut rows {
+            values
+                .extend(<A::Entity as EntityTrait>::Column::iter().filter_map(|column| row.take(column).into_value()));
         }
-        statements
+        Statement::from_sql_and_values(db.get_database_backend(), &*sql, values)
     }
 
     /// The statement for so many rows.
@@ -90,6 +90,29 @@ impl Inserts {
     }
 }
 
+/// Rows in parts of a statement's length, each made when its turn comes: a batch of a thousand rows takes megabytes.
+struct Parts<I: Iterator> {
+    rows: I,
+    /// The next ones, at most as many as a statement takes.
+    ready: VecDeque<I::Item>,
+}
+
+impl<I: Iterator> Parts<I> {
+    fn of(rows: I) -> Self {
+        Self {
+            rows,
+            ready: VecDeque::with_capacity(MAX_ROWS),
+        }
+    }
+
+    fn next(&mut self) -> Option<Vec<I::Item>> {
+        let missing = MAX_ROWS - self.ready.len();
+        self.ready.extend(self.rows.by_ref().take(missing));
+        let length = next_length(self.ready.len())?;
+        Some(self.ready.drain(..length).collect())
+    }
+}
+
 /// The length of the next statement for so many rows: a power of two, so that few lengths are ever met. With a length
 /// for every batch that comes along, hardly any statement would be met again.
 fn next_length(rows: usize) -> Option<usize> {
@@ -101,14 +124,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_number_of_rows_is_made_of_few_lengths() {
+    fn any_number_of_rows_is_made_of_few_lengths_in_order() {
         for rows in 0..500 {
-            let mut left = rows;
-            while let Some(len) = next_length(left) {
-                assert!(len.is_power_of_two() && len <= MAX_ROWS);
-                left -= len;
+            let mut parts = Parts::of(0..rows);
+            let mut seen = Vec::new();
+            while let Some(part) = parts.next() {
+                assert!(part.len().is_power_of_two() && part.len() <= MAX_ROWS);
+                seen.extend(part);
             }
-            assert_eq!(left, 0);
+            assert!(seen.into_iter().eq(0..rows));
         }
     }
 }

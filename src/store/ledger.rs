@@ -64,10 +64,10 @@ impl Store {
         budgets::begin_batch(&transaction).await?;
         let new = self
             .inserts
-            .run_for_new(&transaction, records.iter().map(request_row).collect())
+            .run_for_new(&transaction, records.iter().map(request_row))
             .await?;
         self.inserts
-            .run(&transaction, records.iter().flat_map(attempt_rows).collect())
+            .run(&transaction, records.iter().flat_map(attempt_rows))
             .await?;
         budgets::count(&transaction, records, &new).await?;
         transaction.commit().await
@@ -78,8 +78,10 @@ impl Store {
         let record = harmless_record();
         let transaction = self.db.begin().await?;
         let tried = async {
-            self.inserts.run(&transaction, vec![request_row(&record)]).await?;
-            self.inserts.run(&transaction, attempt_rows(&record).collect()).await
+            self.inserts
+                .run(&transaction, std::iter::once(request_row(&record)))
+                .await?;
+            self.inserts.run(&transaction, attempt_rows(&record).into_iter()).await
         };
         let taken = match tried.await {
             Ok(()) => Ok(true),
@@ -277,8 +279,8 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
     }
 }
 
-fn attempt_rows(record: &UsageRecord) -> impl Iterator<Item = gateway_attempts::ActiveModel> {
-    record.attempts.iter().zip(1..).map(|(attempt, number)| {
+fn attempt_rows(record: &UsageRecord) -> Vec<gateway_attempts::ActiveModel> {
+    let rows = record.attempts.iter().zip(1..).map(|(attempt, number)| {
         let Charge {
             usage,
             cost,
@@ -306,7 +308,8 @@ fn attempt_rows(record: &UsageRecord) -> impl Iterator<Item = gateway_attempts::
             metering: Set(attempt.charge.metering().as_str().into()),
             upstream_request_id: Set(upstream_id(attempt)),
         }
-    })
+    });
+    rows.collect()
 }
 
 /// A record as plain as they come.

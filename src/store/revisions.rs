@@ -39,6 +39,19 @@ pub(super) const USERS: Kind = Kind {
     channel: "bonito_users",
 };
 
+/// Jobs that were enqueued. They have no counter: whoever hears of one looks for it.
+pub(super) const JOBS: Kind = Kind {
+    counter: "jobs",
+    channel: "bonito_jobs",
+};
+
+impl Kind {
+    /// The statement that tells of a change when its transaction commits.
+    pub(super) fn notify(&self) -> String {
+        format!("NOTIFY {}", self.channel)
+    }
+}
+
 /// How long to wait before the connection for notifications is tried again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -100,7 +113,7 @@ impl Store {
         self.watch(&CONFIGS)
     }
 
-    fn watch(&self, kind: &Kind) -> Option<Watch> {
+    pub(super) fn watch(&self, kind: &Kind) -> Option<Watch> {
         (self.backend() == DatabaseBackend::Postgres).then(|| Watch {
             options: PgConnectOptions::clone(&self.db.get_postgres_connection_pool().connect_options()),
             listener: None,

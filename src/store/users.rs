@@ -4,7 +4,7 @@
 //! looked at, such as whether somebody else keeps the organization, is still so when it is written.
 
 use chrono::{DateTime, Utc};
-use entity::{organizations, refresh_tokens, teams, users};
+use entity::{gateway_keys, organizations, refresh_tokens, teams, users};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel as _,
@@ -235,6 +235,16 @@ impl Store {
         if let Err(denied) = may_delete(actor, &user, others) {
             change.finish(0).await?;
             return Ok(UserChanged::Denied(denied));
+        }
+        let keys = gateway_keys::Entity::find()
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_keys::Column::OwnerId.eq(id.0))
+            .filter(gateway_keys::Column::RevokedAt.is_null())
+            .count(db)
+            .await?;
+        if keys > 0 {
+            change.finish(0).await?;
+            return Ok(UserChanged::OwnsKeys(keys));
         }
         users::Entity::delete_by_id(id.0).exec(db).await?;
         let deed = Deed::new("user.delete", id).before(described(&user));

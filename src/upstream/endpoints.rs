@@ -16,10 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::allowance::Allowances;
 use super::endpoint::Endpoint;
 use super::rest::{Rest, RestPolicy};
 use crate::config::{CredentialPath, CredentialSettings, Fingerprint, ProviderKind, ProviderSettings};
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{DeploymentId, ProviderId};
 use crate::secrets::credential::CredentialError;
 
 /// An endpoint with one of its credentials, and how that is doing.
@@ -39,6 +40,7 @@ pub struct Keyed {
     refused: AtomicBool,
     /// Whether the store was asked since, and had nothing newer.
     confirmed: AtomicBool,
+    allowances: Allowances,
 }
 
 /// Whose request it is.
@@ -118,6 +120,7 @@ impl Endpoints {
                             rest: Mutex::default(),
                             refused: AtomicBool::new(false),
                             confirmed: AtomicBool::new(false),
+                            allowances: Allowances::default(),
                         }),
                         Err(error) => {
                             unusable.push((credential.path.clone(), error));
@@ -224,13 +227,27 @@ impl Snapshot {
         own.into_iter().chain(shared)
     }
 
-    /// The credential for a tenant's next attempt at a provider, leaving out those that `refused` this request.
+    /// Whether none of a tenant's credentials has anything left of what their provider allows them at a deployment.
+    pub fn is_used_up(
+        &self,
+        tenant: Tenant<'_>,
+        provider: &ProviderId,
+        deployment: &DeploymentId,
+        now: Instant,
+    ) -> bool {
+        let mut all = self.pools(tenant, provider).flatten().peekable();
+        all.peek().is_some() && all.all(|keyed| keyed.allowances.until(deployment.as_str(), now).is_some())
+    }
+
+    /// The credential for a tenant's next attempt at a deployment, leaving out those that `refused` this request. One that
+    /// has something left there goes before one that has not.
     ///
     /// `random` is any number; over many of them each credential gets its share.
     pub fn pick(
         &self,
         tenant: Tenant<'_>,
         provider: &ProviderId,
+        deployment: &DeploymentId,
         refused: &[Arc<Keyed>],
         random: u32,
         now: Instant,
@@ -249,18 +266,10 @@ impl Snapshot {
                     .filter(|keyed| !refused.iter().any(|other| Arc::ptr_eq(other, keyed)))
             };
             let awake = || usable().filter(|keyed| !keyed.is_resting(now));
-            let total: u32 = awake().map(|keyed| keyed.weight).sum();
-            if total > 0 {
-                let mut place = random % total;
-                for keyed in awake() {
-                    match place.checked_sub(keyed.weight) {
-                        None => return Some(keyed.clone()),
-                        Some(left) => place = left,
-                    }
-                }
-            }
-            if let Some(spare) = awake().next() {
-                return Some(spare.clone());
+            let has_left = |keyed: &&Arc<Keyed>| keyed.allowances.until(deployment.as_str(), now).is_none();
+            let chosen = by_weight(|| awake().filter(has_left), random).or_else(|| by_weight(awake, random));
+            if let Some(keyed) = chosen {
+                return Some(keyed.clone());
             }
             for keyed in usable() {
                 let until = keyed.rest.lock().until();
@@ -271,6 +280,22 @@ impl Snapshot {
         }
         soonest.map(|(_, keyed)| keyed.clone())
     }
+}
+
+/// One of some credentials, each as often as its weight says; those of weight 0 only where there are no others.
+fn by_weight<'k, I: Iterator<Item = &'k Arc<Keyed>>>(all: impl Fn() -> I, random: u32) -> Option<&'k Arc<Keyed>> {
+    let total: u32 = all().map(|keyed| keyed.weight).sum();
+    if total == 0 {
+        return all().next();
+    }
+    let mut place = random % total;
+    all().find(|keyed| match place.checked_sub(keyed.weight) {
+        None => true,
+        Some(left) => {
+            place = left;
+            false
+        }
+    })
 }
 
 impl Keyed {
@@ -294,6 +319,13 @@ impl Keyed {
             self.confirmed.store(false, Ordering::Release);
             self.rest.lock().accepted();
         }
+    }
+
+    /// The provider says that nothing is left at a deployment of what it allows this credential. It rests there for as
+    /// long as that lasts, but not longer than any credential rests: a provider that says "tomorrow" may change its mind.
+    pub fn was_used_up(&self, deployment: &DeploymentId, lasts: Duration, now: Instant) {
+        let until = now + lasts.min(self.policy.most);
+        self.allowances.used_up(deployment.as_str(), until, now);
     }
 
     fn is_resting(&self, now: Instant) -> bool {
@@ -354,9 +386,14 @@ mod tests {
     }
 
     fn pick(endpoints: &Endpoints, tenant: Tenant<'_>, random: u32) -> Option<String> {
-        let picked = endpoints
-            .now()
-            .pick(tenant, &"openai".into(), &[], random, Instant::now());
+        let picked = endpoints.now().pick(
+            tenant,
+            &"openai".into(),
+            &"openai/m".into(),
+            &[],
+            random,
+            Instant::now(),
+        );
         picked.map(|keyed| keyed.path.to_string())
     }
 
@@ -437,7 +474,7 @@ mod tests {
                 }
             }
             let mut refused = Vec::new();
-            while let Some(next) = endpoints.now().pick(FIRST, &"openai".into(), &refused, random, now) {
+            while let Some(next) = endpoints.now().pick(FIRST, &"openai".into(), &"openai/m".into(), &refused, random, now) {
                 prop_assert!(!refused.iter().any(|other| Arc::ptr_eq(other, &next)));
                 refused.push(next);
             }

@@ -4,6 +4,7 @@
 //! another origin; every byte that is read is counted against a limit; and each call is exactly one attempt, so that every
 //! attempt is seen, timed and priced.
 
+mod allowance;
 pub mod answer;
 pub mod endpoint;
 pub mod endpoints;

@@ -308,3 +308,82 @@ async fn a_provider_that_fails_every_other_time_is_taken_out() {
     assert_eq!(reply.header("x-bonito-provider"), "beta");
     gateway.finish().await;
 }
+
+#[tokio::test]
+async fn who_asks_to_be_left_alone_or_has_nothing_left_is_passed_over_for_as_long_as_there_is_somebody_else() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .start()
+        .await;
+    let served_by = async |gateway: &TestGateway| {
+        let reply = gateway.chat("mock-chat", "hi").await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        reply.header("x-bonito-provider").to_owned()
+    };
+    let nothing_left = |reset: &'static str| {
+        Script::faithful().edited(move |answer| {
+            answer
+                .header("x-ratelimit-remaining-tokens", "0")
+                .header("x-ratelimit-reset-tokens", reset)
+        })
+    };
+    assert_eq!(served_by(&gateway).await, "alpha");
+    // The answer that says it is still alpha's; the next one need not be refused to find out.
+    first.script(nothing_left("1s"));
+    assert_eq!(served_by(&gateway).await, "alpha");
+    for _ in 0..3 {
+        assert_eq!(served_by(&gateway).await, "beta");
+    }
+    assert_eq!(first.requests().len(), 2);
+    let back = async { while served_by(&gateway).await != "alpha" {} };
+    tokio::time::timeout(Duration::from_secs(10), back)
+        .await
+        .expect("a second is soon over");
+
+    first.script(Script::rate_limited("30"));
+    assert_eq!(served_by(&gateway).await, "beta");
+    let asked = first.requests().len();
+    for _ in 0..3 {
+        assert_eq!(served_by(&gateway).await, "beta");
+    }
+    assert_eq!(first.requests().len(), asked, "it asked for half a minute");
+    // It is not taken for ill, and where nobody else has anything left it is asked all the same.
+    assert!(!gateway.operation("/readyz").await.text.contains("ejected"));
+    second.script(Script::rate_limited("30"));
+    assert_eq!(served_by(&gateway).await, "alpha");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_answers_ten_times_slower_than_usual_is_taken_out() {
+    let (slow, well) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &slow.base_url(), &["mock-chat"])
+        .provider("beta", &well.base_url(), &["mock-chat"])
+        .set("health.failure_percent_attempts", 10)
+        .set("health.slow_least_ms", 250)
+        .start()
+        .await;
+    for _ in 0..25 {
+        assert_eq!(
+            gateway.stream("mock-chat", "hi").await.header("x-bonito-provider"),
+            "alpha"
+        );
+    }
+    slow.always(Script::slow_to_begin(Duration::from_millis(300)));
+    let mut asked = 0;
+    while !gateway.operation("/readyz").await.text.contains("ejected") {
+        let calls = (0..10).map(|_| gateway.stream("mock-chat", "hi"));
+        let replies = futures_util::future::join_all(calls).await;
+        assert!(replies.iter().all(|reply| reply.status == 200));
+        asked += replies.len();
+        assert!(asked <= 200, "all of them are slow");
+    }
+    assert_eq!(
+        gateway.stream("mock-chat", "hi").await.header("x-bonito-provider"),
+        "beta"
+    );
+    gateway.finish().await;
+}

@@ -78,6 +78,8 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
         "failover.retry_floor_per_second",
         "failover.retry_percent",
         "fetch.max_redirects",
+        "health.slow_least_ms",
+        "health.slow_percent",
         "rate_limits.assumed_output_tokens",
         "overload.credential_queue",
         "overload.lag_ms",

@@ -6,6 +6,9 @@
 
 mod access;
 mod audit;
+mod jobs;
+pub mod keys;
+mod limits;
 mod organizations;
 pub mod sign_in;
 mod teams;
@@ -26,7 +29,8 @@ use super::problem::Refusal;
 use crate::domain::audit::{Author, Deed, Via};
 use crate::domain::ids::OrganizationId;
 use crate::domain::role::Right;
-use crate::http::boundary::{Arrival, caller_address};
+use crate::http::auth::address_of;
+use crate::http::boundary::Arrival;
 use crate::secrets::management_token::Bearer;
 
 /// The header by which a platform admin names another organization.
@@ -65,6 +69,12 @@ grants!(
     WriteTeams,
     ReadUsers,
     WriteUsers,
+    ReadJobs,
+    RetryJobs,
+    ReadKeys,
+    WriteKeys,
+    ReadLimits,
+    WriteLimits,
 );
 
 /// The proof that a caller may do something in an organization.
@@ -125,15 +135,16 @@ impl<G: Grant> May<G> {
                 named.ok_or_else(|| Refusal::not_found("organization"))?
             }
         };
+        let author = Author {
+            subject: bearer.subject.clone(),
+            role: Some(bearer.role),
+            via,
+            address: address_of(request, &management.people.trusted_proxies),
+            request: Some(Arrival::of(request).id),
+        };
         Ok(Self {
             management,
-            author: Author {
-                subject: bearer.subject.clone(),
-                role: Some(bearer.role),
-                via,
-                address: caller_address(request),
-                request: Some(Arrival::of(request).id),
-            },
+            author,
             bearer,
             organization,
             right: PhantomData,

@@ -6,7 +6,11 @@
 
 mod audit;
 pub mod auth;
+mod budgets;
 mod config;
+mod jobs;
+mod keys;
+mod limits;
 mod organizations;
 mod problem;
 mod providers;
@@ -22,15 +26,20 @@ use std::time::Duration;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use ipnet::IpNet;
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
+use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
+use crate::gates::keyring::Keyring;
 use crate::gates::people::{Sessions, SignIns, Tenants, Users};
 use crate::gates::sign_in_gate::SignInGate;
 use crate::pipeline::Pipeline;
+use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::KeyHasher;
 use crate::secrets::password::Passwords;
 use crate::secrets::refresh_token::RefreshTokens;
 use problem::Problem;
@@ -46,12 +55,22 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the management API works with. Handlers get at it by proofs alone.
 pub struct Management {
-    tokens: ManagementTokens,
-    configs: Arc<dyn Configs>,
-    directory: Arc<dyn Directory>,
-    audit: Arc<dyn Audit>,
-    people: People,
-    pipeline: Arc<Pipeline>,
+    /// Checks who somebody is.
+    pub tokens: ManagementTokens,
+    /// Keeps configs.
+    pub configs: Arc<dyn Configs>,
+    /// Knows organizations and keys.
+    pub directory: Arc<dyn Directory>,
+    /// Keeps what was done.
+    pub audit: Arc<dyn Audit>,
+    /// Keeps jobs.
+    pub jobs: Arc<dyn Jobs>,
+    /// What handlers of keys, limits and budgets work with.
+    pub keys: KeyDesk,
+    /// What handlers of people work with.
+    pub people: People,
+    /// Decides where requests go.
+    pub pipeline: Arc<Pipeline>,
 }
 
 /// What it works with where people are concerned.
@@ -70,6 +89,8 @@ pub struct People {
     pub refresh_tokens: RefreshTokens,
     /// Counts attempts to sign in.
     pub gate: SignInGate,
+    /// Networks of proxies whose word about who is calling is taken.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long everything lasts.
     pub lifetimes: SignInLifetimes,
 }
@@ -85,25 +106,18 @@ pub struct SignInLifetimes {
     pub session: Duration,
 }
 
-impl Management {
-    /// The management of a gateway.
-    pub fn new(
-        tokens: ManagementTokens,
-        configs: Arc<dyn Configs>,
-        directory: Arc<dyn Directory>,
-        audit: Arc<dyn Audit>,
-        people: People,
-        pipeline: Arc<Pipeline>,
-    ) -> Self {
-        Self {
-            tokens,
-            configs,
-            directory,
-            audit,
-            people,
-            pipeline,
-        }
-    }
+/// What handlers of keys, limits and budgets work with.
+pub struct KeyDesk {
+    /// Keeps keys.
+    pub control: Arc<dyn KeyControl>,
+    /// Keeps rate limits.
+    pub limits: Arc<dyn LimitControl>,
+    /// Keeps budgets.
+    pub budgets: Arc<dyn BudgetControl>,
+    /// Hashes new secrets.
+    pub hasher: KeyHasher,
+    /// The keys in use here.
+    pub keyring: Arc<Keyring>,
 }
 
 /// The sections of the document.
@@ -117,6 +131,14 @@ enum Section {
     Providers,
     /// What was done through management, by whom and from where.
     Audit,
+    /// What is done in the background, and what could not be done.
+    Jobs,
+    /// The keys that callers send, from their creation to their end.
+    Keys,
+    /// Rate limits besides the keys' own.
+    Limits,
+    /// What may be spent, and what is left of it.
+    Budgets,
     /// Signing in and out.
     SignIn,
     /// Organizations: the tenants.
@@ -132,6 +154,10 @@ type Api = (
     routing::RoutingApi,
     providers::ProvidersApi,
     audit::AuditApi,
+    jobs::JobsApi,
+    keys::KeysApi,
+    limits::LimitsApi,
+    budgets::BudgetsApi,
     sign_in::SignInApi,
     organizations::OrganizationsApi,
     teams::TeamsApi,
@@ -144,6 +170,10 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         routing::RoutingApi,
         providers::ProvidersApi,
         audit::AuditApi,
+        jobs::JobsApi,
+        keys::KeysApi,
+        limits::LimitsApi,
+        budgets::BudgetsApi,
         sign_in::SignInApi,
         organizations::OrganizationsApi,
         teams::TeamsApi,

@@ -92,7 +92,8 @@ impl ProvidersApi {
 impl From<Readiness> for Health {
     fn from(readiness: Readiness) -> Self {
         match readiness {
-            Readiness::Passing => Self::Passing,
+            // What rests is one deployment; its provider is well.
+            Readiness::Passing | Readiness::Resting => Self::Passing,
             Readiness::Probing => Self::Probing,
             Readiness::Ejected => Self::Ejected,
         }

@@ -233,7 +233,8 @@ impl UsersApi {
 
     /// Delete a user
     ///
-    /// Their sessions end, on every replica within seconds. The last owner of an organization cannot be deleted.
+    /// Their sessions end, on every replica within seconds. It is refused while keys that are not revoked are theirs, and
+    /// for the last owner of an organization.
     #[oai(path = "/:id", method = "delete", operation_id = "deleteUser")]
     async fn delete(
         &self,

@@ -82,9 +82,10 @@ struct World {
 
 fn decided<R>(facts: &Facts<'_>, policy: &Policy, world: &World, then: impl FnOnce(&Decision<'_>) -> R) -> R {
     let catalog = catalog();
-    let readiness = |provider: &ProviderId| match world.readiness.get(provider.as_str()) {
+    let readiness = |deployment: &Deployment| match world.readiness.get(deployment.provider.as_str()) {
         Some(1) => Readiness::Probing,
         Some(2) => Readiness::Ejected,
+        Some(3) => Readiness::Resting,
         _ => Readiness::Passing,
     };
     let situation = Situation {

@@ -441,6 +441,7 @@ impl TestGateway {
             id,
             organization: self.organization,
             team,
+            owner: None,
             name: "test key".into(),
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
@@ -449,6 +450,7 @@ impl TestGateway {
             parameter_policy: None,
             cache_ttl: None,
             metadata: json!({"purpose": "test"}),
+            allowed_ips: Vec::new(),
             expires_at,
         };
         self.store.create_key(row).await.expect("a key can be created");
@@ -462,6 +464,7 @@ impl TestGateway {
             id: KeyId(Uuid::now_v7()),
             organization,
             team: None,
+            owner: None,
             name: "test key".into(),
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(self.master_key.key_hasher().hash(&key)),
@@ -470,6 +473,7 @@ impl TestGateway {
             parameter_policy: None,
             cache_ttl: None,
             metadata: json!({}),
+            allowed_ips: Vec::new(),
             expires_at: None,
         };
         self.store.create_key(row).await.expect("a key can be created");

@@ -17,7 +17,8 @@ use crate::domain::audit::{Author, Via};
 use crate::domain::ids::RequestId;
 use crate::domain::tenancy::{Organization, Team};
 use crate::domain::user::{Email, NewSession, Refresh, Refreshed, User, password_problem};
-use crate::http::boundary::{Arrival, caller_address};
+use crate::http::auth::address_of;
+use crate::http::boundary::Arrival;
 use crate::http::management::Management;
 use crate::http::management::problem::Refusal;
 use crate::secrets::management_token::{Bearer, Session};
@@ -64,7 +65,7 @@ impl<'a> FromRequest<'a> for Visitor {
         let management: &Arc<Management> = request.data().expect("the endpoint carries it");
         Ok(Self {
             management: management.clone(),
-            address: caller_address(request),
+            address: address_of(request, &management.people.trusted_proxies),
             request: Arrival::of(request).id,
         })
     }

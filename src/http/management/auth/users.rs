@@ -143,6 +143,9 @@ impl May<WriteUsers> {
             UserChanged::Denied(denied) => Err(self.denied(denied)),
             UserChanged::NoSuchUser => Err(Refusal::not_found("user")),
             UserChanged::NoSuchTeam => Err(Refusal::field("/team_id", "is no team of the organization")),
+            UserChanged::OwnsKeys(count) => Err(Refusal::conflict(format!(
+                "{count} keys that are not revoked are theirs; revoke them or give them to somebody else first"
+            ))),
         }
     }
 
