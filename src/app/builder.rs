@@ -56,6 +56,7 @@ use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::MasterKey;
+use crate::secrets::oidc::Oidc;
 use crate::secrets::password::Passwords;
 use crate::secrets::refresh_token::RefreshTokens;
 use crate::secrets::source::SecretSource;
@@ -150,6 +151,7 @@ impl Gateway {
             first: settings.secrets.rest,
             most: settings.secrets.max_rest,
         };
+        let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
         let board = Arc::new(HealthBoard::default());
@@ -365,7 +367,7 @@ impl Gateway {
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
-                    people: people(&settings, &opened.master_key, control),
+                    people: people(&settings, &opened.master_key, control, outgoing, &public_url),
                     pipeline: pipeline.clone(),
                 }),
                 pipeline,
@@ -404,8 +406,15 @@ impl Gateway {
 }
 
 /// What management works with where people are concerned.
-fn people(settings: &Settings, master_key: &MasterKey, control: Arc<Control>) -> People {
+fn people(
+    settings: &Settings,
+    master_key: &MasterKey,
+    control: Arc<Control>,
+    outgoing: reqwest::Client,
+    public_url: &str,
+) -> People {
     let auth = &settings.auth;
+    let oidc = settings.oidc.clone();
     People {
         sign_ins: control.clone(),
         users: control.clone(),
@@ -417,6 +426,7 @@ fn people(settings: &Settings, master_key: &MasterKey, control: Arc<Control>) ->
             account: auth.account,
             address: auth.address,
         }),
+        oidc: oidc.map(|oidc| Oidc::new(oidc, public_url, outgoing, master_key)),
         trusted_proxies: settings.server.trusted_proxies.clone(),
         lifetimes: SignInLifetimes {
             access: auth.access_token,

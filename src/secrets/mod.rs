@@ -15,6 +15,7 @@ mod exchange;
 pub mod google;
 pub mod management_token;
 pub mod master_key;
+pub mod oidc;
 pub mod password;
 pub mod refresh_token;
 pub mod source;

@@ -36,6 +36,7 @@ mod limits;
 mod limits_together;
 mod management;
 mod messages;
+mod oidc;
 mod operations;
 mod overload;
 mod parameters;

@@ -38,7 +38,7 @@ async fn the_document_and_its_page_are_served_without_a_token() {
 }
 
 /// Operations for everybody.
-const OPEN: [&str; 2] = ["login", "refresh"];
+const OPEN: [&str; 4] = ["login", "refresh", "startOidc", "finishOidc"];
 
 /// Every operation of the document, with a path that can be asked for and a body that it takes.
 fn operations() -> Vec<(String, String, Option<Value>, Right)> {

@@ -155,7 +155,9 @@ impl<G: Grant> May<G> {
 impl Management {
     /// Who a token is for, and how they proved it. Only what has a good signature is looked up.
     async fn identify(&self, token: &str, right: Right) -> Result<(Bearer, Via), Refusal> {
-        let bearer = self.tokens.check(token).ok_or_else(Refusal::unauthorized)?;
+        let Some(bearer) = self.tokens.check(token) else {
+            return self.identify_externally(token).await;
+        };
         let (Some(user), Some(session)) = (bearer.user, bearer.session) else {
             return Ok((bearer, Via::Token));
         };

@@ -40,6 +40,7 @@ use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::KeyHasher;
+use crate::secrets::oidc::Oidc;
 use crate::secrets::password::Passwords;
 use crate::secrets::refresh_token::RefreshTokens;
 use problem::Problem;
@@ -89,6 +90,8 @@ pub struct People {
     pub refresh_tokens: RefreshTokens,
     /// Counts attempts to sign in.
     pub gate: SignInGate,
+    /// The issuer outside that vouches for people.
+    pub oidc: Option<Oidc>,
     /// Networks of proxies whose word about who is calling is taken.
     pub trusted_proxies: Vec<IpNet>,
     /// How long everything lasts.

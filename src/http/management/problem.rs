@@ -97,7 +97,7 @@ pub enum Refusal {
     /// Too many attempts; another is allowed after `Retry-After` seconds.
     #[oai(status = 429, content_type = "application/problem+json")]
     TooManyRequests(Json<Problem>, #[oai(header = "Retry-After")] u64),
-    /// The database does not answer.
+    /// The database, or something else that is needed, does not answer.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(Json<Problem>),
 }
@@ -199,6 +199,11 @@ impl Refusal {
             errors,
             ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         }))
+    }
+
+    /// Something that is needed does not work right now.
+    pub fn unavailable_because(detail: &str) -> Self {
+        Self::Unavailable(Json(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)))
     }
 
     /// The database does not answer, which is in the log.

@@ -1,6 +1,7 @@
 //! `/api/auth`: signing in and out, staying signed in, and who one is.
 
 use chrono::{DateTime, Utc};
+use poem_openapi::param::Query;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -107,6 +108,34 @@ pub(super) enum Done {
     Done,
 }
 
+/// The issuer outside.
+#[derive(ApiResponse)]
+enum Onward {
+    /// The way to the issuer.
+    #[oai(status = 302)]
+    Found(
+        /// Where.
+        #[oai(header = "Location")]
+        String,
+        /// What ties the issuer's answer to this browser.
+        #[oai(header = "Set-Cookie")]
+        String,
+    ),
+}
+
+/// A session that an issuer outside vouches for.
+#[derive(ApiResponse)]
+enum ExternalSession {
+    /// The session.
+    #[oai(status = 200)]
+    Session(
+        Json<Session>,
+        /// Takes back what tied the issuer's answer to this browser.
+        #[oai(header = "Set-Cookie")]
+        String,
+    ),
+}
+
 #[OpenApi(prefix_path = "/api/auth", tag = "Section::SignIn")]
 impl SignInApi {
     /// Sign in
@@ -117,6 +146,41 @@ impl SignInApi {
     async fn login(&self, visitor: Visitor, login: Json<Login>) -> Result<Json<Session>, Refusal> {
         let password = SecretString::from(login.0.password);
         Ok(Json(shown(visitor.sign_in(&login.0.email, password).await?)))
+    }
+
+    /// Begin to sign in by the external issuer
+    ///
+    /// Sends a browser to the OpenID Connect issuer of the gateway's settings, with the authorization code flow and PKCE.
+    /// It comes back to `/api/auth/oidc/callback`.
+    #[oai(path = "/oidc/start", method = "get", operation_id = "startOidc")]
+    async fn start_oidc(&self, visitor: Visitor) -> Result<Onward, Refusal> {
+        let start = visitor.start_externally().await?;
+        Ok(Onward::Found(start.location, start.cookie))
+    }
+
+    /// Finish signing in by the external issuer
+    ///
+    /// Where the issuer sends the browser back to, which must be the one that began. Somebody who has not been here is
+    /// made a user; what the issuer says of them is what they are from then on.
+    #[oai(path = "/oidc/callback", method = "get", operation_id = "finishOidc")]
+    async fn finish_oidc(
+        &self,
+        visitor: Visitor,
+        /// The issuer's code.
+        #[oai(validator(max_length = 4096))]
+        code: Query<Option<String>>,
+        /// What the issuer was told to give back.
+        #[oai(validator(max_length = 512))]
+        state: Query<Option<String>>,
+        /// Why the issuer refuses.
+        #[oai(validator(max_length = 512))]
+        error: Query<Option<String>>,
+    ) -> Result<ExternalSession, Refusal> {
+        let (Some(code), Some(state), None) = (&code.0, &state.0, &error.0) else {
+            return Err(Refusal::wrong_credentials("the issuer has not let you in"));
+        };
+        let (signed_in, cookie) = visitor.finish_externally(code, state).await?;
+        Ok(ExternalSession::Session(Json(shown(signed_in)), cookie))
     }
 
     /// Get the next tokens

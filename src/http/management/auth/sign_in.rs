@@ -8,20 +8,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use http::HeaderMap;
+use http::header::COOKIE;
 use poem::{FromRequest, Request, RequestBody};
 use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::{May, OwnAccount};
 use crate::domain::audit::{Author, Via};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{OrganizationId, RequestId, TeamId, UserId};
+use crate::domain::role::Role;
 use crate::domain::tenancy::{Organization, Team};
-use crate::domain::user::{Email, NewSession, Refresh, Refreshed, User, password_problem};
+use crate::domain::user::{
+    Email, ExternalPerson, ExternalSignIn, NewSession, Refresh, Refreshed, User, password_problem,
+};
 use crate::http::auth::address_of;
 use crate::http::boundary::Arrival;
 use crate::http::management::Management;
 use crate::http::management::problem::Refusal;
 use crate::secrets::management_token::{Bearer, Session};
+use crate::secrets::oidc::claims::Claimed;
+use crate::secrets::oidc::{self, Oidc, OidcError, Start};
 use crate::secrets::password::PasswordError;
 
 /// What is said to whoever cannot sign in.
@@ -32,6 +39,8 @@ pub struct Visitor {
     management: Arc<Management>,
     address: Option<IpAddr>,
     request: RequestId,
+    /// What a browser keeps of the sign-in it began.
+    cookie: Option<String>,
 }
 
 /// A session as its user gets it.
@@ -67,6 +76,7 @@ impl<'a> FromRequest<'a> for Visitor {
             management: management.clone(),
             address: address_of(request, &management.people.trusted_proxies),
             request: Arrival::of(request).id,
+            cookie: sent_cookie(request.headers()).map(str::to_owned),
         })
     }
 }
@@ -147,7 +157,7 @@ impl Visitor {
     }
 
     /// A session that is not begun yet, with its first refresh token.
-    fn new_session(&self, user: crate::domain::ids::UserId, via: Via) -> (NewSession, SecretString) {
+    fn new_session(&self, user: UserId, via: Via) -> (NewSession, SecretString) {
         let people = &self.management.people;
         let (id, now) = (Uuid::now_v7(), Utc::now());
         let made = people.refresh_tokens.make(id, 0);
@@ -194,6 +204,126 @@ impl Visitor {
             address: self.address,
             request: Some(self.request),
         }
+    }
+}
+
+impl Visitor {
+    /// Sends a browser to the issuer outside.
+    pub async fn start_externally(&self) -> Result<Start, Refusal> {
+        let oidc = self.issuer()?;
+        oidc.start(Utc::now()).await.map_err(refused)
+    }
+
+    /// Signs somebody in whom the issuer outside has sent back.
+    pub async fn finish_externally(&self, code: &str, state: &str) -> Result<(SignedIn, String), Refusal> {
+        let (oidc, people) = (self.issuer()?, &self.management.people);
+        people.gate.enter_from(self.address).map_err(too_often)?;
+        let kept = self.cookie.as_deref().unwrap_or_default();
+        let claimed = oidc.finish(code, state, kept, Utc::now()).await.map_err(refused)?;
+        let (organization, team) = self.management.place_of(&claimed).await?;
+        let email = claimed.email.ok_or_else(|| {
+            Refusal::forbidden("the issuer says no e-mail address of you, by which people are known here")
+        })?;
+        let person = ExternalPerson {
+            external_id: claimed.external_id,
+            name: claimed
+                .name
+                .unwrap_or_else(|| email.as_str().chars().take(128).collect()),
+            email,
+            email_verified: claimed.email_verified,
+            organization,
+            team,
+            role: claimed.role,
+        };
+        let (session, token) = self.new_session(UserId(Uuid::nil()), Via::Oidc);
+        let (id, expires_at) = (session.id, session.expires_at);
+        let by = Author {
+            role: Some(person.role),
+            ..self.author(person.email.as_str(), Via::Oidc)
+        };
+        let signed_in = people.sign_ins.begin_externally(&person, session, &by).await;
+        let user = match signed_in.map_err(|error| Refusal::unavailable(&error))? {
+            ExternalSignIn::SignedIn(user) => user,
+            ExternalSignIn::Disabled => return Err(Refusal::forbidden("this user may not sign in")),
+            ExternalSignIn::EmailTaken => {
+                let detail = "somebody else is known here by this e-mail address, or the issuer has not verified it";
+                return Err(Refusal::conflict(detail));
+            }
+            ExternalSignIn::NoSuchTeam => return Err(no_place()),
+        };
+        Ok((self.signed_in(user, id, Via::Oidc, token, expires_at)?, oidc.forget()))
+    }
+
+    fn issuer(&self) -> Result<&Oidc, Refusal> {
+        let issuer = self.management.people.oidc.as_ref();
+        issuer.ok_or_else(|| Refusal::not_found("way to sign in: oidc.issuer is not set"))
+    }
+}
+
+impl Management {
+    /// Who a token of the issuer outside is for.
+    pub(super) async fn identify_externally(&self, token: &str) -> Result<(Bearer, Via), Refusal> {
+        let Some(oidc) = &self.people.oidc else {
+            return Err(Refusal::unauthorized());
+        };
+        let claimed = oidc.bearer(token).await.map_err(refused)?;
+        let claimed = claimed.ok_or_else(Refusal::unauthorized)?;
+        let known = self.people.sessions.external_user(&claimed.external_id).await;
+        let known = known.map_err(|error| Refusal::unavailable(&error))?;
+        if known.as_ref().is_some_and(|user| user.disabled) {
+            return Err(Refusal::unauthorized());
+        }
+        let (organization, team) = self.place_of(&claimed).await?;
+        let subject = claimed.email.map_or(claimed.subject, |email| email.as_str().to_owned());
+        let bearer = Bearer {
+            subject,
+            role: claimed.role,
+            organization,
+            team,
+            user: known.map(|user| user.id),
+            session: None,
+        };
+        Ok((bearer, Via::Oidc))
+    }
+
+    /// Where the issuer says that somebody belongs.
+    async fn place_of(&self, claimed: &Claimed) -> Result<(OrganizationId, Option<TeamId>), Refusal> {
+        let unavailable = |error| Refusal::unavailable(&error);
+        let tenants = &self.people.tenants;
+        let organization = tenants
+            .tenant_by_slug(&claimed.organization)
+            .await
+            .map_err(unavailable)?;
+        let organization = organization.ok_or_else(no_place)?;
+        let team = match &claimed.team {
+            None => None,
+            Some(slug) => {
+                let found = tenants.team_by_slug(organization, slug).await.map_err(unavailable)?;
+                Some(found.ok_or_else(no_place)?)
+            }
+        };
+        if claimed.role == Role::TeamAdmin && team.is_none() {
+            return Err(Refusal::forbidden(
+                "the issuer says that you are a team_admin, and of no team",
+            ));
+        }
+        Ok((organization, team))
+    }
+}
+
+/// The issuer names an organization or a team that is not here.
+fn no_place() -> Refusal {
+    Refusal::forbidden("the issuer says that you are of an organization or a team that is not here")
+}
+
+fn refused(error: OidcError) -> Refusal {
+    match error {
+        OidcError::Unavailable(_) => {
+            tracing::warn!(%error, "somebody cannot sign in by the issuer");
+            Refusal::unavailable_because("the issuer does not answer right now, or not as it must; the log says why")
+        }
+        OidcError::Rejected(why) => Refusal::wrong_credentials(why),
+        OidcError::NotAllowed(why) => Refusal::forbidden(why),
     }
 }
 
@@ -298,7 +428,7 @@ impl May<OwnAccount> {
         })
     }
 
-    fn session(&self) -> Result<(crate::domain::ids::UserId, Session), Refusal> {
+    fn session(&self) -> Result<(UserId, Session), Refusal> {
         let detail = "this token is not of a user who signed in here";
         self.bearer
             .user
@@ -315,6 +445,13 @@ impl Management {
         }
         self.people.passwords.hash(new).await.map_err(busy)
     }
+}
+
+/// What a browser keeps of the sign-in it began.
+fn sent_cookie(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| pair.trim().strip_prefix(oidc::COOKIE)?.strip_prefix('='))
 }
 
 fn too_often(wait: Duration) -> Refusal {
