@@ -24,6 +24,7 @@ pub mod replicas;
 pub mod retention;
 pub mod revisions;
 pub mod usage;
+mod users;
 pub mod watch;
 pub mod webhooks;
 
