@@ -8,7 +8,17 @@ use sea_orm_migration::schema::string;
 pub struct Migration;
 
 const TABLE: &str = "gateway_rate_limits";
-const SCOPE: &str = "gateway_rate_limits_scope";
+/// One limit for each scope, as the table was made.
+const BEFORE: (&str, &[&str]) = (
+    "gateway_rate_limits_scope",
+    &["organization_id", "scope_kind", "scope_id", "model"],
+);
+/// The same with the reference. Under a name of its own: on SQLite another connection of the pool may still take the old
+/// one for existing.
+const AFTER: (&str, &[&str]) = (
+    "gateway_rate_limits_reference",
+    &["organization_id", "scope_kind", "scope_id", "scope_reference", "model"],
+);
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
@@ -17,11 +27,7 @@ impl MigrationTrait for Migration {
         manager
             .alter_table(Table::alter().table(TABLE).add_column(reference).to_owned())
             .await?;
-        replace_index(
-            manager,
-            &["organization_id", "scope_kind", "scope_id", "scope_reference", "model"],
-        )
-        .await
+        replace_index(manager, BEFORE.0, AFTER).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -31,19 +37,23 @@ impl MigrationTrait for Migration {
             .cond_where(Expr::col("scope_reference").ne(""))
             .to_owned();
         manager.execute(strangers).await?;
-        replace_index(manager, &["organization_id", "scope_kind", "scope_id", "model"]).await?;
+        replace_index(manager, AFTER.0, BEFORE).await?;
         manager
             .alter_table(Table::alter().table(TABLE).drop_column("scope_reference").to_owned())
             .await
     }
 }
 
-/// One limit for each scope: the index that says so, over other columns.
-async fn replace_index(manager: &SchemaManager<'_>, columns: &[&'static str]) -> Result<(), DbErr> {
+/// Puts a unique index in the place of another one.
+async fn replace_index(
+    manager: &SchemaManager<'_>,
+    before: &'static str,
+    (name, columns): (&'static str, &[&'static str]),
+) -> Result<(), DbErr> {
     manager
-        .drop_index(Index::drop().name(SCOPE).table(TABLE).to_owned())
+        .drop_index(Index::drop().name(before).table(TABLE).to_owned())
         .await?;
-    let mut index = Index::create().name(SCOPE).table(TABLE).unique().to_owned();
+    let mut index = Index::create().name(name).table(TABLE).unique().to_owned();
     for column in columns {
         index.col(*column);
     }
