@@ -10,6 +10,7 @@ pub mod budget;
 pub mod caching;
 pub mod call;
 pub mod config;
+pub mod difference;
 pub mod error;
 pub mod health;
 pub mod ids;

@@ -147,7 +147,7 @@ async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organ
     let token = |role, organization| gateway.token_of(role, organization, Some(things.team), Some(things.user));
     for (method, template, of_template, right) in operations() {
         let headers = [("if-match", "*")];
-        let (path, body) = things.fill(&gateway, &template, of_template.as_ref()).await;
+        let (path, _) = things.fill(&gateway, &template, of_template.as_ref()).await;
         let without = gateway
             .client
             .request(method.parse().unwrap(), format!("{}{path}", gateway.api));
