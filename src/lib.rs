@@ -7,8 +7,8 @@
 //! | 0 | [`domain`] | pure values and arithmetic |
 //! | 1 | [`chat`] [`config`] [`telemetry`] | requests, settings, logs and metrics |
 //! | 2 | [`providers`] [`routing`] | pure adapters and pure choice |
-//! | 3 | [`store`] [`upstream`] [`secrets`] [`cluster`] [`gates`] [`journal`] | effects, one concern each |
-//! | 4 | [`pipeline`] [`actors`] | the path of a request; those who keep watch |
+//! | 3 | [`store`] [`upstream`] [`secrets`] [`cluster`] [`gates`] [`journal`] [`queue`] | effects, one concern each |
+//! | 4 | [`pipeline`] [`actors`] [`jobs`] | the path of a request; those who keep watch; work that is done later |
 //! | 5 | [`http`] | the surface |
 //! | 6 | [`app`] [`cli`] | puts it together |
 //!
@@ -24,9 +24,11 @@ pub mod config;
 pub mod domain;
 pub mod gates;
 pub mod http;
+pub mod jobs;
 pub mod journal;
 pub mod pipeline;
 pub mod providers;
+pub mod queue;
 pub mod routing;
 pub mod secrets;
 pub mod store;

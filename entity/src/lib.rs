@@ -10,6 +10,8 @@ pub mod gateway_budget_slices;
 pub mod gateway_budget_spend;
 pub mod gateway_budgets;
 pub mod gateway_configs;
+pub mod gateway_job_schedules;
+pub mod gateway_jobs;
 pub mod gateway_keys;
 pub mod gateway_meta;
 pub mod gateway_rate_limits;

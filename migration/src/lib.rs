@@ -15,6 +15,7 @@ mod m20261129_000005_response_cache;
 mod m20261129_100011_audit_log;
 mod m20261129_100021_key_attributes;
 mod m20261129_100022_limit_references;
+mod m20261129_100031_jobs;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000004_parameter_policy::Migration),
             Box::new(m20261129_000005_response_cache::Migration),
             Box::new(m20261129_100011_audit_log::Migration),
+            Box::new(m20261129_100031_jobs::Migration),
             Box::new(m20261129_100021_key_attributes::Migration),
             Box::new(m20261129_100022_limit_references::Migration),
         ]

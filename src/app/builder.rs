@@ -45,9 +45,11 @@ use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::management::{KeyDesk, Management};
 use crate::http::operations::Operations;
+use crate::jobs::{self, JobsArgs, Keep};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
+use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
@@ -99,6 +101,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
     pub cut_streams: CancellationToken,
+    /// What jobs work with.
+    pub jobs: JobsArgs,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -116,6 +120,16 @@ impl Gateway {
             pipeline: Arc::new(pipeline),
             ..HttpState::clone(&self.http)
         })
+    }
+
+    /// Starts a worker that does every job.
+    pub fn start_worker(&self, settings: &Settings) -> Worker {
+        let options = WorkerOptions {
+            lease: settings.jobs.lease,
+            poll: settings.jobs.poll,
+            drain: settings.jobs.drain,
+        };
+        Worker::start(self.store.clone(), jobs::all(&self.jobs), self.metrics.clone(), options)
     }
 
     /// Builds everything and starts the actors.
@@ -318,6 +332,13 @@ impl Gateway {
         let control = Arc::new(Control {
             store: opened.store.clone(),
         });
+        let jobs = JobsArgs {
+            store: opened.store.clone(),
+            keep: Keep {
+                done_jobs: settings.jobs.keep_done,
+                dead_jobs: settings.jobs.keep_dead,
+            },
+        };
         let public_url = settings
             .server
             .public_url
@@ -326,20 +347,21 @@ impl Gateway {
         Ok(Self {
             settings: live,
             http: Arc::new(HttpState {
-                management: Arc::new(Management::new(
-                    ManagementTokens::new(&opened.master_key),
-                    control.clone(),
-                    control.clone(),
-                    control.clone(),
-                    KeyDesk {
+                management: Arc::new(Management {
+                    tokens: ManagementTokens::new(&opened.master_key),
+                    configs: control.clone(),
+                    directory: control.clone(),
+                    audit: control.clone(),
+                    jobs: Arc::new(opened.store.clone()),
+                    keys: KeyDesk {
                         control: control.clone(),
                         limits: control.clone(),
                         budgets: control,
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
-                    pipeline.clone(),
-                )),
+                    pipeline: pipeline.clone(),
+                }),
                 pipeline,
                 keyring,
                 spend: Arc::new(LedgerAndJournal {
@@ -369,6 +391,7 @@ impl Gateway {
             metrics,
             stopping,
             cut_streams,
+            jobs,
             root,
         })
     }

@@ -7,4 +7,5 @@ pub mod first_start;
 mod key_control;
 pub mod run;
 pub mod spend;
+pub mod work;
 pub mod workers;

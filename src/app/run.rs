@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +20,7 @@ use crate::gates::load_gate::LagGate;
 use crate::http::server::{self, Place, ServerLimits};
 use crate::http::{self, operations};
 use crate::pipeline::Pipeline;
+use crate::queue::worker::Worker;
 use crate::store::within;
 
 /// How long streams that were cut off have to tell their callers so.
@@ -37,11 +39,12 @@ pub struct Running {
     pub operations: SocketAddr,
     grace: Duration,
     stop_accepting: CancellationToken,
-    stop_operations: CancellationToken,
     connections: TaskTracker,
-    operations_connections: TaskTracker,
     listeners: TaskTracker,
+    operations_listener: OperationsListener,
     workers: Workers,
+    /// Runs jobs, if this process does.
+    worker: Option<Worker>,
     pipelines: Vec<Weak<Pipeline>>,
 }
 
@@ -60,28 +63,18 @@ impl Running {
     /// # Errors
     /// An address cannot be bound.
     pub async fn start(gateway: Gateway, settings: &Settings) -> Result<Self, BoxError> {
-        let bind = async |address: SocketAddr, setting: &str| {
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| format!("{setting} = {address}: {error}"))
-        };
         let api = bind(settings.server.listen, "server.listen").await?;
-        let operations = bind(settings.operations.listen, "operations.listen").await?;
-        let limits = ServerLimits {
-            max_connections: settings.server.max_connections,
-            header_read_timeout: settings.server.header_read_timeout,
-            write_stall: settings.server.write_stall,
-        };
+        let operations_listener = OperationsListener::open(&gateway, settings).await?;
         let mut running = Self {
             api: api.local_addr()?,
-            operations: operations.local_addr()?,
+            operations: operations_listener.address,
             grace: settings.server.shutdown_grace,
             stop_accepting: CancellationToken::new(),
-            stop_operations: CancellationToken::new(),
             connections: TaskTracker::new(),
-            operations_connections: TaskTracker::new(),
             listeners: TaskTracker::new(),
+            operations_listener,
             workers: Workers::start(settings.server.workers)?,
+            worker: settings.jobs.in_serve.then(|| gateway.start_worker(settings)),
             pipelines: Vec::new(),
             gateway,
         };
@@ -96,19 +89,9 @@ impl Running {
         running.listeners.spawn(server::serve(
             api,
             places,
-            limits,
+            limits_of(settings),
             running.stop_accepting.clone(),
             running.connections.clone(),
-        ));
-        running.listeners.spawn(server::serve(
-            operations,
-            vec![Place::new(
-                Handle::current(),
-                Arc::new(operations::api(running.gateway.operations.clone())),
-            )],
-            limits,
-            running.stop_operations.clone(),
-            running.operations_connections.clone(),
         ));
         Ok(running)
     }
@@ -125,13 +108,7 @@ impl Running {
 
     /// Returns when the process is asked to stop, or when the actors cannot be kept up.
     pub async fn until_stopped(&mut self) -> End {
-        tokio::select! {
-            () = signalled() => End::Clean,
-            _ = &mut self.gateway.root.1 => {
-                tracing::error!("the actors cannot be kept up, the process stops");
-                End::Unclean
-            }
-        }
+        until_stopped(&mut self.gateway).await
     }
 
     /// Stops accepting, lets requests finish until the deadline, writes what is left, and closes the database.
@@ -140,12 +117,18 @@ impl Running {
             gateway,
             grace,
             connections,
+            worker,
             ..
         } = self;
         gateway.stopping.store(true, Ordering::Release);
         self.stop_accepting.cancel();
         connections.close();
-        let mut end = End::Clean;
+        // Jobs end while requests do; what they asked of providers has to be in the ledger as well.
+        let jobs_end = tokio::spawn(async move {
+            if let Some(worker) = worker {
+                worker.stop().await;
+            }
+        });
         if tokio::time::timeout(grace, connections.wait()).await.is_err() {
             tracing::warn!(
                 connections = connections.len(),
@@ -156,41 +139,109 @@ impl Running {
         }
         // Whatever is left on the workers is dropped now, and its records are in the journal before it is written out.
         self.workers.stop().await;
-        gateway.limiter.close().await;
-        gateway.keys.flush().await;
-        match gateway.ledger.drain(DRAIN_TIMEOUT).await {
-            Some(0) => {}
-            // The actor is gone; the records are not.
-            None if write_without_actor(&gateway).await => {}
-            left => {
-                tracing::error!(
-                    records = left,
-                    "usage records could not be written to the database, they wait in the journal for the next start"
-                );
-                end = End::Unclean;
-            }
-        }
-        let all_written = end == End::Clean;
-        let (root, ended) = gateway.root;
-        root.stop(None);
-        // Polled to its end already if it is what stopped us.
-        if !ended.is_finished() {
-            let _ = ended.await;
-        }
-        // What is not in the ledger must stay set aside until it is.
-        if all_written && let Err(error) = within(LAST_WORDS, gateway.store.return_slices()).await {
-            tracing::warn!(%error, "parts of budgets were not given back, they are free again in a minute");
-        }
-        self.stop_operations.cancel();
-        self.operations_connections.close();
-        let _ = tokio::time::timeout(LAST_WORDS, self.operations_connections.wait()).await;
+        let _ = jobs_end.await;
         self.listeners.close();
         self.listeners.wait().await;
-        let journal = gateway.journal;
-        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
-        gateway.store.close().await;
-        end
+        close(gateway, self.operations_listener).await
     }
+}
+
+/// The operations listener.
+pub(super) struct OperationsListener {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    stop: CancellationToken,
+    connections: TaskTracker,
+    serving: JoinHandle<()>,
+}
+
+impl OperationsListener {
+    /// Opens it.
+    pub(super) async fn open(gateway: &Gateway, settings: &Settings) -> Result<Self, BoxError> {
+        let listener = bind(settings.operations.listen, "operations.listen").await?;
+        let address = listener.local_addr()?;
+        let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+        let place = Place::new(Handle::current(), Arc::new(operations::api(gateway.operations.clone())));
+        let serving = tokio::spawn(server::serve(
+            listener,
+            vec![place],
+            limits_of(settings),
+            stop.clone(),
+            connections.clone(),
+        ));
+        Ok(Self {
+            address,
+            stop,
+            connections,
+            serving,
+        })
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        self.connections.close();
+        let _ = tokio::time::timeout(LAST_WORDS, self.connections.wait()).await;
+        let _ = self.serving.await;
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, BoxError> {
+    let bound = TcpListener::bind(address).await;
+    Ok(bound.map_err(|error| format!("{setting} = {address}: {error}"))?)
+}
+
+fn limits_of(settings: &Settings) -> ServerLimits {
+    ServerLimits {
+        max_connections: settings.server.max_connections,
+        header_read_timeout: settings.server.header_read_timeout,
+        write_stall: settings.server.write_stall,
+    }
+}
+
+/// Returns when the process is asked to stop, or when the actors cannot be kept up.
+pub(super) async fn until_stopped(gateway: &mut Gateway) -> End {
+    tokio::select! {
+        () = signalled() => End::Clean,
+        _ = &mut gateway.root.1 => {
+            tracing::error!("the actors cannot be kept up, the process stops");
+            End::Unclean
+        }
+    }
+}
+
+/// Writes what is left, stops the actors and closes the database. Nobody makes requests any more.
+pub(super) async fn close(gateway: Gateway, operations: OperationsListener) -> End {
+    let mut end = End::Clean;
+    gateway.limiter.close().await;
+    gateway.keys.flush().await;
+    match gateway.ledger.drain(DRAIN_TIMEOUT).await {
+        Some(0) => {}
+        // The actor is gone; the records are not.
+        None if write_without_actor(&gateway).await => {}
+        left => {
+            tracing::error!(
+                records = left,
+                "usage records could not be written to the database, they wait in the journal for the next start"
+            );
+            end = End::Unclean;
+        }
+    }
+    let all_written = end == End::Clean;
+    let (root, ended) = gateway.root;
+    root.stop(None);
+    // Polled to its end already if it is what stopped us.
+    if !ended.is_finished() {
+        let _ = ended.await;
+    }
+    // What is not in the ledger must stay set aside until it is.
+    if all_written && let Err(error) = within(LAST_WORDS, gateway.store.return_slices()).await {
+        tracing::warn!(%error, "parts of budgets were not given back, they are free again in a minute");
+    }
+    operations.close().await;
+    let journal = gateway.journal;
+    let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+    gateway.store.close().await;
+    end
 }
 
 /// Writes the records that wait, without the actor that would. Says whether all are written.

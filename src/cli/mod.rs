@@ -40,6 +40,8 @@ struct Arguments {
 enum Command {
     /// Run the gateway (the default).
     Serve,
+    /// Run jobs in a process of its own that serves nobody: webhooks, batches, housekeeping.
+    Work,
     /// Bring the database's schema up to date and leave.
     Migrate,
     /// Check the configuration without connecting to anything; reports all faults at once.
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match arguments.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::run(loaded).await,
+            Command::Work => serve::work(loaded).await,
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Key { command } => key::run(command, &loaded.settings).await,

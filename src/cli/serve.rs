@@ -1,4 +1,4 @@
-//! `bonito serve` and `bonito migrate`.
+//! `bonito serve`, `bonito work` and `bonito migrate`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,9 +7,13 @@ use super::{master_key_input, say};
 use crate::app::builder::Gateway;
 use crate::app::first_start;
 use crate::app::run::{End, Running};
+use crate::app::work::Working;
 use crate::config::{Loaded, Origin, Settings};
 use crate::domain::error::BoxError;
 use crate::telemetry::logs;
+
+/// The journal of a process that runs jobs, in the data directory.
+const WORKERS_JOURNAL: &str = "journal-work";
 
 /// Runs the gateway until it is asked to stop.
 pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
@@ -42,6 +46,36 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
     let why = running.until_stopped().await;
     tracing::info!("stopping: no new connections, requests under way may finish");
     let end = running.stop().await;
+    Ok(if (why, end) == (End::Clean, End::Clean) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs jobs and serves nobody, until it is asked to stop.
+pub async fn work(loaded: Loaded) -> Result<ExitCode, BoxError> {
+    let Loaded { mut settings, warnings } = loaded;
+    logs::start(&settings.telemetry)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    // A process that serves may live in the same data directory, and no two share a journal.
+    let beside = settings.data.dir.join(WORKERS_JOURNAL);
+    settings.journal.dir.get_or_insert(beside);
+    let settings = Arc::new(settings);
+    let opened = super::open(&settings).await?;
+    let gateway = Gateway::start(settings.clone(), &opened).await?;
+    let mut working = Working::start(gateway, &settings).await?;
+    drop(opened);
+    say(&format!(
+        "Bonito Gateway {}\n  works on jobs\n  operations  http://{}/readyz",
+        env!("CARGO_PKG_VERSION"),
+        working.operations
+    ));
+    let why = working.until_stopped().await;
+    tracing::info!("stopping: no new jobs, those under way may end");
+    let end = working.stop().await;
     Ok(if (why, end) == (End::Clean, End::Clean) {
         ExitCode::SUCCESS
     } else {

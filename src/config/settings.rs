@@ -70,6 +70,8 @@ pub struct Settings {
     pub budgets: BudgetSettings,
     /// `[ledger]`
     pub ledger: LedgerSettings,
+    /// `[jobs]`
+    pub jobs: JobSettings,
     /// `[health]`
     pub health: HealthSettings,
     /// `[redis]`
@@ -375,6 +377,23 @@ pub struct LedgerSettings {
     pub flush: Duration,
 }
 
+/// Work that is done later.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Whether a process that serves runs jobs as well.
+    pub in_serve: bool,
+    /// How long a job is a worker's without a sign of life.
+    pub lease: Duration,
+    /// How often to look for jobs that nobody told of.
+    pub poll: Duration,
+    /// How long jobs may go on after a stop.
+    pub drain: Duration,
+    /// How long jobs that are done stay in the list.
+    pub keep_done: Duration,
+    /// How long jobs that were given up do.
+    pub keep_dead: Duration,
+}
+
 /// Taking a failing provider out of the rotation.
 #[derive(Debug, Clone)]
 pub struct HealthSettings {
@@ -587,6 +606,15 @@ impl Settings {
                 // Databases bind at most some 32,000 values in one statement.
                 batch_rows: reader.count("ledger.batch_rows", 1..=1_000),
                 flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
+            },
+            jobs: JobSettings {
+                in_serve: reader.flag("jobs.in_serve"),
+                // Renewed four times in it; a job of a worker that died is begun anew after it and two seconds more.
+                lease: reader.milliseconds("jobs.lease_ms", SECOND_MS..=HOUR_MS),
+                poll: reader.milliseconds("jobs.poll_ms", 10..=60 * SECOND_MS),
+                drain: reader.milliseconds("jobs.drain_ms", 0..=HOUR_MS),
+                keep_done: reader.milliseconds("jobs.keep_done_ms", 0..=YEAR_MS),
+                keep_dead: reader.milliseconds("jobs.keep_dead_ms", 0..=YEAR_MS),
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),

@@ -14,6 +14,7 @@ pub mod difference;
 pub mod error;
 pub mod health;
 pub mod ids;
+pub mod job;
 pub mod key;
 pub mod limit;
 pub mod managed_key;

@@ -22,25 +22,59 @@ pub enum Role {
     Viewer,
 }
 
-/// Something that can be done through the management API.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Right {
-    /// See the organization's gateway config and its versions, and ask where a request would go.
-    ReadConfig,
+/// Defines the rights, each in one place: what it is, what to call it, and which roles have it.
+macro_rules! rights {
+    ($($(#[$doc:meta])* $right:ident: $words:literal, $($role:ident)|+;)+) => {
+        /// Something that can be done through the management API.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Right {
+            $($(#[$doc])* $right,)+
+        }
+
+        impl Right {
+            /// Every right.
+            pub const ALL: &[Self] = &[$(Self::$right),+];
+
+            /// What it is, for whoever lacks it: "this needs the right to …".
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$right => $words,)+
+                }
+            }
+
+            /// The roles that have it, besides the platform's admins, who have every right.
+            fn roles(self) -> &'static [Role] {
+                match self {
+                    $(Self::$right => &[$(Role::$role),+],)+
+                }
+            }
+        }
+    };
+}
+
+rights! {
+    /// See the organization's gateway config and its versions, and ask where a request would go. It names other teams'
+    /// rules.
+    ReadConfig: "read the gateway config", Owner | Admin | Viewer;
     /// Change the organization's gateway config.
-    WriteConfig,
+    WriteConfig: "change the gateway config", Owner | Admin;
     /// See the organization's providers and how they are doing.
-    ReadProviders,
+    ReadProviders: "read providers", Owner | Admin | Viewer;
     /// See what was done in the organization, and by whom.
-    ReadAudit,
+    ReadAudit: "read the audit log", Owner | Admin | Viewer;
+    /// See what is done for the organization in the background.
+    ReadJobs: "read jobs", Owner | Admin | Viewer;
+    /// Let what was given up begin anew.
+    RetryJobs: "retry jobs", Owner | Admin;
     /// See keys, as far as `authority` reaches.
-    ReadKeys,
+    ReadKeys: "read keys", Owner | Admin | TeamAdmin | Member | Viewer;
     /// Create, change, rotate and revoke keys, as far as `authority` reaches.
-    WriteKeys,
+    WriteKeys: "change keys", Owner | Admin | TeamAdmin | Member;
     /// See rate limits and budgets, as far as `authority` reaches.
-    ReadLimits,
-    /// Create, change and delete rate limits and budgets, as far as `authority` reaches.
-    WriteLimits,
+    ReadLimits: "read rate limits and budgets", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// Create, change and delete rate limits and budgets, as far as `authority` reaches. A member's are set by others:
+    /// whoever may delete a limit has none.
+    WriteLimits: "change rate limits and budgets", Owner | Admin | TeamAdmin;
 }
 
 impl Role {
@@ -73,50 +107,12 @@ impl Role {
 
     /// Whether the role has a right in its own organization.
     pub fn may(self, right: Right) -> bool {
-        match right {
-            Right::WriteConfig => matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin),
-            // The config names other teams' rules, and providers' health is the whole organization's.
-            Right::ReadConfig | Right::ReadProviders | Right::ReadAudit => {
-                matches!(self, Self::PlatformAdmin | Self::Owner | Self::Admin | Self::Viewer)
-            }
-            Right::ReadKeys | Right::ReadLimits => true,
-            Right::WriteKeys => self != Self::Viewer,
-            // A member's limits are set by others: whoever may delete a limit has none.
-            Right::WriteLimits => !matches!(self, Self::Viewer | Self::Member),
-        }
+        self == Self::PlatformAdmin || right.roles().contains(&self)
     }
 
     /// Whether the role's rights hold in every organization.
     pub fn everywhere(self) -> bool {
         self == Self::PlatformAdmin
-    }
-}
-
-impl Right {
-    /// Every right.
-    pub const ALL: [Self; 8] = [
-        Self::ReadConfig,
-        Self::WriteConfig,
-        Self::ReadProviders,
-        Self::ReadAudit,
-        Self::ReadKeys,
-        Self::WriteKeys,
-        Self::ReadLimits,
-        Self::WriteLimits,
-    ];
-
-    /// What it is, for whoever lacks it: "this needs the right to …".
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadConfig => "read the gateway config",
-            Self::WriteConfig => "change the gateway config",
-            Self::ReadProviders => "read providers",
-            Self::ReadAudit => "read the audit log",
-            Self::ReadKeys => "read keys",
-            Self::WriteKeys => "change keys",
-            Self::ReadLimits => "read rate limits and budgets",
-            Self::WriteLimits => "change rate limits and budgets",
-        }
     }
 }
 
@@ -131,28 +127,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_matrix_is_that_of_the_description() {
-        use Role::{Admin, Member, Owner, PlatformAdmin, TeamAdmin, Viewer};
-        for (right, allowed) in [
-            (Right::ReadConfig, &[PlatformAdmin, Owner, Admin, Viewer][..]),
-            (Right::WriteConfig, &[PlatformAdmin, Owner, Admin]),
-            (Right::ReadProviders, &[PlatformAdmin, Owner, Admin, Viewer]),
-            (Right::ReadAudit, &[PlatformAdmin, Owner, Admin, Viewer]),
-            (
-                Right::ReadKeys,
-                &[PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer],
-            ),
-            (Right::WriteKeys, &[PlatformAdmin, Owner, Admin, TeamAdmin, Member]),
-            (
-                Right::ReadLimits,
-                &[PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer],
-            ),
-            (Right::WriteLimits, &[PlatformAdmin, Owner, Admin, TeamAdmin]),
-        ] {
-            for role in [PlatformAdmin, Owner, Admin, TeamAdmin, Member, Viewer] {
-                assert_eq!(role.may(right), allowed.contains(&role), "{role} {right:?}");
-            }
+    fn whoever_may_change_something_may_see_it_and_nobody_who_only_looks_may_change_anything() {
+        for &right in Right::ALL {
+            let words = right.as_str();
+            let only_looks = words.starts_with("read ");
+            assert!(Role::PlatformAdmin.may(right) && Role::Owner.may(right), "{words}");
+            assert!(only_looks || !Role::Viewer.may(right), "{words}");
         }
+        assert!(!Role::Viewer.may(Right::WriteConfig) && Role::Admin.may(Right::WriteConfig));
+        assert!(!Role::Member.may(Right::ReadConfig) && !Role::TeamAdmin.may(Right::ReadConfig));
     }
 
     #[test]

@@ -862,7 +862,7 @@ pub(super) fn has_tag(metadata: &Value, tag: &str) -> bool {
 }
 
 /// What the database's clock says.
-async fn now(db: &impl ConnectionTrait) -> Result<DateTime<Utc>, StoreError> {
+pub(super) async fn now(db: &impl ConnectionTrait) -> Result<DateTime<Utc>, StoreError> {
     if db.get_database_backend() != DatabaseBackend::Postgres {
         // The embedded database belongs to one machine.
         return Ok(storable(Utc::now()));
@@ -873,7 +873,7 @@ async fn now(db: &impl ConnectionTrait) -> Result<DateTime<Utc>, StoreError> {
     row.try_get("", "now").map(storable)
 }
 
-fn later(now: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+pub(super) fn later(now: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
     storable(now + TimeDelta::from_std(by).unwrap_or_default())
 }
 

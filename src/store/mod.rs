@@ -7,6 +7,7 @@ mod audit;
 pub mod budgets;
 mod bulk;
 pub mod configs;
+pub mod jobs;
 pub mod keys;
 pub mod ledger;
 mod managed_keys;

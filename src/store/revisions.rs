@@ -33,6 +33,19 @@ pub(super) const CONFIGS: Kind = Kind {
     channel: "bonito_configs",
 };
 
+/// Jobs that were enqueued. They have no counter: whoever hears of one looks for it.
+pub(super) const JOBS: Kind = Kind {
+    counter: "jobs",
+    channel: "bonito_jobs",
+};
+
+impl Kind {
+    /// The statement that tells of a change when its transaction commits.
+    pub(super) fn notify(&self) -> String {
+        format!("NOTIFY {}", self.channel)
+    }
+}
+
 /// How long to wait before the connection for notifications is tried again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -94,7 +107,7 @@ impl Store {
         self.watch(&CONFIGS)
     }
 
-    fn watch(&self, kind: &Kind) -> Option<Watch> {
+    pub(super) fn watch(&self, kind: &Kind) -> Option<Watch> {
         (self.backend() == DatabaseBackend::Postgres).then(|| Watch {
             options: PgConnectOptions::clone(&self.db.get_postgres_connection_pool().connect_options()),
             listener: None,

@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::budgets::BudgetMetrics;
+use super::jobs::JobMetrics;
 use super::limits::LimitMetrics;
 use super::names;
 use crate::domain::budget::BudgetScope;
@@ -158,6 +159,8 @@ pub struct Metrics {
     pub budgets: BudgetMetrics,
     /// Of the limits.
     pub limits: Arc<LimitMetrics>,
+    /// Of the job queue.
+    pub jobs: JobMetrics,
 }
 
 impl Default for Metrics {
@@ -197,6 +200,7 @@ impl Default for Metrics {
             restarts: Family::default(),
             budgets: BudgetMetrics::default(),
             limits: Arc::default(),
+            jobs: JobMetrics::default(),
         };
         metrics.registered()
     }
@@ -343,6 +347,7 @@ impl Metrics {
         );
         self.budgets.register(&mut registry);
         self.limits.register(&mut registry);
+        self.jobs.register(&mut registry);
         self.registry = registry;
         self
     }

@@ -96,6 +96,14 @@ names! {
     LIMIT_LEASED = "bonito_limit_permits_leased",
     /// Scopes with a counter in memory (gauge).
     LIMIT_COUNTERS = "bonito_limit_counters",
+    /// Jobs in the database, by kind and state (gauge).
+    JOBS = "bonito_jobs",
+    /// Seconds the job of a kind that is due longest has waited (gauge).
+    JOBS_LATE = "bonito_jobs_late_seconds",
+    /// Attempts at jobs, by kind and result (counter).
+    JOB_RUNS = "bonito_job_runs",
+    /// Duration of attempts at jobs in seconds (histogram).
+    JOB_DURATION = "bonito_job_duration_seconds",
     /// Replicas that are alive (gauge).
     REPLICAS = "bonito_replicas",
 }

@@ -16,8 +16,9 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("journal", &[]),
         ("cache", &[]),
         ("gates", &["journal"]),
+        ("queue", &["store"]),
     ],
-    &[("pipeline", &[]), ("actors", &[])],
+    &[("pipeline", &[]), ("actors", &[]), ("jobs", &[])],
     &[("http", &[])],
     &[("app", &[]), ("cli", &["app"])],
 ];
@@ -62,6 +63,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("cluster", &["poem", "sea_orm", "ractor", "entity"]),
     ("gates", &["poem", "sea_orm", "ractor", "entity"]),
     ("cache", &["poem", "sea_orm", "ractor", "entity"]),
+    ("queue", &["poem", "sea_orm", "ractor", "entity"]),
+    ("jobs", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];
 

@@ -26,6 +26,7 @@ mod failures;
 mod fetcher;
 mod fuzz;
 mod gemini;
+mod jobs;
 mod key_management;
 mod keys;
 mod layers;

@@ -6,6 +6,7 @@
 
 mod access;
 mod audit;
+mod jobs;
 pub mod keys;
 mod limits;
 
@@ -55,6 +56,8 @@ grants!(
     WriteConfig,
     ReadProviders,
     ReadAudit,
+    ReadJobs,
+    RetryJobs,
     ReadKeys,
     WriteKeys,
     ReadLimits,

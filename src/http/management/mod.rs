@@ -8,6 +8,7 @@ mod audit;
 pub mod auth;
 mod budgets;
 mod config;
+mod jobs;
 mod keys;
 mod limits;
 mod problem;
@@ -29,6 +30,7 @@ use crate::gates::control::{Configs, Directory};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::pipeline::Pipeline;
+use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::KeyHasher;
 use problem::Problem;
@@ -44,12 +46,20 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the management API works with. Handlers get at it by proofs alone.
 pub struct Management {
-    tokens: ManagementTokens,
-    configs: Arc<dyn Configs>,
-    directory: Arc<dyn Directory>,
-    audit: Arc<dyn Audit>,
-    keys: KeyDesk,
-    pipeline: Arc<Pipeline>,
+    /// Checks who somebody is.
+    pub tokens: ManagementTokens,
+    /// Keeps configs.
+    pub configs: Arc<dyn Configs>,
+    /// Knows organizations and keys.
+    pub directory: Arc<dyn Directory>,
+    /// Keeps what was done.
+    pub audit: Arc<dyn Audit>,
+    /// Keeps jobs.
+    pub jobs: Arc<dyn Jobs>,
+    /// What handlers of keys, limits and budgets work with.
+    pub keys: KeyDesk,
+    /// Decides where requests go.
+    pub pipeline: Arc<Pipeline>,
 }
 
 /// What handlers of keys, limits and budgets work with.
@@ -66,27 +76,6 @@ pub struct KeyDesk {
     pub keyring: Arc<Keyring>,
 }
 
-impl Management {
-    /// The management of a gateway.
-    pub fn new(
-        tokens: ManagementTokens,
-        configs: Arc<dyn Configs>,
-        directory: Arc<dyn Directory>,
-        audit: Arc<dyn Audit>,
-        keys: KeyDesk,
-        pipeline: Arc<Pipeline>,
-    ) -> Self {
-        Self {
-            tokens,
-            configs,
-            directory,
-            audit,
-            keys,
-            pipeline,
-        }
-    }
-}
-
 /// The sections of the document.
 #[derive(Tags)]
 enum Section {
@@ -98,6 +87,8 @@ enum Section {
     Providers,
     /// What was done through management, by whom and from where.
     Audit,
+    /// What is done in the background, and what could not be done.
+    Jobs,
     /// The keys that callers send, from their creation to their end.
     Keys,
     /// Rate limits besides the keys' own.
@@ -111,6 +102,7 @@ type Api = (
     routing::RoutingApi,
     providers::ProvidersApi,
     audit::AuditApi,
+    jobs::JobsApi,
     keys::KeysApi,
     limits::LimitsApi,
     budgets::BudgetsApi,
@@ -122,6 +114,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         routing::RoutingApi,
         providers::ProvidersApi,
         audit::AuditApi,
+        jobs::JobsApi,
         keys::KeysApi,
         limits::LimitsApi,
         budgets::BudgetsApi,

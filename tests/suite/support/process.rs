@@ -82,14 +82,29 @@ impl Installation {
 
     /// Starts it, and returns when it is ready.
     pub async fn start(&mut self) -> Process {
+        let process = self.run("serve", self.port).await;
+        if self.key.is_empty() {
+            self.key = self.first_key().await;
+            // What is tested here is not the limit of a new key.
+            self.sql("UPDATE gateway_keys SET rate_limit = 1000000").await;
+        }
+        process
+    }
+
+    /// Starts a process that runs jobs and serves nobody, and returns when it is ready. Several may run at a time.
+    pub async fn start_worker(&self) -> Process {
+        self.run("work", ports::kept_free()).await
+    }
+
+    async fn run(&self, what: &str, port: u16) -> Process {
         let file = |name: &str| -> File {
             let mut options = OpenOptions::new();
             let opened = options.create(true).append(true).open(self.dir().join(name));
             opened.expect("the file can be written")
         };
-        let (api, operations) = (format!("127.0.0.1:{}", self.port), format!("127.0.0.2:{}", self.port));
+        let (api, operations) = (format!("127.0.0.1:{port}"), format!("127.0.0.2:{port}"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_bonito"));
-        command.args(["--config", "bonito.toml", "serve"]);
+        command.args(["--config", "bonito.toml", what]);
         command.current_dir(self.dir()).env_clear().kill_on_drop(true);
         command
             .env("BONITO_SERVER_LISTEN", &api)
@@ -99,7 +114,12 @@ impl Installation {
             .env("DATABASE_URL", &self.database)
             .env("TEST_KEY", "sk-secret-of-openai")
             // Whatever else the machine does, requests are not turned away for it here.
-            .env("BONITO_OVERLOAD_LAG_MS", "0")
+            .env("BONITO_OVERLOAD_LAG_MS", "0");
+        if what == "work" {
+            // No two share a journal, and there may be many.
+            command.env("BONITO_JOURNAL_DIR", format!("data/journal-of-{port}"));
+        }
+        command
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file("stdout"))
@@ -119,17 +139,11 @@ impl Installation {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let came_up_after = began.elapsed();
-        if self.key.is_empty() {
-            self.key = self.first_key().await;
-            // What is tested here is not the limit of a new key.
-            self.sql("UPDATE gateway_keys SET rate_limit = 1000000").await;
-        }
         Process {
             child,
             api: format!("http://{api}"),
             operations: format!("http://{operations}"),
-            came_up_after,
+            came_up_after: began.elapsed(),
         }
     }
 
