@@ -43,7 +43,7 @@ use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
-use crate::http::management::{KeyDesk, Management};
+use crate::http::management::{CredentialDesk, KeyDesk, Management};
 use crate::http::operations::Operations;
 use crate::jobs::{self, JobsArgs, Keep};
 use crate::journal::{self, Journal, JournalOptions};
@@ -345,7 +345,7 @@ impl Gateway {
             .clone()
             .unwrap_or_else(|| format!("http://{}", settings.server.listen));
         Ok(Self {
-            settings: live,
+            settings: live.clone(),
             http: Arc::new(HttpState {
                 management: Arc::new(Management {
                     tokens: ManagementTokens::new(&opened.master_key),
@@ -359,6 +359,10 @@ impl Gateway {
                         budgets: control,
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
+                    },
+                    credentials: CredentialDesk {
+                        source: Arc::new(SecretSource::open(&settings, &opened.master_key)?),
+                        settings: live.clone(),
                     },
                     pipeline: pipeline.clone(),
                 }),

@@ -75,6 +75,8 @@ rights! {
     /// Create, change and delete rate limits and budgets, as far as `authority` reaches. A member's are set by others:
     /// whoever may delete a limit has none.
     WriteLimits: "change rate limits and budgets", Owner | Admin | TeamAdmin;
+    /// Store credentials of providers, and test them.
+    WriteProviders: "change and test credentials of providers", Owner | Admin;
 }
 
 impl Role {

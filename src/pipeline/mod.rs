@@ -14,6 +14,7 @@ mod held;
 mod limit;
 mod media;
 mod meter;
+pub mod probe;
 mod relay;
 pub mod route;
 #[cfg(test)]

@@ -4,11 +4,12 @@
 //! without one: what it is good for are its methods, in `access`. A handler that forgets to ask for a right does not
 //! compile. Which role has which right is `domain::role`'s.
 
-mod access;
+pub mod access;
 mod audit;
 mod jobs;
 pub mod keys;
 mod limits;
+pub mod providers;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ grants!(
     WriteKeys,
     ReadLimits,
     WriteLimits,
+    WriteProviders,
 );
 
 /// The proof that a caller may do something in an organization.

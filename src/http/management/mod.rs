@@ -11,6 +11,7 @@ mod config;
 mod jobs;
 mod keys;
 mod limits;
+mod prices;
 mod problem;
 mod providers;
 mod routing;
@@ -33,6 +34,7 @@ use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::KeyHasher;
+pub use auth::providers::CredentialDesk;
 use problem::Problem;
 
 /// Where the document is served.
@@ -58,6 +60,8 @@ pub struct Management {
     pub jobs: Arc<dyn Jobs>,
     /// What handlers of keys, limits and budgets work with.
     pub keys: KeyDesk,
+    /// What handlers of credentials work with.
+    pub credentials: CredentialDesk,
     /// Decides where requests go.
     pub pipeline: Arc<Pipeline>,
 }
@@ -106,6 +110,7 @@ type Api = (
     keys::KeysApi,
     limits::LimitsApi,
     budgets::BudgetsApi,
+    prices::PricesApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -118,6 +123,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         keys::KeysApi,
         limits::LimitsApi,
         budgets::BudgetsApi,
+        prices::PricesApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))
