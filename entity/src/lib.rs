@@ -14,6 +14,7 @@ pub mod gateway_job_schedules;
 pub mod gateway_jobs;
 pub mod gateway_keys;
 pub mod gateway_meta;
+pub mod gateway_payloads;
 pub mod gateway_rate_limits;
 pub mod gateway_replicas;
 pub mod gateway_requests;

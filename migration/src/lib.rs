@@ -15,6 +15,7 @@ mod m20261129_000005_response_cache;
 mod m20261129_100011_audit_log;
 mod m20261129_100021_key_attributes;
 mod m20261129_100022_limit_references;
+mod m20261129_100023_payloads;
 mod m20261129_100031_jobs;
 
 /// Runs the steps a database has not seen yet.
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_100031_jobs::Migration),
             Box::new(m20261129_100021_key_attributes::Migration),
             Box::new(m20261129_100022_limit_references::Migration),
+            Box::new(m20261129_100023_payloads::Migration),
         ]
     }
 }

@@ -8,11 +8,13 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
+use super::payloads::{self, SealedPayloads};
 use super::spend::LedgerAndJournal;
 use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
@@ -39,6 +41,7 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::measurements::SlowCalls;
+use crate::gates::payloads::PayloadGate;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
@@ -53,6 +56,7 @@ use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::payload_seal::PayloadSeal;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
@@ -101,6 +105,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
     pub cut_streams: CancellationToken,
+    /// Writes prompts and answers that are to be kept.
+    pub keeping: AbortOnDropHandle<()>,
     /// What jobs work with.
     pub jobs: JobsArgs,
     /// The top of the actors, and its end.
@@ -266,6 +272,9 @@ impl Gateway {
         };
         let root = Actor::spawn(None, Root, root).await?;
 
+        let (payloads, to_keep) = PayloadGate::new(metrics.clone());
+        let seal = PayloadSeal::new(&opened.master_key);
+        let keeping = payloads::keep(to_keep, opened.store.clone(), seal.clone(), metrics.clone());
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
@@ -295,6 +304,7 @@ impl Gateway {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,
             })),
+            payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -360,6 +370,10 @@ impl Gateway {
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
+                    payloads: Arc::new(SealedPayloads {
+                        store: opened.store.clone(),
+                        seal,
+                    }),
                     credentials: CredentialDesk {
                         source: Arc::new(SecretSource::open(&settings, &opened.master_key)?),
                         settings: live.clone(),
@@ -395,6 +409,7 @@ impl Gateway {
             metrics,
             stopping,
             cut_streams,
+            keeping: AbortOnDropHandle::new(keeping),
             jobs,
             root,
         })

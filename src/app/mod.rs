@@ -5,6 +5,7 @@ pub mod builder;
 pub mod control;
 pub mod first_start;
 mod key_control;
+pub mod payloads;
 pub mod run;
 pub mod spend;
 pub mod work;

@@ -26,6 +26,7 @@ pub mod network;
 pub mod overload;
 pub mod pricing;
 pub mod record;
+pub mod redaction;
 pub mod retry_budget;
 pub mod role;
 pub mod scope;

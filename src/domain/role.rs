@@ -77,6 +77,8 @@ rights! {
     WriteLimits: "change rate limits and budgets", Owner | Admin | TeamAdmin;
     /// Store credentials of providers, and test them.
     WriteProviders: "change and test credentials of providers", Owner | Admin;
+    /// Read what was asked and answered, where it is kept.
+    ReadPayloads: "read payloads of requests", Owner | Admin;
 }
 
 impl Role {

@@ -10,6 +10,7 @@ pub mod key_gate;
 pub mod keyring;
 pub mod load_gate;
 pub mod measurements;
+pub mod payloads;
 pub mod policies;
 pub mod retry_gate;
 pub mod secrets_board;

@@ -38,6 +38,12 @@ impl Job for Retention {
                 sleep(PAUSE).await;
             }
         }
+        while self.store.forget_payloads(AT_ONCE).await? == AT_ONCE {
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
         Ok(Outcome::Done)
     }
 }

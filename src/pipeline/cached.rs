@@ -54,6 +54,7 @@ impl Pipeline {
 pub(super) fn answer(entry: &Entry, stream: bool, meter: &mut Meter) -> Answer {
     let body = entry.body.clone();
     let served = meter.served_from(entry);
+    meter.was_answered(&body);
     Answer {
         served: Some(served),
         cache: CacheStatus::Hit,

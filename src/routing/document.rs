@@ -18,7 +18,7 @@ use super::strategy::{Balance, Strategy};
 use crate::config::did_you_mean;
 use crate::domain::scope::canonical_provider;
 
-pub use terms::{CacheTerms, TermPrice, Terms};
+pub use terms::{CacheTerms, LoggingTerms, TermPrice, Terms};
 
 /// Largest document, in bytes of JSON.
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
@@ -61,6 +61,7 @@ const MEMBERS: &[&str] = &[
     "parameters",
     "cache",
     "key_limits",
+    "logging",
     "prices",
 ];
 
@@ -413,6 +414,7 @@ impl Reader {
                 "parameters" => policy.terms.parameters = self.parameters(&at, value),
                 "cache" => policy.terms.cache = self.cache(&at, value),
                 "key_limits" => policy.terms.key_limits = self.key_limits(&at, value),
+                "logging" => policy.terms.logging = self.logging(&at, value),
                 "prices" => policy.terms.prices = self.prices(&at, value),
                 _ => {}
             }

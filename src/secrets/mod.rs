@@ -15,4 +15,5 @@ mod exchange;
 pub mod google;
 pub mod management_token;
 pub mod master_key;
+pub mod payload_seal;
 pub mod source;

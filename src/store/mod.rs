@@ -14,6 +14,7 @@ mod managed_keys;
 mod managed_limits;
 pub mod meta;
 pub mod organizations;
+pub mod payloads;
 pub mod rate_limits;
 mod refusal;
 pub mod replicas;

@@ -40,6 +40,7 @@ mod operations;
 mod overload;
 mod parameters;
 mod promises;
+mod provider_management;
 mod routing;
 mod streams;
 mod support;

@@ -58,7 +58,19 @@ fn operations() -> Vec<Operation> {
                 "restoreConfigVersion" => (Right::WriteConfig, 200, None),
                 "explainRouting" => (Right::ReadConfig, 200, Some(json!({"model": "echo"}))),
                 "simulateRouting" => (Right::ReadConfig, 200, Some(json!({"config": {}}))),
-                "listProviders" => (Right::ReadProviders, 200, None),
+                "listProviders" | "getProvider" | "getProviderHealth" | "listPrices" => {
+                    (Right::ReadProviders, 200, None)
+                }
+                "updateProvider" => (Right::WriteConfig, 200, Some(json!({"enabled": true}))),
+                "putPrices" => (Right::WriteConfig, 200, Some(json!({"prices": []}))),
+                "diffConfigVersion" => (Right::ReadConfig, 200, None),
+                "putProviderCredential" => (
+                    Right::WriteProviders,
+                    200,
+                    Some(json!({"values": {"api_key": "sk-matrix"}})),
+                ),
+                "deleteProviderCredential" => (Right::WriteProviders, 204, None),
+                "testProvider" => (Right::WriteProviders, 200, Some(json!({}))),
                 "listAudit" => (Right::ReadAudit, 200, None),
                 "listJobs" => (Right::ReadJobs, 200, None),
                 "retryJob" => (Right::RetryJobs, 404, None),
@@ -116,6 +128,17 @@ impl Things {
         let about_one = path.contains("{id}") || body.is_some_and(|body| body.to_string().contains("{key}"));
         if !about_one {
             return (path.to_owned(), body.cloned());
+        }
+        if path.starts_with("/api/gateway/providers/") {
+            if !path.ends_with("/credentials") {
+                return (path.replace("{id}", "echo"), body.cloned());
+            }
+            let path = path.replace("{id}", "openai");
+            // There is one to take away.
+            let admin = gateway.token(Role::Admin);
+            let stored = json!({"values": {"api_key": "sk-matrix"}});
+            assert_eq!(gateway.manage("PUT", &path, &admin, Some(&stored)).await.status, 200);
+            return (path, body.cloned());
         }
         let (key, _) = gateway.new_key_in(Some(self.team), Some(self.user)).await;
         let id = match path {

@@ -64,6 +64,7 @@ grants!(
     ReadLimits,
     WriteLimits,
     WriteProviders,
+    ReadPayloads,
 );
 
 /// The proof that a caller may do something in an organization.

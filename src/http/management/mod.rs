@@ -11,6 +11,7 @@ mod config;
 mod jobs;
 mod keys;
 mod limits;
+mod payloads;
 mod prices;
 mod problem;
 mod providers;
@@ -27,7 +28,7 @@ use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::gates::audit::Audit;
-use crate::gates::control::{Configs, Directory};
+use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::pipeline::Pipeline;
@@ -60,6 +61,8 @@ pub struct Management {
     pub jobs: Arc<dyn Jobs>,
     /// What handlers of keys, limits and budgets work with.
     pub keys: KeyDesk,
+    /// Reads what was kept of requests.
+    pub payloads: Arc<dyn PayloadReader>,
     /// What handlers of credentials work with.
     pub credentials: CredentialDesk,
     /// Decides where requests go.
@@ -111,6 +114,7 @@ type Api = (
     limits::LimitsApi,
     budgets::BudgetsApi,
     prices::PricesApi,
+    payloads::PayloadsApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -124,6 +128,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         limits::LimitsApi,
         budgets::BudgetsApi,
         prices::PricesApi,
+        payloads::PayloadsApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

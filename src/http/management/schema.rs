@@ -111,6 +111,8 @@ pub struct GatewayConfig {
     cache: Option<ResponseCacheTerms>,
     /// What limits each key that has no limit of its own, besides its requests per minute.
     key_limits: Option<KeyLimitTerms>,
+    /// Whether what is asked and answered is kept. Default: it is not.
+    logging: Option<PayloadLogging>,
     /// What deployments cost the organization, in the place of the list price.
     prices: Option<Vec<PriceTerms>>,
 }
@@ -161,6 +163,28 @@ struct KeyLimitTerms {
     tokens_per_minute: Option<u64>,
     /// Requests under way.
     concurrency: Option<u64>,
+}
+
+/// What is taken out of what is kept.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+enum RedactedKind {
+    /// Addresses of e-mail.
+    Emails,
+    /// Numbers of payment cards.
+    CardNumbers,
+}
+
+/// Whether what is asked and answered is kept: sealed, for owners and admins to read.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct PayloadLogging {
+    /// Whether it is. Default: false.
+    payloads: Option<bool>,
+    /// What is taken out before.
+    redact: Option<Vec<RedactedKind>>,
+    /// Days it is kept, from 1 to 3650. Default: 30.
+    keep_days: Option<u32>,
 }
 
 /// What a deployment costs from a moment on: US dollars for a million tokens, as text.
@@ -327,6 +351,7 @@ mod tests {
             ("/parameters", "ParameterTerms"),
             ("/cache", "ResponseCacheTerms"),
             ("/key_limits", "KeyLimitTerms"),
+            ("/logging", "PayloadLogging"),
             ("/prices/0", "OwnPrice"),
         ] {
             let mut described: Vec<&str> = schema(of).collect();

@@ -14,11 +14,16 @@ use crate::domain::call::ParameterPolicy;
 use crate::domain::limit::{LimitKind, LimitValues, MAX_LIMIT};
 use crate::domain::money::NanoUsd;
 use crate::domain::pricing::{Price, Rates};
+use crate::domain::redaction::Redaction;
 use crate::routing::catalog::Deployment;
 use crate::routing::catalog_file::versioned;
 
 /// The longest answers may be kept, in seconds.
 const MAX_CACHE_SECONDS: u64 = 365 * 24 * 3_600;
+/// How long payloads are kept unless somebody says otherwise, and at most, in days.
+const USUAL_KEEP_DAYS: u32 = 30;
+const MAX_KEEP_DAYS: u64 = 3_650;
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// No token costs more than this, in dollars for a million; beyond it a number is a mistake.
 const MAX_USD_PER_MILLION: i64 = 1_000_000;
 
@@ -31,6 +36,8 @@ pub struct Terms {
     pub cache: CacheTerms,
     /// What limits each key that has no limit of its own.
     pub key_limits: LimitValues,
+    /// What is kept of what is asked and answered; `None`: nothing is.
+    pub logging: Option<LoggingTerms>,
     /// What deployments cost it, by `provider/model`, each from the earliest to the latest.
     pub prices: BTreeMap<String, Vec<TermPrice>>,
 }
@@ -44,6 +51,15 @@ pub struct CacheTerms {
     pub unpredictable: Option<bool>,
     /// Whether those are kept that may call tools.
     pub tools: Option<bool>,
+}
+
+/// What is kept of what is asked and answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoggingTerms {
+    /// What is taken out first.
+    pub redaction: Redaction,
+    /// How long it is kept.
+    pub keep: Duration,
 }
 
 /// A price that holds from a moment on.
@@ -145,6 +161,32 @@ impl Reader {
             }
         }
         limits
+    }
+
+    pub(super) fn logging(&mut self, at: &At, value: &Value) -> Option<LoggingTerms> {
+        let members = self.object(at, value, &["payloads", "redact", "keep_days"])?;
+        let mut terms = LoggingTerms {
+            redaction: Redaction::default(),
+            keep: DAY * USUAL_KEEP_DAYS,
+        };
+        if let Some(kinds) = members.get("redact").filter(|kinds| !kinds.is_null()) {
+            let at = at.field("redact");
+            for (index, kind) in self.list(&at, kinds, MAX_ENTRIES).iter().enumerate() {
+                match kind.as_str() {
+                    Some("emails") => terms.redaction.emails = true,
+                    Some("card_numbers") => terms.redaction.card_numbers = true,
+                    _ => self.fault(&at.index(index), "must be emails or card_numbers"),
+                }
+            }
+        }
+        if let Some(days) = members.get("keep_days").filter(|days| !days.is_null())
+            && let Some(days) = self.integer(&at.field("keep_days"), days, 1, MAX_KEEP_DAYS)
+        {
+            terms.keep = DAY * u32::try_from(days).unwrap_or(USUAL_KEEP_DAYS);
+        }
+        let payloads = members.get("payloads").filter(|flag| !flag.is_null());
+        let payloads = payloads.and_then(|flag| self.flag(&at.field("payloads"), flag));
+        (payloads == Some(true)).then_some(terms)
     }
 
     pub(super) fn prices(&mut self, at: &At, value: &Value) -> BTreeMap<String, Vec<TermPrice>> {
@@ -255,6 +297,7 @@ mod tests {
                 "parameters": {"policy": "reject"},
                 "cache": {"ttl_seconds": 60, "tools": true},
                 "key_limits": {"requests_per_minute": 100, "concurrency": 5},
+                "logging": {"payloads": true, "redact": ["emails"], "keep_days": 7},
                 "prices": [
                     {"deployment": "bedrock/nova-pro", "input_usd": "1", "output_usd": "2", "from": "2027-01-01T00:00:00Z"},
                     {"deployment": "aws/nova-pro", "input_usd": "3", "output_usd": "4", "cache_read_usd": "0.5"}
@@ -280,6 +323,17 @@ mod tests {
             (terms.key_limits.requests, terms.key_limits.concurrency),
             (Some(100), Some(5))
         );
+        let logging = terms.logging.unwrap();
+        assert_eq!(
+            (logging.redaction.emails, logging.redaction.card_numbers, logging.keep),
+            (true, false, 7 * DAY)
+        );
+        let off = read(
+            &json!({"logging": {"payloads": false, "keep_days": 7}}),
+            Strategy::Balanced,
+        )
+        .unwrap();
+        assert_eq!(off.terms.logging, None, "nothing is kept unless somebody says so");
         let prices = &terms.prices["aws/nova-pro"];
         let rates: Vec<i64> = prices.iter().map(|price| price.price.rates.input.0).collect();
         assert_eq!(rates, [3_000_000_000, 1_000_000_000], "from the earliest to the latest");
@@ -292,6 +346,7 @@ mod tests {
             "parameters": {"policy": "ignore"},
             "cache": {"ttl_seconds": -1, "tools": 1, "ttl": 5},
             "key_limits": {"requests_per_minute": 0, "rpm": 5},
+            "logging": {"payloads": "yes", "redact": ["names"], "keep_days": 0},
             "prices": [
                 {"deployment": "gpt-4o", "input_usd": 2.5, "output_usd": "-1", "from": "soon"},
                 {"input_usd": "1"},
@@ -310,6 +365,9 @@ mod tests {
                 "/cache/ttl_seconds",
                 "/key_limits/requests_per_minute",
                 "/key_limits/rpm",
+                "/logging/keep_days",
+                "/logging/payloads",
+                "/logging/redact/0",
                 "/parameters/policy",
                 "/prices/0/deployment",
                 "/prices/0/from",

@@ -9,14 +9,14 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::access::ProviderState;
-use super::{Grant, May, ReadProviders, WriteConfig, WriteProviders};
+use super::{Grant, May, ReadPayloads, ReadProviders, WriteConfig, WriteProviders};
 use crate::config::{CredentialPath, Fields, Settings, Stored};
 use crate::domain::audit::Deed;
 use crate::domain::authority::FieldFault;
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{ProviderId, RequestId};
 use crate::domain::pricing::Price;
 use crate::domain::scope::canonical_provider;
-use crate::gates::control::OrganizationFacts;
+use crate::gates::control::{KeptPayload, OrganizationFacts};
 use crate::http::management::problem::Refusal;
 use crate::pipeline::probe::{NotProbed, Probed};
 use crate::secrets::source::{SecretSource, SourceError, tenant};
@@ -112,6 +112,15 @@ impl May<ReadProviders> {
             }
         });
         Ok(priced.collect())
+    }
+}
+
+impl May<ReadPayloads> {
+    /// What was asked and answered.
+    pub async fn payload(&self, request: RequestId) -> Result<KeptPayload, Refusal> {
+        let found = self.management.payloads.payload(self.organization, request).await;
+        let found = found.map_err(|error| Refusal::unavailable(&error))?;
+        found.ok_or_else(|| Refusal::not_found("payload"))
     }
 }
 
