@@ -16,4 +16,6 @@ pub mod google;
 pub mod management_token;
 pub mod master_key;
 pub mod payload_seal;
+pub mod sealing;
 pub mod source;
+pub mod webhook;

@@ -44,4 +44,6 @@ mod provider_management;
 mod routing;
 mod streams;
 mod support;
+mod usage;
+mod usage_sums;
 mod vault;

@@ -369,3 +369,85 @@ async fn what_a_config_says_of_keys_parameters_and_answers_is_in_force() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     gateway.finish().await;
 }
+
+/// The payload of a request, as soon as it is kept.
+async fn kept(gateway: &TestGateway, reply: &Reply) -> Value {
+    let path = format!("/api/gateway/logs/{}/payload", reply.header("x-request-id"));
+    let found = async {
+        loop {
+            let found = ask(gateway, Role::Owner, "GET", &path, None).await;
+            if found.status == 200 {
+                return found.json();
+            }
+            assert_eq!(found.status, 404, "{}", found.text);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), found)
+        .await
+        .expect("it is kept")
+}
+
+#[tokio::test]
+async fn payloads_are_kept_sealed_where_somebody_wants_them_and_nowhere_else() {
+    let provider = ScriptedProvider::start().await;
+    let mut gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    let unwanted = gateway.chat("mock-chat", "words:3 a-canary-nobody-keeps").await;
+    let logging = json!({"logging": {"payloads": true, "redact": ["emails", "card_numbers"], "keep_days": 1}});
+    gateway.configure(&logging).await;
+    let prompt = "words:3 a-canary-to-keep of ada@example.com with 4111 1111 1111 1111";
+    let whole = gateway.chat("mock-chat", prompt).await;
+    let payload = kept(&gateway, &whole).await;
+    let request = payload["request"].as_str().unwrap();
+    assert!(request.contains("a-canary-to-keep of [email] with [card]"), "{request}");
+    assert_eq!(payload["answer"], json!(whole.text));
+    assert_eq!(payload["truncated"], false);
+    assert_eq!(payload["request_id"], json!(whole.header("x-request-id")));
+    let stream = gateway.stream("mock-chat", "words:5").await;
+    assert_eq!(kept(&gateway, &stream).await["answer"], json!(stream.streamed_text()));
+    let refused = gateway.chat("no-such-model", "a-canary-to-keep").await;
+    let payload = kept(&gateway, &refused).await;
+    assert_eq!((payload["answer"].as_str().unwrap(), refused.status), ("", 404));
+    let long = "x".repeat(300 * 1024);
+    let long = gateway.chat("mock-chat", &long).await;
+    assert_eq!(kept(&gateway, &long).await["truncated"], true);
+
+    let path = |reply: &Reply| format!("/api/gateway/logs/{}/payload", reply.header("x-request-id"));
+    assert_eq!(
+        ask(&gateway, Role::Admin, "GET", &path(&unwanted), None).await.status,
+        404
+    );
+    for role in [Role::TeamAdmin, Role::Member, Role::Viewer] {
+        assert_eq!(
+            ask(&gateway, role, "GET", &path(&whole), None).await.status,
+            403,
+            "{role}"
+        );
+    }
+    let other = gateway.store.create_organization("other", "Other").await.unwrap();
+    let stranger = gateway.token_for(Role::Owner, other);
+    assert_eq!(gateway.manage("GET", &path(&whole), &stranger, None).await.status, 404);
+    // Off again, nothing more is kept; what was is until its time is over.
+    gateway.configure(&json!({})).await;
+    let after = gateway.chat("mock-chat", "words:3").await;
+    gateway.row(&after).await;
+    assert_eq!(ask(&gateway, Role::Owner, "GET", &path(&after), None).await.status, 404);
+    kept(&gateway, &whole).await;
+    assert_eq!(gateway.metric("bonito_payloads_dropped_total").await, 0.0);
+    gateway
+        .sql("UPDATE gateway_payloads SET expires_at = '2020-01-01T00:00:00+00:00'")
+        .await;
+    assert_eq!(ask(&gateway, Role::Owner, "GET", &path(&whole), None).await.status, 404);
+    assert_eq!(gateway.store.forget_payloads(2).await.unwrap(), 2);
+    assert_eq!(gateway.store.forget_payloads(100).await.unwrap(), 2);
+    gateway.configure(&logging).await;
+    gateway
+        .chat("mock-chat", "words:3 a-canary-to-keep at the very end")
+        .await;
+    gateway.client = reqwest::Client::new();
+    gateway.stop().await;
+    for (file, bytes) in gateway.files() {
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("a-canary"), "a prompt is in clear in {file}");
+    }
+}

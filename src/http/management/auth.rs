@@ -10,6 +10,7 @@ mod jobs;
 pub mod keys;
 mod limits;
 pub mod providers;
+mod usage;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -56,6 +57,8 @@ grants!(
     ReadConfig,
     WriteConfig,
     ReadProviders,
+    ReadUsage,
+    ReadLogs,
     ReadAudit,
     ReadJobs,
     RetryJobs,
@@ -67,12 +70,16 @@ grants!(
     ReadPayloads,
 );
 
+pub use usage::Asked;
+
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {
     management: Arc<Management>,
     author: Author,
     bearer: Bearer,
     organization: OrganizationId,
+    /// Whether it is about every organization: one that may be was not named.
+    everywhere: bool,
     right: PhantomData<fn() -> G>,
 }
 
@@ -135,6 +142,7 @@ impl<G: Grant> May<G> {
                 address: caller_address(request),
                 request: Some(Arrival::of(request).id),
             },
+            everywhere: bearer.role.everywhere() && !headers.contains_key(X_ORGANIZATION),
             bearer,
             organization,
             right: PhantomData,

@@ -11,12 +11,14 @@ mod config;
 mod jobs;
 mod keys;
 mod limits;
+mod logs;
 mod payloads;
 mod prices;
 mod problem;
 mod providers;
 mod routing;
 mod schema;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +29,12 @@ use http_body_util::{BodyExt as _, Limited};
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
+use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
@@ -61,6 +65,10 @@ pub struct Management {
     pub jobs: Arc<dyn Jobs>,
     /// What handlers of keys, limits and budgets work with.
     pub keys: KeyDesk,
+    /// Keeps endpoints and their deliveries.
+    pub webhooks: Arc<dyn Webhooks>,
+    /// Answers questions about past requests.
+    pub analytics: Arc<Analytics>,
     /// Reads what was kept of requests.
     pub payloads: Arc<dyn PayloadReader>,
     /// What handlers of credentials work with.
@@ -92,6 +100,10 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was used, what it cost, and what could cost less.
+    Usage,
+    /// Single requests.
+    Logs,
     /// What was done through management, by whom and from where.
     Audit,
     /// What is done in the background, and what could not be done.
@@ -108,6 +120,8 @@ type Api = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    usage::UsageApi,
+    logs::LogsApi,
     audit::AuditApi,
     jobs::JobsApi,
     keys::KeysApi,
@@ -122,6 +136,8 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         config::ConfigApi,
         routing::RoutingApi,
         providers::ProvidersApi,
+        usage::UsageApi,
+        logs::LogsApi,
         audit::AuditApi,
         jobs::JobsApi,
         keys::KeysApi,
