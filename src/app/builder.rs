@@ -8,12 +8,16 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
+use super::notices::StoredNotices;
+use super::payloads::{self, SealedPayloads};
 use super::spend::LedgerAndJournal;
+use super::webhooks::{self, StoredWebhooks};
 use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::configs::ConfigsArgs;
@@ -40,13 +44,16 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::measurements::SlowCalls;
+use crate::gates::payloads::PayloadGate;
+use crate::gates::people::Sessions;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
+use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::{KeyDesk, Management};
+use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
-use crate::jobs::{self, JobsArgs, Keep};
+use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
@@ -54,6 +61,12 @@ use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::MasterKey;
+use crate::secrets::oidc::Oidc;
+use crate::secrets::password::Passwords;
+use crate::secrets::payload_seal::PayloadSeal;
+use crate::secrets::refresh_token::RefreshTokens;
+use crate::secrets::sealing::Sealer;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
@@ -102,6 +115,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
     pub cut_streams: CancellationToken,
+    /// Writes prompts and answers that are to be kept.
+    pub keeping: AbortOnDropHandle<()>,
     /// What jobs work with.
     pub jobs: JobsArgs,
     /// The top of the actors, and its end.
@@ -146,6 +161,7 @@ impl Gateway {
             first: settings.secrets.rest,
             most: settings.secrets.max_rest,
         };
+        let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
         let board = Arc::new(HealthBoard::default());
@@ -225,6 +241,10 @@ impl Gateway {
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
+                notices: Arc::new(StoredNotices {
+                    store: opened.store.clone(),
+                    endpoints: endpoints.clone(),
+                }),
                 metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
@@ -267,6 +287,9 @@ impl Gateway {
         };
         let root = Actor::spawn(None, Root, root).await?;
 
+        let (payloads, to_keep) = PayloadGate::new(metrics.clone());
+        let seal = PayloadSeal::new(&opened.master_key);
+        let keeping = payloads::keep(to_keep, opened.store.clone(), seal.clone(), metrics.clone());
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
@@ -296,6 +319,7 @@ impl Gateway {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,
             })),
+            payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -333,12 +357,26 @@ impl Gateway {
         let control = Arc::new(Control {
             store: opened.store.clone(),
         });
+        let sealer = Sealer::new(&opened.master_key, webhooks::PURPOSE);
+        let webhooks = Arc::new(StoredWebhooks {
+            store: opened.store.clone(),
+            sealer: sealer.clone(),
+            fetcher: pipeline.fetcher.clone(),
+            allow_http: settings.webhooks.allow_http,
+        });
         let jobs = JobsArgs {
             store: opened.store.clone(),
             keep: Keep {
                 done_jobs: settings.jobs.keep_done,
                 dead_jobs: settings.jobs.keep_dead,
+                deliveries: settings.webhooks.keep,
                 requests_days: settings.usage.keep_requests_days,
+            },
+            webhooks: WebhookArgs {
+                fetcher: pipeline.fetcher.clone(),
+                sealer: sealer.clone(),
+                timeout: settings.webhooks.timeout,
+                patience: settings.webhooks.patience,
             },
         };
         let public_url = settings
@@ -347,7 +385,7 @@ impl Gateway {
             .clone()
             .unwrap_or_else(|| format!("http://{}", settings.server.listen));
         Ok(Self {
-            settings: live,
+            settings: live.clone(),
             http: Arc::new(HttpState {
                 management: Arc::new(Management {
                     tokens: ManagementTokens::new(&opened.master_key),
@@ -358,14 +396,24 @@ impl Gateway {
                     keys: KeyDesk {
                         control: control.clone(),
                         limits: control.clone(),
-                        budgets: control,
+                        budgets: control.clone(),
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
+                    webhooks,
                     analytics: Arc::new(Analytics {
                         store: opened.store.clone(),
                         catalog: pipeline.catalog.clone(),
                     }),
+                    people: people(&settings, &opened.master_key, control, outgoing, &public_url),
+                    payloads: Arc::new(SealedPayloads {
+                        store: opened.store.clone(),
+                        seal,
+                    }),
+                    credentials: CredentialDesk {
+                        source: Arc::new(SecretSource::open(&settings, &opened.master_key)?),
+                        settings: live.clone(),
+                    },
                     pipeline: pipeline.clone(),
                 }),
                 pipeline,
@@ -397,9 +445,41 @@ impl Gateway {
             metrics,
             stopping,
             cut_streams,
+            keeping: AbortOnDropHandle::new(keeping),
             jobs,
             root,
         })
+    }
+}
+
+/// What management works with where people are concerned.
+fn people(
+    settings: &Settings,
+    master_key: &MasterKey,
+    control: Arc<Control>,
+    outgoing: reqwest::Client,
+    public_url: &str,
+) -> People {
+    let auth = &settings.auth;
+    let oidc = settings.oidc.clone();
+    People {
+        sign_ins: control.clone(),
+        users: control.clone(),
+        tenants: control.clone(),
+        sessions: Sessions::new(control, auth.recheck),
+        passwords: Passwords::default(),
+        refresh_tokens: RefreshTokens::new(master_key),
+        gate: SignInGate::new(SignInPolicy {
+            account: auth.account,
+            address: auth.address,
+        }),
+        oidc: oidc.map(|oidc| Oidc::new(oidc, public_url, outgoing, master_key)),
+        trusted_proxies: settings.server.trusted_proxies.clone(),
+        lifetimes: SignInLifetimes {
+            access: auth.access_token,
+            refresh: auth.refresh_token,
+            session: auth.session,
+        },
     }
 }
 

@@ -16,6 +16,7 @@ use super::aliases;
 use super::checks;
 use super::faults::{Fault, Faults, did_you_mean};
 use super::layers::{Layers, join, type_name};
+use super::people::{AuthSettings, OidcSettings};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
@@ -74,12 +75,18 @@ pub struct Settings {
     pub usage: UsageSettings,
     /// `[jobs]`
     pub jobs: JobSettings,
+    /// `[webhooks]`
+    pub webhooks: WebhookSettings,
     /// `[health]`
     pub health: HealthSettings,
     /// `[redis]`
     pub redis: RedisSettings,
     /// `[rate_limits]`
     pub rate_limits: RateLimitSettings,
+    /// `[auth]`
+    pub auth: AuthSettings,
+    /// `[oidc]`; `None`: nobody outside vouches for anybody.
+    pub oidc: Option<OidcSettings>,
     /// `[secrets]`
     pub secrets: SecretsSettings,
     /// `[vault]`
@@ -407,6 +414,19 @@ pub struct JobSettings {
     pub keep_dead: Duration,
 }
 
+/// Telling organizations of events.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// For one attempt.
+    pub timeout: Duration,
+    /// How long an endpoint may fail before its webhook is switched off.
+    pub patience: Duration,
+    /// Whether events may be sent without encryption.
+    pub allow_http: bool,
+    /// How long the log of deliveries is kept.
+    pub keep: Duration,
+}
+
 /// Taking a failing provider out of the rotation.
 #[derive(Debug, Clone)]
 pub struct HealthSettings {
@@ -635,6 +655,13 @@ impl Settings {
                 keep_done: reader.milliseconds("jobs.keep_done_ms", 0..=YEAR_MS),
                 keep_dead: reader.milliseconds("jobs.keep_dead_ms", 0..=YEAR_MS),
             },
+            webhooks: WebhookSettings {
+                // A job has a minute for it.
+                timeout: reader.milliseconds("webhooks.timeout_ms", 1..=50 * SECOND_MS),
+                patience: reader.milliseconds("webhooks.patience_ms", 0..=YEAR_MS),
+                allow_http: reader.flag("webhooks.allow_http"),
+                keep: reader.milliseconds("webhooks.keep_ms", 0..=YEAR_MS),
+            },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
                 failure_percent: reader.count("health.failure_percent", 1..=100),
@@ -658,6 +685,8 @@ impl Settings {
                 assumed_output_tokens: reader.count("rate_limits.assumed_output_tokens", 0..=10_000_000),
                 heartbeat: reader.milliseconds("rate_limits.heartbeat_ms", 10..=60 * SECOND_MS),
             },
+            auth: AuthSettings::read(reader),
+            oidc: OidcSettings::read(reader),
             secrets: SecretsSettings {
                 refresh: reader.milliseconds("secrets.refresh_ms", 10..=DAY_MS),
                 start_wait: reader.milliseconds("secrets.start_wait_ms", 0..=HOUR_MS),

@@ -14,6 +14,8 @@ use crate::store::retention::Purged;
 
 /// Rows that are deleted by one statement.
 const AT_ONCE: u64 = 500;
+/// How long it is remembered what was told of. Longer than the longest time before which something is told.
+const NOTICES: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,6 +43,25 @@ impl Job for Retention {
                 sleep(PAUSE).await;
             }
         }
+        while self.store.forget_payloads(AT_ONCE).await? == AT_ONCE {
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+        let before = |kept: Duration| Utc::now() - TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX);
+        while self
+            .store
+            .forget_deliveries(before(self.keep.deliveries), AT_ONCE)
+            .await?
+            == AT_ONCE
+        {
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+        self.store.forget_notices(before(NOTICES)).await?;
         let Some(days) = self.keep.requests_days else {
             return Ok(Outcome::Done);
         };

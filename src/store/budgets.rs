@@ -23,11 +23,13 @@ use sea_orm::{
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::events::emit;
 use super::revisions::Change;
 use super::{Store, StoreError, storable};
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::purse::{Heard, Standing};
 use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, Enforcement, Unpriced};
+use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::Revision;
 use crate::domain::money::NanoUsd;
@@ -664,10 +666,24 @@ async fn add_spend(
             let once = OnConflict::columns([Event::BudgetId, Event::PeriodStart, Event::Threshold])
                 .do_nothing()
                 .to_owned();
-            gateway_budget_events::Entity::insert(event)
+            let new = gateway_budget_events::Entity::insert(event)
                 .on_conflict(once)
                 .exec_without_returning(transaction)
                 .await?;
+            if new > 0 {
+                let data = serde_json::json!({
+                    "budget_id": id,
+                    "scope": budget.scope.kind(),
+                    "reference": budget.scope.reference(),
+                    "period": budget.terms.period.as_str(),
+                    "period_start": start,
+                    "threshold_percent": percent,
+                    "spent_nanousd": spent.0,
+                    "amount_nanousd": budget.terms.amount.0,
+                });
+                let organization = OrganizationId(budget.organization);
+                emit(transaction, organization, EventKind::BudgetThreshold, data).await?;
+            }
         }
         gateway_budget_spend::Entity::update_many()
             .col_expr(Column::AlertedPercent, Expr::value(i32::from(highest)))
