@@ -140,6 +140,7 @@ fn everything(organization: OrganizationId, from: Hour, to: Hour) -> SumsQuestio
         cut: Cut::Nothing,
         filter: UsageFilter::default(),
         by_hour: false,
+        percentiles: true,
     }
 }
 
