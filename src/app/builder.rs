@@ -106,6 +106,8 @@ pub struct Gateway {
     pub cut_streams: CancellationToken,
     /// What jobs work with.
     pub jobs: JobsArgs,
+    /// Tells organizations how providers are doing.
+    pub notices: Arc<StoredNotices>,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -208,6 +210,10 @@ impl Gateway {
             }
         };
 
+        let notices = Arc::new(StoredNotices {
+            store: opened.store.clone(),
+            endpoints: endpoints.clone(),
+        });
         let root = RootArgs {
             keys: KeysArgs {
                 store: opened.store.clone(),
@@ -227,10 +233,7 @@ impl Gateway {
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
-                notices: Arc::new(StoredNotices {
-                    store: opened.store.clone(),
-                    endpoints: endpoints.clone(),
-                }),
+                notices: notices.clone(),
                 metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
@@ -407,6 +410,7 @@ impl Gateway {
             stopping,
             cut_streams,
             jobs,
+            notices,
             root,
         })
     }

@@ -43,3 +43,4 @@ mod routing;
 mod streams;
 mod support;
 mod vault;
+mod webhooks;

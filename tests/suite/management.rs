@@ -59,10 +59,20 @@ fn operations() -> Vec<Operation> {
                 "listAudit" => (Right::ReadAudit, 200, None),
                 "listJobs" => (Right::ReadJobs, 200, None),
                 "retryJob" => (Right::RetryJobs, 404, None),
+                "listWebhooks" => (Right::ReadWebhooks, 200, None),
+                "getWebhook" | "listWebhookDeliveries" => (Right::ReadWebhooks, 404, None),
+                "createWebhook" => (
+                    Right::WriteWebhooks,
+                    201,
+                    Some(json!({"url": "https://hooks.example.com/x"})),
+                ),
+                "changeWebhook" | "rotateWebhook" => (Right::WriteWebhooks, 404, Some(json!({}))),
+                "deleteWebhook" | "testWebhook" | "replayWebhookDelivery" => (Right::WriteWebhooks, 404, None),
                 other => panic!("{other} has no place in the matrix of rights"),
             };
             let path = path
                 .replace("{version}", "1")
+                .replace("{delivery}", &Uuid::now_v7().to_string())
                 .replace("{id}", &Uuid::now_v7().to_string());
             operations.push(Operation {
                 method: method.to_uppercase(),

@@ -7,6 +7,9 @@
 mod access;
 mod audit;
 mod jobs;
+mod webhooks;
+
+pub use webhooks::WebhookChange;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -55,7 +58,9 @@ grants!(
     ReadProviders,
     ReadAudit,
     ReadJobs,
-    RetryJobs, //
+    RetryJobs,
+    ReadWebhooks,
+    WriteWebhooks, //
 );
 
 /// The proof that a caller may do something in an organization.

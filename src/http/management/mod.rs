@@ -12,6 +12,7 @@ mod problem;
 mod providers;
 mod routing;
 mod schema;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,8 @@ enum Section {
     Audit,
     /// What is done in the background, and what could not be done.
     Jobs,
+    /// Where the organization is told of events, and what was sent there.
+    Webhooks,
 }
 
 type Api = (
@@ -94,6 +97,7 @@ type Api = (
     providers::ProvidersApi,
     audit::AuditApi,
     jobs::JobsApi,
+    webhooks::WebhooksApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -103,6 +107,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         providers::ProvidersApi,
         audit::AuditApi,
         jobs::JobsApi,
+        webhooks::WebhooksApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod ports;
 pub mod process;
 pub mod provider;
+pub mod receiver;
 pub mod redis;
 pub mod vault;
 
