@@ -13,6 +13,8 @@ pub struct Model {
     pub organization_id: Uuid,
     /// Its team, if it has one.
     pub team_id: Option<Uuid>,
+    /// The user it belongs to, if it belongs to one.
+    pub owner_id: Option<Uuid>,
     /// Name for people.
     pub name: String,
     /// The first 11 characters, for display.
@@ -20,6 +22,11 @@ pub struct Model {
     /// Keyed hash of the whole key, hexadecimal; unique.
     #[sea_orm(unique)]
     pub hash: String,
+    /// The same of the secret before the last rotation, which works for a while longer; unique.
+    #[sea_orm(unique)]
+    pub previous_hash: Option<String>,
+    /// Until when it does.
+    pub previous_until: Option<DateTimeUtc>,
     /// Its scope: `{"models":[…],"providers":[…]}`.
     pub allowed_models: Option<Json>,
     /// Requests per minute.
@@ -30,6 +37,8 @@ pub struct Model {
     pub cache_ttl_ms: Option<i64>,
     /// What its owner wants to remember about it.
     pub metadata: Json,
+    /// The networks it may be used from, as an array of CIDR blocks; null: from everywhere.
+    pub allowed_ips: Option<Json>,
     /// Whether it is switched off for the time being.
     pub disabled: bool,
     /// When it stops working.

@@ -11,10 +11,13 @@ pub struct Model {
     pub id: Uuid,
     /// Whose it is.
     pub organization_id: Uuid,
-    /// `organization`, `team`, `key`, `each_key`, or `model` for an organization's requests for certain models.
+    /// `organization`, `team`, `key`, `each_key`, `tag`, `provider`, or `model` for an organization's requests for certain
+    /// models.
     pub scope_kind: String,
     /// The team or the key; the organization's own id where it is about all of it.
     pub scope_id: Uuid,
+    /// The tag, `name=value`, or the provider; empty where an id says it.
+    pub scope_reference: String,
     /// The models it is about, a name or a glob; empty: all.
     pub model: String,
     /// Requests per minute.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use chrono::{DateTime, Utc};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RactorErr, RpcReplyPort, SupervisionEvent};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -72,7 +74,8 @@ pub enum KeysMsg {
 /// Who is open.
 pub struct KeysState {
     args: KeysArgs,
-    open: HashMap<KeyId, OpenedKey>,
+    /// By key: one for each of its secrets in use, which are two after a rotation.
+    open: HashMap<KeyId, SmallVec<[OpenedKey; 1]>>,
     by_actor: HashMap<ActorId, KeyId>,
     /// Every open key has all changes up to this one. `None` before the first key is opened.
     seen: Option<Revision>,
@@ -188,12 +191,7 @@ impl Actor for KeysActor {
             return Ok(());
         };
         // The key may have been opened again in the meantime, by another actor.
-        if state
-            .open
-            .get(&id)
-            .is_some_and(|open| open.actor.get_id() == cell.get_id())
-            && let Some(open) = state.open.remove(&id)
-        {
+        if let Some(open) = state.take(id, |open| open.actor.get_id() == cell.get_id()) {
             // Nobody would tell this gate of a change any more.
             open.gate.close();
             state.args.keyring.forget(&open.hash).await;
@@ -215,33 +213,44 @@ impl KeysState {
         };
         let (actor, _) = Actor::spawn_linked(None, KeyActor, args, myself.get_cell()).await?;
         self.by_actor.insert(actor.get_id(), id);
-        let opened = OpenedKey {
+        let before = self.take(id, |open| open.hash == hash);
+        self.open.entry(id).or_default().push(OpenedKey {
             hash,
             gate,
             actor,
             revision,
-        };
-        if let Some(before) = self.open.insert(id, opened) {
+        });
+        if let Some(before) = before {
             before.gate.close();
             before.actor.stop(None);
         }
         Ok(())
     }
 
+    /// Takes the first of a key's open gates out that fits.
+    fn take(&mut self, id: KeyId, fits: impl Fn(&OpenedKey) -> bool) -> Option<OpenedKey> {
+        let open = self.open.get_mut(&id)?;
+        let taken = open.iter().position(fits).map(|place| open.remove(place));
+        if open.is_empty() {
+            self.open.remove(&id);
+        }
+        taken
+    }
+
     /// Writes down when the open keys were last used, all of them together: at the end of the process there is no time to
     /// ask them one by one.
     async fn write_uses(&self) {
-        let used = self
-            .open
-            .values()
-            .filter_map(|key| Some((key.gate.row.id, key.gate.unwritten_use()?)));
-        let used: Vec<_> = used.collect();
+        let gates = self.open.values().flatten().map(|open| &open.gate);
+        let unwritten: Vec<_> = gates.filter_map(|gate| Some((gate, gate.unwritten_use()?))).collect();
+        // Of a key with two secrets the later use counts.
+        let mut used: HashMap<KeyId, DateTime<Utc>> = HashMap::new();
+        for (gate, at) in &unwritten {
+            let last = used.entry(gate.row.id).or_insert(*at);
+            *last = (*last).max(*at);
+        }
+        let used: Vec<_> = used.into_iter().collect();
         match within(FLUSH_TIMEOUT, self.args.store.touch_keys(&used)).await {
-            Ok(()) => {
-                for (id, at) in used {
-                    self.open[&id].gate.wrote_use(at);
-                }
-            }
+            Ok(()) => unwritten.iter().for_each(|(gate, at)| gate.wrote_use(*at)),
             Err(error) => tracing::warn!(keys = used.len(), %error, "writing when keys were last used failed"),
         }
     }
@@ -269,13 +278,16 @@ impl KeysState {
         let changed: Vec<KeyId> = match changes.keys {
             Some(keys) => keys
                 .into_iter()
-                .filter(|(id, revision)| self.open.get(id).is_some_and(|open| open.revision < *revision))
+                .filter(|(id, revision)| {
+                    let mut open = self.open.get(id).into_iter().flatten();
+                    open.any(|open| open.revision < *revision)
+                })
                 .map(|(id, _)| id)
                 .collect(),
             None => self.open.keys().copied().collect(),
         };
         for id in changed {
-            if let Some(open) = self.open.remove(&id) {
+            for open in self.open.remove(&id).unwrap_or_default() {
                 // Closed first: the gate may not be on the ring yet, because whoever asked for it is about to put it there.
                 open.gate.close();
                 self.args.keyring.forget(&open.hash).await;
@@ -304,6 +316,13 @@ impl KeysHandle {
 
 #[async_trait::async_trait]
 impl OpenKey for KeysHandle {
+    fn look_for_changes(&self) {
+        // An actor that is being started again has forgotten every key.
+        if let Some(actor) = self.0.load_full() {
+            let _ = actor.cast(KeysMsg::LookForChanges);
+        }
+    }
+
     async fn open(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError> {
         let timeout_ms = u64::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let deadline = Instant::now() + OPEN_TIMEOUT;

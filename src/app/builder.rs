@@ -45,7 +45,7 @@ use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
-use crate::http::management::Management;
+use crate::http::management::{KeyDesk, Management};
 use crate::http::operations::Operations;
 use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
@@ -371,15 +371,22 @@ impl Gateway {
         Ok(Self {
             settings: live,
             http: Arc::new(HttpState {
-                management: Arc::new(Management::new(
-                    ManagementTokens::new(&opened.master_key),
-                    control.clone(),
-                    control.clone(),
-                    control,
-                    Arc::new(opened.store.clone()),
+                management: Arc::new(Management {
+                    tokens: ManagementTokens::new(&opened.master_key),
+                    configs: control.clone(),
+                    directory: control.clone(),
+                    audit: control.clone(),
+                    jobs: Arc::new(opened.store.clone()),
+                    keys: KeyDesk {
+                        control: control.clone(),
+                        limits: control.clone(),
+                        budgets: control,
+                        hasher: opened.master_key.key_hasher(),
+                        keyring: keyring.clone(),
+                    },
                     webhooks,
-                    pipeline.clone(),
-                )),
+                    pipeline: pipeline.clone(),
+                }),
                 pipeline,
                 keyring,
                 spend: Arc::new(LedgerAndJournal {

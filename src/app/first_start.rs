@@ -110,6 +110,7 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
             id: KeyId(Uuid::now_v7()),
             organization,
             team: None,
+            owner: None,
             name: "first key".into(),
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(hasher.hash(&key)),
@@ -118,6 +119,7 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
             parameter_policy: None,
             cache_ttl: None,
             metadata: serde_json::json!({}),
+            allowed_ips: Vec::new(),
             expires_at: None,
         })
         .await?;

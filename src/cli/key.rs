@@ -6,24 +6,25 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Subcommand, ValueEnum};
+use ipnet::IpNet;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::say;
 use crate::config::Settings;
-use crate::domain::call::{Operation, ParameterPolicy};
+use crate::domain::call::ParameterPolicy;
 use crate::domain::error::BoxError;
-use crate::domain::ids::{KeyId, OrganizationId};
+use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
 use crate::domain::limit::DEFAULT_KEY_REQUESTS;
+use crate::domain::managed_key::{KeyState, check_name};
+use crate::domain::network::{self, MAX_NETWORKS};
 use crate::domain::scope::Scope;
 use crate::routing::catalog::Catalog;
+use crate::routing::unknown::unknown_names;
 use crate::secrets::master_key::new_api_key;
 use crate::store::Store;
 use crate::store::organizations::FIRST_SLUG;
-
-/// Longest name of a key, in characters.
-const MAX_NAME_CHARS: usize = 128;
 
 /// What can be done with keys.
 #[derive(Subcommand)]
@@ -52,9 +53,18 @@ pub enum Command {
         /// When it stops working, RFC 3339: 2027-01-31T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires_at: Option<DateTime<Utc>>,
-        /// Something to remember about it: name=value. Repeatable.
+        /// Something to remember about it: name=value. Repeatable. Budgets and limits can be for such a tag.
         #[arg(long, value_name = "NAME=VALUE")]
         metadata: Vec<String>,
+        /// Its team, by its short name.
+        #[arg(long, value_name = "SLUG")]
+        team: Option<String>,
+        /// The user it belongs to, by their id.
+        #[arg(long, value_name = "ID")]
+        owner: Option<Uuid>,
+        /// A network it may be used from, such as 203.0.113.0/24, or an address. Repeatable; none: from everywhere.
+        #[arg(long = "allow-from", value_name = "NETWORK", value_parser = network::read)]
+        allowed_ips: Vec<IpNet>,
         /// The organization, by its short name.
         #[arg(long, default_value = FIRST_SLUG)]
         organization: String,
@@ -64,6 +74,18 @@ pub enum Command {
     },
     /// List the keys of an organization.
     List {
+        /// Only those of a team, by its short name.
+        #[arg(long, value_name = "SLUG")]
+        team: Option<String>,
+        /// Only those that belong to a user, by their id.
+        #[arg(long, value_name = "ID")]
+        owner: Option<Uuid>,
+        /// Only those with this pair in their metadata.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
+        tag: Option<(String, String)>,
+        /// Only those in a state: active, disabled, expired or revoked.
+        #[arg(long, value_name = "STATE", value_parser = key_state)]
+        state: Option<KeyState>,
         /// The organization, by its short name.
         #[arg(long, default_value = FIRST_SLUG)]
         organization: String,
@@ -141,25 +163,36 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             cache_seconds,
             expires_at,
             metadata,
+            team,
+            owner,
+            allowed_ips,
             organization,
             json,
         } => {
             let organization = find(store, &organization).await?;
-            if name.trim().is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
-                return Err(format!("--name must have 1 to {MAX_NAME_CHARS} printable characters").into());
+            check_name(&name).map_err(|problem| format!("--name {problem}"))?;
+            if allowed_ips.len() > MAX_NETWORKS {
+                return Err(format!("--allow-from may be there {MAX_NETWORKS} times").into());
             }
+            let team = match team {
+                None => None,
+                Some(slug) => Some(find_team(store, organization, &slug).await?),
+            };
             if expires_at.is_some_and(|at| at <= Utc::now()) {
                 return Err("--expires-at must lie in the future".into());
             }
             let scope = Scope::new(models, providers);
-            let warnings = unknown_names(&scope, settings);
+            let enabled = settings.providers.iter().filter(|provider| provider.enabled);
+            let providers: Vec<String> = enabled.map(|provider| provider.id.to_string()).collect();
+            let warnings = unknown_names(&scope, &Catalog::build(settings), &providers);
             let key = new_api_key();
             let id = KeyId(Uuid::now_v7());
             store
                 .create_key(NewKey {
                     id,
                     organization,
-                    team: None,
+                    team,
+                    owner: owner.map(UserId),
                     name: name.clone(),
                     prefix: key.display_prefix().to_owned(),
                     hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
@@ -168,6 +201,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     parameter_policy: parameters.map(ParameterPolicy::from),
                     cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                     metadata: pairs(&metadata)?,
+                    allowed_ips,
                     expires_at,
                 })
                 .await?;
@@ -186,8 +220,27 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                 ));
             }
         }
-        Command::List { organization, json } => {
-            let keys = store.keys_of(find(store, &organization).await?).await?;
+        Command::List {
+            team,
+            owner,
+            tag,
+            state,
+            organization,
+            json,
+        } => {
+            let organization = find(store, &organization).await?;
+            let team = match team {
+                None => None,
+                Some(slug) => Some(find_team(store, organization, &slug).await?),
+            };
+            let now = Utc::now();
+            let mut keys = store.keys_of(organization).await?;
+            keys.retain(|key| {
+                team.is_none_or(|team| key.team.as_ref().is_some_and(|own| own.id == team))
+                    && owner.is_none_or(|owner| key.owner == Some(UserId(owner)))
+                    && tag.as_ref().is_none_or(|(name, value)| key.metadata[name] == *value)
+                    && state.is_none_or(|state| state_of(key, now) == state)
+            });
             say(&if json { listed_json(&keys) } else { listed(&keys)? });
         }
         Command::Parameters {
@@ -238,35 +291,6 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a scope names and the configuration does not: not wrong, because models and providers may come later, but more
-/// often than not a slip.
-fn unknown_names(scope: &Scope, settings: &Settings) -> Vec<String> {
-    let catalog = Catalog::build(settings);
-    let known_model = |entry: &String| {
-        let entry_alone = Scope::new(vec![entry.clone()], Vec::new());
-        let listed = catalog.models().any(|(_, resolved)| {
-            let mut deployments = resolved.deployments.iter();
-            deployments.any(|deployment| entry_alone.allows_model(deployment.names.iter().map(String::as_str)))
-        });
-        listed
-            || Operation::ALL
-                .iter()
-                .any(|&operation| catalog.resolve(entry, operation).is_some())
-    };
-    let known_provider = |entry: &String| {
-        let entry_alone = Scope::new(Vec::new(), vec![entry.clone()]);
-        let mut providers = settings.providers.iter().filter(|provider| provider.enabled);
-        providers.any(|provider| entry_alone.allows_provider(&provider.id))
-    };
-    let models = scope.models().iter().filter(|entry| !known_model(entry));
-    let models =
-        models.map(|entry| format!("no model that is configured is called {entry:?}; the key is made all the same"));
-    let providers = scope.providers().iter().filter(|entry| !known_provider(entry));
-    let providers = providers
-        .map(|entry| format!("no provider that is configured is called {entry:?}; the key is made all the same"));
-    models.chain(providers).collect()
-}
-
 /// The organization of this short name.
 pub(super) async fn find(store: &Store, slug: &str) -> Result<OrganizationId, BoxError> {
     let found = store.organization_by_slug(slug).await?;
@@ -300,22 +324,34 @@ fn pairs(texts: &[String]) -> Result<serde_json::Value, BoxError> {
     Ok(pairs.into())
 }
 
+fn state_of(key: &KeyRow, now: DateTime<Utc>) -> KeyState {
+    KeyState::of(key.disabled, key.expires_at, key.revoked_at, now)
+}
+
 fn state(key: &KeyRow) -> &'static str {
-    if key.revoked_at.is_some() {
-        "revoked"
-    } else if key.expires_at.is_some_and(|at| at <= Utc::now()) {
-        "expired"
-    } else if key.disabled {
-        "disabled"
-    } else {
-        "active"
-    }
+    state_of(key, Utc::now()).as_str()
+}
+
+fn key_state(text: &str) -> Result<KeyState, String> {
+    let names = KeyState::ALL.map(KeyState::as_str).join(", ");
+    KeyState::parse(text).ok_or_else(|| format!("must be one of {names}"))
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The team of this short name.
+async fn find_team(store: &Store, organization: OrganizationId, slug: &str) -> Result<TeamId, BoxError> {
+    let found = store.team_by_slug(organization, slug).await?;
+    found.ok_or_else(|| format!("there is no team {slug:?}").into())
 }
 
 fn listed(keys: &[KeyRow]) -> Result<String, std::fmt::Error> {
     let mut text = format!(
-        "{:<36}  {:<11}  {:<8}  {:<20}  {:<10}  {}",
-        "ID", "PREFIX", "STATE", "LAST USED", "PARAMETERS", "NAME"
+        "{:<36}  {:<11}  {:<8}  {:<20}  {:<10}  {:<12}  {}",
+        "ID", "PREFIX", "STATE", "LAST USED", "PARAMETERS", "TEAM", "NAME"
     );
     for key in keys {
         let used = key
@@ -323,11 +359,12 @@ fn listed(keys: &[KeyRow]) -> Result<String, std::fmt::Error> {
             .map_or("never".into(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
         write!(
             text,
-            "\n{:<36}  {:<11}  {:<8}  {used:<20}  {:<10}  {}",
+            "\n{:<36}  {:<11}  {:<8}  {used:<20}  {:<10}  {:<12}  {}",
             key.id,
             key.prefix,
             state(key),
             key.parameters.map_or("-", ParameterPolicy::as_str),
+            key.team.as_ref().map_or("-", |team| team.slug.as_str()),
             key.name
         )?;
     }
@@ -340,6 +377,9 @@ fn listed_json(keys: &[KeyRow]) -> String {
         .map(|key| {
             json!({
                 "id": key.id.0, "name": key.name, "prefix": key.prefix, "state": state(key),
+                "team": key.team.as_ref().map(|team| &team.slug), "owner_id": key.owner.map(|owner| owner.0),
+                "allowed_ips": key.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "previous_secret_until": key.previous.map(|(_, until)| until),
                 "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
                 "rate_limit": key.rate_limit, "parameter_policy": key.parameter_policy.map(ParameterPolicy::as_str),
                 "parameters": key.parameters.map(ParameterPolicy::as_str), "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,

@@ -49,7 +49,7 @@ pub enum Command {
 
 /// A limit to be set.
 #[derive(Args)]
-#[command(group(ArgGroup::new("owner").args(["team", "key", "each_key"])))]
+#[command(group(ArgGroup::new("owner").args(["team", "key", "each_key", "tag", "at_provider"])))]
 #[command(group(
     ArgGroup::new("values").required(true).multiple(true)
         .args(["requests", "input_tokens", "output_tokens", "tokens", "concurrency"])
@@ -67,6 +67,12 @@ pub struct Set {
     /// Each of its keys that has no limit of its own, counted alone.
     #[arg(long)]
     each_key: bool,
+    /// All keys that have this pair in their metadata, together.
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "model")]
+    tag: Option<String>,
+    /// The organization's requests that go to this provider first.
+    #[arg(long = "provider", value_name = "ID", conflicts_with = "model")]
+    at_provider: Option<String>,
     /// Requests for a model alone: a name, an alias or a glob such as 'claude-*', whose matches count together.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -145,7 +151,15 @@ async fn set_limit(
     set: Set,
     when_apart: WhenApart,
 ) -> Result<LimitRule, BoxError> {
+    let named_scope = |kind: &str, name: &str| {
+        let scope = LimitScope::parse(kind, name, None);
+        scope
+            .map(|scope| scope.owner)
+            .map_err(|(_, problem)| format!("--{kind}: {problem}"))
+    };
     let owner = match (&set.team, &set.key, set.each_key) {
+        _ if set.tag.is_some() => named_scope("tag", set.tag.as_deref().unwrap_or_default())?,
+        _ if set.at_provider.is_some() => named_scope("provider", set.at_provider.as_deref().unwrap_or_default())?,
         (Some(slug), ..) => {
             let team = store.team_by_slug(organization, slug).await?;
             LimitOwner::Team(team.ok_or_else(|| format!("there is no team {slug:?}"))?)
@@ -198,13 +212,14 @@ fn shown(rule: &LimitRule) -> serde_json::Value {
         tokens,
         concurrency,
     } = rule.values;
-    let scope_id = match rule.scope.owner {
+    let scope_id = match &rule.scope.owner {
         LimitOwner::Team(team) => Some(team.0),
         LimitOwner::Key(key) => Some(key.0),
-        LimitOwner::Organization | LimitOwner::EachKey => None,
+        LimitOwner::Organization | LimitOwner::EachKey | LimitOwner::Tag(_) | LimitOwner::Provider(_) => None,
     };
     json!({
-        "id": rule.id, "scope": rule.scope.owner.word(), "scope_id": scope_id, "model": rule.scope.model,
+        "id": rule.id, "scope": rule.scope.owner.word(), "scope_id": scope_id, "name": rule.scope.owner.name(),
+        "model": rule.scope.model,
         "requests_per_minute": requests, "input_tokens_per_minute": input_tokens,
         "output_tokens_per_minute": output_tokens, "tokens_per_minute": tokens, "concurrency": concurrency,
         "when_redis_is_away": rule.when_apart.as_str(), "enabled": rule.enabled,
@@ -213,9 +228,10 @@ fn shown(rule: &LimitRule) -> serde_json::Value {
 
 fn in_words(rule: &LimitRule) -> String {
     let mut text = rule.scope.owner.word().to_owned();
-    match rule.scope.owner {
+    match &rule.scope.owner {
         LimitOwner::Team(team) => text.push_str(&format!(" {team}")),
         LimitOwner::Key(key) => text.push_str(&format!(" {key}")),
+        LimitOwner::Tag(name) | LimitOwner::Provider(name) => text.push_str(&format!(" {name}")),
         LimitOwner::Organization | LimitOwner::EachKey => {}
     }
     if let Some(model) = &rule.scope.model {

@@ -28,14 +28,15 @@ pub struct CounterKey {
 impl CounterKey {
     /// The name of one of its counts in Redis. The braces keep an organization's counts on one node of a cluster.
     pub fn in_redis(&self, prefix: &str, kind: LimitKind) -> String {
-        let owner = self.scope.owner;
+        let owner = &self.scope.owner;
         format!(
             "{prefix}:{{{}}}:{}:{}:{}:{}",
             self.organization,
             kind.as_str(),
             owner.word(),
             owner.id(self.organization),
-            self.scope.model.as_deref().unwrap_or_default()
+            // A limit for a name is about all models, so the two never meet.
+            owner.name().or(self.scope.model.as_deref()).unwrap_or_default()
         )
     }
 }

@@ -223,6 +223,11 @@ impl Limiter {
         self.redis.as_ref().is_some_and(Redis::is_away)
     }
 
+    /// What becomes of requests while Redis is away, where a limit does not say.
+    pub fn when_apart(&self) -> WhenApart {
+        self.when_apart
+    }
+
     /// Whether there is a Redis to count in.
     pub fn has_redis(&self) -> bool {
         self.redis.is_some()

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use http::Uri;
 use ipnet::IpNet;
 
+use crate::domain::network;
+
 /// The levels of a log filter.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -78,20 +80,7 @@ pub(super) fn is_here(url: &Uri) -> bool {
 
 /// A network such as `10.0.0.0/8`, or one address. The error says how to write one.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let read: Result<IpNet, _> = text
-        .parse()
-        .or_else(|_| text.parse().map(|address: IpAddr| address.into()));
-    let Ok(network) = read else {
-        return Err("write networks such as 10.20.0.0/16 or fd12::/16, with commas between them".to_owned());
-    };
-    if network.trunc() != network {
-        return Err(format!("did you mean {}?", network.trunc()));
-    }
-    match network {
-        // An address in it is compared in its IPv4 form, so it would never match.
-        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => Err("write IPv4 networks as such".to_owned()),
-        network => Ok(network),
-    }
+    network::read(text).map_err(|hint| format!("{hint}; commas stand between several"))
 }
 
 /// A port that can be connected to. The error says how to write one.

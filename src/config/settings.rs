@@ -106,6 +106,8 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Where people reach it, without a last slash; `None`: built from `listen`.
     pub public_url: Option<String>,
+    /// Networks of proxies whose word about who is calling is taken.
+    pub trusted_proxies: Vec<IpNet>,
     /// Open connections.
     pub max_connections: usize,
     /// Threads that serve requests; 0 is one for each core.
@@ -511,6 +513,7 @@ impl Settings {
             server: ServerSettings {
                 listen: reader.address("server.listen"),
                 public_url: public_url(reader),
+                trusted_proxies: reader.list("server.trusted_proxies", checks::network),
                 max_connections: reader.count("server.max_connections", 1..=1_000_000),
                 workers: reader.count("server.workers", 0..=1_024),
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),

@@ -3,6 +3,7 @@
 //! Knows nothing of HTTP: `http::error` is the one place that turns these into a status and a body.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::budget::refusal::{BudgetRefusal, Reason};
@@ -18,6 +19,11 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum GatewayError {
     /// No key, or none that is valid. Callers are never told which.
     Unauthenticated,
+    /// The key may not be used from where the caller is.
+    AddressNotAllowed {
+        /// Where that is; `None` where a proxy says something that is no address.
+        address: Option<IpAddr>,
+    },
     /// The caller must change the request.
     Invalid(InvalidRequest),
     /// The request body is larger than the endpoint takes.
@@ -115,6 +121,7 @@ impl GatewayError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Unauthenticated
+            | Self::AddressNotAllowed { .. }
             | Self::Invalid(_)
             | Self::UnsupportedMediaType
             | Self::UnknownPath { .. }

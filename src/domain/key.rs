@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::budget::Budget;
 use super::call::ParameterPolicy;
-use super::ids::{KeyId, OrganizationId, TeamId};
+use super::ids::{KeyId, OrganizationId, TeamId, UserId};
 use super::limit::LimitRule;
 use super::scope::Scope;
 
@@ -21,6 +22,8 @@ pub struct NewKey {
     pub organization: OrganizationId,
     /// Its team, by id.
     pub team: Option<TeamId>,
+    /// The user it belongs to.
+    pub owner: Option<UserId>,
     /// Name for people.
     pub name: String,
     /// The first characters, for display.
@@ -35,8 +38,10 @@ pub struct NewKey {
     pub parameter_policy: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
-    /// What its owner wants to remember about it: an object.
+    /// What its owner wants to remember about it: an object. Its pairs are the key's tags.
     pub metadata: Value,
+    /// The networks it may be used from; none: from everywhere.
+    pub allowed_ips: Vec<IpNet>,
     /// When it stops working.
     pub expires_at: Option<DateTime<Utc>>,
 }
@@ -69,6 +74,18 @@ impl KeyHash {
     pub fn to_hex(self) -> String {
         hex(&self.0)
     }
+
+    /// The hash of that form; `None`: it is not one.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return None;
+        }
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
 }
 
 /// A name and an id: an organization or a team as a key's owner sees it.
@@ -93,6 +110,8 @@ pub struct KeyRow {
     pub shared_credentials: bool,
     /// Its team.
     pub team: Option<Named<TeamId>>,
+    /// The user it belongs to.
+    pub owner: Option<UserId>,
     /// Name for people.
     pub name: String,
     /// The first characters, for display.
@@ -115,6 +134,8 @@ pub struct KeyRow {
     pub limits: Vec<LimitRule>,
     /// What its owner wants to remember about it.
     pub metadata: Value,
+    /// The networks it may be used from; none: from everywhere.
+    pub allowed_ips: Vec<IpNet>,
     /// Whether it is switched off for the time being.
     pub disabled: bool,
     /// When it stops working.
@@ -125,6 +146,8 @@ pub struct KeyRow {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
+    /// The secret before the last rotation: its hash, and until when it works.
+    pub previous: Option<(KeyHash, DateTime<Utc>)>,
     /// Every change up to this one is in here: of the key, its team and its organization.
     pub revision: Revision,
 }
@@ -147,4 +170,21 @@ pub struct RoutedKey {
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_hash_survives_being_written_and_read(bytes: [u8; 32], other in "[0-9a-fé]{0,66}") {
+            let hash = KeyHash(bytes);
+            prop_assert_eq!(KeyHash::from_hex(&hash.to_hex()), Some(hash));
+            let read = KeyHash::from_hex(&other);
+            prop_assert!(read.is_none_or(|read| read.to_hex() == other));
+        }
+    }
 }

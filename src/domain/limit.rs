@@ -4,15 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::ids::{KeyId, OrganizationId, TeamId};
-use super::scope::matches;
+use super::scope::{canonical_provider, matches};
 
 /// Requests per minute of a key for which nobody said otherwise.
 pub const DEFAULT_KEY_REQUESTS: u32 = 60;
 /// No limit is higher; beyond it a number is a mistake.
 pub const MAX_LIMIT: u64 = 1_000_000_000;
+/// Longest name of a model, a tag or a provider that a limit can be for, in bytes, as in requests.
+pub const MAX_SCOPE_NAME_BYTES: usize = 256;
+/// The kinds of scopes a limit can be for.
+pub const SCOPE_KINDS: [&str; 7] = ["organization", "team", "key", "each_key", "tag", "provider", "model"];
 
 /// What a limit counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,6 +53,17 @@ impl LimitKind {
             Self::InputTokens => "input_tokens",
             Self::OutputTokens => "output_tokens",
             Self::Tokens => "tokens",
+            Self::Concurrency => "concurrency",
+        }
+    }
+
+    /// Its field in the management API.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Requests => "requests_per_minute",
+            Self::InputTokens => "input_tokens_per_minute",
+            Self::OutputTokens => "output_tokens_per_minute",
+            Self::Tokens => "tokens_per_minute",
             Self::Concurrency => "concurrency",
         }
     }
@@ -88,6 +104,17 @@ impl LimitValues {
             LimitKind::OutputTokens => self.output_tokens,
             LimitKind::Tokens => self.tokens,
             LimitKind::Concurrency => self.concurrency,
+        }
+    }
+
+    /// The limit of one kind, to be set.
+    pub fn of_mut(&mut self, kind: LimitKind) -> &mut Option<u64> {
+        match kind {
+            LimitKind::Requests => &mut self.requests,
+            LimitKind::InputTokens => &mut self.input_tokens,
+            LimitKind::OutputTokens => &mut self.output_tokens,
+            LimitKind::Tokens => &mut self.tokens,
+            LimitKind::Concurrency => &mut self.concurrency,
         }
     }
 
@@ -145,7 +172,7 @@ impl WhenApart {
 }
 
 /// Whose requests are counted together.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum LimitOwner {
     /// All of an organization.
     Organization,
@@ -155,25 +182,39 @@ pub enum LimitOwner {
     Key(KeyId),
     /// Those of each key of the organization that has no limit of its own, each counted alone.
     EachKey,
+    /// Those of the keys that have this pair in their metadata, written `name=value`.
+    Tag(Arc<str>),
+    /// Those of the organization that go to this provider first. A limit of this kind is never about a model alone.
+    Provider(Arc<str>),
 }
 
 impl LimitOwner {
     /// The word for its kind.
-    pub fn word(self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::Organization => "organization",
             Self::Team(_) => "team",
             Self::Key(_) => "key",
             Self::EachKey => "each_key",
+            Self::Tag(_) => "tag",
+            Self::Provider(_) => "provider",
         }
     }
 
     /// The id that stands for it in an organization.
-    pub fn id(self, organization: OrganizationId) -> Uuid {
+    pub fn id(&self, organization: OrganizationId) -> Uuid {
         match self {
-            Self::Organization | Self::EachKey => organization.0,
+            Self::Organization | Self::EachKey | Self::Tag(_) | Self::Provider(_) => organization.0,
             Self::Team(team) => team.0,
             Self::Key(key) => key.0,
+        }
+    }
+
+    /// The name that stands for it where no id does.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Tag(name) | Self::Provider(name) => Some(name),
+            Self::Organization | Self::Team(_) | Self::Key(_) | Self::EachKey => None,
         }
     }
 }
@@ -188,11 +229,77 @@ pub struct LimitScope {
 }
 
 impl LimitScope {
-    /// Whether it is about a request for a model that is known by any of `names`.
-    pub fn covers<'n>(&self, mut names: impl Iterator<Item = &'n str>) -> bool {
+    /// Whether it is about a request for a model that is known by any of `names`, and goes to `provider` first.
+    pub fn covers<'n>(&self, mut names: impl Iterator<Item = &'n str>, provider: Option<&str>) -> bool {
+        if let LimitOwner::Provider(own) = &self.owner {
+            return provider == Some(own);
+        }
         match &self.model {
             None => true,
             Some(pattern) => names.any(|name| matches(pattern, name)),
+        }
+    }
+}
+
+impl LimitScope {
+    /// The scope that these texts mean: its kind as people name it, which one of its kind, and the models it is about.
+    /// `model` is a kind of its own: an organization's requests for what `reference` names.
+    ///
+    /// # Errors
+    /// What is wrong, with the field it is about: `scope`, `reference` or `model`.
+    pub fn parse(kind: &str, reference: &str, model: Option<&str>) -> Result<Self, (&'static str, String)> {
+        let name = |text: &str, what: &str| -> Result<Arc<str>, String> {
+            let fits = !text.trim().is_empty() && text.len() <= MAX_SCOPE_NAME_BYTES;
+            match fits && !text.chars().any(char::is_control) {
+                true => Ok(text.into()),
+                false => Err(format!("{what} has 1 to {MAX_SCOPE_NAME_BYTES} printable characters")),
+            }
+        };
+        let id = || {
+            reference
+                .parse::<Uuid>()
+                .map_err(|_| ("reference", format!("{reference:?} is not the id of a {kind}")))
+        };
+        let none = |owner| match reference.is_empty() {
+            true => Ok(owner),
+            false => Err(("reference", format!("must be left out for the scope {kind}"))),
+        };
+        let of_reference = |what| name(reference, what).map_err(|problem| ("reference", problem));
+        let owner = match kind {
+            "organization" => none(LimitOwner::Organization)?,
+            "each_key" => none(LimitOwner::EachKey)?,
+            "team" => LimitOwner::Team(TeamId(id()?)),
+            "key" => LimitOwner::Key(KeyId(id()?)),
+            "tag" if reference.contains('=') => LimitOwner::Tag(of_reference("a tag")?),
+            "tag" => return Err(("reference", format!("a tag is written name=value, not {reference:?}"))),
+            "provider" => LimitOwner::Provider(canonical_provider(&of_reference("a provider")?).into()),
+            "model" if model.is_some() => return Err(("model", "is what reference says already".to_owned())),
+            "model" => {
+                return Ok(Self {
+                    owner: LimitOwner::Organization,
+                    model: Some(of_reference("a model")?),
+                });
+            }
+            _ => return Err(("scope", format!("must be one of {}", SCOPE_KINDS.join(", ")))),
+        };
+        if model.is_some() && owner.name().is_some() {
+            return Err(("model", format!("a limit for a {kind} is about all models")));
+        }
+        let model = model.map(|model| name(model, "a model")).transpose();
+        Ok(Self {
+            owner,
+            model: model.map_err(|problem| ("model", problem))?,
+        })
+    }
+
+    /// The three texts that [`LimitScope::parse`] reads.
+    pub fn written(&self) -> (&'static str, String, Option<&str>) {
+        let model = self.model.as_deref();
+        match &self.owner {
+            LimitOwner::Organization if model.is_some() => ("model", model.unwrap_or_default().to_owned(), None),
+            LimitOwner::Organization | LimitOwner::EachKey => (self.owner.word(), String::new(), model),
+            LimitOwner::Team(TeamId(id)) | LimitOwner::Key(KeyId(id)) => (self.owner.word(), id.to_string(), model),
+            LimitOwner::Tag(name) | LimitOwner::Provider(name) => (self.owner.word(), name.to_string(), model),
         }
     }
 }
@@ -210,6 +317,24 @@ pub struct LimitRule {
     pub when_apart: WhenApart,
     /// Whether it is in force.
     pub enabled: bool,
+}
+
+impl LimitRule {
+    /// The limit as the audit log keeps it.
+    pub fn recorded(&self) -> Value {
+        let (scope, reference, model) = self.scope.written();
+        let mut state = json!({
+            "scope": scope,
+            "reference": reference,
+            "model": model,
+            "when_redis_is_away": self.when_apart.as_str(),
+            "enabled": self.enabled,
+        });
+        for kind in LimitKind::ALL {
+            state[kind.field()] = self.values.of(kind).into();
+        }
+        state
+    }
 }
 
 /// Everything that limits one scope of a key.
@@ -243,7 +368,7 @@ pub fn applied(key: KeyId, requests: u32, rules: &[LimitRule]) -> Vec<Applied> {
         model: model.clone(),
     };
     for rule in rules.iter().filter(|rule| rule.enabled) {
-        let scope = match rule.scope.owner {
+        let scope = match &rule.scope.owner {
             LimitOwner::EachKey => {
                 let own = of_this_key(&rule.scope.model);
                 if rules.iter().any(|other| other.enabled && other.scope == own) {
@@ -317,11 +442,17 @@ impl fmt::Display for Reached {
             retry_after,
         } = self;
         let whose = match scope.owner {
-            LimitOwner::Organization => "this organization",
+            LimitOwner::Organization | LimitOwner::Provider(_) => "this organization",
             LimitOwner::Team(_) => "this key's team",
             LimitOwner::Key(_) | LimitOwner::EachKey => "this key",
+            LimitOwner::Tag(_) => "all keys with this key's tag",
         };
         write!(f, "rate limit reached: {whose} may have {limit} {}", kind.words())?;
+        match &scope.owner {
+            LimitOwner::Tag(tag) => write!(f, " for the tag {tag}")?,
+            LimitOwner::Provider(provider) => write!(f, " at the provider {provider}")?,
+            LimitOwner::Organization | LimitOwner::Team(_) | LimitOwner::Key(_) | LimitOwner::EachKey => {}
+        }
         if let Some(model) = &scope.model {
             write!(f, " for the model {model}")?;
         }
@@ -496,6 +627,55 @@ mod tests {
             }
         }
         assert_eq!(share_of(0, 3), 0, "a limit of nothing is nothing");
+    }
+
+    #[test]
+    fn a_scope_survives_being_written_and_read() {
+        let id = Uuid::from_u128(7);
+        for owner in [
+            LimitOwner::Organization,
+            LimitOwner::EachKey,
+            LimitOwner::Team(TeamId(id)),
+            LimitOwner::Key(KeyId(id)),
+            LimitOwner::Tag("cost-center=42".into()),
+            LimitOwner::Provider("aws".into()),
+        ] {
+            for model in [None, Some("gpt-*")] {
+                let scope = LimitScope {
+                    owner: owner.clone(),
+                    model: model.map(Into::into),
+                };
+                let (kind, reference, model) = scope.written();
+                match LimitScope::parse(kind, &reference, model) {
+                    Ok(read) => assert_eq!(read, scope),
+                    Err((field, _)) => assert!(field == "model" && owner.name().is_some(), "{kind} {reference}"),
+                }
+            }
+        }
+        for (kind, reference, model, field) in [
+            ("user", "x", None, "scope"),
+            ("organization", "acme", None, "reference"),
+            ("key", "bn-abc", None, "reference"),
+            ("tag", "blue", None, "reference"),
+            ("model", "", None, "reference"),
+            ("model", "gpt-4o", Some("gpt-4o"), "model"),
+            ("provider", "openai", Some("gpt-4o"), "model"),
+            ("organization", "", Some("a\nb"), "model"),
+        ] {
+            assert_eq!(
+                LimitScope::parse(kind, reference, model).unwrap_err().0,
+                field,
+                "{kind} {reference}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_at_a_provider_is_about_what_goes_there_first() {
+        let scope = LimitScope::parse("provider", "bedrock", None).unwrap();
+        assert!(scope.covers(["m"].into_iter(), Some("aws")));
+        assert!(!scope.covers(["m"].into_iter(), Some("openai")));
+        assert!(!scope.covers(["m"].into_iter(), None));
     }
 
     #[test]

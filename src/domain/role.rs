@@ -70,6 +70,15 @@ rights! {
     ReadWebhooks: "read webhooks", Owner | Admin | Viewer;
     /// Create, change and delete webhooks, and send to them.
     WriteWebhooks: "change webhooks", Owner | Admin;
+    /// See keys, as far as `authority` reaches.
+    ReadKeys: "read keys", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// Create, change, rotate and revoke keys, as far as `authority` reaches.
+    WriteKeys: "change keys", Owner | Admin | TeamAdmin | Member;
+    /// See rate limits and budgets, as far as `authority` reaches.
+    ReadLimits: "read rate limits and budgets", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// Create, change and delete rate limits and budgets, as far as `authority` reaches. A member's are set by others:
+    /// whoever may delete a limit has none.
+    WriteLimits: "change rate limits and budgets", Owner | Admin | TeamAdmin;
 }
 
 impl Role {

@@ -1,5 +1,6 @@
 //! One key as requests see it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -9,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use super::budgets::BudgetGate;
 use crate::domain::key::{KeyHash, KeyRow};
 use crate::domain::limit::{Applied, applied};
+use crate::domain::network;
 use crate::domain::record::Owner;
 
 /// One key: what it may do, and what it has done since it was opened.
@@ -20,6 +22,8 @@ pub struct KeyGate {
     /// What limits its requests.
     pub limits: Vec<Applied>,
     hash: KeyHash,
+    /// When the secret with this hash stops working: with the key, or earlier if it is the one before a rotation.
+    ends: Option<DateTime<Utc>>,
     closed: AtomicBool,
     /// Milliseconds since 1970 of the last use; 0 before the first.
     last_used_ms: AtomicI64,
@@ -36,9 +40,15 @@ impl std::fmt::Debug for KeyGate {
 }
 
 impl KeyGate {
-    /// The gate of a key.
+    /// The gate of a key, for callers whose secret has this hash.
     pub fn new(row: KeyRow, hash: KeyHash) -> Self {
+        let previous = row.previous.filter(|(previous, _)| *previous == hash);
+        let ends = match (row.expires_at, previous) {
+            (Some(end), Some((_, until))) => Some(end.min(until)),
+            (end, previous) => end.or(previous.map(|(_, until)| until)),
+        };
         Self {
+            ends,
             limits: applied(row.id, row.rate_limit, &row.limits),
             row,
             budgets: Box::default(),
@@ -62,8 +72,14 @@ impl KeyGate {
     /// anybody in.
     pub fn admits(&self, hash: &KeyHash, now: DateTime<Utc>) -> bool {
         let open = !self.closed.load(Ordering::Acquire) && !self.row.disabled && self.row.revoked_at.is_none();
-        let in_time = self.row.expires_at.is_none_or(|end| now < end);
+        let in_time = self.ends.is_none_or(|end| now < end);
         bool::from(self.hash.0.ct_eq(&hash.0)) && open && in_time
+    }
+
+    /// Whether the key may be used from an address; `None`: nobody knows which it is.
+    pub fn admits_from(&self, address: Option<IpAddr>) -> bool {
+        let networks = &self.row.allowed_ips;
+        networks.is_empty() || address.is_some_and(|address| network::within(networks, address))
     }
 
     /// Whether the key changed since this gate was opened: whoever holds it must look again.

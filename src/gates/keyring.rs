@@ -31,6 +31,9 @@ pub trait OpenKey: Send + Sync {
     /// # Errors
     /// It could not be found out.
     async fn open(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError>;
+
+    /// Looks for changes of open keys now, beside the caller.
+    fn look_for_changes(&self);
 }
 
 /// The keys in use.
@@ -146,6 +149,11 @@ impl Keyring {
         }
     }
 
+    /// Somebody here changed keys: whatever is in memory of them is looked at again, at once and beside the caller.
+    pub fn changed(&self) {
+        self.opener.look_for_changes();
+    }
+
     /// Forgets every key.
     pub fn forget_all(&self) {
         for (_, gate) in &self.gates {
@@ -203,6 +211,8 @@ mod tests {
             }
             Ok(None)
         }
+
+        fn look_for_changes(&self) {}
     }
 
     fn hash(number: u32) -> KeyHash {

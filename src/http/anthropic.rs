@@ -29,7 +29,7 @@ impl CountTokens {
 
     async fn answer(&self, request: &mut Request, arrival: Arrival) -> Result<Response, GatewayError> {
         require(request, &Method::POST)?;
-        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
         let settings = &self.state.settings;
         let patience = settings.server.body_read_timeout;
         let body = payload::read(request, settings.limits.chat_body_bytes, patience).await?;

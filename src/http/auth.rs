@@ -3,20 +3,26 @@
 //! [`CallerKey`] can only be made here, and every handler of a tenant's data takes one: a handler that forgets to
 //! authenticate does not compile.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use ipnet::IpNet;
+use poem::{Addr, Request};
 
 use super::HttpState;
 use crate::domain::api_key::ApiKey;
 use crate::domain::error::GatewayError;
 use crate::domain::key::KeyHash;
+use crate::domain::network;
 use crate::gates::key_gate::KeyGate;
 
 /// The header Anthropic's SDKs send the key in.
 const X_API_KEY: &str = "x-api-key";
+/// The header in which proxies say who called them.
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// How often a key that changes while we look at it is looked up again.
 const MAX_LOOKS: usize = 5;
@@ -36,13 +42,13 @@ impl CallerKey {
     ///
     /// # Errors
     /// Nobody we know: callers are not told why. Or it cannot be found out right now.
-    pub async fn check(state: &HttpState, headers: &HeaderMap, now: DateTime<Utc>) -> Result<Self, GatewayError> {
+    pub async fn check(state: &HttpState, request: &Request, now: DateTime<Utc>) -> Result<Self, GatewayError> {
         let refused = || {
             state.metrics.auth_failures.inc();
             GatewayError::Unauthenticated
         };
         // A mistyped or foreign key is refused here, without a look-up.
-        let key = sent_key(headers)
+        let key = sent_key(request.headers())
             .and_then(|text| ApiKey::parse(text).ok())
             .ok_or_else(refused)?;
         let hash = KeyHash(state.hasher.hash(&key));
@@ -54,12 +60,31 @@ impl CallerKey {
             match gate {
                 // It changed between our finding it and our looking at it; what it is now, only the database knows.
                 Some(gate) if gate.is_closed() => state.keyring.forget(&hash).await,
-                Some(gate) if gate.admits(&hash, now) => return Ok(Self { gate }),
+                Some(gate) if gate.admits(&hash, now) => {
+                    let from = || address_of(request, &state.settings.server.trusted_proxies);
+                    if gate.row.allowed_ips.is_empty() || gate.admits_from(from()) {
+                        return Ok(Self { gate });
+                    }
+                    state.metrics.auth_failures.inc();
+                    return Err(GatewayError::AddressNotAllowed { address: from() });
+                }
                 _ => return Err(refused()),
             }
         }
         Err(GatewayError::internal("a key changes faster than it can be looked up"))
     }
+}
+
+/// The address a request comes from, as far as the proxies in front can be trusted; `None` where nobody knows.
+pub fn address_of(request: &Request, trusted: &[IpNet]) -> Option<IpAddr> {
+    let Addr::SocketAddr(peer) = &request.remote_addr().0 else {
+        return None;
+    };
+    let lines = request.headers().get_all(X_FORWARDED_FOR).iter();
+    // A line that is no text is an entry that is no address.
+    let lines: Vec<&str> = lines.map(|line| line.to_str().unwrap_or("?")).collect();
+    let entries: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).collect();
+    network::caller(peer.ip(), entries.into_iter(), trusted)
 }
 
 /// The key a caller sent: `Authorization: Bearer …`, or else `x-api-key`.

@@ -326,6 +326,15 @@ fn said(error: &GatewayError) -> Said<'_> {
                            expired nor revoked";
             plain(StatusCode::UNAUTHORIZED, REQUEST, "invalid_api_key", message.into())
         }
+        GatewayError::AddressNotAllowed { address } => {
+            let from = address.map_or_else(
+                || "an address that the proxy in front does not name".to_owned(),
+                |address| address.to_string(),
+            );
+            let message =
+                format!("this key may not be used from {from}; its allowed_ips name the networks it may be used from");
+            plain(StatusCode::UNAUTHORIZED, REQUEST, "ip_not_authorized", message)
+        }
         GatewayError::Invalid(fault) => {
             let code = if fault.kind == InvalidKind::Forbidden {
                 "unsupported_parameter"

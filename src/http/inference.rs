@@ -69,7 +69,7 @@ impl Inference {
         standings: &mut Option<Arc<OnceLock<Standings>>>,
     ) -> Result<Response, GatewayError> {
         require(request, &Method::POST)?;
-        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
         let pipeline = self.state.pipeline.clone();
         let place = pipeline.enter().await?;
         let call = Call {

@@ -84,7 +84,7 @@ impl Pipeline {
     }
 
     /// The limits of one request. A limit on models is about a request that it names by the name it was asked by, or by
-    /// any name of the deployment that is tried first.
+    /// any name of the deployment that is tried first; one on a provider, about a request whose first deployment is there.
     fn limits_of(&self, gate: &KeyGate, request: &Request, plan: &Plan) -> Limits {
         let organization = gate.row.organization.id;
         let first = plan.attempts.first();
@@ -94,7 +94,11 @@ impl Pipeline {
                 .map(String::as_str)
                 .chain(std::iter::once(request.model.as_str()))
         };
-        let covering = gate.limits.iter().filter(|applied| applied.scope.covers(names()));
+        let provider = first.map(|first| first.deployment.provider.as_str());
+        let covering = gate
+            .limits
+            .iter()
+            .filter(|applied| applied.scope.covers(names(), provider));
         covering
             .map(|applied| {
                 self.limiter

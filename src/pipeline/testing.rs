@@ -183,6 +183,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
             name: "Test".into(),
         },
         team: None,
+        owner: None,
         name: "test".into(),
         prefix: "bn-test".into(),
         scope: Scope::default(),
@@ -194,12 +195,14 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         cache_ttl: None,
         limits: Vec::new(),
         metadata: serde_json::json!({}),
+        allowed_ips: Vec::new(),
         shared_credentials: true,
         disabled: false,
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
         created_at: Utc::now(),
+        previous: None,
         revision: Revision(0),
     };
     let call = Call {

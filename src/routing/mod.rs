@@ -17,3 +17,4 @@ pub mod price_check;
 pub mod rules;
 pub mod simulate;
 pub mod strategy;
+pub mod unknown;

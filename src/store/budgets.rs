@@ -113,10 +113,21 @@ impl Store {
         scope: &BudgetScope,
         terms: &BudgetTerms,
     ) -> Result<Option<BudgetId>, StoreError> {
-        use gateway_budgets::Column;
         let change = self.begin_budget_change().await?;
-        if mark_keys(&change, organization, scope).await? == 0 {
-            change.finish(0).await?;
+        let placed = Self::place_budget(&change, organization, scope, terms).await?;
+        change.finish(u64::from(placed.is_some())).await?;
+        Ok(placed)
+    }
+
+    /// The same inside of a change of budgets.
+    pub(super) async fn place_budget(
+        change: &Change,
+        organization: OrganizationId,
+        scope: &BudgetScope,
+        terms: &BudgetTerms,
+    ) -> Result<Option<BudgetId>, StoreError> {
+        use gateway_budgets::Column;
+        if mark_keys(change, organization, scope).await? == 0 {
             return Ok(None);
         }
         let (db, now) = (&change.transaction, storable(Utc::now()));
@@ -174,7 +185,6 @@ impl Store {
             false => in_the_ledger(db, &budget, start).await?,
         };
         add_spend(db, &[budget], &BTreeMap::from([((id, start), spent)])).await?;
-        change.finish(1).await?;
         Ok(Some(BudgetId(id)))
     }
 
@@ -490,7 +500,7 @@ impl Store {
     }
 
     /// Begins a change of budgets, while no batch of the ledger is being written.
-    async fn begin_budget_change(&self) -> Result<Change, StoreError> {
+    pub(super) async fn begin_budget_change(&self) -> Result<Change, StoreError> {
         let change = self.begin_key_change().await?;
         take_turn(&change.transaction, "pg_advisory_xact_lock").await?;
         Ok(change)
@@ -735,7 +745,11 @@ async fn in_the_ledger(
 
 /// Makes the keys count as changed whose calls a budget is for. Says how many rows that are; none where there is no such
 /// key or team.
-async fn mark_keys(change: &Change, organization: OrganizationId, scope: &BudgetScope) -> Result<u64, StoreError> {
+pub(super) async fn mark_keys(
+    change: &Change,
+    organization: OrganizationId,
+    scope: &BudgetScope,
+) -> Result<u64, StoreError> {
     let (db, revision) = (&change.transaction, Expr::value(change.revision));
     let result = match scope {
         BudgetScope::Key(KeyId(key)) => {
@@ -766,7 +780,7 @@ async fn mark_keys(change: &Change, organization: OrganizationId, scope: &Budget
 }
 
 /// Removes a budget with everything that is its own. The events stay: somebody may yet have to hear of them.
-async fn remove(db: &DatabaseTransaction, budget: Uuid) -> Result<(), StoreError> {
+pub(super) async fn remove(db: &DatabaseTransaction, budget: Uuid) -> Result<(), StoreError> {
     gateway_budget_slices::Entity::delete_many()
         .filter(gateway_budget_slices::Column::BudgetId.eq(budget))
         .exec(db)
@@ -851,7 +865,7 @@ async fn metadata_of(
 }
 
 /// Whether a key's metadata has a pair `name=value`.
-fn has_tag(metadata: &Value, tag: &str) -> bool {
+pub(super) fn has_tag(metadata: &Value, tag: &str) -> bool {
     let Some((name, value)) = tag.split_once('=') else {
         return false;
     };
@@ -881,14 +895,14 @@ pub(super) fn later(now: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
 
 /// What people call those that budgets are for.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     organization: String,
     teams: HashMap<Uuid, String>,
     keys: HashMap<Uuid, String>,
 }
 
 impl Names {
-    async fn load(
+    pub(super) async fn load(
         db: &impl ConnectionTrait,
         organization: OrganizationId,
         rows: &[gateway_budgets::Model],
@@ -927,7 +941,7 @@ impl Names {
         Ok(names)
     }
 
-    fn read(&self, row: gateway_budgets::Model) -> Result<Budget, StoreError> {
+    pub(super) fn read(&self, row: gateway_budgets::Model) -> Result<Budget, StoreError> {
         let scope = BudgetScope::parse(&row.scope_kind, &row.scope_reference).map_err(StoreError::Type)?;
         let reference = row.scope_reference.as_str();
         let name = match &scope {
@@ -948,7 +962,7 @@ impl Names {
 }
 
 /// The terms in a row. What nobody can read fails: a budget that is passed over would be none.
-fn read_terms(row: &gateway_budgets::Model) -> Result<BudgetTerms, StoreError> {
+pub(super) fn read_terms(row: &gateway_budgets::Model) -> Result<BudgetTerms, StoreError> {
     let unreadable = |what: &str| StoreError::Type(format!("budget {} has a {what} that cannot be read", row.id));
     let thresholds = row.thresholds.as_array().map(Vec::as_slice).unwrap_or_default();
     Ok(BudgetTerms {

@@ -1,11 +1,13 @@
 //! Keys: created, looked up by their keyed hash, changed, and watched for changes of other processes.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
+use ipnet::{IpNet, Ipv4Net};
 use sea_orm::sea_query::{CaseStatement, Expr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait,
@@ -17,12 +19,15 @@ use super::events::emit;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::call::ParameterPolicy;
 use crate::domain::event::EventKind;
-use crate::domain::ids::{KeyId, OrganizationId, TeamId};
+use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision, RoutedKey};
+use crate::domain::network;
 use crate::domain::scope::Scope;
 
 /// Keys whose last use is written in one statement. Each is three values of the some 32,000 a statement may have.
 const TOUCHED_AT_ONCE: usize = 500;
+/// The unspecified address, from which nobody can call.
+const NOWHERE: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32));
 
 /// What is told of a key: never its secret.
 pub(super) fn key_event(id: KeyId, name: &str, prefix: &str) -> Value {
@@ -58,9 +63,12 @@ impl Store {
             id: Set(key.id.0),
             organization_id: Set(key.organization.0),
             team_id: Set(key.team.map(|team| team.0)),
+            owner_id: Set(key.owner.map(|owner| owner.0)),
             name: Set(storable_text(&key.name)),
             prefix: Set(key.prefix),
             hash: Set(key.hash.to_hex()),
+            previous_hash: Set(None),
+            previous_until: Set(None),
             allowed_models: Set(stored_scope(&key.scope)),
             rate_limit: Set(i32::try_from(key.rate_limit).unwrap_or(i32::MAX)),
             parameter_policy: Set(key.parameter_policy.map(|policy| policy.as_str().to_owned())),
@@ -68,6 +76,7 @@ impl Store {
                 .cache_ttl
                 .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))),
             metadata: Set(key.metadata),
+            allowed_ips: Set(stored_networks(&key.allowed_ips)),
             disabled: Set(false),
             expires_at: Set(key.expires_at.map(storable)),
             revoked_at: Set(None),
@@ -90,10 +99,11 @@ impl Store {
     pub async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<KeyRow>, StoreError> {
         // Read first: whatever changes while we read has a higher number, and the key is looked up again.
         let revision = self.key_revision().await?;
-        let key = gateway_keys::Entity::find()
-            .filter(gateway_keys::Column::Hash.eq(hash.to_hex()))
-            .one(&self.db)
-            .await?;
+        let hash = hash.to_hex();
+        let secrets = Condition::any()
+            .add(gateway_keys::Column::Hash.eq(hash.as_str()))
+            .add(gateway_keys::Column::PreviousHash.eq(hash.as_str()));
+        let key = gateway_keys::Entity::find().filter(secrets).one(&self.db).await?;
         match key {
             Some(key) => self.with_owners(key, revision).await.map(Some),
             None => Ok(None),
@@ -354,7 +364,7 @@ impl Store {
             None => None,
         };
         let budgets = self.budgets_for_key(&key, &organization, team.as_ref()).await?;
-        let limits = self.limits_for(key.organization_id, key.team_id, key.id).await?;
+        let limits = self.limits_for(&key).await?;
         let own = read_scope(key.allowed_models.as_ref());
         let scopes = scopes_of(&key, team.as_ref(), &organization);
         let own_policy = read_policy(key.parameter_policy.as_deref());
@@ -371,6 +381,7 @@ impl Store {
                 slug: team.slug,
                 name: team.name,
             }),
+            owner: key.owner_id.map(UserId),
             name: key.name,
             prefix: key.prefix,
             scope: own,
@@ -387,11 +398,17 @@ impl Store {
                 .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
             limits,
             metadata: key.metadata,
+            allowed_ips: read_networks(key.id, key.allowed_ips.as_ref()),
             disabled: key.disabled,
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
             created_at: key.created_at,
+            previous: key
+                .previous_hash
+                .as_deref()
+                .and_then(KeyHash::from_hex)
+                .zip(key.previous_until),
             revision,
         })
     }
@@ -417,8 +434,31 @@ fn scopes_of(
 
 /// The policy in a `parameter_policy` column. A word that only a newer version knows means the strictest: rather a
 /// refusal than a loss that nobody hears of.
-fn read_policy(stored: Option<&str>) -> Option<ParameterPolicy> {
+pub(super) fn read_policy(stored: Option<&str>) -> Option<ParameterPolicy> {
     stored.map(|name| ParameterPolicy::of(name).unwrap_or(ParameterPolicy::Reject))
+}
+
+/// Networks as the `allowed_ips` column keeps them.
+pub(super) fn stored_networks(networks: &[IpNet]) -> Option<Value> {
+    let written = || networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    (!networks.is_empty()).then(|| written().into())
+}
+
+/// The networks in the `allowed_ips` column. One that cannot be read allows nobody, and a list of such ones still is one.
+pub(super) fn read_networks(key: Uuid, stored: Option<&Value>) -> Vec<IpNet> {
+    let Some(stored) = stored.filter(|stored| !stored.is_null()) else {
+        return Vec::new();
+    };
+    let entries = stored.as_array().map(Vec::as_slice).unwrap_or_default();
+    let read: Vec<IpNet> = entries
+        .iter()
+        .filter_map(|entry| network::read(entry.as_str()?).ok())
+        .collect();
+    if !read.is_empty() || stored.as_array().is_some_and(Vec::is_empty) {
+        return read;
+    }
+    tracing::error!(%key, "the networks a key may be used from cannot be read, so it may be used from none");
+    vec![NOWHERE]
 }
 
 /// A scope as an `allowed_models` column keeps it.

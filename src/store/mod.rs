@@ -11,6 +11,8 @@ pub mod events;
 pub mod jobs;
 pub mod keys;
 pub mod ledger;
+mod managed_keys;
+mod managed_limits;
 pub mod meta;
 pub mod organizations;
 pub mod rate_limits;

@@ -9,6 +9,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Set};
 use uuid::Uuid;
 
+use super::budgets::has_tag;
 use super::revisions::Change;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
@@ -39,7 +40,7 @@ impl Store {
         rule: &LimitRule,
     ) -> Result<Created, StoreError> {
         let change = self.begin_key_change().await?;
-        if Self::touch_owner(&change, organization, rule.scope.owner).await? == 0 {
+        if Self::touch_owner(&change, organization, &rule.scope.owner).await? == 0 {
             change.finish(0).await?;
             return Ok(Created::NoSuchOwner);
         }
@@ -52,6 +53,17 @@ impl Store {
             change.finish(0).await?;
             return Ok(Created::ScopeTaken);
         }
+        Self::insert_rate_limit(&change, organization, rule).await?;
+        change.finish(1).await?;
+        Ok(Created::Done)
+    }
+
+    /// Adds a limit for a scope that has none.
+    pub(super) async fn insert_rate_limit(
+        change: &Change,
+        organization: OrganizationId,
+        rule: &LimitRule,
+    ) -> Result<(), StoreError> {
         let now = storable(Utc::now());
         let LimitValues {
             requests,
@@ -65,6 +77,7 @@ impl Store {
             organization_id: Set(organization.0),
             scope_kind: Set(kind_of(&rule.scope).into()),
             scope_id: Set(rule.scope.owner.id(organization)),
+            scope_reference: Set(storable_text(rule.scope.owner.name().unwrap_or_default())),
             model: Set(storable_text(rule.scope.model.as_deref().unwrap_or_default())),
             requests_per_minute: Set(stored(requests)),
             input_tokens_per_minute: Set(stored(input_tokens)),
@@ -78,9 +91,8 @@ impl Store {
         };
         gateway_rate_limits::Entity::insert(row)
             .exec_without_returning(&change.transaction)
-            .await?;
-        change.finish(1).await?;
-        Ok(Created::Done)
+            .await
+            .map(drop)
     }
 
     /// An organization's limits, oldest first.
@@ -107,7 +119,7 @@ impl Store {
         let Some(owner) = Self::owner_of(&change, organization, rule.id).await? else {
             return change.finish(0).await;
         };
-        Self::touch_owner(&change, organization, owner).await?;
+        Self::touch_owner(&change, organization, &owner).await?;
         let values = &rule.values;
         let result = gateway_rate_limits::Entity::update_many()
             .col_expr(Column::RequestsPerMinute, Expr::value(stored(values.requests)))
@@ -134,7 +146,7 @@ impl Store {
         let Some(owner) = Self::owner_of(&change, organization, id).await? else {
             return change.finish(0).await;
         };
-        Self::touch_owner(&change, organization, owner).await?;
+        Self::touch_owner(&change, organization, &owner).await?;
         let result = gateway_rate_limits::Entity::delete_many()
             .filter(gateway_rate_limits::Column::OrganizationId.eq(organization.0))
             .filter(gateway_rate_limits::Column::Id.eq(id))
@@ -144,15 +156,11 @@ impl Store {
     }
 
     /// The limits in force for a key.
-    pub(super) async fn limits_for(
-        &self,
-        organization: Uuid,
-        team: Option<Uuid>,
-        key: Uuid,
-    ) -> Result<Vec<LimitRule>, StoreError> {
+    pub(super) async fn limits_for(&self, key: &gateway_keys::Model) -> Result<Vec<LimitRule>, StoreError> {
         use gateway_rate_limits::Column;
-        let mut owners = vec![organization, key];
-        owners.extend(team);
+        let organization = key.organization_id;
+        let mut owners = vec![organization, key.id];
+        owners.extend(key.team_id);
         let rows = gateway_rate_limits::Entity::find()
             .filter(Column::OrganizationId.eq(organization))
             .filter(Column::ScopeId.is_in(owners))
@@ -160,7 +168,11 @@ impl Store {
             .order_by_asc(Column::Id)
             .all(&self.db)
             .await?;
-        Ok(rows.into_iter().filter_map(read).collect())
+        let applies = |rule: &LimitRule| match &rule.scope.owner {
+            LimitOwner::Tag(tag) => has_tag(&key.metadata, tag),
+            _ => true,
+        };
+        Ok(rows.into_iter().filter_map(read).filter(applies).collect())
     }
 
     async fn owner_of(
@@ -176,10 +188,14 @@ impl Store {
     }
 
     /// Counts the change as one of whom it is about. Says how many there are of them.
-    async fn touch_owner(change: &Change, organization: OrganizationId, owner: LimitOwner) -> Result<u64, StoreError> {
+    pub(super) async fn touch_owner(
+        change: &Change,
+        organization: OrganizationId,
+        owner: &LimitOwner,
+    ) -> Result<u64, StoreError> {
         let revision = Expr::value(change.revision);
         let touched = match owner {
-            LimitOwner::Organization | LimitOwner::EachKey => {
+            LimitOwner::Organization | LimitOwner::EachKey | LimitOwner::Tag(_) | LimitOwner::Provider(_) => {
                 organizations::Entity::update_many()
                     .col_expr(organizations::Column::Revision, revision)
                     .filter(organizations::Column::Id.eq(organization.0))
@@ -207,34 +223,37 @@ impl Store {
     }
 }
 
-fn of_scope(organization: OrganizationId, scope: &LimitScope) -> Condition {
+pub(super) fn of_scope(organization: OrganizationId, scope: &LimitScope) -> Condition {
     use gateway_rate_limits::Column;
     Condition::all()
         .add(Column::OrganizationId.eq(organization.0))
         .add(Column::ScopeKind.eq(kind_of(scope)))
         .add(Column::ScopeId.eq(scope.owner.id(organization)))
+        .add(Column::ScopeReference.eq(storable_text(scope.owner.name().unwrap_or_default())))
         .add(Column::Model.eq(storable_text(scope.model.as_deref().unwrap_or_default())))
 }
 
 /// The scope's kind as the column keeps it.
 fn kind_of(scope: &LimitScope) -> &'static str {
-    match scope.owner {
+    match &scope.owner {
         LimitOwner::Organization if scope.model.is_some() => MODEL,
         owner => owner.word(),
     }
 }
 
-fn stored(value: Option<u64>) -> Option<i64> {
+pub(super) fn stored(value: Option<u64>) -> Option<i64> {
     value.map(|value| i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 /// A row as a rule. `None` where a newer version has written something that this one does not know.
-fn read(row: gateway_rate_limits::Model) -> Option<LimitRule> {
+pub(super) fn read(row: gateway_rate_limits::Model) -> Option<LimitRule> {
     let owner = match row.scope_kind.as_str() {
         "organization" | MODEL => LimitOwner::Organization,
         "team" => LimitOwner::Team(TeamId(row.scope_id)),
         "key" => LimitOwner::Key(KeyId(row.scope_id)),
         "each_key" => LimitOwner::EachKey,
+        "tag" => LimitOwner::Tag(row.scope_reference.as_str().into()),
+        "provider" => LimitOwner::Provider(row.scope_reference.as_str().into()),
         other => {
             tracing::warn!(rate_limit = %row.id, scope_kind = other, "a rate limit is of an unknown kind and is not enforced");
             return None;

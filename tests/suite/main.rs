@@ -27,6 +27,7 @@ mod fetcher;
 mod fuzz;
 mod gemini;
 mod jobs;
+mod key_management;
 mod keys;
 mod layers;
 mod ledger;

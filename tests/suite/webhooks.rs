@@ -334,7 +334,7 @@ async fn what_fails_is_tried_again_and_an_endpoint_that_fails_for_long_is_switch
 #[tokio::test]
 async fn an_endpoint_that_hangs_holds_up_nobody_but_itself() {
     let receiver = Receiver::start().await;
-    let gateway = sending_to(&receiver).set("webhooks.timeout_ms", 4_000).start().await;
+    let gateway = sending_to(&receiver).set("webhooks.timeout_ms", 30_000).start().await;
     receiver.behave("/hang", Behaviour::Hang);
     create(&gateway, json!({"url": format!("{}/hang", receiver.url)})).await;
     create(&gateway, json!({"url": format!("{}/good", receiver.url)})).await;
@@ -347,7 +347,8 @@ async fn an_endpoint_that_hangs_holds_up_nobody_but_itself() {
             .unwrap();
     }
     receiver.until("/good", 80).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Its first attempts have not ended yet.
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let hanging = receiver.received("/hang").len();
     assert!((1..=4).contains(&hanging), "{hanging} at a time");
     gateway.finish().await;

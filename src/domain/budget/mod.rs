@@ -12,6 +12,7 @@ pub mod worst_case;
 use std::fmt;
 
 use chrono_tz::Tz;
+use serde_json::{Value, json};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -205,6 +206,20 @@ pub struct BudgetTerms {
 }
 
 impl BudgetTerms {
+    /// The terms as the audit log keeps them.
+    pub fn recorded(&self) -> Value {
+        json!({
+            "amount_usd": self.amount.to_string(),
+            "period": self.period.as_str(),
+            "time_zone": self.zone.name(),
+            "enforcement": self.enforcement.as_str(),
+            "unpriced": self.unpriced.as_str(),
+            "default_output_tokens": self.default_output_tokens,
+            "thresholds": self.thresholds.as_slice(),
+            "enabled": self.enabled,
+        })
+    }
+
     /// Says what is wrong with them, if anything is.
     ///
     /// # Errors

@@ -7,6 +7,8 @@
 mod access;
 mod audit;
 mod jobs;
+pub mod keys;
+mod limits;
 mod webhooks;
 
 pub use webhooks::WebhookChange;
@@ -60,7 +62,11 @@ grants!(
     ReadJobs,
     RetryJobs,
     ReadWebhooks,
-    WriteWebhooks, //
+    WriteWebhooks,
+    ReadKeys,
+    WriteKeys,
+    ReadLimits,
+    WriteLimits,
 );
 
 /// The proof that a caller may do something in an organization.

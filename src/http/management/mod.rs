@@ -6,8 +6,11 @@
 
 mod audit;
 pub mod auth;
+mod budgets;
 mod config;
 mod jobs;
+mod keys;
+mod limits;
 mod problem;
 mod providers;
 mod routing;
@@ -25,10 +28,13 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
+use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
+use crate::gates::keyring::Keyring;
 use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::KeyHasher;
 use problem::Problem;
 
 /// Where the document is served.
@@ -42,36 +48,36 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the management API works with. Handlers get at it by proofs alone.
 pub struct Management {
-    tokens: ManagementTokens,
-    configs: Arc<dyn Configs>,
-    directory: Arc<dyn Directory>,
-    audit: Arc<dyn Audit>,
-    jobs: Arc<dyn Jobs>,
-    webhooks: Arc<dyn Webhooks>,
-    pipeline: Arc<Pipeline>,
+    /// Checks who somebody is.
+    pub tokens: ManagementTokens,
+    /// Keeps configs.
+    pub configs: Arc<dyn Configs>,
+    /// Knows organizations and keys.
+    pub directory: Arc<dyn Directory>,
+    /// Keeps what was done.
+    pub audit: Arc<dyn Audit>,
+    /// Keeps jobs.
+    pub jobs: Arc<dyn Jobs>,
+    /// What handlers of keys, limits and budgets work with.
+    pub keys: KeyDesk,
+    /// Keeps endpoints and their deliveries.
+    pub webhooks: Arc<dyn Webhooks>,
+    /// Decides where requests go.
+    pub pipeline: Arc<Pipeline>,
 }
 
-impl Management {
-    /// The management of a gateway.
-    pub fn new(
-        tokens: ManagementTokens,
-        configs: Arc<dyn Configs>,
-        directory: Arc<dyn Directory>,
-        audit: Arc<dyn Audit>,
-        jobs: Arc<dyn Jobs>,
-        webhooks: Arc<dyn Webhooks>,
-        pipeline: Arc<Pipeline>,
-    ) -> Self {
-        Self {
-            tokens,
-            configs,
-            directory,
-            audit,
-            jobs,
-            webhooks,
-            pipeline,
-        }
-    }
+/// What handlers of keys, limits and budgets work with.
+pub struct KeyDesk {
+    /// Keeps keys.
+    pub control: Arc<dyn KeyControl>,
+    /// Keeps rate limits.
+    pub limits: Arc<dyn LimitControl>,
+    /// Keeps budgets.
+    pub budgets: Arc<dyn BudgetControl>,
+    /// Hashes new secrets.
+    pub hasher: KeyHasher,
+    /// The keys in use here.
+    pub keyring: Arc<Keyring>,
 }
 
 /// The sections of the document.
@@ -89,6 +95,12 @@ enum Section {
     Jobs,
     /// Where the organization is told of events, and what was sent there.
     Webhooks,
+    /// The keys that callers send, from their creation to their end.
+    Keys,
+    /// Rate limits besides the keys' own.
+    Limits,
+    /// What may be spent, and what is left of it.
+    Budgets,
 }
 
 type Api = (
@@ -98,6 +110,9 @@ type Api = (
     audit::AuditApi,
     jobs::JobsApi,
     webhooks::WebhooksApi,
+    keys::KeysApi,
+    limits::LimitsApi,
+    budgets::BudgetsApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -108,6 +123,9 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         audit::AuditApi,
         jobs::JobsApi,
         webhooks::WebhooksApi,
+        keys::KeysApi,
+        limits::LimitsApi,
+        budgets::BudgetsApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

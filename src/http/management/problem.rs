@@ -6,6 +6,7 @@ use poem::http::StatusCode;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object};
 
+use crate::domain::authority::FieldFault;
 use crate::domain::error::BoxError;
 use crate::routing::document::ConfigFault;
 
@@ -151,6 +152,14 @@ impl Refusal {
             Json(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)),
             seconds.max(1),
         )
+    }
+
+    /// Fields of the body that are wrong.
+    pub fn fields(faults: Vec<FieldFault>) -> Self {
+        let faults = faults
+            .into_iter()
+            .map(|FieldFault { pointer, problem }| ConfigFault { pointer, problem });
+        Self::faults(faults.collect(), "")
     }
 
     /// Somebody was faster.

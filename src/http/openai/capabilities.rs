@@ -30,7 +30,7 @@ impl Matrix {
 
     async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
         require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
         let providers = self.state.pipeline.providers_of(caller.gate());
         let rows: Vec<Value> = providers.iter().map(|(id, adapter)| row(id, &**adapter)).collect();
         let parameters: Vec<&str> = Param::ALL.iter().map(|param| param.as_str()).collect();

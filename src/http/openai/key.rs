@@ -32,7 +32,7 @@ impl Own {
 
     async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
         require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
         let gate = caller.gate();
         let row = &gate.row;
         let team = row
@@ -126,6 +126,7 @@ fn limit(look: &Look, now: DateTime<Utc>) -> Value {
     };
     json!({
         "scope": scope.owner.word(),
+        "name": scope.owner.name(),
         "model": scope.model,
         "limit": kind.as_str(),
         "value": standing.limit,

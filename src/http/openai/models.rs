@@ -38,7 +38,7 @@ impl List {
 
     async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
         require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
         let catalog = self.state.pipeline.catalog.load();
         let models: Vec<Value> = catalog
             .models()
@@ -56,7 +56,7 @@ impl Retrieve {
 
     async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
         require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request.headers(), arrival.at).await?;
+        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
         // Ids may hold slashes, encoded or not, so the id is the rest of the path.
         let id = request.raw_path_param("id").unwrap_or_default();
         let id = percent_decoded(id);

@@ -6,6 +6,7 @@
 mod durability;
 mod limits;
 mod load;
+mod revocation;
 mod webhooks;
 
 /// Whether to run at full size.

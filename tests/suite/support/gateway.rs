@@ -17,9 +17,12 @@ use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
-use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
+use bonito::domain::budget::calendar::Period;
+use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
+use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId, UserId};
 use bonito::domain::key::{KeyHash, NewKey, NewTeam};
 use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
+use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
 use bonito::pipeline::Pipeline;
@@ -376,6 +379,30 @@ impl TestGateway {
         (id, key.expose().to_owned())
     }
 
+    /// Creates a key of a team and a user.
+    pub async fn new_key_in(&self, team: Option<TeamId>, owner: Option<UserId>) -> (KeyId, String) {
+        let key = new_api_key();
+        let row = NewKey {
+            id: KeyId(Uuid::now_v7()),
+            organization: self.organization,
+            team,
+            owner,
+            name: "test key".into(),
+            prefix: key.display_prefix().to_owned(),
+            hash: KeyHash(self.master_key.key_hasher().hash(&key)),
+            scope: Scope::default(),
+            rate_limit: RATE_LIMIT,
+            parameter_policy: None,
+            cache_ttl: None,
+            metadata: json!({}),
+            allowed_ips: Vec::new(),
+            expires_at: None,
+        };
+        let id = row.id;
+        self.store.create_key(row).await.expect("a key can be created");
+        (id, key.expose().to_owned())
+    }
+
     /// Creates a key with so many requests per minute.
     pub async fn new_limited_key(&self, requests: u32) -> (KeyId, String) {
         let (id, key) = self.new_key(&[], &[], None).await;
@@ -412,6 +439,25 @@ impl TestGateway {
         rule.id
     }
 
+    /// Creates a budget of five dollars a month for a key.
+    pub async fn new_budget(&self, key: KeyId) -> Uuid {
+        let terms = BudgetTerms {
+            amount: NanoUsd(5_000_000_000),
+            period: Period::Monthly,
+            zone: chrono_tz::UTC,
+            enforcement: Enforcement::Hard,
+            unpriced: Unpriced::Refuse,
+            default_output_tokens: None,
+            thresholds: DEFAULT_THRESHOLDS.into_iter().collect(),
+            enabled: true,
+        };
+        let set = self
+            .store
+            .set_budget(self.organization, &BudgetScope::Key(key), &terms)
+            .await;
+        set.expect("the database answers").expect("the key is there").0
+    }
+
     /// Creates a team with a scope, and a key in it with a scope of its own.
     pub async fn new_team(&self, slug: &str, scope: Scope, of_the_key: Scope) -> (TeamId, String) {
         let team = TeamId(Uuid::now_v7());
@@ -446,6 +492,7 @@ impl TestGateway {
             id,
             organization: self.organization,
             team,
+            owner: None,
             name: "test key".into(),
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(self.master_key.key_hasher().hash(key)),
@@ -454,6 +501,7 @@ impl TestGateway {
             parameter_policy: None,
             cache_ttl: None,
             metadata: json!({"purpose": "test"}),
+            allowed_ips: Vec::new(),
             expires_at,
         };
         self.store.create_key(row).await.expect("a key can be created");
@@ -467,6 +515,7 @@ impl TestGateway {
             id: KeyId(Uuid::now_v7()),
             organization,
             team: None,
+            owner: None,
             name: "test key".into(),
             prefix: key.display_prefix().to_owned(),
             hash: KeyHash(self.master_key.key_hasher().hash(&key)),
@@ -475,6 +524,7 @@ impl TestGateway {
             parameter_policy: None,
             cache_ttl: None,
             metadata: json!({}),
+            allowed_ips: Vec::new(),
             expires_at: None,
         };
         self.store.create_key(row).await.expect("a key can be created");
@@ -488,12 +538,23 @@ impl TestGateway {
 
     /// The same for any organization.
     pub fn token_for(&self, role: Role, organization: OrganizationId) -> String {
+        self.token_of(role, organization, None, None)
+    }
+
+    /// The same for a user and their team.
+    pub fn token_of(
+        &self,
+        role: Role,
+        organization: OrganizationId,
+        team: Option<TeamId>,
+        user: Option<UserId>,
+    ) -> String {
         let bearer = Bearer {
             subject: format!("a {role}"),
             role,
             organization,
-            team: None,
-            user: None,
+            team,
+            user,
         };
         let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
         signed.expect("the token can be signed")
@@ -552,6 +613,11 @@ impl TestGateway {
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().to_owned()
+    }
+
+    /// Where its database is.
+    pub fn database_url(&self) -> &str {
+        &self.database
     }
 
     /// Its master key.

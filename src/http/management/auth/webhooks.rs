@@ -75,6 +75,10 @@ impl May<WriteWebhooks> {
     /// Creates one. Its secret is shown this once.
     pub async fn create(&self, terms: &WebhookTerms) -> Result<WithSecret, Refusal> {
         self.check_terms(terms)?;
+        let organization = self.management.directory.organization(self.organization).await;
+        organization
+            .map_err(|error| Refusal::unavailable(&error))?
+            .ok_or_else(|| Refusal::not_found("organization"))?;
         let created = self.management.webhooks.create(self.organization, terms).await;
         let (webhook, secret) =
             created

@@ -164,7 +164,7 @@ const INVALID: Refusal = Refusal {
 const UNAUTHENTICATED: Refusal = Refusal {
     example: || GatewayError::Unauthenticated,
     meaning: "No key, or a key that is unknown, expired or revoked (`invalid_api_key`). The answer does not say which \
-              of them.",
+              of them. Or a key that may not be used from the caller's address (`ip_not_authorized`).",
     headers: &[],
 };
 

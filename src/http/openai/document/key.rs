@@ -126,8 +126,11 @@ pub struct KeyBudget {
 /// A limit, and where it stands.
 #[derive(Debug, Object)]
 pub struct KeyLimit {
-    /// Whose requests are counted together: `key`, `team` or `organization`.
+    /// Whose requests are counted together: `key`, `team`, `organization`, `tag`, the keys with a tag of this key's, or
+    /// `provider`, those of the organization that go to a provider.
     scope: String,
+    /// Which tag or provider. Null where it is the key itself, its team or its organization.
+    name: Nullable<String>,
     /// The models it is about, a name or a pattern. Null: all.
     model: Nullable<String>,
     /// What is counted: `requests`, `input_tokens`, `output_tokens` or `tokens` per minute, or `concurrency`, the requests
@@ -190,7 +193,7 @@ impl Example for Key {
             "parameter_policy": "warn",
             "cache_seconds": null,
             "limits": [{
-                "scope": "key", "model": null, "limit": "requests", "value": 60, "remaining": 57,
+                "scope": "key", "name": null, "model": null, "limit": "requests", "value": 60, "remaining": 57,
                 "resets_at": "2026-11-23T17:05:31.500000Z",
             }],
             "expires_at": null,

@@ -1,0 +1,371 @@
+//! What the proofs about keys are good for.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Grant, May, ReadKeys, WriteKeys};
+use crate::domain::api_key::ApiKey;
+use crate::domain::authority::{Authority, FieldFault, Given, Holdings};
+use crate::domain::budget::BudgetTerms;
+use crate::domain::call::ParameterPolicy;
+use crate::domain::error::BoxError;
+use crate::domain::ids::{KeyId, TeamId, UserId};
+use crate::domain::key::{KeyHash, NewKey};
+use crate::domain::limit::{DEFAULT_KEY_REQUESTS, LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
+use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, ManagedKey};
+use crate::domain::managed_limit::{ManagedBudget, ManagedLimit, ScopeFilter};
+use crate::domain::role::Role;
+use crate::domain::scope::Scope;
+use crate::http::management::problem::Refusal;
+use crate::routing::unknown::unknown_names;
+use crate::secrets::master_key::new_api_key;
+use crate::upstream::endpoints::Tenant;
+
+/// Limits and budgets of one key that are shown with it.
+const MOST_TERMS: u64 = 50;
+
+/// A key to be created, as somebody asks for it.
+#[derive(Clone, Debug)]
+pub struct KeyOrder {
+    /// Name for people.
+    pub name: String,
+    /// Its team; `None`: the team of whoever creates it, if they are bound to one.
+    pub team: Option<TeamId>,
+    /// The user it belongs to; `None`: whoever creates it, if they have keys of their own alone.
+    pub owner: Option<UserId>,
+    /// Its scope.
+    pub scope: Scope,
+    /// Requests per minute; `None`: as usual, or less where whoever creates it has less to give.
+    pub rate_limit: Option<u32>,
+    /// What it says about parameters that a provider cannot express.
+    pub parameter_policy: Option<ParameterPolicy>,
+    /// How long answers are kept for it.
+    pub cache_ttl: Option<Duration>,
+    /// Its tags: an object.
+    pub metadata: Value,
+    /// The networks it may be used from.
+    pub allowed_ips: Vec<IpNet>,
+    /// When it stops working.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// A limit of its own besides, and what becomes of it while Redis is away.
+    pub limits: Option<(LimitValues, Option<WhenApart>)>,
+    /// Budgets of its own.
+    pub budgets: Vec<BudgetTerms>,
+}
+
+/// A key with the limits and budgets of its own.
+pub struct KeyWithTerms {
+    /// The key.
+    pub key: ManagedKey,
+    /// Its limits.
+    pub limits: Vec<ManagedLimit>,
+    /// Its budgets.
+    pub budgets: Vec<ManagedBudget>,
+}
+
+/// A key that was just created or rotated.
+pub struct IssuedKey {
+    /// Its secret, which nobody will see again.
+    pub secret: ApiKey,
+    /// The key.
+    pub key: KeyWithTerms,
+    /// What is not wrong, and more often than not a slip.
+    pub warnings: Vec<String>,
+}
+
+impl<G: Grant> May<G> {
+    /// Who somebody is, as far as keys, limits and budgets go.
+    pub(super) fn authority(&self) -> Authority {
+        Authority {
+            role: self.bearer.role,
+            user: self.bearer.user,
+            team: self.bearer.team,
+        }
+    }
+
+    /// Whose keys, limits and budgets they may change.
+    pub(super) fn changes(&self) -> Result<KeyReach, Refusal> {
+        self.authority().changes().ok_or_else(|| {
+            let what = match self.bearer.role {
+                Role::TeamAdmin => "this token names no team, so there is none whose keys it could be for",
+                _ => "this token names no user, so there is nobody whose keys it could be for",
+            };
+            Refusal::forbidden(what)
+        })
+    }
+
+    /// What whoever is bounded may give at most; for the others, what holds for everybody.
+    pub(super) async fn holdings(&self) -> Result<Holdings, Refusal> {
+        let authority = self.authority();
+        let team = authority.team.filter(|_| authority.is_bounded());
+        let found = self.management.keys.control.holdings(self.organization, team).await;
+        let holdings = found.map_err(|error| Refusal::unavailable(&error))?;
+        Ok(match authority.role {
+            Role::TeamAdmin | Role::Member => holdings,
+            Role::PlatformAdmin | Role::Owner | Role::Admin | Role::Viewer => Holdings {
+                limits: LimitValues::default(),
+                budgets: Vec::new(),
+                ..holdings
+            },
+        })
+    }
+
+    /// What a scope names and nobody serves.
+    async fn warnings(&self, scope: &Scope) -> Result<Vec<String>, Refusal> {
+        let found = self.management.directory.organization(self.organization).await;
+        let found = found.map_err(|error| Refusal::unavailable(&error))?;
+        let organization = found.ok_or_else(|| Refusal::not_found("organization"))?;
+        let tenant = Tenant {
+            organization: &organization.slug,
+            shared: organization.shared_credentials,
+        };
+        let pipeline = &self.management.pipeline;
+        let endpoints = pipeline.endpoints.now();
+        let usable: Vec<String> = endpoints
+            .providers()
+            .filter(|id| endpoints.may_use(tenant, id))
+            .map(|id| id.to_string())
+            .collect();
+        Ok(unknown_names(scope, &pipeline.catalog.load(), &usable))
+    }
+
+    /// A key with its own limits and budgets.
+    async fn with_terms(&self, key: ManagedKey) -> Result<KeyWithTerms, Refusal> {
+        let of_key = ScopeFilter {
+            kind: Some("key".to_owned()),
+            reference: Some(key.id.to_string()),
+            after: None,
+            limit: MOST_TERMS,
+        };
+        let desk = &self.management.keys;
+        // The key was found within somebody's reach, and so is what is its own.
+        let limits = desk
+            .limits
+            .limit_page(self.organization, KeyReach::Organization, &of_key);
+        let budgets = desk
+            .budgets
+            .budget_page(self.organization, KeyReach::Organization, &of_key);
+        let unavailable = |error| Refusal::unavailable(&error);
+        Ok(KeyWithTerms {
+            key,
+            limits: limits.await.map_err(unavailable)?,
+            budgets: budgets.await.map_err(unavailable)?,
+        })
+    }
+}
+
+impl May<ReadKeys> {
+    /// Keys, newest first.
+    pub async fn keys(&self, filter: &KeyFilter) -> Result<Vec<ManagedKey>, Refusal> {
+        let Some(reach) = self.authority().sees() else {
+            return Ok(Vec::new());
+        };
+        let found = self
+            .management
+            .keys
+            .control
+            .key_page(self.organization, reach, filter)
+            .await;
+        found.map_err(|error| Refusal::unavailable(&error))
+    }
+
+    /// One key.
+    pub async fn key(&self, id: KeyId) -> Result<KeyWithTerms, Refusal> {
+        let reach = self.authority().sees().ok_or_else(|| Refusal::not_found("key"))?;
+        let found = self
+            .management
+            .keys
+            .control
+            .managed_key(self.organization, reach, id)
+            .await;
+        let found = found.map_err(|error| Refusal::unavailable(&error))?;
+        self.with_terms(found.ok_or_else(|| Refusal::not_found("key"))?).await
+    }
+}
+
+impl May<WriteKeys> {
+    /// Creates a key, if whoever asks for it has what it is to have.
+    pub async fn issue(&self, order: KeyOrder) -> Result<IssuedKey, Refusal> {
+        let holdings = self.holdings().await?;
+        let mut faults = Vec::new();
+        let (mut team, mut owner) = (order.team, order.owner);
+        match self.changes()? {
+            KeyReach::Organization => {}
+            KeyReach::Team(own) => {
+                if team.is_some_and(|team| team != own) {
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team, which your keys belong to",
+                    ));
+                }
+                team = Some(own);
+            }
+            KeyReach::Own(user) => {
+                let own = self.bearer.team;
+                if team.is_some() && team != own {
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team, which your keys belong to",
+                    ));
+                }
+                if owner.is_some_and(|owner| owner != user) {
+                    faults.push(FieldFault::new(
+                        "/owner_id",
+                        "is somebody else; you may create keys of your own",
+                    ));
+                }
+                (team, owner) = (own, Some(user));
+            }
+        }
+        let least = holdings.limits.requests.map_or(DEFAULT_KEY_REQUESTS, |most| {
+            u32::try_from(most).unwrap_or(u32::MAX).clamp(1, DEFAULT_KEY_REQUESTS)
+        });
+        let rate_limit = order.rate_limit.unwrap_or(least);
+        faults.extend(holdings.exceeded_by(&Given::Scope(&order.scope)));
+        faults.extend(holdings.exceeded_by(&Given::RateLimit(rate_limit)));
+        if let Some((values, _)) = &order.limits {
+            faults.extend(holdings.exceeded_by(&Given::Limits(values)));
+        }
+        for (place, terms) in order.budgets.iter().enumerate() {
+            faults.extend(holdings.exceeded_by(&Given::Budget(place, terms.period, terms.amount)));
+        }
+        if !faults.is_empty() {
+            return Err(Refusal::fields(faults));
+        }
+        let warnings = self.warnings(&order.scope).await?;
+        let (id, secret) = (KeyId(Uuid::now_v7()), new_api_key());
+        let desk = &self.management.keys;
+        let limit = order.limits.map(|(values, when_apart)| LimitRule {
+            id: Uuid::now_v7(),
+            scope: LimitScope {
+                owner: LimitOwner::Key(id),
+                model: None,
+            },
+            values,
+            when_apart: when_apart.unwrap_or_else(|| self.management.pipeline.limiter.when_apart()),
+            enabled: true,
+        });
+        let key = NewKey {
+            id,
+            organization: self.organization,
+            team,
+            owner,
+            name: order.name,
+            prefix: secret.display_prefix().to_owned(),
+            hash: KeyHash(desk.hasher.hash(&secret)),
+            scope: order.scope,
+            rate_limit,
+            parameter_policy: order.parameter_policy,
+            cache_ttl: order.cache_ttl,
+            metadata: order.metadata,
+            allowed_ips: order.allowed_ips,
+            expires_at: order.expires_at,
+        };
+        let issued = desk
+            .control
+            .issue_key(key, limit.as_ref(), &order.budgets, &self.author)
+            .await;
+        let key = self.with_terms(done(issued)?).await?;
+        Ok(IssuedKey { secret, key, warnings })
+    }
+
+    /// Changes a key, if whoever asks for it has what it is to have. Gives it with what may be a slip.
+    pub async fn change(&self, id: KeyId, different: KeyChange) -> Result<(KeyWithTerms, Vec<String>), Refusal> {
+        let (reach, holdings) = (self.changes()?, self.holdings().await?);
+        let mut faults = Vec::new();
+        match reach {
+            KeyReach::Organization => {}
+            KeyReach::Team(own) => {
+                if different.team.is_some_and(|team| team != Some(own)) {
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team; an admin can move the key",
+                    ));
+                }
+            }
+            KeyReach::Own(user) => {
+                if different.team.is_some_and(|team| team != self.bearer.team) {
+                    faults.push(FieldFault::new(
+                        "/team_id",
+                        "is not your team; an admin can move the key",
+                    ));
+                }
+                if different.owner.is_some_and(|owner| owner != Some(user)) {
+                    faults.push(FieldFault::new(
+                        "/owner_id",
+                        "is somebody else; a team admin can hand the key over",
+                    ));
+                }
+            }
+        }
+        if let Some(scope) = &different.scope {
+            faults.extend(holdings.exceeded_by(&Given::Scope(scope)));
+        }
+        if let Some(rate_limit) = different.rate_limit {
+            faults.extend(holdings.exceeded_by(&Given::RateLimit(rate_limit)));
+        }
+        if !faults.is_empty() {
+            return Err(Refusal::fields(faults));
+        }
+        let warnings = match &different.scope {
+            Some(scope) => self.warnings(scope).await?,
+            None => Vec::new(),
+        };
+        let desk = &self.management.keys;
+        let changed = desk
+            .control
+            .change_key(self.organization, reach, id, different, &self.author)
+            .await;
+        let key = self.with_terms(self.known_here(changed)?).await?;
+        Ok((key, warnings))
+    }
+
+    /// Gives a key another secret.
+    pub async fn rotate(&self, id: KeyId, grace: Duration) -> Result<IssuedKey, Refusal> {
+        let (reach, secret, desk) = (self.changes()?, new_api_key(), &self.management.keys);
+        let stored = (KeyHash(desk.hasher.hash(&secret)), secret.display_prefix().to_owned());
+        let rotated = desk
+            .control
+            .rotate_key(self.organization, reach, id, stored, grace, &self.author)
+            .await;
+        let key = self.with_terms(self.known_here(rotated)?).await?;
+        Ok(IssuedKey {
+            secret,
+            key,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Revokes a key. When this answers, it is in the database and on its way to every replica.
+    pub async fn revoke(&self, id: KeyId) -> Result<ManagedKey, Refusal> {
+        let (reach, desk) = (self.changes()?, &self.management.keys);
+        let revoked = desk
+            .control
+            .revoke_key(self.organization, reach, id, &self.author)
+            .await;
+        self.known_here(revoked)
+    }
+
+    /// Has this replica look at its open keys, which need not wait for what the database tells.
+    fn known_here(&self, outcome: Result<KeyOutcome, BoxError>) -> Result<ManagedKey, Refusal> {
+        let key = done(outcome)?;
+        self.management.keys.keyring.changed();
+        Ok(key)
+    }
+}
+
+fn done(outcome: Result<KeyOutcome, BoxError>) -> Result<ManagedKey, Refusal> {
+    match outcome.map_err(|error| Refusal::unavailable(&error))? {
+        KeyOutcome::Done(key) => Ok(*key),
+        KeyOutcome::NoSuchKey => Err(Refusal::not_found("key")),
+        KeyOutcome::Revoked => Err(Refusal::conflict(
+            "the key is revoked, which is for good; create another one",
+        )),
+        KeyOutcome::NoSuchTeam => Err(Refusal::field("/team_id", "there is no such team")),
+        KeyOutcome::NoSuchOwner => Err(Refusal::field("/owner_id", "there is no such user")),
+    }
+}
