@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bonito::app::builder::Gateway;
 use bonito::app::first_start::{self, MasterKeyInput, Opened};
+use bonito::app::notices::StoredNotices;
 use bonito::app::run::{End, Running};
 use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
@@ -326,6 +327,16 @@ impl TestGateway {
     pub async fn get(&self, path: &str, key: &str) -> Reply {
         let request = self.client.get(format!("{}{path}", self.api)).bearer_auth(key);
         read(request.send().await.expect("the gateway answers")).await
+    }
+
+    /// What tells organizations how providers are doing.
+    pub fn notices(&self) -> Arc<StoredNotices> {
+        self.running
+            .as_ref()
+            .expect("the gateway runs")
+            .gateway()
+            .notices
+            .clone()
     }
 
     /// How requests are counted against limits.
@@ -792,15 +803,7 @@ impl TestGateway {
 
     /// A token of a role in a team of the first organization.
     pub fn token_in_team(&self, role: Role, team: TeamId) -> String {
-        let bearer = Bearer {
-            subject: format!("a {role}"),
-            role,
-            organization: self.organization,
-            team: Some(team),
-            user: None,
-        };
-        let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
-        signed.expect("the token can be signed")
+        self.token_of(role, self.organization, Some(team), None)
     }
 
     /// Everything in the gateway's database but what its replicas and its background jobs write all the time, by table, in
