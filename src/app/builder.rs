@@ -119,6 +119,8 @@ pub struct Gateway {
     pub keeping: AbortOnDropHandle<()>,
     /// What jobs work with.
     pub jobs: JobsArgs,
+    /// Tells organizations how providers are doing.
+    pub notices: Arc<StoredNotices>,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -222,6 +224,10 @@ impl Gateway {
             }
         };
 
+        let notices = Arc::new(StoredNotices {
+            store: opened.store.clone(),
+            endpoints: endpoints.clone(),
+        });
         let root = RootArgs {
             keys: KeysArgs {
                 store: opened.store.clone(),
@@ -241,10 +247,7 @@ impl Gateway {
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
-                notices: Arc::new(StoredNotices {
-                    store: opened.store.clone(),
-                    endpoints: endpoints.clone(),
-                }),
+                notices: notices.clone(),
                 metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
@@ -447,6 +450,7 @@ impl Gateway {
             cut_streams,
             keeping: AbortOnDropHandle::new(keeping),
             jobs,
+            notices,
             root,
         })
     }

@@ -49,3 +49,4 @@ mod support;
 mod usage;
 mod usage_sums;
 mod vault;
+mod webhooks;

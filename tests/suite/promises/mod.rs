@@ -8,6 +8,7 @@ mod history;
 mod limits;
 mod load;
 mod revocation;
+mod webhooks;
 
 /// Whether to run at full size.
 fn full() -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bonito::app::builder::Gateway;
 use bonito::app::first_start::{self, MasterKeyInput, Opened};
+use bonito::app::notices::StoredNotices;
 use bonito::app::run::{End, Running};
 use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
@@ -326,6 +327,16 @@ impl TestGateway {
     pub async fn get(&self, path: &str, key: &str) -> Reply {
         let request = self.client.get(format!("{}{path}", self.api)).bearer_auth(key);
         read(request.send().await.expect("the gateway answers")).await
+    }
+
+    /// What tells organizations how providers are doing.
+    pub fn notices(&self) -> Arc<StoredNotices> {
+        self.running
+            .as_ref()
+            .expect("the gateway runs")
+            .gateway()
+            .notices
+            .clone()
     }
 
     /// How requests are counted against limits.
