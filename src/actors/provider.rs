@@ -8,6 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use super::Handled;
 use crate::domain::health::{Health, HealthPolicy, HealthState, Outcome};
 use crate::gates::health_board::ProviderGate;
+use crate::gates::notices::Notices;
 use crate::routing::plan::Readiness;
 use crate::telemetry::metrics::Metrics;
 
@@ -20,6 +21,8 @@ pub struct ProviderArgs {
     pub gate: Arc<ProviderGate>,
     /// When it is taken out of the rotation.
     pub policy: HealthPolicy,
+    /// Tells of its health.
+    pub notices: Arc<dyn Notices>,
     /// Shows its health.
     pub metrics: Arc<Metrics>,
 }
@@ -41,6 +44,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub struct ProviderState {
     args: ProviderArgs,
     health: HealthState,
+    /// Whether others were told that it is out of the rotation.
+    told_down: bool,
 }
 
 impl Actor for ProviderActor {
@@ -59,8 +64,11 @@ impl Actor for ProviderActor {
         let state = ProviderState {
             args,
             health: HealthState::default(),
+            told_down: false,
         };
         state.publish();
+        // An earlier process may have ended while it was down.
+        state.args.notices.provider(&state.args.gate.id, true);
         myself.send_interval(SECOND, || ProviderMsg::Second);
         Ok(state)
     }
@@ -88,11 +96,19 @@ impl Actor for ProviderActor {
             Health::Ejected { until } => {
                 let ejected = until.saturating_duration_since(now);
                 let ejected_ms = ejected.as_millis();
+                if !std::mem::replace(&mut state.told_down, true) {
+                    state.args.notices.provider(provider, false);
+                }
                 tracing::warn!(%provider, failures, ejected_ms, "ejecting provider after {failures} failures");
                 myself.send_after(ejected, || ProviderMsg::EjectionOver);
             }
             Health::Probing => tracing::info!(%provider, "probing provider with the next request"),
-            Health::Passing => tracing::info!(%provider, "provider is back"),
+            Health::Passing => {
+                if std::mem::take(&mut state.told_down) {
+                    state.args.notices.provider(provider, true);
+                }
+                tracing::info!(%provider, "provider is back");
+            }
         }
         Ok(())
     }

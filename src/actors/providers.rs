@@ -11,6 +11,7 @@ use super::provider::{ProviderActor, ProviderArgs};
 use super::supervise::{Restarts, Verdict};
 use crate::domain::health::HealthPolicy;
 use crate::gates::health_board::{HealthBoard, ProviderGate};
+use crate::gates::notices::Notices;
 use crate::telemetry::metrics::Metrics;
 
 /// The actor.
@@ -23,6 +24,8 @@ pub struct ProvidersArgs {
     pub board: Arc<HealthBoard>,
     /// When they are taken out of the rotation.
     pub policy: HealthPolicy,
+    /// Tells of their health.
+    pub notices: Arc<dyn Notices>,
     /// Shows their health.
     pub metrics: Arc<Metrics>,
 }
@@ -48,6 +51,7 @@ impl ProvidersState {
         let args = ProviderArgs {
             gate: gate.clone(),
             policy: self.args.policy,
+            notices: self.args.notices.clone(),
             metrics: self.args.metrics.clone(),
         };
         let (actor, _) = Actor::spawn_linked(None, ProviderActor, args, myself.get_cell()).await?;

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
+use super::notices::StoredNotices;
 use super::spend::LedgerAndJournal;
+use super::webhooks::{self, StoredWebhooks};
 use crate::actors::budgets::BudgetsArgs;
 use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::configs::ConfigsArgs;
@@ -24,6 +26,7 @@ use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
+use crate::analytics::Analytics;
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
@@ -47,7 +50,7 @@ use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
 use crate::http::management::{KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
-use crate::jobs::{self, JobsArgs, Keep};
+use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
@@ -59,6 +62,7 @@ use crate::secrets::master_key::MasterKey;
 use crate::secrets::oidc::Oidc;
 use crate::secrets::password::Passwords;
 use crate::secrets::refresh_token::RefreshTokens;
+use crate::secrets::sealing::Sealer;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
@@ -231,6 +235,10 @@ impl Gateway {
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
+                notices: Arc::new(StoredNotices {
+                    store: opened.store.clone(),
+                    endpoints: endpoints.clone(),
+                }),
                 metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
@@ -339,11 +347,26 @@ impl Gateway {
         let control = Arc::new(Control {
             store: opened.store.clone(),
         });
+        let sealer = Sealer::new(&opened.master_key, webhooks::PURPOSE);
+        let webhooks = Arc::new(StoredWebhooks {
+            store: opened.store.clone(),
+            sealer: sealer.clone(),
+            fetcher: pipeline.fetcher.clone(),
+            allow_http: settings.webhooks.allow_http,
+        });
         let jobs = JobsArgs {
             store: opened.store.clone(),
             keep: Keep {
                 done_jobs: settings.jobs.keep_done,
                 dead_jobs: settings.jobs.keep_dead,
+                deliveries: settings.webhooks.keep,
+                requests_days: settings.usage.keep_requests_days,
+            },
+            webhooks: WebhookArgs {
+                fetcher: pipeline.fetcher.clone(),
+                sealer: sealer.clone(),
+                timeout: settings.webhooks.timeout,
+                patience: settings.webhooks.patience,
             },
         };
         let public_url = settings
@@ -368,6 +391,11 @@ impl Gateway {
                         keyring: keyring.clone(),
                     },
                     people: people(&settings, &opened.master_key, control, outgoing, &public_url),
+                    webhooks,
+                    analytics: Arc::new(Analytics {
+                        store: opened.store.clone(),
+                        catalog: pipeline.catalog.clone(),
+                    }),
                     pipeline: pipeline.clone(),
                 }),
                 pipeline,

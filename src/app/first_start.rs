@@ -108,7 +108,9 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
         url,
         // One holds the turn while another migrates.
         max_connections: settings.database.max_connections.clamp(2, most),
+        min_connections: settings.database.min_connections,
         acquire_timeout: settings.database.acquire_timeout,
+        statement_timeout: settings.database.statement_timeout,
     }
 }
 

@@ -34,7 +34,7 @@ pub use providers::{
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
     LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, SecretsSettings, ServerSettings,
-    Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings,
+    Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings,
 };
 pub use stored::{CredentialPath, Fields, Stored};
 pub use vault::{KvVersion, VaultAuth, VaultLogin, VaultMount, VaultSettings};

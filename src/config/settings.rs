@@ -71,8 +71,12 @@ pub struct Settings {
     pub budgets: BudgetSettings,
     /// `[ledger]`
     pub ledger: LedgerSettings,
+    /// `[usage]`
+    pub usage: UsageSettings,
     /// `[jobs]`
     pub jobs: JobSettings,
+    /// `[webhooks]`
+    pub webhooks: WebhookSettings,
     /// `[health]`
     pub health: HealthSettings,
     /// `[redis]`
@@ -163,8 +167,12 @@ pub struct DatabaseSettings {
     pub url: Option<String>,
     /// Connections of the pool.
     pub max_connections: u32,
+    /// Those of them that are kept open while there is nothing to do.
+    pub min_connections: u32,
     /// For a connection from the pool.
     pub acquire_timeout: Duration,
+    /// How long Postgres works on a statement before it gives up; `None`: as long as it takes.
+    pub statement_timeout: Option<Duration>,
 }
 
 /// Streams to clients.
@@ -382,6 +390,13 @@ pub struct LedgerSettings {
     pub flush: Duration,
 }
 
+/// Sums over requests, and how long requests are kept.
+#[derive(Debug, Clone)]
+pub struct UsageSettings {
+    /// Days for which single requests are kept; `None`: for ever.
+    pub keep_requests_days: Option<u32>,
+}
+
 /// Work that is done later.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
@@ -397,6 +412,19 @@ pub struct JobSettings {
     pub keep_done: Duration,
     /// How long jobs that were given up do.
     pub keep_dead: Duration,
+}
+
+/// Telling organizations of events.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// For one attempt.
+    pub timeout: Duration,
+    /// How long an endpoint may fail before its webhook is switched off.
+    pub patience: Duration,
+    /// Whether events may be sent without encryption.
+    pub allow_http: bool,
+    /// How long the log of deliveries is kept.
+    pub keep: Duration,
 }
 
 /// Taking a failing provider out of the rotation.
@@ -529,7 +557,10 @@ impl Settings {
             database: DatabaseSettings {
                 url: database_url(reader),
                 max_connections: reader.count("database.max_connections", 1..=10_000),
+                min_connections: reader.count("database.min_connections", 0..=10_000),
                 acquire_timeout: reader.milliseconds("database.acquire_timeout_ms", 1..=HOUR_MS),
+                statement_timeout: Some(reader.milliseconds("database.statement_timeout_ms", 0..=DAY_MS))
+                    .filter(|limit| !limit.is_zero()),
             },
             stream: StreamSettings {
                 keep_alive: reader.milliseconds("stream.keep_alive_ms", 1..=HOUR_MS),
@@ -612,6 +643,9 @@ impl Settings {
                 batch_rows: reader.count("ledger.batch_rows", 1..=1_000),
                 flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
             },
+            usage: UsageSettings {
+                keep_requests_days: Some(reader.count("usage.keep_requests_days", 0..=36_500)).filter(|&days| days > 0),
+            },
             jobs: JobSettings {
                 in_serve: reader.flag("jobs.in_serve"),
                 // Renewed four times in it; a job of a worker that died is begun anew after it and two seconds more.
@@ -620,6 +654,13 @@ impl Settings {
                 drain: reader.milliseconds("jobs.drain_ms", 0..=HOUR_MS),
                 keep_done: reader.milliseconds("jobs.keep_done_ms", 0..=YEAR_MS),
                 keep_dead: reader.milliseconds("jobs.keep_dead_ms", 0..=YEAR_MS),
+            },
+            webhooks: WebhookSettings {
+                // A job has a minute for it.
+                timeout: reader.milliseconds("webhooks.timeout_ms", 1..=50 * SECOND_MS),
+                patience: reader.milliseconds("webhooks.patience_ms", 0..=YEAR_MS),
+                allow_http: reader.flag("webhooks.allow_http"),
+                keep: reader.milliseconds("webhooks.keep_ms", 0..=YEAR_MS),
             },
             health: HealthSettings {
                 failures_in_a_row: reader.count("health.failures_in_a_row", 1..=1_000_000),
@@ -703,7 +744,9 @@ impl fmt::Debug for DatabaseSettings {
         f.debug_struct("DatabaseSettings")
             .field("url", &self.url.as_ref().map(|_| "[hidden]"))
             .field("max_connections", &self.max_connections)
+            .field("min_connections", &self.min_connections)
             .field("acquire_timeout", &self.acquire_timeout)
+            .field("statement_timeout", &self.statement_timeout)
             .finish()
     }
 }

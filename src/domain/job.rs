@@ -26,6 +26,14 @@ impl fmt::Display for JobId {
 pub enum JobKind {
     /// Forgets what is no longer kept.
     Retention,
+    /// Sends an event to a webhook.
+    WebhookDelivery,
+    /// Looks for keys that expire soon.
+    KeyExpiry,
+    /// Looks for failures that are unusual and models without a price.
+    Anomalies,
+    /// Brings the sums over requests up to date.
+    UsageRollup,
 }
 
 /// How jobs of a kind are run.
@@ -154,18 +162,28 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::Retention];
+    pub const ALL: &[Self] = &[
+        Self::Retention,
+        Self::WebhookDelivery,
+        Self::KeyExpiry,
+        Self::Anomalies,
+        Self::UsageRollup,
+    ];
 
     /// Its name in the database, in metrics and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retention => "retention",
+            Self::WebhookDelivery => "webhook_delivery",
+            Self::KeyExpiry => "key_expiry",
+            Self::Anomalies => "anomalies",
+            Self::UsageRollup => "usage_rollup",
         }
     }
 
     /// The kind of a name.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == text)
     }
 
     /// How jobs of this kind are run.
@@ -189,6 +207,39 @@ impl JobKind {
                     period: HOUR,
                     offset: MINUTE.saturating_mul(7),
                 }),
+                ..USUAL
+            },
+            // An endpoint that hangs takes its own lane's places for as long as an attempt may last, and no more.
+            Self::WebhookDelivery => Terms {
+                at_once: 64,
+                at_once_in_lane: 4,
+                max_attempts: super::webhook::MAX_ATTEMPTS,
+                timeout: MINUTE,
+                kept: false,
+                ..USUAL
+            },
+            Self::KeyExpiry => Terms {
+                every: Some(Every {
+                    period: MINUTE.saturating_mul(10),
+                    offset: MINUTE,
+                }),
+                ..USUAL
+            },
+            Self::Anomalies => Terms {
+                timeout: MINUTE,
+                every: Some(Every {
+                    period: MINUTE,
+                    offset: Duration::from_secs(20),
+                }),
+                ..USUAL
+            },
+            // An hour is summed up two minutes after its end; requests that end later are counted within a minute.
+            Self::UsageRollup => Terms {
+                every: Some(Every {
+                    period: MINUTE,
+                    offset: Duration::ZERO,
+                }),
+                kept: false,
                 ..USUAL
             },
         }
@@ -253,7 +304,7 @@ mod tests {
 
     #[test]
     fn kinds_and_states_are_found_by_their_names() {
-        for kind in JobKind::ALL {
+        for &kind in JobKind::ALL {
             assert_eq!(JobKind::parse(kind.as_str()), Some(kind));
             let terms = kind.terms();
             assert!(

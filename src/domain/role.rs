@@ -60,6 +60,10 @@ rights! {
     WriteConfig: "change the gateway config", Owner | Admin;
     /// See the organization's providers and how they are doing.
     ReadProviders: "read providers", Owner | Admin | Viewer;
+    /// See figures of past requests, as far as the role sees requests.
+    ReadUsage: "read usage", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// See single requests, as far as the role sees requests.
+    ReadLogs: "read the log of requests", Owner | Admin | TeamAdmin | Member | Viewer;
     /// See what was done in the organization, and by whom.
     ReadAudit: "read the audit log", Owner | Admin | Viewer;
     /// See what is done for the organization in the background.

@@ -3,13 +3,19 @@
 //! How they are kept and run is `queue`'s, their terms are in [`crate::domain::job`]. To add one: a kind there, a file
 //! here, a line in [`all`]. A job can be run more than once, and by any process.
 
+mod anomalies;
+mod key_expiry;
 mod retention;
+mod usage_rollup;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::queue::Job;
+use crate::secrets::sealing::Sealer;
 use crate::store::Store;
+use crate::upstream::fetcher::Fetcher;
 
 /// What jobs work with.
 #[derive(Clone)]
@@ -18,6 +24,21 @@ pub struct JobsArgs {
     pub store: Store,
     /// How long what is over is kept.
     pub keep: Keep,
+    /// How webhooks are sent.
+    pub webhooks: WebhookArgs,
+}
+
+/// How webhooks are sent.
+#[derive(Clone)]
+pub struct WebhookArgs {
+    /// Sends to judged addresses alone.
+    pub fetcher: Fetcher,
+    /// Opens their secrets.
+    pub sealer: Sealer,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// How long an endpoint may fail before its webhook is switched off.
+    pub patience: Duration,
 }
 
 /// How long what is over is kept.
@@ -27,41 +48,29 @@ pub struct Keep {
     pub done_jobs: Duration,
     /// Jobs that were given up.
     pub dead_jobs: Duration,
+    /// Deliveries of webhooks.
+    pub deliveries: Duration,
+    /// Single requests, in days; `None`: for ever.
+    pub requests_days: Option<u32>,
 }
 
 /// Every kind of job.
 pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
-    vec![Arc::new(retention::Retention {
-        store: args.store.clone(),
-        keep: args.keep,
-    })]
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::domain::job::JobKind;
-    use crate::store::StoreOptions;
-
-    #[tokio::test]
-    async fn there_is_one_job_of_each_kind() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = StoreOptions {
-            url: StoreOptions::embedded_url(dir.path()),
-            max_connections: 1,
-            acquire_timeout: Duration::from_secs(5),
-        };
-        let args = JobsArgs {
-            store: Store::connect(&options).await.unwrap(),
-            keep: Keep {
-                done_jobs: Duration::ZERO,
-                dead_jobs: Duration::ZERO,
-            },
-        };
-        let jobs = all(&args);
-        let kinds: BTreeSet<JobKind> = jobs.iter().map(|job| job.kind()).collect();
-        assert_eq!((kinds, jobs.len()), (JobKind::ALL.into(), JobKind::ALL.len()));
-    }
+    let store = || args.store.clone();
+    vec![
+        Arc::new(retention::Retention {
+            store: store(),
+            keep: args.keep,
+        }),
+        Arc::new(webhook::WebhookDelivery {
+            store: store(),
+            fetcher: args.webhooks.fetcher.clone(),
+            sealer: args.webhooks.sealer.clone(),
+            timeout: args.webhooks.timeout,
+            patience: args.webhooks.patience,
+        }),
+        Arc::new(key_expiry::KeyExpiry { store: store() }),
+        Arc::new(anomalies::Anomalies { store: store() }),
+        Arc::new(usage_rollup::UsageRollup { store: store() }),
+    ]
 }

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use tokio::time::sleep;
 
 use super::Keep;
 use crate::domain::job::{JobKind, JobState};
+use crate::domain::report::hour::Hour;
 use crate::queue::{Job, JobFailure, Outcome, Run};
 use crate::store::Store;
+use crate::store::retention::Purged;
 
 /// Rows that are deleted by one statement.
 const AT_ONCE: u64 = 500;
+/// How long it is remembered what was told of. Longer than the longest time before which something is told.
+const NOTICES: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -38,6 +43,35 @@ impl Job for Retention {
                 sleep(PAUSE).await;
             }
         }
-        Ok(Outcome::Done)
+        let before = |kept: Duration| Utc::now() - TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX);
+        while self
+            .store
+            .forget_deliveries(before(self.keep.deliveries), AT_ONCE)
+            .await?
+            == AT_ONCE
+        {
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+        self.store.forget_notices(before(NOTICES)).await?;
+        let Some(days) = self.keep.requests_days else {
+            return Ok(Outcome::Done);
+        };
+        let keep_from = Hour::at(Utc::now() - TimeDelta::days(days.into()));
+        loop {
+            match self.store.purge(keep_from).await? {
+                Purged::Nothing => return Ok(Outcome::Done),
+                Purged::Rows(rows) => tracing::info!(rows, "removed an hour of requests whose time is over"),
+                Purged::Partitions(partitions) => {
+                    tracing::info!(partitions, "dropped partitions of requests whose time is over");
+                }
+            }
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
     }
 }

@@ -152,6 +152,14 @@ impl MasterKey {
             .into()
     }
 
+    /// The key that seals what the database keeps of a purpose, such as `webhook secrets`.
+    pub(super) fn sealing_key(&self, purpose: &str) -> [u8; KEY_BYTES] {
+        self.derive(&format!("bonito sealed {purpose} v1"))
+            .finalize()
+            .into_bytes()
+            .into()
+    }
+
     /// The key that signs the tokens of the management API.
     pub fn management_token_key(&self) -> [u8; KEY_BYTES] {
         self.derive("bonito management token v1").finalize().into_bytes().into()

@@ -18,4 +18,6 @@ pub mod master_key;
 pub mod oidc;
 pub mod password;
 pub mod refresh_token;
+pub mod sealing;
 pub mod source;
+pub mod webhook;

@@ -23,15 +23,18 @@ use sea_orm::{
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::events::emit;
 use super::revisions::Change;
 use super::{Store, StoreError, storable};
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::purse::{Heard, Standing};
 use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, Enforcement, Unpriced};
+use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::Revision;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::UsageRecord;
+use crate::domain::report::hour::first_id;
 
 /// Postgres' lock that batches of the ledger share, and that a new budget has for itself. The number is arbitrary and only
 /// has to be ours. SQLite has one writer at a time anyway.
@@ -663,10 +666,24 @@ async fn add_spend(
             let once = OnConflict::columns([Event::BudgetId, Event::PeriodStart, Event::Threshold])
                 .do_nothing()
                 .to_owned();
-            gateway_budget_events::Entity::insert(event)
+            let new = gateway_budget_events::Entity::insert(event)
                 .on_conflict(once)
                 .exec_without_returning(transaction)
                 .await?;
+            if new > 0 {
+                let data = serde_json::json!({
+                    "budget_id": id,
+                    "scope": budget.scope.kind(),
+                    "reference": budget.scope.reference(),
+                    "period": budget.terms.period.as_str(),
+                    "period_start": start,
+                    "threshold_percent": percent,
+                    "spent_nanousd": spent.0,
+                    "amount_nanousd": budget.terms.amount.0,
+                });
+                let organization = OrganizationId(budget.organization);
+                emit(transaction, organization, EventKind::BudgetThreshold, data).await?;
+            }
         }
         gateway_budget_spend::Entity::update_many()
             .col_expr(Column::AlertedPercent, Expr::value(i32::from(highest)))
@@ -719,6 +736,9 @@ async fn in_the_ledger(
         .expr_as(sum.cast_as(Alias::new("bigint")), "cost_nanousd")
         .join(JoinType::InnerJoin, joined)
         .filter(Request::OrganizationId.eq(budget.organization))
+        // An id begins with the time a moment before. It finds the rows; their time decides.
+        .filter(Request::Id.gte(first_id(start - TimeDelta::hours(1))))
+        .filter(Attempt::RequestId.gte(first_id(start - TimeDelta::hours(1))))
         .filter(Request::CreatedAt.gte(start))
         .filter(counted)
         .into_tuple()

@@ -19,8 +19,10 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::budgets::{later, now};
+use super::events::emit;
 use super::revisions::{JOBS, Watch};
 use super::{Store, StoreError, storable, storable_text};
+use crate::domain::event::EventKind;
 use crate::domain::ids::OrganizationId;
 use crate::domain::job::{JobFilter, JobId, JobKind, JobState, JobView, NewJob};
 
@@ -30,6 +32,8 @@ use gateway_jobs::Column;
 const LOOK: u64 = 64;
 /// Jobs without a worker that are put back at a time.
 const LOST_AT_ONCE: u64 = 100;
+/// What is said of a job whose worker died.
+const GONE: &str = "its worker was gone before it ended";
 /// Characters that are kept of an error.
 const MAX_ERROR: usize = 1_000;
 
@@ -259,6 +263,9 @@ impl Store {
                 .col_expr(Column::LastError, Expr::value(excerpt(error))),
         };
         let ours = ended.exec(&transaction).await?.rows_affected > 0;
+        if let (true, Ending::Dead(error), Some(organization)) = (ours, ending, job.organization) {
+            tell_of_death(&transaction, organization, job.id.0, job.kind.as_str(), error).await?;
+        }
         if ours && matches!(ending, Ending::Done) && !job.kind.terms().kept {
             gateway_jobs::Entity::delete_by_id(job.id.0).exec(&transaction).await?;
         }
@@ -306,13 +313,16 @@ impl Store {
                 waits(gateway_jobs::Entity::update_many(), looked)
             };
             let done = update
-                .col_expr(Column::LastError, Expr::value("its worker was gone before it ended"))
+                .col_expr(Column::LastError, Expr::value(GONE))
                 .filter(Column::Id.eq(row.id))
                 .filter(Column::Claim.eq(row.claim))
                 .filter(Column::State.eq(JobState::Running.as_str()))
                 .filter(Column::LeaseUntil.lt(looked))
                 .exec(&transaction)
                 .await?;
+            if let (1.., true, Some(organization)) = (done.rows_affected, too_often, row.organization_id) {
+                tell_of_death(&transaction, OrganizationId(organization), row.id, &row.kind, GONE).await?;
+            }
             transaction.commit().await?;
             match (done.rows_affected, too_often) {
                 (0, _) => {}
@@ -561,6 +571,22 @@ fn over(
         .col_expr(Column::Again, Expr::value(false))
         .col_expr(Column::Worker, Expr::value(None::<Uuid>))
         .col_expr(Column::LeaseUntil, Expr::value(None::<DateTime<Utc>>))
+}
+
+/// Tells an organization that a job of its was given up. Deliveries have a log of their own, and telling of them would never
+/// end.
+async fn tell_of_death(
+    db: &impl ConnectionTrait,
+    organization: OrganizationId,
+    id: Uuid,
+    kind: &str,
+    error: &str,
+) -> Result<(), StoreError> {
+    if kind == JobKind::WebhookDelivery.as_str() {
+        return Ok(());
+    }
+    let data = serde_json::json!({"job_id": id, "kind": kind, "error": excerpt(error)});
+    emit(db, organization, EventKind::JobDead, data).await.map(drop)
 }
 
 fn belongs_to(organization: Option<OrganizationId>) -> Condition {

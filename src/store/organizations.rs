@@ -662,6 +662,8 @@ mod tests {
         let options = StoreOptions {
             url: StoreOptions::embedded_url(dir.path()),
             max_connections: 2,
+            min_connections: 0,
+            statement_timeout: None,
             acquire_timeout: std::time::Duration::from_secs(5),
         };
         let store = Store::connect(&options).await.unwrap();

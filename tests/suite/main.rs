@@ -45,4 +45,6 @@ mod promises;
 mod routing;
 mod streams;
 mod support;
+mod usage;
+mod usage_sums;
 mod vault;

@@ -56,6 +56,8 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
                 "listProviders" => (Right::ReadProviders, None),
                 "listAudit" => (Right::ReadAudit, None),
+                "getUsage" | "exportUsage" | "getInsights" => (Right::ReadUsage, None),
+                "listLogs" | "exportLogs" | "getLog" => (Right::ReadLogs, None),
                 "listJobs" => (Right::ReadJobs, None),
                 "retryJob" => (Right::RetryJobs, None),
                 "listKeys" | "getKey" => (Right::ReadKeys, None),
@@ -198,9 +200,10 @@ impl Things {
     }
 }
 
-/// Whether an operation is about something that none is made of here: a job that was given up.
+/// Whether an operation is about something that none is made of here: a job that was given up, a request.
 fn is_about_nothing(path: &str) -> bool {
-    path.starts_with("/api/gateway/jobs/")
+    let of_log = path.starts_with("/api/gateway/logs/") && !path.contains("export");
+    path.starts_with("/api/gateway/jobs/") || of_log
 }
 
 /// Whether an operation was done, or would have been if what it is about were there.

@@ -12,6 +12,7 @@ mod limits;
 mod organizations;
 pub mod sign_in;
 mod teams;
+mod usage;
 pub mod users;
 
 use std::marker::PhantomData;
@@ -60,6 +61,8 @@ grants!(
     ReadConfig,
     WriteConfig,
     ReadProviders,
+    ReadUsage,
+    ReadLogs,
     ReadAudit,
     OwnAccount,
     ReadOrganization,
@@ -77,12 +80,16 @@ grants!(
     WriteLimits,
 );
 
+pub use usage::Asked;
+
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {
     management: Arc<Management>,
     author: Author,
     bearer: Bearer,
     organization: OrganizationId,
+    /// Whether it is about every organization: one that may be was not named.
+    everywhere: bool,
     right: PhantomData<fn() -> G>,
 }
 
@@ -145,6 +152,7 @@ impl<G: Grant> May<G> {
         Ok(Self {
             management,
             author,
+            everywhere: bearer.role.everywhere() && !headers.contains_key(X_ORGANIZATION),
             bearer,
             organization,
             right: PhantomData,

@@ -11,6 +11,7 @@ mod config;
 mod jobs;
 mod keys;
 mod limits;
+mod logs;
 mod organizations;
 mod problem;
 mod providers;
@@ -18,6 +19,7 @@ mod routing;
 mod schema;
 mod sign_in;
 mod teams;
+mod usage;
 mod users;
 
 use std::sync::Arc;
@@ -30,12 +32,14 @@ use ipnet::IpNet;
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::gates::people::{Sessions, SignIns, Tenants, Users};
 use crate::gates::sign_in_gate::SignInGate;
+use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
@@ -70,6 +74,10 @@ pub struct Management {
     pub keys: KeyDesk,
     /// What handlers of people work with.
     pub people: People,
+    /// Keeps endpoints and their deliveries.
+    pub webhooks: Arc<dyn Webhooks>,
+    /// Answers questions about past requests.
+    pub analytics: Arc<Analytics>,
     /// Decides where requests go.
     pub pipeline: Arc<Pipeline>,
 }
@@ -132,6 +140,10 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was used, what it cost, and what could cost less.
+    Usage,
+    /// Single requests.
+    Logs,
     /// What was done through management, by whom and from where.
     Audit,
     /// What is done in the background, and what could not be done.
@@ -156,6 +168,8 @@ type Api = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    usage::UsageApi,
+    logs::LogsApi,
     audit::AuditApi,
     jobs::JobsApi,
     keys::KeysApi,
@@ -172,6 +186,8 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         config::ConfigApi,
         routing::RoutingApi,
         providers::ProvidersApi,
+        usage::UsageApi,
+        logs::LogsApi,
         audit::AuditApi,
         jobs::JobsApi,
         keys::KeysApi,

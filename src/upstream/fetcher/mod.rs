@@ -9,6 +9,7 @@
 
 mod dial;
 mod error;
+mod post;
 mod read;
 mod resolve;
 mod target;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use dial::{Connection, Dialer};
 pub use error::FetchError;
+pub use post::{Posted, words};
 pub use resolve::{Resolve, SystemResolver};
 pub use target::{Target, TargetHost};
 
