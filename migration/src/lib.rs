@@ -17,6 +17,7 @@ mod m20261129_100012_users;
 mod m20261129_100013_rate_limit_ceilings;
 mod m20261129_100021_key_attributes;
 mod m20261129_100022_limit_references;
+mod m20261129_100023_payloads;
 mod m20261129_100031_jobs;
 mod m20261129_100032_webhooks;
 mod m20261129_100041_requests_by_time;
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_100031_jobs::Migration),
             Box::new(m20261129_100021_key_attributes::Migration),
             Box::new(m20261129_100022_limit_references::Migration),
+            Box::new(m20261129_100023_payloads::Migration),
             Box::new(m20261129_100032_webhooks::Migration),
             Box::new(m20261129_100041_requests_by_time::Migration),
             Box::new(m20261129_100042_usage_rollups::Migration),

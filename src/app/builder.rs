@@ -8,12 +8,14 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
 use super::notices::StoredNotices;
+use super::payloads::{self, SealedPayloads};
 use super::spend::LedgerAndJournal;
 use super::webhooks::{self, StoredWebhooks};
 use crate::actors::budgets::BudgetsArgs;
@@ -42,13 +44,14 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::measurements::SlowCalls;
+use crate::gates::payloads::PayloadGate;
 use crate::gates::people::Sessions;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::{KeyDesk, Management, People, SignInLifetimes};
+use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
 use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
@@ -61,6 +64,7 @@ use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::MasterKey;
 use crate::secrets::oidc::Oidc;
 use crate::secrets::password::Passwords;
+use crate::secrets::payload_seal::PayloadSeal;
 use crate::secrets::refresh_token::RefreshTokens;
 use crate::secrets::sealing::Sealer;
 use crate::secrets::source::SecretSource;
@@ -111,6 +115,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
     pub cut_streams: CancellationToken,
+    /// Writes prompts and answers that are to be kept.
+    pub keeping: AbortOnDropHandle<()>,
     /// What jobs work with.
     pub jobs: JobsArgs,
     /// The top of the actors, and its end.
@@ -281,6 +287,9 @@ impl Gateway {
         };
         let root = Actor::spawn(None, Root, root).await?;
 
+        let (payloads, to_keep) = PayloadGate::new(metrics.clone());
+        let seal = PayloadSeal::new(&opened.master_key);
+        let keeping = payloads::keep(to_keep, opened.store.clone(), seal.clone(), metrics.clone());
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
@@ -310,6 +319,7 @@ impl Gateway {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,
             })),
+            payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -375,7 +385,7 @@ impl Gateway {
             .clone()
             .unwrap_or_else(|| format!("http://{}", settings.server.listen));
         Ok(Self {
-            settings: live,
+            settings: live.clone(),
             http: Arc::new(HttpState {
                 management: Arc::new(Management {
                     tokens: ManagementTokens::new(&opened.master_key),
@@ -390,12 +400,20 @@ impl Gateway {
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
-                    people: people(&settings, &opened.master_key, control, outgoing, &public_url),
                     webhooks,
                     analytics: Arc::new(Analytics {
                         store: opened.store.clone(),
                         catalog: pipeline.catalog.clone(),
                     }),
+                    people: people(&settings, &opened.master_key, control, outgoing, &public_url),
+                    payloads: Arc::new(SealedPayloads {
+                        store: opened.store.clone(),
+                        seal,
+                    }),
+                    credentials: CredentialDesk {
+                        source: Arc::new(SecretSource::open(&settings, &opened.master_key)?),
+                        settings: live.clone(),
+                    },
                     pipeline: pipeline.clone(),
                 }),
                 pipeline,
@@ -427,6 +445,7 @@ impl Gateway {
             metrics,
             stopping,
             cut_streams,
+            keeping: AbortOnDropHandle::new(keeping),
             jobs,
             root,
         })

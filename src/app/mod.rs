@@ -6,6 +6,7 @@ pub mod control;
 pub mod first_start;
 mod key_control;
 pub mod notices;
+pub mod payloads;
 pub mod people;
 pub mod run;
 pub mod spend;

@@ -95,6 +95,10 @@ rights! {
     ReadUsers: "read users", Owner | Admin | TeamAdmin | Viewer;
     /// Create, change and delete users, up to what one is.
     WriteUsers: "change users", Owner | Admin;
+    /// Store credentials of providers, and test them.
+    WriteProviders: "change and test credentials of providers", Owner | Admin;
+    /// Read what was asked and answered, where it is kept.
+    ReadPayloads: "read payloads of requests", Owner | Admin;
 }
 
 impl Role {

@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod load_gate;
 pub mod measurements;
 pub mod notices;
+pub mod payloads;
 pub mod people;
 pub mod policies;
 pub mod retry_gate;

@@ -43,6 +43,12 @@ impl Job for Retention {
                 sleep(PAUSE).await;
             }
         }
+        while self.store.forget_payloads(AT_ONCE).await? == AT_ONCE {
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
         let before = |kept: Duration| Utc::now() - TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX);
         while self
             .store

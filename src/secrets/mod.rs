@@ -17,6 +17,7 @@ pub mod management_token;
 pub mod master_key;
 pub mod oidc;
 pub mod password;
+pub mod payload_seal;
 pub mod refresh_token;
 pub mod sealing;
 pub mod source;

@@ -18,6 +18,7 @@ mod managed_limits;
 pub mod meta;
 pub mod organizations;
 pub mod partitions;
+pub mod payloads;
 pub mod rate_limits;
 mod refusal;
 pub mod replicas;

@@ -148,31 +148,72 @@ async fn users_are_created_listed_kept_out_and_given_passwords() {
         "{first:?}"
     );
     assert!(text(&first.stdout).contains("owner@localhost"), "{first:?}");
-    let create = ["user", "create", "--email", "Ada@example.com", "--role", "owner", "--json"];
+    let create = [
+        "user",
+        "create",
+        "--email",
+        "Ada@example.com",
+        "--role",
+        "owner",
+        "--json",
+    ];
     let created = run(dir.path(), &create).await;
     let ada: Value = serde_json::from_slice(&created.stdout).unwrap_or_else(|_| panic!("{created:?}"));
-    assert_eq!((&ada["email"], &ada["role"]), (&"ada@example.com".into(), &"owner".into()));
+    assert_eq!(
+        (&ada["email"], &ada["role"]),
+        (&"ada@example.com".into(), &"owner".into())
+    );
     assert_eq!(ada["password"].as_str().unwrap().len(), 20);
-    let external = ["user", "create", "--email", "eve@example.com", "--role", "viewer", "--external"];
+    let external = [
+        "user",
+        "create",
+        "--email",
+        "eve@example.com",
+        "--role",
+        "viewer",
+        "--external",
+    ];
     assert!(run(dir.path(), &external).await.status.success());
     for (arguments, complaint) in [
         (&create[..], "has that address"),
-        (&["user", "create", "--email", "nobody", "--role", "owner"], "must be an e-mail address"),
-        (&["user", "create", "--email", "a@b", "--role", "team_admin"], "needs a --team"),
-        (&["user", "create", "--email", "a@b", "--role", "viewer", "--team", "x"], "there is no team"),
+        (
+            &["user", "create", "--email", "nobody", "--role", "owner"],
+            "must be an e-mail address",
+        ),
+        (
+            &["user", "create", "--email", "a@b", "--role", "team_admin"],
+            "needs a --team",
+        ),
+        (
+            &["user", "create", "--email", "a@b", "--role", "viewer", "--team", "x"],
+            "there is no team",
+        ),
         (&["user", "disable", "nobody@example.com"], "there is no user"),
     ] {
         let refused = run(dir.path(), arguments).await;
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
         assert!(text(&refused.stderr).contains(complaint), "{refused:?}");
     }
-    assert!(run(dir.path(), &["user", "disable", "owner@localhost"]).await.status.success());
+    assert!(
+        run(dir.path(), &["user", "disable", "owner@localhost"])
+            .await
+            .status
+            .success()
+    );
     let last = run(dir.path(), &["user", "disable", "ada@example.com"]).await;
     assert!(text(&last.stderr).contains("nobody would be left"), "{last:?}");
-    assert!(run(dir.path(), &["user", "disable", "owner@localhost", "--undo"]).await.status.success());
+    assert!(
+        run(dir.path(), &["user", "disable", "owner@localhost", "--undo"])
+            .await
+            .status
+            .success()
+    );
     let generated = run(dir.path(), &["user", "password", "ada@example.com"]).await;
     let password = text(&generated.stdout).lines().next().unwrap_or_default().to_owned();
-    assert!(password.len() == 20 && ada["password"] != password.as_str(), "{generated:?}");
+    assert!(
+        password.len() == 20 && ada["password"] != password.as_str(),
+        "{generated:?}"
+    );
     let listed = run(dir.path(), &["user", "list", "--json"]).await;
     let listed = text(&listed.stdout);
     let users: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

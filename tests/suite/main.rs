@@ -42,6 +42,7 @@ mod overload;
 mod parameters;
 mod people;
 mod promises;
+mod provider_management;
 mod routing;
 mod streams;
 mod support;

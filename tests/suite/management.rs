@@ -54,7 +54,14 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "restoreConfigVersion" => (Right::WriteConfig, None),
                 "explainRouting" => (Right::ReadConfig, Some(json!({"model": "echo"}))),
                 "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
-                "listProviders" => (Right::ReadProviders, None),
+                "listProviders" | "getProvider" | "getProviderHealth" | "listPrices" => (Right::ReadProviders, None),
+                "updateProvider" => (Right::WriteConfig, Some(json!({"enabled": true}))),
+                "putPrices" => (Right::WriteConfig, Some(json!({"prices": []}))),
+                "diffConfigVersion" => (Right::ReadConfig, None),
+                "putProviderCredential" => (Right::WriteProviders, Some(json!({"values": {"api_key": "sk-matrix"}}))),
+                "deleteProviderCredential" => (Right::WriteProviders, None),
+                "testProvider" => (Right::WriteProviders, Some(json!({}))),
+                "getRequestPayload" => (Right::ReadPayloads, None),
                 "listAudit" => (Right::ReadAudit, None),
                 "getUsage" | "exportUsage" | "getInsights" => (Right::ReadUsage, None),
                 "listLogs" | "exportLogs" | "getLog" => (Right::ReadLogs, None),
@@ -138,6 +145,17 @@ impl Things {
         }
         if let Some(id) = self.somebody(gateway, path, &unique[20..]).await {
             return (path.replace("{id}", &id.to_string()), body);
+        }
+        if path.starts_with("/api/gateway/providers/") {
+            if !path.ends_with("/credentials") {
+                return (path.replace("{id}", "echo"), body.cloned());
+            }
+            let path = path.replace("{id}", "openai");
+            // There is one to take away.
+            let admin = gateway.token(Role::Admin);
+            let stored = json!({"values": {"api_key": "sk-matrix"}});
+            assert_eq!(gateway.manage("PUT", &path, &admin, Some(&stored)).await.status, 200);
+            return (path, body.cloned());
         }
         let (key, _) = gateway.new_key_in(Some(self.team), Some(self.user)).await;
         let id = match path {

@@ -4,12 +4,13 @@
 //! without one: what it is good for are its methods, in `access`. A handler that forgets to ask for a right does not
 //! compile. Which role has which right is `domain::role`'s.
 
-mod access;
+pub mod access;
 mod audit;
 mod jobs;
 pub mod keys;
 mod limits;
 mod organizations;
+pub mod providers;
 pub mod sign_in;
 mod teams;
 mod usage;
@@ -78,6 +79,8 @@ grants!(
     WriteKeys,
     ReadLimits,
     WriteLimits,
+    WriteProviders,
+    ReadPayloads,
 );
 
 pub use usage::Asked;

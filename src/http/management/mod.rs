@@ -13,6 +13,8 @@ mod keys;
 mod limits;
 mod logs;
 mod organizations;
+mod payloads;
+mod prices;
 mod problem;
 mod providers;
 mod routing;
@@ -34,7 +36,7 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
-use crate::gates::control::{Configs, Directory};
+use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::gates::people::{Sessions, SignIns, Tenants, Users};
@@ -47,6 +49,7 @@ use crate::secrets::master_key::KeyHasher;
 use crate::secrets::oidc::Oidc;
 use crate::secrets::password::Passwords;
 use crate::secrets::refresh_token::RefreshTokens;
+pub use auth::providers::CredentialDesk;
 use problem::Problem;
 
 /// Where the document is served.
@@ -72,12 +75,16 @@ pub struct Management {
     pub jobs: Arc<dyn Jobs>,
     /// What handlers of keys, limits and budgets work with.
     pub keys: KeyDesk,
-    /// What handlers of people work with.
-    pub people: People,
     /// Keeps endpoints and their deliveries.
     pub webhooks: Arc<dyn Webhooks>,
     /// Answers questions about past requests.
     pub analytics: Arc<Analytics>,
+    /// What handlers of people work with.
+    pub people: People,
+    /// Reads what was kept of requests.
+    pub payloads: Arc<dyn PayloadReader>,
+    /// What handlers of credentials work with.
+    pub credentials: CredentialDesk,
     /// Decides where requests go.
     pub pipeline: Arc<Pipeline>,
 }
@@ -179,6 +186,8 @@ type Api = (
     organizations::OrganizationsApi,
     teams::TeamsApi,
     users::UsersApi,
+    prices::PricesApi,
+    payloads::PayloadsApi,
 );
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -197,6 +206,8 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
         organizations::OrganizationsApi,
         teams::TeamsApi,
         users::UsersApi,
+        prices::PricesApi,
+        payloads::PayloadsApi,
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

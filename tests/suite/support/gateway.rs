@@ -16,7 +16,7 @@ use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
-use bonito::domain::audit::Via;
+use bonito::domain::audit::{Author, Via};
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId, UserId};
@@ -25,6 +25,7 @@ use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, When
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
+use bonito::domain::user::{Email, NewUser, UserCreated};
 use bonito::pipeline::Pipeline;
 use bonito::secrets::management_token::{Bearer, ManagementTokens, Session};
 use bonito::secrets::master_key::{MasterKey, new_api_key};
@@ -555,6 +556,22 @@ impl TestGateway {
         };
         let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
         signed.expect("the token can be signed")
+    }
+
+    /// Creates a user, a viewer without a password.
+    pub async fn new_user(&self, id: UserId) {
+        let new = NewUser {
+            id,
+            organization: self.organization,
+            team: None,
+            email: Email::parse(&format!("{id}@example.com")).expect("it is an address"),
+            name: "Somebody".into(),
+            role: Role::Viewer,
+            password_hash: None,
+            must_change_password: false,
+        };
+        let created = self.store.create_user(new, &Author::system("a test")).await;
+        assert!(matches!(created, Ok(UserCreated::Created(_))), "{created:?}");
     }
 
     /// A token of a session that is over.
