@@ -13,6 +13,8 @@ mod m20261129_000003_gateway_configs;
 mod m20261129_000004_parameter_policy;
 mod m20261129_000005_response_cache;
 mod m20261129_100011_audit_log;
+mod m20261129_100012_users;
+mod m20261129_100013_rate_limit_ceilings;
 mod m20261129_100021_key_attributes;
 mod m20261129_100022_limit_references;
 mod m20261129_100023_payloads;
@@ -38,6 +40,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000004_parameter_policy::Migration),
             Box::new(m20261129_000005_response_cache::Migration),
             Box::new(m20261129_100011_audit_log::Migration),
+            Box::new(m20261129_100012_users::Migration),
+            Box::new(m20261129_100013_rate_limit_ceilings::Migration),
             Box::new(m20261129_100031_jobs::Migration),
             Box::new(m20261129_100021_key_attributes::Migration),
             Box::new(m20261129_100022_limit_references::Migration),

@@ -45,11 +45,13 @@ use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::measurements::SlowCalls;
 use crate::gates::payloads::PayloadGate;
+use crate::gates::people::Sessions;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
+use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::{CredentialDesk, KeyDesk, Management};
+use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
 use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
@@ -59,7 +61,11 @@ use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::MasterKey;
+use crate::secrets::oidc::Oidc;
+use crate::secrets::password::Passwords;
 use crate::secrets::payload_seal::PayloadSeal;
+use crate::secrets::refresh_token::RefreshTokens;
 use crate::secrets::sealing::Sealer;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
@@ -113,6 +119,8 @@ pub struct Gateway {
     pub keeping: AbortOnDropHandle<()>,
     /// What jobs work with.
     pub jobs: JobsArgs,
+    /// Tells organizations how providers are doing.
+    pub notices: Arc<StoredNotices>,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -155,6 +163,7 @@ impl Gateway {
             first: settings.secrets.rest,
             most: settings.secrets.max_rest,
         };
+        let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
         let board = Arc::new(HealthBoard::default());
@@ -215,6 +224,10 @@ impl Gateway {
             }
         };
 
+        let notices = Arc::new(StoredNotices {
+            store: opened.store.clone(),
+            endpoints: endpoints.clone(),
+        });
         let root = RootArgs {
             keys: KeysArgs {
                 store: opened.store.clone(),
@@ -234,10 +247,7 @@ impl Gateway {
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
-                notices: Arc::new(StoredNotices {
-                    store: opened.store.clone(),
-                    endpoints: endpoints.clone(),
-                }),
+                notices: notices.clone(),
                 metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
@@ -389,7 +399,7 @@ impl Gateway {
                     keys: KeyDesk {
                         control: control.clone(),
                         limits: control.clone(),
-                        budgets: control,
+                        budgets: control.clone(),
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
@@ -398,6 +408,7 @@ impl Gateway {
                         store: opened.store.clone(),
                         catalog: pipeline.catalog.clone(),
                     }),
+                    people: people(&settings, &opened.master_key, control, outgoing, &public_url),
                     payloads: Arc::new(SealedPayloads {
                         store: opened.store.clone(),
                         seal,
@@ -439,8 +450,40 @@ impl Gateway {
             cut_streams,
             keeping: AbortOnDropHandle::new(keeping),
             jobs,
+            notices,
             root,
         })
+    }
+}
+
+/// What management works with where people are concerned.
+fn people(
+    settings: &Settings,
+    master_key: &MasterKey,
+    control: Arc<Control>,
+    outgoing: reqwest::Client,
+    public_url: &str,
+) -> People {
+    let auth = &settings.auth;
+    let oidc = settings.oidc.clone();
+    People {
+        sign_ins: control.clone(),
+        users: control.clone(),
+        tenants: control.clone(),
+        sessions: Sessions::new(control, auth.recheck),
+        passwords: Passwords::default(),
+        refresh_tokens: RefreshTokens::new(master_key),
+        gate: SignInGate::new(SignInPolicy {
+            account: auth.account,
+            address: auth.address,
+        }),
+        oidc: oidc.map(|oidc| Oidc::new(oidc, public_url, outgoing, master_key)),
+        trusted_proxies: settings.server.trusted_proxies.clone(),
+        lifetimes: SignInLifetimes {
+            access: auth.access_token,
+            refresh: auth.refresh_token,
+            session: auth.session,
+        },
     }
 }
 

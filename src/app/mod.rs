@@ -7,6 +7,7 @@ pub mod first_start;
 mod key_control;
 pub mod notices;
 pub mod payloads;
+pub mod people;
 pub mod run;
 pub mod spend;
 pub mod webhooks;

@@ -12,6 +12,7 @@ mod aliases;
 mod checks;
 mod faults;
 mod layers;
+mod people;
 mod providers;
 mod reader;
 mod settings;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 pub use faults::{Fault, Faults, did_you_mean};
+pub use people::{AuthSettings, OidcSettings};
 pub use providers::{
     AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, CredentialSettings,
     DeploymentMode, DeploymentSettings, ExternalAccount, Fingerprint, GcpAuth, GoogleCredentials, IdentityService,

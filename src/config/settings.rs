@@ -16,6 +16,7 @@ use super::aliases;
 use super::checks;
 use super::faults::{Fault, Faults, did_you_mean};
 use super::layers::{Layers, join, type_name};
+use super::people::{AuthSettings, OidcSettings};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
@@ -82,6 +83,10 @@ pub struct Settings {
     pub redis: RedisSettings,
     /// `[rate_limits]`
     pub rate_limits: RateLimitSettings,
+    /// `[auth]`
+    pub auth: AuthSettings,
+    /// `[oidc]`; `None`: nobody outside vouches for anybody.
+    pub oidc: Option<OidcSettings>,
     /// `[secrets]`
     pub secrets: SecretsSettings,
     /// `[vault]`
@@ -680,6 +685,8 @@ impl Settings {
                 assumed_output_tokens: reader.count("rate_limits.assumed_output_tokens", 0..=10_000_000),
                 heartbeat: reader.milliseconds("rate_limits.heartbeat_ms", 10..=60 * SECOND_MS),
             },
+            auth: AuthSettings::read(reader),
+            oidc: OidcSettings::read(reader),
             secrets: SecretsSettings {
                 refresh: reader.milliseconds("secrets.refresh_ms", 10..=DAY_MS),
                 start_wait: reader.milliseconds("secrets.start_wait_ms", 0..=HOUR_MS),

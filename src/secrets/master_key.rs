@@ -135,6 +135,11 @@ impl MasterKey {
         HmacSha256::new_from_slice(&mac.finalize().into_bytes()).expect("HMAC takes keys of any length")
     }
 
+    /// What signs and hashes for a purpose of a neighbour's.
+    pub(super) fn purpose(&self, purpose: &str) -> HmacSha256 {
+        self.derive(purpose)
+    }
+
     /// What hashes gateway keys.
     pub fn key_hasher(&self) -> KeyHasher {
         KeyHasher(self.derive("bonito gateway key hash v1"))

@@ -34,6 +34,12 @@ pub(super) const CONFIGS: Kind = Kind {
     channel: "bonito_configs",
 };
 
+/// Changes to users and their sessions.
+pub(super) const USERS: Kind = Kind {
+    counter: "users",
+    channel: "bonito_users",
+};
+
 /// Jobs that were enqueued. They have no counter: whoever hears of one looks for it.
 pub(super) const JOBS: Kind = Kind {
     counter: "jobs",

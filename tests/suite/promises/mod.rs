@@ -7,6 +7,7 @@ mod durability;
 mod limits;
 mod load;
 mod revocation;
+mod webhooks;
 
 /// Whether to run at full size.
 fn full() -> bool {

@@ -4,9 +4,11 @@ pub mod cloud;
 pub mod database;
 pub mod fault_proxy;
 pub mod gateway;
+pub mod issuer;
 pub mod ports;
 pub mod process;
 pub mod provider;
+pub mod receiver;
 pub mod redis;
 pub mod vault;
 
