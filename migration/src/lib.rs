@@ -17,6 +17,7 @@ mod m20261129_100021_key_attributes;
 mod m20261129_100022_limit_references;
 mod m20261129_100031_jobs;
 mod m20261129_100032_webhooks;
+mod m20261129_100033_batches;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_100021_key_attributes::Migration),
             Box::new(m20261129_100022_limit_references::Migration),
             Box::new(m20261129_100032_webhooks::Migration),
+            Box::new(m20261129_100033_batches::Migration),
         ]
     }
 }

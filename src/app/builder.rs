@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
+use super::inference::PipelineInference;
 use super::notices::StoredNotices;
 use super::spend::LedgerAndJournal;
 use super::webhooks::{self, StoredWebhooks};
@@ -47,7 +48,9 @@ use crate::gates::secrets_board::SecretsBoard;
 use crate::http::HttpState;
 use crate::http::management::{KeyDesk, Management};
 use crate::http::operations::Operations;
-use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
+use crate::jobs::batch::BatchRules;
+use crate::jobs::files::{self, Files};
+use crate::jobs::{self, BatchArgs, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
@@ -349,12 +352,30 @@ impl Gateway {
             fetcher: pipeline.fetcher.clone(),
             allow_http: settings.webhooks.allow_http,
         });
+        let files = Files {
+            store: opened.store.clone(),
+            sealer: Sealer::new(&opened.master_key, files::PURPOSE),
+            keep: settings.batches.keep_files,
+        };
         let jobs = JobsArgs {
             store: opened.store.clone(),
             keep: Keep {
                 done_jobs: settings.jobs.keep_done,
                 dead_jobs: settings.jobs.keep_dead,
                 deliveries: settings.webhooks.keep,
+            },
+            batches: BatchArgs {
+                files: files.clone(),
+                inference: Arc::new(PipelineInference {
+                    pipeline: pipeline.clone(),
+                    keyring: keyring.clone(),
+                    store: opened.store.clone(),
+                }),
+                rules: BatchRules {
+                    concurrency: settings.batches.concurrency,
+                    max_requests: settings.batches.max_requests,
+                    max_line_bytes: settings.limits.chat_body_bytes,
+                },
             },
             webhooks: WebhookArgs {
                 fetcher: pipeline.fetcher.clone(),
@@ -389,6 +410,7 @@ impl Gateway {
                 }),
                 pipeline,
                 keyring,
+                files,
                 spend: Arc::new(LedgerAndJournal {
                     store: opened.store.clone(),
                     journal: journal.clone(),

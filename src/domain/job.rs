@@ -32,6 +32,8 @@ pub enum JobKind {
     KeyExpiry,
     /// Looks for failures that are unusual and models without a price.
     Anomalies,
+    /// Serves a batch of requests.
+    Batch,
 }
 
 /// How jobs of a kind are run.
@@ -160,7 +162,13 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Retention, Self::WebhookDelivery, Self::KeyExpiry, Self::Anomalies];
+    pub const ALL: [Self; 5] = [
+        Self::Retention,
+        Self::WebhookDelivery,
+        Self::KeyExpiry,
+        Self::Anomalies,
+        Self::Batch,
+    ];
 
     /// Its name in the database, in metrics and in the API.
     pub fn as_str(self) -> &'static str {
@@ -169,6 +177,7 @@ impl JobKind {
             Self::WebhookDelivery => "webhook_delivery",
             Self::KeyExpiry => "key_expiry",
             Self::Anomalies => "anomalies",
+            Self::Batch => "batch",
         }
     }
 
@@ -214,6 +223,13 @@ impl JobKind {
                     period: MINUTE.saturating_mul(10),
                     offset: MINUTE,
                 }),
+                ..USUAL
+            },
+            // Being put back by a worker that stops counts anew, so attempts are failures and deaths.
+            Self::Batch => Terms {
+                at_once: 8,
+                at_once_in_lane: 2,
+                timeout: HOUR.saturating_mul(26),
                 ..USUAL
             },
             Self::Anomalies => Terms {
