@@ -7,7 +7,7 @@
 //! | 0 | [`domain`] | pure values and arithmetic |
 //! | 1 | [`chat`] [`config`] [`telemetry`] | requests, settings, logs and metrics |
 //! | 2 | [`providers`] [`routing`] | pure adapters and pure choice |
-//! | 3 | [`store`] [`upstream`] [`secrets`] [`cluster`] [`gates`] [`journal`] [`queue`] | effects, one concern each |
+//! | 3 | [`store`] [`upstream`] [`secrets`] [`cluster`] [`gates`] [`journal`] [`analytics`] [`queue`] | effects, one concern each |
 //! | 4 | [`pipeline`] [`actors`] [`jobs`] | the path of a request; those who keep watch; work that is done later |
 //! | 5 | [`http`] | the surface |
 //! | 6 | [`app`] [`cli`] | puts it together |
@@ -15,6 +15,7 @@
 //! To follow a request, start at [`http::openai`] and [`pipeline::Pipeline::run`].
 
 pub mod actors;
+pub mod analytics;
 pub mod app;
 pub mod cache;
 pub mod chat;

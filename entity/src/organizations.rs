@@ -20,6 +20,8 @@ pub struct Model {
     pub shared_credentials: bool,
     /// What becomes of parameters that a provider cannot express (`reject`, `drop`, `warn`), where it says so itself.
     pub parameter_policy: Option<String>,
+    /// The most requests per minute that its keys may have, where a platform admin has set another ceiling than the usual.
+    pub rate_limit_ceiling: Option<i32>,
     /// When it was created.
     pub created_at: DateTimeUtc,
     /// When it last changed.

@@ -13,11 +13,16 @@ mod m20261129_000003_gateway_configs;
 mod m20261129_000004_parameter_policy;
 mod m20261129_000005_response_cache;
 mod m20261129_100011_audit_log;
+mod m20261129_100012_users;
+mod m20261129_100013_rate_limit_ceilings;
 mod m20261129_100021_key_attributes;
 mod m20261129_100022_limit_references;
+mod m20261129_100023_payloads;
 mod m20261129_100031_jobs;
 mod m20261129_100032_webhooks;
 mod m20261129_100033_batches;
+mod m20261129_100041_requests_by_time;
+mod m20261129_100042_usage_rollups;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -36,11 +41,16 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000004_parameter_policy::Migration),
             Box::new(m20261129_000005_response_cache::Migration),
             Box::new(m20261129_100011_audit_log::Migration),
+            Box::new(m20261129_100012_users::Migration),
+            Box::new(m20261129_100013_rate_limit_ceilings::Migration),
             Box::new(m20261129_100031_jobs::Migration),
             Box::new(m20261129_100021_key_attributes::Migration),
             Box::new(m20261129_100022_limit_references::Migration),
+            Box::new(m20261129_100023_payloads::Migration),
             Box::new(m20261129_100032_webhooks::Migration),
             Box::new(m20261129_100033_batches::Migration),
+            Box::new(m20261129_100041_requests_by_time::Migration),
+            Box::new(m20261129_100042_usage_rollups::Migration),
         ]
     }
 }

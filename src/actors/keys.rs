@@ -59,6 +59,8 @@ pub enum KeysMsg {
     Open(KeyHash, RpcReplyPort<Result<Option<Arc<KeyGate>>, String>>),
     /// Time to look for changes, or the database said that there are some.
     LookForChanges,
+    /// One key has changed: it is forgotten before anybody asks the database what it is now.
+    HasChanged(KeyId),
     /// The database was asked for changes; what it said, or why it did not.
     Changed(Result<KeyChanges, StoreError>),
     /// A key was found in the database; its actor has to be started.
@@ -104,8 +106,8 @@ impl Actor for KeysActor {
             let keys = myself.clone();
             AbortOnDropHandle::new(tokio::spawn(async move {
                 loop {
-                    watch.changed().await;
-                    let _ = keys.cast(KeysMsg::LookForChanges);
+                    let about = watch.changed().await.map(KeyId);
+                    let _ = keys.cast(about.map_or(KeysMsg::LookForChanges, KeysMsg::HasChanged));
                 }
             }))
         });
@@ -150,6 +152,10 @@ impl Actor for KeysActor {
                 let _ = reply.send(Ok(Some(gate)));
             }
             KeysMsg::LookForChanges => state.look(&myself),
+            KeysMsg::HasChanged(key) => {
+                state.forget(key).await;
+                state.look(&myself);
+            }
             KeysMsg::Changed(changes) => {
                 state.looking = false;
                 match changes {
@@ -287,12 +293,17 @@ impl KeysState {
             None => self.open.keys().copied().collect(),
         };
         for id in changed {
-            for open in self.open.remove(&id).unwrap_or_default() {
-                // Closed first: the gate may not be on the ring yet, because whoever asked for it is about to put it there.
-                open.gate.close();
-                self.args.keyring.forget(&open.hash).await;
-                open.actor.stop(None);
-            }
+            self.forget(id).await;
+        }
+    }
+
+    /// Forgets a key, whatever it was opened as.
+    async fn forget(&mut self, id: KeyId) {
+        for open in self.open.remove(&id).unwrap_or_default() {
+            // Closed first: the gate may not be on the ring yet, because whoever asked for it is about to put it there.
+            open.gate.close();
+            self.args.keyring.forget(&open.hash).await;
+            open.actor.stop(None);
         }
     }
 }
@@ -316,10 +327,10 @@ impl KeysHandle {
 
 #[async_trait::async_trait]
 impl OpenKey for KeysHandle {
-    fn look_for_changes(&self) {
+    fn look_for_changes(&self, key: Option<KeyId>) {
         // An actor that is being started again has forgotten every key.
         if let Some(actor) = self.0.load_full() {
-            let _ = actor.cast(KeysMsg::LookForChanges);
+            let _ = actor.cast(key.map_or(KeysMsg::LookForChanges, KeysMsg::HasChanged));
         }
     }
 

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::budgets::DatabaseBank;
@@ -15,6 +16,7 @@ use super::control::Control;
 use super::first_start::{self, Opened};
 use super::inference::PipelineInference;
 use super::notices::StoredNotices;
+use super::payloads::{self, SealedPayloads};
 use super::spend::LedgerAndJournal;
 use super::webhooks::{self, StoredWebhooks};
 use crate::actors::budgets::BudgetsArgs;
@@ -27,6 +29,7 @@ use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
+use crate::analytics::Analytics;
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
@@ -42,11 +45,14 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::measurements::SlowCalls;
+use crate::gates::payloads::PayloadGate;
+use crate::gates::people::Sessions;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
+use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::{KeyDesk, Management};
+use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
 use crate::jobs::batch::BatchRules;
 use crate::jobs::files::{self, Files};
@@ -58,6 +64,11 @@ use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::master_key::MasterKey;
+use crate::secrets::oidc::Oidc;
+use crate::secrets::password::Passwords;
+use crate::secrets::payload_seal::PayloadSeal;
+use crate::secrets::refresh_token::RefreshTokens;
 use crate::secrets::sealing::Sealer;
 use crate::secrets::source::SecretSource;
 use crate::store::Store;
@@ -107,6 +118,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
     pub cut_streams: CancellationToken,
+    /// Writes prompts and answers that are to be kept.
+    pub keeping: AbortOnDropHandle<()>,
     /// What jobs work with.
     pub jobs: JobsArgs,
     /// Tells organizations how providers are doing.
@@ -153,6 +166,7 @@ impl Gateway {
             first: settings.secrets.rest,
             most: settings.secrets.max_rest,
         };
+        let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
         let board = Arc::new(HealthBoard::default());
@@ -279,6 +293,9 @@ impl Gateway {
         };
         let root = Actor::spawn(None, Root, root).await?;
 
+        let (payloads, to_keep) = PayloadGate::new(metrics.clone());
+        let seal = PayloadSeal::new(&opened.master_key);
+        let keeping = payloads::keep(to_keep, opened.store.clone(), seal.clone(), metrics.clone());
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
@@ -308,6 +325,7 @@ impl Gateway {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,
             })),
+            payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
             limits: PipelineLimits {
@@ -363,6 +381,7 @@ impl Gateway {
                 done_jobs: settings.jobs.keep_done,
                 dead_jobs: settings.jobs.keep_dead,
                 deliveries: settings.webhooks.keep,
+                requests_days: settings.usage.keep_requests_days,
             },
             batches: BatchArgs {
                 files: files.clone(),
@@ -390,7 +409,7 @@ impl Gateway {
             .clone()
             .unwrap_or_else(|| format!("http://{}", settings.server.listen));
         Ok(Self {
-            settings: live,
+            settings: live.clone(),
             http: Arc::new(HttpState {
                 management: Arc::new(Management {
                     tokens: ManagementTokens::new(&opened.master_key),
@@ -401,11 +420,24 @@ impl Gateway {
                     keys: KeyDesk {
                         control: control.clone(),
                         limits: control.clone(),
-                        budgets: control,
+                        budgets: control.clone(),
                         hasher: opened.master_key.key_hasher(),
                         keyring: keyring.clone(),
                     },
                     webhooks,
+                    analytics: Arc::new(Analytics {
+                        store: opened.store.clone(),
+                        catalog: pipeline.catalog.clone(),
+                    }),
+                    people: people(&settings, &opened.master_key, control, outgoing, &public_url),
+                    payloads: Arc::new(SealedPayloads {
+                        store: opened.store.clone(),
+                        seal,
+                    }),
+                    credentials: CredentialDesk {
+                        source: Arc::new(SecretSource::open(&settings, &opened.master_key)?),
+                        settings: live.clone(),
+                    },
                     pipeline: pipeline.clone(),
                 }),
                 pipeline,
@@ -438,10 +470,42 @@ impl Gateway {
             metrics,
             stopping,
             cut_streams,
+            keeping: AbortOnDropHandle::new(keeping),
             jobs,
             notices,
             root,
         })
+    }
+}
+
+/// What management works with where people are concerned.
+fn people(
+    settings: &Settings,
+    master_key: &MasterKey,
+    control: Arc<Control>,
+    outgoing: reqwest::Client,
+    public_url: &str,
+) -> People {
+    let auth = &settings.auth;
+    let oidc = settings.oidc.clone();
+    People {
+        sign_ins: control.clone(),
+        users: control.clone(),
+        tenants: control.clone(),
+        sessions: Sessions::new(control, auth.recheck),
+        passwords: Passwords::default(),
+        refresh_tokens: RefreshTokens::new(master_key),
+        gate: SignInGate::new(SignInPolicy {
+            account: auth.account,
+            address: auth.address,
+        }),
+        oidc: oidc.map(|oidc| Oidc::new(oidc, public_url, outgoing, master_key)),
+        trusted_proxies: settings.server.trusted_proxies.clone(),
+        lifetimes: SignInLifetimes {
+            access: auth.access_token,
+            refresh: auth.refresh_token,
+            session: auth.session,
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use crate::routing::simulate::Recorded;
 use crate::store::{Store, within};
 
 /// How long one question may take: management answers 503 rather than wait for a database that is down.
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long reading a thousand requests may take.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(10);
 

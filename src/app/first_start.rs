@@ -1,4 +1,5 @@
-//! Opening the database: schema, master key, and on the very first start an organization with a key.
+//! Opening the database: schema, master key, and on the very first start an organization with a key and somebody who may
+//! manage it.
 
 use std::path::Path;
 
@@ -7,11 +8,14 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::domain::api_key::ApiKey;
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{KeyId, UserId};
 use crate::domain::key::{KeyHash, NewKey};
 use crate::domain::limit::DEFAULT_KEY_REQUESTS;
+use crate::domain::role::Role;
 use crate::domain::scope::Scope;
+use crate::domain::user::{Email, NewUser};
 use crate::secrets::master_key::{MasterKey, MasterKeyError, MasterKeySources, new_api_key};
+use crate::secrets::password::{self, PasswordError, Passwords};
 use crate::secrets::source::Wait;
 use crate::secrets::source::vault::VaultSource;
 use crate::store::{Store, StoreError, StoreOptions};
@@ -39,6 +43,9 @@ pub enum OpenError {
          it was set up with, or with another database"
     )]
     WrongMasterKey,
+    /// The first user's password cannot be hashed.
+    #[error("the first user cannot be made: {0}")]
+    Password(#[from] PasswordError),
     /// The database fails.
     #[error("database: {0}")]
     Store(#[from] StoreError),
@@ -52,6 +59,31 @@ pub struct Opened {
     pub master_key: MasterKey,
     /// The key that was just created, on the very first start alone.
     pub first_key: Option<ApiKey>,
+    /// Who was just made the installation's first user: on the very first start, and where there are no users.
+    pub first_owner: Option<FirstOwner>,
+}
+
+/// The first user, with what they sign in with. It is nowhere else.
+pub struct FirstOwner {
+    /// Their address.
+    pub email: Email,
+    /// Their password, which they must change.
+    pub password: SecretString,
+}
+
+impl Opened {
+    /// What was made and is shown this once, in lines.
+    pub fn shown_once(&self) -> Vec<String> {
+        let key = self
+            .first_key
+            .as_ref()
+            .map(|key| format!("the first key: {}", key.expose()));
+        let owner = self.first_owner.as_ref().map(|owner| {
+            let password = owner.password.expose_secret();
+            format!("the first sign-in: {} with the password {password}", owner.email)
+        });
+        key.into_iter().chain(owner).collect()
+    }
 }
 
 /// What the process was told about its master key, taken from the environment by the caller.
@@ -76,7 +108,9 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
         url,
         // One holds the turn while another migrates.
         max_connections: settings.database.max_connections.clamp(2, most),
+        min_connections: settings.database.min_connections,
         acquire_timeout: settings.database.acquire_timeout,
+        statement_timeout: settings.database.statement_timeout,
     }
 }
 
@@ -123,11 +157,36 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
             expires_at: None,
         })
         .await?;
+    let first_owner = first_owner(settings, &store).await?;
     Ok(Opened {
         store,
         master_key,
         first_key: created.then_some(key),
+        first_owner,
     })
+}
+
+/// Makes somebody who may do everything, if there is nobody who may do anything.
+async fn first_owner(settings: &Settings, store: &Store) -> Result<Option<FirstOwner>, OpenError> {
+    if store.has_users().await? {
+        return Ok(None);
+    }
+    let (email, password) = (settings.auth.owner_email.clone(), password::generated());
+    let hash = Passwords::default().hash(password.clone()).await?;
+    let created = store
+        .create_first_user(|organization| NewUser {
+            id: UserId(Uuid::now_v7()),
+            organization,
+            team: None,
+            email: email.clone(),
+            name: "Owner".into(),
+            // Whoever sets a gateway up may do everything with it.
+            role: Role::PlatformAdmin,
+            password_hash: Some(hash),
+            must_change_password: true,
+        })
+        .await?;
+    Ok(created.then_some(FirstOwner { email, password }))
 }
 
 /// The master key that Vault has, with its place, where Vault is to have it. A Vault that is down is waited for: nothing

@@ -7,6 +7,8 @@ pub mod first_start;
 pub mod inference;
 mod key_control;
 pub mod notices;
+pub mod payloads;
+pub mod people;
 pub mod run;
 pub mod spend;
 pub mod webhooks;

@@ -226,6 +226,9 @@ pub(super) async fn close(gateway: Gateway, operations: OperationsListener) -> E
             end = End::Unclean;
         }
     }
+    if !gateway.http.pipeline.payloads.drained(LAST_WORDS).await {
+        tracing::warn!("some prompts and answers that were to be kept are not");
+    }
     let all_written = end == End::Clean;
     let (root, ended) = gateway.root;
     root.stop(None);

@@ -8,6 +8,7 @@ mod limit;
 mod prices;
 mod serve;
 mod token;
+mod user;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -65,6 +66,11 @@ enum Command {
     Credential {
         #[command(subcommand)]
         command: credential::Command,
+    },
+    /// Create, list and disable the people who manage the gateway, and give them passwords.
+    User {
+        #[command(subcommand)]
+        command: user::Command,
     },
     /// Make a token for the management API.
     Token(token::Arguments),
@@ -139,6 +145,7 @@ pub fn main() -> ExitCode {
             Command::Budget { command } => budget::run(command, &loaded.settings).await,
             Command::Limit { command } => limit::run(command, &loaded.settings).await,
             Command::Credential { command } => credential::run(command, &loaded.settings).await,
+            Command::User { command } => user::run(command, &loaded.settings).await,
             Command::Token(arguments) => token::run(arguments, &loaded.settings).await,
             Command::Openapi { surface } => inspect::openapi(surface, &loaded.settings),
             Command::Capabilities => inspect::capabilities(),
@@ -160,12 +167,9 @@ pub fn main() -> ExitCode {
 /// Opens the database for a command that works on it.
 async fn open(settings: &Settings) -> Result<Opened, BoxError> {
     let opened = first_start::open(settings, &master_key_input()).await?;
-    if let Some(first) = &opened.first_key {
-        // The database was empty: the key every first start makes must not be lost.
-        complain(&format!(
-            "this was the first start; the first key, shown this once: {}",
-            first.expose()
-        ));
+    // The database was empty: what every first start makes must not be lost.
+    for shown in opened.shown_once() {
+        complain(&format!("this was the first start; shown this once, {shown}"));
     }
     Ok(opened)
 }

@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use secrecy::ExposeSecret as _;
+
 use super::{master_key_input, say};
 use crate::app::builder::Gateway;
-use crate::app::first_start;
+use crate::app::first_start::{self, Opened};
 use crate::app::run::{End, Running};
 use crate::app::work::Working;
 use crate::config::{Loaded, Origin, Settings};
+use crate::domain::api_key::ApiKey;
 use crate::domain::error::BoxError;
 use crate::telemetry::logs;
 
@@ -28,20 +31,17 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
         Ok(gateway) => Running::start(gateway, &settings).await,
         Err(error) => Err(error),
     };
-    let mut running = match (started, &opened.first_key) {
-        (Ok(running), _) => running,
-        (Err(error), None) => return Err(error),
-        (Err(error), Some(first)) => {
-            // The key is in the database already, and no later start will show it.
-            super::complain(&format!("the first key, shown this once: {}", first.expose()));
+    let mut running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            // They are in the database already, and no later start will show them.
+            for shown in opened.shown_once() {
+                super::complain(&format!("shown this once, {shown}"));
+            }
             return Err(error);
         }
     };
-    say(&greeting(
-        &running.gateway().settings.load(),
-        &running,
-        opened.first_key.as_ref().map(crate::domain::api_key::ApiKey::expose),
-    ));
+    say(&greeting(&running.gateway().settings.load(), &running, &opened));
     drop(opened);
     let why = running.until_stopped().await;
     tracing::info!("stopping: no new connections, requests under way may finish");
@@ -90,8 +90,8 @@ pub async fn migrate(settings: &Settings) -> Result<ExitCode, BoxError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a start prints. The key is in it once, on the very first start.
-fn greeting(settings: &Settings, running: &Running, first_key: Option<&str>) -> String {
+/// What a start prints. The key and the sign-in are in it once, on the very first start.
+fn greeting(settings: &Settings, running: &Running, opened: &Opened) -> String {
     let url = &running.gateway().http.public_url;
     let mut lines = vec![
         format!("Bonito Gateway {}", env!("CARGO_PKG_VERSION")),
@@ -109,7 +109,14 @@ fn greeting(settings: &Settings, running: &Running, first_key: Option<&str>) -> 
         };
         lines.push(format!("  provider    {} ({from})", provider.id));
     }
-    if let Some(key) = first_key {
+    if let Some(owner) = &opened.first_owner {
+        lines.push(String::new());
+        lines
+            .push("  Your sign-in to manage the gateway, shown this once (POST /api/auth/password changes it):".into());
+        lines.push(String::new());
+        lines.push(format!("    {}  {}", owner.email, owner.password.expose_secret()));
+    }
+    if let Some(key) = opened.first_key.as_ref().map(ApiKey::expose) {
         lines.push(String::new());
         lines.push("  Your first key, shown this once:".into());
         lines.push(String::new());

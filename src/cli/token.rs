@@ -61,6 +61,7 @@ pub async fn run(arguments: Arguments, settings: &Settings) -> Result<ExitCode, 
         organization,
         team,
         user: None,
+        session: None,
     };
     let token = ManagementTokens::new(&opened.master_key).sign(&bearer, Utc::now(), arguments.ttl)?;
     say(&token);
@@ -68,7 +69,7 @@ pub async fn run(arguments: Arguments, settings: &Settings) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-fn role(text: &str) -> Result<Role, String> {
+pub(super) fn role(text: &str) -> Result<Role, String> {
     let names = Role::ALL.map(Role::as_str).join(", ");
     Role::parse(text).ok_or_else(|| format!("must be one of {names}"))
 }

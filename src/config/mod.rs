@@ -12,6 +12,7 @@ mod aliases;
 mod checks;
 mod faults;
 mod layers;
+mod people;
 mod providers;
 mod reader;
 mod settings;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 pub use faults::{Fault, Faults, did_you_mean};
+pub use people::{AuthSettings, OidcSettings};
 pub use providers::{
     AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, CredentialSettings,
     DeploymentMode, DeploymentSettings, ExternalAccount, Fingerprint, GcpAuth, GoogleCredentials, IdentityService,
@@ -32,7 +34,7 @@ pub use providers::{
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
     LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, SecretsSettings, ServerSettings,
-    Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings,
+    Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings,
 };
 pub use stored::{CredentialPath, Fields, Stored};
 pub use vault::{KvVersion, VaultAuth, VaultLogin, VaultMount, VaultSettings};

@@ -16,6 +16,7 @@ use super::aliases;
 use super::checks;
 use super::faults::{Fault, Faults, did_you_mean};
 use super::layers::{Layers, join, type_name};
+use super::people::{AuthSettings, OidcSettings};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
 use super::vault::{VaultLogin, VaultSettings};
@@ -70,6 +71,8 @@ pub struct Settings {
     pub budgets: BudgetSettings,
     /// `[ledger]`
     pub ledger: LedgerSettings,
+    /// `[usage]`
+    pub usage: UsageSettings,
     /// `[jobs]`
     pub jobs: JobSettings,
     /// `[batches]`
@@ -82,6 +85,10 @@ pub struct Settings {
     pub redis: RedisSettings,
     /// `[rate_limits]`
     pub rate_limits: RateLimitSettings,
+    /// `[auth]`
+    pub auth: AuthSettings,
+    /// `[oidc]`; `None`: nobody outside vouches for anybody.
+    pub oidc: Option<OidcSettings>,
     /// `[secrets]`
     pub secrets: SecretsSettings,
     /// `[vault]`
@@ -162,8 +169,12 @@ pub struct DatabaseSettings {
     pub url: Option<String>,
     /// Connections of the pool.
     pub max_connections: u32,
+    /// Those of them that are kept open while there is nothing to do.
+    pub min_connections: u32,
     /// For a connection from the pool.
     pub acquire_timeout: Duration,
+    /// How long Postgres works on a statement before it gives up; `None`: as long as it takes.
+    pub statement_timeout: Option<Duration>,
 }
 
 /// Streams to clients.
@@ -381,6 +392,13 @@ pub struct LedgerSettings {
     pub flush: Duration,
 }
 
+/// Sums over requests, and how long requests are kept.
+#[derive(Debug, Clone)]
+pub struct UsageSettings {
+    /// Days for which single requests are kept; `None`: for ever.
+    pub keep_requests_days: Option<u32>,
+}
+
 /// Work that is done later.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
@@ -554,7 +572,10 @@ impl Settings {
             database: DatabaseSettings {
                 url: database_url(reader),
                 max_connections: reader.count("database.max_connections", 1..=10_000),
+                min_connections: reader.count("database.min_connections", 0..=10_000),
                 acquire_timeout: reader.milliseconds("database.acquire_timeout_ms", 1..=HOUR_MS),
+                statement_timeout: Some(reader.milliseconds("database.statement_timeout_ms", 0..=DAY_MS))
+                    .filter(|limit| !limit.is_zero()),
             },
             stream: StreamSettings {
                 keep_alive: reader.milliseconds("stream.keep_alive_ms", 1..=HOUR_MS),
@@ -637,6 +658,9 @@ impl Settings {
                 batch_rows: reader.count("ledger.batch_rows", 1..=1_000),
                 flush: reader.milliseconds("ledger.flush_ms", 1..=60 * SECOND_MS),
             },
+            usage: UsageSettings {
+                keep_requests_days: Some(reader.count("usage.keep_requests_days", 0..=36_500)).filter(|&days| days > 0),
+            },
             jobs: JobSettings {
                 in_serve: reader.flag("jobs.in_serve"),
                 // Renewed four times in it; a job of a worker that died is begun anew after it and two seconds more.
@@ -682,6 +706,8 @@ impl Settings {
                 assumed_output_tokens: reader.count("rate_limits.assumed_output_tokens", 0..=10_000_000),
                 heartbeat: reader.milliseconds("rate_limits.heartbeat_ms", 10..=60 * SECOND_MS),
             },
+            auth: AuthSettings::read(reader),
+            oidc: OidcSettings::read(reader),
             secrets: SecretsSettings {
                 refresh: reader.milliseconds("secrets.refresh_ms", 10..=DAY_MS),
                 start_wait: reader.milliseconds("secrets.start_wait_ms", 0..=HOUR_MS),
@@ -739,7 +765,9 @@ impl fmt::Debug for DatabaseSettings {
         f.debug_struct("DatabaseSettings")
             .field("url", &self.url.as_ref().map(|_| "[hidden]"))
             .field("max_connections", &self.max_connections)
+            .field("min_connections", &self.min_connections)
             .field("acquire_timeout", &self.acquire_timeout)
+            .field("statement_timeout", &self.statement_timeout)
             .finish()
     }
 }

@@ -11,9 +11,7 @@ use super::managed_key::KeyReach;
 use super::money::NanoUsd;
 use super::role::Role;
 use super::scope::{Scope, matches};
-
-/// Requests per minute that a key may have at most, unless its organization has another ceiling.
-pub const MAX_RATE_LIMIT: u32 = 10_000;
+use super::tenancy::DEFAULT_RATE_LIMIT_CEILING;
 
 /// Who somebody is, as far as keys, limits and budgets go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +67,7 @@ impl Default for Holdings {
             scopes: Vec::new(),
             limits: LimitValues::default(),
             budgets: Vec::new(),
-            max_rate_limit: MAX_RATE_LIMIT,
+            max_rate_limit: DEFAULT_RATE_LIMIT_CEILING,
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum JobKind {
     Anomalies,
     /// Serves a batch of requests.
     Batch,
+    /// Brings the sums over requests up to date.
+    UsageRollup,
 }
 
 /// How jobs of a kind are run.
@@ -162,12 +164,13 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: &[Self] = &[
         Self::Retention,
         Self::WebhookDelivery,
         Self::KeyExpiry,
         Self::Anomalies,
         Self::Batch,
+        Self::UsageRollup,
     ];
 
     /// Its name in the database, in metrics and in the API.
@@ -178,12 +181,13 @@ impl JobKind {
             Self::KeyExpiry => "key_expiry",
             Self::Anomalies => "anomalies",
             Self::Batch => "batch",
+            Self::UsageRollup => "usage_rollup",
         }
     }
 
     /// The kind of a name.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == text)
     }
 
     /// How jobs of this kind are run.
@@ -237,6 +241,15 @@ impl JobKind {
                 every: Some(Every {
                     period: MINUTE,
                     offset: Duration::from_secs(20),
+                }),
+                kept: false,
+                ..USUAL
+            },
+            // An hour is summed up two minutes after its end; requests that end later are counted within a minute.
+            Self::UsageRollup => Terms {
+                every: Some(Every {
+                    period: MINUTE,
+                    offset: Duration::ZERO,
                 }),
                 kept: false,
                 ..USUAL
@@ -303,7 +316,7 @@ mod tests {
 
     #[test]
     fn kinds_and_states_are_found_by_their_names() {
-        for kind in JobKind::ALL {
+        for &kind in JobKind::ALL {
             assert_eq!(JobKind::parse(kind.as_str()), Some(kind));
             let terms = kind.terms();
             assert!(

@@ -24,7 +24,7 @@ pub enum Role {
 
 /// Defines the rights, each in one place: what it is, what to call it, and which roles have it.
 macro_rules! rights {
-    ($($(#[$doc:meta])* $right:ident: $words:literal, $($role:ident)|+;)+) => {
+    ($($(#[$doc:meta])* $right:ident: $words:literal, $($role:ident)|*;)+) => {
         /// Something that can be done through the management API.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Right {
@@ -45,7 +45,7 @@ macro_rules! rights {
             /// The roles that have it, besides the platform's admins, who have every right.
             fn roles(self) -> &'static [Role] {
                 match self {
-                    $(Self::$right => &[$(Role::$role),+],)+
+                    $(Self::$right => &[$(Role::$role),*],)+
                 }
             }
         }
@@ -60,6 +60,10 @@ rights! {
     WriteConfig: "change the gateway config", Owner | Admin;
     /// See the organization's providers and how they are doing.
     ReadProviders: "read providers", Owner | Admin | Viewer;
+    /// See figures of past requests, as far as the role sees requests.
+    ReadUsage: "read usage", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// See single requests, as far as the role sees requests.
+    ReadLogs: "read the log of requests", Owner | Admin | TeamAdmin | Member | Viewer;
     /// See what was done in the organization, and by whom.
     ReadAudit: "read the audit log", Owner | Admin | Viewer;
     /// See what is done for the organization in the background.
@@ -79,6 +83,26 @@ rights! {
     /// Create, change and delete rate limits and budgets, as far as `authority` reaches. A member's are set by others:
     /// whoever may delete a limit has none.
     WriteLimits: "change rate limits and budgets", Owner | Admin | TeamAdmin;
+    /// See and end one's own session, and change one's own password.
+    OwnAccount: "manage one's own account", Owner | Admin | TeamAdmin | Member | Viewer;
+    /// See the organization itself.
+    ReadOrganization: "read the organization", Owner | Admin | Viewer;
+    /// Change the organization itself.
+    WriteOrganization: "change the organization", Owner;
+    /// Create and delete organizations, and say what they may have of what is shared.
+    ManageOrganizations: "manage organizations",;
+    /// See teams; a team admin theirs.
+    ReadTeams: "read teams", Owner | Admin | TeamAdmin | Viewer;
+    /// Create, change and delete teams.
+    WriteTeams: "change teams", Owner | Admin;
+    /// See users; a team admin those of their team.
+    ReadUsers: "read users", Owner | Admin | TeamAdmin | Viewer;
+    /// Create, change and delete users, up to what one is.
+    WriteUsers: "change users", Owner | Admin;
+    /// Store credentials of providers, and test them.
+    WriteProviders: "change and test credentials of providers", Owner | Admin;
+    /// Read what was asked and answered, where it is kept.
+    ReadPayloads: "read payloads of requests", Owner | Admin;
 }
 
 impl Role {
@@ -114,6 +138,17 @@ impl Role {
         self == Self::PlatformAdmin || right.roles().contains(&self)
     }
 
+    /// Whether whoever has the role may give another one to somebody, or change somebody who has it: nobody makes of
+    /// anybody more than they are.
+    pub fn may_make(self, other: Self) -> bool {
+        match self {
+            Self::PlatformAdmin => true,
+            Self::Owner => other != Self::PlatformAdmin,
+            Self::Admin => !matches!(other, Self::PlatformAdmin | Self::Owner),
+            Self::TeamAdmin | Self::Member | Self::Viewer => false,
+        }
+    }
+
     /// Whether the role's rights hold in every organization.
     pub fn everywhere(self) -> bool {
         self == Self::PlatformAdmin
@@ -134,8 +169,10 @@ mod tests {
     fn whoever_may_change_something_may_see_it_and_nobody_who_only_looks_may_change_anything() {
         for &right in Right::ALL {
             let words = right.as_str();
-            let only_looks = words.starts_with("read ");
-            assert!(Role::PlatformAdmin.may(right) && Role::Owner.may(right), "{words}");
+            // Everybody has an account of their own, and organizations are the platform's.
+            let only_looks = words.starts_with("read ") || right == Right::OwnAccount;
+            let owners = Role::Owner.may(right) || right == Right::ManageOrganizations;
+            assert!(Role::PlatformAdmin.may(right) && owners, "{words}");
             assert!(only_looks || !Role::Viewer.may(right), "{words}");
         }
         assert!(!Role::Viewer.may(Right::WriteConfig) && Role::Admin.may(Right::WriteConfig));

@@ -1,8 +1,10 @@
 //! What the management API asks of the database, in a form that knows none: handlers meet the store here.
 
+use chrono::{DateTime, Utc};
+
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::error::BoxError;
-use crate::domain::ids::{KeyId, OrganizationId};
+use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::key::RoutedKey;
 use crate::domain::scope::Scope;
 use crate::routing::simulate::Recorded;
@@ -73,4 +75,29 @@ pub trait Configs: Send + Sync {
     /// # Errors
     /// It cannot be written right now.
     async fn save(&self, config: NewConfig) -> Result<Saved, BoxError>;
+}
+
+/// What was asked and answered, as it was kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptPayload {
+    /// The body of the request.
+    pub request: String,
+    /// What was answered.
+    pub answer: String,
+    /// Whether something was too long to be kept.
+    pub truncated: bool,
+    /// When the request came.
+    pub created_at: DateTime<Utc>,
+    /// When it will be deleted.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Reads what was kept of requests.
+#[async_trait::async_trait]
+pub trait PayloadReader: Send + Sync {
+    /// The payload of a request.
+    ///
+    /// # Errors
+    /// It cannot be found out right now.
+    async fn payload(&self, organization: OrganizationId, request: RequestId) -> Result<Option<KeptPayload>, BoxError>;
 }

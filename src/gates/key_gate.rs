@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::budgets::BudgetGate;
 use crate::domain::key::{KeyHash, KeyRow};
-use crate::domain::limit::{Applied, applied};
+use crate::domain::limit::{Applied, LimitOwner, applied};
 use crate::domain::network;
 use crate::domain::record::Owner;
 
@@ -19,8 +19,11 @@ pub struct KeyGate {
     pub row: KeyRow,
     /// The budgets its calls count against.
     pub budgets: Box<[Arc<BudgetGate>]>,
-    /// What limits its requests.
+    /// What limits its requests. The first of them is about the key alone and all models.
     pub limits: Vec<Applied>,
+    /// Whether a limit was set for it besides its requests per minute, so that what its organization says of keys without
+    /// one is not about it.
+    pub has_own_limit: bool,
     hash: KeyHash,
     /// When the secret with this hash stops working: with the key, or earlier if it is the one before a rotation.
     ends: Option<DateTime<Utc>>,
@@ -50,6 +53,10 @@ impl KeyGate {
         Self {
             ends,
             limits: applied(row.id, row.rate_limit, &row.limits),
+            has_own_limit: row.limits.iter().any(|rule| {
+                let own = matches!(rule.scope.owner, LimitOwner::Key(_) | LimitOwner::EachKey);
+                rule.enabled && own && rule.scope.model.is_none()
+            }),
             row,
             budgets: Box::default(),
             hash,

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::key_gate::KeyGate;
 use crate::domain::error::BoxError;
+use crate::domain::ids::KeyId;
 use crate::domain::key::KeyHash;
 
 /// How long a hash that belongs to no key is remembered. A key created elsewhere is accepted after that at the latest.
@@ -32,8 +33,8 @@ pub trait OpenKey: Send + Sync {
     /// It could not be found out.
     async fn open(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError>;
 
-    /// Looks for changes of open keys now, beside the caller.
-    fn look_for_changes(&self);
+    /// Looks for changes of open keys now, beside the caller. `key` is one that is known to have changed.
+    fn look_for_changes(&self, key: Option<KeyId>);
 }
 
 /// The keys in use.
@@ -149,9 +150,10 @@ impl Keyring {
         }
     }
 
-    /// Somebody here changed keys: whatever is in memory of them is looked at again, at once and beside the caller.
-    pub fn changed(&self) {
-        self.opener.look_for_changes();
+    /// Somebody here changed keys, `key` for one: whatever is in memory of them is looked at again, at once and beside the
+    /// caller.
+    pub fn changed(&self, key: Option<KeyId>) {
+        self.opener.look_for_changes(key);
     }
 
     /// Forgets every key.
@@ -212,7 +214,7 @@ mod tests {
             Ok(None)
         }
 
-        fn look_for_changes(&self) {}
+        fn look_for_changes(&self, _key: Option<KeyId>) {}
     }
 
     fn hash(number: u32) -> KeyHash {

@@ -1,6 +1,5 @@
 //! What every request passes first and last: an id, a check of its headers, and a wall that a panic does not pass.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use http::header::HOST;
 use http::{HeaderName, HeaderValue};
-use poem::{Addr, Endpoint, IntoResponse as _, Request, Response};
+use poem::{Endpoint, IntoResponse as _, Request, Response};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -43,14 +42,6 @@ impl Arrival {
     /// The arrival of a request that passed the boundary.
     pub fn of(request: &Request) -> Self {
         request.extensions().get().copied().unwrap_or_else(Self::now)
-    }
-}
-
-/// Where a request came from: the other end of its connection, which is a proxy's where one stands in front.
-pub fn caller_address(request: &Request) -> Option<IpAddr> {
-    match &request.remote_addr().0 {
-        Addr::SocketAddr(address) => Some(address.ip().to_canonical()),
-        Addr::Unix(_) | Addr::Custom(..) => None,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod files;
 mod key_expiry;
 mod retention;
+mod usage_rollup;
 mod webhook;
 
 use std::sync::Arc;
@@ -68,6 +69,8 @@ pub struct Keep {
     pub dead_jobs: Duration,
     /// Deliveries of webhooks.
     pub deliveries: Duration,
+    /// Single requests, in days; `None`: for ever.
+    pub requests_days: Option<u32>,
 }
 
 /// Every kind of job.
@@ -92,5 +95,6 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
             inference: args.batches.inference.clone(),
             rules: args.batches.rules,
         }),
+        Arc::new(usage_rollup::UsageRollup { store: store() }),
     ]
 }

@@ -7,8 +7,10 @@ use tokio::time::sleep;
 
 use super::Keep;
 use crate::domain::job::{JobKind, JobState};
+use crate::domain::report::hour::Hour;
 use crate::queue::{Job, JobFailure, Outcome, Run};
 use crate::store::Store;
+use crate::store::retention::Purged;
 
 /// Rows that are deleted by one statement.
 const AT_ONCE: u64 = 500;
@@ -45,6 +47,12 @@ impl Job for Retention {
                 sleep(PAUSE).await;
             }
         }
+        while self.store.forget_payloads(AT_ONCE).await? == AT_ONCE {
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
         let before = |kept: Duration| Utc::now() - TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX);
         while self
             .store
@@ -66,6 +74,22 @@ impl Job for Retention {
         }
         self.store.fail_lost_batches(now - LOST).await?;
         self.store.forget_notices(before(NOTICES)).await?;
-        Ok(Outcome::Done)
+        let Some(days) = self.keep.requests_days else {
+            return Ok(Outcome::Done);
+        };
+        let keep_from = Hour::at(Utc::now() - TimeDelta::days(days.into()));
+        loop {
+            match self.store.purge(keep_from).await? {
+                Purged::Nothing => return Ok(Outcome::Done),
+                Purged::Rows(rows) => tracing::info!(rows, "removed an hour of requests whose time is over"),
+                Purged::Partitions(partitions) => {
+                    tracing::info!(partitions, "dropped partitions of requests whose time is over");
+                }
+            }
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
     }
 }

@@ -66,7 +66,11 @@ impl Pipeline {
 
     /// What becomes of parameters that a provider cannot express, in requests with a key.
     pub fn parameters_of(&self, gate: &KeyGate) -> ParameterPolicy {
-        gate.row.parameters.unwrap_or(self.limits.parameters)
+        let of_organization = self.policies.of(gate.row.organization.id).terms.parameters;
+        match (gate.row.parameters, of_organization) {
+            (Some(own), Some(inherited)) => own.stricter(inherited),
+            (own, inherited) => own.or(inherited).unwrap_or(self.limits.parameters),
+        }
     }
 
     /// The providers that requests with a key may go to, in the order of their ids, each with what speaks its language.

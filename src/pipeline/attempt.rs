@@ -296,7 +296,7 @@ impl Pipeline {
 }
 
 /// The deployment as its adapter sees it.
-fn target<'t>(deployment: &'t Deployment, media: &'t MediaLibrary) -> Target<'t> {
+pub(super) fn target<'t>(deployment: &'t Deployment, media: &'t MediaLibrary) -> Target<'t> {
     Target {
         wire_name: &deployment.wire_name,
         reasoning: deployment.capabilities.reasoning.unwrap_or(false),
@@ -314,7 +314,7 @@ struct Head {
 }
 
 /// Reads an answer of any status but 200 as the failure it is.
-async fn understood(answer: Answer, endpoint: &Endpoint) -> Result<Answer, Failure> {
+pub(super) async fn understood(answer: Answer, endpoint: &Endpoint) -> Result<Answer, Failure> {
     answer.check_encoding()?;
     if answer.status.as_u16() == 200 {
         return Ok(answer);

@@ -21,10 +21,12 @@ impl Pipeline {
             predictable: request.predictable || request.operation == Operation::Embedding,
             tools: request.tools,
         };
-        let ttl = self
-            .limits
-            .caching
-            .ttl_of(cacheable, meter.gate().row.cache_ttl, control)?;
+        let policy = self.policies.of(meter.gate().row.organization.id);
+        let ttl = policy.terms.cache.applied_to(self.limits.caching).ttl_of(
+            cacheable,
+            meter.gate().row.cache_ttl,
+            control,
+        )?;
         let key = key_of(request, meter);
         if control.no_cache {
             meter.may_keep(self.cache.replace(key, ttl));
@@ -52,6 +54,7 @@ impl Pipeline {
 pub(super) fn answer(entry: &Entry, stream: bool, meter: &mut Meter) -> Answer {
     let body = entry.body.clone();
     let served = meter.served_from(entry);
+    meter.was_answered(&body);
     Answer {
         served: Some(served),
         cache: CacheStatus::Hit,

@@ -1,5 +1,6 @@
 //! What a request takes of its key's limits before anybody is asked, and what it gives back at its end.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -80,7 +81,21 @@ impl Pipeline {
             self.limiter
                 .limit(organization, &applied.scope, applied.values, applied.when_apart)
         };
-        gate.limits.iter().map(limit).collect()
+        self.limits_in_force(gate).iter().map(limit).collect()
+    }
+
+    /// The limits of a key, with what its organization's config says of keys that have none of their own.
+    fn limits_in_force<'g>(&self, gate: &'g KeyGate) -> Cow<'g, [Applied]> {
+        let policy = self.policies.of(gate.row.organization.id);
+        let usual = policy.terms.key_limits;
+        if usual.is_empty() || gate.has_own_limit {
+            return Cow::Borrowed(&gate.limits);
+        }
+        let mut limits = gate.limits.clone();
+        if let Some(own) = limits.first_mut() {
+            own.values = own.values.strictest(usual);
+        }
+        Cow::Owned(limits)
     }
 
     /// The limits of one request. A limit on models is about a request that it names by the name it was asked by, or by
@@ -95,10 +110,8 @@ impl Pipeline {
                 .chain(std::iter::once(request.model.as_str()))
         };
         let provider = first.map(|first| first.deployment.provider.as_str());
-        let covering = gate
-            .limits
-            .iter()
-            .filter(|applied| applied.scope.covers(names(), provider));
+        let limits = self.limits_in_force(gate);
+        let covering = limits.iter().filter(|applied| applied.scope.covers(names(), provider));
         covering
             .map(|applied| {
                 self.limiter

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::capture::Capture;
 use super::limit::LimitHold;
 use super::route::Moment;
 use super::{Call, Pipeline, Served, Voice};
@@ -72,6 +73,8 @@ pub struct Meter {
     cache_control: CacheControl,
     /// The right to keep the answer, where it may be kept.
     fill: Option<Fill>,
+    /// What is remembered of prompt and answer, where they are to be kept.
+    capture: Option<Capture>,
     /// What was fetched for the request.
     media: MediaLibrary,
     /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
@@ -147,6 +150,7 @@ impl Meter {
             used_up: None,
             cache_control: call.cache_control,
             fill: None,
+            capture: None,
             media: MediaLibrary::default(),
             head_sent: None,
         }
@@ -209,6 +213,7 @@ impl Meter {
         if let Some(fill) = &mut self.fill {
             fill.relayed(bytes);
         }
+        self.was_answered(bytes);
     }
 
     /// Keeps a stream that came to its proper end, where it may be kept.
@@ -304,6 +309,24 @@ impl Meter {
         let record = self.record();
         record.requested_model.clone_from(&request.model);
         record.stream = request.stream;
+    }
+
+    /// Remembers the prompt and what is answered to it, where the organization wants them kept.
+    pub(super) fn capture(&mut self, request: &Request) {
+        let organization = self.gate.row.organization.id;
+        let policy = self.pipeline.policies.of(organization);
+        if let Some(terms) = &policy.terms.logging {
+            let of = (organization, self.id(), self.record().admitted_at);
+            let payloads = self.pipeline.payloads.clone();
+            self.capture = Some(Capture::new(payloads, of, terms, &request.body, request.stream));
+        }
+    }
+
+    /// A part of the answer, or all of it, is on its way to the caller.
+    pub(super) fn was_answered(&mut self, bytes: &[u8]) {
+        if let Some(capture) = &mut self.capture {
+            capture.answered(bytes);
+        }
     }
 
     /// What a decision about the request depends on besides itself.

@@ -9,11 +9,13 @@ mod admit;
 mod attempt;
 mod budget;
 mod cached;
+mod capture;
 mod failover;
 mod held;
 mod limit;
 mod media;
 mod meter;
+pub mod probe;
 mod relay;
 pub mod route;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate};
 use crate::gates::measurements::{Measurements, SlowCalls};
+use crate::gates::payloads::PayloadGate;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::journal::Journal;
@@ -90,6 +93,8 @@ pub struct Pipeline {
     pub cache: Arc<ResponseCache>,
     /// How many further attempts an outage may cause.
     pub retries: Arc<RetryGate>,
+    /// Takes prompts and answers that are to be kept.
+    pub payloads: Arc<PayloadGate>,
     /// Takes the records.
     pub journal: Arc<Journal>,
     /// Counts.
@@ -227,6 +232,7 @@ impl Pipeline {
             Err(fault) => return Err(meter.refuse(GatewayError::Invalid(fault))),
         };
         meter.asked_for(&request);
+        meter.capture(&request);
         let (plan, reasons) = self.plan(&request, meter.gate(), &meter.moment());
         meter.routed(reasons);
         let plan = match plan {
@@ -262,6 +268,7 @@ impl Pipeline {
         match answered {
             Ok(body) => {
                 meter.keep(body.clone());
+                meter.was_answered(&body);
                 let cache = meter.cache_status();
                 let (served, journaled) = meter.finish_served();
                 if let Some(written) = journaled {

@@ -35,6 +35,7 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::{CredentialGates, LagGate, LoadGate, LoadPolicy};
 use crate::gates::measurements::SlowCalls;
+use crate::gates::payloads::PayloadGate;
 use crate::gates::policies::Policies;
 use crate::gates::retry_gate::RetryGate;
 use crate::journal;
@@ -107,6 +108,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
     };
     Arc::new(Pipeline {
         board: Arc::new(board),
+        payloads: Arc::new(PayloadGate::new(Arc::default()).0),
         budgets: Arc::new(Budgets::new(Arc::new(NoBank), waiting, Arc::default())),
         load: Arc::new(LoadGate::new(LoadPolicy {
             places: 100,

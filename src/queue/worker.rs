@@ -333,7 +333,8 @@ async fn keep(shared: Arc<Shared>) {
 /// Puts back what dead workers had, enqueues what is due by itself, and counts.
 async fn look_after(shared: Arc<Shared>) {
     let mut due: Vec<(JobKind, Instant)> = JobKind::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|kind| kind.terms().every.is_some())
         .map(|kind| (kind, Instant::now()))
         .collect();
@@ -383,7 +384,7 @@ impl Shared {
             }
         };
         let now = Utc::now();
-        for kind in JobKind::ALL {
+        for &kind in JobKind::ALL {
             for state in JobState::ALL {
                 let found = counts
                     .iter()

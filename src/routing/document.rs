@@ -3,7 +3,9 @@
 //! [`read`] reports everything that is wrong at once, each fault with a JSON pointer to its place; [`check_references`]
 //! adds what only the catalogue can tell. Unknown members are refused: a setting that does nothing is worse than an error.
 //!
-//! A member about another subject than routing is a line in `MEMBERS` and a reader beside the ones here.
+//! A member about another subject than routing is a line in `MEMBERS` and a reader in `terms`.
+
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +17,8 @@ use super::rules::{Action, Condition, Rule, Share, ShareBy};
 use super::strategy::{Balance, Strategy};
 use crate::config::did_you_mean;
 use crate::domain::scope::canonical_provider;
+
+pub use terms::{CacheTerms, LoggingTerms, TermPrice, Terms};
 
 /// Largest document, in bytes of JSON.
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
@@ -54,6 +58,11 @@ const MEMBERS: &[&str] = &[
     "context_check",
     "headers",
     "rules",
+    "parameters",
+    "cache",
+    "key_limits",
+    "logging",
+    "prices",
 ];
 
 /// How an organization's requests are routed.
@@ -85,6 +94,8 @@ pub struct Policy {
     pub headers: Vec<String>,
     /// The rules, in order.
     pub rules: Vec<Rule>,
+    /// What is said about requests besides where they go.
+    pub terms: Terms,
 }
 
 /// Models by the model they stand in for; `*` stands for all.
@@ -170,6 +181,7 @@ impl Policy {
             context_check: true,
             headers: Vec::new(),
             rules: Vec::new(),
+            terms: Terms::default(),
         }
     }
 
@@ -249,6 +261,9 @@ pub fn check_references(policy: &Policy, catalog: &Catalog) -> Result<(), Vec<Co
     }
     for entry in policy.residency.iter().flat_map(|residency| residency.places.keys()) {
         check.provider_or_deployment(&At::root().field("residency").field("places").field(entry), entry);
+    }
+    for deployment in policy.terms.prices.keys() {
+        check.provider_or_deployment(&At::root().field("prices"), deployment);
     }
     for (index, rule) in policy.rules.iter().enumerate() {
         let then = At::root().field("rules").index(index).field("then");
@@ -396,6 +411,11 @@ impl Reader {
                 "residency" => policy.residency = self.residency(&at, value),
                 "context_check" => policy.context_check = self.flag(&at, value).unwrap_or(true),
                 "headers" => policy.headers = self.headers(&at, value),
+                "parameters" => policy.terms.parameters = self.parameters(&at, value),
+                "cache" => policy.terms.cache = self.cache(&at, value),
+                "key_limits" => policy.terms.key_limits = self.key_limits(&at, value),
+                "logging" => policy.terms.logging = self.logging(&at, value),
+                "prices" => policy.terms.prices = self.prices(&at, value),
                 _ => {}
             }
         }

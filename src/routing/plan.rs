@@ -465,7 +465,8 @@ impl Choice<'_, '_> {
                     measured: (self.situation.measured)(id),
                     weight: self.situation.policy.weight(id.as_str(), deployment.provider.as_str()),
                     rank: self.situation.policy.rank(id.as_str(), deployment.provider.as_str()),
-                    deployment: deployment.clone(),
+                    // What it costs this organization is what counts from here on.
+                    deployment: self.situation.policy.terms.priced(deployment, self.facts.at),
                 });
             }
         }

@@ -1,8 +1,8 @@
 //! The tokens of the management API: JSON Web Tokens (RFC 7519) that this gateway signs and nobody else.
 //!
 //! They are signed with a key that derives from the master key, so every replica accepts them, and with HS256 alone: a
-//! token that names another algorithm, or none, is refused whatever it says. They live for a short time, because nothing
-//! can call them back.
+//! token that names another algorithm, or none, is refused whatever it says. They live for a short time. Those of users belong to a
+//! session, and whoever checks one looks at it too; nothing can call a script's back.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::master_key::MasterKey;
+use crate::domain::audit::Via;
 use crate::domain::ids::{OrganizationId, TeamId, UserId};
 use crate::domain::role::Role;
 
@@ -39,6 +40,19 @@ pub struct Bearer {
     pub team: Option<TeamId>,
     /// The user they are; `None`: a script's.
     pub user: Option<UserId>,
+    /// What the token belongs to, besides; `None`: nothing, it is good until it is over.
+    pub session: Option<Session>,
+}
+
+/// The session of a token, whose end is the token's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Session {
+    /// Its id.
+    pub id: Uuid,
+    /// The number of the user's last change when the token was signed.
+    pub revision: i64,
+    /// How the user signed in.
+    pub via: Via,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,10 +66,19 @@ struct Claims {
     team: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionClaims>,
     iat: i64,
     nbf: i64,
     exp: i64,
     jti: Uuid,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SessionClaims {
+    id: Uuid,
+    revision: i64,
+    via: String,
 }
 
 /// Signs tokens and checks them.
@@ -118,6 +141,11 @@ impl ManagementTokens {
             org: bearer.organization.0,
             team: bearer.team.map(|team| team.0),
             user: bearer.user.map(|user| user.0),
+            session: bearer.session.map(|session| SessionClaims {
+                id: session.id,
+                revision: session.revision,
+                via: session.via.as_str().into(),
+            }),
             iat: now,
             nbf: now,
             exp: now + lifetime,
@@ -146,6 +174,14 @@ impl ManagementTokens {
             organization: OrganizationId(claims.org),
             team: claims.team.map(TeamId),
             user: claims.user.map(UserId),
+            session: match claims.session {
+                None => None,
+                Some(session) => Some(Session {
+                    id: session.id,
+                    revision: session.revision,
+                    via: Via::parse(&session.via)?,
+                }),
+            },
         })
     }
 }
@@ -175,6 +211,11 @@ mod tests {
             organization: OrganizationId(Uuid::from_u128(7)),
             team: Some(TeamId(Uuid::from_u128(8))),
             user: Some(UserId(Uuid::from_u128(9))),
+            session: Some(Session {
+                id: Uuid::from_u128(10),
+                revision: 11,
+                via: Via::Oidc,
+            }),
         }
     }
 

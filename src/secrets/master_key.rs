@@ -15,6 +15,7 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use crate::domain::api_key::ApiKey;
+use crate::domain::ids::OrganizationId;
 use crate::domain::key::hex;
 
 type HmacSha256 = Hmac<Sha256>;
@@ -134,6 +135,11 @@ impl MasterKey {
         HmacSha256::new_from_slice(&mac.finalize().into_bytes()).expect("HMAC takes keys of any length")
     }
 
+    /// What signs and hashes for a purpose of a neighbour's.
+    pub(super) fn purpose(&self, purpose: &str) -> HmacSha256 {
+        self.derive(purpose)
+    }
+
     /// What hashes gateway keys.
     pub fn key_hasher(&self) -> KeyHasher {
         KeyHasher(self.derive("bonito gateway key hash v1"))
@@ -145,6 +151,13 @@ impl MasterKey {
             .finalize()
             .into_bytes()
             .into()
+    }
+
+    /// The key that seals an organization's prompts and answers.
+    pub fn payload_sealing_key(&self, organization: OrganizationId) -> [u8; KEY_BYTES] {
+        let mut mac = self.derive("bonito payloads v1");
+        mac.update(organization.0.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     /// The key that seals what the database keeps of a purpose, such as `webhook secrets`.

@@ -34,6 +34,7 @@ use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::Revision;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::UsageRecord;
+use crate::domain::report::hour::first_id;
 
 /// Postgres' lock that batches of the ledger share, and that a new budget has for itself. The number is arbitrary and only
 /// has to be ours. SQLite has one writer at a time anyway.
@@ -735,6 +736,9 @@ async fn in_the_ledger(
         .expr_as(sum.cast_as(Alias::new("bigint")), "cost_nanousd")
         .join(JoinType::InnerJoin, joined)
         .filter(Request::OrganizationId.eq(budget.organization))
+        // An id begins with the time a moment before. It finds the rows; their time decides.
+        .filter(Request::Id.gte(first_id(start - TimeDelta::hours(1))))
+        .filter(Attempt::RequestId.gte(first_id(start - TimeDelta::hours(1))))
         .filter(Request::CreatedAt.gte(start))
         .filter(counted)
         .into_tuple()

@@ -149,7 +149,8 @@ impl Store {
     /// The database fails.
     pub async fn revoke_key(&self, organization: OrganizationId, key: KeyId) -> Result<bool, StoreError> {
         let now = storable(Utc::now());
-        let change = self.begin_key_change().await?;
+        let mut change = self.begin_key_change().await?;
+        change.is_about(key.0);
         let result = gateway_keys::Entity::update_many()
             .col_expr(gateway_keys::Column::RevokedAt, Expr::value(now))
             .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(now))

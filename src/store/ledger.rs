@@ -5,23 +5,18 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{gateway_attempts, gateway_requests};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, SimpleExpr};
-use sea_orm::{
-    ColumnTrait, Condition, DatabaseBackend, EntityTrait, FromQueryResult, IsolationLevel, QueryFilter, QueryOrder,
-    QuerySelect, Set, TransactionTrait,
-};
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait};
 
 use uuid::Uuid;
 
-use super::{Store, StoreError, budgets, refusal, storable, storable_text};
+use super::{Store, StoreError, budgets, refusal, storable, storable_text, usage};
 use crate::domain::call::{CacheStatus, Dialect, Operation};
 use crate::domain::ids::{KeyId, ModelName, OrganizationId, ProviderId, RequestId};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
+use crate::domain::report::hour::Hour;
 use crate::domain::usage::TokenUsage;
 use crate::routing::simulate::Recorded;
-
-/// Requests that are left out of a sum by one statement.
-const LEFT_OUT_AT_ONCE: usize = 1_000;
 
 impl Store {
     /// Writes records in one transaction. Records that are there already are passed over, so that a batch whose commit
@@ -70,6 +65,8 @@ impl Store {
             .run(&transaction, records.iter().flat_map(attempt_rows))
             .await?;
         budgets::count(&transaction, records, &new).await?;
+        let hours = records.iter().filter(|record| new.contains(&record.id.0));
+        usage::mark(&transaction, self.replica, hours.map(|record| Hour::of(record.id))).await?;
         transaction.commit().await
     }
 
@@ -133,7 +130,6 @@ impl Store {
         let rows = gateway_requests::Entity::find()
             .filter(Column::OrganizationId.eq(organization.0))
             .filter(Column::Attempts.gt(0))
-            .order_by_desc(Column::CreatedAt)
             .order_by_desc(Column::Id)
             .limit(most)
             .all(&self.db)
@@ -158,29 +154,14 @@ impl Store {
             .await
     }
 
-    /// The known cost of a key's rows, without those of some requests.
+    /// The known cost of everything a key ever asked, without that of some requests. Rows that are gone by now count by
+    /// their sums.
     ///
     /// # Errors
     /// The database fails.
     pub async fn spent_by(&self, key: KeyId, without: &[RequestId]) -> Result<NanoUsd, StoreError> {
-        use gateway_requests::Column;
-        // Both sums are of the same moment.
-        let isolation = (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
-        let moment = self.db.begin_with_config(isolation, None).await?;
-        let sum = async |condition: Condition| -> Result<i64, StoreError> {
-            let rows = gateway_requests::Entity::find()
-                .select_only()
-                .expr_as(sum_of(Column::CostNanousd), "cost_nanousd")
-                .filter(Column::KeyId.eq(key.0))
-                .filter(condition);
-            Ok(rows.into_tuple().one(&moment).await?.unwrap_or(0))
-        };
-        let mut spent = sum(Condition::all()).await?;
-        for part in without.chunks(LEFT_OUT_AT_ONCE) {
-            spent -= sum(Condition::all().add(Column::Id.is_in(part.iter().map(|id| id.0)))).await?;
-        }
-        moment.commit().await?;
-        Ok(NanoUsd(spent))
+        let without: Vec<Uuid> = without.iter().map(|id| id.0).collect();
+        Ok(NanoUsd(self.key_costs(key, &without).await?))
     }
 
     /// Everything an organization ever used.

@@ -135,7 +135,8 @@ impl Store {
         by: &Author,
     ) -> Result<KeyOutcome, StoreError> {
         use gateway_keys::Column;
-        let change = self.begin_key_change().await?;
+        let mut change = self.begin_key_change().await?;
+        change.is_about(key.0);
         let Some((_, before)) = find(&change.transaction, organization, reach, key).await? else {
             change.finish(0).await?;
             return Ok(KeyOutcome::NoSuchKey);
@@ -212,7 +213,8 @@ impl Store {
         by: &Author,
     ) -> Result<KeyOutcome, StoreError> {
         use gateway_keys::Column;
-        let change = self.begin_key_change().await?;
+        let mut change = self.begin_key_change().await?;
+        change.is_about(key.0);
         let Some((old_hash, before)) = find(&change.transaction, organization, reach, key).await? else {
             change.finish(0).await?;
             return Ok(KeyOutcome::NoSuchKey);
@@ -254,7 +256,8 @@ impl Store {
         by: &Author,
     ) -> Result<KeyOutcome, StoreError> {
         use gateway_keys::Column;
-        let change = self.begin_key_change().await?;
+        let mut change = self.begin_key_change().await?;
+        change.is_about(key.0);
         let Some((_, before)) = find(&change.transaction, organization, reach, key).await? else {
             change.finish(0).await?;
             return Ok(KeyOutcome::NoSuchKey);

@@ -23,6 +23,7 @@ use crate::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues};
 use crate::domain::managed_key::KeyReach;
 use crate::domain::managed_limit::{BudgetChange, LimitChange, ManagedBudget, ManagedLimit, Outcome, ScopeFilter};
 use crate::domain::scope::Scope;
+use crate::domain::tenancy::DEFAULT_RATE_LIMIT_CEILING;
 
 /// Keys of one team or user whose budgets are looked for.
 const MOST_KEYS: u64 = 10_000;
@@ -366,6 +367,8 @@ impl Store {
         };
         if let Some(own) = organizations::Entity::find_by_id(organization.0).one(&self.db).await? {
             keep("organization", read_scope(own.allowed_models.as_ref()));
+            let ceiling = own.rate_limit_ceiling.and_then(|ceiling| u32::try_from(ceiling).ok());
+            holdings.max_rate_limit = ceiling.unwrap_or(DEFAULT_RATE_LIMIT_CEILING);
         }
         if let Some(team) = team {
             let own = teams::Entity::find_by_id(team.0)

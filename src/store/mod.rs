@@ -11,19 +11,27 @@ pub mod configs;
 pub mod events;
 pub mod jobs;
 pub mod keys;
+pub mod labels;
 pub mod ledger;
+pub mod logs;
 mod managed_keys;
 mod managed_limits;
 pub mod meta;
 pub mod organizations;
+pub mod partitions;
+pub mod payloads;
 pub mod rate_limits;
 mod refusal;
 pub mod replicas;
+pub mod retention;
 pub mod revisions;
+pub mod usage;
+mod users;
 pub mod watch;
 pub mod webhooks;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -32,6 +40,7 @@ use refusal::refusal;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, RuntimeErr, TransactionTrait,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 /// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.
@@ -45,6 +54,8 @@ pub struct Store {
     inserts: bulk::Inserts,
     /// Names this process in the database, from one start to the next.
     replica: Uuid,
+    /// Reports under way. They take long, and the ledger and the keys need connections too.
+    reports: Arc<Semaphore>,
 }
 
 /// Why the database did not do what it was asked.
@@ -68,8 +79,12 @@ pub struct StoreOptions {
     pub url: String,
     /// Connections of the pool.
     pub max_connections: u32,
+    /// Connections that are kept open while there is nothing to do.
+    pub min_connections: u32,
     /// How long to wait for one of them.
     pub acquire_timeout: Duration,
+    /// How long Postgres works on a statement before it gives up; `None`: as long as it takes. SQLite has no such limit.
+    pub statement_timeout: Option<Duration>,
 }
 
 impl StoreOptions {
@@ -93,9 +108,13 @@ impl Store {
         let mut connect = ConnectOptions::new(options.url.clone());
         connect
             .max_connections(options.max_connections)
+            .min_connections(options.min_connections.min(options.max_connections))
             .acquire_timeout(options.acquire_timeout)
             .connect_timeout(options.acquire_timeout)
             .sqlx_logging(false);
+        if let Some(limit) = options.statement_timeout.filter(|_| !options.is_sqlite()) {
+            connect.statement_timeout(limit);
+        }
         connect.map_sqlx_sqlite_opts(|sqlite| {
             use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
             // WAL lets readers go on while the ledger writes. With less than FULL the last commits may be lost when the
@@ -113,6 +132,7 @@ impl Store {
             db,
             inserts: bulk::Inserts::default(),
             replica: Uuid::now_v7(),
+            reports: Arc::new(Semaphore::new((options.max_connections / 3).max(1) as usize)),
         })
     }
 
@@ -122,7 +142,11 @@ impl Store {
     /// A step failed; it is tried again at the next start.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let turn = self.begin_setup().await?;
-        let result = migration::Migrator::up(&self.db, None).await;
+        let result = async {
+            migration::Migrator::up(&self.db, None).await?;
+            self.make_partitions(Utc::now()).await
+        };
+        let result = result.await;
         turn.commit().await?;
         result
     }
@@ -137,6 +161,15 @@ impl Store {
                 .await?;
         }
         Ok(turn)
+    }
+
+    /// A place among the reports under way, which has to be held while one is read: at most a third of the connections.
+    ///
+    /// # Errors
+    /// The database is being closed.
+    pub async fn report_turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let turn = self.reports.clone().acquire_owned().await;
+        turn.map_err(|_| DbErr::Conn(RuntimeErr::Internal("the database is being closed".into())))
     }
 
     /// Begins a transaction that reads before it writes. On SQLite it takes the one place for writers at once: one that

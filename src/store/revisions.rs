@@ -12,6 +12,7 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, TransactionTrait,
 };
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use uuid::Uuid;
 
 use super::{Store, StoreError};
 use crate::domain::key::Revision;
@@ -31,6 +32,12 @@ pub(super) const KEYS: Kind = Kind {
 pub(super) const CONFIGS: Kind = Kind {
     counter: "configs",
     channel: "bonito_configs",
+};
+
+/// Changes to users and their sessions.
+pub(super) const USERS: Kind = Kind {
+    counter: "users",
+    channel: "bonito_users",
 };
 
 /// Jobs that were enqueued. They have no counter: whoever hears of one looks for it.
@@ -56,6 +63,7 @@ pub(super) struct Change {
     /// Its number.
     pub revision: i64,
     channel: &'static str,
+    about: Option<Uuid>,
 }
 
 impl Store {
@@ -93,6 +101,7 @@ impl Store {
             transaction,
             revision,
             channel: kind.channel,
+            about: None,
         })
     }
 
@@ -117,6 +126,11 @@ impl Store {
 }
 
 impl Change {
+    /// Says what alone is changed, so that whoever is told need not ask.
+    pub(super) fn is_about(&mut self, id: Uuid) {
+        self.about = Some(id);
+    }
+
     /// Makes the change known if it touched any row, or else forgets it. Says whether it did.
     pub(super) async fn finish(self, rows: u64) -> Result<bool, StoreError> {
         if rows == 0 {
@@ -125,7 +139,10 @@ impl Change {
         }
         if self.transaction.get_database_backend() == DatabaseBackend::Postgres {
             // Sent with the commit, and never without it.
-            let notify = format!("NOTIFY {}", self.channel);
+            let notify = match self.about {
+                None => format!("NOTIFY {}", self.channel),
+                Some(id) => format!("NOTIFY {}, '{id}'", self.channel),
+            };
             self.transaction.execute_unprepared(&notify).await?;
         }
         self.transaction.commit().await?;
@@ -148,19 +165,26 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Returns when something changed, or when they may have: after a time without a connection nobody knows.
-    pub async fn changed(&mut self) {
-        while let Err(error) = self.next().await {
-            // The look that is made now and then finds out as well; this is only slower.
-            tracing::debug!(%error, channel = self.channel, "no notifications of changes");
-            self.listener = None;
-            tokio::time::sleep(RECONNECT_PAUSE).await;
+    /// Returns when something changed, or when they may have: after a time without a connection nobody knows. Says what it
+    /// was, where it was one thing alone.
+    pub async fn changed(&mut self) -> Option<Uuid> {
+        loop {
+            match self.next().await {
+                Ok(about) => return about,
+                Err(error) => {
+                    // The look that is made now and then finds out as well; this is only slower.
+                    tracing::debug!(%error, channel = self.channel, "no notifications of changes");
+                    self.listener = None;
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+            }
         }
     }
 
-    async fn next(&mut self) -> Result<(), sqlx::Error> {
+    async fn next(&mut self) -> Result<Option<Uuid>, sqlx::Error> {
         if let Some(listener) = &mut self.listener {
-            return listener.try_recv().await.map(drop);
+            let told = listener.try_recv().await?;
+            return Ok(told.and_then(|told| told.payload().parse().ok()));
         }
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -171,6 +195,6 @@ impl Watch {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(self.channel).await?;
         self.listener = Some(listener);
-        Ok(())
+        Ok(None)
     }
 }

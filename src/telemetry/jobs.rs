@@ -78,7 +78,7 @@ impl JobMetrics {
             "Duration of attempts at jobs",
             self.duration.clone(),
         );
-        for kind in JobKind::ALL.map(JobKind::as_str) {
+        for kind in JobKind::ALL.iter().map(|kind| kind.as_str()) {
             for state in JobState::ALL {
                 self.count(kind, state.as_str(), 0);
             }

@@ -127,6 +127,8 @@ pub struct Metrics {
     fetches: Family<ResultLabels, Count>,
     /// Handlers that panicked.
     pub panics: Count,
+    /// Prompts and answers that were to be kept and were not.
+    pub payloads_dropped: Count,
     /// Further attempts that were not made because an outage had caused enough of them.
     pub retries_refused: Count,
     shed: Family<ReasonLabels, Count>,
@@ -180,6 +182,7 @@ impl Default for Metrics {
             auth_failures: Counter::default(),
             fetches: Family::default(),
             panics: Counter::default(),
+            payloads_dropped: Counter::default(),
             retries_refused: Counter::default(),
             shed: Family::default(),
             cache: Family::default(),
@@ -245,6 +248,11 @@ impl Metrics {
             self.fetches.clone(),
         );
         registry.register(names::PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(
+            names::PAYLOADS_DROPPED,
+            "Prompts and answers that were to be kept and were not",
+            self.payloads_dropped.clone(),
+        );
         registry.register(
             names::CACHE,
             "Requests by what they had to do with the response cache",

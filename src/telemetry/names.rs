@@ -34,6 +34,8 @@ names! {
     FETCHES = "bonito_fetches",
     /// Handlers that panicked (counter).
     PANICS = "bonito_panics",
+    /// Prompts and answers that were to be kept and were not (counter).
+    PAYLOADS_DROPPED = "bonito_payloads_dropped",
     /// Health of a provider: 0 passing, 1 probing, 2 ejected (gauge).
     PROVIDER_HEALTH = "bonito_provider_health",
     /// Outcomes dropped because a provider's actor had too many waiting (gauge that only grows).

@@ -52,6 +52,19 @@ pub struct Tenant<'a> {
     pub shared: bool,
 }
 
+/// A credential as those see it who may use it: never what is in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CredentialState {
+    /// Which of several; `None`: the one without a name.
+    pub name: Option<String>,
+    /// Whether it is one that others use, too.
+    pub shared: bool,
+    /// Whether the provider refused it lately, so that it is left out for a while.
+    pub resting: bool,
+    /// How many requests may be under way with it; `None`: any number.
+    pub max_concurrent: Option<u32>,
+}
+
 /// The credentials of one provider for one owner.
 type Pool = Vec<Arc<Keyed>>;
 
@@ -166,6 +179,14 @@ impl Endpoints {
         }
     }
 
+    /// Has the secrets read now, and waits until they are, for so long at most.
+    pub async fn read_soon(&self, patience: Duration) {
+        let (done, read) = oneshot::channel();
+        if self.ask(done) {
+            let _ = tokio::time::timeout(patience, read).await;
+        }
+    }
+
     fn ask(&self, done: oneshot::Sender<()>) -> bool {
         match &*self.read_now.load() {
             Some(read_now) => {
@@ -213,6 +234,22 @@ impl Snapshot {
             let first = self.pools(tenant, &provider).next()?.first()?;
             Some((provider, first))
         })
+    }
+
+    /// The credentials that a tenant's requests to a provider may go with, its own first.
+    pub fn credentials(&self, tenant: Tenant<'_>, provider: &ProviderId) -> Vec<CredentialState> {
+        let now = Instant::now();
+        let all = self
+            .pools(tenant, provider)
+            .flatten()
+            .filter(|keyed| !keyed.endpoint.is_builtin);
+        let state = |keyed: &Arc<Keyed>| CredentialState {
+            name: keyed.path.name.clone(),
+            shared: keyed.path.organization.is_none(),
+            resting: keyed.is_resting(now),
+            max_concurrent: keyed.max_concurrent,
+        };
+        all.map(state).collect()
     }
 
     /// The pools a tenant may use, its own first.

@@ -51,7 +51,7 @@ where
 /// A gateway whose own worker is off, and whose scheduled jobs are not due in the next half hour.
 async fn quiet() -> TestGateway {
     let gateway = TestGateway::builder().set("jobs.in_serve", false).start().await;
-    for kind in JobKind::ALL {
+    for &kind in JobKind::ALL {
         gateway.store.tick_job(kind).await.unwrap();
     }
     let waiting = JobFilter::default();

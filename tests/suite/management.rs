@@ -1,9 +1,12 @@
 //! The management API: who may, the config and its versions, and what is said about routing.
 
+use bonito::domain::audit::Author;
 use bonito::domain::ids::{TeamId, UserId};
+use bonito::domain::key::NewTeam;
 use bonito::domain::limit::{LimitOwner, LimitValues};
 use bonito::domain::role::{Right, Role};
 use bonito::domain::scope::Scope;
+use bonito::domain::user::{Email, NewUser, UserCreated};
 use bonito::domain::webhook::WebhookTerms;
 use bonito::http::management::specification;
 use reqwest::header::CONTENT_TYPE;
@@ -35,6 +38,9 @@ async fn the_document_and_its_page_are_served_without_a_token() {
     gateway.finish().await;
 }
 
+/// Operations for everybody.
+const OPEN: [&str; 4] = ["login", "refresh", "startOidc", "finishOidc"];
+
 /// Every operation of the document, with a path that can be asked for and a body that it takes.
 fn operations() -> Vec<(String, String, Option<Value>, Right)> {
     let document: Value = serde_json::from_str(&specification("http://127.0.0.1")).unwrap();
@@ -49,8 +55,17 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "restoreConfigVersion" => (Right::WriteConfig, None),
                 "explainRouting" => (Right::ReadConfig, Some(json!({"model": "echo"}))),
                 "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
-                "listProviders" => (Right::ReadProviders, None),
+                "listProviders" | "getProvider" | "getProviderHealth" | "listPrices" => (Right::ReadProviders, None),
+                "updateProvider" => (Right::WriteConfig, Some(json!({"enabled": true}))),
+                "putPrices" => (Right::WriteConfig, Some(json!({"prices": []}))),
+                "diffConfigVersion" => (Right::ReadConfig, None),
+                "putProviderCredential" => (Right::WriteProviders, Some(json!({"values": {"api_key": "sk-matrix"}}))),
+                "deleteProviderCredential" => (Right::WriteProviders, None),
+                "testProvider" => (Right::WriteProviders, Some(json!({}))),
+                "getRequestPayload" => (Right::ReadPayloads, None),
                 "listAudit" => (Right::ReadAudit, None),
+                "getUsage" | "exportUsage" | "getInsights" => (Right::ReadUsage, None),
+                "listLogs" | "exportLogs" | "getLog" => (Right::ReadLogs, None),
                 "listJobs" => (Right::ReadJobs, None),
                 "retryJob" => (Right::RetryJobs, None),
                 "listKeys" | "getKey" => (Right::ReadKeys, None),
@@ -71,6 +86,28 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 }
                 "updateBudget" => (Right::WriteLimits, Some(json!({"amount_usd": "6"}))),
                 "deleteRateLimit" | "deleteBudget" => (Right::WriteLimits, None),
+                // Whoever calls these proves who they are by what they send.
+                open if OPEN.contains(&open) => continue,
+                "getMe" | "logout" => (Right::OwnAccount, None),
+                "changePassword" => {
+                    let change = json!({"current_password": "x", "new_password": "a long enough password"});
+                    (Right::OwnAccount, Some(change))
+                }
+                "listOrganizations" | "getOrganization" => (Right::ReadOrganization, None),
+                "updateOrganization" => (Right::WriteOrganization, Some(json!({"name": "changed"}))),
+                "createOrganization" => (Right::ManageOrganizations, Some(json!({"slug": "made-{n}"}))),
+                "deleteOrganization" => (Right::ManageOrganizations, None),
+                "listTeams" | "getTeam" => (Right::ReadTeams, None),
+                "createTeam" => (Right::WriteTeams, Some(json!({"slug": "made-{n}"}))),
+                "updateTeam" => (Right::WriteTeams, Some(json!({"name": "changed"}))),
+                "deleteTeam" => (Right::WriteTeams, None),
+                "listUsers" | "getUser" => (Right::ReadUsers, None),
+                "createUser" => {
+                    let user = json!({"email": "made-{n}@example.com", "role": "viewer", "external": true});
+                    (Right::WriteUsers, Some(user))
+                }
+                "updateUser" => (Right::WriteUsers, Some(json!({"name": "changed"}))),
+                "deleteUser" => (Right::WriteUsers, None),
                 "listWebhooks" => (Right::ReadWebhooks, None),
                 "getWebhook" | "listWebhookDeliveries" => (Right::ReadWebhooks, None),
                 "createWebhook" => {
@@ -105,15 +142,32 @@ impl Things {
 
     /// A path and a body with the ids of things that are there, made for this one request.
     async fn fill(&self, gateway: &TestGateway, path: &str, body: Option<&Value>) -> (String, Option<Value>) {
+        let unique = Uuid::now_v7().simple().to_string();
+        let numbered = body.map(|body| body.to_string().replace("{n}", &unique[20..]));
+        let body: Option<Value> = numbered.map(|body| serde_json::from_str(&body).unwrap());
         if path.starts_with("/api/gateway/webhooks") {
-            return (self.fill_webhook(gateway, path).await, body.cloned());
+            return (self.fill_webhook(gateway, path).await, body);
         }
-        let about_one = path.contains("{id}") || body.is_some_and(|body| body.to_string().contains("{key}"));
+        let about_one = path.contains("{id}") || body.as_ref().is_some_and(|body| body.to_string().contains("{key}"));
         if !about_one {
-            return (path.to_owned(), body.cloned());
+            return (path.to_owned(), body);
         }
         if is_about_nothing(path) {
-            return (path.replace("{id}", &Uuid::now_v7().to_string()), body.cloned());
+            return (path.replace("{id}", &Uuid::now_v7().to_string()), body);
+        }
+        if let Some(id) = self.somebody(gateway, path, &unique[20..]).await {
+            return (path.replace("{id}", &id.to_string()), body);
+        }
+        if path.starts_with("/api/gateway/providers/") {
+            if !path.ends_with("/credentials") {
+                return (path.replace("{id}", "echo"), body);
+            }
+            let path = path.replace("{id}", "openai");
+            // There is one to take away.
+            let admin = gateway.token(Role::Admin);
+            let stored = json!({"values": {"api_key": "sk-matrix"}});
+            assert_eq!(gateway.manage("PUT", &path, &admin, Some(&stored)).await.status, 200);
+            return (path, body);
         }
         let (key, _) = gateway.new_key_in(Some(self.team), Some(self.user)).await;
         let id = match path {
@@ -130,6 +184,49 @@ impl Things {
         let body = body.map(|body| body.to_string().replace("{key}", &key.to_string()));
         let body = body.map(|body| serde_json::from_str(&body).unwrap());
         (path.replace("{id}", &id.to_string()), body)
+    }
+
+    /// An organization, a team or a user that a path can be about. A `#` at the end of the path asks for one that can be
+    /// deleted.
+    async fn somebody(&self, gateway: &TestGateway, path: &str, unique: &str) -> Option<Uuid> {
+        let store = &gateway.store;
+        match path {
+            "/api/organizations/{id}" => Some(gateway.organization.0),
+            "/api/organizations/{id}#" => {
+                let slug = format!("gone-{unique}");
+                Some(store.create_organization(&slug, "Gone").await.unwrap().0)
+            }
+            "/api/teams/{id}" => Some(self.team.0),
+            "/api/teams/{id}#" => {
+                let (team, slug) = (TeamId(Uuid::now_v7()), format!("gone-{unique}"));
+                let new = NewTeam {
+                    id: team,
+                    organization: gateway.organization,
+                    slug,
+                    name: "Gone".into(),
+                    scope: Scope::default(),
+                };
+                store.create_team(new).await.unwrap();
+                Some(team.0)
+            }
+            path if path.starts_with("/api/users/{id}") => {
+                let new = NewUser {
+                    id: UserId(Uuid::now_v7()),
+                    organization: gateway.organization,
+                    team: Some(self.team),
+                    email: Email::parse(&format!("somebody-{unique}@example.com")).unwrap(),
+                    name: "Somebody".into(),
+                    role: Role::Viewer,
+                    password_hash: None,
+                    must_change_password: false,
+                };
+                let id = new.id;
+                let by = Author::system("first start");
+                assert!(matches!(store.create_user(new, &by).await, Ok(UserCreated::Created(_))));
+                Some(id.0)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -157,14 +254,22 @@ impl Things {
     }
 }
 
-/// Whether an operation is about something that none is made of here: a job that was given up.
+/// Whether an operation is about something that none is made of here: a job that was given up, a request.
 fn is_about_nothing(path: &str) -> bool {
-    path.starts_with("/api/gateway/jobs/")
+    let of_log = path.starts_with("/api/gateway/logs/") && !path.contains("export");
+    path.starts_with("/api/gateway/jobs/") || of_log
 }
 
 /// Whether an operation was done, or would have been if what it is about were there.
 fn is_done(path: &str, status: u16) -> bool {
-    matches!(status, 200 | 201 | 202 | 204) && !is_about_nothing(path) || status == 404 && is_about_nothing(path)
+    let script = ["/api/auth/logout", "/api/auth/password"].contains(&path);
+    match status {
+        200 | 201 | 202 | 204 => !is_about_nothing(path) && !script,
+        404 => is_about_nothing(path),
+        // The tokens here are of no session.
+        409 => script,
+        _ => false,
+    }
 }
 
 /// Whether an operation only asks, though its method would let it change something.
@@ -183,62 +288,134 @@ fn is_problem(reply: &Reply, status: u16) {
     assert_eq!(reply.header("cache-control"), "no-store");
 }
 
+/// Calls with a path that the document has, as somebody would.
+struct Call<'g> {
+    gateway: &'g TestGateway,
+    method: &'g str,
+}
+
+impl Call<'_> {
+    async fn by(&self, token: &str, path: &str, body: Option<&Value>, organization: Option<&str>) -> Reply {
+        let mut headers = vec![("if-match", "*")];
+        headers.extend(organization.map(|organization| ("x-bonito-organization", organization)));
+        let path = path.trim_end_matches('#');
+        self.gateway.manage_with(self.method, path, token, body, &headers).await
+    }
+}
+
+/// P26: every operation, by every role of this organization and of another one, by nobody, and by whoever was somebody
+/// once. Who is refused has changed nothing in the database, and what is somebody else's answers like what is not there.
 #[tokio::test]
-async fn every_operation_is_for_the_roles_that_have_the_right_in_their_own_organization() {
+async fn p26_every_operation_is_for_the_roles_that_have_the_right_in_their_own_organization() {
     let gateway = TestGateway::builder().start().await;
     gateway.configure(&json!({})).await;
     let other = gateway.store.create_organization("other", "Other").await.unwrap();
     let mine = gateway.organization.to_string();
     let things = Things::new(&gateway).await;
     let token = |role, organization| gateway.token_of(role, organization, Some(things.team), Some(things.user));
+    let revoked = gateway.revoked_token(Role::PlatformAdmin);
     for (method, template, of_template, right) in operations() {
-        let headers = [("if-match", "*")];
-        let (path, _) = things.fill(&gateway, &template, of_template.as_ref()).await;
-        let without = gateway
-            .client
-            .request(method.parse().unwrap(), format!("{}{path}", gateway.api));
+        // What is deleted is made for it.
+        let template = if method == "DELETE" {
+            format!("{template}#")
+        } else {
+            template
+        };
+        let call = Call {
+            gateway: &gateway,
+            method: &method,
+        };
+        let tenants = template.starts_with("/api/organizations");
+        let (path, body) = things.fill(&gateway, &template, of_template.as_ref()).await;
+        let missing = template.replace("{id}", &Uuid::now_v7().to_string());
+        let foreign_key = body.as_ref().is_some_and(|body| body.get("reference").is_some());
+
+        let before = gateway.contents().await;
+        let without = gateway.client.request(
+            method.parse().unwrap(),
+            format!("{}{}", gateway.api, path.trim_end_matches('#')),
+        );
         let without = crate::support::gateway::read(without.send().await.unwrap()).await;
         is_problem(&without, 401);
         assert_eq!(without.header("www-authenticate"), "Bearer realm=\"bonito management\"");
+        is_problem(&call.by(&revoked, &path, body.as_ref(), None).await, 401);
         for role in Role::ALL {
-            let own = token(role, gateway.organization);
-            let (path, body) = things.fill(&gateway, &template, of_template.as_ref()).await;
-            let before = rows(&gateway, gateway.organization).await.len();
-            let reply = gateway.manage_with(&method, &path, &own, body.as_ref(), &headers).await;
-            let recorded = rows(&gateway, gateway.organization).await.len() - before;
-            if role.may(right) {
-                assert!(
-                    is_done(&path, reply.status),
-                    "{role} {method} {path}: {} {}",
-                    reply.status,
-                    reply.text
-                );
-                let expected = usize::from(!only_asks(&method, &path) && reply.status < 300);
-                assert_eq!(recorded, expected, "rows of the audit log: {role} {method} {path}");
-            } else {
-                is_problem(&reply, 403);
-                assert_eq!(recorded, 0, "rows of the audit log: {role} {method} {path}");
+            let (own, foreign) = (token(role, gateway.organization), token(role, other));
+            if !role.may(right) {
+                is_problem(&call.by(&own, &path, body.as_ref(), None).await, 403);
             }
             // Somebody of another organization, who names this one.
-            let foreign = token(role, other);
-            let (path, body) = things.fill(&gateway, &template, of_template.as_ref()).await;
-            let naming = [("if-match", "*"), ("x-bonito-organization", mine.as_str())];
-            let reply = gateway
-                .manage_with(&method, &path, &foreign, body.as_ref(), &naming)
-                .await;
-            match (role.may(right), role.everywhere()) {
-                (false, _) => is_problem(&reply, 403),
-                (true, true) => assert!(is_done(&path, reply.status), "{role} {method} {path}: {}", reply.text),
-                (true, false) => is_problem(&reply, 404),
+            if !role.everywhere() {
+                let reply = call.by(&foreign, &path, body.as_ref(), Some(&mine)).await;
+                is_problem(&reply, if role.may(right) { 404 } else { 403 });
             }
-            if role.may(right) && role.everywhere() && right != Right::ReadProviders {
-                let nowhere = Uuid::now_v7().to_string();
-                let naming = [("if-match", "*"), ("x-bonito-organization", nowhere.as_str())];
-                let reply = gateway.manage_with(&method, &path, &own, body.as_ref(), &naming).await;
-                // An organization without a config has an empty one, whether or not it exists; and what a body names
-                // does not exist in one that does not.
-                let nothing = reply.status == 404 || reply.status == 422 && reply.text.contains("/reference");
-                assert!(nothing || method == "GET", "{method} {path}: {}", reply.text);
+            // Somebody of another organization, who knows an id.
+            if template.contains("{id}") && !(tenants && role.everywhere()) {
+                let theirs = call.by(&foreign, &path, body.as_ref(), None).await;
+                let nobodys = call.by(&foreign, &missing, body.as_ref(), None).await;
+                let same = (theirs.status, &theirs.text) == (nobodys.status, &nobodys.text);
+                assert!(
+                    same && theirs.status >= 403,
+                    "{role} {method} {path}: {} {}",
+                    theirs.text,
+                    nobodys.text
+                );
+            }
+            if foreign_key {
+                let reply = call.by(&foreign, &path, body.as_ref(), None).await;
+                assert!(
+                    matches!(reply.status, 403 | 404 | 422),
+                    "{role} {method} {path}: {}",
+                    reply.text
+                );
+            }
+        }
+        let after = gateway.contents().await;
+        for ((table, before), (_, after)) in before.iter().zip(&after) {
+            assert_eq!(
+                before, after,
+                "{method} {path} changed {table} for somebody who was refused"
+            );
+        }
+
+        for role in Role::ALL.into_iter().filter(|role| role.may(right)) {
+            let own = token(role, gateway.organization);
+            let (path, body) = things.fill(&gateway, &template, of_template.as_ref()).await;
+            // What becomes of an organization is in its own log.
+            let whose = if tenants && method != "PATCH" {
+                None
+            } else {
+                Some(gateway.organization)
+            };
+            let recorded = async || match whose {
+                Some(organization) => rows(&gateway, organization).await.len(),
+                None => gateway.all_audit_rows().await,
+            };
+            let rows_before = recorded().await;
+            let reply = call.by(&own, &path, body.as_ref(), None).await;
+            let rows = recorded().await - rows_before;
+            let plain = path.trim_end_matches('#');
+            assert!(
+                is_done(plain, reply.status),
+                "{role} {method} {path}: {} {}",
+                reply.status,
+                reply.text
+            );
+            let expected = usize::from(!only_asks(&method, &path) && reply.status < 300);
+            assert_eq!(rows, expected, "rows of the audit log: {role} {method} {path}");
+            if role.everywhere() {
+                let (path, body) = things.fill(&gateway, &template, of_template.as_ref()).await;
+                let reply = call.by(&token(role, other), &path, body.as_ref(), Some(&mine)).await;
+                let plain = path.trim_end_matches('#');
+                assert!(is_done(plain, reply.status), "{role} {method} {path}: {}", reply.text);
+                if right != Right::ReadProviders && right != Right::OwnAccount && !tenants {
+                    let nowhere = Uuid::now_v7().to_string();
+                    let reply = call.by(&own, &path, body.as_ref(), Some(&nowhere)).await;
+                    // An organization without a config has an empty one, whether or not it exists; and what a body
+                    // names does not exist in one that does not.
+                    let nothing = reply.status == 404 || reply.status == 422 && reply.text.contains("/reference");
+                    assert!(nothing || method == "GET", "{method} {path}: {}", reply.text);
+                }
             }
         }
     }

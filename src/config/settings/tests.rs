@@ -73,6 +73,8 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
         "budgets.wait_ms",
         "cache.ttl_ms",
         "cache.wait_ms",
+        "database.min_connections",
+        "database.statement_timeout_ms",
         "failover.backoff_ms",
         "failover.max_backoff_ms",
         "failover.retry_floor_per_second",
@@ -90,6 +92,7 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
         "server.shutdown_grace_ms",
         "server.workers",
         "upstream.pool_idle_per_host",
+        "usage.keep_requests_days",
     ];
     for (path, leaf) in &layers.leaves {
         if !leaf.value.is_integer() {

@@ -43,7 +43,7 @@ struct AuditEntry {
     actor_role: Option<String>,
     /// How they proved who they are: `password`, `oidc`, `token` or `system`.
     via: String,
-    /// Where the request came from: the other end of the connection.
+    /// Where the request came from, as far as the proxies in front are trusted.
     #[oai(skip_serializing_if_is_none)]
     address: Option<String>,
     /// What, as `resource.verb`: `key.create`.

@@ -4,11 +4,17 @@
 //! without one: what it is good for are its methods, in `access`. A handler that forgets to ask for a right does not
 //! compile. Which role has which right is `domain::role`'s.
 
-mod access;
+pub mod access;
 mod audit;
 mod jobs;
 pub mod keys;
 mod limits;
+mod organizations;
+pub mod providers;
+pub mod sign_in;
+mod teams;
+mod usage;
+pub mod users;
 mod webhooks;
 
 pub use webhooks::WebhookChange;
@@ -28,7 +34,8 @@ use super::problem::Refusal;
 use crate::domain::audit::{Author, Deed, Via};
 use crate::domain::ids::OrganizationId;
 use crate::domain::role::Right;
-use crate::http::boundary::{Arrival, caller_address};
+use crate::http::auth::address_of;
+use crate::http::boundary::Arrival;
 use crate::secrets::management_token::Bearer;
 
 /// The header by which a platform admin names another organization.
@@ -58,7 +65,17 @@ grants!(
     ReadConfig,
     WriteConfig,
     ReadProviders,
+    ReadUsage,
+    ReadLogs,
     ReadAudit,
+    OwnAccount,
+    ReadOrganization,
+    WriteOrganization,
+    ManageOrganizations,
+    ReadTeams,
+    WriteTeams,
+    ReadUsers,
+    WriteUsers,
     ReadJobs,
     RetryJobs,
     ReadWebhooks,
@@ -67,7 +84,11 @@ grants!(
     WriteKeys,
     ReadLimits,
     WriteLimits,
+    WriteProviders,
+    ReadPayloads,
 );
+
+pub use usage::Asked;
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {
@@ -75,6 +96,8 @@ pub struct May<G> {
     author: Author,
     bearer: Bearer,
     organization: OrganizationId,
+    /// Whether it is about every organization: one that may be was not named.
+    everywhere: bool,
     right: PhantomData<fn() -> G>,
 }
 
@@ -104,9 +127,8 @@ impl<G: Grant> May<G> {
     /// Checks who is calling, and for which organization.
     async fn check(management: Arc<Management>, request: &Request) -> Result<Self, Refusal> {
         let headers = request.headers();
-        let bearer = sent_token(headers)
-            .and_then(|token| management.tokens.check(token))
-            .ok_or_else(Refusal::unauthorized)?;
+        let token = sent_token(headers).ok_or_else(Refusal::unauthorized)?;
+        let (bearer, via) = management.identify(token, G::RIGHT).await?;
         if !bearer.role.may(G::RIGHT) {
             let detail = format!(
                 "the role {} may not do this: it needs the right to {}",
@@ -128,19 +150,44 @@ impl<G: Grant> May<G> {
                 named.ok_or_else(|| Refusal::not_found("organization"))?
             }
         };
+        let author = Author {
+            subject: bearer.subject.clone(),
+            role: Some(bearer.role),
+            via,
+            address: address_of(request, &management.people.trusted_proxies),
+            request: Some(Arrival::of(request).id),
+        };
         Ok(Self {
             management,
-            author: Author {
-                subject: bearer.subject.clone(),
-                role: Some(bearer.role),
-                via: Via::Token,
-                address: caller_address(request),
-                request: Some(Arrival::of(request).id),
-            },
+            author,
+            everywhere: bearer.role.everywhere() && !headers.contains_key(X_ORGANIZATION),
             bearer,
             organization,
             right: PhantomData,
         })
+    }
+}
+
+impl Management {
+    /// Who a token is for, and how they proved it. Only what has a good signature is looked up.
+    async fn identify(&self, token: &str, right: Right) -> Result<(Bearer, Via), Refusal> {
+        let Some(bearer) = self.tokens.check(token) else {
+            return self.identify_externally(token).await;
+        };
+        let (Some(user), Some(session)) = (bearer.user, bearer.session) else {
+            return Ok((bearer, Via::Token));
+        };
+        let state = self.people.sessions.state(user, session.id).await;
+        let state = state.map_err(|error| Refusal::unavailable(&error))?;
+        // A change of the user ends every token from before it; the session's next one says what they are now.
+        let state = state
+            .filter(|state| state.revision == session.revision)
+            .ok_or_else(Refusal::unauthorized)?;
+        if state.must_change_password && right != Right::OwnAccount {
+            let detail = "change your password first, by POST /api/auth/password";
+            return Err(Refusal::forbidden(detail));
+        }
+        Ok((bearer, session.via))
     }
 }
 
@@ -161,7 +208,9 @@ impl<'a, G: Grant> ApiExtractor<'a> for May<G> {
             SCHEME,
             MetaSecurityScheme {
                 ty: "http",
-                description: Some("Authorization: Bearer …, a token that `bonito token` made."),
+                description: Some(
+                    "Authorization: Bearer …, a token from /api/auth/login or one that `bonito token` made.",
+                ),
                 name: None,
                 key_in: None,
                 scheme: Some("bearer"),

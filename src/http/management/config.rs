@@ -3,13 +3,16 @@
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
+use poem_openapi::types::Any;
 use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde_json::Value;
 
 use super::Section;
 use super::auth::{May, ReadConfig, WriteConfig};
 use super::problem::Refusal;
 use super::schema::ConfigDocument;
 use crate::domain::config::ConfigVersion;
+use crate::domain::difference::differences;
 
 /// Versions of one page.
 const PAGE: u64 = 50;
@@ -51,6 +54,34 @@ struct Version {
     created_at: DateTime<Utc>,
     /// Whether it is in force.
     active: bool,
+}
+
+/// What a version of the config changed.
+#[derive(Object)]
+struct ConfigDiff {
+    /// The version.
+    version: i64,
+    /// The one it is compared with.
+    against: i64,
+    /// Who wrote it.
+    author: String,
+    /// When.
+    created_at: DateTime<Utc>,
+    /// What is different, by its place.
+    changes: Vec<ConfigChange>,
+}
+
+/// Something that is different.
+#[derive(Object)]
+struct ConfigChange {
+    /// Where, as a JSON pointer (RFC 6901).
+    pointer: String,
+    /// What was there; absent: nothing.
+    #[oai(skip_serializing_if_is_none)]
+    before: Option<Any<Value>>,
+    /// What is there; absent: nothing.
+    #[oai(skip_serializing_if_is_none)]
+    after: Option<Any<Value>>,
 }
 
 #[OpenApi(prefix_path = "/api/gateway/config", tag = "Section::Config")]
@@ -121,6 +152,41 @@ impl ConfigApi {
         shown(&may.version(version.0).await?)
     }
 
+    /// What a version changed
+    ///
+    /// The difference between a version and an earlier one, place by place.
+    #[oai(path = "/versions/:version/diff", method = "get", operation_id = "diffConfigVersion")]
+    async fn diff(
+        &self,
+        may: May<ReadConfig>,
+        /// Its number.
+        version: Path<i64>,
+        /// The version it is compared with; 0 is the empty config before the first. Default: the one before.
+        #[oai(validator(minimum(value = "0")))]
+        against: Query<Option<i64>>,
+    ) -> Result<Json<ConfigDiff>, Refusal> {
+        let against = against.0.unwrap_or(version.0 - 1);
+        let config = may.version(version.0).await?;
+        let before = match against {
+            0 => Value::Object(serde_json::Map::new()),
+            earlier => read(&may.version(earlier).await?)?,
+        };
+        let changes = differences(&before, &read(&config)?)
+            .into_iter()
+            .map(|difference| ConfigChange {
+                pointer: difference.pointer,
+                before: difference.before.map(Any),
+                after: difference.after.map(Any),
+            });
+        Ok(Json(ConfigDiff {
+            version: config.version,
+            against,
+            author: config.author,
+            created_at: config.created_at,
+            changes: changes.collect(),
+        }))
+    }
+
     /// Go back to a version
     ///
     /// Its document is checked like any other and put into force as a new version, so that nothing is lost.
@@ -159,9 +225,12 @@ fn replaced(if_match: &str) -> Result<Option<i64>, Refusal> {
     version.map(Some).ok_or_else(|| Refusal::bad_request(detail))
 }
 
+fn read(config: &ConfigVersion) -> Result<Value, Refusal> {
+    serde_json::from_str(&config.document).map_err(|_| Refusal::bad_request("this version cannot be read any more"))
+}
+
 fn shown(config: &ConfigVersion) -> Result<Config, Refusal> {
-    let document = serde_json::from_str(&config.document)
-        .map_err(|_| Refusal::bad_request("this version cannot be read any more"))?;
+    let document = read(config)?;
     Ok(Config::Document(Json(ConfigDocument(document)), tag(config.version)))
 }
 

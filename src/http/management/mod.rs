@@ -11,10 +11,18 @@ mod config;
 mod jobs;
 mod keys;
 mod limits;
+mod logs;
+mod organizations;
+mod payloads;
+mod prices;
 mod problem;
 mod providers;
 mod routing;
 mod schema;
+mod sign_in;
+mod teams;
+mod usage;
+mod users;
 mod webhooks;
 
 use std::sync::Arc;
@@ -23,18 +31,26 @@ use std::time::Duration;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use ipnet::IpNet;
 use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Request, Response};
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
+use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
-use crate::gates::control::{Configs, Directory};
+use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
+use crate::gates::people::{Sessions, SignIns, Tenants, Users};
+use crate::gates::sign_in_gate::SignInGate;
 use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
 use crate::queue::Jobs;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::KeyHasher;
+use crate::secrets::oidc::Oidc;
+use crate::secrets::password::Passwords;
+use crate::secrets::refresh_token::RefreshTokens;
+pub use auth::providers::CredentialDesk;
 use problem::Problem;
 
 /// Where the document is served.
@@ -62,8 +78,51 @@ pub struct Management {
     pub keys: KeyDesk,
     /// Keeps endpoints and their deliveries.
     pub webhooks: Arc<dyn Webhooks>,
+    /// Answers questions about past requests.
+    pub analytics: Arc<Analytics>,
+    /// What handlers of people work with.
+    pub people: People,
+    /// Reads what was kept of requests.
+    pub payloads: Arc<dyn PayloadReader>,
+    /// What handlers of credentials work with.
+    pub credentials: CredentialDesk,
     /// Decides where requests go.
     pub pipeline: Arc<Pipeline>,
+}
+
+/// What it works with where people are concerned.
+pub struct People {
+    /// Who signs in, and their sessions.
+    pub sign_ins: Arc<dyn SignIns>,
+    /// The users of organizations.
+    pub users: Arc<dyn Users>,
+    /// Organizations and teams.
+    pub tenants: Arc<dyn Tenants>,
+    /// The sessions that requests came in with lately.
+    pub sessions: Sessions,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Makes refresh tokens.
+    pub refresh_tokens: RefreshTokens,
+    /// Counts attempts to sign in.
+    pub gate: SignInGate,
+    /// The issuer outside that vouches for people.
+    pub oidc: Option<Oidc>,
+    /// Networks of proxies whose word about who is calling is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long everything lasts.
+    pub lifetimes: SignInLifetimes,
+}
+
+/// How long tokens and sessions last.
+#[derive(Clone, Copy, Debug)]
+pub struct SignInLifetimes {
+    /// An access token.
+    pub access: Duration,
+    /// A session that is not refreshed.
+    pub refresh: Duration,
+    /// Any session.
+    pub session: Duration,
 }
 
 /// What handlers of keys, limits and budgets work with.
@@ -89,6 +148,10 @@ enum Section {
     Routing,
     /// Who serves, and how they are doing.
     Providers,
+    /// What was used, what it cost, and what could cost less.
+    Usage,
+    /// Single requests.
+    Logs,
     /// What was done through management, by whom and from where.
     Audit,
     /// What is done in the background, and what could not be done.
@@ -101,31 +164,56 @@ enum Section {
     Limits,
     /// What may be spent, and what is left of it.
     Budgets,
+    /// Signing in and out.
+    SignIn,
+    /// Organizations: the tenants.
+    Organizations,
+    /// Teams: groups of keys and people inside an organization.
+    Teams,
+    /// Users: people who manage the gateway.
+    Users,
 }
 
-type Api = (
+// One tuple of APIs has room for sixteen, so there is one for each subject.
+/// How requests are served.
+type Serving = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
-    audit::AuditApi,
-    jobs::JobsApi,
-    webhooks::WebhooksApi,
-    keys::KeysApi,
-    limits::LimitsApi,
-    budgets::BudgetsApi,
+    prices::PricesApi,
 );
+/// Who may ask for how much.
+type Limiting = (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi);
+/// Who manages.
+type Managing = (
+    sign_in::SignInApi,
+    organizations::OrganizationsApi,
+    teams::TeamsApi,
+    users::UsersApi,
+);
+/// What was done.
+type Looking = (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi);
+/// What goes on in the background.
+type Background = (jobs::JobsApi, webhooks::WebhooksApi);
+type Api = (Serving, Limiting, Managing, Looking, Background);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
-    let api = (
-        config::ConfigApi,
-        routing::RoutingApi,
-        providers::ProvidersApi,
-        audit::AuditApi,
-        jobs::JobsApi,
-        webhooks::WebhooksApi,
-        keys::KeysApi,
-        limits::LimitsApi,
-        budgets::BudgetsApi,
+    let api: Api = (
+        (
+            config::ConfigApi,
+            routing::RoutingApi,
+            providers::ProvidersApi,
+            prices::PricesApi,
+        ),
+        (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi),
+        (
+            sign_in::SignInApi,
+            organizations::OrganizationsApi,
+            teams::TeamsApi,
+            users::UsersApi,
+        ),
+        (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi),
+        (jobs::JobsApi, webhooks::WebhooksApi),
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

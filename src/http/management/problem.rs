@@ -97,7 +97,7 @@ pub enum Refusal {
     /// Too many attempts; another is allowed after `Retry-After` seconds.
     #[oai(status = 429, content_type = "application/problem+json")]
     TooManyRequests(Json<Problem>, #[oai(header = "Retry-After")] u64),
-    /// The database does not answer.
+    /// The database, or something else that is needed, does not answer.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(Json<Problem>),
 }
@@ -110,8 +110,15 @@ impl Refusal {
 
     /// No valid token.
     pub fn unauthorized() -> Self {
-        let detail =
-            "send `Authorization: Bearer …` with a token of this gateway that is not over; `bonito token` makes one";
+        let detail = "send `Authorization: Bearer …` with a token of this gateway that is not over; POST /api/auth/login gives one";
+        Self::Unauthorized(
+            Json(Problem::new(StatusCode::UNAUTHORIZED, detail)),
+            "Bearer realm=\"bonito management\"".to_owned(),
+        )
+    }
+
+    /// Not who they say they are, or nobody who may sign in. Whoever tries is not told which.
+    pub fn wrong_credentials(detail: &str) -> Self {
         Self::Unauthorized(
             Json(Problem::new(StatusCode::UNAUTHORIZED, detail)),
             "Bearer realm=\"bonito management\"".to_owned(),
@@ -192,6 +199,11 @@ impl Refusal {
             errors,
             ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         }))
+    }
+
+    /// Something that is needed does not work right now.
+    pub fn unavailable_because(detail: &str) -> Self {
+        Self::Unavailable(Json(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)))
     }
 
     /// The database does not answer, which is in the log.

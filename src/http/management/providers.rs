@@ -1,13 +1,24 @@
 //! `/api/gateway/providers`: who serves, and how they are doing.
 
+use std::collections::{BTreeMap, HashMap};
+
+use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{Enum, Object, OpenApi};
+use serde_json::{Value, json};
 
 use super::Section;
-use super::auth::{May, ReadProviders};
+use super::auth::access::ProviderState;
+use super::auth::providers::Which;
+use super::auth::{May, ReadProviders, WriteConfig, WriteProviders};
+use super::limits::Deleted;
 use super::problem::Refusal;
 use crate::domain::measurement::Measured;
+use crate::domain::scope::canonical_provider;
 use crate::routing::plan::Readiness;
+
+/// How much is repeated of what a provider says about a failed test.
+const MAX_MESSAGE_CHARS: usize = 1_000;
 
 /// The handlers.
 pub struct ProvidersApi;
@@ -46,6 +57,101 @@ struct Provider {
     measured: Vec<MeasuredDeployment>,
 }
 
+/// A credential, without what is in it.
+#[derive(Object)]
+struct ProviderCredential {
+    /// Which of several; absent: the one without a name.
+    #[oai(skip_serializing_if_is_none)]
+    name: Option<String>,
+    /// Whether it is one that other organizations use, too.
+    shared: bool,
+    /// Whether the provider refused it lately, so that it is left out for a while. Seen from the replica that answers.
+    resting: bool,
+    /// How many requests may be under way with it; absent: any number.
+    #[oai(skip_serializing_if_is_none)]
+    max_concurrent: Option<u32>,
+}
+
+/// A provider with the credentials that the organization uses there.
+#[derive(Object)]
+struct ProviderDetails {
+    #[oai(flatten)]
+    provider: Provider,
+    /// Its credentials, the organization's own first.
+    credentials: Vec<ProviderCredential>,
+}
+
+/// How a provider is doing.
+#[derive(Object)]
+struct ProviderHealth {
+    /// How it is doing, seen from the replica that answers.
+    health: Health,
+    /// Whether every credential was refused lately.
+    credentials_refused: bool,
+    /// What requests have measured since the replica that answers was started.
+    measured: Vec<MeasuredDeployment>,
+}
+
+/// What is to become different about a provider.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct ProviderPatch {
+    /// Whether the organization's requests may go there.
+    enabled: bool,
+}
+
+/// A credential to be stored.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct NewCredential {
+    /// Which of several; left out: the one without a name.
+    name: Option<String>,
+    /// Its values, such as `api_key`. They are stored and never shown again.
+    values: HashMap<String, String>,
+    /// Whether it is for every organization that was granted the shared credentials. Platform admins alone. Default: false.
+    shared: Option<bool>,
+}
+
+/// A credential that was stored.
+#[derive(Object)]
+struct StoredCredential {
+    /// The provider.
+    provider: String,
+    /// Which of several; absent: the one without a name.
+    #[oai(skip_serializing_if_is_none)]
+    name: Option<String>,
+    /// Whether it is shared.
+    shared: bool,
+}
+
+/// What to test.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct ProviderTest {
+    /// The model to ask. Default: the cheapest of the provider's.
+    model: Option<String>,
+}
+
+/// What came of a test.
+#[derive(Object)]
+struct ProviderTested {
+    /// Whether the provider answered as it should.
+    ok: bool,
+    /// The deployment that was asked.
+    deployment: String,
+    /// Milliseconds it took.
+    latency_ms: u64,
+    /// The provider's status, where it answered with another one than 200.
+    #[oai(skip_serializing_if_is_none)]
+    status: Option<u16>,
+    /// What kind of failure it was, in one word: `provider_auth`, `connect`, `timeout`, …
+    #[oai(skip_serializing_if_is_none)]
+    reason: Option<String>,
+    /// What the provider said, or what went wrong.
+    #[oai(skip_serializing_if_is_none)]
+    message: Option<String>,
+}
+
 /// What was measured of a deployment.
 #[derive(Object)]
 struct MeasuredDeployment {
@@ -74,7 +180,155 @@ impl ProvidersApi {
     #[oai(path = "/", method = "get", operation_id = "listProviders")]
     async fn list(&self, may: May<ReadProviders>) -> Result<Json<Providers>, Refusal> {
         let states = may.providers().await?.into_iter();
-        let data = states.map(|state| Provider {
+        Ok(Json(Providers {
+            data: states.map(Provider::from).collect(),
+        }))
+    }
+
+    /// One provider
+    ///
+    /// With the credentials that the organization's requests go with; never what is in them.
+    #[oai(path = "/:id", method = "get", operation_id = "getProvider")]
+    async fn get(
+        &self,
+        may: May<ReadProviders>,
+        /// Its id.
+        id: Path<String>,
+    ) -> Result<Json<ProviderDetails>, Refusal> {
+        let (state, credentials) = may.provider(&id.0).await?;
+        let credentials = credentials.into_iter().map(|credential| ProviderCredential {
+            name: credential.name,
+            shared: credential.shared,
+            resting: credential.resting,
+            max_concurrent: credential.max_concurrent,
+        });
+        Ok(Json(ProviderDetails {
+            provider: state.into(),
+            credentials: credentials.collect(),
+        }))
+    }
+
+    /// How a provider is doing
+    #[oai(path = "/:id/health", method = "get", operation_id = "getProviderHealth")]
+    async fn health(
+        &self,
+        may: May<ReadProviders>,
+        /// Its id.
+        id: Path<String>,
+    ) -> Result<Json<ProviderHealth>, Refusal> {
+        let (state, credentials) = may.provider(&id.0).await?;
+        let provider = Provider::from(state);
+        Ok(Json(ProviderHealth {
+            health: provider.health,
+            credentials_refused: !credentials.is_empty() && credentials.iter().all(|credential| credential.resting),
+            measured: provider.measured,
+        }))
+    }
+
+    /// Switch a provider on or off
+    ///
+    /// For the organization's requests, by its gateway config, of which this makes a new version.
+    #[oai(path = "/:id", method = "patch", operation_id = "updateProvider")]
+    async fn update(
+        &self,
+        may: May<WriteConfig>,
+        /// Its id.
+        id: Path<String>,
+        body: Json<ProviderPatch>,
+    ) -> Result<Json<ProviderPatch>, Refusal> {
+        let (id, enabled) = (canonical_provider(&id.0).to_owned(), body.0.enabled);
+        let switched = |before: Option<&Value>| {
+            let mut providers = before.and_then(Value::as_object).cloned().unwrap_or_default();
+            // It may stand there by its other name.
+            providers.retain(|name, _| canonical_provider(name) != id);
+            providers.insert(id.clone(), json!({"enabled": enabled}));
+            Some(providers.into())
+        };
+        may.change_member("providers", switched).await?;
+        Ok(body)
+    }
+
+    /// Store a credential
+    ///
+    /// Of the organization's own, in the place of the one it had. Its values are checked, and never shown again. It is in
+    /// force on the replica that answers, and on others within `secrets.refresh_ms`. Where credentials are kept in Vault,
+    /// the answer is 409 and names the path to write to.
+    #[oai(path = "/:id/credentials", method = "put", operation_id = "putProviderCredential")]
+    async fn set_credential(
+        &self,
+        may: May<WriteProviders>,
+        /// The provider's id.
+        id: Path<String>,
+        body: Json<NewCredential>,
+    ) -> Result<Json<StoredCredential>, Refusal> {
+        let which = Which {
+            provider: id.0,
+            name: body.0.name,
+            shared: body.0.shared.unwrap_or(false),
+        };
+        let values: BTreeMap<String, String> = body.0.values.into_iter().collect();
+        may.set_credential(&which, values).await?;
+        Ok(Json(StoredCredential {
+            provider: canonical_provider(&which.provider).to_owned(),
+            name: which.name,
+            shared: which.shared,
+        }))
+    }
+
+    /// Take a credential away
+    #[oai(
+        path = "/:id/credentials",
+        method = "delete",
+        operation_id = "deleteProviderCredential"
+    )]
+    async fn remove_credential(
+        &self,
+        may: May<WriteProviders>,
+        /// The provider's id.
+        id: Path<String>,
+        /// Which of several; left out: the one without a name.
+        name: Query<Option<String>>,
+        /// Whether it is the one that is shared. Platform admins alone.
+        shared: Query<Option<bool>>,
+    ) -> Result<Deleted, Refusal> {
+        let which = Which {
+            provider: id.0,
+            name: name.0,
+            shared: shared.0.unwrap_or(false),
+        };
+        may.remove_credential(&which).await?;
+        Ok(Deleted::Done)
+    }
+
+    /// Test a provider
+    ///
+    /// Makes one small real call, for which the provider charges a handful of tokens. It counts against no limit or
+    /// budget and is in no log of requests.
+    #[oai(path = "/:id/test", method = "post", operation_id = "testProvider")]
+    async fn test(
+        &self,
+        may: May<WriteProviders>,
+        /// Its id.
+        id: Path<String>,
+        body: Json<ProviderTest>,
+    ) -> Result<Json<ProviderTested>, Refusal> {
+        let probed = may.test(&id.0, body.0.model.as_deref()).await?;
+        Ok(Json(ProviderTested {
+            ok: probed.failure.is_none(),
+            deployment: probed.deployment.to_string(),
+            latency_ms: u64::try_from(probed.took.as_millis()).unwrap_or(u64::MAX),
+            status: probed.failure.as_ref().and_then(|failure| failure.status),
+            reason: probed.failure.as_ref().map(|failure| failure.class.as_str().to_owned()),
+            message: probed
+                .failure
+                .map(|failure| failure.message.chars().take(MAX_MESSAGE_CHARS).collect()),
+        }))
+    }
+}
+
+impl From<ProviderState> for Provider {
+    fn from(state: ProviderState) -> Self {
+        Self {
             id: state.id,
             enabled: state.enabled,
             health: state.readiness.into(),
@@ -84,8 +338,7 @@ impl ProvidersApi {
                 .into_iter()
                 .map(|(id, measured)| shown(id, measured))
                 .collect(),
-        });
-        Ok(Json(Providers { data: data.collect() }))
+        }
     }
 }
 

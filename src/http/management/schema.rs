@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+
 use poem_openapi::registry::{MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromJSON, ParseResult, ToJSON, Type};
 use poem_openapi::{Enum, Object};
@@ -103,6 +105,106 @@ pub struct GatewayConfig {
     headers: Option<Vec<String>>,
     /// Custom rules, in order.
     rules: Option<Vec<CustomRule>>,
+    /// What becomes of parameters that a provider cannot express. A key can only be stricter.
+    parameters: Option<ParameterTerms>,
+    /// Which answers are kept in the response cache. Default: as the gateway is configured. A key's own time holds before.
+    cache: Option<ResponseCacheTerms>,
+    /// What limits each key that has no limit of its own, besides its requests per minute.
+    key_limits: Option<KeyLimitTerms>,
+    /// Whether what is asked and answered is kept. Default: it is not.
+    logging: Option<PayloadLogging>,
+    /// What deployments cost the organization, in the place of the list price.
+    prices: Option<Vec<PriceTerms>>,
+}
+
+/// What becomes of parameters that a provider cannot express.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+enum ParameterPolicyName {
+    /// Another provider is asked, or the request is refused.
+    Reject,
+    /// They are dropped without a word.
+    Drop,
+    /// They are dropped and named in the answer's headers.
+    Warn,
+}
+
+/// What becomes of parameters.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct ParameterTerms {
+    /// What becomes of them.
+    policy: ParameterPolicyName,
+}
+
+/// Which answers are kept.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct ResponseCacheTerms {
+    /// Seconds they are kept; 0: not at all.
+    ttl_seconds: Option<u64>,
+    /// Whether those are kept that might be different another time.
+    unpredictable: Option<bool>,
+    /// Whether those are kept that may call tools.
+    tools: Option<bool>,
+}
+
+/// How much each key may ask for that has no limit of its own.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct KeyLimitTerms {
+    /// Requests per minute.
+    requests_per_minute: Option<u64>,
+    /// Input tokens per minute.
+    input_tokens_per_minute: Option<u64>,
+    /// Output tokens per minute.
+    output_tokens_per_minute: Option<u64>,
+    /// Input and output tokens together, per minute.
+    tokens_per_minute: Option<u64>,
+    /// Requests under way.
+    concurrency: Option<u64>,
+}
+
+/// What is taken out of what is kept.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+enum RedactedKind {
+    /// Addresses of e-mail.
+    Emails,
+    /// Numbers of payment cards.
+    CardNumbers,
+}
+
+/// Whether what is asked and answered is kept: sealed, for owners and admins to read.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct PayloadLogging {
+    /// Whether it is. Default: false.
+    payloads: Option<bool>,
+    /// What is taken out before.
+    redact: Option<Vec<RedactedKind>>,
+    /// Days it is kept, from 1 to 3650. Default: 30.
+    keep_days: Option<u32>,
+}
+
+/// What a deployment costs from a moment on: US dollars for a million tokens, as text.
+#[derive(Object)]
+#[oai(deny_unknown_fields, rename = "OwnPrice")]
+pub struct PriceTerms {
+    /// The deployment: `openai/gpt-4o`.
+    pub deployment: String,
+    /// From when. Default: from the beginning. Of several the latest that has begun holds.
+    pub from: Option<DateTime<Utc>>,
+    /// Input tokens.
+    pub input_usd: String,
+    /// Output tokens.
+    pub output_usd: String,
+    /// Input tokens out of a prompt cache. Default: as input.
+    pub cache_read_usd: Option<String>,
+    /// Input tokens into a prompt cache. Default: as input.
+    pub cache_write_usd: Option<String>,
+    /// Input tokens into a prompt cache for one hour. Default: as those into a prompt cache.
+    pub cache_write_1h_usd: Option<String>,
 }
 
 /// What the parts of the balanced score count, from 0 to 1000 each; only their proportions matter.
@@ -246,6 +348,11 @@ mod tests {
             ("/residency", "DataResidency"),
             ("/rules/0", "CustomRule"),
             ("/rules/0/then", "RuleAction"),
+            ("/parameters", "ParameterTerms"),
+            ("/cache", "ResponseCacheTerms"),
+            ("/key_limits", "KeyLimitTerms"),
+            ("/logging", "PayloadLogging"),
+            ("/prices/0", "OwnPrice"),
         ] {
             let mut described: Vec<&str> = schema(of).collect();
             described.sort_unstable();
@@ -253,6 +360,7 @@ mod tests {
             let odd = "zzzzzzzzzzzz";
             let document = match pointer {
                 "" => serde_json::json!({odd: 1}),
+                "/prices/0" => serde_json::json!({"prices": [{odd: 1}]}),
                 "/rules/0" => serde_json::json!({"rules": [{odd: 1}]}),
                 "/rules/0/then" => serde_json::json!({"rules": [{"name": "a", "then": {odd: 1}}]}),
                 other => serde_json::json!({other.trim_start_matches('/'): {odd: 1}}),

@@ -6,6 +6,7 @@
 //! No error here holds a value, a token or what a server said in its own words.
 
 pub mod local;
+pub mod tenant;
 pub mod vault;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
+use bonito::domain::audit::Via;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId, UserId};
@@ -26,7 +27,7 @@ use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
 use bonito::pipeline::Pipeline;
-use bonito::secrets::management_token::{Bearer, ManagementTokens};
+use bonito::secrets::management_token::{Bearer, ManagementTokens, Session};
 use bonito::secrets::master_key::{MasterKey, new_api_key};
 use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
@@ -35,6 +36,7 @@ use bonito::store::rate_limits::Created;
 use chrono::{DateTime, Utc};
 use ractor::ActorStatus;
 use sea_orm::ConnectionTrait as _;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -152,6 +154,7 @@ impl Builder {
             store,
             master_key,
             first_key,
+            first_owner,
         } = first_start::open(&settings, &input).await.expect("the gateway opens");
         if first_key.is_some() {
             // It is made with the default, which a test that is about something else may exceed.
@@ -175,6 +178,7 @@ impl Builder {
             store,
             master_key,
             first_key: None,
+            first_owner: None,
         };
         let gateway = Gateway::start(settings.clone(), &opened)
             .await
@@ -190,6 +194,7 @@ impl Builder {
             operations: format!("http://{}", running.operations),
             key: first_key.map_or_else(String::new, |key| key.expose().to_owned()),
             organization: organization.expect("the first start made an organization"),
+            owner: first_owner.map(|owner| (owner.email.to_string(), owner.password.expose_secret().to_owned())),
             store: opened.store.clone(),
             master_key: opened.master_key.clone(),
             running: Some(running),
@@ -211,6 +216,8 @@ pub struct TestGateway {
     pub operations: String,
     /// The first key's secret.
     pub key: String,
+    /// The address and the password of the first user.
+    pub owner: Option<(String, String)>,
     /// The first organization.
     pub organization: OrganizationId,
     /// Its database.
@@ -555,9 +562,37 @@ impl TestGateway {
             organization,
             team,
             user,
+            session: None,
         };
         let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
         signed.expect("the token can be signed")
+    }
+
+    /// A token of a session that is over.
+    pub fn revoked_token(&self, role: Role) -> String {
+        let session = Session {
+            id: Uuid::now_v7(),
+            revision: 1,
+            via: Via::Password,
+        };
+        let bearer = Bearer {
+            subject: "somebody who was signed in".into(),
+            role,
+            organization: self.organization,
+            team: None,
+            user: Some(UserId(Uuid::now_v7())),
+            session: Some(session),
+        };
+        let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
+        signed.expect("the token can be signed")
+    }
+
+    /// How many rows the audit logs of all organizations have together.
+    pub async fn all_audit_rows(&self) -> usize {
+        let contents = self.contents().await;
+        let log = contents.iter().find(|(table, _)| table == "audit_log");
+        let (_, rows) = log.expect("there is an audit log");
+        rows.lines().count()
     }
 
     /// A request to the management API.
@@ -753,6 +788,69 @@ impl TestGateway {
             .await
             .unwrap_or_else(|error| panic!("{error}: {statement}"));
         database.close().await.expect("the connection closes");
+    }
+
+    /// What a query says that answers with one whole number, called `n`, past the gateway.
+    pub async fn number(&self, query: &str) -> i64 {
+        let database = sea_orm::Database::connect(&self.database)
+            .await
+            .expect("the database can be reached");
+        let statement = sea_orm::Statement::from_string(database.get_database_backend(), query);
+        let row = database.query_one_raw(statement).await.expect("the database answers");
+        database.close().await.expect("the connection closes");
+        row.expect("there is a row").try_get("", "n").expect("it has a number")
+    }
+
+    /// A token of a role in a team of the first organization.
+    pub fn token_in_team(&self, role: Role, team: TeamId) -> String {
+        self.token_of(role, self.organization, Some(team), None)
+    }
+
+    /// Everything in the gateway's database but what its replicas and its background jobs write all the time, by table, in
+    /// a form that can be compared.
+    pub async fn contents(&self) -> Vec<(String, String)> {
+        use sea_orm::{DatabaseBackend, FromQueryResult as _, JsonValue, Statement};
+        const RESTLESS: [&str; 3] = ["gateway_replicas", "gateway_jobs", "gateway_job_schedules"];
+        let database = sea_orm::Database::connect(&self.database)
+            .await
+            .expect("the database can be reached");
+        let ask = async |sql: String| {
+            let statement = Statement::from_string(database.get_database_backend(), sql);
+            JsonValue::find_by_statement(statement)
+                .all(&database)
+                .await
+                .expect("it answers")
+        };
+        let sqlite = database.get_database_backend() == DatabaseBackend::Sqlite;
+        let tables = ask(if sqlite {
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name".into()
+        } else {
+            "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1".into()
+        });
+        let mut contents = Vec::new();
+        for table in tables.await {
+            let table = table["name"].as_str().expect("it is a name").to_owned();
+            if RESTLESS.contains(&table.as_str()) {
+                continue;
+            }
+            let rows = if sqlite {
+                let columns = ask(format!("SELECT name FROM pragma_table_info('{table}')")).await;
+                let quoted = columns
+                    .iter()
+                    .map(|column| format!("quote(\"{}\")", column["name"].as_str().expect("it is a name")));
+                let row = quoted.collect::<Vec<_>>().join(" || ',' || ");
+                format!("SELECT {row} AS line FROM \"{table}\" ORDER BY 1")
+            } else {
+                format!("SELECT t::text AS line FROM \"{table}\" t ORDER BY 1")
+            };
+            let lines = ask(rows).await;
+            let lines = lines
+                .iter()
+                .map(|line| line["line"].as_str().unwrap_or_default().to_owned());
+            contents.push((table, lines.collect::<Vec<_>>().join("\n")));
+        }
+        database.close().await.expect("the connection closes");
+        contents
     }
 
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.

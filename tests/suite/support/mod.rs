@@ -4,6 +4,7 @@ pub mod cloud;
 pub mod database;
 pub mod fault_proxy;
 pub mod gateway;
+pub mod issuer;
 pub mod ports;
 pub mod process;
 pub mod provider;

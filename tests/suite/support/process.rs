@@ -172,6 +172,8 @@ impl Installation {
         let options = StoreOptions {
             url: self.database.clone(),
             max_connections: 2,
+            min_connections: 0,
+            statement_timeout: None,
             acquire_timeout: PATIENCE,
         };
         let store = Store::connect(&options).await.expect("the database can be reached");

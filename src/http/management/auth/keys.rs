@@ -353,7 +353,7 @@ impl May<WriteKeys> {
     /// Has this replica look at its open keys, which need not wait for what the database tells.
     fn known_here(&self, outcome: Result<KeyOutcome, BoxError>) -> Result<ManagedKey, Refusal> {
         let key = done(outcome)?;
-        self.management.keys.keyring.changed();
+        self.management.keys.keyring.changed(Some(key.id));
         Ok(key)
     }
 }

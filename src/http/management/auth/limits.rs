@@ -199,7 +199,7 @@ impl May<WriteLimits> {
     fn known_here<T>(&self, outcome: Result<Outcome<T>, BoxError>, what: &str) -> Result<T, Refusal> {
         match outcome.map_err(|error| Refusal::unavailable(&error))? {
             Outcome::Done(done) => {
-                self.management.keys.keyring.changed();
+                self.management.keys.keyring.changed(None);
                 Ok(done)
             }
             Outcome::NoSuch => Err(Refusal::not_found(what)),

@@ -1,0 +1,77 @@
+//! Rows of the ledger whose time is over are removed; their sums stay.
+//!
+//! On Postgres a month goes at a time, by dropping its partition. On SQLite an hour goes at a time, in a transaction of
+//! its own, so that the ledger never waits long for its turn to write. Neither touches an hour whose sums are not made.
+
+use entity::{gateway_attempts, gateway_requests};
+use sea_orm::{ColumnTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait};
+use uuid::Uuid;
+
+use super::usage::{is_pending, set_purged_before};
+use super::{Store, StoreError};
+use crate::domain::ids::RequestId;
+use crate::domain::report::hour::Hour;
+
+/// What was removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purged {
+    /// Nothing: there is nothing left whose time is over and whose sums are made.
+    Nothing,
+    /// Requests of an hour.
+    Rows(u64),
+    /// Partitions.
+    Partitions(u64),
+}
+
+impl Store {
+    /// Removes the oldest rows that came before an hour: one hour of them, or all partitions. Whoever wants them all gone
+    /// asks again until there is nothing.
+    ///
+    /// # Errors
+    /// The database fails; nothing has changed.
+    pub async fn purge(&self, keep_from: Hour) -> Result<Purged, StoreError> {
+        if self.backend() == DatabaseBackend::Postgres {
+            let dropped = self.drop_partitions(keep_from).await?;
+            return Ok(if dropped > 0 {
+                Purged::Partitions(dropped)
+            } else {
+                Purged::Nothing
+            });
+        }
+        let oldest: Option<Uuid> = gateway_requests::Entity::find()
+            .select_only()
+            .column(gateway_requests::Column::Id)
+            .order_by_asc(gateway_requests::Column::Id)
+            .limit(1)
+            .into_tuple()
+            .one(&self.db)
+            .await?;
+        match oldest.map(|id| Hour::of(RequestId(id))) {
+            Some(hour) if hour < keep_from => self.purge_hour(hour).await,
+            _ => Ok(Purged::Nothing),
+        }
+    }
+
+    async fn purge_hour(&self, hour: Hour) -> Result<Purged, StoreError> {
+        let (from, to) = (hour.first_id(), hour.plus(1).first_id());
+        let transaction = self.db.begin().await?;
+        // Written first: it takes the one place for writers, so that no batch comes in between.
+        set_purged_before(&transaction, hour.plus(1)).await?;
+        if is_pending(&transaction, (Hour(0), hour.plus(1))).await? {
+            transaction.rollback().await?;
+            return Ok(Purged::Nothing);
+        }
+        gateway_attempts::Entity::delete_many()
+            .filter(gateway_attempts::Column::RequestId.gte(from))
+            .filter(gateway_attempts::Column::RequestId.lt(to))
+            .exec(&transaction)
+            .await?;
+        let removed = gateway_requests::Entity::delete_many()
+            .filter(gateway_requests::Column::Id.gte(from))
+            .filter(gateway_requests::Column::Id.lt(to))
+            .exec(&transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(Purged::Rows(removed.rows_affected))
+    }
+}
