@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
+use super::inference::PipelineInference;
 use super::notices::StoredNotices;
 use super::payloads::{self, SealedPayloads};
 use super::spend::LedgerAndJournal;
@@ -54,7 +55,9 @@ use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
 use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
-use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
+use crate::jobs::batch::BatchRules;
+use crate::jobs::files::{self, Files};
+use crate::jobs::{self, BatchArgs, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
@@ -120,6 +123,8 @@ pub struct Gateway {
     pub keeping: AbortOnDropHandle<()>,
     /// What jobs work with.
     pub jobs: JobsArgs,
+    /// Tells organizations how providers are doing.
+    pub notices: Arc<StoredNotices>,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -223,6 +228,10 @@ impl Gateway {
             }
         };
 
+        let notices = Arc::new(StoredNotices {
+            store: opened.store.clone(),
+            endpoints: endpoints.clone(),
+        });
         let root = RootArgs {
             keys: KeysArgs {
                 store: opened.store.clone(),
@@ -242,10 +251,7 @@ impl Gateway {
                     eject: settings.health.eject,
                     max_eject: settings.health.max_eject,
                 },
-                notices: Arc::new(StoredNotices {
-                    store: opened.store.clone(),
-                    endpoints: endpoints.clone(),
-                }),
+                notices: notices.clone(),
                 metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
@@ -365,6 +371,11 @@ impl Gateway {
             fetcher: pipeline.fetcher.clone(),
             allow_http: settings.webhooks.allow_http,
         });
+        let files = Files {
+            store: opened.store.clone(),
+            sealer: Sealer::new(&opened.master_key, files::PURPOSE),
+            keep: settings.batches.keep_files,
+        };
         let jobs = JobsArgs {
             store: opened.store.clone(),
             keep: Keep {
@@ -372,6 +383,19 @@ impl Gateway {
                 dead_jobs: settings.jobs.keep_dead,
                 deliveries: settings.webhooks.keep,
                 requests_days: settings.usage.keep_requests_days,
+            },
+            batches: BatchArgs {
+                files: files.clone(),
+                inference: Arc::new(PipelineInference {
+                    pipeline: pipeline.clone(),
+                    keyring: keyring.clone(),
+                    store: opened.store.clone(),
+                }),
+                rules: BatchRules {
+                    concurrency: settings.batches.concurrency,
+                    max_requests: settings.batches.max_requests,
+                    max_line_bytes: settings.limits.chat_body_bytes,
+                },
             },
             webhooks: WebhookArgs {
                 fetcher: pipeline.fetcher.clone(),
@@ -419,6 +443,7 @@ impl Gateway {
                 }),
                 pipeline,
                 keyring,
+                files,
                 spend: Arc::new(LedgerAndJournal {
                     store: opened.store.clone(),
                     journal: journal.clone(),
@@ -448,6 +473,7 @@ impl Gateway {
             cut_streams,
             keeping: AbortOnDropHandle::new(keeping),
             jobs,
+            notices,
             root,
         })
     }

@@ -70,6 +70,10 @@ rights! {
     ReadJobs: "read jobs", Owner | Admin | Viewer;
     /// Let what was given up begin anew.
     RetryJobs: "retry jobs", Owner | Admin;
+    /// See the organization's webhooks and what was sent to them, without their secrets.
+    ReadWebhooks: "read webhooks", Owner | Admin | Viewer;
+    /// Create, change and delete webhooks, and send to them.
+    WriteWebhooks: "change webhooks", Owner | Admin;
     /// See keys, as far as `authority` reaches.
     ReadKeys: "read keys", Owner | Admin | TeamAdmin | Member | Viewer;
     /// Create, change, rotate and revoke keys, as far as `authority` reaches.

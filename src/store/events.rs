@@ -6,9 +6,7 @@
 use chrono::Utc;
 use entity::{gateway_notices, webhook_deliveries, webhooks};
 use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait,
-};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -90,7 +88,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn emit(&self, organization: OrganizationId, kind: EventKind, data: Value) -> Result<usize, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin_write().await?;
         let sent = emit(&transaction, organization, kind, data).await?;
         transaction.commit().await?;
         Ok(sent)
@@ -110,8 +108,7 @@ impl Store {
         tell: &[(OrganizationId, EventKind, Value)],
     ) -> Result<bool, StoreError> {
         use gateway_notices::{ActiveModel, Column, Entity};
-        let transaction = self.db.begin().await?;
-        // Written first: it takes SQLite's one place for writers.
+        let transaction = self.begin_write().await?;
         let row = ActiveModel {
             name: Set(storable_text(name)),
             state: Set(Some(usual.to_owned())),

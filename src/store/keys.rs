@@ -9,12 +9,16 @@ use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
 use ipnet::{IpNet, Ipv4Net};
 use sea_orm::sea_query::{CaseStatement, Expr};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::events::emit;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::call::ParameterPolicy;
+use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision, RoutedKey};
 use crate::domain::network;
@@ -24,6 +28,11 @@ use crate::domain::scope::Scope;
 const TOUCHED_AT_ONCE: usize = 500;
 /// The unspecified address, from which nobody can call.
 const NOWHERE: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32));
+
+/// What is told of a key: never its secret.
+pub(super) fn key_event(id: KeyId, name: &str, prefix: &str) -> Value {
+    serde_json::json!({"key_id": id.0, "name": name, "prefix": prefix})
+}
 
 /// What a look for changes found.
 #[derive(Clone, Debug)]
@@ -41,7 +50,11 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn create_key(&self, key: NewKey) -> Result<(), StoreError> {
-        Self::insert_key(&self.db, key).await
+        let transaction = self.db.begin().await?;
+        let (organization, told) = (key.organization, key_event(key.id, &key.name, &key.prefix));
+        Self::insert_key(&transaction, key).await?;
+        emit(&transaction, organization, EventKind::KeyCreated, told).await?;
+        transaction.commit().await
     }
 
     pub(super) async fn insert_key(db: &impl ConnectionTrait, key: NewKey) -> Result<(), StoreError> {
@@ -97,6 +110,21 @@ impl Store {
         }
     }
 
+    /// The hash of a key's present secret; `None`: the organization has no such key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn hash_of_key(&self, organization: OrganizationId, key: KeyId) -> Result<Option<KeyHash>, StoreError> {
+        let hash: Option<String> = gateway_keys::Entity::find_by_id(key.0)
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .select_only()
+            .column(gateway_keys::Column::Hash)
+            .into_tuple()
+            .one(&self.db)
+            .await?;
+        Ok(hash.as_deref().and_then(KeyHash::from_hex))
+    }
+
     /// An organization's keys, newest first.
     ///
     /// # Errors
@@ -132,6 +160,17 @@ impl Store {
             .filter(gateway_keys::Column::RevokedAt.is_null())
             .exec(&change.transaction)
             .await?;
+        if result.rows_affected > 0 {
+            let row = gateway_keys::Entity::find_by_id(key.0).one(&change.transaction).await?;
+            let told = row.map(|row| key_event(key, &row.name, &row.prefix));
+            emit(
+                &change.transaction,
+                organization,
+                EventKind::KeyRevoked,
+                told.unwrap_or_default(),
+            )
+            .await?;
+        }
         change.finish(result.rows_affected).await
     }
 

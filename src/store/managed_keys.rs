@@ -16,11 +16,13 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::audit::record;
-use super::keys::{read_networks, read_policy, read_scope, stored_networks, stored_scope};
+use super::events::emit;
+use super::keys::{key_event, read_networks, read_policy, read_scope, stored_networks, stored_scope};
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::audit::{Author, Deed};
 use crate::domain::budget::{BudgetScope, BudgetTerms};
 use crate::domain::call::ParameterPolicy;
+use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, Named, NewKey};
 use crate::domain::limit::LimitRule;
@@ -114,6 +116,8 @@ impl Store {
         state["budgets"] = budgets.iter().map(BudgetTerms::recorded).collect();
         let deed = Deed::new("key.create", id).after(state);
         record(&change.transaction, organization, by, deed).await?;
+        let told = key_event(id, &issued.name, &issued.prefix);
+        emit(&change.transaction, organization, EventKind::KeyCreated, told).await?;
         change.finish(1).await?;
         Ok(KeyOutcome::Done(Box::new(issued)))
     }
@@ -289,6 +293,15 @@ impl Store {
             .before(before.recorded())
             .after(after.recorded());
         record(&change.transaction, organization, by, deed).await?;
+        let kind = match action {
+            "key.rotate" => Some(EventKind::KeyRotated),
+            "key.revoke" => Some(EventKind::KeyRevoked),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            let told = key_event(after.id, &after.name, &after.prefix);
+            emit(&change.transaction, organization, kind, told).await?;
+        }
         change.finish(1).await?;
         Ok(KeyOutcome::Done(Box::new(after)))
     }

@@ -4,6 +4,7 @@
 //! The same code runs on SQLite and on Postgres. What differs is set up in [`Store::connect`].
 
 mod audit;
+pub mod batches;
 pub mod budgets;
 mod bulk;
 pub mod configs;
@@ -169,6 +170,16 @@ impl Store {
     pub async fn report_turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let turn = self.reports.clone().acquire_owned().await;
         turn.map_err(|_| DbErr::Conn(RuntimeErr::Internal("the database is being closed".into())))
+    }
+
+    /// Begins a transaction that reads before it writes. On SQLite it takes the one place for writers at once: one that
+    /// has read and then wants it is refused, however short the other writer is.
+    async fn begin_write(&self) -> Result<sea_orm::DatabaseTransaction, StoreError> {
+        let options = sea_orm::TransactionOptions {
+            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        self.db.begin_with_options(options).await
     }
 
     fn backend(&self) -> DatabaseBackend {

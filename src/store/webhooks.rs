@@ -7,13 +7,14 @@ use entity::{webhook_deliveries, webhooks};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect, Set,
-    TransactionTrait,
 };
 use serde_json::json;
 use uuid::Uuid;
 
+use super::audit::record;
 use super::events::{deliver, emit, names};
 use super::{Store, StoreError, storable, storable_text};
+use crate::domain::audit::{Author, Deed};
 use crate::domain::event::{self, EventKind};
 use crate::domain::ids::OrganizationId;
 use crate::domain::webhook::{Attempt, Delivery, DeliveryState, MOST, Webhook, WebhookTerms};
@@ -52,9 +53,10 @@ impl Store {
         terms: &WebhookTerms,
         sealed_secret: String,
     ) -> Result<Option<Webhook>, StoreError> {
+        let transaction = self.begin_write().await?;
         let there = webhooks::Entity::find()
             .filter(webhooks::Column::OrganizationId.eq(organization.0))
-            .count(&self.db)
+            .count(&transaction)
             .await?;
         if there >= MOST {
             return Ok(None);
@@ -75,7 +77,8 @@ impl Store {
             created_at: Set(now),
             updated_at: Set(now),
         };
-        let row = webhooks::Entity::insert(row).exec_with_returning(&self.db).await?;
+        let row = webhooks::Entity::insert(row).exec_with_returning(&transaction).await?;
+        transaction.commit().await?;
         Ok(Some(view(row)))
     }
 
@@ -178,7 +181,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn test_webhook(&self, organization: OrganizationId, id: Uuid) -> Result<Option<Delivery>, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin_write().await?;
         if row(&transaction, organization, id).await?.is_none() {
             return Ok(None);
         }
@@ -232,7 +235,7 @@ impl Store {
         webhook: Uuid,
         id: Uuid,
     ) -> Result<Option<Delivery>, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin_write().await?;
         let Some(old) = delivery_row(&transaction, organization, webhook, id).await? else {
             return Ok(None);
         };
@@ -290,7 +293,7 @@ impl Store {
         use webhook_deliveries::Column as Sent;
         use webhooks::Column;
         let now = storable(Utc::now());
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin_write().await?;
         let state = match came {
             Came::Delivered => DeliveryState::Delivered,
             Came::Failed => DeliveryState::Waiting,
@@ -339,6 +342,8 @@ impl Store {
                 switched = true;
                 let data = json!({"webhook_id": row.id, "description": row.description, "reason": reason});
                 emit(&transaction, organization, EventKind::WebhookDisabled, data).await?;
+                let deed = Deed::new("webhook.disable", row.id).after(json!({"enabled": false, "reason": reason}));
+                record(&transaction, organization, &Author::system("webhook delivery"), deed).await?;
             }
         }
         transaction.commit().await?;

@@ -7,13 +7,14 @@ use bonito::domain::limit::{LimitOwner, LimitValues};
 use bonito::domain::role::{Right, Role};
 use bonito::domain::scope::Scope;
 use bonito::domain::user::{Email, NewUser, UserCreated};
+use bonito::domain::webhook::WebhookTerms;
 use bonito::http::management::specification;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::audit::rows;
-use crate::support::gateway::Reply;
+use crate::support::gateway::{Reply, chat};
 use crate::support::{ScriptedProvider, TestGateway};
 
 const CONFIG: &str = "/api/gateway/config";
@@ -107,6 +108,14 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 }
                 "updateUser" => (Right::WriteUsers, Some(json!({"name": "changed"}))),
                 "deleteUser" => (Right::WriteUsers, None),
+                "listWebhooks" => (Right::ReadWebhooks, None),
+                "getWebhook" | "listWebhookDeliveries" => (Right::ReadWebhooks, None),
+                "createWebhook" => {
+                    let webhook = json!({"url": "https://hooks.invalid/x"});
+                    (Right::WriteWebhooks, Some(webhook))
+                }
+                "changeWebhook" | "rotateWebhook" => (Right::WriteWebhooks, Some(json!({}))),
+                "deleteWebhook" | "testWebhook" | "replayWebhookDelivery" => (Right::WriteWebhooks, None),
                 other => panic!("{other} has no place in the matrix of rights"),
             };
             operations.push((method.to_uppercase(), path.replace("{version}", "1"), body, right));
@@ -136,6 +145,9 @@ impl Things {
         let unique = Uuid::now_v7().simple().to_string();
         let numbered = body.map(|body| body.to_string().replace("{n}", &unique[20..]));
         let body: Option<Value> = numbered.map(|body| serde_json::from_str(&body).unwrap());
+        if path.starts_with("/api/gateway/webhooks") {
+            return (self.fill_webhook(gateway, path).await, body);
+        }
         let about_one = path.contains("{id}") || body.as_ref().is_some_and(|body| body.to_string().contains("{key}"));
         if !about_one {
             return (path.to_owned(), body);
@@ -148,17 +160,22 @@ impl Things {
         }
         if path.starts_with("/api/gateway/providers/") {
             if !path.ends_with("/credentials") {
-                return (path.replace("{id}", "echo"), body.cloned());
+                return (path.replace("{id}", "echo"), body);
             }
             let path = path.replace("{id}", "openai");
             // There is one to take away.
             let admin = gateway.token(Role::Admin);
             let stored = json!({"values": {"api_key": "sk-matrix"}});
             assert_eq!(gateway.manage("PUT", &path, &admin, Some(&stored)).await.status, 200);
-            return (path, body.cloned());
+            return (path, body);
         }
-        let (key, _) = gateway.new_key_in(Some(self.team), Some(self.user)).await;
+        let (key, secret) = gateway.new_key_in(Some(self.team), Some(self.user)).await;
         let id = match path {
+            path if path.starts_with("/api/gateway/logs/") => {
+                let asked = chat("echo", "hello", false).to_string();
+                let reply = gateway.send("/v1/chat/completions", &secret, asked).await;
+                gateway.row_of(reply.request_id()).await.id
+            }
             path if path.starts_with("/api/gateway/rate-limits/") => {
                 let one = LimitValues {
                     requests: Some(7),
@@ -218,17 +235,40 @@ impl Things {
     }
 }
 
-/// Whether an operation is about something that none is made of here: a job that was given up, a request.
+impl Things {
+    /// The same for what is about webhooks, of which there may be few.
+    async fn fill_webhook(&self, gateway: &TestGateway, path: &str) -> String {
+        let (store, organization) = (&gateway.store, gateway.organization);
+        for old in store.webhooks(organization, None, 100).await.unwrap() {
+            store.delete_webhook(organization, old.id).await.unwrap();
+        }
+        let terms = WebhookTerms {
+            url: "https://hooks.invalid/x".into(),
+            description: String::new(),
+            events: Vec::new(),
+            enabled: false,
+        };
+        let id = Uuid::now_v7();
+        store
+            .create_webhook(organization, id, &terms, String::new())
+            .await
+            .unwrap();
+        let delivery = store.test_webhook(organization, id).await.unwrap().unwrap().id;
+        path.replace("{id}", &id.to_string())
+            .replace("{delivery}", &delivery.to_string())
+    }
+}
+
+/// Whether an operation is about something that none is made of here: a job that was given up.
 fn is_about_nothing(path: &str) -> bool {
-    let of_log = path.starts_with("/api/gateway/logs/") && !path.contains("export");
-    path.starts_with("/api/gateway/jobs/") || of_log
+    path.starts_with("/api/gateway/jobs/")
 }
 
 /// Whether an operation was done, or would have been if what it is about were there.
 fn is_done(path: &str, status: u16) -> bool {
     let script = ["/api/auth/logout", "/api/auth/password"].contains(&path);
     match status {
-        200 | 201 | 204 => !is_about_nothing(path) && !script,
+        200 | 201 | 202 | 204 => !is_about_nothing(path) && !script,
         404 => is_about_nothing(path),
         // The tokens here are of no session.
         409 => script,

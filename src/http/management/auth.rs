@@ -15,6 +15,9 @@ pub mod sign_in;
 mod teams;
 mod usage;
 pub mod users;
+mod webhooks;
+
+pub use webhooks::WebhookChange;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -75,6 +78,8 @@ grants!(
     WriteUsers,
     ReadJobs,
     RetryJobs,
+    ReadWebhooks,
+    WriteWebhooks,
     ReadKeys,
     WriteKeys,
     ReadLimits,

@@ -23,6 +23,7 @@ mod sign_in;
 mod teams;
 mod usage;
 mod users;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,6 +156,8 @@ enum Section {
     Audit,
     /// What is done in the background, and what could not be done.
     Jobs,
+    /// Where the organization is told of events, and what was sent there.
+    Webhooks,
     /// The keys that callers send, from their creation to their end.
     Keys,
     /// Rate limits besides the keys' own.
@@ -171,43 +174,46 @@ enum Section {
     Users,
 }
 
-type Api = (
+// One tuple of APIs has room for sixteen, so there is one for each subject.
+/// How requests are served.
+type Serving = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
-    usage::UsageApi,
-    logs::LogsApi,
-    audit::AuditApi,
-    jobs::JobsApi,
-    keys::KeysApi,
-    limits::LimitsApi,
-    budgets::BudgetsApi,
+    prices::PricesApi,
+);
+/// Who may ask for how much.
+type Limiting = (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi);
+/// Who manages.
+type Managing = (
     sign_in::SignInApi,
     organizations::OrganizationsApi,
     teams::TeamsApi,
     users::UsersApi,
-    prices::PricesApi,
-    payloads::PayloadsApi,
 );
+/// What was done.
+type Looking = (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi);
+/// What goes on in the background.
+type Background = (jobs::JobsApi, webhooks::WebhooksApi);
+type Api = (Serving, Limiting, Managing, Looking, Background);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
-    let api = (
-        config::ConfigApi,
-        routing::RoutingApi,
-        providers::ProvidersApi,
-        usage::UsageApi,
-        logs::LogsApi,
-        audit::AuditApi,
-        jobs::JobsApi,
-        keys::KeysApi,
-        limits::LimitsApi,
-        budgets::BudgetsApi,
-        sign_in::SignInApi,
-        organizations::OrganizationsApi,
-        teams::TeamsApi,
-        users::UsersApi,
-        prices::PricesApi,
-        payloads::PayloadsApi,
+    let api: Api = (
+        (
+            config::ConfigApi,
+            routing::RoutingApi,
+            providers::ProvidersApi,
+            prices::PricesApi,
+        ),
+        (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi),
+        (
+            sign_in::SignInApi,
+            organizations::OrganizationsApi,
+            teams::TeamsApi,
+            users::UsersApi,
+        ),
+        (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi),
+        (jobs::JobsApi, webhooks::WebhooksApi),
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

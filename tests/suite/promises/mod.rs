@@ -4,9 +4,11 @@
 //! size and print a line with their figures for the table.
 
 mod durability;
+mod history;
 mod limits;
 mod load;
 mod revocation;
+mod webhooks;
 
 /// Whether to run at full size.
 fn full() -> bool {

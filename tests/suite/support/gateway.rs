@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bonito::app::builder::Gateway;
 use bonito::app::first_start::{self, MasterKeyInput, Opened};
+use bonito::app::notices::StoredNotices;
 use bonito::app::run::{End, Running};
 use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
@@ -327,6 +328,16 @@ impl TestGateway {
     pub async fn get(&self, path: &str, key: &str) -> Reply {
         let request = self.client.get(format!("{}{path}", self.api)).bearer_auth(key);
         read(request.send().await.expect("the gateway answers")).await
+    }
+
+    /// What tells organizations how providers are doing.
+    pub fn notices(&self) -> Arc<StoredNotices> {
+        self.running
+            .as_ref()
+            .expect("the gateway runs")
+            .gateway()
+            .notices
+            .clone()
     }
 
     /// How requests are counted against limits.
@@ -796,11 +807,29 @@ impl TestGateway {
         database.close().await.expect("the connection closes");
     }
 
+    /// What a query says that answers with one whole number, called `n`, past the gateway.
+    pub async fn number(&self, query: &str) -> i64 {
+        let database = sea_orm::Database::connect(&self.database)
+            .await
+            .expect("the database can be reached");
+        let statement = sea_orm::Statement::from_string(database.get_database_backend(), query);
+        let row = database.query_one_raw(statement).await.expect("the database answers");
+        database.close().await.expect("the connection closes");
+        row.expect("there is a row").try_get("", "n").expect("it has a number")
+    }
+
     /// Everything in the gateway's database but what its replicas and its background jobs write all the time, by table, in
     /// a form that can be compared.
     pub async fn contents(&self) -> Vec<(String, String)> {
         use sea_orm::{DatabaseBackend, FromQueryResult as _, JsonValue, Statement};
-        const RESTLESS: [&str; 3] = ["gateway_replicas", "gateway_jobs", "gateway_job_schedules"];
+        const RESTLESS: [&str; 6] = [
+            "gateway_replicas",
+            "gateway_jobs",
+            "gateway_job_schedules",
+            "usage_pending",
+            "usage_hourly",
+            "usage_daily",
+        ];
         let database = sea_orm::Database::connect(&self.database)
             .await
             .expect("the database can be reached");

@@ -8,6 +8,7 @@ pub mod issuer;
 pub mod ports;
 pub mod process;
 pub mod provider;
+pub mod receiver;
 pub mod redis;
 pub mod vault;
 

@@ -1,6 +1,9 @@
 //! What proofs about jobs are good for.
 
+use serde_json::json;
+
 use super::{Grant, May, ReadJobs, RetryJobs};
+use crate::domain::audit::Deed;
 use crate::domain::ids::OrganizationId;
 use crate::domain::job::{JobFilter, JobId, JobView};
 use crate::http::management::problem::Refusal;
@@ -40,6 +43,8 @@ impl May<RetryJobs> {
             let detail = format!("the job is {}; only a dead one can be retried", job.state.as_str());
             return Err(Refusal::conflict(detail));
         }
+        let deed = Deed::new("job.retry", id).before(json!({"kind": job.kind, "last_error": job.last_error}));
+        self.record(deed).await?;
         Ok(job)
     }
 }
