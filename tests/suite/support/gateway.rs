@@ -17,6 +17,7 @@ use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
+use bonito::domain::audit::Author;
 use bonito::domain::audit::Via;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
@@ -26,6 +27,7 @@ use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, When
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
+use bonito::domain::user::{Email, NewUser, UserCreated};
 use bonito::pipeline::Pipeline;
 use bonito::secrets::management_token::{Bearer, ManagementTokens, Session};
 use bonito::secrets::master_key::{MasterKey, new_api_key};
@@ -384,6 +386,22 @@ impl TestGateway {
             .insert(&key, None, Scope::new(list(models), list(providers)), expires_at)
             .await;
         (id, key.expose().to_owned())
+    }
+
+    /// Creates a user of the organization with an id.
+    pub async fn new_user(&self, id: UserId) {
+        let user = NewUser {
+            id,
+            organization: self.organization,
+            team: None,
+            email: Email::parse(&format!("{id}@example.com")).expect("it is an address"),
+            name: "test user".into(),
+            role: Role::Viewer,
+            password_hash: None,
+            must_change_password: false,
+        };
+        let created = self.store.create_user(user, &Author::system("a test")).await;
+        assert!(matches!(created, Ok(UserCreated::Created(_))), "{created:?}");
     }
 
     /// Creates a key of a team and a user.
