@@ -4,6 +4,7 @@
 //! size and print a line with their figures for the table.
 
 mod durability;
+mod history;
 mod limits;
 mod load;
 mod revocation;
