@@ -134,10 +134,9 @@ struct Things {
 impl Things {
     async fn new(gateway: &TestGateway) -> Self {
         let (team, _) = gateway.new_team("matrix", Scope::default(), Scope::default()).await;
-        Self {
-            team,
-            user: UserId(Uuid::now_v7()),
-        }
+        let user = UserId(Uuid::now_v7());
+        gateway.new_user(user).await;
+        Self { team, user }
     }
 
     /// A path and a body with the ids of things that are there, made for this one request.

@@ -387,6 +387,22 @@ impl TestGateway {
         (id, key.expose().to_owned())
     }
 
+    /// Creates a user of the organization with an id.
+    pub async fn new_user(&self, id: UserId) {
+        let user = NewUser {
+            id,
+            organization: self.organization,
+            team: None,
+            email: Email::parse(&format!("{id}@example.com")).expect("it is an address"),
+            name: "test user".into(),
+            role: Role::Viewer,
+            password_hash: None,
+            must_change_password: false,
+        };
+        let created = self.store.create_user(user, &Author::system("a test")).await;
+        assert!(matches!(created, Ok(UserCreated::Created(_))), "{created:?}");
+    }
+
     /// Creates a key of a team and a user.
     pub async fn new_key_in(&self, team: Option<TeamId>, owner: Option<UserId>) -> (KeyId, String) {
         let key = new_api_key();
