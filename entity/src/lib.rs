@@ -4,6 +4,10 @@
 //! floating-point column. Ids are UUIDs of version 7.
 
 pub mod audit_log;
+pub mod batch_results;
+pub mod batches;
+pub mod file_chunks;
+pub mod files;
 pub mod gateway_attempts;
 pub mod gateway_budget_events;
 pub mod gateway_budget_slices;

@@ -20,6 +20,7 @@ mod m20261129_100022_limit_references;
 mod m20261129_100023_payloads;
 mod m20261129_100031_jobs;
 mod m20261129_100032_webhooks;
+mod m20261129_100033_batches;
 mod m20261129_100041_requests_by_time;
 mod m20261129_100042_usage_rollups;
 
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_100022_limit_references::Migration),
             Box::new(m20261129_100023_payloads::Migration),
             Box::new(m20261129_100032_webhooks::Migration),
+            Box::new(m20261129_100033_batches::Migration),
             Box::new(m20261129_100041_requests_by_time::Migration),
             Box::new(m20261129_100042_usage_rollups::Migration),
         ]

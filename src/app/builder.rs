@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, Opened};
+use super::inference::PipelineInference;
 use super::notices::StoredNotices;
 use super::payloads::{self, SealedPayloads};
 use super::spend::LedgerAndJournal;
@@ -53,7 +54,9 @@ use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
 use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
-use crate::jobs::{self, JobsArgs, Keep, WebhookArgs};
+use crate::jobs::batch::BatchRules;
+use crate::jobs::files::{self, Files};
+use crate::jobs::{self, BatchArgs, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
@@ -367,6 +370,11 @@ impl Gateway {
             fetcher: pipeline.fetcher.clone(),
             allow_http: settings.webhooks.allow_http,
         });
+        let files = Files {
+            store: opened.store.clone(),
+            sealer: Sealer::new(&opened.master_key, files::PURPOSE),
+            keep: settings.batches.keep_files,
+        };
         let jobs = JobsArgs {
             store: opened.store.clone(),
             keep: Keep {
@@ -374,6 +382,19 @@ impl Gateway {
                 dead_jobs: settings.jobs.keep_dead,
                 deliveries: settings.webhooks.keep,
                 requests_days: settings.usage.keep_requests_days,
+            },
+            batches: BatchArgs {
+                files: files.clone(),
+                inference: Arc::new(PipelineInference {
+                    pipeline: pipeline.clone(),
+                    keyring: keyring.clone(),
+                    store: opened.store.clone(),
+                }),
+                rules: BatchRules {
+                    concurrency: settings.batches.concurrency,
+                    max_requests: settings.batches.max_requests,
+                    max_line_bytes: settings.limits.chat_body_bytes,
+                },
             },
             webhooks: WebhookArgs {
                 fetcher: pipeline.fetcher.clone(),
@@ -421,6 +442,7 @@ impl Gateway {
                 }),
                 pipeline,
                 keyring,
+                files,
                 spend: Arc::new(LedgerAndJournal {
                     store: opened.store.clone(),
                     journal: journal.clone(),

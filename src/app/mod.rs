@@ -4,6 +4,7 @@ pub mod budgets;
 pub mod builder;
 pub mod control;
 pub mod first_start;
+pub mod inference;
 mod key_control;
 pub mod notices;
 pub mod payloads;

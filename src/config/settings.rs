@@ -75,6 +75,8 @@ pub struct Settings {
     pub usage: UsageSettings,
     /// `[jobs]`
     pub jobs: JobSettings,
+    /// `[batches]`
+    pub batches: BatchSettings,
     /// `[webhooks]`
     pub webhooks: WebhookSettings,
     /// `[health]`
@@ -414,6 +416,19 @@ pub struct JobSettings {
     pub keep_dead: Duration,
 }
 
+/// Files and batches.
+#[derive(Debug, Clone)]
+pub struct BatchSettings {
+    /// Bytes of a file.
+    pub max_file_bytes: u64,
+    /// How long a file is kept.
+    pub keep_files: Duration,
+    /// Requests of a batch.
+    pub max_requests: u32,
+    /// Requests of a batch at the same time.
+    pub concurrency: usize,
+}
+
 /// Telling organizations of events.
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
@@ -654,6 +669,12 @@ impl Settings {
                 drain: reader.milliseconds("jobs.drain_ms", 0..=HOUR_MS),
                 keep_done: reader.milliseconds("jobs.keep_done_ms", 0..=YEAR_MS),
                 keep_dead: reader.milliseconds("jobs.keep_dead_ms", 0..=YEAR_MS),
+            },
+            batches: BatchSettings {
+                max_file_bytes: reader.count("batches.max_file_bytes", 1..=(64 * GIB)),
+                keep_files: reader.milliseconds("batches.keep_files_ms", SECOND_MS..=YEAR_MS),
+                max_requests: reader.count("batches.max_requests", 1..=1_000_000),
+                concurrency: reader.count("batches.concurrency", 1..=1_000),
             },
             webhooks: WebhookSettings {
                 // A job has a minute for it.

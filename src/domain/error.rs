@@ -40,6 +40,11 @@ pub enum GatewayError {
         /// Those there are, in words.
         endpoints: &'static str,
     },
+    /// The key has no such thing.
+    NoSuchThing {
+        /// What kind of thing: `file`, `batch`.
+        kind: &'static str,
+    },
     /// The endpoint exists, but not for this method.
     MethodNotAllowed {
         /// The method it takes.
@@ -125,6 +130,7 @@ impl GatewayError {
             | Self::Invalid(_)
             | Self::UnsupportedMediaType
             | Self::UnknownPath { .. }
+            | Self::NoSuchThing { .. }
             | Self::MethodNotAllowed { .. } => ErrorClass::InvalidRequest,
             Self::TooLarge { .. } => ErrorClass::TooLarge,
             Self::TooSlow => ErrorClass::CallerTimeout,

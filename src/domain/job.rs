@@ -32,6 +32,8 @@ pub enum JobKind {
     KeyExpiry,
     /// Looks for failures that are unusual and models without a price.
     Anomalies,
+    /// Serves a batch of requests.
+    Batch,
     /// Brings the sums over requests up to date.
     UsageRollup,
 }
@@ -167,6 +169,7 @@ impl JobKind {
         Self::WebhookDelivery,
         Self::KeyExpiry,
         Self::Anomalies,
+        Self::Batch,
         Self::UsageRollup,
     ];
 
@@ -177,6 +180,7 @@ impl JobKind {
             Self::WebhookDelivery => "webhook_delivery",
             Self::KeyExpiry => "key_expiry",
             Self::Anomalies => "anomalies",
+            Self::Batch => "batch",
             Self::UsageRollup => "usage_rollup",
         }
     }
@@ -225,12 +229,20 @@ impl JobKind {
                 }),
                 ..USUAL
             },
+            // Being put back by a worker that stops counts anew, so attempts are failures and deaths.
+            Self::Batch => Terms {
+                at_once: 8,
+                at_once_in_lane: 2,
+                timeout: HOUR.saturating_mul(26),
+                ..USUAL
+            },
             Self::Anomalies => Terms {
                 timeout: MINUTE,
                 every: Some(Every {
                     period: MINUTE,
                     offset: Duration::from_secs(20),
                 }),
+                kept: false,
                 ..USUAL
             },
             // An hour is summed up two minutes after its end; requests that end later are counted within a minute.

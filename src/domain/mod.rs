@@ -6,6 +6,7 @@ pub mod address;
 pub mod api_key;
 pub mod audit;
 pub mod authority;
+pub mod batch;
 pub mod budget;
 pub mod caching;
 pub mod call;

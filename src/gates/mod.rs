@@ -5,6 +5,7 @@ pub mod audit;
 pub mod budgets;
 pub mod control;
 pub mod health_board;
+pub mod inference;
 pub mod key_control;
 pub mod key_gate;
 pub mod keyring;

@@ -373,6 +373,12 @@ fn said(error: &GatewayError) -> Said<'_> {
             "unknown_url",
             format!("there is no such endpoint; there are {endpoints}"),
         ),
+        GatewayError::NoSuchThing { kind } => plain(
+            StatusCode::NOT_FOUND,
+            REQUEST,
+            "not_found",
+            format!("this key has no such {kind}"),
+        ),
         GatewayError::MethodNotAllowed { allowed } => {
             let message = format!("this endpoint takes {allowed} alone");
             plain(StatusCode::METHOD_NOT_ALLOWED, REQUEST, "method_not_allowed", message)

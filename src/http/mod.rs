@@ -25,6 +25,7 @@ use crate::config::Settings;
 use crate::domain::call::Operation;
 use crate::gates::keyring::Keyring;
 use crate::gates::spend::Spend;
+use crate::jobs::files::Files;
 use crate::pipeline::Pipeline;
 use crate::secrets::master_key::KeyHasher;
 use crate::telemetry::metrics::Metrics;
@@ -45,6 +46,8 @@ pub struct HttpState {
     pub hasher: KeyHasher,
     /// Serves admins.
     pub management: Arc<Management>,
+    /// Keeps files and batches.
+    pub files: Files,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The configuration.
@@ -78,6 +81,12 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
         .at("/v1/messages/count_tokens", anthropic::CountTokens::new(state.clone()))
         .at("/v1/models", openai::models::List::new(state.clone()))
         .at("/v1/models/*id", openai::models::Retrieve::new(state.clone()))
+        .at("/v1/files", openai::files::Collection::new(state.clone()))
+        .at("/v1/files/:id", openai::files::One::new(state.clone()))
+        .at("/v1/files/:id/content", openai::files::Content::new(state.clone()))
+        .at("/v1/batches", openai::batches::Collection::new(state.clone()))
+        .at("/v1/batches/:id", openai::batches::One::new(state.clone()))
+        .at("/v1/batches/:id/cancel", openai::batches::Cancel::new(state.clone()))
         .at("/v1/capabilities", openai::capabilities::Matrix::new(state.clone()))
         .at("/v1/key", openai::key::Own::new(state));
     Boundary::new(routes.into_endpoint(), metrics).boxed()

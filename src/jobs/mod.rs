@@ -4,6 +4,8 @@
 //! here, a line in [`all`]. A job can be run more than once, and by any process.
 
 mod anomalies;
+pub mod batch;
+pub mod files;
 mod key_expiry;
 mod retention;
 mod usage_rollup;
@@ -12,6 +14,10 @@ mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batch::BatchRules;
+use files::Files;
+
+use crate::gates::inference::Inference;
 use crate::queue::Job;
 use crate::secrets::sealing::Sealer;
 use crate::store::Store;
@@ -26,6 +32,19 @@ pub struct JobsArgs {
     pub keep: Keep,
     /// How webhooks are sent.
     pub webhooks: WebhookArgs,
+    /// How batches are served.
+    pub batches: BatchArgs,
+}
+
+/// How batches are served.
+#[derive(Clone)]
+pub struct BatchArgs {
+    /// Their files.
+    pub files: Files,
+    /// Serves their lines.
+    pub inference: Arc<dyn Inference>,
+    /// Their bounds.
+    pub rules: BatchRules,
 }
 
 /// How webhooks are sent.
@@ -71,6 +90,11 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
         }),
         Arc::new(key_expiry::KeyExpiry { store: store() }),
         Arc::new(anomalies::Anomalies { store: store() }),
+        Arc::new(batch::ServeBatch {
+            files: args.batches.files.clone(),
+            inference: args.batches.inference.clone(),
+            rules: args.batches.rules,
+        }),
         Arc::new(usage_rollup::UsageRollup { store: store() }),
     ]
 }

@@ -16,6 +16,10 @@ use crate::store::retention::Purged;
 const AT_ONCE: u64 = 500;
 /// How long it is remembered what was told of. Longer than the longest time before which something is told.
 const NOTICES: Duration = Duration::from_secs(90 * 24 * 3_600);
+/// How long an upload may take, or a batch may write its files.
+const UPLOAD: TimeDelta = TimeDelta::days(1);
+/// How long after its end a batch is given up that nobody works on.
+const LOST: TimeDelta = TimeDelta::hours(2);
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,6 +65,14 @@ impl Job for Retention {
             }
             sleep(PAUSE).await;
         }
+        let now = Utc::now();
+        while self.store.forget_files(now, now - UPLOAD, AT_ONCE).await? == AT_ONCE {
+            if run.stopping.is_cancelled() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+        self.store.fail_lost_batches(now - LOST).await?;
         self.store.forget_notices(before(NOTICES)).await?;
         let Some(days) = self.keep.requests_days else {
             return Ok(Outcome::Done);

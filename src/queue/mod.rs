@@ -106,6 +106,11 @@ impl JobFailure {
         }
     }
 
+    /// Whether the job is over with it.
+    pub fn is_the_end_of(&self, run: &Run) -> bool {
+        run.last || matches!(self.next, Next::Never)
+    }
+
     /// A failure that does not pass.
     pub fn for_good(reason: impl Into<String>) -> Self {
         Self {

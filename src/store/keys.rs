@@ -110,6 +110,21 @@ impl Store {
         }
     }
 
+    /// The hash of a key's present secret; `None`: the organization has no such key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn hash_of_key(&self, organization: OrganizationId, key: KeyId) -> Result<Option<KeyHash>, StoreError> {
+        let hash: Option<String> = gateway_keys::Entity::find_by_id(key.0)
+            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
+            .select_only()
+            .column(gateway_keys::Column::Hash)
+            .into_tuple()
+            .one(&self.db)
+            .await?;
+        Ok(hash.as_deref().and_then(KeyHash::from_hex))
+    }
+
     /// An organization's keys, newest first.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! The same code runs on SQLite and on Postgres. What differs is set up in [`Store::connect`].
 
 mod audit;
+pub mod batches;
 pub mod budgets;
 mod bulk;
 pub mod configs;

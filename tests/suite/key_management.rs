@@ -103,6 +103,9 @@ async fn a_key_lives_from_its_creation_to_its_revocation() {
     let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
     let (team, _) = gateway.new_team("search", Scope::default(), Scope::default()).await;
     let admin = Somebody::admin(&gateway);
+    let nobodys = json!({"name": "x", "owner_id": user(7).0});
+    assert_eq!(admin.faults("POST", KEYS, nobodys).await, ["/owner_id"]);
+    gateway.new_user(user(7)).await;
     let expires = Utc::now() + TimeDelta::days(30);
     let reply = admin
         .ask(
@@ -419,6 +422,7 @@ async fn keys_are_found_by_what_they_are_page_by_page() {
     let gateway = TestGateway::builder().start().await;
     let (team, _) = gateway.new_team("search", Scope::default(), Scope::default()).await;
     let admin = Somebody::admin(&gateway);
+    gateway.new_user(user(1)).await;
     for (name, extra) in [
         (
             "a",

@@ -11,6 +11,7 @@ mod anthropic;
 mod audit;
 mod azure;
 mod bad_input;
+mod batches;
 mod bedrock;
 mod budgets;
 mod cache;

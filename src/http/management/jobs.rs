@@ -20,7 +20,7 @@ pub struct JobsApi;
 /// How far a job is.
 #[derive(Enum, Clone, Copy)]
 #[oai(rename_all = "snake_case")]
-enum State {
+enum JobProgress {
     /// It is to be run, now or later.
     Waiting,
     /// A worker has it.
@@ -49,7 +49,7 @@ struct Job {
     /// What it does, such as `retention`.
     kind: String,
     /// How far it is.
-    state: State,
+    state: JobProgress,
     /// What it was told.
     payload: serde_json::Value,
     /// How often it was begun.
@@ -78,7 +78,7 @@ impl JobsApi {
         &self,
         may: May<ReadJobs>,
         /// Only jobs in this state.
-        state: Query<Option<State>>,
+        state: Query<Option<JobProgress>>,
         /// Only jobs of this kind.
         #[oai(validator(max_length = 64))]
         kind: Query<Option<String>>,
@@ -95,7 +95,7 @@ impl JobsApi {
         let filter = JobFilter {
             organization: None,
             kind: kind.0,
-            state: state.0.map(State::into),
+            state: state.0.map(JobProgress::into),
             before: cursor.0.map(JobId),
         };
         let mut found = may.jobs(installation.0, filter, limit + 1).await?;
@@ -124,13 +124,13 @@ impl JobsApi {
     }
 }
 
-impl From<State> for JobState {
-    fn from(state: State) -> Self {
+impl From<JobProgress> for JobState {
+    fn from(state: JobProgress) -> Self {
         match state {
-            State::Waiting => Self::Waiting,
-            State::Running => Self::Running,
-            State::Done => Self::Done,
-            State::Dead => Self::Dead,
+            JobProgress::Waiting => Self::Waiting,
+            JobProgress::Running => Self::Running,
+            JobProgress::Done => Self::Done,
+            JobProgress::Dead => Self::Dead,
         }
     }
 }
@@ -140,10 +140,10 @@ fn shown(job: JobView) -> Job {
         id: job.id.0,
         kind: job.kind,
         state: match job.state {
-            JobState::Waiting => State::Waiting,
-            JobState::Running => State::Running,
-            JobState::Done => State::Done,
-            JobState::Dead => State::Dead,
+            JobState::Waiting => JobProgress::Waiting,
+            JobState::Running => JobProgress::Running,
+            JobState::Done => JobProgress::Done,
+            JobState::Dead => JobProgress::Dead,
         },
         payload: job.payload,
         attempts: job.attempts,

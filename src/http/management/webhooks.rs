@@ -60,7 +60,7 @@ struct ChangedWebhook {
 /// How a secret is replaced.
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
-struct Rotation {
+struct SecretRotation {
     /// Seconds for which events are signed with the old secret as well. Default: a day.
     #[oai(validator(maximum(value = "2592000")))]
     overlap_s: Option<u64>,
@@ -110,7 +110,7 @@ struct Webhooks {
 /// How far a delivery is.
 #[derive(Enum, Clone, Copy)]
 #[oai(rename_all = "snake_case")]
-enum State {
+enum DeliveryProgress {
     /// It is sent, again if need be.
     Waiting,
     /// The endpoint has it.
@@ -121,7 +121,7 @@ enum State {
 
 /// One attempt at a delivery.
 #[derive(Object)]
-struct Attempt {
+struct DeliveryAttempt {
     /// When.
     at: DateTime<Utc>,
     /// The status the endpoint answered with.
@@ -147,11 +147,11 @@ struct Delivery {
     /// What happened.
     event: String,
     /// How far it is.
-    state: State,
+    state: DeliveryProgress,
     /// What is sent, as text.
     body: String,
     /// What came of each attempt, oldest first.
-    attempts: Vec<Attempt>,
+    attempts: Vec<DeliveryAttempt>,
     /// When it was written.
     created_at: DateTime<Utc>,
     /// When it was over.
@@ -292,7 +292,7 @@ impl WebhooksApi {
         may: May<WriteWebhooks>,
         /// Its id.
         id: Path<Uuid>,
-        rotation: Json<Rotation>,
+        rotation: Json<SecretRotation>,
     ) -> Result<Json<Webhook>, Refusal> {
         let overlap = Duration::from_secs(rotation.0.overlap_s.unwrap_or(OVERLAP_S));
         let (webhook, secret) = may.rotate(id.0, overlap).await?;
@@ -322,7 +322,7 @@ impl WebhooksApi {
         /// The webhook's id.
         id: Path<Uuid>,
         /// Only deliveries in this state.
-        state: Query<Option<State>>,
+        state: Query<Option<DeliveryProgress>>,
         /// Deliveries of one page.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
@@ -331,9 +331,9 @@ impl WebhooksApi {
     ) -> Result<Json<Deliveries>, Refusal> {
         let limit = limit.0.unwrap_or(PAGE);
         let state = state.0.map(|state| match state {
-            State::Waiting => DeliveryState::Waiting,
-            State::Delivered => DeliveryState::Delivered,
-            State::Failed => DeliveryState::Failed,
+            DeliveryProgress::Waiting => DeliveryState::Waiting,
+            DeliveryProgress::Delivered => DeliveryState::Delivered,
+            DeliveryProgress::Failed => DeliveryState::Failed,
         });
         let mut found = may.deliveries(id.0, state, cursor.0, limit + 1).await?;
         let more = found.len() as u64 > limit;
@@ -382,7 +382,7 @@ fn shown(webhook: webhook::Webhook, secret: Option<Zeroizing<String>>) -> Webhoo
 }
 
 fn sent(delivery: webhook::Delivery) -> Delivery {
-    let attempts = delivery.attempts.into_iter().map(|attempt| Attempt {
+    let attempts = delivery.attempts.into_iter().map(|attempt| DeliveryAttempt {
         at: attempt.at,
         status: attempt.status,
         latency_ms: attempt.latency_ms,
@@ -394,9 +394,9 @@ fn sent(delivery: webhook::Delivery) -> Delivery {
         webhook_message_id: message_id(delivery.event),
         event: delivery.kind,
         state: match delivery.state {
-            DeliveryState::Waiting => State::Waiting,
-            DeliveryState::Delivered => State::Delivered,
-            DeliveryState::Failed => State::Failed,
+            DeliveryState::Waiting => DeliveryProgress::Waiting,
+            DeliveryState::Delivered => DeliveryProgress::Delivered,
+            DeliveryState::Failed => DeliveryProgress::Failed,
         },
         body: delivery.body,
         attempts: attempts.collect(),

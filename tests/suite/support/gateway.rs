@@ -17,7 +17,7 @@ use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
-use bonito::domain::audit::Via;
+use bonito::domain::audit::{Author, Via};
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId, UserId};
@@ -26,6 +26,7 @@ use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, When
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
+use bonito::domain::user::{Email, NewUser, UserCreated};
 use bonito::pipeline::Pipeline;
 use bonito::secrets::management_token::{Bearer, ManagementTokens, Session};
 use bonito::secrets::master_key::{MasterKey, new_api_key};
@@ -568,6 +569,22 @@ impl TestGateway {
         signed.expect("the token can be signed")
     }
 
+    /// Creates a user, a viewer without a password.
+    pub async fn new_user(&self, id: UserId) {
+        let new = NewUser {
+            id,
+            organization: self.organization,
+            team: None,
+            email: Email::parse(&format!("{id}@example.com")).expect("it is an address"),
+            name: "Somebody".into(),
+            role: Role::Viewer,
+            password_hash: None,
+            must_change_password: false,
+        };
+        let created = self.store.create_user(new, &Author::system("a test")).await;
+        assert!(matches!(created, Ok(UserCreated::Created(_))), "{created:?}");
+    }
+
     /// A token of a session that is over.
     pub fn revoked_token(&self, role: Role) -> String {
         let session = Session {
@@ -853,6 +870,31 @@ impl TestGateway {
         }
         database.close().await.expect("the connection closes");
         contents
+    }
+
+    /// What a query says that answers with one whole number, called `n`, past the gateway.
+    pub async fn number(&self, query: &str) -> i64 {
+        let database = sea_orm::Database::connect(&self.database)
+            .await
+            .expect("the database can be reached");
+        let statement = sea_orm::Statement::from_string(database.get_database_backend(), query);
+        let row = database.query_one_raw(statement).await.expect("the database answers");
+        database.close().await.expect("the connection closes");
+        row.expect("there is a row").try_get("", "n").expect("it has a number")
+    }
+
+    /// A token of a role in a team of the first organization.
+    pub fn token_in_team(&self, role: Role, team: TeamId) -> String {
+        let bearer = Bearer {
+            subject: format!("a {role}"),
+            role,
+            organization: self.organization,
+            team: Some(team),
+            user: None,
+            session: None,
+        };
+        let signed = ManagementTokens::new(&self.master_key).sign(&bearer, Utc::now(), Duration::from_secs(600));
+        signed.expect("the token can be signed")
     }
 
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.

@@ -1,0 +1,24 @@
+//! `file_chunks`: the pieces of files, sealed.
+
+use sea_orm::entity::prelude::*;
+
+/// One piece.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "file_chunks")]
+pub struct Model {
+    /// The file.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub file_id: Uuid,
+    /// Its place, from 0.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub number: i32,
+    /// The bytes, sealed.
+    #[sea_orm(column_type = "VarBinary(StringLen::None)")]
+    pub sealed: Vec<u8>,
+}
+
+/// Relations are followed by explicit queries.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
