@@ -164,7 +164,9 @@ async fn a_new_admin_gets_from_an_organization_to_a_bill_and_takes_a_key_away_ag
         .unwrap()
         .iter()
         .find(|group| group["id"] == json!(id));
-    let billed = group.expect("the key has a group")["cost_nanousd"].as_i64().unwrap();
+    let billed = group.expect("the key has a group")["figures"]["cost_nanousd"]
+        .as_i64()
+        .unwrap();
     #[expect(clippy::cast_precision_loss, reason = "a few cents")]
     let billed = billed as f64 / 1e9;
     assert!((billed - cost).abs() < 1e-9, "billed {billed}, told {cost}");
