@@ -619,7 +619,11 @@ async fn bodies_that_are_none_are_problems_too() {
         400,
     );
     is_problem(&gateway.manage("GET", "/api/gateway/nothing", &token, None).await, 404);
-    is_problem(&gateway.manage("DELETE", CONFIG, &token, None).await, 405);
+    let untaken = gateway.manage("DELETE", CONFIG, &token, None).await;
+    is_problem(&untaken, 405);
+    assert_eq!(untaken.header("allow"), "GET, PUT");
+    let nowhere = format!("{CONFIG}/versions/{}/diff?against=0", i64::MIN);
+    is_problem(&gateway.manage("GET", &nowhere, &token, None).await, 404);
     let unknown = json!({"model": "echo", "modle": 1});
     is_problem(
         &gateway
