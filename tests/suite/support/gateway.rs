@@ -872,17 +872,6 @@ impl TestGateway {
         contents
     }
 
-    /// What a query says that answers with one whole number, called `n`, past the gateway.
-    pub async fn number(&self, query: &str) -> i64 {
-        let database = sea_orm::Database::connect(&self.database)
-            .await
-            .expect("the database can be reached");
-        let statement = sea_orm::Statement::from_string(database.get_database_backend(), query);
-        let row = database.query_one_raw(statement).await.expect("the database answers");
-        database.close().await.expect("the connection closes");
-        row.expect("there is a row").try_get("", "n").expect("it has a number")
-    }
-
     /// A token of a role in a team of the first organization.
     pub fn token_in_team(&self, role: Role, team: TeamId) -> String {
         let bearer = Bearer {
