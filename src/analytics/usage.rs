@@ -16,13 +16,15 @@ use crate::store::usage::SumsQuestion;
 
 /// What a group is about: an id, a name, or neither.
 type GroupKey = (Uuid, String);
+/// Figures by the points they belong to.
+type Series = BTreeMap<DateTime<Utc>, Figures>;
 
 /// Figures of groups, while they are gathered.
 #[derive(Default)]
 struct Gathered {
     totals: Figures,
-    series: BTreeMap<DateTime<Utc>, Figures>,
-    groups: HashMap<GroupKey, (Figures, BTreeMap<DateTime<Utc>, Figures>)>,
+    series: Series,
+    groups: HashMap<GroupKey, (Figures, Series)>,
 }
 
 impl Analytics {
@@ -149,10 +151,10 @@ impl Names {
     /// Groups with their names, dearest first, and what is beyond the most that were asked for.
     fn sorted(
         &self,
-        groups: HashMap<GroupKey, (Figures, BTreeMap<DateTime<Utc>, Figures>)>,
+        groups: HashMap<GroupKey, (Figures, Series)>,
         question: &UsageQuestion,
     ) -> (Vec<Group>, Option<Figures>) {
-        let mut groups: Vec<(GroupKey, (Figures, BTreeMap<DateTime<Utc>, Figures>))> = groups.into_iter().collect();
+        let mut groups: Vec<(GroupKey, (Figures, Series))> = groups.into_iter().collect();
         groups.sort_by(|(one, (of_one, _)), (other, (of_other, _))| {
             let weight = |figures: &Figures| (figures.cost_nanousd, figures.requests);
             weight(of_other).cmp(&weight(of_one)).then_with(|| one.cmp(other))

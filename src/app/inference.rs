@@ -86,7 +86,12 @@ impl Inference for PipelineInference {
         meter.hold(place);
         match self.pipeline.clone().run(meter, body).await {
             Ok(answer) => match answer.body {
-                AnswerBody::Whole(body) => Ok(Served::Answered { id, status: 200, body }),
+                AnswerBody::Whole(body) => Ok(Served::Answered {
+                    id,
+                    status: 200,
+                    body,
+                    may_pass: false,
+                }),
                 // Dropped, which ends it: lines that ask for a stream are refused before they come here.
                 AnswerBody::Stream(_) => {
                     let refusal = GatewayError::invalid("stream", "a batch has no streams");
@@ -112,5 +117,11 @@ async fn said(refusal: &GatewayError, id: RequestId) -> Served {
     let response = response(refusal, id);
     let status = response.status().as_u16();
     let body = response.into_body().into_bytes().await.unwrap_or_default();
-    Served::Answered { id, status, body }
+    let may_pass = matches!(refusal, GatewayError::Exhausted { .. }) && (status == 429 || status >= 500);
+    Served::Answered {
+        id,
+        status,
+        body,
+        may_pass,
+    }
 }

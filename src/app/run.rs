@@ -107,8 +107,8 @@ impl Running {
     }
 
     /// Returns when the process is asked to stop, or when the actors cannot be kept up.
-    pub async fn until_stopped(&mut self) -> End {
-        until_stopped(&mut self.gateway).await
+    pub async fn until_stopped(&mut self, signals: StopSignals) -> End {
+        until_stopped(&mut self.gateway, signals).await
     }
 
     /// Stops accepting, lets requests finish until the deadline, writes what is left, and closes the database.
@@ -199,9 +199,9 @@ fn limits_of(settings: &Settings) -> ServerLimits {
 }
 
 /// Returns when the process is asked to stop, or when the actors cannot be kept up.
-pub(super) async fn until_stopped(gateway: &mut Gateway) -> End {
+pub(super) async fn until_stopped(gateway: &mut Gateway, signals: StopSignals) -> End {
     tokio::select! {
-        () = signalled() => End::Clean,
+        () = signals.received() => End::Clean,
         _ = &mut gateway.root.1 => {
             tracing::error!("the actors cannot be kept up, the process stops");
             End::Unclean
@@ -262,19 +262,47 @@ async fn write_without_actor(gateway: &Gateway) -> bool {
     true
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn signalled() {
+/// SIGTERM and SIGINT. They are listened for from the moment this is made, which is before anybody can see that the process
+/// is up: until then a signal simply ends it.
+pub struct StopSignals {
     #[cfg(unix)]
-    {
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The system does not let us.
+    pub fn listen() -> std::io::Result<Self> {
+        #[cfg(unix)]
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened for");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: signal(SignalKind::terminate())?,
+            #[cfg(unix)]
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    #[cfg(not(unix))]
-    {
-        let _ = tokio::signal::ctrl_c().await;
+
+    /// Returns when one has come.
+    async fn received(self) {
+        #[cfg(unix)]
+        {
+            let Self {
+                mut terminate,
+                mut interrupt,
+            } = self;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use super::builder::Gateway;
-use super::run::{End, OperationsListener, close, until_stopped};
+use super::run::{End, OperationsListener, StopSignals, close, until_stopped};
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::queue::worker::Worker;
@@ -34,8 +34,8 @@ impl Working {
     }
 
     /// Returns when the process is asked to stop, or when the actors cannot be kept up.
-    pub async fn until_stopped(&mut self) -> End {
-        until_stopped(&mut self.gateway).await
+    pub async fn until_stopped(&mut self, signals: StopSignals) -> End {
+        until_stopped(&mut self.gateway, signals).await
     }
 
     /// Lets jobs end, puts back the others, and closes everything.

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::{master_key_input, say};
 use crate::app::builder::Gateway;
 use crate::app::first_start::{self, Opened};
-use crate::app::run::{End, Running};
+use crate::app::run::{End, Running, StopSignals};
 use crate::app::work::Working;
 use crate::config::{Loaded, Origin, Settings};
 use crate::domain::api_key::ApiKey;
@@ -27,12 +27,14 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
     }
     let settings = Arc::new(settings);
     let opened = first_start::open(&settings, &master_key_input()).await?;
-    let started = match Gateway::start(settings.clone(), &opened).await {
-        Ok(gateway) => Running::start(gateway, &settings).await,
-        Err(error) => Err(error),
+    let started = async {
+        let gateway = Gateway::start(settings.clone(), &opened).await?;
+        // Not before: a start that waits for something can be ended by a signal.
+        let signals = StopSignals::listen()?;
+        Ok((Running::start(gateway, &settings).await?, signals))
     };
-    let mut running = match started {
-        Ok(running) => running,
+    let (mut running, signals) = match started.await {
+        Ok(started) => started,
         Err(error) => {
             // They are in the database already, and no later start will show them.
             for shown in opened.shown_once() {
@@ -43,7 +45,7 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
     };
     say(&greeting(&running.gateway().settings.load(), &running, &opened));
     drop(opened);
-    let why = running.until_stopped().await;
+    let why = running.until_stopped(signals).await;
     tracing::info!("stopping: no new connections, requests under way may finish");
     let end = running.stop().await;
     Ok(if (why, end) == (End::Clean, End::Clean) {
@@ -66,6 +68,7 @@ pub async fn work(loaded: Loaded) -> Result<ExitCode, BoxError> {
     let settings = Arc::new(settings);
     let opened = super::open(&settings).await?;
     let gateway = Gateway::start(settings.clone(), &opened).await?;
+    let signals = StopSignals::listen()?;
     let mut working = Working::start(gateway, &settings).await?;
     drop(opened);
     say(&format!(
@@ -73,7 +76,7 @@ pub async fn work(loaded: Loaded) -> Result<ExitCode, BoxError> {
         env!("CARGO_PKG_VERSION"),
         working.operations
     ));
-    let why = working.until_stopped().await;
+    let why = working.until_stopped(signals).await;
     tracing::info!("stopping: no new jobs, those under way may end");
     let end = working.stop().await;
     Ok(if (why, end) == (End::Clean, End::Clean) {

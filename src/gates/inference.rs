@@ -20,6 +20,8 @@ pub enum Served {
         status: u16,
         /// The body: JSON.
         body: Bytes,
+        /// Whether another try may have another result: providers failed, and may be well again later.
+        may_pass: bool,
     },
     /// Nothing yet: a limit is reached, or there is too much to do. It is worth asking again after this time.
     Wait(Duration),

@@ -3,7 +3,8 @@
 //! What came of a line is kept, sealed, the moment it is known; a worker that takes the job over serves only lines of which
 //! nothing is kept. When all are served, or it is cancelled, or its time is over, the results become files.
 //!
-//! A line that a limit holds up waits for it. One that fails is an error of its own and no failure of the job.
+//! A line that a limit holds up waits for it, and one that providers fail at is tried again a few times. One that fails all
+//! the same is an error of its own and no failure of the job.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use crate::queue::{Job, JobFailure, Outcome, Run};
 const MAX_FAULTS: usize = 100;
 /// Results that are read at a time when files are written.
 const AT_ONCE: u64 = 64;
+/// How long to wait before a line is tried again that providers failed at, in seconds. Nobody waits for it.
+const LATER: [u64; 4] = [1, 5, 20, 60];
 /// How often a batch that only waits looks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -329,11 +332,19 @@ impl ServeBatch {
         let line = read_line(&text, number, &batch.endpoint)
             .map_err(|_| JobFailure::for_good("the input file has changed"))?;
         let body = Bytes::copy_from_slice(line.body.get().as_bytes());
+        let mut later = LATER.into_iter();
         let (id, status, answer) = loop {
             let served = self.inference.serve(batch.holder, operation, body.clone()).await;
-            match served.map_err(|error| JobFailure::new(error.to_string()))? {
-                Served::Answered { id, status, body } => break (id, status, body),
-                Served::Wait(wait) => {
+            let served = served.map_err(|error| JobFailure::new(error.to_string()))?;
+            let again = match &served {
+                Served::Answered { may_pass: true, .. } => later.next().map(Duration::from_secs),
+                Served::Answered { .. } => None,
+                Served::Wait(wait) => Some(*wait),
+            };
+            match (served, again) {
+                (Served::Answered { id, status, body, .. }, None) => break (id, status, body),
+                (_, wait) => {
+                    let wait = wait.unwrap_or(LOOK_EVERY);
                     tokio::select! {
                         () = sleep(wait) => {}
                         () = run.stopping.cancelled() => return Ok(None),
