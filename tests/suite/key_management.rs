@@ -102,7 +102,6 @@ async fn a_key_lives_from_its_creation_to_its_revocation() {
     let provider = ScriptedProvider::start().await;
     let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
     let (team, _) = gateway.new_team("search", Scope::default(), Scope::default()).await;
-    gateway.new_user(user(7)).await;
     let admin = Somebody::admin(&gateway);
     let nobodys = json!({"name": "x", "owner_id": user(7).0});
     assert_eq!(admin.faults("POST", KEYS, nobodys).await, ["/owner_id"]);
@@ -428,7 +427,6 @@ async fn everything_that_is_wrong_with_a_key_is_said_at_once() {
 #[tokio::test]
 async fn keys_are_found_by_what_they_are_page_by_page() {
     let gateway = TestGateway::builder().start().await;
-    gateway.new_user(user(1)).await;
     let (team, _) = gateway.new_team("search", Scope::default(), Scope::default()).await;
     let admin = Somebody::admin(&gateway);
     gateway.new_user(user(1)).await;
