@@ -27,6 +27,11 @@ clients:
 promises *which:
     scripts/promises {{ which }}
 
+# Questions about a month of so many requests, on SQLite and on a private Postgres; see docs/performance.md
+history requests="10000000":
+    BONITO_HISTORY_REQUESTS={{ requests }} BONITO_TEST_DATABASE=sqlite cargo test --release --locked --test suite -- --ignored --nocapture history
+    BONITO_HISTORY_REQUESTS={{ requests }} scripts/with-postgres env BONITO_TEST_DATABASE=postgres cargo test --release --locked --test suite -- --ignored --nocapture history
+
 fmt:
     cargo fmt --all
 

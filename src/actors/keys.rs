@@ -129,6 +129,7 @@ impl Actor for KeysActor {
             KeysMsg::Open(hash, reply) => {
                 // Looked up beside the mailbox: one slow query must not hold up everybody else's key.
                 let (store, budgets) = (state.args.store.clone(), state.args.budgets.clone());
+                state.args.metrics.key_lookups.inc();
                 tokio::spawn(async move {
                     match store.key_by_hash(&hash).await {
                         Ok(Some(row)) => {

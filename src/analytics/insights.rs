@@ -52,6 +52,7 @@ impl Analytics {
                 ..UsageFilter::default()
             },
             by_hour: false,
+            percentiles: false,
         };
         let mut served: BTreeMap<(String, String), Figures> = BTreeMap::new();
         self.store

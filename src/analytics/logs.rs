@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::csv::Csv;
-use super::{Analytics, AnalyticsError, AttemptRow, RequestRow, Sight};
+use super::{Analytics, AnalyticsError, AttemptRow, LogPage, RequestRow, Sight};
 use crate::domain::ids::{OrganizationId, RequestId};
 use crate::domain::report::log::LogFilter;
 
@@ -47,16 +47,12 @@ const COLUMNS: [&str; 26] = [
 ];
 
 impl Analytics {
-    /// The newest requests a filter is about, at most so many; with `before`, those older than the request with that id.
+    /// The newest requests a filter is about, at most so many; with `before`, those with lower ids than that. There may be
+    /// fewer than there are, with a next page where the search goes on.
     ///
     /// # Errors
     /// The database fails, or takes too long.
-    pub async fn log(
-        &self,
-        filter: &LogFilter,
-        before: Option<Uuid>,
-        most: u64,
-    ) -> Result<Vec<RequestRow>, AnalyticsError> {
+    pub async fn log(&self, filter: &LogFilter, before: Option<Uuid>, most: u64) -> Result<LogPage, AnalyticsError> {
         self.in_turn(self.store.log_page(filter, before, most)).await
     }
 

@@ -25,6 +25,8 @@ use crate::store::{Store, StoreError};
 
 /// A row of the ledger.
 pub use crate::store::ledger::{AttemptRow, RequestRow};
+/// A page of the log.
+pub use crate::store::logs::LogPage;
 
 /// How long one question may take, its turn included. Whoever asks gets a 503 then rather than wait on.
 const PATIENCE: Duration = Duration::from_secs(20);

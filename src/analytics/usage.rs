@@ -45,6 +45,7 @@ impl Analytics {
             cut,
             filter: question.filter.clone(),
             by_hour: question.granularity == Granularity::Hour,
+            percentiles: true,
         };
         let mut gathered = Gathered::default();
         self.store
@@ -74,6 +75,7 @@ impl Analytics {
         let ahead = SumsQuestion {
             from: needs_from(question.now),
             to: Hour::at(question.now).plus(1),
+            percentiles: false,
             ..before
         };
         self.store

@@ -40,6 +40,7 @@ use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
 use crate::domain::overload::LagPolicy;
 use crate::domain::retry_budget::RetryPolicy;
+use crate::domain::throttle::ThrottlePolicy;
 use crate::gates::budgets::{BudgetLimits, Budgets};
 use crate::gates::health_board::HealthBoard;
 use crate::gates::keyring::{Keyring, Lifetimes};
@@ -496,10 +497,16 @@ fn people(
         passwords: Passwords::default(),
         refresh_tokens: RefreshTokens::new(master_key),
         gate: SignInGate::new(SignInPolicy {
-            account: auth.account,
-            address: auth.address,
+            account: ThrottlePolicy {
+                burst: auth.account_attempts,
+                recovery: auth.account_recovery,
+            },
+            address: ThrottlePolicy {
+                burst: auth.address_attempts,
+                recovery: auth.address_recovery,
+            },
         }),
-        oidc: oidc.map(|oidc| Oidc::new(oidc, public_url, outgoing, master_key)),
+        oidc: oidc.is_set().then(|| Oidc::new(oidc, public_url, outgoing, master_key)),
         trusted_proxies: settings.server.trusted_proxies.clone(),
         lifetimes: SignInLifetimes {
             access: auth.access_token,

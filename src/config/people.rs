@@ -9,7 +9,6 @@ use super::checks;
 use super::reader::Reader;
 use super::settings::SECOND_MS;
 use crate::domain::role::Role;
-use crate::domain::throttle::ThrottlePolicy;
 use crate::domain::user::Email;
 
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
@@ -30,10 +29,14 @@ pub struct AuthSettings {
     pub session: Duration,
     /// After how long at most the end of a session, or a change of its user, is noticed everywhere.
     pub recheck: Duration,
-    /// Attempts to sign in to one account.
-    pub account: ThrottlePolicy,
-    /// Attempts to sign in from one address.
-    pub address: ThrottlePolicy,
+    /// Attempts to sign in to one account that may fail at once.
+    pub account_attempts: u32,
+    /// After which another one is allowed.
+    pub account_recovery: Duration,
+    /// The same from one address.
+    pub address_attempts: u32,
+    /// After which another one is allowed.
+    pub address_recovery: Duration,
     /// Who the first start creates.
     pub owner_email: Email,
 }
@@ -41,7 +44,7 @@ pub struct AuthSettings {
 /// An issuer outside that vouches for people.
 #[derive(Debug, Clone)]
 pub struct OidcSettings {
-    /// Its URL, which its tokens name.
+    /// Its URL, which its tokens name; empty: there is none.
     pub issuer: String,
     /// What we are called there.
     pub client_id: String,
@@ -79,14 +82,10 @@ impl AuthSettings {
             refresh_token: reader.milliseconds("auth.refresh_token_ms", SESSION_MS),
             session: reader.milliseconds("auth.session_ms", SESSION_MS),
             recheck: reader.milliseconds("auth.recheck_ms", 1..=60 * SECOND_MS),
-            account: ThrottlePolicy {
-                burst: reader.count("auth.account_attempts", 1..=10_000),
-                recovery: reader.milliseconds("auth.account_recovery_ms", 1..=HOUR_MS),
-            },
-            address: ThrottlePolicy {
-                burst: reader.count("auth.address_attempts", 1..=1_000_000),
-                recovery: reader.milliseconds("auth.address_recovery_ms", 1..=HOUR_MS),
-            },
+            account_attempts: reader.count("auth.account_attempts", 1..=10_000),
+            account_recovery: reader.milliseconds("auth.account_recovery_ms", 1..=HOUR_MS),
+            address_attempts: reader.count("auth.address_attempts", 1..=1_000_000),
+            address_recovery: reader.milliseconds("auth.address_recovery_ms", 1..=HOUR_MS),
             owner_email,
         };
         let lives = ["auth.refresh_token_ms", "auth.session_ms"];
@@ -102,7 +101,7 @@ impl AuthSettings {
 }
 
 impl OidcSettings {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let issuer = reader.optional_text("oidc.issuer");
         let issuer = issuer.map(|text| match checks::base_url(&text) {
             Ok(url) if checks::is_plain_http_elsewhere(&url) => {
@@ -143,7 +142,9 @@ impl OidcSettings {
             team_claim: reader.optional_text("oidc.team_claim"),
             client_id,
         };
-        issuer?;
+        if issuer.is_none() {
+            return settings;
+        }
         if settings.client_id.trim().is_empty() {
             reader.refuse("oidc.client_id", "must not be empty where oidc.issuer is set", None);
         }
@@ -161,7 +162,12 @@ impl OidcSettings {
         if !settings.scopes.split_whitespace().any(|scope| scope == "openid") {
             reader.refuse("oidc.scopes", "must hold openid", None);
         }
-        Some(settings)
+        settings
+    }
+
+    /// Whether there is an issuer.
+    pub fn is_set(&self) -> bool {
+        !self.issuer.is_empty()
     }
 }
 

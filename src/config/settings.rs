@@ -87,8 +87,8 @@ pub struct Settings {
     pub rate_limits: RateLimitSettings,
     /// `[auth]`
     pub auth: AuthSettings,
-    /// `[oidc]`; `None`: nobody outside vouches for anybody.
-    pub oidc: Option<OidcSettings>,
+    /// `[oidc]`
+    pub oidc: OidcSettings,
     /// `[secrets]`
     pub secrets: SecretsSettings,
     /// `[vault]`

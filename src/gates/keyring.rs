@@ -1,19 +1,24 @@
 //! The keys in use: from a key's hash to its gate, in memory, with a look behind on a miss.
 //!
 //! Hashes that belong to no key are remembered for a moment in a place of their own, only so many look-ups run at once,
-//! and none of them for long: guessing keys must neither become a load on the database nor push out keys in use.
+//! only so many of them in a second may be in vain, and none of them is for long: guessing keys must neither become a load
+//! on the database nor push out keys in use. While there are more guesses than that, keys that are not in memory are told
+//! to come again; those in use notice nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::Expiry;
 use moka::future::Cache;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::key_gate::KeyGate;
 use crate::domain::error::BoxError;
 use crate::domain::ids::KeyId;
 use crate::domain::key::KeyHash;
+use crate::domain::throttle::{Throttle, ThrottlePolicy};
 
 /// How long a hash that belongs to no key is remembered. A key created elsewhere is accepted after that at the latest.
 const MISS_LIFETIME: Duration = Duration::from_secs(1);
@@ -21,6 +26,11 @@ const MISS_LIFETIME: Duration = Duration::from_secs(1);
 const MAX_MISSES: u64 = 10_000;
 /// Look-ups that may run at the same time.
 const CONCURRENT_LOOKUPS: usize = 32;
+/// Look-ups that may find no key: a hundred in a second, and as many at once.
+const IN_VAIN: ThrottlePolicy = ThrottlePolicy {
+    burst: 100,
+    recovery: Duration::from_millis(10),
+};
 /// How long a request waits for its key to be looked up, its turn included.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,11 +53,28 @@ pub struct Keyring {
     misses: Cache<KeyHash, ()>,
     opener: Arc<dyn OpenKey>,
     lookups: Semaphore,
+    in_vain: Mutex<Throttle>,
+    began: Instant,
+}
+
+/// Why it is not known whether there is a key.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// Too many guesses are being made to look at one more.
+    #[error("too many keys that do not exist are being tried")]
+    TooManyGuesses {
+        /// When another one is looked at.
+        retry_after: Duration,
+    },
+    /// It could not be looked up.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Why a look-up gave no gate.
 enum NotOpened {
     NoSuchKey,
+    TooManyGuesses(Duration),
     Failed(BoxError),
 }
 
@@ -111,6 +138,8 @@ impl Keyring {
             misses,
             opener,
             lookups: Semaphore::new(CONCURRENT_LOOKUPS),
+            in_vain: Mutex::default(),
+            began: Instant::now(),
         }
     }
 
@@ -118,7 +147,7 @@ impl Keyring {
     ///
     /// # Errors
     /// It could not be found out, or not in time.
-    pub async fn gate(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, BoxError> {
+    pub async fn gate(&self, hash: KeyHash) -> Result<Option<Arc<KeyGate>>, Unknown> {
         if let Some(known) = self.gates.get(&hash).await {
             return Ok(Some(known));
         }
@@ -129,7 +158,8 @@ impl Keyring {
             Ok(gate) => Ok(Some(gate)),
             Err(not_opened) => match &*not_opened {
                 NotOpened::NoSuchKey => Ok(None),
-                NotOpened::Failed(error) => Err(error.to_string().into()),
+                NotOpened::TooManyGuesses(wait) => Err(Unknown::TooManyGuesses { retry_after: *wait }),
+                NotOpened::Failed(error) => Err(Unknown::Failed(error.to_string())),
             },
         }
     }
@@ -137,7 +167,13 @@ impl Keyring {
     async fn look_up(&self, hash: KeyHash) -> Result<Arc<KeyGate>, NotOpened> {
         let opened = async {
             let _turn = self.lookups.acquire().await;
-            self.opener.open(hash).await
+            let taken = self.in_vain.lock().take(self.began.elapsed(), &IN_VAIN);
+            taken.map_err(NotOpened::TooManyGuesses)?;
+            let opened = self.opener.open(hash).await;
+            if !matches!(opened, Ok(None)) {
+                self.in_vain.lock().give_back(&IN_VAIN);
+            }
+            opened.map_err(NotOpened::Failed)
         };
         match tokio::time::timeout(LOOKUP_TIMEOUT, opened).await {
             Ok(Ok(Some(gate))) => Ok(gate),
@@ -145,7 +181,7 @@ impl Keyring {
                 self.misses.insert(hash, ()).await;
                 Err(NotOpened::NoSuchKey)
             }
-            Ok(Err(error)) => Err(NotOpened::Failed(error)),
+            Ok(Err(not_opened)) => Err(not_opened),
             Err(_) => Err(NotOpened::Failed("it took too long".into())),
         }
     }
@@ -175,7 +211,6 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Instant;
 
     use super::*;
 
@@ -223,7 +258,7 @@ mod tests {
         KeyHash(bytes)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn guesses_are_remembered_in_a_bounded_place_of_their_own() {
         let nobody = Arc::new(Nobody::default());
         let ring = Keyring::new(100, LIFETIMES, nobody.clone());
@@ -232,6 +267,7 @@ mod tests {
         }
         assert_eq!(nobody.asked.load(Ordering::Relaxed), 1, "the others were remembered");
         for number in 1..30_000 {
+            tokio::time::advance(IN_VAIN.recovery).await;
             assert!(ring.gate(hash(number)).await.unwrap().is_none());
         }
         ring.misses.run_pending_tasks().await;
@@ -241,13 +277,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_a_flood_of_guesses_a_hundred_in_a_second_are_looked_at_and_nobody_is_told_which() {
+        let nobody = Arc::new(Nobody::default());
+        let ring = Keyring::new(100, LIFETIMES, nobody.clone());
+        let mut put_off = 0;
+        for number in 0..5_000 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            match ring.gate(hash(number)).await {
+                Ok(gate) => assert!(gate.is_none()),
+                Err(Unknown::TooManyGuesses { retry_after }) => {
+                    assert!(retry_after <= IN_VAIN.recovery);
+                    put_off += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let asked = nobody.asked.load(Ordering::Relaxed);
+        assert!((500..=605).contains(&asked), "{asked} of 5,000 in five seconds");
+        assert_eq!(asked + put_off, 5_000);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_look_up_that_hangs_is_given_up_also_by_those_who_wait_for_their_turn() {
         let nobody = Arc::new(Nobody {
             hangs: true,
             ..Nobody::default()
         });
         let ring = Keyring::new(100, LIFETIMES, nobody.clone());
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let asking = (0..100).map(|number| ring.gate(hash(number)));
         let answers = futures_util::future::join_all(asking).await;
         assert!(answers.iter().all(Result::is_err));
@@ -261,7 +318,7 @@ mod tests {
             idle: Duration::from_secs(10),
             most: Duration::from_secs(25),
         };
-        let looked_up_at = Instant::now();
+        let looked_up_at = std::time::Instant::now();
         let mut left = lifetimes.fresh();
         for seconds in [8, 16, 24] {
             let age = Duration::from_secs(seconds);

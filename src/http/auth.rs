@@ -18,6 +18,7 @@ use crate::domain::error::GatewayError;
 use crate::domain::key::KeyHash;
 use crate::domain::network;
 use crate::gates::key_gate::KeyGate;
+use crate::gates::keyring::Unknown;
 
 /// The header Anthropic's SDKs send the key in.
 const X_API_KEY: &str = "x-api-key";
@@ -53,9 +54,12 @@ impl CallerKey {
             .ok_or_else(refused)?;
         let hash = KeyHash(state.hasher.hash(&key));
         for _ in 0..MAX_LOOKS {
-            let gate = state.keyring.gate(hash).await.map_err(|error| GatewayError::Internal {
-                detail: "a key could not be looked up".into(),
-                source: Some(error.to_string().into()),
+            let gate = state.keyring.gate(hash).await.map_err(|error| match error {
+                Unknown::TooManyGuesses { retry_after } => GatewayError::Overloaded { retry_after },
+                Unknown::Failed(error) => GatewayError::Internal {
+                    detail: "a key could not be looked up".into(),
+                    source: Some(error.into()),
+                },
             })?;
             match gate {
                 // It changed between our finding it and our looking at it; what it is now, only the database knows.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::{gateway_keys, teams};
+use entity::{gateway_keys, teams, users};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, PaginatorTrait as _, QueryFilter,
@@ -374,7 +374,15 @@ async fn missing(
             return Ok(Some(KeyOutcome::NoSuchTeam));
         }
     }
-    let _ = owner;
+    if let Some(owner) = owner {
+        let there = users::Entity::find_by_id(owner.0)
+            .filter(users::Column::OrganizationId.eq(organization.0))
+            .count(db)
+            .await?;
+        if there == 0 {
+            return Ok(Some(KeyOutcome::NoSuchOwner));
+        }
+    }
     Ok(None)
 }
 

@@ -35,6 +35,8 @@ use crate::domain::report::usage::UsageFilter;
 const ROWS_AT_ONCE: u64 = 5_000;
 /// The fact that says up to which hour rows are gone.
 const PURGED_BEFORE: &str = "requests_purged_before_hour";
+/// An hour that no request is after: in the year 9955, which both databases still sort behind today.
+const NEVER: Hour = Hour(70_000_000);
 /// The text forms of spans in marks.
 const HOUR: &str = "hour";
 const DAY: &str = "day";
@@ -81,6 +83,8 @@ pub struct SumsQuestion {
     pub filter: UsageFilter,
     /// Whether hours have to be told apart.
     pub by_hour: bool,
+    /// Whether percentiles are asked for. Reading them costs more than everything else.
+    pub percentiles: bool,
 }
 
 /// Leaves a mark on hours, in the transaction that changes their rows.
@@ -314,8 +318,7 @@ impl Store {
     pub(super) async fn key_costs(&self, key: KeyId, without: &[Uuid]) -> Result<i64, StoreError> {
         use gateway_requests::Column;
         let moment = self.moment().await?;
-        let everything = (Hour(0), Hour(i64::from(u32::MAX)));
-        let pending: BTreeSet<Hour> = pending_between(&moment, everything.0, everything.1)
+        let pending: BTreeSet<Hour> = pending_between(&moment, Hour(0), NEVER)
             .await?
             .into_iter()
             .filter(|(span, _)| span == HOUR)
@@ -691,14 +694,15 @@ async fn fold_sums(
     let mut rows = hourly::Model::find_by_statement(statement).stream(moment).await?;
     while let Some(row) = rows.try_next().await? {
         let starts_at = row.starts_at;
-        let (cell, figures) = read_sums(row)?;
+        let (cell, figures) = read_sums(row, question.is_none_or(|question| question.percentiles))?;
         each(starts_at, cell, figures);
     }
     Ok(())
 }
 
-fn read_sums(row: hourly::Model) -> Result<(Cell, Figures), StoreError> {
+fn read_sums(row: hourly::Model, percentiles: bool) -> Result<(Cell, Figures), StoreError> {
     let unreadable = |what: &str| StoreError::Custom(format!("{what} of the sums of {} cannot be read", row.starts_at));
+    let sketch = |bytes: &[u8]| Sketch::from_bytes(if percentiles { bytes } else { &[] });
     let cell = Cell {
         organization: row.organization_id,
         cut: Cut::parse(&row.cut).ok_or_else(|| unreadable("the cut"))?,
@@ -721,8 +725,8 @@ fn read_sums(row: hourly::Model) -> Result<(Cell, Figures), StoreError> {
         reasoning_tokens: row.reasoning_tokens,
         cost_nanousd: row.cost_nanousd,
         saved_nanousd: row.saved_nanousd,
-        latency: Sketch::from_bytes(&row.latency).ok_or_else(|| unreadable("the latencies"))?,
-        first_token: Sketch::from_bytes(&row.first_token).ok_or_else(|| unreadable("the first tokens"))?,
+        latency: sketch(&row.latency).ok_or_else(|| unreadable("the latencies"))?,
+        first_token: sketch(&row.first_token).ok_or_else(|| unreadable("the first tokens"))?,
     };
     Ok((cell, figures))
 }
@@ -775,6 +779,7 @@ mod tests {
             cut: Cut::Nothing,
             filter: UsageFilter::default(),
             by_hour,
+            percentiles: true,
         }
     }
 

@@ -124,6 +124,8 @@ pub struct Metrics {
     unpriced: Count,
     /// Refused keys.
     pub auth_failures: Count,
+    /// Times the database was asked for a key that was not in memory.
+    pub key_lookups: Count,
     fetches: Family<ResultLabels, Count>,
     /// Handlers that panicked.
     pub panics: Count,
@@ -180,6 +182,7 @@ impl Default for Metrics {
             cost: Family::default(),
             unpriced: Counter::default(),
             auth_failures: Counter::default(),
+            key_lookups: Counter::default(),
             fetches: Family::default(),
             panics: Counter::default(),
             payloads_dropped: Counter::default(),
@@ -242,6 +245,11 @@ impl Metrics {
             self.unpriced.clone(),
         );
         registry.register(names::AUTH_FAILURES, "Refused keys", self.auth_failures.clone());
+        registry.register(
+            names::KEY_LOOKUPS,
+            "Keys the database was asked for",
+            self.key_lookups.clone(),
+        );
         registry.register(
             names::FETCHES,
             "Fetches of what callers name by URL, by result",

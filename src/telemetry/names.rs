@@ -30,6 +30,8 @@ names! {
     UNPRICED = "bonito_unpriced_requests",
     /// Refused keys (counter).
     AUTH_FAILURES = "bonito_authentication_failures",
+    /// Times the database was asked for a key that was not in memory (counter).
+    KEY_LOOKUPS = "bonito_key_lookups",
     /// Fetches of what callers name by URL, by result (counter).
     FETCHES = "bonito_fetches",
     /// Handlers that panicked (counter).

@@ -94,6 +94,13 @@ async fn the_first_start_prints_a_curl_line_that_works_and_the_second_prints_no_
         .trim()
         .to_owned();
     assert!(printed.contains(&format!("http://127.0.0.1:{port}/docs")), "{printed}");
+    let sign_in = printed.lines().find(|line| line.trim().starts_with("owner@localhost "));
+    let password = sign_in.expect("a sign-in").split_whitespace().nth(1).unwrap();
+    let body = serde_json::json!({"email": "owner@localhost", "password": password});
+    let login = reqwest::Client::new()
+        .post(format!("http://127.0.0.1:{port}/api/auth/login"))
+        .json(&body);
+    assert_eq!(login.send().await.unwrap().status(), 200);
     let answer = Command::new("sh")
         .args(["-c", &format!("{curl} -s")])
         .output()
@@ -118,6 +125,7 @@ async fn the_first_start_prints_a_curl_line_that_works_and_the_second_prints_no_
     }
     let (child, printed) = serve(dir.path(), port, &[("OPENAI_API_KEY", "sk-from-the-environment")]).await;
     assert!(!printed.contains("bn-") && !printed.contains("sk-"), "{printed}");
+    assert!(!printed.contains("owner@localhost"), "{printed}");
     assert!(printed.contains("openai (from OPENAI_API_KEY)"), "{printed}");
     let again = Command::new("sh")
         .args(["-c", &format!("{curl} -s")])
@@ -129,6 +137,88 @@ async fn the_first_start_prints_a_curl_line_that_works_and_the_second_prints_no_
         "the first key still works"
     );
     assert_eq!(terminate(child).await, 0);
+}
+
+#[tokio::test]
+async fn users_are_created_listed_kept_out_and_given_passwords() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = run(dir.path(), &["user", "list"]).await;
+    assert!(
+        text(&first.stderr).contains("the first sign-in: owner@localhost with the password "),
+        "{first:?}"
+    );
+    assert!(text(&first.stdout).contains("owner@localhost"), "{first:?}");
+    let create = [
+        "user",
+        "create",
+        "--email",
+        "Ada@example.com",
+        "--role",
+        "owner",
+        "--json",
+    ];
+    let created = run(dir.path(), &create).await;
+    let ada: Value = serde_json::from_slice(&created.stdout).unwrap_or_else(|_| panic!("{created:?}"));
+    assert_eq!(
+        (&ada["email"], &ada["role"]),
+        (&"ada@example.com".into(), &"owner".into())
+    );
+    assert_eq!(ada["password"].as_str().unwrap().len(), 20);
+    let external = [
+        "user",
+        "create",
+        "--email",
+        "eve@example.com",
+        "--role",
+        "viewer",
+        "--external",
+    ];
+    assert!(run(dir.path(), &external).await.status.success());
+    for (arguments, complaint) in [
+        (&create[..], "has that address"),
+        (
+            &["user", "create", "--email", "nobody", "--role", "owner"],
+            "must be an e-mail address",
+        ),
+        (
+            &["user", "create", "--email", "a@b", "--role", "team_admin"],
+            "needs a --team",
+        ),
+        (
+            &["user", "create", "--email", "a@b", "--role", "viewer", "--team", "x"],
+            "there is no team",
+        ),
+        (&["user", "disable", "nobody@example.com"], "there is no user"),
+    ] {
+        let refused = run(dir.path(), arguments).await;
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(text(&refused.stderr).contains(complaint), "{refused:?}");
+    }
+    assert!(
+        run(dir.path(), &["user", "disable", "owner@localhost"])
+            .await
+            .status
+            .success()
+    );
+    let last = run(dir.path(), &["user", "disable", "ada@example.com"]).await;
+    assert!(text(&last.stderr).contains("nobody would be left"), "{last:?}");
+    assert!(
+        run(dir.path(), &["user", "disable", "owner@localhost", "--undo"])
+            .await
+            .status
+            .success()
+    );
+    let generated = run(dir.path(), &["user", "password", "ada@example.com"]).await;
+    let password = text(&generated.stdout).lines().next().unwrap_or_default().to_owned();
+    assert!(
+        password.len() == 20 && ada["password"] != password.as_str(),
+        "{generated:?}"
+    );
+    let listed = run(dir.path(), &["user", "list", "--json"]).await;
+    let listed = text(&listed.stdout);
+    let users: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(users.len(), 3);
+    assert!(!listed.contains("argon2") && !listed.contains(&password), "{listed}");
 }
 
 #[tokio::test]

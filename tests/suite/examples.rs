@@ -128,8 +128,13 @@ async fn examples_mean_the_same_on_googles_hosts() {
         .env("GEMINI_KEY", "gemini-key-1")
         .start()
         .await;
-    hold(&gateway, &["gcp/gemini-3-flash-preview", "gemini/gemini-3.8-flash"]).await;
-    assert_eq!(vertex.requests().len(), WAYS * TURNS);
+    let models = [
+        "gcp/gemini-3-flash-preview",
+        "gcp/claude-sonnet-4-5",
+        "gemini/gemini-3.8-flash",
+    ];
+    hold(&gateway, &models).await;
+    assert_eq!(vertex.requests().len(), 2 * WAYS * TURNS);
     assert_eq!(developer.requests().len(), WAYS * TURNS);
     gateway.finish().await;
 }

@@ -102,7 +102,11 @@ async fn a_key_lives_from_its_creation_to_its_revocation() {
     let provider = ScriptedProvider::start().await;
     let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
     let (team, _) = gateway.new_team("search", Scope::default(), Scope::default()).await;
+    gateway.new_user(user(7)).await;
     let admin = Somebody::admin(&gateway);
+    let nobodys = json!({"name": "x", "owner_id": user(7).0});
+    assert_eq!(admin.faults("POST", KEYS, nobodys).await, ["/owner_id"]);
+    gateway.new_user(user(7)).await;
     let expires = Utc::now() + TimeDelta::days(30);
     let reply = admin
         .ask(
@@ -213,7 +217,8 @@ async fn a_key_lives_from_its_creation_to_its_revocation() {
         assert_eq!(reply.status, 409, "{}", reply.text);
     }
     let recorded = rows(&gateway, gateway.organization).await;
-    let actions: Vec<&str> = recorded.iter().rev().map(|row| row.action.as_str()).collect();
+    let of_keys = recorded.iter().rev().filter(|row| row.resource == "key");
+    let actions: Vec<&str> = of_keys.map(|row| row.action.as_str()).collect();
     assert_eq!(
         actions,
         ["key.create", "key.update", "key.update", "key.update", "key.revoke"]
@@ -394,6 +399,12 @@ async fn everything_that_is_wrong_with_a_key_is_said_at_once() {
     let nobody = Uuid::now_v7();
     assert_eq!(
         admin
+            .faults("POST", KEYS, json!({"name": "x", "owner_id": nobody}))
+            .await,
+        ["/owner_id"]
+    );
+    assert_eq!(
+        admin
             .faults("POST", KEYS, json!({"name": "x", "team_id": nobody}))
             .await,
         ["/team_id"]
@@ -417,8 +428,10 @@ async fn everything_that_is_wrong_with_a_key_is_said_at_once() {
 #[tokio::test]
 async fn keys_are_found_by_what_they_are_page_by_page() {
     let gateway = TestGateway::builder().start().await;
+    gateway.new_user(user(1)).await;
     let (team, _) = gateway.new_team("search", Scope::default(), Scope::default()).await;
     let admin = Somebody::admin(&gateway);
+    gateway.new_user(user(1)).await;
     for (name, extra) in [
         (
             "a",
@@ -483,6 +496,9 @@ async fn keys_are_found_by_what_they_are_page_by_page() {
 #[tokio::test]
 async fn a_team_admin_and_a_member_reach_their_own_keys_and_give_what_they_hold() {
     let gateway = TestGateway::builder().start().await;
+    for number in [1, 2, 3] {
+        gateway.new_user(user(number)).await;
+    }
     let (team, _) = gateway
         .new_team("search", scope(&["echo", "claude-*"], &[]), Scope::default())
         .await;

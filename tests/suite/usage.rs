@@ -2,7 +2,7 @@
 
 use bonito::analytics::rollup::tend;
 use bonito::domain::call::ErrorClass;
-use bonito::domain::ids::{KeyId, RequestId};
+use bonito::domain::ids::{KeyId, RequestId, UserId};
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -260,7 +260,14 @@ async fn a_teams_admin_sees_the_teams_requests_and_a_member_only_their_own() {
     let others = gateway.chat("echo", "hello").await;
     gateway.row(&theirs).await;
     gateway.row(&others).await;
-    let admin = gateway.token_in_team(Role::TeamAdmin, team);
+    let user = UserId(Uuid::now_v7());
+    let (_, own) = gateway.new_key_in(Some(team), Some(user)).await;
+    let mine = gateway
+        .send("/v1/chat/completions", &own, chat("echo", "hello", false).to_string())
+        .await;
+    gateway.row(&mine).await;
+    let token = |role, team, user| gateway.token_of(role, gateway.organization, team, user);
+    let admin = token(Role::TeamAdmin, Some(team), None);
     let seen = async |token: &str, query: &str| {
         let usage = ask(&gateway, &format!("usage?{query}"), token).await["totals"]["requests"].clone();
         let logs = ask(&gateway, &format!("logs?{query}"), token).await["data"]
@@ -273,8 +280,11 @@ async fn a_teams_admin_sees_the_teams_requests_and_a_member_only_their_own() {
         assert_eq!((json!(logs), table.text.lines().count() - 1), (usage, logs), "{query}");
         logs
     };
-    assert_eq!(seen(&gateway.token(Role::Viewer), "").await, 2);
-    assert_eq!(seen(&admin, "").await, 1);
+    assert_eq!(seen(&gateway.token(Role::Viewer), "").await, 3);
+    assert_eq!(seen(&admin, "").await, 2);
+    assert_eq!(seen(&token(Role::Member, Some(team), Some(user)), "").await, 1);
+    let somebody = Some(UserId(Uuid::now_v7()));
+    assert_eq!(seen(&token(Role::Member, Some(team), somebody), "").await, 0);
     assert_eq!(seen(&admin, &format!("team_id={}", elsewhere.0)).await, 0);
     let (first, of_first) = (
         gateway.row(&others).await.key_id,

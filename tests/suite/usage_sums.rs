@@ -115,6 +115,11 @@ fn like(gateway: &TestGateway) -> Like {
     }
 }
 
+/// A gateway that sums up nothing by itself.
+async fn quiet() -> TestGateway {
+    TestGateway::builder().set("jobs.in_serve", false).start().await
+}
+
 async fn sums(store: &Store, question: &SumsQuestion) -> Figures {
     let mut sum = Figures::default();
     store
@@ -135,12 +140,13 @@ fn everything(organization: OrganizationId, from: Hour, to: Hour) -> SumsQuestio
         cut: Cut::Nothing,
         filter: UsageFilter::default(),
         by_hour: false,
+        percentiles: true,
     }
 }
 
 #[tokio::test]
 async fn every_request_is_counted_once_whatever_was_summed_up_when() {
-    let gateway = TestGateway::builder().start().await;
+    let gateway = quiet().await;
     let store = &gateway.store;
     let mut numbers = Numbers(20_261_129);
     // In the middle of a day, so that the oldest ones are of days that are over.
@@ -263,22 +269,22 @@ async fn every_request_is_counted_once_whatever_was_summed_up_when() {
                 "round {round}: {p95} is not {truth}"
             );
         }
-    }
-    for key in 1..=4_u128 {
-        let expected: i64 = truth
-            .iter()
-            .filter(|(_, one)| one.key.0.as_u128() == key)
-            .map(|(_, one)| one.cost)
-            .sum();
-        let spent = store.spent_by(KeyId(Uuid::from_u128(key)), &[]).await.unwrap();
-        assert_eq!(spent, NanoUsd(expected));
+        for key in 1..=4_u128 {
+            let expected: i64 = truth
+                .iter()
+                .filter(|(_, one)| one.key.0.as_u128() == key)
+                .map(|(_, one)| one.cost)
+                .sum();
+            let spent = store.spent_by(KeyId(Uuid::from_u128(key)), &[]).await.unwrap();
+            assert_eq!(spent, NanoUsd(expected));
+        }
     }
     gateway.finish().await;
 }
 
 #[tokio::test]
 async fn sums_that_a_row_overtook_are_thrown_away() {
-    let gateway = TestGateway::builder().start().await;
+    let gateway = quiet().await;
     let store = &gateway.store;
     let at = Utc::now() - TimeDelta::hours(5);
     let hour = Hour::at(at);
@@ -316,7 +322,7 @@ async fn sums_that_a_row_overtook_are_thrown_away() {
 
 #[tokio::test]
 async fn requests_go_when_their_time_is_over_and_their_sums_stay() {
-    let gateway = TestGateway::builder().start().await;
+    let gateway = quiet().await;
     let store = &gateway.store;
     let now = Utc::now();
     let old = now - TimeDelta::days(100);
@@ -336,12 +342,13 @@ async fn requests_go_when_their_time_is_over_and_their_sums_stay() {
             1 + u64::from(Hour::at(now - TimeDelta::hours(3)).day() != Hour::at(now).day())
         )
     );
-    let purged = if on_postgres() {
-        Purged::Partitions(1)
-    } else {
-        Purged::Rows(1)
-    };
-    assert_eq!(store.purge(keep_from).await.unwrap(), purged);
+    let purged = store.purge(keep_from).await.unwrap();
+    match purged {
+        Purged::Rows(rows) => assert_eq!((rows, on_postgres()), (1, false)),
+        // And the empty one after it.
+        Purged::Partitions(partitions) => assert!(partitions >= 1 && on_postgres()),
+        Purged::Nothing => panic!("its time is over"),
+    }
     assert_eq!(store.purge(keep_from).await.unwrap(), Purged::Nothing);
     assert!(store.request(gateway.organization, then.id).await.unwrap().is_none());
     assert!(
@@ -383,7 +390,7 @@ async fn rows_that_no_partition_is_there_for_are_kept_and_move_when_there_is_one
     if !on_postgres() {
         return;
     }
-    let gateway = TestGateway::builder().start().await;
+    let gateway = quiet().await;
     let store = &gateway.store;
     let old = Utc::now() - TimeDelta::days(100);
     let (past, present) = (record(old, &like(&gateway)), record(Utc::now(), &like(&gateway)));

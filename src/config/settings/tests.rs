@@ -82,6 +82,7 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
         "fetch.max_redirects",
         "health.slow_least_ms",
         "health.slow_percent",
+        "jobs.drain_ms",
         "rate_limits.assumed_output_tokens",
         "overload.credential_queue",
         "overload.lag_ms",

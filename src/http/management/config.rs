@@ -165,7 +165,7 @@ impl ConfigApi {
         #[oai(validator(minimum(value = "0")))]
         against: Query<Option<i64>>,
     ) -> Result<Json<ConfigDiff>, Refusal> {
-        let against = against.0.unwrap_or(version.0 - 1);
+        let against = against.0.unwrap_or_else(|| version.0.saturating_sub(1));
         let config = may.version(version.0).await?;
         let before = match against {
             0 => Value::Object(serde_json::Map::new()),

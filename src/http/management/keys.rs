@@ -231,7 +231,7 @@ struct KeyPatch {
 /// How a key is to be rotated.
 #[derive(Object, Default)]
 #[oai(deny_unknown_fields)]
-struct Rotation {
+struct KeyRotation {
     /// Seconds for which the secret it has works besides the new one; 0: it stops at once. Default: a day; at most 30 days.
     grace_seconds: Option<u64>,
 }
@@ -357,7 +357,7 @@ impl KeysApi {
         may: May<WriteKeys>,
         /// Its id.
         id: Path<Uuid>,
-        body: Json<Rotation>,
+        body: Json<KeyRotation>,
     ) -> Result<Json<KeyWithSecret>, Refusal> {
         let grace = body.0.grace_seconds.map_or(DEFAULT_GRACE, Duration::from_secs);
         if grace > MAX_GRACE {

@@ -39,10 +39,11 @@ enum Outcome {
 
 /// A page of the log.
 #[derive(Object)]
-struct LogPage {
+struct Requests {
     /// Requests, newest first.
     data: Vec<LogEntry>,
-    /// Where the next page begins, for `cursor`; absent on the last page.
+    /// Where the next page begins, for `cursor`; absent on the last page. A search for what is rare may end before it has
+    /// found a whole page, or anything, and goes on from here.
     #[oai(skip_serializing_if_is_none)]
     next_cursor: Option<String>,
 }
@@ -293,7 +294,7 @@ impl LogsApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Json<LogPage>, Refusal> {
+    ) -> Result<Json<Requests>, Refusal> {
         let asked = Asked {
             key: key_id.0,
             team: team_id.0,
@@ -319,11 +320,15 @@ impl LogsApi {
             .transpose()?;
         let filter = may.log_filter(&asked, filters.checked()?).await?;
         let limit = limit.0.unwrap_or(PAGE);
-        let mut rows = may.log(&filter, before.map(|id| id.0), limit + 1).await?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(Json(LogPage {
-            next_cursor: rows.last().filter(|_| more).map(|last| RequestId(last.id).header()),
+        // One more, to see whether there is more.
+        let found = may.log(&filter, before.map(|id| id.0), limit + 1).await?;
+        let (mut rows, mut next) = (found.rows, found.next);
+        if rows.len() as u64 > limit {
+            rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            next = rows.last().map(|last| last.id);
+        }
+        Ok(Json(Requests {
+            next_cursor: next.map(|next| RequestId(next).header()),
             data: rows.into_iter().map(entry).collect(),
         }))
     }
@@ -430,15 +435,10 @@ fn pieces(analytics: Analytics, filter: LogFilter) -> impl stream::Stream<Item =
             At::End => return Ok(None),
         };
         // What was sent is not the whole: whoever reads it has to notice, so the answer breaks off.
-        let rows = analytics
-            .log(&filter, before, PIECE)
-            .await
-            .map_err(std::io::Error::other)?;
-        let next = match rows.last() {
-            Some(last) if rows.len() as u64 == PIECE => At::Before(Some(last.id)),
-            _ => At::End,
-        };
-        Ok(Some((Bytes::from(lines(&rows)), (analytics, filter, next))))
+        let page = analytics.log(&filter, before, PIECE).await;
+        let page = page.map_err(std::io::Error::other)?;
+        let next = page.next.map_or(At::End, |next| At::Before(Some(next)));
+        Ok(Some((Bytes::from(lines(&page.rows)), (analytics, filter, next))))
     })
 }
 

@@ -12,6 +12,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod logs;
+mod optional;
 mod organizations;
 mod payloads;
 mod prices;
@@ -28,7 +29,7 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CACHE_CONTROL;
+use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use ipnet::IpNet;
@@ -223,26 +224,75 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
 
 /// The OpenAPI document of the management API, as JSON. The same input gives the same bytes.
 pub fn specification(server_url: &str) -> String {
-    service(server_url).spec()
+    let mut document = serde_json::from_str(&service(server_url).spec()).expect("a document is JSON");
+    optional::say_so(&mut document);
+    serde_json::to_string_pretty(&document).expect("JSON can be written")
 }
 
 /// Everything below `/api`.
 pub fn endpoint(management: Arc<Management>) -> impl Endpoint<Output = Response> {
-    Guarded(service("/").into_endpoint().data(management))
+    let service = service("/");
+    Guarded {
+        methods: Methods::of(&service.spec()),
+        inner: service.into_endpoint().data(management),
+    }
 }
 
 /// Bounds bodies, and turns what poem says by itself into problems.
-struct Guarded<E>(E);
+struct Guarded<E> {
+    methods: Methods,
+    inner: E,
+}
+
+/// Which methods each path takes: an answer of 405 has to say so (RFC 9110, section 15.5.6), and poem's does not.
+struct Methods(Vec<(String, HeaderValue)>);
+
+impl Methods {
+    /// Those of a document.
+    fn of(document: &str) -> Self {
+        let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let methods = paths.filter_map(|(path, operations)| {
+            let methods: Vec<String> = operations
+                .as_object()?
+                .keys()
+                .map(|method| method.to_uppercase())
+                .collect();
+            Some((path.clone(), HeaderValue::from_str(&methods.join(", ")).ok()?))
+        });
+        Self(methods.collect())
+    }
+
+    /// What a path takes; a part of a template in braces stands for anything.
+    fn at(&self, path: &str) -> Option<HeaderValue> {
+        let fits = |template: &str| {
+            let (ours, theirs) = (template.trim_end_matches('/'), path.trim_end_matches('/'));
+            let mut parts = ours.split('/').zip(theirs.split('/'));
+            ours.split('/').count() == theirs.split('/').count()
+                && parts.all(|(ours, theirs)| ours == theirs || ours.starts_with('{'))
+        };
+        self.0
+            .iter()
+            .find(|(template, _)| fits(template))
+            .map(|(_, methods)| methods.clone())
+    }
+}
 
 impl<E: Endpoint> Endpoint for Guarded<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let path = request.uri().path().to_owned();
         let answer = match bounded(&mut request).await {
-            Ok(()) => self.0.call(request).await.map(poem::IntoResponse::into_response),
+            Ok(()) => self.inner.call(request).await.map(poem::IntoResponse::into_response),
             Err(problem) => Ok(problem.response()),
         };
         let mut response = answer.unwrap_or_else(in_problem_form);
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(methods) = self.methods.at(&path)
+        {
+            response.headers_mut().insert(ALLOW, methods);
+        }
         // What an admin reads is nobody else's, and changes.
         response
             .headers_mut()

@@ -26,7 +26,7 @@ pub struct Problem {
     /// What is wrong in this case.
     pub detail: String,
     /// Everything that is wrong with the body, each with its place.
-    #[oai(skip_serializing_if_is_empty)]
+    #[oai(default, skip_serializing_if_is_empty)]
     pub errors: Vec<FieldProblem>,
 }
 

@@ -17,7 +17,7 @@ use bonito::cli::known_dialects;
 use bonito::cluster::Limiter;
 use bonito::config::{self, Sources};
 use bonito::domain::api_key::ApiKey;
-use bonito::domain::audit::Via;
+use bonito::domain::audit::{Author, Via};
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId, UserId};
@@ -26,6 +26,7 @@ use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, When
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
+use bonito::domain::user::{Email, NewUser, UserCreated};
 use bonito::pipeline::Pipeline;
 use bonito::secrets::management_token::{Bearer, ManagementTokens, Session};
 use bonito::secrets::master_key::{MasterKey, new_api_key};
@@ -384,6 +385,22 @@ impl TestGateway {
             .insert(&key, None, Scope::new(list(models), list(providers)), expires_at)
             .await;
         (id, key.expose().to_owned())
+    }
+
+    /// Creates a user of the organization with an id.
+    pub async fn new_user(&self, id: UserId) {
+        let user = NewUser {
+            id,
+            organization: self.organization,
+            team: None,
+            email: Email::parse(&format!("{id}@example.com")).expect("it is an address"),
+            name: "test user".into(),
+            role: Role::Viewer,
+            password_hash: None,
+            must_change_password: false,
+        };
+        let created = self.store.create_user(user, &Author::system("a test")).await;
+        assert!(matches!(created, Ok(UserCreated::Created(_))), "{created:?}");
     }
 
     /// Creates a key of a team and a user.
@@ -801,16 +818,18 @@ impl TestGateway {
         row.expect("there is a row").try_get("", "n").expect("it has a number")
     }
 
-    /// A token of a role in a team of the first organization.
-    pub fn token_in_team(&self, role: Role, team: TeamId) -> String {
-        self.token_of(role, self.organization, Some(team), None)
-    }
-
     /// Everything in the gateway's database but what its replicas and its background jobs write all the time, by table, in
     /// a form that can be compared.
     pub async fn contents(&self) -> Vec<(String, String)> {
         use sea_orm::{DatabaseBackend, FromQueryResult as _, JsonValue, Statement};
-        const RESTLESS: [&str; 3] = ["gateway_replicas", "gateway_jobs", "gateway_job_schedules"];
+        const RESTLESS: [&str; 6] = [
+            "gateway_replicas",
+            "gateway_jobs",
+            "gateway_job_schedules",
+            "usage_pending",
+            "usage_hourly",
+            "usage_daily",
+        ];
         let database = sea_orm::Database::connect(&self.database)
             .await
             .expect("the database can be reached");
@@ -851,6 +870,11 @@ impl TestGateway {
         }
         database.close().await.expect("the connection closes");
         contents
+    }
+
+    /// A token of a role in a team of the first organization.
+    pub fn token_in_team(&self, role: Role, team: TeamId) -> String {
+        self.token_of(role, self.organization, Some(team), None)
     }
 
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.

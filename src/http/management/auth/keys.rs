@@ -236,6 +236,7 @@ impl May<WriteKeys> {
         if !faults.is_empty() {
             return Err(Refusal::fields(faults));
         }
+        self.check_owner(owner).await?;
         let warnings = self.warnings(&order.scope).await?;
         let (id, secret) = (KeyId(Uuid::now_v7()), new_api_key());
         let desk = &self.management.keys;
@@ -271,6 +272,18 @@ impl May<WriteKeys> {
             .await;
         let key = self.with_terms(done(issued)?).await?;
         Ok(IssuedKey { secret, key, warnings })
+    }
+
+    /// Whether somebody a key is to belong to is a user of the organization. Whoever asks is somebody.
+    async fn check_owner(&self, owner: Option<UserId>) -> Result<(), Refusal> {
+        let Some(owner) = owner.filter(|owner| Some(*owner) != self.bearer.user) else {
+            return Ok(());
+        };
+        let found = self.management.people.users.user(self.organization, owner).await;
+        match found.map_err(|error| Refusal::unavailable(&error))? {
+            Some(_) => Ok(()),
+            None => Err(Refusal::field("/owner_id", "is no user of the organization")),
+        }
     }
 
     /// Changes a key, if whoever asks for it has what it is to have. Gives it with what may be a slip.
@@ -315,6 +328,7 @@ impl May<WriteKeys> {
             Some(scope) => self.warnings(scope).await?,
             None => Vec::new(),
         };
+        self.check_owner(different.owner.flatten()).await?;
         let desk = &self.management.keys;
         let changed = desk
             .control

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Grant, May, ReadLogs, ReadUsage};
 use crate::analytics::logs::Detail;
-use crate::analytics::{Analytics, AnalyticsError, RequestRow, Sight};
+use crate::analytics::{Analytics, AnalyticsError, LogPage, Sight};
 use crate::domain::ids::{OrganizationId, RequestId};
 use crate::domain::managed_key::KeyReach;
 use crate::domain::report::insight::Insights;
@@ -104,7 +104,7 @@ impl May<ReadLogs> {
     }
 
     /// A page of the log.
-    pub async fn log(&self, filter: &LogFilter, before: Option<Uuid>, most: u64) -> Result<Vec<RequestRow>, Refusal> {
+    pub async fn log(&self, filter: &LogFilter, before: Option<Uuid>, most: u64) -> Result<LogPage, Refusal> {
         let found = self.management.analytics.log(filter, before, most).await;
         found.map_err(unavailable)
     }
