@@ -585,22 +585,6 @@ impl TestGateway {
         signed.expect("the token can be signed")
     }
 
-    /// Creates a user, a viewer without a password.
-    pub async fn new_user(&self, id: UserId) {
-        let new = NewUser {
-            id,
-            organization: self.organization,
-            team: None,
-            email: Email::parse(&format!("{id}@example.com")).expect("it is an address"),
-            name: "Somebody".into(),
-            role: Role::Viewer,
-            password_hash: None,
-            must_change_password: false,
-        };
-        let created = self.store.create_user(new, &Author::system("a test")).await;
-        assert!(matches!(created, Ok(UserCreated::Created(_))), "{created:?}");
-    }
-
     /// A token of a session that is over.
     pub fn revoked_token(&self, role: Role) -> String {
         let session = Session {
