@@ -261,6 +261,7 @@ async fn a_teams_admin_sees_the_teams_requests_and_a_member_only_their_own() {
     gateway.row(&theirs).await;
     gateway.row(&others).await;
     let user = UserId(Uuid::now_v7());
+    gateway.new_user(user).await;
     let (_, own) = gateway.new_key_in(Some(team), Some(user)).await;
     let mine = gateway
         .send("/v1/chat/completions", &own, chat("echo", "hello", false).to_string())
