@@ -113,8 +113,7 @@ impl SignInGate {
     pub fn enter_from(&self, from: Option<IpAddr>) -> Result<(), Duration> {
         let Some(from) = from.map(network) else { return Ok(()) };
         let address = self.addresses.get_with(from, Arc::default);
-        let taken = address.lock().take(self.since.elapsed(), &self.policy.address);
-        taken
+        address.lock().take(self.since.elapsed(), &self.policy.address)
     }
 }
 

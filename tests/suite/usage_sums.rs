@@ -365,7 +365,7 @@ async fn requests_go_when_their_time_is_over_and_their_sums_stay() {
 
     // One that comes too late is added to what is left of its hour.
     let late = record(old, &one);
-    store.write_records(&[late.clone()]).await.unwrap();
+    store.write_records(std::slice::from_ref(&late)).await.unwrap();
     assert_eq!(
         sums(store, &question).await.requests,
         2 + 1 - 1,
@@ -407,7 +407,7 @@ async fn rows_that_no_partition_is_there_for_are_kept_and_move_when_there_is_one
         assert_eq!(there, 1, "{table}");
     }
     // The ledger is what it was: the same record is the same row.
-    store.write_records(&[past.clone()]).await.unwrap();
+    store.write_records(std::slice::from_ref(&past)).await.unwrap();
     assert_eq!(gateway.number("SELECT count(*) AS n FROM gateway_requests").await, 2);
     assert!(store.request(gateway.organization, past.id).await.unwrap().is_some());
     store.make_partitions(old).await.unwrap();
@@ -428,7 +428,7 @@ async fn what_was_in_the_ledger_before_is_there_after_the_migration() {
         .await
         .unwrap();
     let at = Utc::now() - TimeDelta::hours(30);
-    let ids = [at, at + TimeDelta::minutes(1), Utc::now()].map(|at| first_id(at));
+    let ids = [at, at + TimeDelta::minutes(1), Utc::now()].map(first_id);
     let literal = |id: Uuid| {
         if on_postgres() {
             format!("'{id}'")

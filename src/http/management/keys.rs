@@ -155,7 +155,7 @@ struct KeyDetails {
     /// The budgets of its own, and where they stand.
     budgets: Vec<Budget>,
     /// What is not wrong, and more often than not a slip: names of models and providers that nobody serves.
-    #[oai(skip_serializing_if_is_empty)]
+    #[oai(default, skip_serializing_if_is_empty)]
     warnings: Vec<String>,
 }
 

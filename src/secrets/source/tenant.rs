@@ -89,7 +89,7 @@ fn azure_resource(text: &str) -> Result<(), String> {
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         })
     };
-    let at_azure = AZURE_DOMAINS.iter().any(|domain| label(&&domain));
+    let at_azure = AZURE_DOMAINS.iter().any(|domain| label(&domain));
     let usual_port = uri.port_u16().is_none_or(|port| port == 443);
     match uri.scheme_str() == Some("https") && at_azure && usual_port {
         true => Ok(()),

@@ -872,11 +872,6 @@ impl TestGateway {
         contents
     }
 
-    /// A token of a role in a team of the first organization.
-    pub fn token_in_team(&self, role: Role, team: TeamId) -> String {
-        self.token_of(role, self.organization, Some(team), None)
-    }
-
     /// Stops the gateway as a signal would, and says how it ended and whether anything was left over.
     pub async fn stop(&mut self) -> End {
         let running = self.running.take().expect("the gateway runs");
