@@ -333,9 +333,10 @@ mod tests {
         }
 
         #[test]
-        fn a_payload_is_taken_exactly_if_it_can_be_decoded(payload in "[A-Da-c+/=_ -]{0,12}") {
+        fn a_payload_is_taken_exactly_if_it_can_be_decoded_and_is_padded_whole_or_not_at_all(payload in "[A-Da-c+/=_ -]{0,12}") {
             let url = format!("data:image/png;base64,{payload}");
-            let decoded = DECODER.decode(&payload).ok().filter(|bytes| !bytes.is_empty());
+            let whole = !payload.ends_with('=') || payload.len().is_multiple_of(4);
+            let decoded = DECODER.decode(&payload).ok().filter(|bytes| whole && !bytes.is_empty());
             prop_assert_eq!(DataUrl::parse(&url).ok().map(|read| read.decode()), decoded);
         }
 

@@ -83,17 +83,21 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
         "health.slow_least_ms",
         "health.slow_percent",
         "jobs.drain_ms",
-        "rate_limits.assumed_output_tokens",
+        "jobs.keep_dead_ms",
+        "jobs.keep_done_ms",
         "overload.credential_queue",
         "overload.lag_ms",
         "overload.max_queued",
         "overload.queue_wait_ms",
+        "rate_limits.assumed_output_tokens",
         "secrets.renewal_wait_ms",
         "secrets.start_wait_ms",
         "server.shutdown_grace_ms",
         "server.workers",
         "upstream.pool_idle_per_host",
         "usage.keep_requests_days",
+        "webhooks.keep_ms",
+        "webhooks.patience_ms",
     ];
     for (path, leaf) in &layers.leaves {
         if !leaf.value.is_integer() {
