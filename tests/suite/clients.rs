@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bonito::domain::limit::{LimitOwner, LimitValues};
+use bonito::domain::money::NanoUsd;
 use tokio::process::Command;
 
 use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
@@ -52,6 +53,8 @@ async fn suite(language: &str) {
         ..LimitValues::default()
     };
     gateway.new_limit(LimitOwner::Key(id), None, one_at_a_time).await;
+    let (id, poor) = gateway.new_key(&[], &[], None).await;
+    gateway.new_budget_of(id, NanoUsd(1)).await;
     let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
     let child = Command::new(run)
         .arg(language)
@@ -60,6 +63,7 @@ async fn suite(language: &str) {
         .env("BONITO_API_KEY", &gateway.key)
         .env("BONITO_SCOPED_KEY", &scoped)
         .env("BONITO_NARROW_KEY", &narrow)
+        .env("BONITO_POOR_KEY", &poor)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -10,7 +10,7 @@ import { setTimeout } from 'node:timers/promises';
 
 import OpenAI from 'openai';
 
-import { NARROW_KEY, caller, said } from './support.js';
+import { NARROW_KEY, POOR_KEY, caller, said } from './support.js';
 
 // The first try, and the SDK's two retries.
 const MOST_TRIES = 3;
@@ -38,6 +38,13 @@ test('a limit is waited for as long as the gateway says', async () => {
   assert.ok(performance.now() - begun >= 1_000, 'retry-after says a second');
   assert.equal(counted.sent, 2, 'one that was refused, one that was not');
   await slow;
+});
+
+test('a budget that is used up is not asked for again', async () => {
+  const counted = caller({ apiKey: POOR_KEY });
+  const answer = counted.client.chat.completions.create({ model: 'mock-chat', messages: said('hello') });
+  await assert.rejects(answer, (error) => error instanceof OpenAI.RateLimitError && error.code === 'insufficient_quota');
+  assert.equal(counted.sent, 1, 'no retry makes it fit');
 });
 
 test('a lasting 500 is an InternalServerError after the retries', async () => {

@@ -11,6 +11,7 @@
 //     BONITO_API_KEY        a key that may use every model
 //     BONITO_SCOPED_KEY     a key that may use `mock-embed` and nothing else
 //     BONITO_NARROW_KEY     a key that may have one request under way
+//     BONITO_POOR_KEY       a key whose budget is too small for any request
 //     BONITO_DEAD_BASE_URL  optional: a gateway that takes BONITO_API_KEY, and whose upstream for `mock-chat` is a
 //                           closed port
 
@@ -32,6 +33,7 @@ const BASE_URL = required('BONITO_BASE_URL');
 const API_KEY = required('BONITO_API_KEY');
 const SCOPED_KEY = required('BONITO_SCOPED_KEY');
 export const NARROW_KEY = required('BONITO_NARROW_KEY');
+export const POOR_KEY = required('BONITO_POOR_KEY');
 
 /** An SDK client as anyone would make it, and the number of requests it really sent, retries included. */
 export function caller({ apiKey = API_KEY, baseURL = BASE_URL, ...options } = {}) {

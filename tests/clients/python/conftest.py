@@ -11,6 +11,7 @@ Run it with `tests/clients/run python`. It needs
     BONITO_API_KEY        a key that may use every model
     BONITO_SCOPED_KEY     a key that may use `mock-embed` and nothing else
     BONITO_NARROW_KEY     a key that may have one request under way
+    BONITO_POOR_KEY       a key whose budget is too small for any request
     BONITO_DEAD_BASE_URL  optional: a gateway that takes BONITO_API_KEY, and whose upstream for `mock-chat` is a
                           closed port
 """
@@ -37,6 +38,7 @@ BASE_URL = required("BONITO_BASE_URL")
 API_KEY = required("BONITO_API_KEY")
 SCOPED_KEY = required("BONITO_SCOPED_KEY")
 NARROW_KEY = required("BONITO_NARROW_KEY")
+POOR_KEY = required("BONITO_POOR_KEY")
 
 
 class Caller:

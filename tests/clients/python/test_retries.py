@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import openai
 import pytest
 
-from conftest import NARROW_KEY, Caller, said
+from conftest import NARROW_KEY, POOR_KEY, Caller, said
 
 # The first try, and the SDK's two retries.
 MOST_TRIES = 3
@@ -58,6 +58,14 @@ def test_a_limit_without_retries_is_a_rate_limit_error():
         once.chat.completions.create(model="echo", messages=said("hello"))
     assert refused.value.code == "rate_limit_exceeded"
     assert refused.value.response.headers["retry-after-ms"] == "1000"
+
+
+def test_a_budget_that_is_used_up_is_not_asked_for_again():
+    caller = Caller(POOR_KEY)
+    with pytest.raises(openai.RateLimitError) as refused:
+        caller.client.chat.completions.create(model="mock-chat", messages=said("hello"))
+    assert refused.value.code == "insufficient_quota"
+    assert len(caller.sent) == 1, "no retry makes it fit"
 
 
 def test_a_lasting_500_is_an_internal_server_error_after_the_retries(caller):

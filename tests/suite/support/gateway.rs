@@ -465,8 +465,13 @@ impl TestGateway {
 
     /// Creates a budget of five dollars a month for a key.
     pub async fn new_budget(&self, key: KeyId) -> Uuid {
+        self.new_budget_of(key, NanoUsd(5_000_000_000)).await
+    }
+
+    /// The same of another amount.
+    pub async fn new_budget_of(&self, key: KeyId, amount: NanoUsd) -> Uuid {
         let terms = BudgetTerms {
-            amount: NanoUsd(5_000_000_000),
+            amount,
             period: Period::Monthly,
             zone: chrono_tz::UTC,
             enforcement: Enforcement::Hard,
