@@ -44,6 +44,8 @@ async fn suite(language: &str) {
     let closed = closed_port();
     let dead = TestGateway::builder()
         .provider("openai", &closed.base_url(), &["mock-chat"])
+        // A batch that it ran would fail line by line.
+        .set("jobs.in_serve", false)
         .on_the_database_of(&gateway);
     let dead = dead.start().await;
     let (_, scoped) = gateway.new_key(&["mock-embed"], &[], None).await;
