@@ -264,9 +264,9 @@ impl Things {
     }
 }
 
-/// Whether an operation is about something that none is made of here: a job that was given up.
+/// Whether an operation is about something that none is made of here: a job that was given up, a payload that was kept.
 fn is_about_nothing(path: &str) -> bool {
-    path.starts_with("/api/gateway/jobs/")
+    path.starts_with("/api/gateway/jobs/") || path.ends_with("/payload")
 }
 
 /// Whether an operation was done, or would have been if what it is about were there.
@@ -336,7 +336,8 @@ async fn p26_every_operation_is_for_the_roles_that_have_the_right_in_their_own_o
         };
         let tenants = template.starts_with("/api/organizations");
         let (path, body) = things.fill(&gateway, &template, of_template.as_ref()).await;
-        let missing = template.replace("{id}", &Uuid::now_v7().to_string());
+        let nobody = Uuid::now_v7().to_string();
+        let missing = template.replace("{id}", &nobody).replace("{delivery}", &nobody);
         let foreign_key = body.as_ref().is_some_and(|body| body.get("reference").is_some());
 
         let before = gateway.contents().await;
