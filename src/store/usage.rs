@@ -1,6 +1,6 @@
 //! Sums over requests: kept by hour and by day, and read together with the rows they do not have yet.
 //!
-//! A batch of the ledger leaves a mark on each hour it has rows of, in its own transaction ([`mark`]). An hour without a
+//! A batch of the ledger leaves a mark on each hour it has rows of, in its own transaction (`mark`). An hour without a
 //! mark is exactly what its sums say; an hour with one is read from its rows. So a question has every request once,
 //! whatever was summed up when. Sums are made from one snapshot of the database that has the marks too; the marks are
 //! then taken away only if they are still the same ([`Store::write_hour`]). If a batch came in between, they are not, and
