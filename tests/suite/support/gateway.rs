@@ -350,6 +350,12 @@ impl TestGateway {
             .clone()
     }
 
+    /// Places in its journal that are taken: by requests under way, and by records until they are in the database.
+    pub fn journal_places(&self) -> usize {
+        let running = self.running.as_ref().expect("the gateway runs");
+        running.gateway().journal.used()
+    }
+
     /// A GET at the operations listener.
     pub async fn operation(&self, path: &str) -> Reply {
         read(
