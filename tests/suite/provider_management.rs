@@ -391,7 +391,9 @@ async fn kept(gateway: &TestGateway, reply: &Reply) -> Value {
 #[tokio::test]
 async fn payloads_are_kept_sealed_where_somebody_wants_them_and_nowhere_else() {
     let provider = ScriptedProvider::start().await;
-    let mut gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    // Nobody else forgets what is over.
+    let builder = TestGateway::builder().openai(&provider, &["mock-chat"]);
+    let mut gateway = builder.set("jobs.in_serve", false).start().await;
     let unwanted = gateway.chat("mock-chat", "words:3 a-canary-nobody-keeps").await;
     let logging = json!({"logging": {"payloads": true, "redact": ["emails", "card_numbers"], "keep_days": 1}});
     gateway.configure(&logging).await;
