@@ -135,10 +135,7 @@ impl Store {
         by: &Author,
     ) -> Result<KeyOutcome, StoreError> {
         use gateway_keys::Column;
-        let mut change = self.begin_key_change().await?;
-        change.is_about(key.0);
-        let Some((_, before)) = find(&change.transaction, organization, reach, key).await? else {
-            change.finish(0).await?;
+        let Some((change, _, before)) = self.begin_change_of(organization, reach, key).await? else {
             return Ok(KeyOutcome::NoSuchKey);
         };
         if before.revoked_at.is_some() {
@@ -213,10 +210,7 @@ impl Store {
         by: &Author,
     ) -> Result<KeyOutcome, StoreError> {
         use gateway_keys::Column;
-        let mut change = self.begin_key_change().await?;
-        change.is_about(key.0);
-        let Some((old_hash, before)) = find(&change.transaction, organization, reach, key).await? else {
-            change.finish(0).await?;
+        let Some((change, old_hash, before)) = self.begin_change_of(organization, reach, key).await? else {
             return Ok(KeyOutcome::NoSuchKey);
         };
         if before.revoked_at.is_some() {
@@ -256,10 +250,7 @@ impl Store {
         by: &Author,
     ) -> Result<KeyOutcome, StoreError> {
         use gateway_keys::Column;
-        let mut change = self.begin_key_change().await?;
-        change.is_about(key.0);
-        let Some((_, before)) = find(&change.transaction, organization, reach, key).await? else {
-            change.finish(0).await?;
+        let Some((change, _, before)) = self.begin_change_of(organization, reach, key).await? else {
             return Ok(KeyOutcome::NoSuchKey);
         };
         if before.revoked_at.is_some() {
@@ -276,6 +267,22 @@ impl Store {
             .exec(&change.transaction)
             .await?;
         Self::end_key_change(change, organization, "key.revoke", before, by).await
+    }
+
+    /// Begins a change of one key within reach, which it gives with its hash; `None`: there is no such key.
+    async fn begin_change_of(
+        &self,
+        organization: OrganizationId,
+        reach: KeyReach,
+        key: KeyId,
+    ) -> Result<Option<(super::revisions::Change, String, ManagedKey)>, StoreError> {
+        let mut change = self.begin_key_change().await?;
+        change.is_about(key.0);
+        let Some((hash, before)) = find(&change.transaction, organization, reach, key).await? else {
+            change.finish(0).await?;
+            return Ok(None);
+        };
+        Ok(Some((change, hash, before)))
     }
 
     /// Writes down what became of a key, and makes it known.
