@@ -20,6 +20,8 @@ use crate::gates::load_gate::Place;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
+use crate::telemetry::names::trace::{DEPLOYMENT, span};
+use crate::telemetry::trace::{Kind, gen_ai};
 use crate::upstream::endpoints::{Keyed, Tenant};
 
 /// How long a deployment is left alone that has nothing left and does not say for how long.
@@ -31,6 +33,7 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
+            meter.goes_to(&keyed.endpoint);
             match self
                 .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
                 .await
@@ -55,6 +58,7 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
+            meter.goes_to(&keyed.endpoint);
             match self
                 .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
                 .await
@@ -139,7 +143,10 @@ impl<'p> Tries<'p> {
     async fn next_with_place(&mut self, request: &Request, meter: &mut Meter) -> Option<(Try<'p>, Option<Place>)> {
         loop {
             let (deployment, keyed, probe) = self.next(meter)?;
+            let mut step = meter.ambient().span(|| span::RESERVE.to_owned(), Kind::Internal);
+            step.set(DEPLOYMENT, || deployment.id.as_str());
             if let Err(refusal) = self.pipeline.cover(request, deployment, self.has_more(), meter).await {
+                gen_ai::refused(&mut step, &refusal);
                 self.uncovered(refusal);
                 continue;
             }
@@ -150,6 +157,7 @@ impl<'p> Tries<'p> {
             if let Some(place) = gate.enter().await {
                 return Some(((deployment, keyed, probe), Some(place)));
             }
+            step.failed(ShedReason::Credential.as_str());
             self.busy = true;
             self.free = true;
             self.renewed = None;

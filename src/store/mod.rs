@@ -100,6 +100,14 @@ impl StoreOptions {
 }
 
 impl Store {
+    /// What the database is called in traces.
+    pub fn system_name(&self) -> &'static str {
+        match self.db.get_database_backend() {
+            DatabaseBackend::Sqlite => "sqlite",
+            _ => "postgresql",
+        }
+    }
+
     /// Connects. The database itself must exist, but for SQLite, which makes its file.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use super::budgets::BudgetMetrics;
 use super::jobs::JobMetrics;
 use super::limits::LimitMetrics;
 use super::names;
+use super::traces::TraceMetrics;
 use crate::domain::budget::BudgetScope;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
@@ -165,6 +166,8 @@ pub struct Metrics {
     pub limits: Arc<LimitMetrics>,
     /// Of the job queue.
     pub jobs: JobMetrics,
+    /// Of the spans of traces.
+    pub traces: TraceMetrics,
 }
 
 impl Default for Metrics {
@@ -207,6 +210,7 @@ impl Default for Metrics {
             budgets: BudgetMetrics::default(),
             limits: Arc::default(),
             jobs: JobMetrics::default(),
+            traces: TraceMetrics::default(),
         };
         metrics.registered()
     }
@@ -364,6 +368,7 @@ impl Metrics {
         self.budgets.register(&mut registry);
         self.limits.register(&mut registry);
         self.jobs.register(&mut registry);
+        self.traces.register(&mut registry);
         self.registry = registry;
         self
     }
