@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use chrono::{TimeDelta, Utc};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::Handled;
@@ -128,6 +129,11 @@ impl LedgerState {
             metrics
                 .ledger_rows
                 .inc_by((batch.records().len() - refused.len()) as u64);
+            let lags = batch.records().iter().map(|record| {
+                let ended = record.admitted_at + TimeDelta::from_std(record.latency).unwrap_or_default();
+                (Utc::now() - ended).to_std().unwrap_or_default()
+            });
+            metrics.ledger_lag.observe(lags.max().unwrap_or_default().as_secs_f64());
             set_aside(&refused, journal, metrics);
             trace(tracer, store, batch.records(), &refused, began);
             drop(refused);

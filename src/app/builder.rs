@@ -175,6 +175,7 @@ impl Gateway {
         let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
+        opened.store.count_with(metrics.clone());
         let (tracer, exporter) = tracing_of(&settings.tracing, &outgoing, &metrics);
         let board = Arc::new(HealthBoard::default());
         let secrets = Arc::new(SecretsBoard::default());
@@ -284,6 +285,7 @@ impl Gateway {
                 policies: policies.clone(),
                 poll: settings.keys.poll,
                 default_strategy: settings.routing.default_strategy,
+                metrics: metrics.clone(),
             },
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {

@@ -172,7 +172,11 @@ fn sampler(reader: &mut Reader<'_>) -> (Sampler, f64) {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
         _ => {
             let problem = format!("{} is not a number from 0 to 1", checks::shown(&text));
-            reader.refuse("tracing.sample_ratio", problem, Some("write 0.05 for one in twenty".to_owned()));
+            reader.refuse(
+                "tracing.sample_ratio",
+                problem,
+                Some("write 0.05 for one in twenty".to_owned()),
+            );
             0.0
         }
     };
@@ -186,7 +190,9 @@ fn pairs(reader: &mut Reader<'_>, path: &'static str) -> Vec<(String, String)> {
     };
     let mut pairs = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let pair = part.split_once('=').map(|(name, value)| (name.trim(), decoded(value.trim())));
+        let pair = part
+            .split_once('=')
+            .map(|(name, value)| (name.trim(), decoded(value.trim())));
         match pair {
             Some((name, Some(value))) if is_name(name) && value.bytes().all(|byte| byte >= b' ' && byte != 0x7f) => {
                 pairs.push((name.to_owned(), value));

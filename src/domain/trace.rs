@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn a_tracestate_is_passed_on_only_in_its_form() {
-        assert!(is_tracestate("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE, tenant@vendor=x"));
+        assert!(is_tracestate(
+            "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE, tenant@vendor=x"
+        ));
         assert!(!is_tracestate("rojo"));
         assert!(!is_tracestate("ROJO=1"));
         assert!(!is_tracestate(&format!("a={}", "x".repeat(600))));

@@ -14,8 +14,8 @@ use super::position::Position;
 use crate::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
 use crate::domain::money::NanoUsd;
-use crate::domain::trace::{SpanId, TraceContext, TraceId};
 use crate::domain::record::{AttemptRecord, CachedFrom, Charge, Owner, UsageRecord};
+use crate::domain::trace::{SpanId, TraceContext, TraceId};
 use crate::domain::usage::{TokenUsage, UsageSource};
 
 /// Names are cut off here; real ones have a tenth of it, and the database's columns are not wider either.

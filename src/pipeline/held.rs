@@ -135,37 +135,39 @@ impl Stream for Held {
             match &mut self.state {
                 State::Over => return Poll::Ready(None),
                 State::Relaying(relay) => return relay.poll_next_unpin(cx),
-                State::Opening(opening) => match ambient.enter(|| catch_unwind(AssertUnwindSafe(|| opening.poll_unpin(cx)))) {
-                    Err(_panic) => {
-                        // The meter was inside, and has settled while it came down.
-                        self.metrics.panics.inc();
-                        self.state = State::Over;
-                        let error = GatewayError::internal("opening a stream panicked");
-                        return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
-                    }
-                    Ok(Poll::Ready(Ok(mut relay))) => {
-                        if let Some(served) = relay.meter().and_then(Meter::served) {
-                            let comment = format!(
-                                ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}\n\n",
-                                served.provider, served.model, served.attempts
-                            );
-                            relay.say_at_the_end(comment.into());
+                State::Opening(opening) => {
+                    match ambient.enter(|| catch_unwind(AssertUnwindSafe(|| opening.poll_unpin(cx)))) {
+                        Err(_panic) => {
+                            // The meter was inside, and has settled while it came down.
+                            self.metrics.panics.inc();
+                            self.state = State::Over;
+                            let error = GatewayError::internal("opening a stream panicked");
+                            return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
                         }
-                        self.state = State::Relaying(Box::new(relay));
-                    }
-                    Ok(Poll::Ready(Err(error))) => {
-                        self.state = State::Over;
-                        return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
-                    }
-                    Ok(Poll::Pending) => {
-                        if self.timer.as_mut().poll(cx).is_pending() {
-                            return Poll::Pending;
+                        Ok(Poll::Ready(Ok(mut relay))) => {
+                            if let Some(served) = relay.meter().and_then(Meter::served) {
+                                let comment = format!(
+                                    ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}\n\n",
+                                    served.provider, served.model, served.attempts
+                                );
+                                relay.say_at_the_end(comment.into());
+                            }
+                            self.state = State::Relaying(Box::new(relay));
                         }
-                        let next = tokio::time::Instant::now() + self.patience;
-                        self.timer.as_mut().reset(next);
-                        return Poll::Ready(Some(Ok(Bytes::from_static(self.voice.keep_alive))));
+                        Ok(Poll::Ready(Err(error))) => {
+                            self.state = State::Over;
+                            return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
+                        }
+                        Ok(Poll::Pending) => {
+                            if self.timer.as_mut().poll(cx).is_pending() {
+                                return Poll::Pending;
+                            }
+                            let next = tokio::time::Instant::now() + self.patience;
+                            self.timer.as_mut().reset(next);
+                            return Poll::Ready(Some(Ok(Bytes::from_static(self.voice.keep_alive))));
+                        }
                     }
-                },
+                }
             }
         }
     }

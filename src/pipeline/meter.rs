@@ -326,7 +326,10 @@ impl Meter {
         record.stream = request.stream;
         self.ambient.root(|root| {
             if let Some(most) = self.pipeline.tracer.content_bytes() {
-                root.set_if(names::GEN_AI_INPUT_MESSAGES, gen_ai::input_messages(&request.body, most));
+                root.set_if(
+                    names::GEN_AI_INPUT_MESSAGES,
+                    gen_ai::input_messages(&request.body, most),
+                );
             }
         });
     }
@@ -404,9 +407,7 @@ impl Meter {
         let sent = self.mark_of_attempt(deployment, started);
         let operation = self.operation();
         let model = deployment.model.as_str();
-        let mut span = self
-            .ambient
-            .span(|| gen_ai::span_name(operation, model), Kind::Client);
+        let mut span = self.ambient.span(|| gen_ai::span_name(operation, model), Kind::Client);
         let provider = deployment.provider.as_str();
         gen_ai::attempt_begins(&mut span, operation, provider, model, deployment.id.as_str());
         self.current = Some(Current {
@@ -734,7 +735,9 @@ impl Meter {
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
         self.ambient.root(|root| gen_ai::request_ended(root, &record));
-        if let Some(context) = record.trace.filter(|context| !context.sampled && record.error.is_some())
+        if let Some(context) = record
+            .trace
+            .filter(|context| !context.sampled && record.error.is_some())
             && let Some(recorded) = gen_ai::after_all(&self.pipeline.tracer, context, &record)
         {
             record.trace = Some(recorded);

@@ -252,7 +252,10 @@ impl Shared {
             root.set(names::JOB_ID, || job.id.to_string());
             root.set(names::JOB_KIND, || job.kind.as_str());
             root.set(names::JOB_ATTEMPT, || job.attempt);
-            root.set_if(names::ORGANIZATION_ID, job.organization.map(|organization| organization.to_string()));
+            root.set_if(
+                names::ORGANIZATION_ID,
+                job.organization.map(|organization| organization.to_string()),
+            );
         });
         ambient
     }

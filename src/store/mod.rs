@@ -31,7 +31,7 @@ pub mod watch;
 pub mod webhooks;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -42,6 +42,8 @@ use sea_orm::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
+
+use crate::telemetry::metrics::Metrics;
 
 /// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.
 /// The number is arbitrary and only has to be ours.
@@ -54,6 +56,8 @@ pub struct Store {
     inserts: bulk::Inserts,
     /// Names this process in the database, from one start to the next.
     replica: Uuid,
+    /// Counts statements, once somebody wants to know.
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
     /// Reports under way. They take long, and the ledger and the keys need connections too.
     reports: Arc<Semaphore>,
 }
@@ -100,6 +104,11 @@ impl StoreOptions {
 }
 
 impl Store {
+    /// Counts statements from now on. Only the first call does anything.
+    pub fn count_with(&self, metrics: Arc<Metrics>) {
+        let _ = self.metrics.set(metrics);
+    }
+
     /// What the database is called in traces.
     pub fn system_name(&self) -> &'static str {
         match self.db.get_database_backend() {
@@ -136,9 +145,19 @@ impl Store {
                 // that is asked for again.
                 .pragma("cache_size", "-512")
         });
-        sea_orm::Database::connect(connect).await.map(|db| Self {
-            db,
+        let metrics = Arc::new(OnceLock::<Arc<Metrics>>::new());
+        let counted = metrics.clone();
+        sea_orm::Database::connect(connect).await.map(|mut db| Self {
+            db: {
+                db.set_metric_callback(move |statement| {
+                    if let Some(metrics) = counted.get() {
+                        metrics.database_said(statement.elapsed, statement.failed);
+                    }
+                });
+                db
+            },
             inserts: bulk::Inserts::default(),
+            metrics,
             replica: Uuid::now_v7(),
             reports: Arc::new(Semaphore::new((options.max_connections / 3).max(1) as usize)),
         })

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use tracing::{Event, Metadata, Subscriber};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{Format, JsonFields, Writer};

@@ -20,8 +20,12 @@ names! {
     FIRST_TOKEN = "bonito_time_to_first_token_seconds",
     /// Time that was not spent waiting for a provider, in seconds (histogram).
     OVERHEAD = "bonito_overhead_seconds",
+    /// Time for each token of a stream after the first event, in seconds (histogram).
+    TIME_PER_TOKEN = "bonito_time_per_output_token_seconds",
     /// Attempts by provider and result (counter).
     ATTEMPTS = "bonito_attempts",
+    /// Requests that took more than one attempt, by how they ended (counter).
+    FAILOVERS = "bonito_failovers",
     /// Tokens by provider and kind (counter).
     TOKENS = "bonito_tokens",
     /// Known cost in nano-dollars by provider (counter).
@@ -62,8 +66,24 @@ names! {
     LEDGER_TOKENS_SET_ASIDE = "bonito_ledger_tokens_set_aside",
     /// Known cost of those rows in nano-dollars, which no sum over the ledger has (counter).
     LEDGER_COST_SET_ASIDE = "bonito_ledger_cost_set_aside_nanousd",
+    /// Seconds from the end of the oldest request of a batch to its row in the database (histogram).
+    LEDGER_LAG = "bonito_ledger_lag_seconds",
     /// Batches the database refused (counter).
     LEDGER_FAILURES = "bonito_ledger_failures",
+    /// Duration of the database's statements in seconds (histogram).
+    DATABASE_DURATION = "bonito_database_duration_seconds",
+    /// Statements the database refused or did not answer (counter).
+    DATABASE_FAILURES = "bonito_database_failures",
+    /// The number of the last change of a config that is in force here (gauge).
+    CONFIG_REVISION = "bonito_config_revision",
+    /// 1, with the version that runs (gauge).
+    BUILD_INFO = "bonito_build_info",
+    /// When the process began, in seconds since 1970 (gauge).
+    PROCESS_START = "process_start_time_seconds",
+    /// Memory of the process that is in use, in bytes (gauge).
+    PROCESS_MEMORY = "process_resident_memory_bytes",
+    /// Open file descriptors (gauge).
+    PROCESS_FDS = "process_open_fds",
     /// Readings of the secret store that failed (counter).
     SECRET_FAILURES = "bonito_secret_refresh_failures",
     /// Seconds since the secret store was last read as a whole; -1: never (gauge).

@@ -63,9 +63,7 @@ fn secret_at(line: &str, at: usize) -> Option<usize> {
     ) {
         return password_at(line, at);
     }
-    let (start, least) = SHAPES
-        .iter()
-        .find(|(start, _)| rest.starts_with(start.as_bytes()))?;
+    let (start, least) = SHAPES.iter().find(|(start, _)| rest.starts_with(start.as_bytes()))?;
     // In the middle of a word it is none; a scheme's own first letter may be of either case.
     let before = line[..at].bytes().next_back();
     let inside_a_word = before.is_some_and(|byte| byte.is_ascii_alphanumeric());
@@ -100,9 +98,15 @@ mod tests {
     fn what_looks_like_a_secret_is_taken_out_wherever_it_stands() {
         for (line, expected) in [
             ("key bn-3f2aA9kd83hDkq02kd93hd was refused", "key [hidden] was refused"),
-            (r#"{"error":"Incorrect API key provided: sk-proj-abcdefghijkl."}"#, r#"{"error":"Incorrect API key provided: [hidden]"}"#),
+            (
+                r#"{"error":"Incorrect API key provided: sk-proj-abcdefghijkl."}"#,
+                r#"{"error":"Incorrect API key provided: [hidden]"}"#,
+            ),
             ("authorization: Bearer abc.def-ghi_jkl", "authorization: B[hidden]"),
-            ("postgres://bonito:hunter2@db:5432/bonito is down", "postgres[hidden]@db:5432/bonito is down"),
+            (
+                "postgres://bonito:hunter2@db:5432/bonito is down",
+                "postgres[hidden]@db:5432/bonito is down",
+            ),
             ("token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "token=[hidden]"),
         ] {
             assert_eq!(redacted(line), expected);

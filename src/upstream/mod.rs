@@ -52,7 +52,10 @@ impl Propagated {
     pub fn new(context: Option<TraceContext>, state: Option<&str>) -> Self {
         let parent = context.and_then(|context| HeaderValue::from_bytes(&context.header()).ok());
         Self {
-            state: parent.as_ref().and(state).and_then(|state| HeaderValue::from_str(state).ok()),
+            state: parent
+                .as_ref()
+                .and(state)
+                .and_then(|state| HeaderValue::from_str(state).ok()),
             parent,
         }
     }
@@ -101,7 +104,13 @@ impl Upstream {
     ///
     /// # Errors
     /// No answer came: the connection could not be made, or broke.
-    pub async fn send(&self, endpoint: &Endpoint, wire: WireRequest, sent: SentMark, trace: &Propagated) -> Result<Answer, Failure> {
+    pub async fn send(
+        &self,
+        endpoint: &Endpoint,
+        wire: WireRequest,
+        sent: SentMark,
+        trace: &Propagated,
+    ) -> Result<Answer, Failure> {
         let mut uri = endpoint.origin.parts();
         uri.path_and_query = Some(wire.path);
         let uri = Uri::from_parts(uri).map_err(|_| Failure::new(ErrorClass::Internal, "the address is not valid"))?;

@@ -46,7 +46,13 @@ where
         poll: Duration::from_millis(50),
         drain,
     };
-    Worker::start(store.clone(), [job], Arc::new(Metrics::default()), Tracer::off(), options)
+    Worker::start(
+        store.clone(),
+        [job],
+        Arc::new(Metrics::default()),
+        Tracer::off(),
+        options,
+    )
 }
 
 /// A gateway whose own worker is off, and whose scheduled jobs are not due in the next half hour.

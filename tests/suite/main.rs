@@ -49,6 +49,7 @@ mod routing;
 mod schemathesis;
 mod streams;
 mod support;
+mod traces;
 mod usage;
 mod usage_sums;
 mod vault;

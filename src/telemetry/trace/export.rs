@@ -70,7 +70,12 @@ pub struct Exporter {
 
 impl Exporter {
     /// Starts one on the present runtime. `client` must not follow redirects: its headers may hold a credential.
-    pub fn start(settings: &TracingSettings, url: String, client: reqwest::Client, metrics: Arc<Metrics>) -> (Outbox, Self) {
+    pub fn start(
+        settings: &TracingSettings,
+        url: String,
+        client: reqwest::Client,
+        metrics: Arc<Metrics>,
+    ) -> (Outbox, Self) {
         let (queue, spans) = mpsc::channel(settings.queue);
         let stop = CancellationToken::new();
         let sender = Sender {
@@ -278,7 +283,11 @@ impl Sender {
             return;
         }
         // The address may hold a credential.
-        tracing::warn!(reason = why, spans = self.unheard, "spans do not arrive at the collector and are dropped");
+        tracing::warn!(
+            reason = why,
+            spans = self.unheard,
+            "spans do not arrive at the collector and are dropped"
+        );
         self.complained = Some(now);
         self.unheard = 0;
     }

@@ -115,14 +115,7 @@ impl Tracer {
             parent: parent.map(|parent| parent.span),
             parent_is_remote: parent.is_some(),
         };
-        let root = Span::open(
-            self.clone(),
-            place,
-            name(),
-            kind,
-            state.as_deref(),
-            SystemTime::now(),
-        );
+        let root = Span::open(self.clone(), place, name(), kind, state.as_deref(), SystemTime::now());
         let recording = Recording {
             tracer: self.clone(),
             state: state.map(Into::into),
@@ -144,14 +137,7 @@ impl Tracer {
         }
     }
 
-    fn part_of(
-        &self,
-        parent: TraceContext,
-        state: Option<&str>,
-        name: String,
-        kind: Kind,
-        start: SystemTime,
-    ) -> Span {
+    fn part_of(&self, parent: TraceContext, state: Option<&str>, name: String, kind: Kind, start: SystemTime) -> Span {
         let place = Place {
             context: TraceContext {
                 span: SpanId(rand::random()),
