@@ -667,6 +667,7 @@ impl Metrics {
             "catalog",
             "secrets",
             "budgets",
+            "configs",
             "replicas",
         ] {
             self.restarts

@@ -38,6 +38,7 @@ mod limits_together;
 mod management;
 mod messages;
 mod new_admin;
+mod observability;
 mod oidc;
 mod operations;
 mod overload;
