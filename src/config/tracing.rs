@@ -225,3 +225,95 @@ fn decoded(text: &str) -> Option<String> {
     }
     String::from_utf8(bytes).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::config::{self, Faults, Loaded, Sources};
+
+    fn load(env: &[(&str, &str)]) -> Result<Loaded, Faults> {
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        config::load(
+            &Sources {
+                env,
+                ..Sources::default()
+            },
+            &[],
+        )
+    }
+
+    fn read(env: &[(&str, &str)]) -> TracingSettings {
+        load(env).unwrap_or_else(|faults| panic!("{faults}")).settings.tracing
+    }
+
+    #[test]
+    fn the_usual_variables_say_where_spans_go() {
+        assert_eq!(read(&[]).url, None);
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/otlp/");
+        assert_eq!(
+            read(&[base]).url.as_deref(),
+            Some("http://collector:4318/otlp/v1/traces")
+        );
+        let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://other/spans");
+        assert_eq!(read(&[base, own]).url.as_deref(), Some("http://other/spans"));
+        for off in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+            assert_eq!(read(&[base, off]).url, None, "{off:?}");
+        }
+        let faults = load(&[base, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")])
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            faults.contains("OTEL_EXPORTER_OTLP_PROTOCOL") && faults.contains("4318"),
+            "{faults}"
+        );
+    }
+
+    #[test]
+    fn a_service_has_the_strongest_of_its_names() {
+        let resource = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=from-resource,team=a%2Cb");
+        assert_eq!(read(&[]).service_name, "bonito-gateway");
+        let named = read(&[resource]);
+        assert_eq!(named.service_name, "from-resource");
+        assert!(named.resource.contains(&("team".into(), "a,b".into())));
+        assert_eq!(read(&[resource, ("OTEL_SERVICE_NAME", "edge")]).service_name, "edge");
+    }
+
+    #[test]
+    fn headers_are_read_and_shown_to_nobody() {
+        let read = read(&[
+            ("OTEL_EXPORTER_OTLP_HEADERS", "weaker=1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=secret%20one, x = y"),
+        ]);
+        let headers: Vec<_> = read
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose_secret()))
+            .collect();
+        assert_eq!(headers, [("api-key", "secret one"), ("x", "y")]);
+        assert!(!format!("{read:?}").contains("secret"));
+        for wrong in ["api-key", "=x", "a=%zz", "a=b%0Ac"] {
+            let faults = load(&[("OTEL_EXPORTER_OTLP_HEADERS", wrong)])
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(
+                faults.contains("OTEL_EXPORTER_OTLP_HEADERS") && !faults.contains(wrong),
+                "{faults}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_from_0_to_1() {
+        for wrong in ["1.5", "-1", "all", "NaN"] {
+            assert!(load(&[("OTEL_TRACES_SAMPLER_ARG", wrong)]).is_err(), "{wrong}");
+        }
+        assert!(load(&[("OTEL_TRACES_SAMPLER", "sometimes")]).is_err());
+    }
+}

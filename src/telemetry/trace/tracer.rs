@@ -189,3 +189,113 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::config::{self, Sources};
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::trace::export::Exporter;
+
+    fn settings(overrides: &[(&str, &str)]) -> TracingSettings {
+        let sources = Sources {
+            overrides: overrides
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into()))
+                .collect(),
+            ..Sources::default()
+        };
+        let loaded = config::load(&sources, &[]).unwrap_or_else(|faults| panic!("{faults}"));
+        loaded.settings.tracing
+    }
+
+    fn tracer(overrides: &[(&str, &str)]) -> (Tracer, Exporter) {
+        let settings = settings(overrides);
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let url = "http://127.0.0.1:9/v1/traces".to_owned();
+        let (outbox, exporter) = Exporter::start(&settings, url, reqwest::Client::new(), Arc::new(Metrics::default()));
+        (Tracer::new(&settings, outbox), exporter)
+    }
+
+    fn request() -> RequestId {
+        RequestId(Uuid::now_v7())
+    }
+
+    #[tokio::test]
+    async fn what_is_not_recorded_puts_nothing_together() {
+        let (unsampled, _exporter) = tracer(&[("tracing.sample_ratio", "0")]);
+        for tracer in [Tracer::off(), unsampled] {
+            let ambient = tracer.serve(
+                request(),
+                None,
+                || panic!("nobody asks for the state"),
+                || panic!("nothing needs a name"),
+            );
+            let work = async {
+                let mut step = Ambient::step("plan");
+                step.set("k", || -> String { panic!("nobody sees the value") });
+                step.rename(|| panic!("nobody sees the name"));
+                Ambient::here().root(|_| panic!("there is no root"));
+                Ambient::here().note("k", || -> String { panic!("nobody sees the note") });
+                assert!(!step.is_recorded() && !Ambient::here().span(|| panic!("no name"), Kind::Client).is_recorded());
+            };
+            ambient.scope(work).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_parent_is_followed_and_its_place_kept() {
+        let (tracer, _exporter) = tracer(&[("tracing.sample_ratio", "0"), ("tracing.flush_ms", "1")]);
+        let place = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0";
+        for (flag, recorded) in [("1", true), ("0", false)] {
+            let parent = format!("{place}{flag}");
+            let ambient = tracer.serve(request(), Some(&parent), || None, || "POST".into());
+            let context = ambient.context().unwrap();
+            assert_eq!((ambient.is_recorded(), context.sampled), (recorded, recorded));
+            assert_eq!(context.trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
+            assert_ne!(context.span.to_string(), "b7ad6b7169203331", "it is a span of ours");
+            let step = ambient.span(|| "plan".into(), Kind::Internal);
+            assert_eq!(
+                step.context().map(|inside| inside.trace),
+                recorded.then_some(context.trace)
+            );
+        }
+        let off = Tracer::off().serve(request(), Some(&format!("{place}1")), || None, || panic!("no name"));
+        assert_eq!(
+            off.context().unwrap().span.to_string(),
+            "b7ad6b7169203331",
+            "the caller's own"
+        );
+    }
+
+    #[test]
+    fn samplers_have_the_names_of_the_standard() {
+        for (name, argument, expected) in [
+            ("parentbased_traceidratio", "0.25", (Sampler::ParentOrRatio, 0.25)),
+            ("parentbased_always_on", "0.25", (Sampler::ParentOrRatio, 1.0)),
+            ("parentbased_always_off", "0.25", (Sampler::ParentOrRatio, 0.0)),
+            ("traceidratio", "0.25", (Sampler::Ratio, 0.25)),
+            ("always_on", "0.25", (Sampler::AlwaysOn, 0.25)),
+            ("always_off", "0.25", (Sampler::AlwaysOff, 0.25)),
+        ] {
+            let read = settings(&[("tracing.sampler", name), ("tracing.sample_ratio", argument)]);
+            assert_eq!((read.sampler, read.ratio), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_trace_in_a_small_share_is_in_every_larger_one(id: [u8; 16], small in 0.0..=1.0_f64, more in 0.0..=1.0_f64) {
+            let large = (small + more).min(1.0);
+            let samples = |ratio: f64| {
+                let low = u64::from_be_bytes(id[8..].try_into().unwrap()) >> 1;
+                low < (ratio * RANGE as f64) as u64
+            };
+            prop_assert!(!samples(small) || samples(large));
+            prop_assert!(samples(1.0) && !samples(0.0));
+        }
+    }
+}
