@@ -424,7 +424,7 @@ async fn p25_no_secret_and_no_prompt_can_be_read_in_what_is_left_behind() {
     let mut hits: Vec<String> = Vec::new();
     for (name, bytes) in &places {
         hits.extend(
-            canaries
+            needles
                 .found_in(bytes)
                 .into_iter()
                 .map(|hit| format!("{hit} in {name}")),
