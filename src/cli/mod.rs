@@ -2,6 +2,7 @@
 
 mod budget;
 mod credential;
+mod health;
 mod inspect;
 mod key;
 mod limit;
@@ -47,6 +48,8 @@ enum Command {
     Migrate,
     /// Check the configuration without connecting to anything; reports all faults at once.
     CheckConfig,
+    /// Ask the gateway that runs here with the same settings how it is.
+    Health(health::Arguments),
     /// Create, list and revoke keys.
     Key {
         #[command(subcommand)]
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
             Command::Work => serve::work(loaded).await,
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
+            Command::Health(arguments) => health::run(arguments, &loaded.settings).await,
             Command::Key { command } => key::run(command, &loaded.settings).await,
             Command::Budget { command } => budget::run(command, &loaded.settings).await,
             Command::Limit { command } => limit::run(command, &loaded.settings).await,

@@ -14,6 +14,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use hyper::server::conn::http1;
@@ -84,23 +86,33 @@ impl Place {
     }
 }
 
-/// Serves connections until `stop` is cancelled, and returns then; those still open are in `connections`.
+/// How a listener is told to end, in two steps.
+#[derive(Clone, Default)]
+pub struct Closing {
+    /// Everything is served, and each connection closes behind its answer: whoever is behind it connects anew, which is
+    /// elsewhere once it has heard.
+    pub leaving: CancellationToken,
+    /// No connection is taken any more, and those without a request close.
+    pub closed: CancellationToken,
+}
+
+/// Serves connections until `closing.closed` is cancelled, and returns then; those still open are in `connections`.
 pub async fn serve(
     listener: TcpListener,
     places: Vec<Place>,
     limits: ServerLimits,
-    stop: CancellationToken,
+    closing: Closing,
     connections: TaskTracker,
 ) {
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     loop {
         // The permit comes first: connections we cannot serve yet wait in the kernel's queue.
         let permit = tokio::select! {
-            () = stop.cancelled() => return,
+            () = closing.closed.cancelled() => return,
             permit = permits.clone().acquire_owned() => permit,
         };
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = closing.closed.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -109,11 +121,11 @@ pub async fn serve(
                     return;
                 };
                 let Ok(stream) = stream.into_std() else { continue };
-                let (endpoint, open, stop) = (place.endpoint.clone(), OpenGuard::new(&place.open), stop.clone());
+                let (endpoint, open, closing) = (place.endpoint.clone(), OpenGuard::new(&place.open), closing.clone());
                 let served = async move {
                     // Registered again, with the runtime that serves it.
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        connection(stream, remote, &endpoint, &limits, stop).await;
+                        connection(stream, remote, &endpoint, &limits, closing).await;
                     }
                     drop(open);
                     drop(permit);
@@ -156,15 +168,16 @@ async fn connection(
     remote: std::net::SocketAddr,
     endpoint: &ApiEndpoint,
     limits: &ServerLimits,
-    stop: CancellationToken,
+    closing: Closing,
 ) {
+    let Closing { leaving, closed } = closing;
     // Without it the first event of a stream waits for an acknowledgement, about 40 ms.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let phase = Arc::new(Phase::default());
     let io = TimedStream::new(stream, phase.clone(), limits);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let endpoint = endpoint.clone();
+        let (endpoint, leaving) = (endpoint.clone(), leaving.clone());
         let busy = BusyGuard::new(phase.clone());
         async move {
             let (head, body) = request.into_parts();
@@ -180,7 +193,11 @@ async fn connection(
                 http::uri::Scheme::HTTP,
             ));
             let request = poem::Request::from_parts(head, body);
-            let response: hyper::Response<BoxBody<Bytes, io::Error>> = endpoint.get_response(request).await.into();
+            let mut response: hyper::Response<BoxBody<Bytes, io::Error>> = endpoint.get_response(request).await.into();
+            if leaving.is_cancelled() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             Ok::<_, Infallible>(response.map(|inner| ResponseBody { inner, _busy: busy }))
         }
     });
@@ -191,7 +208,7 @@ async fn connection(
     // Errors of a connection (the client left, sent nonsense, was too slow) have been dealt with where they matter.
     tokio::select! {
         _ = serving.as_mut() => {}
-        () = stop.cancelled() => {
+        () = closed.cancelled() => {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;
         }
