@@ -41,6 +41,7 @@ mod new_admin;
 mod oidc;
 mod operations;
 mod overload;
+mod packaging;
 mod parameters;
 mod people;
 mod promises;
