@@ -55,10 +55,7 @@ async fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), BoxError>
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    connection
-        .take(MAX_ANSWER_BYTES)
-        .read_to_string(&mut answer)
-        .await?;
+    connection.take(MAX_ANSWER_BYTES).read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("this is no answer")?;
     let status = head.split(' ').nth(1).ok_or("this is no answer")?;
     Ok((status.parse()?, body.trim().to_owned()))

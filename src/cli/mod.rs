@@ -3,6 +3,7 @@
 mod budget;
 mod credential;
 mod health;
+mod import;
 mod inspect;
 mod key;
 mod limit;
@@ -50,6 +51,11 @@ enum Command {
     CheckConfig,
     /// Ask the gateway that runs here with the same settings how it is.
     Health(health::Arguments),
+    /// Translate the configuration of another gateway.
+    Import {
+        #[command(subcommand)]
+        command: import::Command,
+    },
     /// Create, list and revoke keys.
     Key {
         #[command(subcommand)]
@@ -145,6 +151,7 @@ pub fn main() -> ExitCode {
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Health(arguments) => health::run(arguments, &loaded.settings).await,
+            Command::Import { command } => import::run(command, &loaded.settings).await,
             Command::Key { command } => key::run(command, &loaded.settings).await,
             Command::Budget { command } => budget::run(command, &loaded.settings).await,
             Command::Limit { command } => limit::run(command, &loaded.settings).await,
