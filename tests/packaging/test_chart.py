@@ -317,7 +317,7 @@ def test_the_schema_knows_every_value_and_the_page_explains_it():
     described(values, schema)
     # Values that stand together are explained together.
     for paragraph in (CHART / "values.yaml").read_text().split("\n\n"):
-        evident = paragraph.startswith(("podAnnotations", "nodeSelector"))
+        evident = paragraph.startswith(("podAnnotations", "nodeSelector", "podDisruptionBudget"))
         assert evident or re.search(r"^ *# ", paragraph, re.M), paragraph
 
 
@@ -327,6 +327,19 @@ def test_the_notes_tell_how_to_go_on():
         alone = chart.render(CASES["one replica on SQLite"], name="llm", namespace="ai")
     assert "https://llm.example.com/v1" in notes and "There is no Redis" not in notes
     assert "SQLite" in alone["bonito-gateway/templates/NOTES.txt"]
+
+
+def test_values_in_the_documentation_can_be_installed(tmp_path):
+    text = (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
+    blocks = re.findall(r"^```yaml values\n(.*?)^```", text, re.M | re.S)
+    assert len(blocks) > 2
+    for block in blocks:
+        objects = render(yaml.safe_load(block))
+        config = [thing for thing in objects if thing["kind"] == "ConfigMap"]
+        (container,) = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+        found = environment(container, config[0] if config else None, tmp_path)
+        said = check_config(found, tmp_path)
+        assert said.returncode == 0, said.stderr
 
 
 def test_chart_and_gateway_have_one_version():

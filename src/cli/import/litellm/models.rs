@@ -415,7 +415,7 @@ impl Models {
         }
         if rpm.is_some() {
             let said = format!(
-                "{group}: it is the deployment's share of the traffic, and no limit; bound a provider with \
+                "{group}: it is no limit, and a share where deployments are shuffled; bound a provider with \
                  `bonito limit set --provider {id} --requests …`"
             );
             report.add(Fate::Changed, params.place("rpm"), said);

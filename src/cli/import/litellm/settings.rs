@@ -16,6 +16,9 @@ const UNKNOWN: &str = "it is not known to this import";
 /// Where callbacks went.
 const NO_CALLBACKS: &str =
     "there are no callbacks: /metrics is always there, events go to webhooks, and traces by OTLP";
+/// Where shares say nothing.
+const SHARES_UNUSED: &str = "shares of deployments (`weight`, `rpm`) say nothing to this strategy: `weights` of the config \
+                             counts among equals";
 const MASTER_KEY: &str =
     "the gateway has no key for everything: people sign in, and `bonito token` makes tokens for scripts";
 
@@ -90,7 +93,13 @@ fn strategy(
         outcome.document.insert("order".into(), json!(names));
         let said = "deployments are asked in their order, one after the other, also those of the same number";
         report.add(Fate::Changed, "model_list", said);
+        if !models.weights.is_empty() {
+            report.add(Fate::Left, "model_list", SHARES_UNUSED);
+        }
         return;
+    }
+    if !models.weights.is_empty() && !matches!(named.as_deref(), None | Some("simple-shuffle")) {
+        report.add(Fate::Left, "model_list", SHARES_UNUSED);
     }
     match named.as_deref() {
         None | Some("simple-shuffle") if models.weights.is_empty() => {
@@ -101,7 +110,11 @@ fn strategy(
             outcome.document.insert("strategy".into(), "balanced".into());
             outcome.document.insert("balance".into(), even());
             outcome.document.insert("weights".into(), shares());
-            report.add(Fate::Carried, at, "deployments have their shares, whatever is measured");
+            report.add(
+                Fate::Carried,
+                at,
+                "deployments have their shares (`weight`, or `rpm`), whatever is measured",
+            );
         }
         Some("least-busy" | "usage-based-routing" | "usage-based-routing-v2") => {
             outcome.document.insert("strategy".into(), "balanced".into());
