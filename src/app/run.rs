@@ -24,6 +24,8 @@ use crate::store::within;
 
 /// How long streams that were cut off have to tell their callers so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long connections are kept, where there is a notice at all, for a next request of callers who were not told.
+const PARTING: Duration = Duration::from_secs(1);
 /// Records written at a time when nobody else writes them any more.
 const LAST_BATCH: usize = 500;
 /// How long the last usage records may take to reach the database.
@@ -70,7 +72,10 @@ impl Running {
             operations: operations_listener.address,
             notice: settings.server.shutdown_notice,
             grace: settings.server.shutdown_grace,
-            closing: Closing::default(),
+            closing: Closing {
+                parting: settings.server.shutdown_notice.min(PARTING),
+                ..Closing::default()
+            },
             connections: TaskTracker::new(),
             listeners: TaskTracker::new(),
             operations_listener,

@@ -28,7 +28,7 @@ use poem::{Addr, Endpoint as _, RequestParts, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -94,6 +94,9 @@ pub struct Closing {
     pub leaving: CancellationToken,
     /// No connection is taken any more, and those without a request close.
     pub closed: CancellationToken,
+    /// How long a connection then has to be without one. Whoever was answered before `leaving`, and got the last byte after
+    /// it, does not know that the connection ends and may be sending the next request on it.
+    pub parting: Duration,
 }
 
 /// Serves connections until `closing.closed` is cancelled, and returns then; those still open are in `connections`.
@@ -170,12 +173,25 @@ async fn connection(
     limits: &ServerLimits,
     closing: Closing,
 ) {
-    let Closing { leaving, closed } = closing;
+    let Closing {
+        leaving,
+        closed,
+        parting,
+    } = closing;
     // Without it the first event of a stream waits for an acknowledgement, about 40 ms.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let phase = Arc::new(Phase::default());
     let io = TimedStream::new(stream, phase.clone(), limits);
+    let quiet = {
+        let phase = phase.clone();
+        async move {
+            closed.cancelled().await;
+            if !parting.is_zero() {
+                phase.quiet(parting).await;
+            }
+        }
+    };
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (endpoint, leaving) = (endpoint.clone(), leaving.clone());
         let busy = BusyGuard::new(phase.clone());
@@ -208,7 +224,7 @@ async fn connection(
     // Errors of a connection (the client left, sent nonsense, was too slow) have been dealt with where they matter.
     tokio::select! {
         _ = serving.as_mut() => {}
-        () = closed.cancelled() => {
+        () = quiet => {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;
         }
@@ -218,7 +234,25 @@ async fn connection(
 /// Where a connection is between requests. Shared by its socket, which knows when bytes come, and its requests, which
 /// know when they are over.
 #[derive(Default)]
-struct Phase(Mutex<Where>);
+struct Phase {
+    at: Mutex<Where>,
+    /// A request is over.
+    idle: Notify,
+}
+
+impl Phase {
+    /// Returns when there was no request for so long.
+    async fn quiet(&self, parting: Duration) {
+        loop {
+            let at = *self.at.lock();
+            match at {
+                Where::Busy => self.idle.notified().await,
+                Where::Idle(since) | Where::Head(since) if since.elapsed() >= parting => return,
+                Where::Idle(since) | Where::Head(since) => tokio::time::sleep_until(since + parting).await,
+            }
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 enum Where {
@@ -242,14 +276,15 @@ struct BusyGuard(Arc<Phase>);
 
 impl BusyGuard {
     fn new(phase: Arc<Phase>) -> Self {
-        *phase.0.lock() = Where::Busy;
+        *phase.at.lock() = Where::Busy;
         Self(phase)
     }
 }
 
 impl Drop for BusyGuard {
     fn drop(&mut self) {
-        *self.0.0.lock() = Where::Idle(Instant::now());
+        *self.0.at.lock() = Where::Idle(Instant::now());
+        self.0.idle.notify_one();
     }
 }
 
@@ -322,7 +357,7 @@ impl TimedStream {
                 self.tick.as_mut().reset(now + TICK);
                 continue;
             }
-            match *self.phase.0.lock() {
+            match *self.phase.at.lock() {
                 Where::Idle(since) if now >= since + IDLE_TIMEOUT => return Poll::Ready(()),
                 Where::Head(since) if now >= since + self.limits.header_read_timeout => {
                     let _ = self.stream.try_write(&early::too_slow());
@@ -338,7 +373,7 @@ impl TimedStream {
 impl TimedStream {
     /// Says what hyper says about a head it cannot read, in our own words. `written` is how hyper would put it.
     fn refused_by_hyper(&mut self, written: &[u8]) -> bool {
-        if !matches!(*self.phase.0.lock(), Where::Head(_)) {
+        if !matches!(*self.phase.at.lock(), Where::Head(_)) {
             return false;
         }
         let Some(answer) = early::instead_of(written) else {
@@ -374,7 +409,7 @@ impl AsyncRead for TimedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                let mut phase = self.phase.0.lock();
+                let mut phase = self.phase.at.lock();
                 if let Where::Idle(_) = *phase {
                     *phase = Where::Head(Instant::now());
                 }
