@@ -9,7 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DatabaseBackend, EntityName, EntityTrait, Iterable, PrimaryKeyToColumn, QueryTrait, Statement,
+    ActiveModelTrait, ConnectionTrait, DatabaseBackend, EntityName, EntityTrait, Iterable, PrimaryKeyToColumn,
+    QueryTrait, Statement,
 };
 
 use uuid::Uuid;
