@@ -35,7 +35,7 @@ use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
 use crate::cluster::redis::RedisOptions;
-use crate::config::{JournalSettings, Settings};
+use crate::config::{JournalSettings, Settings, TracingSettings};
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -78,6 +78,8 @@ use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::trace::export::Exporter;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
@@ -144,6 +146,8 @@ pub struct Gateway {
     pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Sends the spans of traces, where there is somewhere to send them.
+    pub exporter: Option<Exporter>,
     /// Set when the process begins to stop.
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
@@ -180,7 +184,8 @@ impl Gateway {
             poll: settings.jobs.poll,
             drain: settings.jobs.drain,
         };
-        Worker::start(self.store.clone(), jobs::all(&self.jobs), self.metrics.clone(), options)
+        let (metrics, tracer) = (self.metrics.clone(), self.http.pipeline.tracer.clone());
+        Worker::start(self.store.clone(), jobs::all(&self.jobs), metrics, tracer, options)
     }
 
     /// Builds everything and starts the actors.
@@ -199,6 +204,8 @@ impl Gateway {
         let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
+        opened.store.count_with(metrics.clone());
+        let (tracer, exporter) = tracing_of(&settings.tracing, &outgoing, &metrics);
         let board = Arc::new(HealthBoard::default());
         let secrets = Arc::new(SecretsBoard::default());
         let live = Arc::new(ArcSwap::from(settings.clone()));
@@ -294,6 +301,7 @@ impl Gateway {
                 journal: journal.clone(),
                 store: opened.store.clone(),
                 metrics: metrics.clone(),
+                tracer: tracer.clone(),
                 batch_rows: settings.ledger.batch_rows,
                 flush: settings.ledger.flush,
             },
@@ -306,6 +314,7 @@ impl Gateway {
                 policies: policies.clone(),
                 poll: settings.keys.poll,
                 default_strategy: settings.routing.default_strategy,
+                metrics: metrics.clone(),
             },
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
@@ -354,6 +363,7 @@ impl Gateway {
             payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
+            tracer: tracer.clone(),
             limits: PipelineLimits {
                 body: BodyLimits {
                     depth: settings.limits.json_depth,
@@ -427,6 +437,7 @@ impl Gateway {
                 sealer: sealer.clone(),
                 timeout: settings.webhooks.timeout,
                 patience: settings.webhooks.patience,
+                tracer,
             },
         };
         let public_url = settings
@@ -494,6 +505,7 @@ impl Gateway {
             board,
             limiter,
             metrics,
+            exporter,
             stopping,
             cut_streams,
             keeping: AbortOnDropHandle::new(keeping),
@@ -502,6 +514,19 @@ impl Gateway {
             root,
         })
     }
+}
+
+/// What begins traces, and what sends their spans.
+fn tracing_of(
+    settings: &TracingSettings,
+    client: &reqwest::Client,
+    metrics: &Arc<Metrics>,
+) -> (Tracer, Option<Exporter>) {
+    let Some(url) = settings.url.clone() else {
+        return (Tracer::off(), None);
+    };
+    let (outbox, exporter) = Exporter::start(settings, url, client.clone(), metrics.clone());
+    (Tracer::new(settings, outbox), Some(exporter))
 }
 
 /// What management works with where people are concerned.

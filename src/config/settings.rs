@@ -19,6 +19,7 @@ use super::layers::{Layers, join, type_name};
 use super::people::{AuthSettings, OidcSettings};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
+use super::tracing::TracingSettings;
 use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::{ParameterPolicy, Strategy};
 use crate::domain::limit::WhenApart;
@@ -97,6 +98,8 @@ pub struct Settings {
     pub vault_login: VaultLogin,
     /// `[telemetry]`
     pub telemetry: TelemetrySettings,
+    /// `[tracing]`
+    pub tracing: TracingSettings,
     /// `[models."name"]`, by name.
     pub models: BTreeMap<String, ModelTimeouts>,
     /// `[aliases]`: names of one's own, each for one or several models in the order they are tried. Whether the models
@@ -731,6 +734,7 @@ impl Settings {
                     ],
                 ),
             },
+            tracing: TracingSettings::read(reader),
             models: model_timeouts(reader, models),
             aliases: BTreeMap::new(),
             providers: Vec::new(),

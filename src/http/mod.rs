@@ -62,7 +62,7 @@ pub struct HttpState {
 /// read anything of the body: their handlers take a [`auth::CallerKey`], which only authentication can make.
 pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
     let infer = |operation| Inference::new(state.clone(), operation, error::OPENAI_VOICE);
-    let metrics = state.metrics.clone();
+    let (metrics, tracer) = (state.metrics.clone(), state.pipeline.tracer.clone());
     let routes = Route::new()
         .at("/", docs::landing())
         .at("/docs", docs::page())
@@ -89,5 +89,5 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
         .at("/v1/batches/:id/cancel", openai::batches::Cancel::new(state.clone()))
         .at("/v1/capabilities", openai::capabilities::Matrix::new(state.clone()))
         .at("/v1/key", openai::key::Own::new(state));
-    Boundary::new(routes.into_endpoint(), metrics).boxed()
+    Boundary::new(routes.into_endpoint(), metrics, tracer).boxed()
 }

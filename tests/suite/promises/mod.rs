@@ -9,6 +9,7 @@ mod history;
 mod limits;
 mod load;
 mod revocation;
+mod secrecy;
 mod webhooks;
 
 /// Whether to run at full size.
