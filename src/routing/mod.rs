@@ -12,6 +12,7 @@ pub mod facts;
 pub mod families;
 pub mod geography;
 pub mod hash;
+pub mod own;
 pub mod plan;
 pub mod price_check;
 pub mod rules;

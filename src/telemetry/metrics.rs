@@ -1,8 +1,10 @@
 //! The metrics themselves. Labels come from small closed sets; nothing a caller writes becomes a label.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -112,6 +114,8 @@ struct SetAside {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The gateway's providers.
+    announced: RwLock<BTreeSet<ProviderId>>,
     requests: Family<RequestLabels, Count>,
     /// Requests under way.
     pub in_flight: Gauge,
@@ -172,6 +176,7 @@ impl Default for Metrics {
         let durations = || Histogram::new(DURATION_BUCKETS);
         let metrics = Self {
             registry: Registry::default(),
+            announced: RwLock::default(),
             requests: Family::default(),
             in_flight: Gauge::default(),
             duration: Family::new_with_constructor(durations),
@@ -392,7 +397,8 @@ impl Metrics {
             self.cache_saved.inc_by(u64::try_from(saved).unwrap_or(0));
         }
         for attempt in &record.attempts {
-            let provider = || attempt.provider.clone();
+            let label = self.label_of(&attempt.provider);
+            let provider = || label.clone();
             let result = Word(result_word(attempt.error));
             self.attempts
                 .get_or_create(&AttemptLabels {
@@ -463,6 +469,15 @@ impl Metrics {
         self.shed.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// A provider as a label: organizations' own endpoints are one, or there would be as many series as they like.
+    fn label_of(&self, provider: &ProviderId) -> ProviderId {
+        let announced = self.announced.read();
+        if announced.is_empty() || announced.contains(provider) {
+            return provider.clone();
+        }
+        ProviderId::from("own")
+    }
+
     /// Shows a provider's health.
     pub fn provider_health(&self, provider: &ProviderId, health: i64, dropped: u32) {
         let labels = ProviderLabels {
@@ -501,6 +516,7 @@ impl Metrics {
                 .inc_by(0);
         }
         for provider in providers {
+            self.announced.write().insert(provider.clone());
             let provider = || provider.clone();
             self.attempts
                 .get_or_create(&AttemptLabels {

@@ -6,6 +6,7 @@
 
 pub mod access;
 mod audit;
+mod endpoints;
 mod jobs;
 pub mod keys;
 mod limits;

@@ -39,7 +39,7 @@ impl List {
     async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
         require(request, &Method::GET)?;
         let caller = CallerKey::check(&self.state, request, arrival.at).await?;
-        let catalog = self.state.pipeline.catalog.load();
+        let catalog = self.state.pipeline.catalog_of(caller.gate().row.organization.id);
         let models: Vec<Value> = catalog
             .models()
             .filter_map(|(name, all)| described(&self.state, &caller, name, &all))
@@ -60,7 +60,7 @@ impl Retrieve {
         // Ids may hold slashes, encoded or not, so the id is the rest of the path.
         let id = request.raw_path_param("id").unwrap_or_default();
         let id = percent_decoded(id);
-        let catalog = self.state.pipeline.catalog.load();
+        let catalog = self.state.pipeline.catalog_of(caller.gate().row.organization.id);
         match catalog.listed(&id) {
             Some(resolved) => match described(&self.state, &caller, &id, &resolved) {
                 Some(model) => Ok(answer(&model)),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::access::ProviderState;
 use super::{Grant, May, ReadPayloads, ReadProviders, WriteConfig, WriteProviders};
-use crate::config::{CredentialPath, Fields, Settings, Stored};
+use crate::config::{CredentialPath, Fields, ORIGIN_FIELD, Settings, Stored, origin_of};
 use crate::domain::audit::Deed;
 use crate::domain::authority::FieldFault;
 use crate::domain::ids::{ProviderId, RequestId};
@@ -62,14 +62,15 @@ pub struct PricedDeployment {
 }
 
 impl<G: Grant> May<G> {
-    async fn facts(&self) -> Result<OrganizationFacts, Refusal> {
+    /// The organization it is about.
+    pub(super) async fn facts(&self) -> Result<OrganizationFacts, Refusal> {
         let found = self.management.directory.organization(self.organization).await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         found.ok_or_else(|| Refusal::not_found("organization"))
     }
 }
 
-fn tenant_of(organization: &OrganizationFacts) -> Tenant<'_> {
+pub(super) fn tenant_of(organization: &OrganizationFacts) -> Tenant<'_> {
     Tenant {
         organization: &organization.slug,
         shared: organization.shared_credentials,
@@ -92,7 +93,7 @@ impl May<ReadProviders> {
     pub async fn prices(&self, after: Option<&str>, most: usize) -> Result<Vec<PricedDeployment>, Refusal> {
         let organization = self.facts().await?;
         let (pipeline, now) = (&self.management.pipeline, Utc::now());
-        let (catalog, endpoints) = (pipeline.catalog.load(), pipeline.endpoints.now());
+        let (catalog, endpoints) = (pipeline.catalog_of(self.organization), pipeline.endpoints.now());
         let policy = pipeline.policies.of(self.organization);
         let mut deployments: Vec<_> = catalog
             .deployments()
@@ -164,7 +165,7 @@ impl May<WriteProviders> {
     /// Stores a credential. What it says is checked as a start of the gateway would check it.
     pub async fn set_credential(&self, which: &Which, values: BTreeMap<String, String>) -> Result<(), Refusal> {
         let path = self.path(which).await?;
-        let fields: Fields = values
+        let mut fields: Fields = values
             .into_iter()
             .map(|(name, value)| (name, SecretString::from(value)))
             .collect();
@@ -179,10 +180,24 @@ impl May<WriteProviders> {
             return Err(Refusal::fields(faults));
         }
         let desk = &self.management.credentials;
+        // A credential of an endpoint of one's own is bound to where that is now.
+        let policy = self.management.pipeline.policies.of(self.organization);
+        let own = policy
+            .own
+            .provider(&path.provider)
+            .filter(|_| path.organization.is_some());
+        let endpoint = own.map(|own| {
+            fields.set(ORIGIN_FIELD, origin_of(&own.base_url));
+            own.clone()
+                .endpoint_of(path.organization.as_deref().unwrap_or_default())
+        });
         let only = Stored {
             credentials: [(path.clone(), fields.clone())].into(),
         };
-        let reading = desk.settings.load().reader.read(&only);
+        let reading = desk.settings.load().reader.read(&only, endpoint.as_slice());
+        if endpoint.is_some() && reading.own.iter().all(|own| own.path != path) {
+            return Err(Refusal::field("/values/api_key", "is required"));
+        }
         let mut problems = reading
             .problems
             .into_iter()
@@ -191,7 +206,11 @@ impl May<WriteProviders> {
         if let Some(problem) = problems.next() {
             return Err(Refusal::fields(std::iter::once(problem).chain(problems).collect()));
         }
-        let names: Vec<String> = fields.names().map(ToOwned::to_owned).collect();
+        let names: Vec<String> = fields
+            .names()
+            .filter(|name| *name != ORIGIN_FIELD)
+            .map(ToOwned::to_owned)
+            .collect();
         // What is there goes: a credential is stored as a whole.
         self.write(&path, move |stored| *stored = fields).await?;
         let deed = Deed::new("credential.set", &path).after(json!({"path": path.to_string(), "fields": names}));
@@ -224,7 +243,7 @@ impl May<WriteProviders> {
         let probed = self
             .management
             .pipeline
-            .probe(tenant, &provider, model)
+            .probe(self.organization, tenant, &provider, model)
             .await
             .map_err(|why| match why {
                 NotProbed::NoCredential => Refusal::not_found("provider"),
