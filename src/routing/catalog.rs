@@ -671,7 +671,7 @@ fn place(provider: &ProviderSettings) -> Option<&str> {
 }
 
 /// `provider/model`, and the deployment's own name where it has another: one model may have several at one provider.
-fn deployment_id(provider: &str, model: &str, name: &str) -> DeploymentId {
+pub fn deployment_id(provider: &str, model: &str, name: &str) -> DeploymentId {
     if name == model {
         format!("{provider}/{model}").into()
     } else {

@@ -37,6 +37,7 @@ mod limits;
 mod limits_together;
 mod management;
 mod messages;
+mod models;
 mod new_admin;
 mod oidc;
 mod operations;

@@ -10,6 +10,7 @@ mod endpoints;
 mod jobs;
 pub mod keys;
 mod limits;
+pub mod models;
 mod organizations;
 pub mod providers;
 pub mod sign_in;

@@ -12,6 +12,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod logs;
+mod models;
 mod optional;
 mod organizations;
 mod payloads;
@@ -181,6 +182,7 @@ type Serving = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    models::ModelsApi,
     prices::PricesApi,
 );
 /// Who may ask for how much.
@@ -204,6 +206,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
             config::ConfigApi,
             routing::RoutingApi,
             providers::ProvidersApi,
+            models::ModelsApi,
             prices::PricesApi,
         ),
         (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use chrono::Utc;
 use http::Method;
 use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use crate::http::auth::CallerKey;
 use crate::http::boundary::Arrival;
 use crate::http::error;
 use crate::http::inference::{json as answer, require};
+use crate::http::percent::percent_decoded;
 use crate::routing::catalog::{Deployment, Resolved};
 use crate::routing::catalog_file::Mode;
 
@@ -113,6 +115,8 @@ fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resol
         .filter(|deployment| state.pipeline.may_use(caller.gate(), &deployment.provider))
         .collect();
     let first = usable.first()?;
+    let policy = state.pipeline.policies.of(caller.gate().row.organization.id);
+    let price = policy.terms.price(first, Utc::now()).or(first.price.as_ref());
     let mut providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();
     let mut seen = BTreeSet::new();
     providers.retain(|provider| seen.insert(*provider));
@@ -133,7 +137,7 @@ fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resol
             "reasoning": capabilities.reasoning,
             "prompt_cache": capabilities.prompt_cache,
         },
-        "pricing": first.price.as_ref().map(|price| pricing(&price.rates)),
+        "pricing": price.map(|price| pricing(&price.rates)),
     }))
 }
 
@@ -154,26 +158,4 @@ fn pricing(rates: &Rates) -> Value {
         "cache_read_usd": usd(rates.cache_read),
         "cache_write_usd": usd(rates.cache_write),
     })
-}
-
-/// A path's text with its percent-encoding undone; what is not valid stays as it is.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after
-            .get(..2)
-            .and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
-        match (byte, hex) {
-            (b'%', Some(decoded)) => {
-                bytes.push(decoded);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
