@@ -424,6 +424,7 @@ impl Gateway {
                     configs: control.clone(),
                     directory: control.clone(),
                     audit: control.clone(),
+                    repricings: control.clone(),
                     jobs: Arc::new(opened.store.clone()),
                     keys: KeyDesk {
                         control: control.clone(),

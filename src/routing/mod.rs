@@ -14,6 +14,7 @@ pub mod geography;
 pub mod hash;
 pub mod own;
 pub mod plan;
+pub mod price_book;
 pub mod price_check;
 pub mod rules;
 pub mod simulate;

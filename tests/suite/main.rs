@@ -46,6 +46,7 @@ mod parameters;
 mod people;
 mod promises;
 mod provider_management;
+mod repricing;
 mod routing;
 mod schemathesis;
 mod streams;

@@ -66,6 +66,11 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                     Right::WriteConfig,
                     Some(json!({"provider": "echo", "model": "{model}"})),
                 ),
+                "listRepricings" | "getRepricing" => (Right::ReadProviders, None),
+                "repricePrices" => {
+                    let past = json!({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": true});
+                    (Right::Reprice, Some(past))
+                }
                 "deleteModel" | "deleteProvider" => (Right::WriteConfig, None),
                 "putProvider" => (Right::WriteConfig, Some(json!({"base_url": "https://llm.invalid/v1"}))),
                 "updateProvider" => (Right::WriteConfig, Some(json!({"enabled": true}))),
@@ -161,6 +166,9 @@ impl Things {
         }
         if path.starts_with("/api/gateway/models/{id}") {
             return self.fill_model(gateway, path, body).await;
+        }
+        if path.starts_with("/api/gateway/prices/reprice") {
+            return (self.fill_repricing(gateway, path).await, body);
         }
         let about_one = path.contains("{id}") || body.as_ref().is_some_and(|body| body.to_string().contains("{key}"));
         if !about_one {
@@ -276,6 +284,27 @@ impl Things {
         assert_eq!(added.status, 201, "{}", added.text);
         let path = path.replace("{id}", &format!("echo%2F{model}"));
         (path, body.map(|_| made))
+    }
+
+    /// The same for re-pricings, of which one can be under way at a time.
+    async fn fill_repricing(&self, gateway: &TestGateway, path: &str) -> String {
+        let (all, admin) = ("/api/gateway/prices/reprice", gateway.token(Role::Admin));
+        let mut id = String::new();
+        if path.contains("{id}") {
+            let past = json!({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": true});
+            let begun = gateway.manage("POST", all, &admin, Some(&past)).await;
+            assert_eq!(begun.status, 202, "{}", begun.text);
+            id = begun.json()["id"].as_str().unwrap().to_owned();
+        }
+        while gateway
+            .manage("GET", all, &admin, None)
+            .await
+            .text
+            .contains("\"running\"")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        path.replace("{id}", &id)
     }
 
     /// The same for what is about webhooks, of which there may be few.

@@ -13,6 +13,7 @@ mod limits;
 pub mod models;
 mod organizations;
 pub mod providers;
+mod repricing;
 pub mod sign_in;
 mod teams;
 mod usage;
@@ -88,6 +89,7 @@ grants!(
     WriteLimits,
     WriteProviders,
     ReadPayloads,
+    Reprice,
 );
 
 pub use usage::Asked;

@@ -4,17 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::Utc;
-use http::Method;
-use poem::{Endpoint, Request, Response};
+use poem::Response;
 use serde_json::{Value, json};
 
+use super::lookup::{Asked, lookup};
 use crate::domain::error::GatewayError;
 use crate::domain::pricing::Rates;
 use crate::http::HttpState;
 use crate::http::auth::CallerKey;
-use crate::http::boundary::Arrival;
-use crate::http::error;
-use crate::http::inference::{json as answer, require};
+use crate::http::inference::json as answer;
 use crate::http::percent::percent_decoded;
 use crate::routing::catalog::{Deployment, Resolved};
 use crate::routing::catalog_file::Mode;
@@ -22,54 +20,41 @@ use crate::routing::catalog_file::Mode;
 /// `created` of every model: providers disagree about it, and nobody reads it.
 const CREATED: u64 = 1_767_225_600;
 
-/// `GET /v1/models`.
-pub struct List {
-    state: Arc<HttpState>,
-}
+lookup!(
+    /// `GET /v1/models`.
+    List
+);
 
-/// `GET /v1/models/{id}`.
-pub struct Retrieve {
-    state: Arc<HttpState>,
-}
+lookup!(
+    /// `GET /v1/models/{id}`.
+    Retrieve
+);
 
 impl List {
-    /// The endpoint.
-    pub fn new(state: Arc<HttpState>) -> Self {
-        Self { state }
-    }
-
-    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
-        require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
-        let catalog = self.state.pipeline.catalog_of(caller.gate().row.organization.id);
+    async fn answer(&self, asked: Asked<'_>) -> Result<Response, GatewayError> {
+        let catalog = self.state.pipeline.catalog_of(asked.caller.gate().row.organization.id);
         let models: Vec<Value> = catalog
             .models()
-            .filter_map(|(name, all)| described(&self.state, &caller, name, &all))
+            .filter_map(|(name, all)| described(&self.state, asked.caller, name, &all))
             .collect();
         Ok(answer(&json!({"object": "list", "data": models})))
     }
 }
 
 impl Retrieve {
-    /// The endpoint.
-    pub fn new(state: Arc<HttpState>) -> Self {
-        Self { state }
-    }
-
-    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
-        require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
+    async fn answer(&self, asked: Asked<'_>) -> Result<Response, GatewayError> {
         // Ids may hold slashes, encoded or not, so the id is the rest of the path.
-        let id = request.raw_path_param("id").unwrap_or_default();
+        let id = asked.request.raw_path_param("id").unwrap_or_default();
         let id = percent_decoded(id);
-        let catalog = self.state.pipeline.catalog_of(caller.gate().row.organization.id);
+        let catalog = self.state.pipeline.catalog_of(asked.caller.gate().row.organization.id);
         match catalog.listed(&id) {
-            Some(resolved) => match described(&self.state, &caller, &id, &resolved) {
+            Some(resolved) => match described(&self.state, asked.caller, &id, &resolved) {
                 Some(model) => Ok(answer(&model)),
                 None => Err(GatewayError::ModelNotAllowed { model: id }),
             },
             // A key must not find out about models outside its scope, not even that they do not exist.
-            None if !caller
+            None if !asked
+                .caller
                 .gate()
                 .row
                 .scopes
@@ -80,30 +65,6 @@ impl Retrieve {
             }
             None => Err(GatewayError::ModelNotFound { model: id }),
         }
-    }
-}
-
-impl Endpoint for List {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let arrival = Arrival::of(&request);
-        Ok(self
-            .answer(&request, arrival)
-            .await
-            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
-    }
-}
-
-impl Endpoint for Retrieve {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let arrival = Arrival::of(&request);
-        Ok(self
-            .answer(&request, arrival)
-            .await
-            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
     }
 }
 
