@@ -250,7 +250,7 @@ async fn keys_are_created_listed_and_revoked() {
     assert!(run(dir.path(), &["key", "revoke", &key[..11]]).await.status.success());
     assert!(text(&run(dir.path(), &["key", "list", "--json"]).await.stdout).contains("revoked"));
     // It is in the audit log, as what is done by the management API is.
-    let database = format!("sqlite://{}", dir.path().join("data/bonito.db").display());
+    let database = format!("sqlite://{}", dir.path().join("bonito-data/bonito.db").display());
     let log = crate::support::database::texts(
         &database,
         "SELECT action || ' ' || actor AS text FROM audit_log ORDER BY id",
