@@ -36,6 +36,7 @@ use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
 use crate::cluster::redis::RedisOptions;
 use crate::config::{JournalSettings, Settings, TracingSettings};
+use crate::domain::address::AddressRules;
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -117,6 +118,11 @@ impl Seal for CacheSeal {
     }
 }
 
+/// Where endpoints may be that organizations chose themselves.
+fn allowed_addresses(settings: &Settings) -> AddressRules {
+    FetchPolicy::from(&settings.fetch).addresses
+}
+
 /// The gate of a thread that is in time.
 fn lag_gate(settings: &Settings) -> Arc<LagGate> {
     Arc::new(LagGate::new(LagPolicy {
@@ -165,7 +171,7 @@ pub struct Gateway {
 impl Gateway {
     /// What a worker's endpoints work with: everything is shared but the connections to providers.
     pub fn http_for_another_worker(&self, settings: &Settings) -> Arc<HttpState> {
-        let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
+        let upstream = Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(settings));
         let pipeline = Pipeline {
             upstream,
             lag: lag_gate(settings),
@@ -210,6 +216,7 @@ impl Gateway {
         let secrets = Arc::new(SecretsBoard::default());
         let live = Arc::new(ArcSwap::from(settings.clone()));
         let catalog_handle = CatalogHandle::default();
+        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let keeper = Arc::new(Keeper::new(KeeperArgs {
             source: SecretSource::open(&settings, &opened.master_key)?,
             settings: live.clone(),
@@ -217,6 +224,7 @@ impl Gateway {
             catalog: catalog_handle.clone(),
             board: board.clone(),
             secrets: secrets.clone(),
+            policies: policies.clone(),
             metrics: metrics.clone(),
         }));
         keeper.read_first().await;
@@ -231,7 +239,6 @@ impl Gateway {
             },
             Arc::new(keys.clone()),
         ));
-        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let slices = SliceTerms {
             lease: settings.budgets.lease,
             grace: settings.budgets.grace,
@@ -338,7 +345,7 @@ impl Gateway {
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
-            upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+            upstream: Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(&settings)),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             measurements: Arc::default(),
@@ -453,6 +460,7 @@ impl Gateway {
                     configs: control.clone(),
                     directory: control.clone(),
                     audit: control.clone(),
+                    repricings: control.clone(),
                     jobs: Arc::new(opened.store.clone()),
                     keys: KeyDesk {
                         control: control.clone(),

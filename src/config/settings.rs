@@ -304,6 +304,8 @@ pub struct UpstreamSettings {
     pub max_answer_bytes: usize,
     /// Bytes of one event of a stream.
     pub max_event_bytes: usize,
+    /// Whether organizations' own endpoints may be spoken to without encryption.
+    pub endpoints_allow_http: bool,
 }
 
 /// Fetching what requests name by URL.
@@ -629,6 +631,7 @@ impl Settings {
                 pool_idle: reader.milliseconds("upstream.pool_idle_ms", 1..=DAY_MS),
                 max_answer_bytes: reader.count("upstream.max_answer_bytes", 1..=GIB),
                 max_event_bytes: reader.count("upstream.max_event_bytes", 1..=GIB),
+                endpoints_allow_http: reader.flag("upstream.endpoints_allow_http"),
             },
             fetch: FetchSettings {
                 allowed_networks: reader.list("fetch.allowed_networks", checks::network),

@@ -14,6 +14,7 @@ pub mod management;
 pub mod openai;
 pub mod operations;
 pub mod payload;
+mod percent;
 pub mod server;
 
 use std::sync::Arc;

@@ -407,7 +407,8 @@ impl Meter {
         probe: Option<ProbePermit>,
         place: Option<Place>,
     ) {
-        let health = self.pipeline.board.gate(&deployment.provider);
+        let organization = self.gate().row.organization.slug.clone();
+        let health = self.pipeline.board.gate(&deployment.watched_as(&organization));
         let started = Instant::now();
         let sent = self.mark_of_attempt(deployment, started);
         let operation = self.operation();
@@ -419,7 +420,7 @@ impl Meter {
             deployment: deployment.clone(),
             health,
             probe,
-            in_flight: self.pipeline.measurements.begin(&deployment.id),
+            in_flight: self.pipeline.measurements.begin(&deployment.measured_as(&organization)),
             _place: place,
             started,
             sent,

@@ -6,11 +6,14 @@
 
 pub mod access;
 mod audit;
+mod endpoints;
 mod jobs;
 pub mod keys;
 mod limits;
+pub mod models;
 mod organizations;
 pub mod providers;
+mod repricing;
 pub mod sign_in;
 mod teams;
 mod usage;
@@ -86,6 +89,7 @@ grants!(
     WriteLimits,
     WriteProviders,
     ReadPayloads,
+    Reprice,
 );
 
 pub use usage::Asked;

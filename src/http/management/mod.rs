@@ -12,12 +12,14 @@ mod jobs;
 mod keys;
 mod limits;
 mod logs;
+mod models;
 mod optional;
 mod organizations;
 mod payloads;
 mod prices;
 mod problem;
 mod providers;
+mod repricing;
 mod routing;
 mod schema;
 mod sign_in;
@@ -42,6 +44,7 @@ use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::gates::people::{Sessions, SignIns, Tenants, Users};
+use crate::gates::repricing::Repricings;
 use crate::gates::sign_in_gate::SignInGate;
 use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
@@ -87,6 +90,8 @@ pub struct Management {
     pub people: People,
     /// Reads what was kept of requests.
     pub payloads: Arc<dyn PayloadReader>,
+    /// Keeps re-pricings.
+    pub repricings: Arc<dyn Repricings>,
     /// What handlers of credentials work with.
     pub credentials: CredentialDesk,
     /// Decides where requests go.
@@ -183,7 +188,9 @@ type Serving = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    models::ModelsApi,
     prices::PricesApi,
+    repricing::RepricingApi,
 );
 /// Who may ask for how much.
 type Limiting = (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi);
@@ -206,7 +213,9 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
             config::ConfigApi,
             routing::RoutingApi,
             providers::ProvidersApi,
+            models::ModelsApi,
             prices::PricesApi,
+            repricing::RepricingApi,
         ),
         (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi),
         (
