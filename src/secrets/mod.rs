@@ -10,6 +10,7 @@
 pub mod aws;
 pub mod cell;
 pub mod credential;
+pub mod csrf;
 pub mod entra;
 mod exchange;
 pub mod google;
