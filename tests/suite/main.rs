@@ -13,6 +13,7 @@ mod azure;
 mod bad_input;
 mod batches;
 mod bedrock;
+mod browser;
 mod budgets;
 mod cache;
 mod capabilities;
