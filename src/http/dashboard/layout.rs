@@ -104,7 +104,7 @@ pub(super) fn render(frame: &Frame, page: &Page) -> Markup {
                                 span.when-light { (icon("moon")) } span.when-dark { (icon("sun")) }
                             }
                             details.menu {
-                                summary.user-button aria-label={ "Account of " (name) } { span.avatar aria-hidden="true" { (initial(name)) } span.user-name { (name) } (icon("down")) }
+                                summary.user-button { span.visually-hidden { "Account of " } span.avatar aria-hidden="true" { (initial(name)) } span.user-name { (name) } (icon("down")) }
                                 div.menu-list {
                                     p.menu-who { strong { (name) } span { (frame.identity.bearer.subject) } span { (frame.identity.bearer.role.as_str()) } }
                                     @if user.is_some_and(|user| user.has_password) {

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, LOCATION, REFERRER_POLICY};
 use http::header::{SET_COOKIE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use maud::Markup;
@@ -145,7 +145,8 @@ impl Fault {
 /// What the dashboard works with.
 pub struct Dashboard {
     management: Arc<Management>,
-    public_url: String,
+    /// Where people reach the gateway, if somebody has said so.
+    public_url: Option<String>,
     stopping: Arc<AtomicBool>,
     live_places: Arc<Semaphore>,
 }
@@ -155,6 +156,7 @@ pub struct Dashboard {
 pub struct Viewer {
     caller: Caller,
     dashboard: Arc<Dashboard>,
+    public_url: String,
     path: String,
     query: Vec<(String, String)>,
     params: Vec<(String, String)>,
@@ -225,9 +227,10 @@ impl Viewer {
         &self.path
     }
 
-    /// Where people and programs reach the gateway, without a slash at its end.
+    /// Where people and programs reach the gateway, without a slash at its end: as it is configured, or else as the viewer
+    /// did.
     pub fn public_url(&self) -> &str {
-        self.dashboard.public_url.trim_end_matches('/')
+        self.public_url.trim_end_matches('/')
     }
 }
 
@@ -259,7 +262,7 @@ impl Frame {
 pub fn add_to(routes: Route, state: &HttpState, api: impl Endpoint<Output = Response> + 'static) -> Route {
     let dashboard = Arc::new(Dashboard {
         management: state.management.clone(),
-        public_url: state.public_url.clone(),
+        public_url: state.settings.server.public_url.clone(),
         stopping: state.stopping.clone(),
         live_places: Arc::new(Semaphore::new(MOST_LIVE)),
     });
@@ -345,7 +348,10 @@ async fn viewer_of(dashboard: &Arc<Dashboard>, request: &Request) -> Result<View
         let value = request.raw_path_param(name)?;
         Some(((*name).to_owned(), value.to_owned()))
     });
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let public_url = dashboard.public_url.clone();
     Ok(Viewer {
+        public_url: public_url.unwrap_or_else(|| format!("http://{}", host.unwrap_or("localhost"))),
         caller,
         dashboard: dashboard.clone(),
         params: params.collect(),

@@ -149,7 +149,7 @@ fn by_choice(viewer: &Viewer, by: &str) -> Markup {
 }
 
 /// The places of a question's points, whether something happened there or not.
-fn places(question: &UsageQuestion) -> Vec<chrono::DateTime<Utc>> {
+pub(super) fn places(question: &UsageQuestion) -> Vec<chrono::DateTime<Utc>> {
     let mut places = Vec::new();
     let mut hour = question.from;
     while hour < question.to {
@@ -163,7 +163,7 @@ fn places(question: &UsageQuestion) -> Vec<chrono::DateTime<Utc>> {
 }
 
 /// A figure at each of the places; where nothing happened, `otherwise`.
-fn along<T: Clone>(
+pub(super) fn along<T: Clone>(
     places: &[chrono::DateTime<Utc>],
     series: &[Point],
     otherwise: &T,
@@ -177,8 +177,14 @@ fn along<T: Clone>(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for pictures and for shares that people read")]
-fn float(value: i64) -> f64 {
+pub(super) fn float(value: i64) -> f64 {
     value as f64
+}
+
+/// By what share a rate or a duration changed; `None`: there was nothing before.
+pub(super) fn ratio(after: Option<f64>, before: Option<f64>) -> Option<f64> {
+    let (after, before) = (after?, before.filter(|before| *before > 0.0)?);
+    Some(after / before - 1.0)
 }
 
 fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
@@ -187,10 +193,6 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
     let (now, before) = (&report.totals, &report.previous);
     let tokens = |figures: &Figures| figures.input_tokens.saturating_add(figures.output_tokens);
     let errors = |figures: &Figures| figures.success_rate().map(|rate| 1.0 - rate);
-    let ratio = |after: Option<f64>, before: Option<f64>| {
-        let (after, before) = (after?, before.filter(|before| *before > 0.0)?);
-        Some(after / before - 1.0)
-    };
     let usage = |extra: &str| Some(format!("/gateway/usage{extra}")).filter(|_| has_page("/gateway/usage"));
     let latency = |label: &'static str, share: f64, line: Vec<f64>| Tile {
         label,
@@ -263,7 +265,7 @@ fn has_page(path: &str) -> bool {
     ALL_VIEWS.iter().copied().flatten().any(|view| view.path == path)
 }
 
-fn series_of(
+pub(super) fn series_of(
     report: &UsageReport,
     places: &[chrono::DateTime<Utc>],
     figure: impl Fn(&Figures) -> f64 + Copy,

@@ -39,8 +39,8 @@ const MODELS: [(&str, &str, u64, i64, i64); 6] = [
 pub struct World {
     /// The gateway.
     pub gateway: TestGateway,
-    /// The provider behind every model.
-    pub provider: ScriptedProvider,
+    /// The provider behind every model, for as long as the gateway asks it.
+    _provider: ScriptedProvider,
     /// Its keys, the evil one first.
     pub keys: Vec<Uuid>,
     /// The team whose name is evil.
@@ -99,7 +99,7 @@ impl World {
         created("/api/gateway/budgets", json!({"scope": "organization", "amount_usd": "120", "period": "monthly"})).await;
         let mut world = Self {
             gateway,
-            provider,
+            _provider: provider,
             team: teams[0],
             keys,
         };

@@ -22,7 +22,7 @@ export function plotly() {
 
 const FORMS = {
   count: { hover: ",.0f", axis: { tickformat: "~s", rangemode: "tozero" } },
-  usd: { hover: "$,.4~f", axis: { tickformat: "$~s", rangemode: "tozero" } },
+  usd: { hover: "$,.4~f", axis: { tickformat: "$,.3~r", rangemode: "tozero" } },
   ms: { hover: ",.0f", suffix: " ms", axis: { tickformat: "~s", ticksuffix: " ms", rangemode: "tozero" } },
   percent: { hover: ".2~%", axis: { tickformat: "~%", rangemode: "tozero" } },
 };
@@ -56,24 +56,29 @@ function layout({ kind, unit, axis, series }, node) {
   const form = FORMS[unit] ?? FORMS.count;
   const grid = css("--line");
   const narrow = node.clientWidth < 480;
+  // The legend lies below everything; how many lines it takes follows from its words.
+  const words = series.reduce((sum, { name }) => sum + name.length * 6.6 + 52, 0);
+  const lines = series.length > 1 ? Math.min(series.length, Math.ceil(words / Math.max(node.clientWidth - 70, 1))) : 0;
   return {
     autosize: true,
     barmode: kind === "stacked" ? "stack" : "group",
     bargap: 0.28,
-    margin: { l: 52, r: 10, t: 8, b: series.length > 1 ? (narrow ? 88 : 56) : 30, pad: 2 },
+    margin: { l: 52, r: 10, t: 8, b: 34 + lines * 20, pad: 2 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: css("--font"), size: 12, color: css("--muted") },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--text") },
     hovermode: "x unified",
     hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line-strong"), font: { color: css("--text"), size: 12 }, namelength: 32 },
     showlegend: series.length > 1,
-    legend: { orientation: "h", x: 0, y: -0.16, yanchor: "top", font: { color: css("--soft"), size: 12 }, itemsizing: "constant" },
+    legend: { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom", traceorder: "normal", font: { color: css("--soft"), size: 12 }, itemsizing: "constant" },
     xaxis: { type: axis, gridcolor: "rgba(0,0,0,0)", linecolor: grid, tickcolor: grid, fixedrange: false, automargin: true, nticks: narrow ? 5 : 9, hoverformat: axis === "date" ? "%b %e, %H:%M" : undefined, spikemode: "across", spikethickness: 1, spikecolor: css("--line-strong"), spikedash: "solid" },
     yaxis: { ...form.axis, gridcolor: grid, zerolinecolor: grid, fixedrange: true, nticks: 5, automargin: true },
   };
 }
 
-const CONFIG = { displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage", "autoScale2d"], scrollZoom: false };
+// Where there is no pointer to hover with, the buttons would lie over the chart for good.
+const CONFIG = { displaylogo: false, responsive: true, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage", "autoScale2d"], scrollZoom: false };
 
 /** Draws, or draws anew, what an element describes. */
 export async function draw(node) {

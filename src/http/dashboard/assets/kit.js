@@ -4,6 +4,7 @@
 //                                     `budgets.0.amount_usd`. data-type: number, bool, list (commas or lines), tokens (chips),
 //                                     tags (`name=value` chips, an object), time (local, sent as UTC), json; else text.
 //                                     An empty field is left out, or null with data-empty="null", or "" with data-empty="text".
+//                                     data-with="name" leaves a field out where that other one is empty.
 //                                     data-headers='{"if-match": "…"}' adds headers. {name} in the path is the field of that name.
 //   button[data-api]                  the same without fields: data-body='{"…": 1}', data-confirm="What will happen", data-verb="Revoke".
 //   data-done                         afterwards: reload, close, toast:Words, go:/path, event. Several with spaces between, words with `_`.
@@ -110,6 +111,7 @@ export function gather(form) {
   const body = {};
   for (const field of form.elements) {
     if (!field.name || field.disabled || field.name.startsWith("_") || field.closest("[hidden]")) continue;
+    if (field.dataset.with && !form.elements[field.dataset.with]?.value.trim()) continue;
     const value = valueOf(field);
     if (value === undefined) continue;
     const parts = field.name.split(".");
@@ -480,6 +482,11 @@ function live(url) {
   addEventListener("pagehide", () => source.close());
 }
 
+// Times are given in UTC and shown in the viewer's zone.
+for (const input of $$("input[data-utc]")) {
+  const time = new Date(input.dataset.utc);
+  input.value = new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}
 for (const input of $$('input[data-type="tokens"], input[data-type="tags"]')) chips(input);
 tick();
 setInterval(tick, 1000);
