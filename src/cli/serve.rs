@@ -115,8 +115,10 @@ fn greeting(settings: &Settings, running: &Running, opened: &Opened) -> String {
     }
     if let Some(owner) = &opened.first_owner {
         lines.push(String::new());
-        lines
-            .push("  Your sign-in for the dashboard and the management API, shown this once; you choose a password there:".into());
+        lines.push(
+            "  Your sign-in for the dashboard and the management API, shown this once; you choose a password there:"
+                .into(),
+        );
         lines.push(String::new());
         lines.push(format!("    {}  {}", owner.email, owner.password.expose_secret()));
     }

@@ -135,6 +135,9 @@ fn event(name: &str, html: &str) -> String {
 mod tests {
     #[test]
     fn a_line_break_in_a_part_does_not_end_its_event() {
-        assert_eq!(super::event("a", "<b>\n\nx"), "event: a\ndata: <b>\ndata: \ndata: x\n\n");
+        assert_eq!(
+            super::event("a", "<b>\n\nx"),
+            "event: a\ndata: <b>\ndata: \ndata: x\n\n"
+        );
     }
 }

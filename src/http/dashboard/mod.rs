@@ -191,7 +191,11 @@ impl Viewer {
     pub fn url_with(&self, changes: &[(&str, Option<&str>)]) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         let changed = |name: &str| changes.iter().any(|(own, _)| *own == name);
-        for (name, value) in self.query.iter().filter(|(name, value)| !changed(name) && !value.is_empty()) {
+        for (name, value) in self
+            .query
+            .iter()
+            .filter(|(name, value)| !changed(name) && !value.is_empty())
+        {
             query.append_pair(name, value);
         }
         for (name, value) in changes {
@@ -413,7 +417,10 @@ fn guarded(mut response: Response) -> Response {
         (REFERRER_POLICY, "same-origin"),
         (CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), geolocation=(), microphone=()",
+        ),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }

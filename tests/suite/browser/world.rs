@@ -52,7 +52,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 }
@@ -63,8 +66,16 @@ impl World {
         let provider = ScriptedProvider::start().await;
         let mut builder = TestGateway::builder();
         for name in ["openai", "anthropic", "mistral"] {
-            let models: Vec<&str> = MODELS.iter().filter(|(own, ..)| *own == name).map(|(_, model, ..)| *model).collect();
-            let url = if name == "anthropic" { provider.origin() } else { provider.base_url() };
+            let models: Vec<&str> = MODELS
+                .iter()
+                .filter(|(own, ..)| *own == name)
+                .map(|(_, model, ..)| *model)
+                .collect();
+            let url = if name == "anthropic" {
+                provider.origin()
+            } else {
+                provider.base_url()
+            };
             builder = builder.provider(name, &url, &models);
         }
         let gateway = builder.start().await;
@@ -74,29 +85,70 @@ impl World {
             assert_eq!(reply.status, 201, "{path}: {}", reply.text);
             reply.json()
         };
-        let id = |answer: &Value| -> Uuid { answer["id"].as_str().and_then(|id| id.parse().ok()).expect("it has an id") };
+        let id = |answer: &Value| -> Uuid {
+            answer["id"]
+                .as_str()
+                .and_then(|id| id.parse().ok())
+                .expect("it has an id")
+        };
         let mut teams = Vec::new();
-        for (slug, name) in [("evil", EVIL), ("search", "Search"), ("support", "Support bot"), ("research", "Research")] {
+        for (slug, name) in [
+            ("evil", EVIL),
+            ("search", "Search"),
+            ("support", "Support bot"),
+            ("research", "Research"),
+        ] {
             teams.push(id(&created("/api/teams", json!({"slug": slug, "name": name})).await));
         }
         let mut keys = Vec::new();
         for (name, team, more) in [
-            (EVIL, 0, json!({"metadata": {"env": EVIL, "app": "x"}, "allowed_models": {"models": ["<b>gpt</b>-*"], "providers": []}})),
-            ("search-production", 1, json!({"metadata": {"env": "production", "app": "search"}, "rate_limit": 600,
-                "budgets": [{"amount_usd": "40", "period": "monthly"}]})),
-            ("support-bot", 2, json!({"metadata": {"env": "production", "app": "support"}, "rate_limit": 300,
+            (
+                EVIL,
+                0,
+                json!({"metadata": {"env": EVIL, "app": "x"}, "allowed_models": {"models": ["<b>gpt</b>-*"], "providers": []}}),
+            ),
+            (
+                "search-production",
+                1,
+                json!({"metadata": {"env": "production", "app": "search"}, "rate_limit": 600,
+                "budgets": [{"amount_usd": "6", "period": "monthly"}]}),
+            ),
+            (
+                "support-bot",
+                2,
+                json!({"metadata": {"env": "production", "app": "support"}, "rate_limit": 300,
                 "allowed_models": {"models": ["claude-*"], "providers": ["anthropic"]},
-                "budgets": [{"amount_usd": "6", "period": "monthly"}, {"amount_usd": "2", "period": "daily"}]})),
-            ("support-staging", 2, json!({"metadata": {"env": "staging", "app": "support"}, "allowed_models": {"models": ["gpt-5-mini", "claude-haiku-5"], "providers": []}})),
-            ("notebooks", 3, json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
-                "budgets": [{"amount_usd": "5", "period": "monthly", "enforcement": "soft"}]})),
-            ("batch-embeddings", 1, json!({"metadata": {"env": "production", "app": "search"}, "allowed_models": {"models": ["text-embedding-3-small"], "providers": ["openai"]}})),
+                "budgets": [{"amount_usd": "8", "period": "monthly"}, {"amount_usd": "2", "period": "daily"}]}),
+            ),
+            (
+                "support-staging",
+                2,
+                json!({"metadata": {"env": "staging", "app": "support"}, "allowed_models": {"models": ["gpt-5-mini", "claude-haiku-5"], "providers": []}}),
+            ),
+            (
+                "notebooks",
+                3,
+                json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
+                "budgets": [{"amount_usd": "1.50", "period": "monthly", "enforcement": "soft"}]}),
+            ),
+            (
+                "batch-embeddings",
+                1,
+                json!({"metadata": {"env": "production", "app": "search"}, "allowed_models": {"models": ["text-embedding-3-small"], "providers": ["openai"]}}),
+            ),
         ] {
             let mut body = json!({"name": name, "team_id": teams[team]});
             body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            keys.push(id(&created("/api/gateway/keys", body).await["id"].as_str().map(|id| json!({"id": id})).unwrap()));
+            keys.push(id(&created("/api/gateway/keys", body).await["id"]
+                .as_str()
+                .map(|id| json!({"id": id}))
+                .unwrap()));
         }
-        created("/api/gateway/budgets", json!({"scope": "organization", "amount_usd": "120", "period": "monthly"})).await;
+        created(
+            "/api/gateway/budgets",
+            json!({"scope": "organization", "amount_usd": "20", "period": "monthly"}),
+        )
+        .await;
         let mut world = Self {
             gateway,
             _provider: provider,
@@ -118,13 +170,19 @@ impl World {
         let mut records = Vec::new();
         for number in 0..REQUESTS {
             // More by day than by night, and a little more each day.
-            let day = DAYS * i64::try_from((number * number + number * REQUESTS) / 2 / REQUESTS).unwrap() / i64::try_from(REQUESTS).unwrap();
-            let hour = [9, 10, 11, 11, 13, 14, 14, 15, 15, 16, 17, 20, 2, 7][usize::try_from(numbers.below(14)).unwrap()];
+            let day = DAYS * i64::try_from((number * number + number * REQUESTS) / 2 / REQUESTS).unwrap()
+                / i64::try_from(REQUESTS).unwrap();
+            let hour =
+                [9, 10, 11, 11, 13, 14, 14, 15, 15, 16, 17, 20, 2, 7][usize::try_from(numbers.below(14)).unwrap()];
             let at = first + TimeDelta::days(day);
             let at = at.date_naive().and_hms_opt(hour, 0, 0).unwrap().and_utc()
                 + TimeDelta::milliseconds(i64::try_from(numbers.below(3_600_000)).unwrap());
             // Some of today are still to come; those came in the last hours instead.
-            let at = if at < now && at > first { at } else { now - TimeDelta::seconds(i64::try_from(numbers.below(14_000)).unwrap() + 20) };
+            let at = if at < now && at > first {
+                at
+            } else {
+                now - TimeDelta::seconds(i64::try_from(numbers.below(14_000)).unwrap() + 20)
+            };
             let (model, mut rest) = (0, numbers.below(100));
             let mut place = model;
             while rest >= MODELS[place].2 {
@@ -146,14 +204,25 @@ impl World {
         while tend(store, now).await.expect("sums can be made").more {}
     }
 
-    fn record(&self, at: DateTime<Utc>, numbers: &mut Numbers, model: (&'static str, &'static str, u64, i64, i64), key: Uuid, team: Uuid) -> UsageRecord {
+    fn record(
+        &self,
+        at: DateTime<Utc>,
+        numbers: &mut Numbers,
+        model: (&'static str, &'static str, u64, i64, i64),
+        key: Uuid,
+        team: Uuid,
+    ) -> UsageRecord {
         let (provider, name, _, input_price, output_price) = model;
         let embedding = name.contains("embedding");
-        let (input, output) = (180 + numbers.below(3_200), if embedding { 0 } else { 40 + numbers.below(900) });
+        let (input, output) = (
+            180 + numbers.below(3_200),
+            if embedding { 0 } else { 40 + numbers.below(900) },
+        );
         let tokens = |count: u64| i64::try_from(count).unwrap();
         let slow = if name == "gpt-5" { 3 } else { 1 };
         let first_token = Duration::from_millis((120 + numbers.below(380)) * slow);
-        let latency = first_token + Duration::from_millis(output * 9 * slow) + Duration::from_millis(numbers.below(300));
+        let latency =
+            first_token + Duration::from_millis(output * 9 * slow) + Duration::from_millis(numbers.below(300));
         let error = match numbers.below(100) {
             0 => Some((ErrorClass::Timeout, 504)),
             1 => Some((ErrorClass::RateLimited, 429)),
@@ -165,7 +234,11 @@ impl World {
             provider: provider.into(),
             model: name.into(),
             started_after,
-            latency: if error.is_some() { Duration::from_millis(640) } else { latency },
+            latency: if error.is_some() {
+                Duration::from_millis(640)
+            } else {
+                latency
+            },
             first_token: error.is_none().then_some(first_token),
             status: Some(error.map_or(200, |(_, status)| status)),
             error: error.map(|(class, _)| class),
@@ -206,7 +279,11 @@ impl World {
                 key: KeyId(key),
             },
             admitted_at: at,
-            operation: if embedding { Operation::Embedding } else { Operation::Chat },
+            operation: if embedding {
+                Operation::Embedding
+            } else {
+                Operation::Chat
+            },
             dialect: Dialect::OpenAi,
             requested_model: name.to_owned(),
             stream: !embedding && numbers.below(3) > 0,
@@ -234,7 +311,10 @@ impl World {
         let reply = self.gateway.manage("POST", "/api/auth/login", "", Some(&login)).await;
         let token = reply.json()["access_token"].as_str().expect("they are in").to_owned();
         let change = json!({"current_password": "first password of theirs", "new_password": PASSWORD});
-        let reply = self.gateway.manage("POST", "/api/auth/password", &token, Some(&change)).await;
+        let reply = self
+            .gateway
+            .manage("POST", "/api/auth/password", &token, Some(&change))
+            .await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         email
     }

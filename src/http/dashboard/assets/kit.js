@@ -141,11 +141,26 @@ function clearFaults(form) {
   }
 }
 
+/** What the API's reader says of a field, as other faults are said: {pointer, problem}. */
+function readerFaults(detail) {
+  const found = /field `([^`]+)` verification failed\. (\w+)\(([^,)]*)/.exec(detail ?? "");
+  if (!found) return [];
+  const [, name, rule, value] = found;
+  const words = {
+    minimum: `must be at least ${value}`,
+    maximum: `must be at most ${value}`,
+    maxLength: `must have at most ${value} characters`,
+    minLength: `must have at least ${value} characters`,
+  };
+  return [{ pointer: `/${name.replaceAll(".", "/")}`, problem: words[rule] ?? "is not as it must be" }];
+}
+
 /** Shows what is wrong at the fields that it is about, and the rest above the buttons. */
 export function showFaults(form, problem) {
   const rest = [];
   let first = null;
-  for (const { pointer, problem: words } of problem.errors ?? []) {
+  const errors = problem.errors?.length ? problem.errors : readerFaults(problem.detail);
+  for (const { pointer, problem: words } of errors) {
     const parts = pointer.split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
     let field = null;
     // A fault inside a list or an object is shown at the field that the whole of it came from.
@@ -166,7 +181,7 @@ export function showFaults(form, problem) {
     for (let folded = field.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
     first ??= field;
   }
-  if (!(problem.errors ?? []).length) rest.push(problem.detail || problem.title);
+  if (!errors.length) rest.push(problem.detail || problem.title);
   const box = $("[data-form-fault]", form);
   if (rest.length && box) {
     box.textContent = rest.join("; ");
@@ -460,7 +475,11 @@ function live(url) {
     if (fresh) fresh.dateTime = new Date().toISOString();
   };
   source.addEventListener("open", heard);
-  source.addEventListener("error", () => mark(false));
+  source.addEventListener("error", () => {
+    mark(false);
+    // The browser asks again by itself, unless it got another answer than a stream.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => live(url), 10000);
+  });
   source.addEventListener("over", () => {
     source.close();
     location.reload();
@@ -479,7 +498,7 @@ function live(url) {
       document.dispatchEvent(new CustomEvent("live", { detail: name }));
     });
   }
-  addEventListener("pagehide", () => source.close());
+  addEventListener("pagehide", () => source.close(), { once: true });
 }
 
 // Times are given in UTC and shown in the viewer's zone.

@@ -62,10 +62,7 @@ impl BrowserSessions {
 
     /// What has a browser forget its session.
     pub fn end(&self) -> [String; 2] {
-        [
-            self.cookie(self.name(), "", 0),
-            self.cookie(ORGANIZATION, "", 0),
-        ]
+        [self.cookie(self.name(), "", 0), self.cookie(ORGANIZATION, "", 0)]
     }
 
     /// What has a browser look at an organization; `None`: at one's own.
@@ -157,7 +154,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -165,7 +165,10 @@ mod tests {
         let elsewhere = |pairs: &[(&'static str, &str)]| is_from_elsewhere(&headers(pairs));
         assert!(!elsewhere(&[("host", "a.example")]));
         assert!(!elsewhere(&[("host", "a.example"), ("sec-fetch-site", "same-origin")]));
-        assert!(!elsewhere(&[("host", "a.example:8"), ("origin", "https://a.example:8")]));
+        assert!(!elsewhere(&[
+            ("host", "a.example:8"),
+            ("origin", "https://a.example:8")
+        ]));
         for (name, value) in [
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-site", "same-site"),
