@@ -283,7 +283,7 @@ fn table(
                     th.wide { "May use" }
                     th data-by="number" { button.sort type="button" { "Spend this month" } }
                     th.right.wide data-by="number" { button.sort type="button" { "Requests / min" } }
-                    th.right data-by="number" { button.sort type="button" { "Last used" } }
+                    th.right.wide data-by="number" { button.sort type="button" { "Last used" } }
                 } }
                 tbody {
                     @for key in keys {
@@ -296,7 +296,7 @@ fn table(
                             td.wide { div.chips { (scope_short(&key.scope)) } }
                             td data-value=(spent.get(&key.id.0).copied().unwrap_or(0)) { (spend(budgets.get(&key.id).copied(), spent.get(&key.id.0).copied().unwrap_or(0))) }
                             td.right.wide { (format::count(i64::from(key.rate_limit))) }
-                            td.right.nowrap data-value=(key.last_used_at.map_or(0, |at| at.timestamp())) { (parts::time_or(key.last_used_at, "never")) }
+                            td.right.wide.nowrap data-value=(key.last_used_at.map_or(0, |at| at.timestamp())) { (parts::time_or(key.last_used_at, "never")) }
                         }
                     }
                 }

@@ -328,3 +328,31 @@ pub(super) fn bare_error(refusal: &Refusal) -> Response {
     };
     answer(status, bare(&problem.title, None, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_not_see_a_page_is_told_why_in_its_place() {
+        let refusals = [
+            (
+                Refusal::forbidden("the role member may not do this"),
+                403,
+                "No permission",
+            ),
+            (Refusal::not_found("key"), 404, "Not found"),
+            (
+                Refusal::unavailable_because("the database does not answer"),
+                503,
+                "Not available right now",
+            ),
+        ];
+        for (refusal, expected, title) in refusals {
+            let (status, page) = error_page(&refusal);
+            let body = page.body.into_string();
+            assert_eq!((status.as_u16(), page.title.as_str()), (expected, title));
+            assert!(body.contains(&problem_of(&refusal).detail), "{body}");
+        }
+    }
+}

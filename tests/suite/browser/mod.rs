@@ -4,6 +4,7 @@
 //! by being wider than the window. `BONITO_SCREENSHOTS=1` keeps pictures of all of them in `docs/screenshots`.
 
 mod keys;
+mod overview;
 mod rig;
 mod sign_in;
 mod world;
@@ -55,9 +56,7 @@ async fn every_page_is_quiet_accessible_and_fits_in_both_sizes_and_themes() {
             assert!(complaints.is_empty(), "{path} at {width} px: {complaints:#?}");
             // A name that is markup is shown as it is, and nothing of it has come to be.
             assert_eq!(
-                browser
-                    .value("document.querySelectorAll('img[src=x]').length")
-                    .await,
+                browser.value("document.querySelectorAll('img[src=x]').length").await,
                 json!(0)
             );
         }
