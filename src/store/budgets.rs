@@ -524,16 +524,12 @@ async fn take_turn(transaction: &DatabaseTransaction, lock: &str) -> Result<(), 
 }
 
 /// Counts new rows of the ledger against every budget they are for. Raises the events of thresholds they reach.
-pub(super) async fn count(
-    transaction: &DatabaseTransaction,
-    records: &[UsageRecord],
-    new: &HashSet<Uuid>,
-) -> Result<(), StoreError> {
-    let costly = |record: &&UsageRecord| {
-        let costs = record.attempts.iter().filter_map(|attempt| attempt.charge.cost);
-        new.contains(&record.id.0) && costs.into_iter().any(|cost| cost.0 > 0)
+pub(super) async fn count(transaction: &DatabaseTransaction, new: &[&UsageRecord]) -> Result<(), StoreError> {
+    let costly = |record: &&&UsageRecord| {
+        let mut costs = record.attempts.iter().filter_map(|attempt| attempt.charge.cost);
+        costs.any(|cost| cost.0 > 0)
     };
-    let records: Vec<&UsageRecord> = records.iter().filter(costly).collect();
+    let records: Vec<&UsageRecord> = new.iter().filter(costly).copied().collect();
     if records.is_empty() {
         return Ok(());
     }

@@ -55,10 +55,9 @@ async fn a_platform_admin_looks_at_another_organization_and_nobody_else_does() {
     let chosen = format!("document.querySelector('#organization')?.value === {}", json!(id));
     let admin = person(&gateway, "platform_admin", None).await;
     let browser = browser_of(&gateway, &admin).await;
+    browser.value("window.stale = true").await;
     browser.choose("#organization", &id).await;
-    browser
-        .until("performance.getEntriesByType('navigation')[0].name.endsWith('/gateway') && document.querySelector('#organization')")
-        .await;
+    browser.until(&format!("!window.stale && {chosen}")).await;
     browser.open_page("/gateway/keys").await;
     browser.until_reads("No keys yet").await;
     assert_eq!(browser.value(&chosen).await, json!(true));
