@@ -97,6 +97,7 @@ impl Actor for ProviderActor {
             Health::Ejected { until } => {
                 let ejected = until.saturating_duration_since(now);
                 let ejected_ms = ejected.as_millis();
+                state.args.gate.say_ejected_until(chrono::Utc::now() + ejected);
                 if !std::mem::replace(&mut state.told_down, true) {
                     state.args.notices.provider(provider, false);
                 }

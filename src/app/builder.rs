@@ -56,7 +56,7 @@ use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
+use crate::http::management::{BrowserSessions, CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
 use crate::jobs::batch::BatchRules;
 use crate::jobs::files::{self, Files};
@@ -68,6 +68,7 @@ use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
 use crate::secrets::cache_seal::CacheSeal;
+use crate::secrets::csrf::CsrfProofs;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::MasterKey;
 use crate::secrets::oidc::Oidc;
@@ -457,6 +458,11 @@ impl Gateway {
             http: Arc::new(HttpState {
                 management: Arc::new(Management {
                     tokens: ManagementTokens::new(&opened.master_key),
+                    browsers: BrowserSessions {
+                        tokens: ManagementTokens::of_dashboard(&opened.master_key),
+                        proofs: CsrfProofs::new(&opened.master_key),
+                        secure: public_url.starts_with("https://"),
+                    },
                     configs: control.clone(),
                     directory: control.clone(),
                     audit: control.clone(),
@@ -496,6 +502,7 @@ impl Gateway {
                 metrics: metrics.clone(),
                 settings,
                 public_url,
+                stopping: stopping.clone(),
             }),
             operations: Arc::new(Operations {
                 metrics: metrics.clone(),

@@ -25,7 +25,7 @@ async fn the_documentation_needs_no_other_host() {
             landing.status().as_u16(),
             landing.headers()["location"].to_str().unwrap()
         ),
-        (302, "/docs")
+        (302, "/gateway")
     );
     let page = gateway.get("/docs", "").await;
     assert_eq!(page.status, 200);

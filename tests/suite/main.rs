@@ -14,6 +14,7 @@ mod bad_input;
 mod batches;
 mod bedrock;
 mod book;
+mod browser;
 mod budgets;
 mod cache;
 mod capabilities;

@@ -17,7 +17,7 @@ mod optional;
 mod organizations;
 mod payloads;
 mod prices;
-mod problem;
+pub mod problem;
 mod providers;
 mod repricing;
 mod routing;
@@ -57,6 +57,7 @@ use crate::secrets::refresh_token::RefreshTokens;
 use crate::telemetry::names::trace::HTTP_ROUTE;
 use crate::telemetry::trace::Ambient;
 pub use auth::providers::CredentialDesk;
+pub use auth::session::BrowserSessions;
 use problem::Problem;
 
 /// Where the document is served.
@@ -72,6 +73,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Management {
     /// Checks who somebody is.
     pub tokens: ManagementTokens,
+    /// The same for browsers.
+    pub browsers: BrowserSessions,
     /// Keeps configs.
     pub configs: Arc<dyn Configs>,
     /// Knows organizations and keys.
@@ -327,7 +330,7 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
 }
 
 /// Reads a request's body within its limits and puts it back.
-async fn bounded(request: &mut Request) -> Result<(), Problem> {
+pub async fn bounded(request: &mut Request) -> Result<(), Problem> {
     let body: http_body_util::combinators::BoxBody<bytes::Bytes, std::io::Error> = request.take_body().into();
     let whole = Limited::new(body, MAX_BODY_BYTES).collect();
     match tokio::time::timeout(BODY_PATIENCE, whole).await {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::{May, ReadConfig, ReadProviders, WriteConfig, endpoints};
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::ids::{KeyId, ProviderId};
@@ -29,6 +31,8 @@ pub struct ProviderState {
     pub enabled: bool,
     /// How it is doing.
     pub readiness: Readiness,
+    /// Until when it is out of the rotation, if it is.
+    pub ejected_until: Option<DateTime<Utc>>,
     /// Its deployments in the catalogue.
     pub deployments: usize,
     /// Those of them that were asked since the start, with what was measured.
@@ -291,6 +295,7 @@ impl May<ReadProviders> {
                 id: id.to_string(),
                 enabled: !policy.providers_off.contains(id.as_str()),
                 readiness: pipeline.board.readiness(&watched),
+                ejected_until: pipeline.board.gate(&watched).and_then(|gate| gate.ejected_until()),
                 deployments: listed().count(),
                 measured: listed().filter_map(of).collect(),
                 usable: endpoints.may_use(tenant, &id),
