@@ -258,6 +258,10 @@ pub(super) async fn close(gateway: Gateway, operations: OperationsListener) -> E
     let journal = gateway.journal;
     let _ = tokio::task::spawn_blocking(move || journal.close()).await;
     gateway.store.close().await;
+    // Last, because everything before it has spans.
+    if let Some(exporter) = gateway.exporter {
+        exporter.stop().await;
+    }
     end
 }
 

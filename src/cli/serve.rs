@@ -101,6 +101,7 @@ fn greeting(settings: &Settings, running: &Running, opened: &Opened) -> String {
     let url = &running.gateway().http.public_url;
     let mut lines = vec![
         format!("Bonito Gateway {}", env!("CARGO_PKG_VERSION")),
+        format!("  dashboard   {}/gateway", url.trim_end_matches('/')),
         format!("  API         {url}/v1"),
         format!("  docs        {url}/docs"),
         format!("  operations  http://{}/readyz", running.operations),
@@ -117,8 +118,10 @@ fn greeting(settings: &Settings, running: &Running, opened: &Opened) -> String {
     }
     if let Some(owner) = &opened.first_owner {
         lines.push(String::new());
-        lines
-            .push("  Your sign-in to manage the gateway, shown this once (POST /api/auth/password changes it):".into());
+        lines.push(
+            "  Your sign-in for the dashboard and the management API, shown this once; you choose a password there:"
+                .into(),
+        );
         lines.push(String::new());
         lines.push(format!("    {}  {}", owner.email, owner.password.expose_secret()));
     }

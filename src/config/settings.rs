@@ -19,6 +19,7 @@ use super::layers::{Layers, join, type_name};
 use super::people::{AuthSettings, OidcSettings};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
+use super::tracing::TracingSettings;
 use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::{ParameterPolicy, Strategy};
 use crate::domain::limit::WhenApart;
@@ -97,6 +98,8 @@ pub struct Settings {
     pub vault_login: VaultLogin,
     /// `[telemetry]`
     pub telemetry: TelemetrySettings,
+    /// `[tracing]`
+    pub tracing: TracingSettings,
     /// `[models."name"]`, by name.
     pub models: BTreeMap<String, ModelTimeouts>,
     /// `[aliases]`: names of one's own, each for one or several models in the order they are tried. Whether the models
@@ -301,6 +304,8 @@ pub struct UpstreamSettings {
     pub max_answer_bytes: usize,
     /// Bytes of one event of a stream.
     pub max_event_bytes: usize,
+    /// Whether organizations' own endpoints may be spoken to without encryption.
+    pub endpoints_allow_http: bool,
 }
 
 /// Fetching what requests name by URL.
@@ -626,6 +631,7 @@ impl Settings {
                 pool_idle: reader.milliseconds("upstream.pool_idle_ms", 1..=DAY_MS),
                 max_answer_bytes: reader.count("upstream.max_answer_bytes", 1..=GIB),
                 max_event_bytes: reader.count("upstream.max_event_bytes", 1..=GIB),
+                endpoints_allow_http: reader.flag("upstream.endpoints_allow_http"),
             },
             fetch: FetchSettings {
                 allowed_networks: reader.list("fetch.allowed_networks", checks::network),
@@ -734,6 +740,7 @@ impl Settings {
                     ],
                 ),
             },
+            tracing: TracingSettings::read(reader),
             models: model_timeouts(reader, models),
             aliases: BTreeMap::new(),
             providers: Vec::new(),

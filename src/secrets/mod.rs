@@ -11,6 +11,7 @@ pub mod aws;
 pub mod cache_seal;
 pub mod cell;
 pub mod credential;
+pub mod csrf;
 pub mod entra;
 mod exchange;
 pub mod google;

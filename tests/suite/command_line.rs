@@ -249,6 +249,16 @@ async fn keys_are_created_listed_and_revoked() {
     );
     assert!(run(dir.path(), &["key", "revoke", &key[..11]]).await.status.success());
     assert!(text(&run(dir.path(), &["key", "list", "--json"]).await.stdout).contains("revoked"));
+    // It is in the audit log, as what is done by the management API is.
+    let database = format!("sqlite://{}", dir.path().join("bonito-data/bonito.db").display());
+    let log = crate::support::database::texts(
+        &database,
+        "SELECT action || ' ' || actor AS text FROM audit_log ORDER BY id",
+    )
+    .await;
+    for (action, command) in [("key.create", "bonito key create"), ("key.revoke", "bonito key revoke")] {
+        assert!(log.contains(&format!("{action} {command}")), "{log:?}");
+    }
     for wrong in [
         &["key", "revoke", id][..],
         &["key", "revoke", "bn-nobody"],

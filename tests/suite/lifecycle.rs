@@ -220,7 +220,7 @@ async fn a_key_whose_actor_was_killed_works_and_can_be_revoked() {
     }
     gateway.kill::<KeyMsg>(1).await;
     restarted(&gateway, 2).await;
-    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    gateway.revoke(id).await;
     let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
     tokio::time::timeout(Duration::from_secs(2), refused)
         .await

@@ -268,6 +268,9 @@ impl KeysApi {
         tag: Query<Option<String>>,
         /// Only those in this state.
         status: Query<Option<KeyStatus>>,
+        /// Only those with this in their name, or with a secret that begins so.
+        #[oai(validator(max_length = 128))]
+        search: Query<Option<String>>,
         /// Keys of one page.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
@@ -280,6 +283,7 @@ impl KeysApi {
             owner: owner_id.0.map(UserId),
             tag: tag.0.as_deref().map(tag_of).transpose()?,
             state: status.0.map(KeyState::from),
+            search: search.0.filter(|text| !text.is_empty()),
             after: cursor.0.map(KeyId),
             limit: limit + 1,
         };

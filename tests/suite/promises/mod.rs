@@ -10,6 +10,7 @@ mod limits;
 mod load;
 mod restart;
 mod revocation;
+mod secrecy;
 mod webhooks;
 
 /// Whether to run at full size.

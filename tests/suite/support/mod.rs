@@ -2,6 +2,7 @@
 
 pub mod balancer;
 pub mod cloud;
+pub mod collector;
 pub mod database;
 pub mod fault_proxy;
 pub mod gateway;

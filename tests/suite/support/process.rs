@@ -180,6 +180,16 @@ impl Installation {
         }
     }
 
+    /// Its database's address.
+    pub fn database_url(&self) -> &str {
+        &self.database
+    }
+
+    /// What it printed so far.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(self.dir().join("stdout")).unwrap_or_default()
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir().join("stderr")).unwrap_or_default()
