@@ -35,7 +35,8 @@ use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
 use crate::cluster::redis::RedisOptions;
-use crate::config::{JournalSettings, Settings};
+use crate::config::{JournalSettings, Settings, TracingSettings};
+use crate::domain::address::AddressRules;
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -79,6 +80,8 @@ use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::trace::export::Exporter;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
@@ -116,6 +119,11 @@ impl Seal for CacheSeal {
     }
 }
 
+/// Where endpoints may be that organizations chose themselves.
+fn allowed_addresses(settings: &Settings) -> AddressRules {
+    FetchPolicy::from(&settings.fetch).addresses
+}
+
 /// The gate of a thread that is in time.
 fn lag_gate(settings: &Settings) -> Arc<LagGate> {
     Arc::new(LagGate::new(LagPolicy {
@@ -145,6 +153,8 @@ pub struct Gateway {
     pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Sends the spans of traces, where there is somewhere to send them.
+    pub exporter: Option<Exporter>,
     /// Set when the process begins to stop.
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
@@ -162,7 +172,7 @@ pub struct Gateway {
 impl Gateway {
     /// What a worker's endpoints work with: everything is shared but the connections to providers.
     pub fn http_for_another_worker(&self, settings: &Settings) -> Arc<HttpState> {
-        let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
+        let upstream = Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(settings));
         let pipeline = Pipeline {
             upstream,
             lag: lag_gate(settings),
@@ -181,7 +191,8 @@ impl Gateway {
             poll: settings.jobs.poll,
             drain: settings.jobs.drain,
         };
-        Worker::start(self.store.clone(), jobs::all(&self.jobs), self.metrics.clone(), options)
+        let (metrics, tracer) = (self.metrics.clone(), self.http.pipeline.tracer.clone());
+        Worker::start(self.store.clone(), jobs::all(&self.jobs), metrics, tracer, options)
     }
 
     /// Builds everything and starts the actors.
@@ -200,10 +211,13 @@ impl Gateway {
         let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
+        opened.store.count_with(metrics.clone());
+        let (tracer, exporter) = tracing_of(&settings.tracing, &outgoing, &metrics);
         let board = Arc::new(HealthBoard::default());
         let secrets = Arc::new(SecretsBoard::default());
         let live = Arc::new(ArcSwap::from(settings.clone()));
         let catalog_handle = CatalogHandle::default();
+        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let keeper = Arc::new(Keeper::new(KeeperArgs {
             source: SecretSource::open(&settings, &opened.master_key)?,
             settings: live.clone(),
@@ -211,6 +225,7 @@ impl Gateway {
             catalog: catalog_handle.clone(),
             board: board.clone(),
             secrets: secrets.clone(),
+            policies: policies.clone(),
             metrics: metrics.clone(),
         }));
         keeper.read_first().await;
@@ -225,7 +240,6 @@ impl Gateway {
             },
             Arc::new(keys.clone()),
         ));
-        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let slices = SliceTerms {
             lease: settings.budgets.lease,
             grace: settings.budgets.grace,
@@ -295,6 +309,7 @@ impl Gateway {
                 journal: journal.clone(),
                 store: opened.store.clone(),
                 metrics: metrics.clone(),
+                tracer: tracer.clone(),
                 batch_rows: settings.ledger.batch_rows,
                 flush: settings.ledger.flush,
             },
@@ -307,6 +322,7 @@ impl Gateway {
                 policies: policies.clone(),
                 poll: settings.keys.poll,
                 default_strategy: settings.routing.default_strategy,
+                metrics: metrics.clone(),
             },
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
@@ -330,7 +346,7 @@ impl Gateway {
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
-            upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+            upstream: Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(&settings)),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             measurements: Arc::default(),
@@ -355,6 +371,7 @@ impl Gateway {
             payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
+            tracer: tracer.clone(),
             limits: PipelineLimits {
                 body: BodyLimits {
                     depth: settings.limits.json_depth,
@@ -428,6 +445,7 @@ impl Gateway {
                 sealer: sealer.clone(),
                 timeout: settings.webhooks.timeout,
                 patience: settings.webhooks.patience,
+                tracer,
             },
         };
         let public_url = settings
@@ -448,6 +466,7 @@ impl Gateway {
                     configs: control.clone(),
                     directory: control.clone(),
                     audit: control.clone(),
+                    repricings: control.clone(),
                     jobs: Arc::new(opened.store.clone()),
                     keys: KeyDesk {
                         control: control.clone(),
@@ -501,6 +520,7 @@ impl Gateway {
             board,
             limiter,
             metrics,
+            exporter,
             stopping,
             cut_streams,
             keeping: AbortOnDropHandle::new(keeping),
@@ -509,6 +529,19 @@ impl Gateway {
             root,
         })
     }
+}
+
+/// What begins traces, and what sends their spans.
+fn tracing_of(
+    settings: &TracingSettings,
+    client: &reqwest::Client,
+    metrics: &Arc<Metrics>,
+) -> (Tracer, Option<Exporter>) {
+    let Some(url) = settings.url.clone() else {
+        return (Tracer::off(), None);
+    };
+    let (outbox, exporter) = Exporter::start(settings, url, client.clone(), metrics.clone());
+    (Tracer::new(settings, outbox), Some(exporter))
 }
 
 /// What management works with where people are concerned.

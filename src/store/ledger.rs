@@ -285,6 +285,7 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
         client_cancelled: Set(record.client_cancelled),
         upstream_request_id: Set(served.and_then(upstream_id)),
         routing: Set(record.routing.as_deref().map(storable_text)),
+        trace_id: Set(record.trace.map(|context| context.trace.to_string())),
         cache: Set(record.cache.as_str().into()),
         saved_nanousd: Set(record
             .cached_from
@@ -316,6 +317,7 @@ fn attempt_rows(record: &UsageRecord) -> Vec<gateway_attempts::ActiveModel> {
             input_tokens: Set(signed(usage.input)),
             cached_tokens: Set(signed(usage.cached_input)),
             cache_write_tokens: Set(signed(usage.cache_write + usage.cache_write_1h)),
+            cache_write_1h_tokens: Set(Some(signed(usage.cache_write_1h))),
             output_tokens: Set(signed(usage.output)),
             reasoning_tokens: Set(signed(usage.reasoning)),
             cost_nanousd: Set(cost.map(|cost| cost.0)),
@@ -364,6 +366,7 @@ fn harmless_record() -> UsageRecord {
             charge: Charge::nothing(),
         }],
         routing: None,
+        trace: None,
     }
 }
 

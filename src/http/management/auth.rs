@@ -8,11 +8,14 @@
 
 pub mod access;
 mod audit;
+mod endpoints;
 mod jobs;
 pub mod keys;
 mod limits;
+pub mod models;
 mod organizations;
 pub mod providers;
+mod repricing;
 pub mod session;
 pub mod sign_in;
 mod teams;
@@ -89,6 +92,7 @@ grants!(
     WriteLimits,
     WriteProviders,
     ReadPayloads,
+    Reprice,
 );
 
 pub use usage::Asked;

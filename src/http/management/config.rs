@@ -210,7 +210,7 @@ impl ConfigApi {
 }
 
 /// The version that `If-Match` names; `None`: any.
-fn replaced(if_match: &str) -> Result<Option<i64>, Refusal> {
+pub(super) fn replaced(if_match: &str) -> Result<Option<i64>, Refusal> {
     if if_match.trim() == "*" {
         return Ok(None);
     }
@@ -234,7 +234,7 @@ fn shown(config: &ConfigVersion) -> Result<Config, Refusal> {
     Ok(Config::Document(Json(ConfigDocument(document)), tag(config.version)))
 }
 
-fn tag(version: i64) -> String {
+pub(super) fn tag(version: i64) -> String {
     format!("\"{version}\"")
 }
 
