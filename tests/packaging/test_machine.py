@@ -123,7 +123,7 @@ def test_the_image_is_built_from_what_is_sent_to_the_builder():
             for name in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', text):
                 needed.add(str((source.parent / name).resolve().relative_to(ROOT)))
             for name in re.findall(r'#\[folder = "([^"]+)"\]', text):
-                needed.add(name.strip("/"))
+                needed.add(name.removeprefix("$CARGO_MANIFEST_DIR").strip("/"))
     missing = [path for path in needed if not any(path == one or path.startswith(f"{one}/") for one in kept)]
     assert missing == []
 

@@ -35,10 +35,7 @@ pub(in crate::store) struct SpendChange {
 }
 
 /// Counts new rows of the ledger against every budget they are for. Raises the events of thresholds they reach.
-pub(in crate::store) async fn count(
-    transaction: &DatabaseTransaction,
-    new: &[&UsageRecord],
-) -> Result<(), StoreError> {
+pub(in crate::store) async fn count(transaction: &DatabaseTransaction, new: &[&UsageRecord]) -> Result<(), StoreError> {
     let changes = new.iter().map(|record| {
         let parts = record.attempts.iter().filter_map(|attempt| {
             let cost = attempt.charge.cost.filter(|cost| cost.0 > 0)?;

@@ -357,7 +357,8 @@ fn redis(
     let (whole, secret) = (members.text(url, report), members.text(password, report));
     let (host_is, port_is) = (members.plain(host, env, report), members.plain(port, env, report));
     if whole.is_some() || secret.is_some() {
-        let said = "set REDIS_URL, redis://:password@host:6379; Redis counts limits here, and caches no answers";
+        let said =
+            "set REDIS_URL, redis://:password@host:6379; Redis counts limits here, and shares answers of the cache";
         report.add(
             Fate::ToDo,
             members.place(if whole.is_some() { url } else { host }),
@@ -366,7 +367,7 @@ fn redis(
     } else if let Some(host_is) = host_is {
         let address = format!("redis://{host_is}:{}", port_is.as_deref().unwrap_or("6379"));
         outcome.set("redis", "url", address);
-        let said = "redis.url: Redis counts limits here, and caches no answers";
+        let said = "redis.url: Redis counts limits here, and shares answers of the cache";
         report.add(Fate::Changed, members.place(host), said);
     }
 }
@@ -482,15 +483,19 @@ fn of_library(library: &mut Members, outcome: &mut Outcome, env: &[(String, Stri
         outcome.set("cache", "ttl_ms", milliseconds);
         // LiteLLM keeps answers whatever their temperature.
         outcome.set("cache", "unpredictable", true);
-        let said = "[cache]: each replica's own, in memory, for the same request of the same organization";
+        let said =
+            "[cache]: in memory, and shared in Redis where there is one, for the same request of the same organization";
         report.add(Fate::Changed, library.place("cache"), said);
     }
     redis(&mut terms, ["url", "host", "port", "password"], outcome, env, report);
-    terms.leave(&[("type", "answers are cached in memory")], report);
-    terms.finish(
-        "answers are cached in memory, and [cache] is all there is to say about it",
+    terms.leave(
+        &[(
+            "type",
+            "answers are cached in memory, and shared in Redis where there is one",
+        )],
         report,
     );
+    terms.finish("[cache] is all there is to say about it", report);
     if library.flag("json_logs", report) == Some(true) {
         outcome.set("telemetry", "log_format", "json");
         report.add(Fate::Carried, library.place("json_logs"), "telemetry.log_format");
