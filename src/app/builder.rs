@@ -30,6 +30,7 @@ use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::analytics::Analytics;
+use crate::cache::shared::{Seal, Shared};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
@@ -39,6 +40,7 @@ use crate::domain::address::AddressRules;
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::domain::ids::OrganizationId;
 use crate::domain::overload::LagPolicy;
 use crate::domain::retry_budget::RetryPolicy;
 use crate::domain::throttle::ThrottlePolicy;
@@ -65,6 +67,7 @@ use crate::providers::adapter::StreamLimits;
 use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
+use crate::secrets::cache_seal::CacheSeal;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::MasterKey;
 use crate::secrets::oidc::Oidc;
@@ -90,6 +93,32 @@ const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Where endpoints may be that organizations chose themselves.
 fn allowed_addresses(settings: &Settings) -> AddressRules {
     FetchPolicy::from(&settings.fetch).addresses
+}
+
+/// The answers that are kept: in memory, and in Redis where there is one.
+fn response_cache(settings: &Settings, limiter: &Limiter, master_key: &MasterKey) -> Arc<ResponseCache> {
+    let bounds = CacheBounds {
+        max_bytes: settings.cache.max_bytes,
+        max_entry_bytes: settings.cache.max_entry_bytes,
+        wait: settings.cache.wait,
+    };
+    let redis = limiter.redis().filter(|_| settings.cache.shared);
+    let shared = redis.map(|redis| Shared::new(redis.clone(), Arc::new(CacheSeal::new(master_key))));
+    Arc::new(ResponseCache::new(bounds, shared))
+}
+
+impl Seal for CacheSeal {
+    fn name(&self, organization: OrganizationId, digest: &[u8; 32]) -> String {
+        self.name(organization, digest)
+    }
+
+    fn seal(&self, organization: OrganizationId, name: &str, plain: &[u8]) -> Vec<u8> {
+        self.seal(organization, name, plain)
+    }
+
+    fn open(&self, organization: OrganizationId, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open(organization, name, sealed)
+    }
 }
 
 /// The gate of a thread that is in time.
@@ -288,7 +317,7 @@ impl Gateway {
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
                 // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
-                store: (limiter.has_redis() || !first_start::store_options(&settings).is_sqlite())
+                store: (limiter.redis().is_some() || !first_start::store_options(&settings).is_sqlite())
                     .then(|| opened.store.clone()),
                 replica,
                 beat: settings.rate_limits.heartbeat,
@@ -324,11 +353,7 @@ impl Gateway {
                 settings.overload.credential_queue,
                 settings.overload.queue_wait,
             )),
-            cache: Arc::new(ResponseCache::new(CacheBounds {
-                max_bytes: settings.cache.max_bytes,
-                max_entry_bytes: settings.cache.max_entry_bytes,
-                wait: settings.cache.wait,
-            })),
+            cache: response_cache(&settings, &limiter, &opened.master_key),
             retries: Arc::new(RetryGate::new(RetryPolicy {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,

@@ -247,6 +247,8 @@ pub struct CacheSettings {
     pub max_entry_bytes: usize,
     /// How long a request waits for an identical one.
     pub wait: Duration,
+    /// Whether replicas share them in Redis, where there is one.
+    pub shared: bool,
 }
 
 /// How much this replica takes on at a time.
@@ -603,6 +605,7 @@ impl Settings {
                 max_bytes: reader.count("cache.max_bytes", 1..=1 << 40),
                 max_entry_bytes: reader.count("cache.max_entry_bytes", 1..=1 << 30),
                 wait: reader.milliseconds("cache.wait_ms", 0..=DAY_MS),
+                shared: reader.flag("cache.shared"),
             },
             overload: OverloadSettings {
                 max_in_flight: reader.count("overload.max_in_flight", 1..=10_000_000),

@@ -1,5 +1,6 @@
 //! From one attempt to the next: failures before the commit point move on, as long as there is somewhere to go.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,11 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
-            match self
-                .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
-                .await
-            {
+            let tried = {
+                let attempt = pin!(self.attempt_whole(request, deployment, &keyed.endpoint, meter));
+                self.unless_stopped(attempt).await
+            };
+            match tried {
                 Ok(body) => {
                     accepted(&keyed, deployment, meter);
                     return Ok(body);
@@ -55,10 +57,11 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
-            match self
-                .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
-                .await
-            {
+            let tried = {
+                let attempt = pin!(self.attempt_stream(request, deployment, &keyed.endpoint, meter));
+                self.unless_stopped(attempt).await
+            };
+            match tried {
                 Ok(opened) => {
                     accepted(&keyed, deployment, meter);
                     return Ok((opened, tries.failures));
@@ -72,7 +75,12 @@ impl Pipeline {
 
 impl Pipeline {
     /// Cuts an attempt off when the process must end, so that its caller still hears about it.
-    async fn unless_stopped<T>(&self, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    ///
+    /// It is pinned where it is made: handed over by value, an attempt's state would be kept and copied twice.
+    async fn unless_stopped<T>(
+        &self,
+        attempt: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    ) -> Result<T, Failure> {
         tokio::select! {
             biased;
             result = attempt => result,

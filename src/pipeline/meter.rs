@@ -201,6 +201,11 @@ impl Meter {
         }
     }
 
+    /// Another replica had the answer.
+    pub(super) fn adopt(&mut self, entry: Entry) -> Option<Arc<Entry>> {
+        self.fill.take().map(|fill| fill.adopt(entry))
+    }
+
     /// Keeps a whole answer, where it may be kept.
     pub(super) fn keep(&mut self, body: Bytes) {
         if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {

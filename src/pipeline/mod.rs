@@ -40,7 +40,6 @@ use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
-use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
 use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
@@ -241,19 +240,16 @@ impl Pipeline {
         };
         self.limit_output(&mut request, &plan, meter.gate());
         let request = Arc::new(request);
-        if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
-            // It counts as a request, and as no tokens.
-            if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
-                return Err(meter.refuse(refusal));
+        match self.limited_or_cached(&request, &plan, &mut meter).await {
+            Err(refusal) => return Err(meter.refuse(refusal)),
+            Ok(Some(entry)) => {
+                let answer = cached::answer(&entry, request.stream, &mut meter);
+                if let Some(written) = meter.finish(None) {
+                    written.reached().await;
+                }
+                return Ok(answer);
             }
-            let answer = cached::answer(&entry, request.stream, &mut meter);
-            if let Some(written) = meter.finish(None) {
-                written.reached().await;
-            }
-            return Ok(answer);
-        }
-        if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
-            return Err(meter.refuse(refusal));
+            Ok(None) => {}
         }
         let journaled = meter.may_cost();
         if request.stream {

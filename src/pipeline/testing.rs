@@ -118,11 +118,14 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         })),
         lag: Arc::new(LagGate::new(LagPolicy { target: Duration::ZERO })),
         credentials: Arc::new(CredentialGates::new(1, Duration::from_secs(1))),
-        cache: Arc::new(ResponseCache::new(CacheBounds {
-            max_bytes: 1 << 20,
-            max_entry_bytes: 1 << 16,
-            wait: Duration::from_secs(1),
-        })),
+        cache: Arc::new(ResponseCache::new(
+            CacheBounds {
+                max_bytes: 1 << 20,
+                max_entry_bytes: 1 << 16,
+                wait: Duration::from_secs(1),
+            },
+            None,
+        )),
         retries: Arc::new(RetryGate::new(RetryPolicy {
             percent: 20,
             floor_per_second: 10,

@@ -3,7 +3,7 @@
 //! Whoever changes rows of the ledger changes what was spent by the same difference, in the same transaction: a batch of
 //! new rows by their costs (`count`), a re-pricing by what rows cost more or less than before (`apply`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{
@@ -35,13 +35,8 @@ pub(in crate::store) struct SpendChange {
 }
 
 /// Counts new rows of the ledger against every budget they are for. Raises the events of thresholds they reach.
-pub(in crate::store) async fn count(
-    transaction: &DatabaseTransaction,
-    records: &[UsageRecord],
-    new: &HashSet<Uuid>,
-) -> Result<(), StoreError> {
-    let new = records.iter().filter(|record| new.contains(&record.id.0));
-    let changes = new.map(|record| {
+pub(in crate::store) async fn count(transaction: &DatabaseTransaction, new: &[&UsageRecord]) -> Result<(), StoreError> {
+    let changes = new.iter().map(|record| {
         let parts = record.attempts.iter().filter_map(|attempt| {
             let cost = attempt.charge.cost.filter(|cost| cost.0 > 0)?;
             Some((attempt.provider.clone(), attempt.model.clone(), cost.0))
