@@ -280,6 +280,7 @@ impl World {
         let id = (u128::from(ms) << 80) | (7 << 76) | (0b10 << 62) | random;
         UsageRecord {
             id: RequestId(Uuid::from_u128(id)),
+            trace: None,
             owner: Owner {
                 organization: self.gateway.organization,
                 team: Some(TeamId(team)),
