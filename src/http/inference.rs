@@ -115,8 +115,10 @@ impl Endpoint for Inference {
         let answer = self.answer(&mut request, arrival, &mut standings).await;
         let dialect = self.voice.dialect;
         let mut response = answer.unwrap_or_else(|refusal| {
-            Ambient::with(|ambient| ambient.root(|root| gen_ai::refused(root, &refusal)));
-            error::response_in(dialect, &refusal, arrival.id)
+            let response = error::response_in(dialect, &refusal, arrival.id);
+            let status = response.status().as_u16();
+            Ambient::with(|ambient| ambient.root(|root| gen_ai::ended_badly(root, refusal.class(), status)));
+            response
         });
         if let Some(standings) = standings.as_ref().and_then(|standings| standings.get()) {
             limit_headers(response.headers_mut(), standings);

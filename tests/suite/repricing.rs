@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use bonito::analytics::rollup::tend;
 use bonito::domain::audit::Author;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetId, BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::KeyId;
 use bonito::domain::money::NanoUsd;
+use bonito::domain::pricing::{Price, Rates};
+use bonito::domain::report::hour::Hour;
 use bonito::domain::repricing::{PriceBook, RepricingTerms};
 use bonito::domain::role::Role;
 use bonito::store::repricing::Advance;
@@ -17,6 +20,7 @@ use uuid::Uuid;
 use crate::audit::rows;
 use crate::support::gateway::Reply;
 use crate::support::{ScriptedProvider, TestGateway};
+use crate::usage_sums::{Like, everything, record, sums};
 
 const REPRICE: &str = "/api/gateway/prices/reprice";
 const PRICES: &str = "/api/gateway/prices";
@@ -72,7 +76,7 @@ async fn spent(gateway: &TestGateway, budget: BudgetId) -> i64 {
 async fn everything_agrees(gateway: &TestGateway, budgets: &[(BudgetId, &str)], key: (KeyId, &str)) -> i64 {
     let ledger = |condition: &str| {
         format!(
-            "SELECT CAST(COALESCE(SUM(a.cost_nanousd), 0) AS bigint) FROM gateway_attempts a \
+            "SELECT CAST(COALESCE(SUM(a.cost_nanousd), 0) AS bigint) AS n FROM gateway_attempts a \
              JOIN gateway_requests r ON r.id = a.request_id WHERE {condition}"
         )
     };
@@ -84,7 +88,7 @@ async fn everything_agrees(gateway: &TestGateway, budgets: &[(BudgetId, &str)], 
         );
     }
     let requests =
-        "SELECT CAST(COALESCE(SUM(cost_nanousd), 0) AS bigint) FROM gateway_requests WHERE metering <> 'unpriced'";
+        "SELECT CAST(COALESCE(SUM(cost_nanousd), 0) AS bigint) AS n FROM gateway_requests WHERE metering <> 'unpriced'";
     let all = gateway.number(&ledger("r.metering <> 'unpriced'")).await;
     assert_eq!(
         gateway.number(requests).await,
@@ -269,6 +273,77 @@ async fn what_cannot_be_repriced_is_refused_and_two_at_a_time_are_not() {
     gateway.finish().await;
 }
 
+/// The prices of one model, dollars for a million tokens, the same for both kinds.
+fn book_of(provider: &str, model: &str, usd: i64) -> PriceBook {
+    let mut book = PriceBook::default();
+    let price = Price {
+        version: format!("test#{usd}").as_str().into(),
+        rates: Rates {
+            input: NanoUsd(usd * 1_000_000_000),
+            output: NanoUsd(usd * 1_000_000_000),
+            ..Rates::default()
+        },
+        long_prompt: None,
+        batch: None,
+    };
+    book.add(provider, model, [(None, &price)]);
+    book
+}
+
+/// Figures of hours whose sums were made are not those of before, at no moment, and are made anew.
+#[tokio::test]
+async fn sums_of_hours_that_are_long_over_follow() {
+    let gateway = TestGateway::builder().set("jobs.in_serve", false).start().await;
+    let store = &gateway.store;
+    let now = Utc::now();
+    let like = Like {
+        organization: gateway.organization,
+        team: None,
+        key: KeyId(Uuid::now_v7()),
+        provider: "alpha",
+        model: "m",
+        error: None,
+        cost: 1_000,
+        latency_us: 50_000,
+    };
+    let records: Vec<_> = (0..20)
+        .map(|n| record(now - TimeDelta::days(3) + TimeDelta::minutes(11 * n), &like))
+        .collect();
+    assert!(store.write_records(&records).await.unwrap().is_empty());
+    while tend(store, now).await.unwrap().more {}
+    let pending = "SELECT count(*) AS n FROM usage_pending WHERE span = 'hour'";
+    let question = everything(gateway.organization, Hour::at(now).plus(-96), Hour::at(now).plus(1));
+    assert_eq!(sums(store, &question).await.cost_nanousd, 20_000);
+    let summed = gateway.number(pending).await;
+
+    let terms = RepricingTerms {
+        from: now - TimeDelta::days(4),
+        to: now,
+        provider: None,
+        model: Some("m".into()),
+        dry_run: false,
+    };
+    let (book, by) = (book_of("alpha", "m", 3), Author::system("test"));
+    let begun = store.begin_repricing(gateway.organization, &terms, &book, &by).await;
+    let id = begun.unwrap().unwrap().id;
+    let rows = "SELECT CAST(SUM(cost_nanousd) AS bigint) AS n FROM gateway_requests";
+    while store.advance_repricing(id, 3).await.unwrap() == Advance::More {
+        let (rows, figures) = (gateway.number(rows).await, sums(store, &question).await);
+        assert_eq!(
+            figures.cost_nanousd, rows,
+            "figures are those of the rows in the middle of it, too"
+        );
+    }
+    assert!(gateway.number(pending).await > summed, "the sums are known to be old");
+    // 15 tokens at three dollars a million.
+    assert_eq!(sums(store, &question).await.cost_nanousd, 20 * 45_000);
+    while tend(store, Utc::now()).await.unwrap().more {}
+    assert_eq!(gateway.number(pending).await, summed);
+    assert_eq!(sums(store, &question).await.cost_nanousd, 20 * 45_000);
+    assert_eq!(sums(store, &question).await.requests, 20);
+    gateway.finish().await;
+}
+
 /// A worker that is killed leaves what it committed, and whoever comes next goes on from there; a worker that was taken for
 /// dead and comes back does no harm. However the work was cut up, what comes out is the same.
 #[tokio::test]
@@ -296,21 +371,7 @@ async fn a_repricing_that_was_broken_off_anywhere_ends_as_one_that_was_not() {
         model: None,
         dry_run: false,
     };
-    let book = |usd: i64| {
-        let mut book = PriceBook::default();
-        let price = bonito::domain::pricing::Price {
-            version: format!("test#{usd}").as_str().into(),
-            rates: bonito::domain::pricing::Rates {
-                input: NanoUsd(usd * 1_000_000_000),
-                output: NanoUsd(3 * usd * 1_000_000_000),
-                ..Default::default()
-            },
-            long_prompt: None,
-            batch: None,
-        };
-        book.add("alpha", "mock-chat", [(None, &price)]);
-        book
-    };
+    let book = |usd: i64| book_of("alpha", "mock-chat", usd);
     let by = Author::system("test");
     let begin = async |usd: i64| {
         let begun = gateway
@@ -321,10 +382,10 @@ async fn a_repricing_that_was_broken_off_anywhere_ends_as_one_that_was_not() {
     };
     let costs = async || {
         gateway
-            .number("SELECT CAST(SUM(cost_nanousd) AS bigint) FROM gateway_requests")
+            .number("SELECT CAST(SUM(cost_nanousd) AS bigint) AS n FROM gateway_requests")
             .await
     };
-    let sums = async |id| {
+    let sums_of = async |id| {
         gateway
             .store
             .repricing(gateway.organization, id)
@@ -340,12 +401,12 @@ async fn a_repricing_that_was_broken_off_anywhere_ends_as_one_that_was_not() {
         gateway.store.advance_repricing(whole, 1_000).await.unwrap(),
         Advance::Done
     );
-    let (expected, sums_of_whole) = (costs().await, sums(whole).await);
+    let (expected, sums_of_whole) = (costs().await, sums_of(whole).await);
     everything_agrees(&gateway, &budgets, (key, &secret)).await;
     let back = begin(1).await;
     while gateway.store.advance_repricing(back, 5).await.unwrap() == Advance::More {}
     everything_agrees(&gateway, &budgets, (key, &secret)).await;
-    let before = sums(back).await.after_nanousd;
+    let before = sums_of(back).await.after_nanousd;
 
     // In pieces, with workers that are killed in the middle of one, and others that run at the same time.
     let pieces = begin(7).await;
@@ -370,7 +431,7 @@ async fn a_repricing_that_was_broken_off_anywhere_ends_as_one_that_was_not() {
         }
     }
     assert_eq!(costs().await, expected);
-    let sums_of_pieces = sums(pieces).await;
+    let sums_of_pieces = sums_of(pieces).await;
     assert_eq!(sums_of_pieces.after_nanousd, sums_of_whole.after_nanousd);
     assert_eq!((sums_of_pieces.changed, sums_of_pieces.before_nanousd), (12, before));
     assert_eq!(gateway.store.advance_repricing(pieces, 2).await.unwrap(), Advance::Done);

@@ -209,6 +209,14 @@ async fn every_name_is_in_the_vocabulary_and_nothing_holds_what_a_caller_wrote()
         assert!(known, "{}", span.name);
     }
     let spans = collector.spans();
+    // What a caller can mend is no failure of the gateway's.
+    let refused = spans
+        .iter()
+        .find(|span| span.says(names::ERROR_TYPE) == "model_not_found" && span.kind == SERVER);
+    assert!(
+        refused.is_some_and(|span| !span.failed && span.says(names::HTTP_STATUS) == "404"),
+        "{refused:?}"
+    );
     one(&spans, "GET /api/gateway/keys/{id}");
     one(&spans, "GET /v1/models");
     one(&spans, "GET");

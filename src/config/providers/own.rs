@@ -9,9 +9,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use super::{CredentialSettings, Fingerprint, NATIVE, ProviderKind, canonical, wrong_id};
-use crate::config::KnownDialect;
 use crate::config::faults::did_you_mean;
 use crate::config::stored::{CredentialPath, Fields, Stored};
+use crate::config::{KnownDialect, checks};
 
 /// The field of a credential that says for which origin it was entered.
 pub const ORIGIN_FIELD: &str = "origin";
@@ -105,7 +105,12 @@ pub(super) fn split(stored: &Stored, endpoints: &[OwnEndpoint]) -> (Vec<Credenti
 
 fn with_credential(endpoint: &OwnEndpoint, path: &CredentialPath, fields: &Fields) -> Option<CredentialSettings> {
     let count = |name: &str| fields.get(name).and_then(|text| text.trim().parse().ok());
-    let api_key = SecretString::from(fields.get("api_key")?.trim());
+    // What no header can carry would be a fault of this organization's, and nobody else's to see.
+    let api_key = fields
+        .get("api_key")
+        .map(str::trim)
+        .filter(|key| checks::is_plain(key))?;
+    let api_key = SecretString::from(api_key);
     let mut found = digest(endpoint);
     found.update(api_key.expose_secret());
     Some(CredentialSettings {

@@ -1,7 +1,7 @@
 //! What pages are made of. Everything that is handed in is escaped; nothing here knows what it shows.
 
 use chrono::{DateTime, Utc};
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::format;
 
@@ -329,11 +329,6 @@ pub fn more(href: Option<String>) -> Markup {
             nav.more aria-label="Pages" { a.button href=(href) rel="next" { "Next page" (icon("right")) } }
         }
     }
-}
-
-/// Markup that was made elsewhere, such as by [`icon`], as it is. Never of data.
-pub fn raw(text: &'static str) -> Markup {
-    PreEscaped(text.to_owned())
 }
 
 #[cfg(test)]

@@ -288,7 +288,7 @@ impl Endpoint for Password {
             Method::GET | Method::HEAD => {
                 let viewer = match viewer_of(&self.0, &request).await {
                     Ok(viewer) => viewer,
-                    Err(response) => return Ok(response),
+                    Err(response) => return Ok(*response),
                 };
                 let page = password_page(viewer.caller(), None);
                 Ok(guarded(super::html(StatusCode::OK, page)))

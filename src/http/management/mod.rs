@@ -15,6 +15,7 @@ mod logs;
 mod models;
 mod optional;
 mod organizations;
+mod page;
 mod payloads;
 mod prices;
 pub mod problem;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadProviders, Reprice};
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::repricing::{ModelSums, Repricing, RepricingTerms};
 use crate::domain::scope::canonical_provider;
@@ -181,11 +182,9 @@ impl RepricingApi {
         cursor: Query<Option<Uuid>>,
     ) -> Result<Json<Repricings>, Refusal> {
         let limit = limit.0.unwrap_or(PAGE);
-        let mut found = may.repricings(cursor.0, limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.repricings(cursor.0, limit + 1).await?, limit, |last| last.id);
         Ok(Json(Repricings {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id),
+            next_cursor,
             data: found.into_iter().map(shown).collect(),
         }))
     }

@@ -3,7 +3,7 @@
 //! Whoever changes rows of the ledger changes what was spent by the same difference, in the same transaction: a batch of
 //! new rows by their costs (`count`), a re-pricing by what rows cost more or less than before (`apply`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{

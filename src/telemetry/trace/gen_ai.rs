@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::span::{Kind, Span, Value};
 use super::tracer::Tracer;
-use crate::domain::call::{Dialect, Operation};
+use crate::domain::call::{Dialect, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::record::{AttemptRecord, UsageRecord};
 use crate::domain::trace::TraceContext;
@@ -115,13 +115,25 @@ pub fn request_ended(span: &mut Span, record: &UsageRecord) {
         span.set(names::CLIENT_CANCELLED, || true);
     }
     if let Some(class) = record.error {
-        span.failed(class.as_str());
+        ended_badly(span, class, record.status);
+    }
+}
+
+/// What a request ended with that did not end well: what a caller can mend is no failure of whoever serves.
+pub fn ended_badly(span: &mut Span, class: ErrorClass, status: u16) {
+    match status {
+        400..=499 => span.refused(class.as_str()),
+        _ => span.failed(class.as_str()),
     }
 }
 
 /// The spans of a request whose trace was not to be recorded, made out of its record because it failed. Gives where its row
 /// in the ledger belongs, if they were made.
 pub fn after_all(tracer: &Tracer, context: TraceContext, record: &UsageRecord) -> Option<TraceContext> {
+    // Who was refused for a reason of their own can be many, and is in the log of requests anyway.
+    if (400..500).contains(&record.status) || record.client_cancelled {
+        return None;
+    }
     let start = SystemTime::now().checked_sub(record.latency)?;
     let (path, operation) = (route(record.operation, record.dialect), record.operation);
     let mut root = tracer.after_all(context, || format!("POST {path}"), start)?;

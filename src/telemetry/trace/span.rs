@@ -220,9 +220,13 @@ impl Span {
         }
     }
 
-    /// Says something about it. The value is made only if it is recorded.
+    /// Says something about it; what was said before under this name is forgotten. The value is made only if it is recorded.
     pub fn set<V: Into<Value>>(&mut self, key: &'static str, value: impl FnOnce() -> V) {
         if let Some(open) = &mut self.0 {
+            if let Some(said) = open.wire.attributes.iter_mut().find(|said| said.key == key) {
+                *said = attribute(key, value());
+                return;
+            }
             if open.wire.attributes.len() >= MAX_ATTRIBUTES {
                 open.wire.dropped_attributes_count += 1;
                 return;
@@ -265,16 +269,21 @@ impl Span {
 
     /// It did not do what it should, for a reason out of a closed set. The first reason stands.
     pub fn failed(&mut self, class: &str) {
-        if let Some(open) = &mut self.0 {
-            if open.wire.status.is_some() {
-                return;
-            }
+        if let Some(open) = &mut self.0
+            && open.wire.status.is_none()
+        {
             open.wire.status = Some(Status {
                 code: status::StatusCode::Error as i32,
                 message: String::new(),
             });
-            open.wire.attributes.push(attribute(ERROR_TYPE, class));
+            self.refused(class);
         }
+    }
+
+    /// It was refused for a reason that is the other end's affair: for who serves, that is no failure
+    /// (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status>).
+    pub fn refused(&mut self, class: &str) {
+        self.set(ERROR_TYPE, || class);
     }
 
     /// Our own code broke in it.

@@ -280,6 +280,7 @@ impl World {
         let id = (u128::from(ms) << 80) | (7 << 76) | (0b10 << 62) | random;
         UsageRecord {
             id: RequestId(Uuid::from_u128(id)),
+            trace: None,
             owner: Owner {
                 organization: self.gateway.organization,
                 team: Some(TeamId(team)),
@@ -330,8 +331,12 @@ impl World {
 pub async fn person(gateway: &TestGateway, role: &str, team: Option<Uuid>) -> String {
     let email = format!("{role}@example.com");
     let first = "first password of theirs";
-    let body =
-        json!({"email": email, "name": format!("{role} {EVIL}"), "role": role, "password": first, "team_id": team});
+    // The owner is in the pictures, and has a name like anybody's; all others have one that wants to be more.
+    let name = match role {
+        "owner" => "Ada Ferreira".to_owned(),
+        _ => format!("{role} {EVIL}"),
+    };
+    let body = json!({"email": email, "name": name, "role": role, "password": first, "team_id": team});
     let token = gateway.token(Role::PlatformAdmin);
     let reply = gateway.manage("POST", "/api/users", &token, Some(&body)).await;
     assert_eq!(reply.status, 201, "{}", reply.text);

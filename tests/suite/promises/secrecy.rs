@@ -1,6 +1,6 @@
 //! P25: nothing that is secret or a caller's can be read in what the gateway leaves behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,14 +37,57 @@ impl Canaries {
         self.0.insert(numbered, value.to_owned());
     }
 
-    /// Which of them can be read in these bytes, and how.
-    fn found_in(&self, bytes: &[u8]) -> Vec<String> {
-        let mut found = Vec::new();
+    /// What to look for: every form of each of them.
+    fn needles(&self) -> Needles {
+        let mut needles = Needles {
+            by_start: HashMap::new(),
+            may_begin: vec![false; 1 << 16],
+        };
         for (what, value) in &self.0 {
             for (form, text) in forms(value) {
-                if memmem::find(bytes, &text).is_some() {
-                    found.push(format!("{what} as {form}"));
+                let start: [u8; START] = text[..START].try_into().expect("a form is long enough");
+                needles.may_begin[usize::from(u16::from_le_bytes([start[0], start[1]]))] = true;
+                let found = format!("{what} as {form}");
+                needles.by_start.entry(start).or_default().push((found, text));
+            }
+        }
+        needles
+    }
+}
+
+/// Bytes by which a needle is found at first.
+const START: usize = 8;
+
+/// Everything that is looked for, in one pass: there are hundreds of forms, and megabytes to look through.
+struct Needles {
+    by_start: HashMap<[u8; START], Vec<(String, Vec<u8>)>>,
+    /// By the first two bytes.
+    may_begin: Vec<bool>,
+}
+
+impl Needles {
+    /// What can be read in these bytes, and how.
+    fn found_in(&self, bytes: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        for (page, starts) in bytes.chunks(4_096).enumerate() {
+            // Most of a journal is prepared and empty.
+            if starts == &[0; 4_096][..starts.len()] {
+                continue;
+            }
+            for at in page * 4_096..page * 4_096 + starts.len() {
+                let rest = &bytes[at..];
+                if rest.len() < START || !self.may_begin[usize::from(u16::from_le_bytes([rest[0], rest[1]]))] {
+                    continue;
                 }
+                let all = self
+                    .by_start
+                    .get(rest.first_chunk::<START>().expect("it is long enough"))
+                    .into_iter()
+                    .flatten();
+                found.extend(
+                    all.filter(|(_, text)| rest.starts_with(text))
+                        .map(|(what, _)| what.clone()),
+                );
             }
         }
         found
@@ -122,15 +165,16 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 fn whatever_form_a_secret_is_in_the_search_would_find_it() {
     let mut canaries = Canaries::default();
     let value = canaries.plant("control");
+    let needles = canaries.needles();
     for (form, bytes) in forms(&value) {
         let hidden = [b"something before ", &bytes[..], b" and behind"].concat();
-        assert!(!canaries.found_in(&hidden).is_empty(), "{form}");
+        assert!(!needles.found_in(&hidden).is_empty(), "{form}");
     }
     for before in ["", "a", "ab", "abc"] {
         let encoded = STANDARD.encode(format!("{before}{value}and more"));
-        assert!(!canaries.found_in(encoded.as_bytes()).is_empty(), "behind {before:?}");
+        assert!(!needles.found_in(encoded.as_bytes()).is_empty(), "behind {before:?}");
     }
-    assert!(canaries.found_in(b"control-019").is_empty());
+    assert!(needles.found_in(b"control-019").is_empty());
 }
 
 #[tokio::test]
@@ -153,6 +197,7 @@ async fn p25_no_secret_and_no_prompt_can_be_read_in_what_is_left_behind() {
     );
     home.set("BONITO_TRACING_FLUSH_MS", 20);
     home.set("BONITO_CACHE_TTL_MS", 60_000);
+    home.set("BONITO_JOURNAL_MAX_BYTES", 8 << 20);
     home.set("BONITO_FETCH_PORTS", format!("443,{}", receiver.port));
     home.set("BONITO_FETCH_ALLOWED_NETWORKS", "127.0.0.1/32");
     home.set("BONITO_WEBHOOKS_ALLOW_HTTP", true);
@@ -375,10 +420,11 @@ async fn p25_no_secret_and_no_prompt_can_be_read_in_what_is_left_behind() {
     assert!(database.count() > 0, "the search finds nothing at all");
     assert!(places.iter().any(|(name, _)| name == "a trace"));
     assert!(canaries.0.len() >= 40, "{}", canaries.0.len());
+    let needles = canaries.needles();
     let mut hits: Vec<String> = Vec::new();
     for (name, bytes) in &places {
         hits.extend(
-            canaries
+            needles
                 .found_in(bytes)
                 .into_iter()
                 .map(|hit| format!("{hit} in {name}")),

@@ -149,10 +149,12 @@ pub fn words(attributes: &[KeyValue]) -> BTreeMap<String, String> {
         Some(Value::BoolValue(yes)) => yes.to_string(),
         other => format!("{other:?}"),
     };
-    attributes
+    let words: BTreeMap<String, String> = attributes
         .iter()
         .map(|attribute| (attribute.key.clone(), text(&attribute.value)))
-        .collect()
+        .collect();
+    assert_eq!(words.len(), attributes.len(), "a name is there twice: {attributes:?}");
+    words
 }
 
 async fn take(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {

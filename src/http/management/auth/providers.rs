@@ -288,7 +288,10 @@ impl May<WriteProviders> {
         };
         let reading = desk.settings.load().reader.read(&only, endpoint.as_slice());
         if endpoint.is_some() && reading.own.iter().all(|own| own.path != path) {
-            return Err(Refusal::field("/values/api_key", "is required"));
+            return Err(Refusal::field(
+                "/values/api_key",
+                "must be there, in visible ASCII without spaces",
+            ));
         }
         let mut problems = reading
             .problems

@@ -95,9 +95,9 @@ pub(super) fn chosen_organization(request: &Request) -> Option<Uuid> {
 /// proof decides then.
 pub fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    // `none`: typed or bookmarked.
-    if text(FETCH_SITE).is_some_and(|site| !matches!(site, "same-origin" | "none")) {
-        return true;
+    // The browser knows it best, and no page can write this header. `none`: typed or bookmarked.
+    if let Some(site) = text(FETCH_SITE) {
+        return !matches!(site, "same-origin" | "none");
     }
     let Some(origin) = text(ORIGIN.as_str()) else {
         return false;
@@ -168,6 +168,12 @@ mod tests {
         assert!(!elsewhere(&[
             ("host", "a.example:8"),
             ("origin", "https://a.example:8")
+        ]));
+        // A proxy that asks by another name than people do.
+        assert!(!elsewhere(&[
+            ("host", "bonito:8001"),
+            ("origin", "https://a.example"),
+            ("sec-fetch-site", "same-origin")
         ]));
         for (name, value) in [
             ("sec-fetch-site", "cross-site"),
