@@ -14,7 +14,7 @@ use crate::domain::call::Strategy;
 use crate::domain::config::ConfigVersion;
 use crate::domain::ids::OrganizationId;
 use crate::domain::key::Revision;
-use crate::gates::policies::Policies;
+use crate::gates::policies::{Policies, Published};
 use crate::routing::document::{self, Policy};
 use crate::store::configs::ConfigChanges;
 use crate::store::{Store, StoreError, within};
@@ -137,8 +137,13 @@ impl ConfigsState {
         self.args.metrics.config_revision.set(changes.revision.0);
         self.seen = Some(changes.revision);
         let strategy = self.args.default_strategy;
-        let compiled = changes.configs.into_iter().filter_map(|(organization, config)| {
-            compile(organization, &config, strategy).map(|policy| (organization, policy))
+        let compiled = changes.configs.into_iter().filter_map(|(organization, slug, config)| {
+            let policy = compile(organization, &config, strategy)?;
+            Some(Published {
+                organization,
+                slug: slug.into(),
+                policy: Arc::new(policy),
+            })
         });
         self.args.policies.publish(compiled.collect::<Vec<_>>());
         self.args.policies.are_read();

@@ -9,6 +9,7 @@ use super::Handled;
 use crate::domain::health::{Health, HealthPolicy, HealthState, Outcome};
 use crate::gates::health_board::ProviderGate;
 use crate::gates::notices::Notices;
+use crate::routing::own;
 use crate::routing::plan::Readiness;
 use crate::telemetry::metrics::Metrics;
 
@@ -96,6 +97,7 @@ impl Actor for ProviderActor {
             Health::Ejected { until } => {
                 let ejected = until.saturating_duration_since(now);
                 let ejected_ms = ejected.as_millis();
+                state.args.gate.say_ejected_until(chrono::Utc::now() + ejected);
                 if !std::mem::replace(&mut state.told_down, true) {
                     state.args.notices.provider(provider, false);
                 }
@@ -122,6 +124,10 @@ impl ProviderState {
             Health::Ejected { .. } => Readiness::Ejected,
         };
         self.args.gate.publish(readiness);
+        // Labels come from a closed set: endpoints of organizations' own have none.
+        if own::whose(&self.args.gate.id).is_some() {
+            return;
+        }
         self.args
             .metrics
             .provider_health(&self.args.gate.id, readiness as i64, self.args.gate.dropped());

@@ -30,14 +30,17 @@ use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::analytics::Analytics;
+use crate::cache::shared::{Seal, Shared};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
 use crate::cluster::redis::RedisOptions;
 use crate::config::{JournalSettings, Settings, TracingSettings};
+use crate::domain::address::AddressRules;
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::domain::ids::OrganizationId;
 use crate::domain::overload::LagPolicy;
 use crate::domain::retry_budget::RetryPolicy;
 use crate::domain::throttle::ThrottlePolicy;
@@ -53,7 +56,7 @@ use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
 use crate::http::HttpState;
-use crate::http::management::{CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
+use crate::http::management::{BrowserSessions, CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
 use crate::jobs::batch::BatchRules;
 use crate::jobs::files::{self, Files};
@@ -64,6 +67,8 @@ use crate::providers::adapter::StreamLimits;
 use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
+use crate::secrets::cache_seal::CacheSeal;
+use crate::secrets::csrf::CsrfProofs;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::MasterKey;
 use crate::secrets::oidc::Oidc;
@@ -87,6 +92,37 @@ const JOURNAL_DIR: &str = "journal";
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The answers that are kept: in memory, and in Redis where there is one.
+fn response_cache(settings: &Settings, limiter: &Limiter, master_key: &MasterKey) -> Arc<ResponseCache> {
+    let bounds = CacheBounds {
+        max_bytes: settings.cache.max_bytes,
+        max_entry_bytes: settings.cache.max_entry_bytes,
+        wait: settings.cache.wait,
+    };
+    let redis = limiter.redis().filter(|_| settings.cache.shared);
+    let shared = redis.map(|redis| Shared::new(redis.clone(), Arc::new(CacheSeal::new(master_key))));
+    Arc::new(ResponseCache::new(bounds, shared))
+}
+
+impl Seal for CacheSeal {
+    fn name(&self, organization: OrganizationId, digest: &[u8; 32]) -> String {
+        self.name(organization, digest)
+    }
+
+    fn seal(&self, organization: OrganizationId, name: &str, plain: &[u8]) -> Vec<u8> {
+        self.seal(organization, name, plain)
+    }
+
+    fn open(&self, organization: OrganizationId, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open(organization, name, sealed)
+    }
+}
+
+/// Where endpoints may be that organizations chose themselves.
+fn allowed_addresses(settings: &Settings) -> AddressRules {
+    FetchPolicy::from(&settings.fetch).addresses
+}
 
 /// The gate of a thread that is in time.
 fn lag_gate(settings: &Settings) -> Arc<LagGate> {
@@ -136,7 +172,7 @@ pub struct Gateway {
 impl Gateway {
     /// What a worker's endpoints work with: everything is shared but the connections to providers.
     pub fn http_for_another_worker(&self, settings: &Settings) -> Arc<HttpState> {
-        let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
+        let upstream = Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(settings));
         let pipeline = Pipeline {
             upstream,
             lag: lag_gate(settings),
@@ -181,6 +217,7 @@ impl Gateway {
         let secrets = Arc::new(SecretsBoard::default());
         let live = Arc::new(ArcSwap::from(settings.clone()));
         let catalog_handle = CatalogHandle::default();
+        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let keeper = Arc::new(Keeper::new(KeeperArgs {
             source: SecretSource::open(&settings, &opened.master_key)?,
             settings: live.clone(),
@@ -188,6 +225,7 @@ impl Gateway {
             catalog: catalog_handle.clone(),
             board: board.clone(),
             secrets: secrets.clone(),
+            policies: policies.clone(),
             metrics: metrics.clone(),
         }));
         keeper.read_first().await;
@@ -202,7 +240,6 @@ impl Gateway {
             },
             Arc::new(keys.clone()),
         ));
-        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let slices = SliceTerms {
             lease: settings.budgets.lease,
             grace: settings.budgets.grace,
@@ -290,7 +327,7 @@ impl Gateway {
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
                 // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
-                store: (limiter.has_redis() || !first_start::store_options(&settings).is_sqlite())
+                store: (limiter.redis().is_some() || !first_start::store_options(&settings).is_sqlite())
                     .then(|| opened.store.clone()),
                 replica,
                 beat: settings.rate_limits.heartbeat,
@@ -309,7 +346,7 @@ impl Gateway {
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
-            upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+            upstream: Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(&settings)),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             measurements: Arc::default(),
@@ -326,11 +363,7 @@ impl Gateway {
                 settings.overload.credential_queue,
                 settings.overload.queue_wait,
             )),
-            cache: Arc::new(ResponseCache::new(CacheBounds {
-                max_bytes: settings.cache.max_bytes,
-                max_entry_bytes: settings.cache.max_entry_bytes,
-                wait: settings.cache.wait,
-            })),
+            cache: response_cache(&settings, &limiter, &opened.master_key),
             retries: Arc::new(RetryGate::new(RetryPolicy {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,
@@ -425,9 +458,15 @@ impl Gateway {
             http: Arc::new(HttpState {
                 management: Arc::new(Management {
                     tokens: ManagementTokens::new(&opened.master_key),
+                    browsers: BrowserSessions {
+                        tokens: ManagementTokens::of_dashboard(&opened.master_key),
+                        proofs: CsrfProofs::new(&opened.master_key),
+                        secure: public_url.starts_with("https://"),
+                    },
                     configs: control.clone(),
                     directory: control.clone(),
                     audit: control.clone(),
+                    repricings: control.clone(),
                     jobs: Arc::new(opened.store.clone()),
                     keys: KeyDesk {
                         control: control.clone(),
@@ -463,6 +502,7 @@ impl Gateway {
                 metrics: metrics.clone(),
                 settings,
                 public_url,
+                stopping: stopping.clone(),
             }),
             operations: Arc::new(Operations {
                 metrics: metrics.clone(),

@@ -203,6 +203,8 @@ pub struct KeyFilter {
     pub tag: Option<(String, String)>,
     /// In this state.
     pub state: Option<KeyState>,
+    /// With this in its name, in large or small letters, or at the beginning of what is shown of its secret.
+    pub search: Option<String>,
     /// Older than this one.
     pub after: Option<KeyId>,
     /// So many.

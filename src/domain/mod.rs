@@ -30,6 +30,7 @@ pub mod pricing;
 pub mod record;
 pub mod redaction;
 pub mod report;
+pub mod repricing;
 pub mod retry_budget;
 pub mod role;
 pub mod scope;

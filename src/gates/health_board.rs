@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use chrono::{DateTime, Utc};
 
 use crate::domain::health::Outcome;
 use crate::domain::ids::ProviderId;
@@ -36,6 +37,8 @@ pub struct ProviderGate {
     probes: AtomicU64,
     /// Permits that are held.
     permits: AtomicU32,
+    /// Until when it is ejected, in milliseconds since 1970; 0: it is not. For people alone.
+    ejected_until_ms: AtomicI64,
     /// Whether failures were seen since the last answer, so that answers are worth reporting.
     failing: AtomicBool,
     waiting: AtomicU32,
@@ -153,6 +156,7 @@ impl ProviderGate {
             state: AtomicU64::new(Readiness::Passing as u64),
             probes: AtomicU64::new(0),
             permits: AtomicU32::new(0),
+            ejected_until_ms: AtomicI64::new(0),
             failing: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             dropped: AtomicU32::new(0),
@@ -173,6 +177,17 @@ impl ProviderGate {
     /// Permits that are held. None must be left when all requests are over.
     pub fn permits(&self) -> u32 {
         self.permits.load(Ordering::Acquire)
+    }
+
+    /// Until when it is out of the rotation; `None`: it is not, or nobody knows.
+    pub fn ejected_until(&self) -> Option<DateTime<Utc>> {
+        let ms = self.ejected_until_ms.load(Ordering::Acquire);
+        DateTime::from_timestamp_millis(ms).filter(|_| ms > 0 && self.readiness() == Readiness::Ejected)
+    }
+
+    /// Tells people until when it is ejected.
+    pub fn say_ejected_until(&self, until: DateTime<Utc>) {
+        self.ejected_until_ms.store(until.timestamp_millis(), Ordering::Release);
     }
 
     /// Publishes what the actor decided.

@@ -17,12 +17,12 @@ static PAGE: LazyLock<Bytes> = LazyLock::new(|| document::docs_page().into());
 static MANAGEMENT_PAGE: LazyLock<Bytes> =
     LazyLock::new(|| document::page_of(management::TITLE, management::SPECIFICATION_PATH).into());
 
-/// `/`: people who open the gateway in a browser want to know what it is.
+/// `/`: people who open the gateway in a browser want the dashboard, which knows whether they are signed in.
 pub fn landing() -> impl Endpoint<Output = Response> {
     poem::endpoint::make_sync(|_: Request| {
         Response::builder()
             .status(StatusCode::FOUND)
-            .header(LOCATION, "/docs")
+            .header(LOCATION, "/gateway")
             .finish()
     })
 }

@@ -5,6 +5,7 @@
 pub mod anthropic;
 pub mod auth;
 pub mod boundary;
+pub mod dashboard;
 pub mod docs;
 pub mod early;
 pub mod error;
@@ -14,9 +15,11 @@ pub mod management;
 pub mod openai;
 pub mod operations;
 pub mod payload;
+mod percent;
 pub mod server;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt as _, IntoEndpoint as _, Route};
@@ -54,6 +57,8 @@ pub struct HttpState {
     pub settings: Arc<Settings>,
     /// Where people reach the gateway.
     pub public_url: String,
+    /// Whether the process is stopping.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// Every route of the main listener.
@@ -63,13 +68,14 @@ pub struct HttpState {
 pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
     let infer = |operation| Inference::new(state.clone(), operation, error::OPENAI_VOICE);
     let (metrics, tracer) = (state.metrics.clone(), state.pipeline.tracer.clone());
-    let routes = Route::new()
+    let management = || management::endpoint(state.management.clone());
+    let routes = dashboard::add_to(Route::new(), &state, management())
         .at("/", docs::landing())
         .at("/docs", docs::page())
         .at("/docs/management", docs::management_page())
         .at(management::SPECIFICATION_PATH, docs::management(&state.public_url))
         // Not nested: poem's nested routes slice the patterns of routes below them, and one that is empty ends in a panic.
-        .at("/api/*path", management::endpoint(state.management.clone()))
+        .at("/api/*path", management())
         .at(openai::document::SPECIFICATION_PATH, docs::inference(&state.public_url))
         .at("/v1/chat/completions", infer(Operation::Chat))
         .at("/v1/completions", infer(Operation::Completion))

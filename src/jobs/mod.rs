@@ -7,6 +7,7 @@ mod anomalies;
 pub mod batch;
 pub mod files;
 mod key_expiry;
+mod reprice;
 mod retention;
 mod usage_rollup;
 mod webhook;
@@ -100,5 +101,6 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
             rules: args.batches.rules,
         }),
         Arc::new(usage_rollup::UsageRollup { store: store() }),
+        Arc::new(reprice::Reprice { store: store() }),
     ]
 }

@@ -280,7 +280,8 @@ impl<'p> Tries<'p> {
                 self.free = true;
                 return;
             }
-            if let Some(provider) = self.pipeline.board.gate(&deployment.provider) {
+            let watched = deployment.watched_as(&meter.gate().row.organization.slug);
+            if let Some(provider) = self.pipeline.board.gate(&watched) {
                 provider.report(Outcome::Failed, None);
             }
         }

@@ -216,6 +216,11 @@ impl Meter {
         }
     }
 
+    /// Another replica had the answer.
+    pub(super) fn adopt(&mut self, entry: Entry) -> Option<Arc<Entry>> {
+        self.fill.take().map(|fill| fill.adopt(entry))
+    }
+
     /// Keeps a whole answer, where it may be kept.
     pub(super) fn keep(&mut self, body: Bytes) {
         if let Some((fill, origin)) = self.fill.take().zip(self.origin()) {
@@ -402,7 +407,8 @@ impl Meter {
         probe: Option<ProbePermit>,
         place: Option<Place>,
     ) {
-        let health = self.pipeline.board.gate(&deployment.provider);
+        let organization = self.gate().row.organization.slug.clone();
+        let health = self.pipeline.board.gate(&deployment.watched_as(&organization));
         let started = Instant::now();
         let sent = self.mark_of_attempt(deployment, started);
         let operation = self.operation();
@@ -414,7 +420,7 @@ impl Meter {
             deployment: deployment.clone(),
             health,
             probe,
-            in_flight: self.pipeline.measurements.begin(&deployment.id),
+            in_flight: self.pipeline.measurements.begin(&deployment.measured_as(&organization)),
             _place: place,
             started,
             sent,

@@ -40,7 +40,6 @@ use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
-use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
 use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
@@ -54,7 +53,7 @@ use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::names::trace::{CACHE_STATUS, ROUTING_REASONS, span};
+use crate::telemetry::names::trace::{ROUTING_REASONS, span};
 use crate::telemetry::trace::{Ambient, Tracer, Value, gen_ai};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
@@ -251,25 +250,17 @@ impl Pipeline {
         };
         self.limit_output(&mut request, &plan, meter.gate());
         let request = Arc::new(request);
-        let mut step = Ambient::step(span::CACHE);
-        let found = self.cached(&request, &plan, &mut meter).await;
-        let hit = found.is_some();
-        step.set(CACHE_STATUS, || if hit { "hit" } else { meter.cache_status().as_str() });
-        step.end();
-        if let Some(entry) = found {
-            // It counts as a request, and as no tokens.
-            if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
-                return Err(meter.refuse(refusal));
+        match self.limited_or_cached(&request, &plan, &mut meter).await {
+            Err(refusal) => return Err(meter.refuse(refusal)),
+            Ok(Some(entry)) => {
+                let answer = cached::answer(&entry, request.stream, &mut meter);
+                if let Some(written) = meter.finish(None) {
+                    let _step = Ambient::step(span::JOURNAL);
+                    written.reached().await;
+                }
+                return Ok(answer);
             }
-            let answer = cached::answer(&entry, request.stream, &mut meter);
-            if let Some(written) = meter.finish(None) {
-                let _step = Ambient::step(span::JOURNAL);
-                written.reached().await;
-            }
-            return Ok(answer);
-        }
-        if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
-            return Err(meter.refuse(refusal));
+            Ok(None) => {}
         }
         let journaled = meter.may_cost();
         if request.stream {

@@ -59,7 +59,7 @@ pub struct Situation<'s> {
     /// How a deployment and its provider are doing.
     pub readiness: &'s dyn Fn(&Deployment) -> Readiness,
     /// How a deployment is doing.
-    pub measured: &'s dyn Fn(&DeploymentId) -> Measured,
+    pub measured: &'s dyn Fn(&Deployment) -> Measured,
     /// Attempts one request may have.
     pub max_attempts: usize,
     /// Whether a budget is used up, so that only the models for that case may serve.
@@ -462,7 +462,7 @@ impl Choice<'_, '_> {
                 candidates.push(Candidate {
                     group,
                     readiness: (self.situation.readiness)(deployment),
-                    measured: (self.situation.measured)(id),
+                    measured: (self.situation.measured)(deployment),
                     weight: self.situation.policy.weight(id.as_str(), deployment.provider.as_str()),
                     rank: self.situation.policy.rank(id.as_str(), deployment.provider.as_str()),
                     // What it costs this organization is what counts from here on.

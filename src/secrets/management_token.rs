@@ -3,10 +3,14 @@
 //! They are signed with a key that derives from the master key, so every replica accepts them, and with HS256 alone: a
 //! token that names another algorithm, or none, is refused whatever it says. They live for a short time. Those of users belong to a
 //! session, and whoever checks one looks at it too; nothing can call a script's back.
+//!
+//! The dashboard's cookie is such a token as well ([`ManagementTokens::of_dashboard`]), of another key and for another
+//! audience: neither can be used as the other. It lives as long as its session may.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use hmac::Mac as _;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,12 +22,16 @@ use crate::domain::role::Role;
 
 /// Who signs.
 const ISSUER: &str = "bonito";
-/// Whom it is for.
+/// Whom bearer tokens are for.
 const AUDIENCE: &str = "bonito-management";
+/// Whom the cookies of browsers are for.
+const DASHBOARD_AUDIENCE: &str = "bonito-dashboard";
 /// Seconds by which the clocks of replicas may differ.
 const LEEWAY_S: u64 = 30;
 /// The longest a token may live.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// The longest a cookie may: the longest session the settings allow.
+pub const MAX_COOKIE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Longest token that is looked at; ours are a fifth of it.
 const MAX_TOKEN_BYTES: usize = 2_048;
 
@@ -87,6 +95,8 @@ pub struct ManagementTokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
+    audience: &'static str,
+    longest: Duration,
 }
 
 impl std::fmt::Debug for ManagementTokens {
@@ -99,7 +109,7 @@ impl std::fmt::Debug for ManagementTokens {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SigningError {
     /// It would live too long, or not at all.
-    #[error("a token lives for at least a second and at most 24 hours")]
+    #[error("a token lives for at least a second and at most 24 hours, a cookie for a year")]
     Lifetime,
     /// The library refuses.
     #[error("the token cannot be signed")]
@@ -107,19 +117,33 @@ pub enum SigningError {
 }
 
 impl ManagementTokens {
-    /// The tokens of a master key.
+    /// The bearer tokens of a master key.
     pub fn new(master_key: &MasterKey) -> Self {
-        let key = master_key.management_token_key();
+        Self::of(&master_key.management_token_key(), AUDIENCE, MAX_LIFETIME)
+    }
+
+    /// The cookies of a master key.
+    pub fn of_dashboard(master_key: &MasterKey) -> Self {
+        let key = master_key
+            .purpose("bonito dashboard session v1")
+            .finalize()
+            .into_bytes();
+        Self::of(&key, DASHBOARD_AUDIENCE, MAX_COOKIE_LIFETIME)
+    }
+
+    fn of(key: &[u8], audience: &'static str, longest: Duration) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[ISSUER]);
-        validation.set_audience(&[AUDIENCE]);
+        validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp", "nbf"]);
         validation.validate_nbf = true;
         validation.leeway = LEEWAY_S;
         Self {
-            encoding: EncodingKey::from_secret(&key),
-            decoding: DecodingKey::from_secret(&key),
+            encoding: EncodingKey::from_secret(key),
+            decoding: DecodingKey::from_secret(key),
             validation,
+            audience,
+            longest,
         }
     }
 
@@ -128,14 +152,14 @@ impl ManagementTokens {
     /// # Errors
     /// The time is too long, or none.
     pub fn sign(&self, bearer: &Bearer, now: DateTime<Utc>, lifetime: Duration) -> Result<String, SigningError> {
-        if lifetime < Duration::from_secs(1) || lifetime > MAX_LIFETIME {
+        if lifetime < Duration::from_secs(1) || lifetime > self.longest {
             return Err(SigningError::Lifetime);
         }
         let now = now.timestamp();
         let lifetime = i64::try_from(lifetime.as_secs()).map_err(|_| SigningError::Lifetime)?;
         let claims = Claims {
             iss: ISSUER.into(),
-            aud: AUDIENCE.into(),
+            aud: self.audience.into(),
             sub: bearer.subject.clone(),
             role: bearer.role.as_str().into(),
             org: bearer.organization.0,
@@ -164,7 +188,7 @@ impl ManagementTokens {
             .ok()?
             .claims;
         // Only what can live so long was ever signed; a longer one would be of another version.
-        let longest = i64::try_from(MAX_LIFETIME.as_secs()).ok()?;
+        let longest = i64::try_from(self.longest.as_secs()).ok()?;
         if claims.exp.checked_sub(claims.iat)? > longest {
             return None;
         }
@@ -220,6 +244,24 @@ mod tests {
     }
 
     const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn a_cookie_is_no_bearer_token_and_the_other_way_round() {
+        let sources = MasterKeySources {
+            value: Some(&STANDARD.encode([1; 32])),
+            ..MasterKeySources::default()
+        };
+        let cookies = ManagementTokens::of_dashboard(&MasterKey::find(&sources).unwrap());
+        let cookie = cookies.sign(&bearer(), Utc::now(), 48 * HOUR).unwrap();
+        assert_eq!(
+            cookies.check(&cookie),
+            Some(bearer()),
+            "it lives longer than bearer tokens may"
+        );
+        assert_eq!(tokens(1).check(&cookie), None);
+        let token = tokens(1).sign(&bearer(), Utc::now(), HOUR).unwrap();
+        assert_eq!(cookies.check(&token), None);
+    }
 
     #[test]
     fn a_token_is_for_whom_it_was_signed() {

@@ -8,8 +8,10 @@
 //! or a `Debug` form.
 
 pub mod aws;
+pub mod cache_seal;
 pub mod cell;
 pub mod credential;
+pub mod csrf;
 pub mod entra;
 mod exchange;
 pub mod google;

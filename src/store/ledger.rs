@@ -317,6 +317,7 @@ fn attempt_rows(record: &UsageRecord) -> Vec<gateway_attempts::ActiveModel> {
             input_tokens: Set(signed(usage.input)),
             cached_tokens: Set(signed(usage.cached_input)),
             cache_write_tokens: Set(signed(usage.cache_write + usage.cache_write_1h)),
+            cache_write_1h_tokens: Set(Some(signed(usage.cache_write_1h))),
             output_tokens: Set(signed(usage.output)),
             reasoning_tokens: Set(signed(usage.reasoning)),
             cost_nanousd: Set(cost.map(|cost| cost.0)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{gateway_keys, teams, users};
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait as _, Func, LikeExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, PaginatorTrait as _, QueryFilter,
     QueryOrder, QuerySelect,
@@ -27,6 +27,20 @@ use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, Named, NewKey};
 use crate::domain::limit::LimitRule;
 use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, KeyState, ManagedKey};
+
+/// Keys whose name has a text in it, or whose secret's shown part begins with it. What is special to `LIKE` is not here.
+fn with_text(text: &str) -> Condition {
+    use gateway_keys::Column;
+    let plain = text
+        .to_lowercase()
+        .replace('\\', "\\\\")
+        .replace('%', "\\%")
+        .replace('_', "\\_");
+    let name = Expr::expr(Func::lower(Expr::col(Column::Name)));
+    Condition::any()
+        .add(name.like(LikeExpr::new(format!("%{plain}%")).escape('\\')))
+        .add(Column::Prefix.starts_with(text))
+}
 
 impl Store {
     /// A page of an organization's keys, newest first.
@@ -55,6 +69,9 @@ impl Store {
         }
         if let Some(state) = filter.state {
             wanted = wanted.add(in_state(state, storable(Utc::now())));
+        }
+        if let Some(text) = &filter.search {
+            wanted = wanted.add(with_text(text));
         }
         let rows = gateway_keys::Entity::find()
             .filter(wanted)

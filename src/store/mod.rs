@@ -23,6 +23,7 @@ pub mod payloads;
 pub mod rate_limits;
 mod refusal;
 pub mod replicas;
+pub mod repricing;
 pub mod retention;
 pub mod revisions;
 pub mod usage;

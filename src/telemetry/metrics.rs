@@ -1,6 +1,6 @@
 //! The metrics themselves. Labels come from small closed sets; nothing a caller writes becomes a label.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -147,6 +147,8 @@ struct SetAside {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The gateway's providers.
+    announced: RwLock<BTreeSet<ProviderId>>,
     requests: Family<RequestLabels, Count>,
     /// Requests under way.
     pub in_flight: Gauge,
@@ -223,6 +225,7 @@ impl Default for Metrics {
         let durations = || Histogram::new(DURATION_BUCKETS);
         let metrics = Self {
             registry: Registry::default(),
+            announced: RwLock::default(),
             requests: Family::default(),
             in_flight: Gauge::default(),
             duration: Family::new_with_constructor(durations),
@@ -567,11 +570,12 @@ impl Metrics {
             self.cache_saved.inc_by(u64::try_from(saved).unwrap_or(0));
         }
         for attempt in &record.attempts {
-            let of = self.of_provider(&attempt.provider);
+            let label = self.label_of(&attempt.provider);
+            let of = self.of_provider(&label);
             match attempt.error {
                 None => of.answered.inc(),
                 Some(class) => {
-                    let (provider, result) = (attempt.provider.clone(), Word(class.as_str()));
+                    let (provider, result) = (label, Word(class.as_str()));
                     self.attempts.get_or_create(&AttemptLabels { provider, result }).inc()
                 }
             };
@@ -646,6 +650,15 @@ impl Metrics {
         self.shed.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// A provider as a label: organizations' own endpoints are one, or there would be as many series as they like.
+    fn label_of(&self, provider: &ProviderId) -> ProviderId {
+        let announced = self.announced.read();
+        if announced.is_empty() || announced.contains(provider) {
+            return provider.clone();
+        }
+        ProviderId::from("own")
+    }
+
     /// Shows a provider's health.
     pub fn provider_health(&self, provider: &ProviderId, health: i64, dropped: u32) {
         let labels = ProviderLabels {
@@ -685,6 +698,7 @@ impl Metrics {
                 .inc_by(0);
         }
         for provider in providers {
+            self.announced.write().insert(provider.clone());
             self.of_provider(provider);
         }
         self.failovers

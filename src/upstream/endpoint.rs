@@ -20,6 +20,8 @@ pub struct Endpoint {
     pub adapter: Arc<dyn Adapter>,
     /// Whether calling it takes no credential and no network.
     pub is_builtin: bool,
+    /// Whether an organization chose the address, so that only judged addresses are connected to.
+    pub is_guarded: bool,
     /// Scheme and host. The path comes with each request.
     pub origin: Origin,
     /// Its credential, sent to this origin alone.
@@ -112,6 +114,7 @@ impl Endpoint {
             id: id.into(),
             adapter: crate::providers::build(kind),
             is_builtin: is_builtin(kind),
+            is_guarded: matches!(kind, ProviderKind::Compatible { guarded: true, .. }),
             origin: Origin::of(base_url),
             credential,
             headers,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bonito::cli::known_dialects;
 use bonito::config::{self, Sources};
+use bonito::domain::address::AddressRules;
 use bonito::domain::call::ErrorClass;
 use bonito::providers::adapter::{AnswerForm, AuthScheme, Failure, Payload, WireRequest};
 use bonito::upstream::Propagated;
@@ -56,7 +57,11 @@ impl Caller {
         };
         Self {
             endpoint,
-            upstream: Upstream::new(&loaded.settings.upstream, &loaded.settings.timeouts),
+            upstream: Upstream::new(
+                &loaded.settings.upstream,
+                &loaded.settings.timeouts,
+                AddressRules::default(),
+            ),
             scheme,
         }
     }

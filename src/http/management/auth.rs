@@ -3,14 +3,20 @@
 //! A handler takes a [`May`] of the right it needs. Only [`May`]'s own check can make one, and nothing here can be reached
 //! without one: what it is good for are its methods, in `access`. A handler that forgets to ask for a right does not
 //! compile. Which role has which right is `domain::role`'s.
+//!
+//! Who somebody is (a [`Caller`]) is told by a bearer token or by the dashboard's cookie, see `session`.
 
 pub mod access;
 mod audit;
+mod endpoints;
 mod jobs;
 pub mod keys;
 mod limits;
+pub mod models;
 mod organizations;
 pub mod providers;
+mod repricing;
+pub mod session;
 pub mod sign_in;
 mod teams;
 mod usage;
@@ -86,6 +92,7 @@ grants!(
     WriteLimits,
     WriteProviders,
     ReadPayloads,
+    Reprice,
 );
 
 pub use usage::Asked;
@@ -126,29 +133,53 @@ impl<G: Grant> May<G> {
 
     /// Checks who is calling, and for which organization.
     async fn check(management: Arc<Management>, request: &Request) -> Result<Self, Refusal> {
+        Caller::of(management, request).await?.may()
+    }
+}
+
+/// Somebody whose token or cookie is good. What they may do is not said yet: that is what [`Caller::may`] is for.
+#[derive(Clone)]
+pub struct Caller {
+    management: Arc<Management>,
+    author: Author,
+    bearer: Bearer,
+    /// Whether they can do nothing but change their password.
+    must_change_password: bool,
+    /// The organization it is about; `None`: one they named and may not see.
+    organization: Option<OrganizationId>,
+    /// Whether no organization was named by somebody who may see all of them.
+    everywhere: bool,
+}
+
+impl Caller {
+    /// Finds out who is calling, and about which organization.
+    ///
+    /// # Errors
+    /// Nobody known, or it cannot be found out right now.
+    pub async fn of(management: Arc<Management>, request: &Request) -> Result<Self, Refusal> {
         let headers = request.headers();
-        let token = sent_token(headers).ok_or_else(Refusal::unauthorized)?;
-        let (bearer, via) = management.identify(token, G::RIGHT).await?;
-        if !bearer.role.may(G::RIGHT) {
-            let detail = format!(
-                "the role {} may not do this: it needs the right to {}",
-                bearer.role,
-                G::RIGHT.as_str()
-            );
-            return Err(Refusal::forbidden(detail));
-        }
-        let organization = match headers.get(X_ORGANIZATION) {
-            None => bearer.organization,
-            Some(named) => {
-                let named = named
-                    .to_str()
-                    .ok()
-                    .and_then(|text| text.parse::<Uuid>().ok())
-                    .map(OrganizationId);
-                // Somebody else's organization answers exactly like one that does not exist.
-                let named = named.filter(|named| *named == bearer.organization || bearer.role.everywhere());
-                named.ok_or_else(|| Refusal::not_found("organization"))?
-            }
+        let identity = match sent_token(headers) {
+            Some(token) => management.identify(token).await?,
+            None => management.identify_browser(request).await?,
+        };
+        let Identified {
+            bearer,
+            via,
+            must_change_password,
+        } = identity;
+        let named = match headers.get(X_ORGANIZATION) {
+            Some(named) => Some(named.to_str().ok().and_then(|text| text.parse::<Uuid>().ok())),
+            // A page's choice is taken where it can be: whoever has lost the right to it sees their own.
+            None => session::chosen_organization(request)
+                .filter(|_| sent_token(headers).is_none() && bearer.role.everywhere())
+                .map(Some),
+        };
+        let organization = match named {
+            None => Some(bearer.organization),
+            // Somebody else's organization answers exactly like one that does not exist.
+            Some(named) => named
+                .map(OrganizationId)
+                .filter(|named| *named == bearer.organization || bearer.role.everywhere()),
         };
         let author = Author {
             subject: bearer.subject.clone(),
@@ -160,22 +191,82 @@ impl<G: Grant> May<G> {
         Ok(Self {
             management,
             author,
-            everywhere: bearer.role.everywhere() && !headers.contains_key(X_ORGANIZATION),
+            everywhere: bearer.role.everywhere() && named.is_none(),
             bearer,
+            must_change_password,
             organization,
+        })
+    }
+
+    /// The proof that they may do something.
+    ///
+    /// # Errors
+    /// They may not, or the organization they named is none of theirs.
+    pub fn may<G: Grant>(&self) -> Result<May<G>, Refusal> {
+        if self.must_change_password && G::RIGHT != Right::OwnAccount {
+            let detail = "change your password first, by POST /api/auth/password";
+            return Err(Refusal::forbidden(detail));
+        }
+        if !self.bearer.role.may(G::RIGHT) {
+            let detail = format!(
+                "the role {} may not do this: it needs the right to {}",
+                self.bearer.role,
+                G::RIGHT.as_str()
+            );
+            return Err(Refusal::forbidden(detail));
+        }
+        Ok(May {
+            management: self.management.clone(),
+            author: self.author.clone(),
+            everywhere: self.everywhere,
+            bearer: self.bearer.clone(),
+            organization: self.organization.ok_or_else(|| Refusal::not_found("organization"))?,
             right: PhantomData,
         })
     }
+
+    /// Who they are, as their token or cookie says: role, team and user.
+    pub fn bearer(&self) -> &Bearer {
+        &self.bearer
+    }
+
+    /// Whether they can do nothing but change their password.
+    pub fn must_change_password(&self) -> bool {
+        self.must_change_password
+    }
+}
+
+/// Who a token or a cookie is of.
+struct Identified {
+    bearer: Bearer,
+    via: Via,
+    must_change_password: bool,
 }
 
 impl Management {
-    /// Who a token is for, and how they proved it. Only what has a good signature is looked up.
-    async fn identify(&self, token: &str, right: Right) -> Result<(Bearer, Via), Refusal> {
-        let Some(bearer) = self.tokens.check(token) else {
-            return self.identify_externally(token).await;
-        };
+    /// Who a bearer token is for, and how they proved it. Only what has a good signature is looked up.
+    async fn identify(&self, token: &str) -> Result<Identified, Refusal> {
+        match self.tokens.check(token) {
+            Some(bearer) => self.identify_by_session(bearer).await,
+            None => {
+                let (bearer, via) = self.identify_externally(token).await?;
+                Ok(Identified {
+                    bearer,
+                    via,
+                    must_change_password: false,
+                })
+            }
+        }
+    }
+
+    /// Whether the session of something with a good signature still stands, if it has one.
+    async fn identify_by_session(&self, bearer: Bearer) -> Result<Identified, Refusal> {
         let (Some(user), Some(session)) = (bearer.user, bearer.session) else {
-            return Ok((bearer, Via::Token));
+            return Ok(Identified {
+                bearer,
+                via: Via::Token,
+                must_change_password: false,
+            });
         };
         let state = self.people.sessions.state(user, session.id).await;
         let state = state.map_err(|error| Refusal::unavailable(&error))?;
@@ -183,11 +274,11 @@ impl Management {
         let state = state
             .filter(|state| state.revision == session.revision)
             .ok_or_else(Refusal::unauthorized)?;
-        if state.must_change_password && right != Right::OwnAccount {
-            let detail = "change your password first, by POST /api/auth/password";
-            return Err(Refusal::forbidden(detail));
-        }
-        Ok((bearer, session.via))
+        Ok(Identified {
+            bearer,
+            via: session.via,
+            must_change_password: state.must_change_password,
+        })
     }
 }
 

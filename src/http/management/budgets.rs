@@ -11,6 +11,7 @@ use super::Section;
 use super::auth::{May, ReadLimits, WriteLimits};
 use super::keys::given;
 use super::limits::Deleted;
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::authority::FieldFault;
 use crate::domain::budget::calendar::Period;
@@ -251,11 +252,9 @@ impl BudgetsApi {
             after: cursor.0,
             limit: limit + 1,
         };
-        let mut found = may.budgets(&filter).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.budgets(&filter).await?, limit, |last| last.budget.id.0);
         Ok(Json(Budgets {
-            next_cursor: found.last().filter(|_| more).map(|last| last.budget.id.0),
+            next_cursor,
             data: found.into_iter().map(Budget::from).collect(),
         }))
     }

@@ -17,6 +17,7 @@ use super::auth::keys::{IssuedKey, KeyOrder, KeyWithTerms};
 use super::auth::{May, ReadKeys, WriteKeys};
 use super::budgets::{Budget, NewBudget, terms_of};
 use super::limits::{LimitFields, RateLimit, values_of};
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::authority::FieldFault;
 use crate::domain::call::ParameterPolicy;
@@ -268,6 +269,9 @@ impl KeysApi {
         tag: Query<Option<String>>,
         /// Only those in this state.
         status: Query<Option<KeyStatus>>,
+        /// Only those with this in their name, or with a secret that begins so.
+        #[oai(validator(max_length = 128))]
+        search: Query<Option<String>>,
         /// Keys of one page.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
@@ -280,15 +284,14 @@ impl KeysApi {
             owner: owner_id.0.map(UserId),
             tag: tag.0.as_deref().map(tag_of).transpose()?,
             state: status.0.map(KeyState::from),
+            search: search.0.filter(|text| !text.is_empty()),
             after: cursor.0.map(KeyId),
             limit: limit + 1,
         };
-        let mut found = may.keys(&filter).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.keys(&filter).await?, limit, |last| last.id.0);
         let now = Utc::now();
         Ok(Json(Keys {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id.0),
+            next_cursor,
             data: found.into_iter().map(|key| shown(key, now)).collect(),
         }))
     }

@@ -12,12 +12,15 @@ mod jobs;
 mod keys;
 mod limits;
 mod logs;
+mod models;
 mod optional;
 mod organizations;
+mod page;
 mod payloads;
 mod prices;
-mod problem;
+pub mod problem;
 mod providers;
+mod repricing;
 mod routing;
 mod schema;
 mod sign_in;
@@ -42,6 +45,7 @@ use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::gates::people::{Sessions, SignIns, Tenants, Users};
+use crate::gates::repricing::Repricings;
 use crate::gates::sign_in_gate::SignInGate;
 use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
@@ -54,6 +58,7 @@ use crate::secrets::refresh_token::RefreshTokens;
 use crate::telemetry::names::trace::HTTP_ROUTE;
 use crate::telemetry::trace::Ambient;
 pub use auth::providers::CredentialDesk;
+pub use auth::session::BrowserSessions;
 use problem::Problem;
 
 /// Where the document is served.
@@ -69,6 +74,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Management {
     /// Checks who somebody is.
     pub tokens: ManagementTokens,
+    /// The same for browsers.
+    pub browsers: BrowserSessions,
     /// Keeps configs.
     pub configs: Arc<dyn Configs>,
     /// Knows organizations and keys.
@@ -87,6 +94,8 @@ pub struct Management {
     pub people: People,
     /// Reads what was kept of requests.
     pub payloads: Arc<dyn PayloadReader>,
+    /// Keeps re-pricings.
+    pub repricings: Arc<dyn Repricings>,
     /// What handlers of credentials work with.
     pub credentials: CredentialDesk,
     /// Decides where requests go.
@@ -183,7 +192,9 @@ type Serving = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    models::ModelsApi,
     prices::PricesApi,
+    repricing::RepricingApi,
 );
 /// Who may ask for how much.
 type Limiting = (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi);
@@ -206,7 +217,9 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
             config::ConfigApi,
             routing::RoutingApi,
             providers::ProvidersApi,
+            models::ModelsApi,
             prices::PricesApi,
+            repricing::RepricingApi,
         ),
         (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi),
         (
@@ -318,7 +331,7 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
 }
 
 /// Reads a request's body within its limits and puts it back.
-async fn bounded(request: &mut Request) -> Result<(), Problem> {
+pub async fn bounded(request: &mut Request) -> Result<(), Problem> {
     let body: http_body_util::combinators::BoxBody<bytes::Bytes, std::io::Error> = request.take_body().into();
     let whole = Limited::new(body, MAX_BODY_BYTES).collect();
     match tokio::time::timeout(BODY_PATIENCE, whole).await {

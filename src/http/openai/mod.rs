@@ -6,6 +6,7 @@ pub mod capabilities;
 pub mod document;
 pub mod files;
 pub mod key;
+mod lookup;
 pub mod models;
 
 /// The endpoints there are, for whoever asks for another one.

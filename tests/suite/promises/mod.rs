@@ -8,6 +8,7 @@ mod durability;
 mod history;
 mod limits;
 mod load;
+mod restart;
 mod revocation;
 mod secrecy;
 mod webhooks;

@@ -1,5 +1,6 @@
 //! What tests are made of: a gateway of their own with a real database and real sockets, and providers that do as told.
 
+pub mod balancer;
 pub mod cloud;
 pub mod collector;
 pub mod database;

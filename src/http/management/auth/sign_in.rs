@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use http::HeaderMap;
-use http::header::COOKIE;
 use poem::{FromRequest, Request, RequestBody};
 use secrecy::SecretString;
 use uuid::Uuid;
 
+use super::session::sent_cookie;
 use super::{May, OwnAccount};
 use crate::domain::audit::{Author, Via};
 use crate::domain::ids::{OrganizationId, RequestId, TeamId, UserId};
@@ -53,6 +52,8 @@ pub struct SignedIn {
     pub access_lifetime: Duration,
     /// What the next one is got by; `None`: the one before stays good.
     pub refresh: Option<(SecretString, DateTime<Utc>)>,
+    /// Whom tokens of the session are for.
+    pub bearer: Bearer,
 }
 
 /// Who somebody is.
@@ -72,16 +73,26 @@ pub struct Identity {
 impl<'a> FromRequest<'a> for Visitor {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
         let management: &Arc<Management> = request.data().expect("the endpoint carries it");
-        Ok(Self {
-            management: management.clone(),
-            address: address_of(request, &management.people.trusted_proxies),
-            request: Arrival::of(request).id,
-            cookie: sent_cookie(request.headers()).map(str::to_owned),
-        })
+        Ok(Self::of(management.clone(), request))
     }
 }
 
 impl Visitor {
+    /// Whoever sends a request.
+    pub fn of(management: Arc<Management>, request: &Request) -> Self {
+        Self {
+            address: address_of(request, &management.people.trusted_proxies),
+            request: Arrival::of(request).id,
+            cookie: sent_cookie(request.headers(), oidc::COOKIE).map(str::to_owned),
+            management,
+        }
+    }
+
+    /// Whether an issuer outside vouches for people here.
+    pub fn knows_an_issuer(&self) -> bool {
+        self.management.people.oidc.is_some()
+    }
+
     /// Signs somebody in by their password.
     pub async fn sign_in(&self, email: &str, password: SecretString) -> Result<SignedIn, Refusal> {
         let email = Email::parse(email).map_err(|problem| Refusal::field("/email", problem))?;
@@ -126,12 +137,13 @@ impl Visitor {
                     revision: user.revision,
                     via,
                 };
-                let access = self.management.access_token(&user, session)?;
+                let (bearer, access) = self.management.access_token(&user, session)?;
                 Ok(SignedIn {
                     user,
                     access,
                     access_lifetime: people.lifetimes.access,
                     refresh: Some((next.token, expires_at)),
+                    bearer,
                 })
             }
             Refreshed::Reused => {
@@ -187,12 +199,13 @@ impl Visitor {
             revision: user.revision,
             via,
         };
-        let access = self.management.access_token(&user, session)?;
+        let (bearer, access) = self.management.access_token(&user, session)?;
         Ok(SignedIn {
             user,
             access,
             access_lifetime: self.management.people.lifetimes.access,
             refresh: Some((token, expires_at)),
+            bearer,
         })
     }
 
@@ -328,8 +341,8 @@ fn refused(error: OidcError) -> Refusal {
 }
 
 impl Management {
-    /// An access token of a session.
-    fn access_token(&self, user: &User, session: Session) -> Result<String, Refusal> {
+    /// An access token of a session, and whom it is for.
+    fn access_token(&self, user: &User, session: Session) -> Result<(Bearer, String), Refusal> {
         let bearer = Bearer {
             subject: user.email.as_str().to_owned(),
             role: user.role,
@@ -339,7 +352,8 @@ impl Management {
             session: Some(session),
         };
         let signed = self.tokens.sign(&bearer, Utc::now(), self.people.lifetimes.access);
-        signed.map_err(|error| Refusal::unavailable(&error.into()))
+        let signed = signed.map_err(|error| Refusal::unavailable(&error.into()))?;
+        Ok((bearer, signed))
     }
 }
 
@@ -419,12 +433,13 @@ impl May<OwnAccount> {
             revision: user.revision,
             ..session
         };
-        let access = self.management.access_token(&user, session)?;
+        let (bearer, access) = self.management.access_token(&user, session)?;
         Ok(SignedIn {
             user,
             access,
             access_lifetime: people.lifetimes.access,
             refresh: None,
+            bearer,
         })
     }
 
@@ -445,13 +460,6 @@ impl Management {
         }
         self.people.passwords.hash(new).await.map_err(busy)
     }
-}
-
-/// What a browser keeps of the sign-in it began.
-fn sent_cookie(headers: &HeaderMap) -> Option<&str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';'));
-    pairs.find_map(|pair| pair.trim().strip_prefix(oidc::COOKIE)?.strip_prefix('='))
 }
 
 fn too_often(wait: Duration) -> Refusal {

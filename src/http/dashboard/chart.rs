@@ -1,0 +1,128 @@
+//! Charts: what Plotly draws in the browser, described here. Colours and fonts are the page's, see `assets/charts.js`.
+
+use chrono::{DateTime, Utc};
+use maud::{Markup, html};
+use serde_json::{Value, json};
+
+/// What the values of a chart are, for its axis and for what is shown under the pointer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// Plain numbers.
+    Count,
+    /// US dollars.
+    Usd,
+    /// Milliseconds.
+    Milliseconds,
+    /// Shares from 0 to 1.
+    Percent,
+}
+
+impl Unit {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Usd => "usd",
+            Self::Milliseconds => "ms",
+            Self::Percent => "percent",
+        }
+    }
+}
+
+/// How several series share a chart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Bars on top of each other.
+    Stacked,
+    /// Bars side by side.
+    Grouped,
+    /// Lines.
+    Lines,
+    /// Filled lines on top of each other.
+    Areas,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stacked => "stacked",
+            Self::Grouped => "grouped",
+            Self::Lines => "lines",
+            Self::Areas => "areas",
+        }
+    }
+}
+
+/// One series.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// The values; `None`: there is none then.
+    pub values: Vec<Option<f64>>,
+}
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// Its id, of letters and hyphens.
+    pub id: &'static str,
+    /// What it shows, for those who do not see it.
+    pub label: String,
+    /// What its values are.
+    pub unit: Unit,
+    /// How series share it.
+    pub kind: Kind,
+    /// The places of the values: times or names.
+    pub at: Places,
+    /// The series.
+    pub series: Vec<Series>,
+}
+
+/// Where values are.
+#[derive(Clone, Debug)]
+pub enum Places {
+    /// In time.
+    Times(Vec<DateTime<Utc>>),
+    /// At names.
+    Names(Vec<String>),
+}
+
+impl Chart {
+    fn described(&self) -> Value {
+        let (axis, x): (_, Vec<String>) = match &self.at {
+            // Plotly reads times without a zone as they stand; they are of UTC.
+            Places::Times(times) => (
+                "date",
+                times
+                    .iter()
+                    .map(|time| time.format("%Y-%m-%d %H:%M").to_string())
+                    .collect(),
+            ),
+            Places::Names(names) => ("category", names.clone()),
+        };
+        json!({
+            "unit": self.unit.as_str(),
+            "kind": self.kind.as_str(),
+            "axis": axis,
+            "x": x,
+            "series": self.series.iter().map(|series| json!({"name": series.name, "y": series.values})).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The chart. The page has to say [`super::Page::charts`].
+    pub fn render(&self) -> Markup {
+        let points = match &self.at {
+            Places::Times(times) => times.len(),
+            Places::Names(names) => names.len(),
+        };
+        html! {
+            @if points == 0 || self.series.is_empty() {
+                (super::parts::empty("chart", "No data in this time", "Nothing was asked for that would be drawn here.", html! {}))
+            } @else {
+                div.chart id=(self.id) role="figure" aria-label=(self.label) data-chart=(self.described()) {
+                    div.skeleton.skeleton-chart aria-hidden="true" {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! A browser: Debian's Chromium, driven through its chromedriver, that tells of everything it complains about.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use crate::support::ports;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The sizes that pages are looked at in: width, height, and whether it is a phone.
+pub const SIZES: [(u32, u32, &str); 2] = [(1440, 900, "desktop"), (390, 844, "phone")];
+
+/// A browser with one window.
+pub struct Browser {
+    /// The window.
+    pub client: Client,
+    origin: String,
+    _driver: Child,
+    _profile: tempfile::TempDir,
+}
+
+/// A command of chromedriver's own.
+#[derive(Debug)]
+struct Own(&'static str, Value);
+
+impl WebDriverCompatibleCommand for Own {
+    fn endpoint(&self, base_url: &Url, session_id: Option<&str>) -> Result<Url, url::ParseError> {
+        base_url.join(&format!("session/{}/{}", session_id.unwrap_or_default(), self.0))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(self.1.to_string()))
+    }
+}
+
+impl Browser {
+    /// A fresh browser for pages of one origin; whatever else it asks for is a fault.
+    pub async fn open(origin: &str) -> Self {
+        let profile = tempfile::tempdir().expect("a directory can be made");
+        let port = ports::kept_free();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromedriver is installed: scripts/test installs chromium and chromium-driver");
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-extensions",
+            "--hide-scrollbars",
+            "--force-color-profile=srgb",
+        ];
+        let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
+        arguments.push(format!("--user-data-dir={}", profile.path().display()));
+        let capabilities: Capabilities = serde_json::from_value(json!({
+            "goog:chromeOptions": {"args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }))
+        .expect("it is an object");
+        let connector = hyper_util::client::legacy::connect::HttpConnector::new();
+        let url = format!("http://127.0.0.1:{port}");
+        let since = Instant::now();
+        let client = loop {
+            let connected = ClientBuilder::new(connector.clone())
+                .capabilities(capabilities.clone())
+                .connect(&url)
+                .await;
+            match connected {
+                Ok(client) => break client,
+                Err(error) => assert!(since.elapsed() < PATIENCE, "no browser: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let browser = Self {
+            client,
+            origin: origin.to_owned(),
+            _driver: driver,
+            _profile: profile,
+        };
+        browser.look(1440, 900, false).await;
+        browser
+    }
+
+    async fn own(&self, path: &'static str, body: Value) -> Value {
+        let answer = self.client.issue_cmd(Own(path, body)).await;
+        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// A command of the browser's debugging protocol.
+    pub async fn cdp(&self, command: &str, parameters: Value) -> Value {
+        self.own("goog/cdp/execute", json!({"cmd": command, "params": parameters}))
+            .await
+    }
+
+    /// Sets the size of the window and the theme of the system.
+    pub async fn look(&self, width: u32, height: u32, dark: bool) {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
+        let scheme = if dark { "dark" } else { "light" };
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.cdp("Emulation.setEmulatedMedia", media).await;
+    }
+
+    /// Opens a page of the gateway.
+    pub async fn open_page(&self, path: &str) {
+        let url = format!("{}{path}", self.origin);
+        self.client
+            .goto(&url)
+            .await
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+
+    /// The value of an expression of the page.
+    pub async fn value(&self, expression: &str) -> Value {
+        let value = self.client.execute(&format!("return ({expression})"), Vec::new()).await;
+        value.unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    /// Waits until an expression of the page is true.
+    pub async fn until(&self, expression: &str) {
+        let since = Instant::now();
+        loop {
+            // While a page is being left there is none to ask.
+            let said = self
+                .client
+                .execute(&format!("return Boolean({expression})"), Vec::new())
+                .await;
+            if matches!(said, Ok(Value::Bool(true))) {
+                return;
+            }
+            if since.elapsed() > PATIENCE {
+                let text = self.client.execute("return document.body?.innerText", Vec::new()).await;
+                panic!(
+                    "{expression} is not so: {said:?} on a page that says {text:?}; {:?}",
+                    self.complaints(&[]).await
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// Waits until the page's path is this one.
+    pub async fn until_at(&self, path: &str) {
+        self.until(&format!("location.pathname === {}", json!(path))).await;
+        self.until("document.readyState === 'complete'").await;
+    }
+
+    /// Waits until a text can be read.
+    pub async fn until_reads(&self, text: &str) {
+        self.until(&format!("document.body.innerText.includes({})", json!(text)))
+            .await;
+    }
+
+    /// Clicks what a selector finds first.
+    pub async fn click(&self, selector: &str) {
+        self.until(&format!("document.querySelector({})", json!(selector)))
+            .await;
+        let found = self.client.find(Locator::Css(selector)).await;
+        let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found
+            .click()
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// Types into a field, in the place of what it has.
+    pub async fn fill(&self, selector: &str, text: &str) {
+        let found = self.client.find(Locator::Css(selector)).await;
+        let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found
+            .clear()
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found
+            .send_keys(text)
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// Chooses an option by its value.
+    pub async fn choose(&self, selector: &str, value: &str) {
+        let script = "const field = document.querySelector(arguments[0]); field.value = arguments[1]; \
+                      field.dispatchEvent(new Event('change', {bubbles: true})); return field.value";
+        let chosen = self.client.execute(script, vec![json!(selector), json!(value)]).await;
+        assert_eq!(
+            chosen.unwrap_or_default(),
+            json!(value),
+            "{selector} has no such option"
+        );
+    }
+
+    /// Waits until every chart that is in the window is drawn.
+    pub async fn until_drawn(&self) {
+        self.until(
+            "[...document.querySelectorAll('[data-chart]')].every(node => node.querySelector('.main-svg') || \
+             node.getBoundingClientRect().top > innerHeight + 100)",
+        )
+        .await;
+    }
+
+    /// What the browser complained about since the last time: messages of the console, breaches of the policy, requests
+    /// to anywhere else. Messages with one of these words are meant to be there.
+    pub async fn complaints(&self, meant: &[&str]) -> Vec<String> {
+        let console = self.own("se/log", json!({"type": "browser"})).await;
+        let mut complaints: Vec<String> = (console.as_array().into_iter().flatten())
+            .filter(|entry| entry["level"] != "INFO" && entry["level"] != "DEBUG")
+            .map(|entry| entry["message"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        let performance = self.own("se/log", json!({"type": "performance"})).await;
+        for entry in performance.as_array().into_iter().flatten() {
+            let message: Value =
+                serde_json::from_str(entry["message"].as_str().unwrap_or_default()).unwrap_or_default();
+            let message = &message["message"];
+            if message["method"] != "Network.requestWillBeSent" {
+                continue;
+            }
+            let url = message["params"]["request"]["url"].as_str().unwrap_or_default();
+            let ours = url.starts_with(&self.origin)
+                || url.starts_with("data:")
+                || url.starts_with("blob:")
+                || url.starts_with("chrome:");
+            if !ours {
+                complaints.push(format!("a request to {url}"));
+            }
+        }
+        complaints.retain(|complaint| !meant.iter().any(|word| complaint.contains(word)));
+        complaints
+    }
+
+    /// Holds that there are none.
+    pub async fn assert_quiet(&self, page: &str) {
+        let complaints = self.complaints(&[]).await;
+        assert!(complaints.is_empty(), "{page}: {complaints:#?}");
+    }
+
+    /// Holds that axe-core finds nothing wrong, and that nothing is wider than the window.
+    pub async fn assert_accessible(&self, page: &str) {
+        static AXE: OnceCell<String> = OnceCell::const_new();
+        let axe = AXE
+            .get_or_init(|| async {
+                let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+                let output = Command::new(run).arg("axe").output().await.expect("the script runs");
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                let path = String::from_utf8(output.stdout).expect("a path is text");
+                std::fs::read_to_string(path.trim()).expect("axe-core is installed")
+            })
+            .await;
+        self.client
+            .execute(&format!("{axe};"), Vec::new())
+            .await
+            .expect("axe-core can be loaded");
+        let script = "const done = arguments[arguments.length - 1]; \
+            axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations.map(one => \
+            `${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map(node => node.html.slice(0, 200) + ' ' + \
+            (node.any[0]?.message ?? '')).join(' | ')}`)), error => done([String(error)]))";
+        let found = self
+            .client
+            .execute_async(script, Vec::new())
+            .await
+            .expect("axe-core answers");
+        assert_eq!(found, json!([]), "{page}");
+        let wide = self
+            .value("document.documentElement.scrollWidth <= innerWidth ? '' : [...document.querySelectorAll('main *')].filter(node => node.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(node => node.outerHTML.slice(0, 120)).join('\\n') || 'it is'")
+            .await;
+        assert_eq!(wide, json!(""), "{page} is wider than the window");
+    }
+
+    /// Keeps a picture of the whole page in `docs/screenshots`, if BONITO_SCREENSHOTS is set.
+    pub async fn keep_picture(&self, name: &str) {
+        if std::env::var_os("BONITO_SCREENSHOTS").is_none() {
+            return;
+        }
+        // A page that scrolls is taken as a whole, as if the window were that high; a dialog has the window's height.
+        let size = self
+            .value("[innerWidth, document.querySelector('dialog[open], .menu-open') ? innerHeight : Math.max(innerHeight, document.documentElement.scrollHeight)]")
+            .await;
+        let (width, height) = (size[0].as_u64().expect("a width"), size[1].as_u64().expect("a height"));
+        let metrics =
+            |height: u64| json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        let before = self.value("innerHeight").await.as_u64().expect("a height");
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics(height)).await;
+        self.until_drawn().await;
+        let taken = self.cdp("Page.captureScreenshot", json!({"format": "png"})).await;
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics(before)).await;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(taken["data"].as_str().unwrap_or_default())
+            .expect("a picture is base64");
+        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/screenshots"));
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        std::fs::write(folder.join(format!("{name}.png")), bytes).expect("the picture can be written");
+    }
+
+    /// Ends it.
+    pub async fn close(self) {
+        let _ = self.client.close().await;
+    }
+}

@@ -1,0 +1,363 @@
+//! An organization with a month behind it: teams, keys, people, budgets, and requests as there are in real ones. Whatever
+//! somebody can name is named so that a page that takes names for markup gives itself away.
+
+use std::time::Duration;
+
+use bonito::analytics::rollup::tend;
+use bonito::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
+use bonito::domain::ids::{KeyId, RequestId, TeamId};
+use bonito::domain::money::NanoUsd;
+use bonito::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
+use bonito::domain::role::Role;
+use bonito::domain::usage::{TokenUsage, UsageSource};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::rig::Browser;
+use crate::support::{ScriptedProvider, TestGateway};
+
+/// What a name is that wants to be more than a name.
+pub const EVIL: &str = "<img src=x onerror=alert(1)>\"'&amp;";
+/// What everybody signs in with.
+pub const PASSWORD: &str = "correct horse battery";
+/// Requests of the month.
+const REQUESTS: u64 = 2_400;
+const DAYS: i64 = 30;
+
+/// A model that was used: its provider, its name, how often of a hundred times, and its prices in nano-dollars a token.
+const MODELS: [(&str, &str, u64, i64, i64); 6] = [
+    ("openai", "gpt-5-mini", 38, 250, 2_000),
+    ("openai", "gpt-5", 17, 1_250, 10_000),
+    ("anthropic", "claude-sonnet-5", 21, 3_000, 15_000),
+    ("anthropic", "claude-haiku-5", 12, 1_000, 5_000),
+    ("mistral", "mistral-large", 8, 2_000, 6_000),
+    ("openai", "text-embedding-3-small", 4, 20, 0),
+];
+
+/// The gateway with all that.
+pub struct World {
+    /// The gateway.
+    pub gateway: TestGateway,
+    /// The provider behind every model, for as long as the gateway asks it.
+    _provider: ScriptedProvider,
+    /// Its keys, the evil one first.
+    pub keys: Vec<Uuid>,
+    /// The team whose name is evil.
+    pub team: Uuid,
+}
+
+/// Numbers that look random and are always the same.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+impl World {
+    /// An organization with a month behind it.
+    pub async fn new() -> Self {
+        let provider = ScriptedProvider::start().await;
+        let mut builder = TestGateway::builder();
+        for name in ["openai", "anthropic", "mistral"] {
+            let models: Vec<&str> = MODELS
+                .iter()
+                .filter(|(own, ..)| *own == name)
+                .map(|(_, model, ..)| *model)
+                .collect();
+            let url = if name == "anthropic" {
+                provider.origin()
+            } else {
+                provider.base_url()
+            };
+            builder = builder.provider(name, &url, &models);
+        }
+        let gateway = builder.start().await;
+        let token = gateway.token(Role::Owner);
+        let created = async |path: &str, body: Value| -> Value {
+            let reply = gateway.manage("POST", path, &token, Some(&body)).await;
+            assert_eq!(reply.status, 201, "{path}: {}", reply.text);
+            reply.json()
+        };
+        let id = |answer: &Value| -> Uuid {
+            answer["id"]
+                .as_str()
+                .and_then(|id| id.parse().ok())
+                .expect("it has an id")
+        };
+        let mut teams = Vec::new();
+        for (slug, name) in [
+            ("evil", EVIL),
+            ("search", "Search"),
+            ("support", "Support bot"),
+            ("research", "Research"),
+        ] {
+            teams.push(id(&created("/api/teams", json!({"slug": slug, "name": name})).await));
+        }
+        let mut keys = Vec::new();
+        for (name, team, more) in [
+            (
+                EVIL,
+                0,
+                json!({"metadata": {"env": EVIL, "app": "x"}, "allowed_models": {"models": ["<b>gpt</b>-*"], "providers": []}}),
+            ),
+            (
+                "search-production",
+                1,
+                json!({"metadata": {"env": "production", "app": "search"}, "rate_limit": 600,
+                "budgets": [{"amount_usd": "6", "period": "monthly"}]}),
+            ),
+            (
+                "support-bot",
+                2,
+                json!({"metadata": {"env": "production", "app": "support"}, "rate_limit": 300,
+                "allowed_models": {"models": ["claude-*"], "providers": ["anthropic"]},
+                "budgets": [{"amount_usd": "8", "period": "monthly"}, {"amount_usd": "2", "period": "daily"}]}),
+            ),
+            (
+                "support-staging",
+                2,
+                json!({"metadata": {"env": "staging", "app": "support"}, "allowed_models": {"models": ["gpt-5-mini", "claude-haiku-5"], "providers": []}}),
+            ),
+            (
+                "notebooks",
+                3,
+                json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
+                "budgets": [{"amount_usd": "1.50", "period": "monthly", "enforcement": "soft"}]}),
+            ),
+            (
+                "batch-embeddings",
+                1,
+                json!({"metadata": {"env": "production", "app": "search"}, "allowed_models": {"models": ["text-embedding-3-small"], "providers": ["openai"]}}),
+            ),
+        ] {
+            let mut body = json!({"name": name, "team_id": teams[team]});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            keys.push(id(&created("/api/gateway/keys", body).await["id"]
+                .as_str()
+                .map(|id| json!({"id": id}))
+                .unwrap()));
+        }
+        created(
+            "/api/gateway/budgets",
+            json!({"scope": "organization", "amount_usd": "20", "period": "monthly"}),
+        )
+        .await;
+        let mut world = Self {
+            gateway,
+            _provider: provider,
+            team: teams[0],
+            keys,
+        };
+        world.remember(&teams).await;
+        world
+    }
+
+    /// Writes the month's requests into the ledger.
+    async fn remember(&mut self, teams: &[Uuid]) {
+        let now = Utc::now();
+        let first = now - TimeDelta::days(DAYS);
+        let store = &self.gateway.store;
+        store.make_partitions(first).await.expect("there are partitions");
+        let mut numbers = Numbers(20_261_130);
+        let owners = [(1, 1, 42), (2, 2, 26), (4, 3, 14), (3, 2, 10), (0, 0, 8)];
+        let mut records = Vec::new();
+        for number in 0..REQUESTS {
+            // More by day than by night, and a little more each day.
+            let left = REQUESTS - 1 - number;
+            let day = DAYS * i64::try_from((left * left + left * REQUESTS) / 2 / REQUESTS).unwrap();
+            let day = DAYS - 1 - day / i64::try_from(REQUESTS).unwrap();
+            let hour =
+                [9, 10, 11, 11, 13, 14, 14, 15, 15, 16, 17, 20, 2, 7][usize::try_from(numbers.below(14)).unwrap()];
+            let at = first + TimeDelta::days(day);
+            let at = at.date_naive().and_hms_opt(hour, 0, 0).unwrap().and_utc()
+                + TimeDelta::milliseconds(i64::try_from(numbers.below(3_600_000)).unwrap());
+            // Some of today are still to come; those came in the last hours instead.
+            let at = if at < now && at > first {
+                at
+            } else {
+                now - TimeDelta::seconds(i64::try_from(numbers.below(14_000)).unwrap() + 20)
+            };
+            let (model, mut rest) = (0, numbers.below(100));
+            let mut place = model;
+            while rest >= MODELS[place].2 {
+                rest -= MODELS[place].2;
+                place += 1;
+            }
+            let (mut owner, mut rest) = (0, numbers.below(100));
+            while rest >= owners[owner].2 {
+                rest -= owners[owner].2;
+                owner += 1;
+            }
+            let (key, team, _) = owners[owner];
+            // Keys ask for what they may have.
+            let (key, team, model) = match (key, MODELS[place]) {
+                (_, model) if model.1.contains("embedding") => (5, 1, model),
+                (2, model) if model.0 != "anthropic" => (2, team, MODELS[3]),
+                (_, model) => (key, team, model),
+            };
+            records.push(self.record(at, &mut numbers, model, self.keys[key], teams[team]));
+        }
+        for batch in records.chunks(400) {
+            let refused = store.write_records(batch).await.expect("the database takes them");
+            assert!(refused.is_empty());
+        }
+        while tend(store, now).await.expect("sums can be made").more {}
+    }
+
+    fn record(
+        &self,
+        at: DateTime<Utc>,
+        numbers: &mut Numbers,
+        model: (&'static str, &'static str, u64, i64, i64),
+        key: Uuid,
+        team: Uuid,
+    ) -> UsageRecord {
+        let (provider, name, _, input_price, output_price) = model;
+        let embedding = name.contains("embedding");
+        let (input, output) = (
+            180 + numbers.below(3_200),
+            if embedding { 0 } else { 40 + numbers.below(900) },
+        );
+        let tokens = |count: u64| i64::try_from(count).unwrap();
+        let slow = if name == "gpt-5" { 3 } else { 1 };
+        let first_token = Duration::from_millis((120 + numbers.below(380)) * slow);
+        let latency =
+            first_token + Duration::from_millis(output * 9 * slow) + Duration::from_millis(numbers.below(300));
+        let error = match numbers.below(100) {
+            0 => Some((ErrorClass::Timeout, 504)),
+            1 => Some((ErrorClass::RateLimited, 429)),
+            2 if numbers.below(2) == 0 => Some((ErrorClass::ServerError, 502)),
+            _ => None,
+        };
+        let attempt = |started_after: Duration, error: Option<(ErrorClass, u16)>| AttemptRecord {
+            deployment: format!("{provider}/{name}").as_str().into(),
+            provider: provider.into(),
+            model: name.into(),
+            started_after,
+            latency: if error.is_some() {
+                Duration::from_millis(640)
+            } else {
+                latency
+            },
+            first_token: error.is_none().then_some(first_token),
+            status: Some(error.map_or(200, |(_, status)| status)),
+            error: error.map(|(class, _)| class),
+            upstream_request_id: Some("req_7f3a".into()),
+            charge: if error.is_some() {
+                Charge::nothing()
+            } else {
+                Charge {
+                    usage: TokenUsage {
+                        input,
+                        cached_input: input / 5,
+                        output,
+                        ..TokenUsage::default()
+                    },
+                    source: UsageSource::Reported,
+                    cost: Some(NanoUsd(tokens(input) * input_price + tokens(output) * output_price)),
+                    price_version: Some("list#1".into()),
+                }
+            },
+        };
+        let again = error.is_none() && numbers.below(25) == 0;
+        let attempts = if again {
+            vec![
+                attempt(Duration::from_millis(1), Some((ErrorClass::Overloaded, 529))),
+                attempt(Duration::from_millis(720), None),
+            ]
+        } else {
+            vec![attempt(Duration::from_millis(1), error)]
+        };
+        let ms = u64::try_from(at.timestamp_millis()).unwrap();
+        let random = u128::from(numbers.below(u64::from(u32::MAX))) << 20 | u128::from(numbers.below(1 << 20));
+        let id = (u128::from(ms) << 80) | (7 << 76) | (0b10 << 62) | random;
+        UsageRecord {
+            id: RequestId(Uuid::from_u128(id)),
+            trace: None,
+            owner: Owner {
+                organization: self.gateway.organization,
+                team: Some(TeamId(team)),
+                key: KeyId(key),
+            },
+            admitted_at: at,
+            operation: if embedding {
+                Operation::Embedding
+            } else {
+                Operation::Chat
+            },
+            dialect: Dialect::OpenAi,
+            requested_model: name.to_owned(),
+            stream: !embedding && numbers.below(3) > 0,
+            status: error.map_or(200, |(_, status)| status),
+            error: error.map(|(class, _)| class),
+            client_cancelled: false,
+            latency,
+            first_token: error.is_none().then_some(first_token),
+            overhead: Duration::from_micros(180 + numbers.below(240)),
+            cache: CacheStatus::Miss,
+            cached_from: None,
+            attempts,
+            routing: None,
+        }
+    }
+
+    /// See [`person`].
+    pub async fn person(&self, role: &str, team: Option<Uuid>) -> String {
+        person(&self.gateway, role, team).await
+    }
+
+    /// See [`browser_of`].
+    pub async fn browser_of(&self, email: &str) -> Browser {
+        browser_of(&self.gateway, email).await
+    }
+
+    /// Ends everything.
+    pub async fn finish(self, browsers: impl IntoIterator<Item = Browser>) {
+        for browser in browsers {
+            browser.close().await;
+        }
+        self.gateway.finish().await;
+    }
+}
+
+/// Creates somebody of a role, who can sign in with [`PASSWORD`]. Gives their address.
+pub async fn person(gateway: &TestGateway, role: &str, team: Option<Uuid>) -> String {
+    let email = format!("{role}@example.com");
+    let first = "first password of theirs";
+    // The owner is in the pictures, and has a name like anybody's; all others have one that wants to be more.
+    let name = match role {
+        "owner" => "Ada Ferreira".to_owned(),
+        _ => format!("{role} {EVIL}"),
+    };
+    let body = json!({"email": email, "name": name, "role": role, "password": first, "team_id": team});
+    let token = gateway.token(Role::PlatformAdmin);
+    let reply = gateway.manage("POST", "/api/users", &token, Some(&body)).await;
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    let login = json!({"email": email, "password": first});
+    let reply = gateway.manage("POST", "/api/auth/login", "", Some(&login)).await;
+    let token = reply.json()["access_token"].as_str().expect("they are in").to_owned();
+    let change = json!({"current_password": first, "new_password": PASSWORD});
+    let reply = gateway
+        .manage("POST", "/api/auth/password", &token, Some(&change))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    email
+}
+
+/// A browser whose viewer has signed in.
+pub async fn browser_of(gateway: &TestGateway, email: &str) -> Browser {
+    let browser = Browser::open(&gateway.api).await;
+    browser.open_page("/login").await;
+    browser.fill("#email", email).await;
+    browser.fill("#password", PASSWORD).await;
+    browser.click("button[type=submit]").await;
+    browser.until_at("/gateway").await;
+    browser
+}
