@@ -214,7 +214,8 @@ impl Store {
     ) -> Result<Vec<gateway_requests::Model>, StoreError> {
         use gateway_requests::Column;
         // Where rows are gone, sums are all there is; a row that comes late is about to become a part of them.
-        let there = usage::purged_before(transaction).await?.first_id();
+        // Where none are gone yet, the hour is before every time there is.
+        let there = usage::purged_before(transaction).await?.max(Hour(0)).first_id();
         let from = first_id(state.terms.from).max(there);
         let mut query = gateway_requests::Entity::find()
             .filter(Column::OrganizationId.eq(state.organization.0))
