@@ -18,6 +18,7 @@ use crate::gates::policies::Policies;
 use crate::routing::document::{self, Policy};
 use crate::store::configs::ConfigChanges;
 use crate::store::{Store, StoreError, within};
+use crate::telemetry::metrics::Metrics;
 
 /// How long a look for changes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub struct ConfigsArgs {
     pub poll: Duration,
     /// The strategy of configs that name none.
     pub default_strategy: Strategy,
+    /// Shows which change is in force.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What the actor hears.
@@ -131,6 +134,7 @@ impl ConfigsState {
     }
 
     fn publish(&mut self, changes: ConfigChanges) {
+        self.args.metrics.config_revision.set(changes.revision.0);
         self.seen = Some(changes.revision);
         let strategy = self.args.default_strategy;
         let compiled = changes.configs.into_iter().filter_map(|(organization, config)| {

@@ -35,7 +35,7 @@ use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
 use crate::cluster::redis::RedisOptions;
-use crate::config::{JournalSettings, Settings};
+use crate::config::{JournalSettings, Settings, TracingSettings};
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
@@ -79,6 +79,8 @@ use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::trace::export::Exporter;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
@@ -145,6 +147,8 @@ pub struct Gateway {
     pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Sends the spans of traces, where there is somewhere to send them.
+    pub exporter: Option<Exporter>,
     /// Set when the process begins to stop.
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
@@ -181,7 +185,8 @@ impl Gateway {
             poll: settings.jobs.poll,
             drain: settings.jobs.drain,
         };
-        Worker::start(self.store.clone(), jobs::all(&self.jobs), self.metrics.clone(), options)
+        let (metrics, tracer) = (self.metrics.clone(), self.http.pipeline.tracer.clone());
+        Worker::start(self.store.clone(), jobs::all(&self.jobs), metrics, tracer, options)
     }
 
     /// Builds everything and starts the actors.
@@ -200,6 +205,8 @@ impl Gateway {
         let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
+        opened.store.count_with(metrics.clone());
+        let (tracer, exporter) = tracing_of(&settings.tracing, &outgoing, &metrics);
         let board = Arc::new(HealthBoard::default());
         let secrets = Arc::new(SecretsBoard::default());
         let live = Arc::new(ArcSwap::from(settings.clone()));
@@ -295,6 +302,7 @@ impl Gateway {
                 journal: journal.clone(),
                 store: opened.store.clone(),
                 metrics: metrics.clone(),
+                tracer: tracer.clone(),
                 batch_rows: settings.ledger.batch_rows,
                 flush: settings.ledger.flush,
             },
@@ -307,6 +315,7 @@ impl Gateway {
                 policies: policies.clone(),
                 poll: settings.keys.poll,
                 default_strategy: settings.routing.default_strategy,
+                metrics: metrics.clone(),
             },
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
@@ -355,6 +364,7 @@ impl Gateway {
             payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
+            tracer: tracer.clone(),
             limits: PipelineLimits {
                 body: BodyLimits {
                     depth: settings.limits.json_depth,
@@ -428,6 +438,7 @@ impl Gateway {
                 sealer: sealer.clone(),
                 timeout: settings.webhooks.timeout,
                 patience: settings.webhooks.patience,
+                tracer,
             },
         };
         let public_url = settings
@@ -501,6 +512,7 @@ impl Gateway {
             board,
             limiter,
             metrics,
+            exporter,
             stopping,
             cut_streams,
             keeping: AbortOnDropHandle::new(keeping),
@@ -509,6 +521,19 @@ impl Gateway {
             root,
         })
     }
+}
+
+/// What begins traces, and what sends their spans.
+fn tracing_of(
+    settings: &TracingSettings,
+    client: &reqwest::Client,
+    metrics: &Arc<Metrics>,
+) -> (Tracer, Option<Exporter>) {
+    let Some(url) = settings.url.clone() else {
+        return (Tracer::off(), None);
+    };
+    let (outbox, exporter) = Exporter::start(settings, url, client.clone(), metrics.clone());
+    (Tracer::new(settings, outbox), Some(exporter))
 }
 
 /// What management works with where people are concerned.

@@ -46,7 +46,10 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
     say(&greeting(&running.gateway().settings.load(), &running, &opened));
     drop(opened);
     let why = running.until_stopped(signals).await;
-    tracing::info!("stopping: no new connections, requests under way may finish");
+    tracing::info!(
+        notice_ms = u64::try_from(settings.server.shutdown_notice.as_millis()).unwrap_or(u64::MAX),
+        "stopping: /readyz says so, then no new connections, and requests under way may finish"
+    );
     let end = running.stop().await;
     Ok(if (why, end) == (End::Clean, End::Clean) {
         ExitCode::SUCCESS

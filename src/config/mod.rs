@@ -17,6 +17,7 @@ mod providers;
 mod reader;
 mod settings;
 mod stored;
+mod tracing;
 mod vault;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ pub use settings::{
     Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings,
 };
 pub use stored::{CredentialPath, Fields, Stored};
+pub use tracing::{Propagation, Sampler, TracingSettings};
 pub use vault::{KvVersion, VaultAuth, VaultLogin, VaultMount, VaultSettings};
 
 /// `config/default.toml`: every setting with its default, its unit and the reason.

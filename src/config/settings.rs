@@ -19,6 +19,7 @@ use super::layers::{Layers, join, type_name};
 use super::people::{AuthSettings, OidcSettings};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
+use super::tracing::TracingSettings;
 use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::{ParameterPolicy, Strategy};
 use crate::domain::limit::WhenApart;
@@ -97,6 +98,8 @@ pub struct Settings {
     pub vault_login: VaultLogin,
     /// `[telemetry]`
     pub telemetry: TelemetrySettings,
+    /// `[tracing]`
+    pub tracing: TracingSettings,
     /// `[models."name"]`, by name.
     pub models: BTreeMap<String, ModelTimeouts>,
     /// `[aliases]`: names of one's own, each for one or several models in the order they are tried. Whether the models
@@ -127,7 +130,9 @@ pub struct ServerSettings {
     pub body_read_timeout: Duration,
     /// How long a client may take nothing of its answer.
     pub write_stall: Duration,
-    /// How long open requests may go on after a stop; zero cuts them at once.
+    /// How long connections are still taken after a stop was asked for, for those who must hear of it first.
+    pub shutdown_notice: Duration,
+    /// How long open requests may go on after that; zero cuts them at once.
     pub shutdown_grace: Duration,
 }
 
@@ -554,6 +559,7 @@ impl Settings {
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
                 body_read_timeout: reader.milliseconds("server.body_read_timeout_ms", 1..=HOUR_MS),
                 write_stall: reader.milliseconds("server.write_stall_ms", 1..=HOUR_MS),
+                shutdown_notice: reader.milliseconds("server.shutdown_notice_ms", 0..=HOUR_MS),
                 shutdown_grace: reader.milliseconds("server.shutdown_grace_ms", 0..=HOUR_MS),
             },
             limits: LimitsSettings {
@@ -731,6 +737,7 @@ impl Settings {
                     ],
                 ),
             },
+            tracing: TracingSettings::read(reader),
             models: model_timeouts(reader, models),
             aliases: BTreeMap::new(),
             providers: Vec::new(),

@@ -36,6 +36,7 @@ pub mod scope;
 pub mod seconds;
 pub mod tenancy;
 pub mod throttle;
+pub mod trace;
 pub mod usage;
 pub mod user;
 pub mod webhook;

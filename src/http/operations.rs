@@ -109,6 +109,7 @@ fn metrics(Data(operations): Data<&Arc<Operations>>) -> Response {
     let age = operations.secrets.age(Instant::now());
     let age = age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     operations.metrics.secret_age.set(age);
+    operations.metrics.look_at_process();
     Response::builder()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
         .body(operations.metrics.encode())

@@ -21,6 +21,7 @@ use crate::gates::inference::Inference;
 use crate::queue::Job;
 use crate::secrets::sealing::Sealer;
 use crate::store::Store;
+use crate::telemetry::trace::Tracer;
 use crate::upstream::fetcher::Fetcher;
 
 /// What jobs work with.
@@ -58,6 +59,8 @@ pub struct WebhookArgs {
     pub timeout: Duration,
     /// How long an endpoint may fail before its webhook is switched off.
     pub patience: Duration,
+    /// Says what endpoints are told of the trace.
+    pub tracer: Tracer,
 }
 
 /// How long what is over is kept.
@@ -87,6 +90,7 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
             sealer: args.webhooks.sealer.clone(),
             timeout: args.webhooks.timeout,
             patience: args.webhooks.patience,
+            tracer: args.webhooks.tracer.clone(),
         }),
         Arc::new(key_expiry::KeyExpiry { store: store() }),
         Arc::new(anomalies::Anomalies { store: store() }),

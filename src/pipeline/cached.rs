@@ -14,6 +14,8 @@ use crate::domain::call::{CacheStatus, Operation};
 use crate::domain::error::GatewayError;
 use crate::domain::limit::Demand;
 use crate::routing::plan::Plan;
+use crate::telemetry::names::trace::{CACHE_STATUS, span};
+use crate::telemetry::trace::Ambient;
 
 /// Where the answer to a request may be.
 enum Looked {
@@ -40,7 +42,14 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<Option<Arc<Entry>>, GatewayError> {
         let needs = self.demand(request);
-        match self.look(request, plan, meter).await {
+        let mut step = Ambient::step(span::CACHE);
+        let looked = self.look(request, plan, meter).await;
+        step.set(CACHE_STATUS, || match looked {
+            Looked::Here(_) => CacheStatus::Hit.as_str(),
+            Looked::Elsewhere(_) | Looked::Nowhere => meter.cache_status().as_str(),
+        });
+        step.end();
+        match looked {
             Looked::Here(entry) => {
                 self.limit(request, plan, Demand::default(), meter).await?;
                 Ok(Some(entry))

@@ -21,6 +21,8 @@ use crate::gates::load_gate::Place;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
+use crate::telemetry::names::trace::{DEPLOYMENT, span};
+use crate::telemetry::trace::{Kind, gen_ai};
 use crate::upstream::endpoints::{Keyed, Tenant};
 
 /// How long a deployment is left alone that has nothing left and does not say for how long.
@@ -32,6 +34,7 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
+            meter.goes_to(&keyed.endpoint);
             let tried = {
                 let attempt = pin!(self.attempt_whole(request, deployment, &keyed.endpoint, meter));
                 self.unless_stopped(attempt).await
@@ -57,6 +60,7 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
+            meter.goes_to(&keyed.endpoint);
             let tried = {
                 let attempt = pin!(self.attempt_stream(request, deployment, &keyed.endpoint, meter));
                 self.unless_stopped(attempt).await
@@ -147,7 +151,10 @@ impl<'p> Tries<'p> {
     async fn next_with_place(&mut self, request: &Request, meter: &mut Meter) -> Option<(Try<'p>, Option<Place>)> {
         loop {
             let (deployment, keyed, probe) = self.next(meter)?;
+            let mut step = meter.ambient().span(|| span::RESERVE.to_owned(), Kind::Internal);
+            step.set(DEPLOYMENT, || deployment.id.as_str());
             if let Err(refusal) = self.pipeline.cover(request, deployment, self.has_more(), meter).await {
+                gen_ai::refused(&mut step, &refusal);
                 self.uncovered(refusal);
                 continue;
             }
@@ -158,6 +165,7 @@ impl<'p> Tries<'p> {
             if let Some(place) = gate.enter().await {
                 return Some(((deployment, keyed, probe), Some(place)));
             }
+            step.failed(ShedReason::Credential.as_str());
             self.busy = true;
             self.free = true;
             self.renewed = None;

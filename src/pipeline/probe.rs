@@ -15,6 +15,7 @@ use crate::chat::request::Request;
 use crate::domain::call::{Dialect, ErrorClass, Operation};
 use crate::domain::ids::{DeploymentId, ProviderId};
 use crate::providers::adapter::{Failure, MediaLibrary, WireAnswer};
+use crate::upstream::Propagated;
 use crate::upstream::answer::Answer;
 use crate::upstream::endpoints::Tenant;
 use crate::upstream::payload::SentMark;
@@ -100,7 +101,10 @@ impl Pipeline {
                 let answer = match endpoint.adapter.builtin(&request) {
                     Some(body) => Answer::builtin(body, form),
                     None => {
-                        let answer = self.upstream.send(endpoint, call, SentMark::default()).await?;
+                        let answer = self
+                            .upstream
+                            .send(endpoint, call, SentMark::default(), &Propagated::default())
+                            .await?;
                         understood(answer, endpoint).await?
                     }
                 };

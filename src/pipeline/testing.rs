@@ -44,6 +44,7 @@ use crate::routing::catalog::{Catalog, Deployment};
 use crate::routing::document::Policy;
 use crate::routing::strategy::Strategy;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
@@ -138,6 +139,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         limiter: Limiter::alone(WhenApart::Local, Arc::default()),
         journal: journal::testing::in_memory(10),
         metrics: Arc::new(Metrics::default()),
+        tracer: Tracer::off(),
         limits: PipelineLimits {
             body: BodyLimits {
                 depth: 64,

@@ -285,6 +285,7 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
         client_cancelled: Set(record.client_cancelled),
         upstream_request_id: Set(served.and_then(upstream_id)),
         routing: Set(record.routing.as_deref().map(storable_text)),
+        trace_id: Set(record.trace.map(|context| context.trace.to_string())),
         cache: Set(record.cache.as_str().into()),
         saved_nanousd: Set(record
             .cached_from
@@ -364,6 +365,7 @@ fn harmless_record() -> UsageRecord {
             charge: Charge::nothing(),
         }],
         routing: None,
+        trace: None,
     }
 }
 

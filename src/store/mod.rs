@@ -31,7 +31,7 @@ pub mod watch;
 pub mod webhooks;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -42,6 +42,8 @@ use sea_orm::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
+
+use crate::telemetry::metrics::Metrics;
 
 /// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.
 /// The number is arbitrary and only has to be ours.
@@ -56,6 +58,8 @@ pub struct Store {
     inserts: bulk::Inserts,
     /// Names this process in the database, from one start to the next.
     replica: Uuid,
+    /// Counts statements, once somebody wants to know.
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
     /// Reports under way. They take long, and the ledger and the keys need connections too.
     reports: Arc<Semaphore>,
 }
@@ -151,17 +155,40 @@ const LEDGER: Embedded = Embedded {
 };
 
 impl Store {
+    /// Counts statements from now on. Only the first call does anything.
+    pub fn count_with(&self, metrics: Arc<Metrics>) {
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// What the database is called in traces.
+    pub fn system_name(&self) -> &'static str {
+        match self.db.get_database_backend() {
+            DatabaseBackend::Sqlite => "sqlite",
+            _ => "postgresql",
+        }
+    }
+
     /// Connects. The database itself must exist, but for SQLite, which makes its file.
     ///
     /// # Errors
     /// It cannot be reached, or refuses us.
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
-        let db = sea_orm::Database::connect(options.connect(READER)).await?;
+        let metrics = Arc::new(OnceLock::<Arc<Metrics>>::new());
+        let counted = |mut db: DatabaseConnection| {
+            let metrics = metrics.clone();
+            db.set_metric_callback(move |statement| {
+                if let Some(metrics) = metrics.get() {
+                    metrics.database_said(statement.elapsed, statement.failed);
+                }
+            });
+            db
+        };
+        let db = counted(sea_orm::Database::connect(options.connect(READER)).await?);
         let ledger = match options.is_sqlite() {
             true => {
                 let mut connect = options.connect(LEDGER);
                 connect.max_connections(1).min_connections(0);
-                sea_orm::Database::connect(connect).await?
+                counted(sea_orm::Database::connect(connect).await?)
             }
             false => db.clone(),
         };
@@ -169,6 +196,7 @@ impl Store {
             db,
             ledger,
             inserts: bulk::Inserts::default(),
+            metrics,
             replica: Uuid::now_v7(),
             reports: Arc::new(Semaphore::new((options.max_connections / 3).max(1) as usize)),
         })

@@ -43,6 +43,16 @@ impl Origin {
         }
     }
 
+    /// Its host and port; `None` for what is asked in this process.
+    pub fn address(&self) -> Option<(&str, u16)> {
+        let authority = self.authority.as_ref()?;
+        let usual = match self.scheme.as_ref()?.as_str() {
+            "https" => 443,
+            _ => 80,
+        };
+        Some((authority.host(), authority.port_u16().unwrap_or(usual)))
+    }
+
     /// The parts of a URI at this origin, without a path yet.
     pub fn parts(&self) -> Parts {
         let mut parts = Parts::default();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::{Timeouts, UpstreamSettings};
 use crate::domain::call::ErrorClass;
+use crate::domain::trace::TraceContext;
 use crate::providers::adapter::{Failure, WireRequest};
 use crate::secrets::aws::sigv4::Unsigned;
 use answer::{Answer, AnswerBody};
@@ -35,6 +36,38 @@ const AGENT: &str = concat!("bonito-gateway/", env!("CARGO_PKG_VERSION"));
 
 /// What is read ahead of one provider connection, and the most its answer's head may have.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What the other end of a call is told of the trace it is a part of.
+#[derive(Clone, Default, Debug)]
+pub struct Propagated {
+    parent: Option<HeaderValue>,
+    state: Option<HeaderValue>,
+}
+
+impl Propagated {
+    /// This place, and what the caller's own tools want to be passed on.
+    pub fn new(context: Option<TraceContext>, state: Option<&str>) -> Self {
+        let parent = context.and_then(|context| HeaderValue::from_bytes(&context.header()).ok());
+        Self {
+            state: parent
+                .as_ref()
+                .and(state)
+                .and_then(|state| HeaderValue::from_str(state).ok()),
+            parent,
+        }
+    }
+
+    /// The headers of a call that say so.
+    pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let headers = [(TRACEPARENT, &self.parent), (TRACESTATE, &self.state)];
+        headers
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?)))
+    }
+}
 
 /// The client for all providers.
 #[derive(Clone, Debug)]
@@ -67,11 +100,17 @@ impl Upstream {
     }
 
     /// Sends one request and waits for the head of its answer, without a time limit of its own. `sent` is set as soon as
-    /// the provider has it.
+    /// the provider has it. What is said of the trace is no part of what is signed, so that a proxy may change it.
     ///
     /// # Errors
     /// No answer came: the connection could not be made, or broke.
-    pub async fn send(&self, endpoint: &Endpoint, wire: WireRequest, sent: SentMark) -> Result<Answer, Failure> {
+    pub async fn send(
+        &self,
+        endpoint: &Endpoint,
+        wire: WireRequest,
+        sent: SentMark,
+        trace: &Propagated,
+    ) -> Result<Answer, Failure> {
         let mut uri = endpoint.origin.parts();
         uri.path_and_query = Some(wire.path);
         let uri = Uri::from_parts(uri).map_err(|_| Failure::new(ErrorClass::Internal, "the address is not valid"))?;
@@ -103,6 +142,7 @@ impl Upstream {
                 "could not be asked: the gateway has no credential for it right now",
             )
         })?;
+        headers.extend(trace.headers());
         let mut request = Request::new(PayloadBody::new(wire.payload, sent));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;

@@ -9,6 +9,7 @@ use bonito::cli::known_dialects;
 use bonito::config::{self, Sources};
 use bonito::domain::call::ErrorClass;
 use bonito::providers::adapter::{AnswerForm, AuthScheme, Failure, Payload, WireRequest};
+use bonito::upstream::Propagated;
 use bonito::upstream::Upstream;
 use bonito::upstream::answer::Answer;
 use bonito::upstream::endpoint::Endpoint;
@@ -72,7 +73,9 @@ impl Caller {
             headers: Default::default(),
             answer: AnswerForm::Whole,
         };
-        self.upstream.send(&self.endpoint, wire, SentMark::default()).await
+        self.upstream
+            .send(&self.endpoint, wire, SentMark::default(), &Propagated::default())
+            .await
     }
 
     /// Sends and says with what the request arrived.

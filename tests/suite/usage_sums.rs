@@ -99,6 +99,7 @@ pub fn record(at: DateTime<Utc>, like: &Like) -> UsageRecord {
             },
         }],
         routing: None,
+        trace: None,
     }
 }
 

@@ -51,6 +51,8 @@ use crate::secrets::master_key::KeyHasher;
 use crate::secrets::oidc::Oidc;
 use crate::secrets::password::Passwords;
 use crate::secrets::refresh_token::RefreshTokens;
+use crate::telemetry::names::trace::HTTP_ROUTE;
+use crate::telemetry::trace::Ambient;
 pub use auth::providers::CredentialDesk;
 pub use auth::session::BrowserSessions;
 use problem::Problem;
@@ -268,16 +270,22 @@ impl Methods {
 
     /// What a path takes; a part of a template in braces stands for anything.
     fn at(&self, path: &str) -> Option<HeaderValue> {
+        self.entry(path).map(|(_, methods)| methods.clone())
+    }
+
+    /// The template of a path.
+    fn template(&self, path: &str) -> Option<&str> {
+        self.entry(path).map(|(template, _)| template.as_str())
+    }
+
+    fn entry(&self, path: &str) -> Option<&(String, HeaderValue)> {
         let fits = |template: &str| {
             let (ours, theirs) = (template.trim_end_matches('/'), path.trim_end_matches('/'));
             let mut parts = ours.split('/').zip(theirs.split('/'));
             ours.split('/').count() == theirs.split('/').count()
                 && parts.all(|(ours, theirs)| ours == theirs || ours.starts_with('{'))
         };
-        self.0
-            .iter()
-            .find(|(template, _)| fits(template))
-            .map(|(_, methods)| methods.clone())
+        self.0.iter().find(|(template, _)| fits(template))
     }
 }
 
@@ -286,6 +294,14 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let path = request.uri().path().to_owned();
+        Ambient::with(|ambient| {
+            ambient.root(|root| {
+                if let Some(route) = self.methods.template(&path) {
+                    root.rename(|| format!("{} {route}", request.method()));
+                    root.set(HTTP_ROUTE, || route);
+                }
+            });
+        });
         let answer = match bounded(&mut request).await {
             Ok(()) => self.inner.call(request).await.map(poem::IntoResponse::into_response),
             Err(problem) => Ok(problem.response()),
