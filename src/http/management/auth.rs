@@ -91,7 +91,7 @@ grants!(
     ReadPayloads,
 );
 
-pub use usage::Asked;
+pub use usage::{Asked, KeyInSight};
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {

@@ -22,7 +22,7 @@ mod routing;
 mod schema;
 mod sign_in;
 mod teams;
-mod usage;
+pub mod usage;
 mod users;
 mod webhooks;
 
