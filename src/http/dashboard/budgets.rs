@@ -14,7 +14,7 @@ use super::parts::{self, Tone, icon, pill};
 use super::usage::tags_of;
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::budget::calendar::Period;
-use crate::domain::budget::{DEFAULT_THRESHOLDS, Enforcement, Unpriced};
+use crate::domain::budget::{BudgetScope, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use crate::domain::ids::{KeyId, TeamId};
 use crate::domain::limit::{LimitKind, LimitRule, WhenApart};
 use crate::domain::managed_limit::{ManagedBudget, ManagedLimit, ScopeFilter};
@@ -142,24 +142,15 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let kind = viewer
         .query("scope")
         .filter(|kind| SCOPES.iter().any(|(own, ..)| own == kind));
-    let page = |cursor: &str, possible: bool| {
-        let filter = ScopeFilter {
-            kind: kind.map(str::to_owned),
-            reference: None,
-            after: viewer.query(cursor).and_then(|cursor| cursor.parse().ok()),
-            limit: PAGE + 1,
-        };
-        (filter, possible)
+    let page = |cursor: &str| ScopeFilter {
+        kind: kind.map(str::to_owned),
+        reference: None,
+        after: viewer.query(cursor).and_then(|cursor| cursor.parse().ok()),
+        // One more, to see whether there is more.
+        limit: PAGE + 1,
     };
-    let is_possible = |limits: bool| {
-        kind.is_none_or(|kind| {
-            SCOPES
-                .iter()
-                .any(|(own, _, budget, limit)| *own == kind && if limits { *limit } else { *budget })
-        })
-    };
-    let (of_budgets, budgets_possible) = page("budgets", is_possible(false));
-    let (of_limits, limits_possible) = page("limits", is_possible(true));
+    let (of_budgets, of_limits) = (page("budgets"), page("limits"));
+    let budgets_possible = kind.is_none_or(|kind| BudgetScope::KINDS.contains(&kind));
     let (budgets, limits, keys, teams, offered) = futures_util::join!(
         may.budgets(&of_budgets),
         may.limits(&of_limits),
@@ -200,18 +191,16 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
                 }
             }))
         }
-        @if limits_possible {
-            (parts::card("Rate limits", html! { span { "besides the keys' own requests per minute" } @if writes { (opens("new-limit", "New limit")) } }, html! {
-                @if limits.is_empty() {
-                    (parts::empty("jobs", if kind.is_some() { "No limit is like that" } else { "No rate limits yet" }, "A limit says how many requests or tokens there may be in a minute, or how many requests at a time. All that cover a request apply, and the strictest decides.", html! {
-                        @if writes { button.button.primary type="button" data-opens="new-limit" { (icon("plus")) "New limit" } }
-                    }))
-                } @else {
-                    (limit_table(&limits, &names, writes))
-                    (parts::more(next("limits", limits.last().map(|last| last.rule.id), more_limits)))
-                }
-            }))
-        }
+        (parts::card("Rate limits", html! { span { "besides the keys' own requests per minute" } @if writes { (opens("new-limit", "New limit")) } }, html! {
+            @if limits.is_empty() {
+                (parts::empty("jobs", if kind.is_some() { "No limit is like that" } else { "No rate limits yet" }, "A limit says how many requests or tokens there may be in a minute, or how many requests at a time. All that cover a request apply, and the strictest decides.", html! {
+                    @if writes { button.button.primary type="button" data-opens="new-limit" { (icon("plus")) "New limit" } }
+                }))
+            } @else {
+                (limit_table(&limits, &names, writes))
+                (parts::more(next("limits", limits.last().map(|last| last.rule.id), more_limits)))
+            }
+        }))
         @if writes {
             (new_budget(&viewer, &names))
             (edit_budget())
@@ -666,7 +655,7 @@ fn edit_limit() -> Markup {
 mod tests {
     use super::*;
     use crate::domain::budget::calendar::Span;
-    use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms};
+    use crate::domain::budget::{Budget, BudgetId, BudgetTerms};
     use crate::domain::ids::OrganizationId;
     use crate::domain::key::Revision;
     use crate::domain::money::NanoUsd;

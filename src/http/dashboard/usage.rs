@@ -339,7 +339,7 @@ fn toolbar(viewer: &Viewer, chosen: &Chosen) -> Markup {
                     button.button.primary type="submit" { "Show" }
                 }
             }
-            span.muted.small { (chosen.words()) }
+            span.muted.small { (chosen.words()) ", compared with the equal time before" }
         }
     }
 }

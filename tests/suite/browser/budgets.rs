@@ -172,7 +172,9 @@ async fn a_rate_limit_lives_its_whole_life_on_the_page() {
     browser
         .until("document.querySelector('#change-limit-requests').value === '120'")
         .await;
-    browser.fill("#change-limit-requests", "").await;
+    browser
+        .value("document.querySelector('#change-limit-requests').value = ''")
+        .await;
     browser.fill("#change-limit-concurrency", "7").await;
     browser.click("#change-limit-enabled").await;
     browser.click("#edit-limit button[type=submit]").await;
