@@ -31,6 +31,7 @@ pub const ASSETS: &[&str] = &[
     "kit.js",
     "charts.js",
     "keys.js",
+    "budgets.js",
 ];
 
 /// Their bytes. A build for development reads them when it starts, so that a change of a style needs no compiler.

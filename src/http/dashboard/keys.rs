@@ -60,12 +60,15 @@ const DAYS: i64 = 30;
 const RECENT: u64 = 8;
 
 /// A team to choose.
-struct TeamChoice {
-    id: Uuid,
-    name: String,
+pub(super) struct TeamChoice {
+    /// Its id.
+    pub(super) id: Uuid,
+    /// Its name.
+    pub(super) name: String,
 }
 
-async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
+/// The teams that the viewer may see; none for those who may see none.
+pub(super) async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
     let Ok(may) = viewer.may::<ReadTeams>() else {
         return Ok(Vec::new());
     };
@@ -78,7 +81,7 @@ async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
 }
 
 /// Names of models and providers to choose from; none for those who may not see providers.
-async fn offered(viewer: &Viewer) -> Result<(Vec<String>, Vec<String>), Refusal> {
+pub(super) async fn offered(viewer: &Viewer) -> Result<(Vec<String>, Vec<String>), Refusal> {
     let Ok(may) = viewer.may::<ReadProviders>() else {
         return Ok(Default::default());
     };

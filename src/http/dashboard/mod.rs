@@ -29,10 +29,13 @@ pub mod format;
 pub mod layout;
 pub mod parts;
 
+mod budgets;
 mod keys;
 mod live;
+mod logs;
 mod overview;
 mod sign_in;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -56,7 +59,7 @@ use crate::domain::tenancy::Organization;
 pub use layout::Page;
 
 /// Every page. The order of those with a [`Nav`] is that of the navigation.
-const VIEWS: &[&[View]] = &[overview::VIEWS, keys::VIEWS];
+const VIEWS: &[&[View]] = &[overview::VIEWS, usage::VIEWS, logs::VIEWS, keys::VIEWS, budgets::VIEWS];
 
 /// What pages may load, and who may show them. Plotly makes style elements without a text and fills them by the CSSOM,
 /// which the policy says nothing about: the hash is that of no text at all.

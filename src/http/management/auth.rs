@@ -95,7 +95,7 @@ grants!(
     Reprice,
 );
 
-pub use usage::Asked;
+pub use usage::{Asked, KeyInSight};
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {

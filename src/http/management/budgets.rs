@@ -361,8 +361,8 @@ pub(super) fn terms_of(body: NewBudget, at: &str, faults: &mut Vec<FieldFault>) 
         },
         enabled: body.enabled.unwrap_or(true),
     };
-    if let Err(problem) = terms.check() {
-        faults.push(FieldFault::new(at, problem));
+    if let Err((field, problem)) = terms.check() {
+        faults.push(FieldFault::new(format!("{at}/{field}"), problem));
     }
     (faults.len() == before).then_some(terms)
 }

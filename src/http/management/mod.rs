@@ -25,7 +25,7 @@ mod routing;
 mod schema;
 mod sign_in;
 mod teams;
-mod usage;
+pub mod usage;
 mod users;
 mod webhooks;
 

@@ -3,10 +3,13 @@
 //! A page fails its test by anything the browser complains about, by a request to anywhere else, by what axe-core finds, and
 //! by being wider than the window. `BONITO_SCREENSHOTS=1` keeps pictures of all of them in `docs/screenshots`.
 
+mod budgets;
 mod keys;
+mod logs;
 mod overview;
 mod rig;
 mod sign_in;
+mod usage;
 mod world;
 
 use serde_json::json;
@@ -14,7 +17,8 @@ use serde_json::json;
 use rig::SIZES;
 use world::World;
 
-/// Every page that can be looked at without doing anything: its path (with `{key}` in the place of a key's id), what of it is waited for, and its picture's name.
+/// Every page that can be looked at without doing anything: its path (with `{key}` and `{request}` in the place of ids), what
+/// of it is waited for, and its picture's name.
 const PAGES: &[(&str, &str, &str)] = &[
     ("/gateway", "[data-live=recent] table", "overview"),
     (
@@ -25,6 +29,15 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("/gateway/keys", "#keys tbody tr", "keys"),
     ("/gateway/keys/{key}", "[data-chart]", "key"),
     ("/gateway/password", "#current", "password"),
+    ("/gateway/usage", "#breakdown tbody tr", "usage"),
+    (
+        "/gateway/usage?range=7d&by=tag&bars=grouped",
+        "#breakdown tbody tr",
+        "usage-tags",
+    ),
+    ("/gateway/logs", "#requests tbody tr", "logs"),
+    ("/gateway/logs/{request}", "#waterfall li", "log"),
+    ("/gateway/budgets", "#budgets tbody tr", "budgets"),
     ("/gateway/nothing-here", "[data-error='404']", "not-found"),
 ];
 
@@ -34,11 +47,12 @@ async fn every_page_is_quiet_accessible_and_fits_in_both_sizes_and_themes() {
     let owner = world.person("owner", None).await;
     let browser = world.browser_of(&owner).await;
     browser.assert_quiet("signing in").await;
+    let (key, request) = (world.keys[2].to_string(), world.tried_twice().await.header());
     for (path, ready, name) in PAGES {
         for (width, height, size) in SIZES {
             browser.look(width, height, false).await;
             browser
-                .open_page(&path.replace("{key}", &world.keys[2].to_string()))
+                .open_page(&path.replace("{key}", &key).replace("{request}", &request))
                 .await;
             browser
                 .until(&format!("document.querySelector({})", json!(ready)))

@@ -1,7 +1,7 @@
 // What pages do beyond being read. Everything is said by attributes, so that most pages need no script of their own:
 //
 //   form[data-api="POST /api/…"]      sends its fields as JSON. A field's name is its place in the body: `limits.requests_per_minute`,
-//                                     `budgets.0.amount_usd`. data-type: number, bool, list (commas or lines), tokens (chips),
+//                                     `budgets.0.amount_usd`. data-type: number, numbers, bool, list (commas or lines), tokens (chips),
 //                                     tags (`name=value` chips, an object), time (local, sent as UTC), json; else text.
 //                                     An empty field is left out, or null with data-empty="null", or "" with data-empty="text".
 //                                     data-with="name" leaves a field out where that other one is empty.
@@ -89,6 +89,7 @@ function valueOf(field) {
     }));
   }
   if (kind === "list") return lists(field.value);
+  if (kind === "numbers") return lists(field.value).map(Number);
   const text = field.dataset.keep === undefined ? field.value.trim() : field.value;
   if (text === "") {
     if (field.dataset.empty === "null") return null;

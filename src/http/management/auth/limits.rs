@@ -134,7 +134,7 @@ impl May<WriteLimits> {
         let terms = different.clone().applied_to(terms);
         terms
             .check()
-            .map_err(|problem| Refusal::bad_request(format!("the budget cannot be so: {problem}")))?;
+            .map_err(|(field, problem)| Refusal::field(&format!("/{field}"), problem))?;
         self.may_spend(reach, &terms).await?;
         let changed = desk
             .budgets
