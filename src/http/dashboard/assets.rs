@@ -31,6 +31,11 @@ pub const ASSETS: &[&str] = &[
     "kit.js",
     "charts.js",
     "keys.js",
+    "once.js",
+    "providers.js",
+    "routing.js",
+    "webhooks.js",
+    "playground.js",
 ];
 
 /// Their bytes. A build for development reads them when it starts, so that a change of a style needs no compiler.

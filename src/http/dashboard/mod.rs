@@ -29,10 +29,16 @@ pub mod format;
 pub mod layout;
 pub mod parts;
 
+mod jobs;
 mod keys;
 mod live;
 mod overview;
+mod playground;
+mod providers;
+mod routing;
+mod settings;
 mod sign_in;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -56,7 +62,16 @@ use crate::domain::tenancy::Organization;
 pub use layout::Page;
 
 /// Every page. The order of those with a [`Nav`] is that of the navigation.
-const VIEWS: &[&[View]] = &[overview::VIEWS, keys::VIEWS];
+const VIEWS: &[&[View]] = &[
+    overview::VIEWS,
+    keys::VIEWS,
+    providers::VIEWS,
+    routing::VIEWS,
+    playground::VIEWS,
+    webhooks::VIEWS,
+    jobs::VIEWS,
+    settings::VIEWS,
+];
 
 /// What pages may load, and who may show them. Plotly makes style elements without a text and fills them by the CSSOM,
 /// which the policy says nothing about: the hash is that of no text at all.

@@ -3,9 +3,15 @@
 //! A page fails its test by anything the browser complains about, by a request to anywhere else, by what axe-core finds, and
 //! by being wider than the window. `BONITO_SCREENSHOTS=1` keeps pictures of all of them in `docs/screenshots`.
 
+mod jobs;
 mod keys;
+mod playground;
+mod providers;
 mod rig;
+mod routing;
+mod settings;
 mod sign_in;
+mod webhooks;
 mod world;
 
 use serde_json::json;
@@ -18,6 +24,18 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("/gateway", "[data-live=recent] table", "overview"),
     ("/gateway?range=30d&by=provider", "[data-live=recent] table", "overview-30d"),
     ("/gateway/keys", "#keys tbody tr", "keys"),
+    ("/gateway/providers", "#providers tbody tr", "providers"),
+    ("/gateway/providers/openai", "[data-live=measured]", "provider"),
+    ("/gateway/providers/catalogue", "#catalogue tbody tr", "catalogue"),
+    ("/gateway/routing", "[data-rules] li", "routing"),
+    ("/gateway/routing/versions", ".empty", "routing-versions"),
+    ("/gateway/playground", "[data-ask]", "playground"),
+    ("/gateway/webhooks", ".empty", "webhooks"),
+    ("/gateway/jobs", "[data-live=jobs]", "jobs"),
+    ("/gateway/settings", "#org-name", "settings"),
+    ("/gateway/settings/members", "#members tbody tr", "members"),
+    ("/gateway/settings/teams", "#teams tbody tr", "teams"),
+    ("/gateway/settings/audit", ".audit li", "audit"),
     ("/gateway/password", "#current", "password"),
     ("/gateway/nothing-here", "[data-error='404']", "not-found"),
 ];
