@@ -41,6 +41,7 @@ fn kind_words(kind: &str) -> &str {
         "anomalies" => "Look for unusual failures",
         "batch" => "Serve a batch of requests",
         "usage_rollup" => "Bring sums up to date",
+        "reprice" => "Charge past requests by other prices",
         other => other,
     }
 }
@@ -55,10 +56,18 @@ async fn found(viewer: &Viewer) -> Result<(Vec<JobView>, Option<String>), Fault>
     let filter = JobFilter {
         organization: None,
         kind: viewer.query("kind").map(str::to_owned),
-        state: STATES.into_iter().find(|state| Some(state.as_str()) == viewer.query("state")),
-        before: viewer.query("cursor").and_then(|cursor| cursor.parse::<Uuid>().ok()).map(JobId),
+        state: STATES
+            .into_iter()
+            .find(|state| Some(state.as_str()) == viewer.query("state")),
+        before: viewer
+            .query("cursor")
+            .and_then(|cursor| cursor.parse::<Uuid>().ok())
+            .map(JobId),
     };
-    let mut jobs = viewer.may::<ReadJobs>()?.jobs(installation(viewer), filter, PAGE + 1).await?;
+    let mut jobs = viewer
+        .may::<ReadJobs>()?
+        .jobs(installation(viewer), filter, PAGE + 1)
+        .await?;
     let more = jobs.len() as u64 > PAGE;
     jobs.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
     let last = jobs.last().filter(|_| more).map(|last| last.id.to_string());
@@ -69,12 +78,25 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
     let (jobs, last) = found(&viewer).await?;
     let next = last.map(|last| viewer.url_with(&[("cursor", Some(&last))]));
     let chosen = viewer.query("state").unwrap_or_default();
-    let with = |state: &str| viewer.url_with(&[("state", Some(state).filter(|state| !state.is_empty())), ("cursor", None)]);
+    let with = |state: &str| {
+        viewer.url_with(&[
+            ("state", Some(state).filter(|state| !state.is_empty())),
+            ("cursor", None),
+        ])
+    };
     let mut states = vec![("All", with(""), chosen.is_empty())];
     states.extend(STATES.map(|state| (state.as_str(), with(state.as_str()), chosen == state.as_str())));
     let whose = [
-        ("This organization", viewer.url_with(&[("installation", None), ("cursor", None)]), !installation(&viewer)),
-        ("The installation", viewer.url_with(&[("installation", Some("true")), ("cursor", None)]), installation(&viewer)),
+        (
+            "This organization",
+            viewer.url_with(&[("installation", None), ("cursor", None)]),
+            !installation(&viewer),
+        ),
+        (
+            "The installation",
+            viewer.url_with(&[("installation", Some("true")), ("cursor", None)]),
+            installation(&viewer),
+        ),
     ];
     let kind = viewer.query("kind").unwrap_or_default();
     let body = html! {
@@ -94,9 +116,15 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
             (parts::more(next))
         }
     };
-    let query = viewer.url_with(&[]).split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
+    let query = viewer
+        .url_with(&[])
+        .split_once('?')
+        .map(|(_, query)| format!("?{query}"))
+        .unwrap_or_default();
     Ok(Page::new("Jobs", body)
-        .lead(html! { "What is done in the background. What fails again and again is given up, and can be begun anew." })
+        .lead(
+            html! { "What is done in the background. What fails again and again is given up, and can be begun anew." },
+        )
         .live(format!("/gateway/jobs/live{query}"))
         .script("webhooks.js"))
 }
@@ -107,7 +135,9 @@ async fn fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault>
 }
 
 fn list(viewer: &Viewer, jobs: &[JobView]) -> Markup {
-    let narrowed = ["state", "kind", "cursor"].iter().any(|name| viewer.query(name).is_some());
+    let narrowed = ["state", "kind", "cursor"]
+        .iter()
+        .any(|name| viewer.query(name).is_some());
     let (retries, installation) = (viewer.can(Right::RetryJobs), installation(viewer));
     html! {
         @if jobs.is_empty() && narrowed {

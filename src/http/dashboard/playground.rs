@@ -52,26 +52,34 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
 }
 
 fn key_card(creates: bool) -> Markup {
-    parts::card("Key", html! {}, html! {
-        div.card-body.stack {
-            (parts::field("key", "Key", "It stays in this page, and is gone when you leave it.", html! { input id="key" type="password" autocomplete="off" spellcheck="false" placeholder="bn-…" data-key aria-describedby="key-hint"; }))
-            @if creates { button.button type="button" data-make-key { (icon("key")) "Make one for an hour" } }
-            p.small data-key-words role="status" { }
-        }
-    })
+    parts::card(
+        "Key",
+        html! {},
+        html! {
+            div.card-body.stack {
+                (parts::field("key", "Key", "It stays in this page, and is gone when you leave it.", html! { input id="key" type="password" autocomplete="off" spellcheck="false" placeholder="bn-…" data-key aria-describedby="key-hint"; }))
+                @if creates { button.button type="button" data-make-key { (icon("key")) "Make one for an hour" } }
+                p.small data-key-words role="status" { }
+            }
+        },
+    )
 }
 
 fn settings_card() -> Markup {
-    parts::card("Request", html! {}, html! {
-        form.card-body.stack data-terms autocomplete="off" {
-            (parts::field("system", "System message", "", html! { textarea id="system" name="system" rows="3" {} }))
-            div.columns {
-                (parts::field("temperature", "Temperature", "", html! { input id="temperature" name="temperature" inputmode="decimal" placeholder="as the model has it"; }))
-                (parts::field("most", "Most output tokens", "", html! { input id="most" name="most" inputmode="numeric" placeholder="no ceiling"; }))
+    parts::card(
+        "Request",
+        html! {},
+        html! {
+            form.card-body.stack data-terms autocomplete="off" {
+                (parts::field("system", "System message", "", html! { textarea id="system" name="system" rows="3" {} }))
+                div.columns {
+                    (parts::field("temperature", "Temperature", "", html! { input id="temperature" name="temperature" inputmode="decimal" placeholder="as the model has it"; }))
+                    (parts::field("most", "Most output tokens", "", html! { input id="most" name="most" inputmode="numeric" placeholder="no ceiling"; }))
+                }
+                label.check { input type="checkbox" data-both; "Two models side by side" }
             }
-            label.check { input type="checkbox" data-both; "Two models side by side" }
-        }
-    })
+        },
+    )
 }
 
 fn panel(id: &str, label: &str, shown: bool) -> Markup {

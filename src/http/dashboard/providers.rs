@@ -182,7 +182,10 @@ fn value_words(name: &str) -> (&str, &'static str) {
         "client_id" => ("Client id", ""),
         "client_secret" => ("Client secret", ""),
         "api_version" => ("API version", ""),
-        "access_key_id" => ("Access key id", "With a secret access key; or else an API key of Bedrock below."),
+        "access_key_id" => (
+            "Access key id",
+            "With a secret access key; or else an API key of Bedrock below.",
+        ),
         "secret_access_key" => ("Secret access key", ""),
         "session_token" => ("Session token", "Of temporary keys."),
         "region" => ("Region", "Where the models are, such as eu-central-1."),
@@ -205,40 +208,49 @@ fn value_field(provider: &str, name: &str) -> Markup {
     let id = format!("{provider}-{name}");
     let (label, hint) = value_words(name);
     let described = (!hint.is_empty()).then(|| format!("{id}-hint"));
-    parts::field(&id, label, hint, html! {
-        @if name == "service_account" {
-            textarea.mono id=(id) name={ "values." (name) } spellcheck="false" autocomplete="off" aria-describedby=[described] {}
-        } @else {
-            input id=(id) name={ "values." (name) } type=(if is_secret(name) { "password" } else { "text" }) autocomplete=(if is_secret(name) { "new-password" } else { "off" }) spellcheck="false" aria-describedby=[described];
-        }
-    })
+    parts::field(
+        &id,
+        label,
+        hint,
+        html! {
+            @if name == "service_account" {
+                textarea.mono id=(id) name={ "values." (name) } spellcheck="false" autocomplete="off" aria-describedby=[described] {}
+            } @else {
+                input id=(id) name={ "values." (name) } type=(if is_secret(name) { "password" } else { "text" }) autocomplete=(if is_secret(name) { "new-password" } else { "off" }) spellcheck="false" aria-describedby=[described];
+            }
+        },
+    )
 }
 
 fn credential_dialog(viewer: &Viewer, provider: &str) -> Markup {
     let title = format!("Credential for {}", title_of(provider));
-    parts::dialog(&format!("credential-{provider}"), &title, html! {
-        form data-api={ "PUT /api/gateway/providers/" (provider) "/credentials" } data-done={ "go:/gateway/providers/" (provider) } autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                div.columns { @for name in tenant::values(provider) { (value_field(provider, name)) } }
-                details.more-fields {
-                    summary { "One of several" }
-                    div.stack {
-                        (parts::field(&format!("{provider}-name"), "Its name", "Without one it is the one there is, and stands in the place of that.", html! { input id={ (provider) "-name" } name="name" maxlength="64" autocomplete="off" aria-describedby={ (provider) "-name-hint" }; }))
-                        div.columns { @for name in tenant::COMMON { (value_field(provider, name)) } }
+    parts::dialog(
+        &format!("credential-{provider}"),
+        &title,
+        html! {
+            form data-api={ "PUT /api/gateway/providers/" (provider) "/credentials" } data-done={ "go:/gateway/providers/" (provider) } autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    div.columns { @for name in tenant::values(provider) { (value_field(provider, name)) } }
+                    details.more-fields {
+                        summary { "One of several" }
+                        div.stack {
+                            (parts::field(&format!("{provider}-name"), "Its name", "Without one it is the one there is, and stands in the place of that.", html! { input id={ (provider) "-name" } name="name" maxlength="64" autocomplete="off" aria-describedby={ (provider) "-name-hint" }; }))
+                            div.columns { @for name in tenant::COMMON { (value_field(provider, name)) } }
+                        }
                     }
+                    @if viewer.caller().bearer().role.everywhere() {
+                        label.check { input type="checkbox" name="shared" data-type="bool"; "For every organization that may use shared credentials" }
+                    }
+                    p.muted.small { "A credential is stored as a whole: what is left empty here is not there afterwards." }
                 }
-                @if viewer.caller().bearer().role.everywhere() {
-                    label.check { input type="checkbox" name="shared" data-type="bool"; "For every organization that may use shared credentials" }
+                footer.dialog-foot {
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Store" }
                 }
-                p.muted.small { "A credential is stored as a whole: what is left empty here is not there afterwards." }
             }
-            footer.dialog-foot {
-                button.button type="button" data-closes { "Cancel" }
-                button.button.primary type="submit" { "Store" }
-            }
-        }
-    })
+        },
+    )
 }
 
 async fn detail(viewer: Viewer) -> Result<Page, Fault> {
@@ -305,7 +317,11 @@ fn switch(viewer: &Viewer, state: &ProviderState) -> Markup {
 
 fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
     let places = places(question);
-    let quantile = |share: f64| along(&places, &report.series, &None, |figures| figures.latency.quantile(share).map(|us| us / 1e3));
+    let quantile = |share: f64| {
+        along(&places, &report.series, &None, |figures| {
+            figures.latency.quantile(share).map(|us| us / 1e3)
+        })
+    };
     let series = match report.totals.requests {
         0 => Vec::new(),
         _ => [("P50", 0.5), ("P95", 0.95)]
@@ -337,7 +353,11 @@ fn credential_list(viewer: &Viewer, state: &ProviderState, credentials: &[Creden
         if credential.shared {
             query.append_pair("shared", "true");
         }
-        format!("DELETE /api/gateway/providers/{}/credentials?{}", state.id, query.finish())
+        format!(
+            "DELETE /api/gateway/providers/{}/credentials?{}",
+            state.id,
+            query.finish()
+        )
     };
     html! {
         @if state.id == BUILT_IN {
@@ -395,21 +415,25 @@ fn test(state: &ProviderState, models: &[PricedDeployment]) -> Markup {
     let mut names: Vec<&str> = models.iter().map(|model| model.model.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    parts::card("Test", html! { span { "one small real call" } }, html! {
-        form.card-body.stack data-api={ "POST /api/gateway/providers/" (state.id) "/test" } data-done="event" data-test {
-            (parts::form_fault())
-            div.test-row {
-                (parts::field("test-model", "Model", "", html! {
-                    select id="test-model" name="model" {
-                        option value="" { "the cheapest" }
-                        @for name in names { option value=(name) { (name) } }
-                    }
-                }))
-                button.button.primary type="submit" { (icon("play")) "Ask" }
+    parts::card(
+        "Test",
+        html! { span { "one small real call" } },
+        html! {
+            form.card-body.stack data-api={ "POST /api/gateway/providers/" (state.id) "/test" } data-done="event" data-test {
+                (parts::form_fault())
+                div.test-row {
+                    (parts::field("test-model", "Model", "", html! {
+                        select id="test-model" name="model" {
+                            option value="" { "the cheapest" }
+                            @for name in names { option value=(name) { (name) } }
+                        }
+                    }))
+                    button.button.primary type="submit" { (icon("play")) "Ask" }
+                }
+                div data-test-result role="status" {}
             }
-            div data-test-result role="status" {}
-        }
-    })
+        },
+    )
 }
 
 fn capability_names(capabilities: &Capabilities) -> Vec<String> {
@@ -420,7 +444,10 @@ fn capability_names(capabilities: &Capabilities) -> Vec<String> {
         (capabilities.reasoning, "reasoning"),
         (capabilities.prompt_cache, "prompt cache"),
     ];
-    all.iter().filter(|(can, _)| *can == Some(true)).map(|(_, name)| (*name).to_owned()).collect()
+    all.iter()
+        .filter(|(can, _)| *can == Some(true))
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
 }
 
 fn rate(price: Option<&Price>, of: impl Fn(&Price) -> Option<i64>) -> String {
@@ -439,7 +466,9 @@ async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
     let priced = viewer.query("price").unwrap_or_default();
     models.retain(|model| {
         (provider.is_empty() || model.provider == provider)
-            && (search.is_empty() || model.id.to_lowercase().contains(&search) || model.model.to_lowercase().contains(&search))
+            && (search.is_empty()
+                || model.id.to_lowercase().contains(&search)
+                || model.model.to_lowercase().contains(&search))
             && match priced {
                 "own" => model.own,
                 "none" => model.price.is_none(),
@@ -452,7 +481,10 @@ async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
     }
     let more = models.len() > PAGE;
     models.truncate(PAGE);
-    let next = models.last().filter(|_| more).map(|last| viewer.url_with(&[("cursor", Some(&last.id))]));
+    let next = models
+        .last()
+        .filter(|_| more)
+        .map(|last| viewer.url_with(&[("cursor", Some(&last.id))]));
     let writes = viewer.can(Right::WriteConfig);
     let body = html! {
         (tabs(&viewer))
@@ -468,8 +500,8 @@ async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
                 option value="" { "Any provider" }
                 @for one in &providers { option value=(one) selected[one == provider] { (one) } }
             }
-            label.visually-hidden for="price" { "Price" }
-            select id="price" name="price" {
+            label.visually-hidden for="priced" { "Price" }
+            select id="priced" name="price" {
                 @for (value, words) in [("", "Any price"), ("own", "Own prices"), ("none", "Without a price")] { option value=(value) selected[value == priced] { (words) } }
             }
             button.button.no-js type="submit" { "Filter" }
@@ -541,35 +573,47 @@ fn catalogue_table(models: &[PricedDeployment], writes: bool) -> Markup {
 }
 
 fn tokens(count: Option<u64>) -> String {
-    count.map_or_else(|| "—".to_owned(), |count| format::short(i64::try_from(count).unwrap_or(i64::MAX)))
+    count.map_or_else(
+        || "—".to_owned(),
+        |count| format::short(i64::try_from(count).unwrap_or(i64::MAX)),
+    )
 }
 
 /// The dialog for an own price; `providers.js` fills it from the button that opened it.
 fn price_dialog() -> Markup {
     let field = |id: &'static str, name: &'static str, label: &'static str, hint: &'static str, needed: bool| {
-        parts::field(id, label, hint, html! { input id=(id) name=(name) inputmode="decimal" autocomplete="off" required[needed] aria-describedby=[(!hint.is_empty()).then(|| format!("{id}-hint"))]; })
+        parts::field(
+            id,
+            label,
+            hint,
+            html! { input id=(id) name=(name) inputmode="decimal" autocomplete="off" required[needed] aria-describedby=[(!hint.is_empty()).then(|| format!("{id}-hint"))]; },
+        )
     };
-    parts::dialog("price", "Own price", html! {
-        form data-price autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                p.soft { "What " code data-price-of {} " costs this organization, in US dollars for a million tokens, from now on. What was billed before stays as it is." }
-                input type="hidden" name="deployment";
-                div.columns {
-                    (field("price-input", "input_usd", "Input", "", true))
-                    (field("price-output", "output_usd", "Output", "", true))
-                    (field("price-read", "cache_read_usd", "Cached input", "Empty: as input.", false))
-                    (field("price-write", "cache_write_usd", "Input into a cache", "Empty: as input.", false))
+    parts::dialog(
+        "price",
+        "Own price",
+        html! {
+            form data-price autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    p.soft { "What " code data-price-of {} " costs this organization, in US dollars for a million tokens, from now on. What was billed before stays as it is." }
+                    input type="hidden" name="deployment";
+                    div.columns {
+                        (field("price-input", "input_usd", "Input", "", true))
+                        (field("price-output", "output_usd", "Output", "", true))
+                        (field("price-read", "cache_read_usd", "Cached input", "Empty: as input.", false))
+                        (field("price-write", "cache_write_usd", "Input into a cache", "Empty: as input.", false))
+                    }
+                }
+                footer.dialog-foot {
+                    button.button.danger type="button" data-price-reset hidden { "Use the list price" }
+                    span.grow {}
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Save" }
                 }
             }
-            footer.dialog-foot {
-                button.button.danger type="button" data-price-reset hidden { "Use the list price" }
-                span.grow {}
-                button.button type="button" data-closes { "Cancel" }
-                button.button.primary type="submit" { "Save" }
-            }
-        }
-    })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -583,10 +627,23 @@ mod tests {
                 assert_ne!(value_words(name).0, *name, "{provider}: {name}");
             }
         }
-        for name in ["api_key", "client_secret", "secret_access_key", "session_token", "bearer_token"] {
-            assert!(value_field("x", name).into_string().contains("type=\"password\""), "{name}");
+        for name in [
+            "api_key",
+            "client_secret",
+            "secret_access_key",
+            "session_token",
+            "bearer_token",
+        ] {
+            assert!(
+                value_field("x", name).into_string().contains("type=\"password\""),
+                "{name}"
+            );
         }
-        assert!(value_field("x", "access_key_id").into_string().contains("type=\"text\""));
+        assert!(
+            value_field("x", "access_key_id")
+                .into_string()
+                .contains("type=\"text\"")
+        );
     }
 
     #[test]

@@ -79,7 +79,12 @@ async fn models(viewer: &Viewer) -> Result<Vec<String>, Refusal> {
     let Ok(may) = viewer.may::<ReadProviders>() else {
         return Ok(Vec::new());
     };
-    let mut names: Vec<String> = may.prices(None, MOST_MODELS).await?.into_iter().map(|one| one.model).collect();
+    let mut names: Vec<String> = may
+        .prices(None, MOST_MODELS)
+        .await?
+        .into_iter()
+        .map(|one| one.model)
+        .collect();
     names.sort_unstable();
     names.dedup();
     Ok(names)
@@ -147,75 +152,91 @@ async fn editor(viewer: Viewer) -> Result<Page, Fault> {
 }
 
 fn strategy_card() -> Markup {
-    parts::card("Strategy", html! { span { "how deployments are ordered" } }, html! {
-        div.card-body {
-            fieldset.strategies {
-                legend.visually-hidden { "Strategy" }
-                @for (word, title, words) in STRATEGIES {
-                    label.strategy { input type="radio" name="strategy" value=(word) data-strategy; span { span.strong { (title) } span.muted.small { (words) } } }
+    parts::card(
+        "Strategy",
+        html! { span { "how deployments are ordered" } },
+        html! {
+            div.card-body {
+                fieldset.strategies {
+                    legend.visually-hidden { "Strategy" }
+                    @for (word, title, words) in STRATEGIES {
+                        label.strategy { input type="radio" name="strategy" value=(word) data-strategy; span { span.strong { (title) } span.muted.small { (words) } } }
+                    }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 fn document_card(text: &str, writes: bool) -> Markup {
-    parts::card("Document", html! { span { @if writes { "everything the config says, as JSON" } @else { "a draft to try; you cannot save it" } } }, html! {
-        div.card-body.stack {
-            label.visually-hidden for="document" { "The config as JSON" }
-            textarea.mono.document id="document" spellcheck="false" autocomplete="off" data-document aria-describedby="document-faults" { "\n" (text) }
-            ul.faults id="document-faults" data-faults aria-label="What is wrong" hidden {}
-        }
-    })
+    parts::card(
+        "Document",
+        html! { span { @if writes { "everything the config says, as JSON" } @else { "a draft to try; you cannot save it" } } },
+        html! {
+            div.card-body.stack {
+                label.visually-hidden for="document" { "The config as JSON" }
+                textarea.mono.document id="document" spellcheck="false" autocomplete="off" data-document aria-describedby="document-faults" { "\n" (text) }
+                ul.faults id="document-faults" data-faults aria-label="What is wrong" hidden {}
+            }
+        },
+    )
 }
 
 fn explain_card(keys: &[ManagedKey]) -> Markup {
-    parts::card("Explain a request", html! { span { "by the draft above" } }, html! {
-        form.card-body.stack data-explain autocomplete="off" {
-            (parts::form_fault())
-            div.columns {
-                (parts::field("explain-model", "Model", "", html! { input id="explain-model" name="model" list="models" required; }))
-                (parts::field("explain-key", "Key", "", html! {
-                    select id="explain-key" name="key_id" { option value="" { "none in particular" } @for key in keys { option value=(key.id) { (key.name) } } }
-                }))
-                (parts::field("explain-input", "Input tokens", "", html! { input id="explain-input" name="input_tokens" data-type="number" inputmode="numeric" placeholder="1000"; }))
-                (parts::field("explain-output", "Most output tokens", "", html! { input id="explain-output" name="max_output_tokens" data-type="number" inputmode="numeric" placeholder="not said"; }))
-            }
-            div.row {
-                @for (name, words) in [("stream", "streamed"), ("tools", "with tools"), ("vision", "with images"), ("budget_exhausted", "budget used up")] {
-                    label.check { input type="checkbox" name=(name) data-type="bool"; (words) }
+    parts::card(
+        "Explain a request",
+        html! { span { "by the draft above" } },
+        html! {
+            form.card-body.stack data-explain autocomplete="off" {
+                (parts::form_fault())
+                div.columns {
+                    (parts::field("explain-model", "Model", "", html! { input id="explain-model" name="model" list="models" required; }))
+                    (parts::field("explain-key", "Key", "", html! {
+                        select id="explain-key" name="key_id" { option value="" { "none in particular" } @for key in keys { option value=(key.id) { (key.name) } } }
+                    }))
+                    (parts::field("explain-input", "Input tokens", "", html! { input id="explain-input" name="input_tokens" data-type="number" inputmode="numeric" placeholder="1000"; }))
+                    (parts::field("explain-output", "Most output tokens", "", html! { input id="explain-output" name="max_output_tokens" data-type="number" inputmode="numeric" placeholder="not said"; }))
                 }
-            }
-            details.more-fields {
-                summary { "Tags, headers and user" }
-                div.stack {
-                    (parts::field("explain-tags", "Tags", "name=value", html! { input id="explain-tags" name="tags" data-type="tags" placeholder="env=production" aria-describedby="explain-tags-hint"; }))
-                    (parts::field("explain-headers", "Headers", "name=value; those that rules may look at.", html! { input id="explain-headers" name="headers" data-type="tags" placeholder="x-tier=gold" aria-describedby="explain-headers-hint"; }))
-                    (parts::field("explain-user", "User", "", html! { input id="explain-user" name="user"; }))
+                div.row {
+                    @for (name, words) in [("stream", "streamed"), ("tools", "with tools"), ("vision", "with images"), ("budget_exhausted", "budget used up")] {
+                        label.check { input type="checkbox" name=(name) data-type="bool"; (words) }
+                    }
                 }
+                details.more-fields {
+                    summary { "Tags, headers and user" }
+                    div.stack {
+                        (parts::field("explain-tags", "Tags", "name=value", html! { input id="explain-tags" name="tags" data-type="tags" placeholder="env=production" aria-describedby="explain-tags-hint"; }))
+                        (parts::field("explain-headers", "Headers", "name=value; those that rules may look at.", html! { input id="explain-headers" name="headers" data-type="tags" placeholder="x-tier=gold" aria-describedby="explain-headers-hint"; }))
+                        (parts::field("explain-user", "User", "", html! { input id="explain-user" name="user"; }))
+                    }
+                }
+                div.row { button.button.primary type="submit" { "Explain" } }
+                div data-explained role="region" aria-label="Where it would go" aria-live="polite" {}
             }
-            div.row { button.button.primary type="submit" { "Explain" } }
-            div data-explained role="region" aria-label="Where it would go" aria-live="polite" {}
-        }
-    })
+        },
+    )
 }
 
 fn simulate_card() -> Markup {
-    parts::card("Simulate the draft", html! { span { "on requests that were recorded" } }, html! {
-        form.card-body.stack data-simulate autocomplete="off" {
-            (parts::form_fault())
-            div.test-row {
-                (parts::field("simulate-last", "Requests", "", html! {
-                    select id="simulate-last" name="last" data-type="number" {
-                        @for (count, words) in [(100, "the last 100"), (1_000, "the last 1,000"), (10_000, "the last 10,000")] { option value=(count) selected[count == 1_000] { (words) } }
-                    }
-                }))
-                button.button.primary type="submit" { (icon("play")) "Simulate" }
+    parts::card(
+        "Simulate the draft",
+        html! { span { "on requests that were recorded" } },
+        html! {
+            form.card-body.stack data-simulate autocomplete="off" {
+                (parts::form_fault())
+                div.test-row {
+                    (parts::field("simulate-last", "Requests", "", html! {
+                        select id="simulate-last" name="last" data-type="number" {
+                            @for (count, words) in [(100, "the last 100"), (1_000, "the last 1,000"), (10_000, "the last 10,000")] { option value=(count) selected[count == 1_000] { (words) } }
+                        }
+                    }))
+                    button.button.primary type="submit" { (icon("play")) "Simulate" }
+                }
+                p.muted.small { "Each is decided twice, by what is in force and by the draft, with the prices and the health of now." }
+                div data-simulated role="region" aria-label="Before and after" aria-live="polite" {}
             }
-            p.muted.small { "Each is decided twice, by what is in force and by the draft, with the prices and the health of now." }
-            div data-simulated role="region" aria-label="Before and after" aria-live="polite" {}
-        }
-    })
+        },
+    )
 }
 
 fn rule_dialog() -> Markup {
@@ -226,60 +247,68 @@ fn rule_dialog() -> Markup {
             fields => fields.iter().map(|field| format!("{name}.{field}")).collect(),
         })
         .collect();
-    parts::dialog("rule", "Rule", html! {
-        form data-rule autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                (parts::field("rule-name", "Name", "Explanations and records show it.", html! { input id="rule-name" name="name" required maxlength="256" aria-describedby="rule-name-hint"; }))
-                (parts::field("rule-when", "When", "A condition in CEL, such as team == \"search\" && input_tokens > 8000. Empty: always.", html! { textarea.mono id="rule-when" name="when" rows="3" spellcheck="false" aria-describedby="rule-when-hint" {} }))
-                details.more-fields {
-                    summary { "What conditions can name" }
-                    div.chips { @for name in &names { (parts::chip(name)) } }
-                    p.muted.small.hint-below { "Tags are tags[\"env\"]. Headers are headers[\"x-tier\"], if the document's headers names them." }
-                }
-                (parts::field("rule-action", "Then", "", html! {
-                    select id="rule-action" name="_action" data-action {
-                        option value="route" { "other models serve it" }
-                        option value="pin" { "only these providers or deployments serve it" }
-                        option value="deny" { "it is refused" }
-                        option value="strategy" { "another strategy orders" }
+    parts::dialog(
+        "rule",
+        "Rule",
+        html! {
+            form data-rule autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    (parts::field("rule-name", "Name", "Explanations and records show it.", html! { input id="rule-name" name="name" required maxlength="256" aria-describedby="rule-name-hint"; }))
+                    (parts::field("rule-when", "When", "A condition in CEL, such as team == \"search\" && input_tokens > 8000. Empty: always.", html! { textarea.mono id="rule-when" name="when" rows="3" spellcheck="false" aria-describedby="rule-when-hint" {} }))
+                    details.more-fields {
+                        summary { "What conditions can name" }
+                        div.chips { @for name in &names { (parts::chip(name)) } }
+                        p.muted.small.hint-below { "Tags are tags[\"env\"]. Headers are headers[\"x-tier\"], if the document's headers names them." }
                     }
-                }))
-                div data-for="route" { (parts::field("rule-route", "Models, in this order", "", html! { input id="rule-route" name="route" data-type="tokens" list="models"; })) }
-                div data-for="pin" hidden { (parts::field("rule-pin", "Providers or deployments", "Such as anthropic or azure/gpt-5.", html! { input id="rule-pin" name="pin" data-type="tokens" aria-describedby="rule-pin-hint"; })) }
-                div data-for="deny" hidden { (parts::field("rule-deny", "Reason", "Whoever asks is told.", html! { input id="rule-deny" name="deny" maxlength="256" aria-describedby="rule-deny-hint"; })) }
-                div data-for="strategy" hidden {
-                    (parts::field("rule-strategy", "Strategy", "", html! { select id="rule-strategy" name="strategy" { @for (word, title, _) in STRATEGIES { option value=(word) { (title) } } } }))
+                    (parts::field("rule-action", "Then", "", html! {
+                        select id="rule-action" name="_action" data-action {
+                            option value="route" { "other models serve it" }
+                            option value="pin" { "only these providers or deployments serve it" }
+                            option value="deny" { "it is refused" }
+                            option value="strategy" { "another strategy orders" }
+                        }
+                    }))
+                    div data-for="route" { (parts::field("rule-route", "Models, in this order", "", html! { input id="rule-route" name="route" data-type="tokens" list="models"; })) }
+                    div data-for="pin" hidden { (parts::field("rule-pin", "Providers or deployments", "Such as anthropic or azure/gpt-5.", html! { input id="rule-pin" name="pin" data-type="tokens" aria-describedby="rule-pin-hint"; })) }
+                    div data-for="deny" hidden { (parts::field("rule-deny", "Reason", "Whoever asks is told.", html! { input id="rule-deny" name="deny" maxlength="256" aria-describedby="rule-deny-hint"; })) }
+                    div data-for="strategy" hidden {
+                        (parts::field("rule-strategy", "Strategy", "", html! { select id="rule-strategy" name="strategy" { @for (word, title, _) in STRATEGIES { option value=(word) { (title) } } } }))
+                    }
+                    div.columns {
+                        (parts::field("rule-percent", "Share in percent", "Empty: all of them.", html! { input id="rule-percent" name="percent" data-type="number" inputmode="decimal" aria-describedby="rule-percent-hint"; }))
+                        (parts::field("rule-by", "Shared out by", "", html! { select id="rule-by" name="percent_by" data-with="percent" { option value="request" { "request" } option value="session" { "session" } option value="key" { "key" } } }))
+                    }
+                    label.check { input type="checkbox" name="enabled" data-type="bool" checked; "In force" }
                 }
-                div.columns {
-                    (parts::field("rule-percent", "Share in percent", "Empty: all of them.", html! { input id="rule-percent" name="percent" data-type="number" inputmode="decimal" aria-describedby="rule-percent-hint"; }))
-                    (parts::field("rule-by", "Shared out by", "", html! { select id="rule-by" name="percent_by" data-with="percent" { option value="request" { "request" } option value="session" { "session" } option value="key" { "key" } } }))
+                footer.dialog-foot {
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Put into the draft" }
                 }
-                label.check { input type="checkbox" name="enabled" data-type="bool" checked; "In force" }
             }
-            footer.dialog-foot {
-                button.button type="button" data-closes { "Cancel" }
-                button.button.primary type="submit" { "Put into the draft" }
-            }
-        }
-    })
+        },
+    )
 }
 
 fn fallback_dialog() -> Markup {
-    parts::dialog("fallback", "Fallback", html! {
-        form data-fallback autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                (parts::field("fallback-kind", "When", "", html! { select id="fallback-kind" name="kind" { @for (kind, words) in FALLBACKS { option value=(kind) { (words) } } } }))
-                (parts::field("fallback-model", "Instead of", "A model, or * for every one.", html! { input id="fallback-model" name="model" list="models" required aria-describedby="fallback-model-hint"; }))
-                (parts::field("fallback-others", "These, in this order", "", html! { input id="fallback-others" name="others" data-type="tokens" list="models"; }))
+    parts::dialog(
+        "fallback",
+        "Fallback",
+        html! {
+            form data-fallback autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    (parts::field("fallback-kind", "When", "", html! { select id="fallback-kind" name="kind" { @for (kind, words) in FALLBACKS { option value=(kind) { (words) } } } }))
+                    (parts::field("fallback-model", "Instead of", "A model, or * for every one.", html! { input id="fallback-model" name="model" list="models" required aria-describedby="fallback-model-hint"; }))
+                    (parts::field("fallback-others", "These, in this order", "", html! { input id="fallback-others" name="others" data-type="tokens" list="models"; }))
+                }
+                footer.dialog-foot {
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Put into the draft" }
+                }
             }
-            footer.dialog-foot {
-                button.button type="button" data-closes { "Cancel" }
-                button.button.primary type="submit" { "Put into the draft" }
-            }
-        }
-    })
+        },
+    )
 }
 
 async fn versions(viewer: Viewer) -> Result<Page, Fault> {
@@ -288,7 +317,10 @@ async fn versions(viewer: Viewer) -> Result<Page, Fault> {
     let mut found = may.versions(before, PAGE + 1).await?;
     let more = found.len() as u64 > PAGE;
     found.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
-    let next = found.last().filter(|_| more).map(|last| viewer.url_with(&[("cursor", Some(&last.version.to_string()))]));
+    let next = found
+        .last()
+        .filter(|_| more)
+        .map(|last| viewer.url_with(&[("cursor", Some(&last.version.to_string()))]));
     let body = html! {
         (tabs(&viewer))
         section.card {
@@ -322,7 +354,9 @@ async fn version(viewer: Viewer) -> Result<Page, Fault> {
     let number = number.ok_or_else(|| Fault::not_found("version"))?;
     let may = viewer.may::<ReadConfig>()?;
     let asked = viewer.query("against").and_then(|against| against.parse::<i64>().ok());
-    let against = asked.filter(|against| *against >= 0).unwrap_or_else(|| number.saturating_sub(1));
+    let against = asked
+        .filter(|against| *against >= 0)
+        .unwrap_or_else(|| number.saturating_sub(1));
     let (config, current) = futures_util::join!(may.version(number), may.config());
     let (config, current) = (config?, current?);
     let document = read(&config)?;
@@ -335,7 +369,11 @@ async fn version(viewer: Viewer) -> Result<Page, Fault> {
     let path = format!("/gateway/routing/versions/{number}");
     let mut choices = vec![("The one before", path.clone(), against == number.saturating_sub(1))];
     if in_force != number {
-        choices.push(("What is in force", format!("{path}?against={in_force}"), against == in_force && against != number - 1));
+        choices.push((
+            "What is in force",
+            format!("{path}?against={in_force}"),
+            against == in_force && against != number - 1,
+        ));
     }
     let body = html! {
         (tabs(&viewer))
@@ -373,7 +411,10 @@ mod tests {
             assert_eq!(read.strategy.as_str(), word);
         }
         for (kind, _) in FALLBACKS {
-            assert!(policy(json!({"fallback_models": {kind: {"*": ["x"]}}})).is_ok(), "{kind}");
+            assert!(
+                policy(json!({"fallback_models": {kind: {"*": ["x"]}}})).is_ok(),
+                "{kind}"
+            );
         }
     }
 }

@@ -140,14 +140,22 @@ pub(super) fn once(title: &str, words: &str) -> Markup {
 
 /// The organization; of whoever may not see it, their teams.
 async fn first(viewer: Viewer) -> Result<Page, Fault> {
-    if viewer.can(Right::ReadOrganization) { organization(viewer).await } else { teams(viewer).await }
+    if viewer.can(Right::ReadOrganization) {
+        organization(viewer).await
+    } else {
+        teams(viewer).await
+    }
 }
 
 async fn organization(viewer: Viewer) -> Result<Page, Fault> {
     let may = viewer.may::<ReadOrganization>()?;
     let everywhere = viewer.caller().bearer().role.everywhere();
     let (found, all) = futures_util::join!(may.organization_of(may.organization()), async {
-        if everywhere { may.organizations(None, MANY).await } else { Ok(Vec::new()) }
+        if everywhere {
+            may.organizations(None, MANY).await
+        } else {
+            Ok(Vec::new())
+        }
     });
     let (found, all) = (found?, all?);
     let aside = html! { @if !viewer.can(Right::WriteOrganization) { span { "only owners change it" } } };
@@ -284,7 +292,10 @@ fn role_name(role: Role) -> String {
 fn user_state(user: &User) -> Markup {
     match user {
         User { disabled: true, .. } => pill(Tone::Bad, "switched off"),
-        User { must_change_password: true, .. } => pill(Tone::Warn, "has a first password"),
+        User {
+            must_change_password: true,
+            ..
+        } => pill(Tone::Warn, "has a first password"),
         _ => pill(Tone::Good, "active"),
     }
 }
@@ -357,69 +368,89 @@ async fn members(viewer: Viewer) -> Result<Page, Fault> {
     let actions = html! {
         @if writes { button.button.primary type="button" data-opens="new-member" { (icon("plus")) "Add member" } }
     };
-    Ok(page(&viewer, body).actions(actions).lead(html! { "Who manages the gateway, and what each may do." }))
+    Ok(page(&viewer, body)
+        .actions(actions)
+        .lead(html! { "Who manages the gateway, and what each may do." }))
 }
 
 fn role_field(id: &str, own: Role, chosen: Role) -> Markup {
-    parts::field(id, "Role", "Nobody gives more than they hold.", html! {
-        select id=(id) name="role" aria-describedby={ (id) "-hint" } {
-            @for role in Role::ALL { @if own.may_make(role) { option value=(role.as_str()) selected[role == chosen] { (role_words(role)) } } }
-        }
-    })
+    parts::field(
+        id,
+        "Role",
+        "Nobody gives more than they hold.",
+        html! {
+            select id=(id) name="role" aria-describedby={ (id) "-hint" } {
+                @for role in Role::ALL { @if own.may_make(role) { option value=(role.as_str()) selected[role == chosen] { (role_words(role)) } } }
+            }
+        },
+    )
 }
 
 fn member_team(id: &str, teams: &[Team], chosen: Option<TeamId>) -> Markup {
-    parts::field(id, "Team", "A team admin needs one; a member's keys are of it.", html! {
-        select id=(id) name="team_id" data-empty="null" aria-describedby={ (id) "-hint" } {
-            option value="" { "No team" }
-            @for team in teams { option value=(team.id) selected[Some(team.id) == chosen] { (team.name) } }
-        }
-    })
+    parts::field(
+        id,
+        "Team",
+        "A team admin needs one; a member's keys are of it.",
+        html! {
+            select id=(id) name="team_id" data-empty="null" aria-describedby={ (id) "-hint" } {
+                option value="" { "No team" }
+                @for team in teams { option value=(team.id) selected[Some(team.id) == chosen] { (team.name) } }
+            }
+        },
+    )
 }
 
 fn new_member(own: Role, teams: &[Team]) -> Markup {
-    parts::dialog("new-member", "Add member", html! {
-        form data-api="POST /api/users" data-done="event" data-once="password" autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                (parts::field("new-email", "Email", "What they sign in with.", html! { input id="new-email" name="email" type="email" required aria-describedby="new-email-hint"; }))
-                (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" maxlength="128"; }))
-                (role_field("new-role", own, Role::Member))
-                (member_team("new-team", teams, None))
-                (parts::field("new-way", "Signs in", "", html! {
-                    select id="new-way" name="external" data-type="bool" {
-                        option value="false" selected { "with a password that is made up for them" }
-                        option value="true" { "by single sign-on alone" }
-                    }
-                }))
+    parts::dialog(
+        "new-member",
+        "Add member",
+        html! {
+            form data-api="POST /api/users" data-done="event" data-once="password" autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    (parts::field("new-email", "Email", "What they sign in with.", html! { input id="new-email" name="email" type="email" required aria-describedby="new-email-hint"; }))
+                    (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" maxlength="128"; }))
+                    (role_field("new-role", own, Role::Member))
+                    (member_team("new-team", teams, None))
+                    (parts::field("new-way", "Signs in", "", html! {
+                        select id="new-way" name="external" data-type="bool" {
+                            option value="false" selected { "with a password that is made up for them" }
+                            option value="true" { "by single sign-on alone" }
+                        }
+                    }))
+                }
+                (foot("Add member"))
             }
-            (foot("Add member"))
-        }
-    })
+        },
+    )
 }
 
 fn edit_member(user: &User, own: Role, teams: &[Team]) -> Markup {
     let id = user.id.0;
     let path = format!("/api/users/{id}");
-    parts::dialog(&format!("edit-{id}"), "Edit member", html! {
-        form data-api={ "PATCH " (path) } autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                p.soft { (user.email.as_str()) }
-                (parts::field(&format!("name-{id}"), "Name", "", html! { input id={ "name-" (id) } name="name" required maxlength="128" value=(user.name); }))
-                (role_field(&format!("role-{id}"), own, user.role))
-                (member_team(&format!("team-{id}"), teams, user.team))
-                label.check { input type="checkbox" name="disabled" data-type="bool" checked[user.disabled]; "May not sign in for the time being" }
-                div.row {
-                    @if !user.external {
-                        button.button.small type="button" data-api={ "PATCH " (path) } data-body=(json!({"reset_password": true})) data-done="event" data-once="password" data-verb="Make a new password" data-confirm={ "The password of " (user.name) " stops working, and every session of theirs ends." } { (icon("lock")) "New password" }
+    parts::dialog(
+        &format!("edit-{id}"),
+        "Edit member",
+        html! {
+            form data-api={ "PATCH " (path) } autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    p.soft { (user.email.as_str()) }
+                    (parts::field(&format!("name-{id}"), "Name", "", html! { input id={ "name-" (id) } name="name" required maxlength="128" value=(user.name); }))
+                    (role_field(&format!("role-{id}"), own, user.role))
+                    (member_team(&format!("team-{id}"), teams, user.team))
+                    label.check { input type="checkbox" name="disabled" data-type="bool" checked[user.disabled]; "May not sign in for the time being" }
+                    div.row {
+                        @if !user.external {
+                            button.button.small type="button" data-api={ "PATCH " (path) } data-body=(json!({"reset_password": true})) data-done="event" data-once="password" data-verb="Make a new password" data-confirm={ "The password of " (user.name) " stops working, and every session of theirs ends." } { (icon("lock")) "New password" }
+                        }
+                        button.button.small.danger type="button" data-api={ "DELETE " (path) } data-verb="Delete" data-confirm={ (user.name) " is deleted for good." } { (icon("trash")) "Delete" }
                     }
-                    button.button.small.danger type="button" data-api={ "DELETE " (path) } data-verb="Delete" data-confirm={ (user.name) " is deleted for good." } { (icon("trash")) "Delete" }
                 }
+                (foot("Save"))
             }
-            (foot("Save"))
-        }
-    })
+        },
+    )
 }
 
 async fn teams(viewer: Viewer) -> Result<Page, Fault> {
@@ -485,19 +516,23 @@ async fn teams(viewer: Viewer) -> Result<Page, Fault> {
 
 fn edit_team(team: &Team) -> Markup {
     let id = team.id.0;
-    parts::dialog(&format!("edit-{id}"), "Edit team", html! {
-        form data-api={ "PATCH /api/teams/" (id) } autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                (parts::field(&format!("name-{id}"), "Name", "", html! { input id={ "name-" (id) } name="name" required maxlength="128" value=(team.name); }))
-                (scope_fields(&id.to_string(), &team.scope))
-                div.row {
-                    button.button.small.danger type="button" data-api={ "DELETE /api/teams/" (id) } data-verb="Delete" data-confirm={ "“" (team.name) "” is deleted for good, if it has no keys and no people any more." } { (icon("trash")) "Delete" }
+    parts::dialog(
+        &format!("edit-{id}"),
+        "Edit team",
+        html! {
+            form data-api={ "PATCH /api/teams/" (id) } autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    (parts::field(&format!("name-{id}"), "Name", "", html! { input id={ "name-" (id) } name="name" required maxlength="128" value=(team.name); }))
+                    (scope_fields(&id.to_string(), &team.scope))
+                    div.row {
+                        button.button.small.danger type="button" data-api={ "DELETE /api/teams/" (id) } data-verb="Delete" data-confirm={ "“" (team.name) "” is deleted for good, if it has no keys and no people any more." } { (icon("trash")) "Delete" }
+                    }
                 }
+                (foot("Save"))
             }
-            (foot("Save"))
-        }
-    })
+        },
+    )
 }
 
 /// The beginning of a day of UTC that a parameter names.
@@ -520,8 +555,14 @@ async fn audit(viewer: Viewer) -> Result<Page, Fault> {
         before: cursor(&viewer),
         limit: PAGE + 1,
     };
-    let narrowed = filter != AuditFilter { limit: PAGE + 1, ..AuditFilter::default() };
-    let (rows, next) = paged(&viewer, may.audit_rows(filter).await?, |row: &AuditRow| row.id.to_string());
+    let narrowed = filter
+        != AuditFilter {
+            limit: PAGE + 1,
+            ..AuditFilter::default()
+        };
+    let (rows, next) = paged(&viewer, may.audit_rows(filter).await?, |row: &AuditRow| {
+        row.id.to_string()
+    });
     let field = |name: &'static str, label: &'static str, kind: &'static str, placeholder: &'static str| {
         html! {
             div.field { label for=(name) { (label) } input id=(name) name=(name) type=(kind) value=[viewer.query(name)] placeholder=[(!placeholder.is_empty()).then_some(placeholder)] autocomplete="off"; }

@@ -40,7 +40,8 @@ pub const VIEWS: &[View] = &[
 /// Deliveries of one page.
 const PAGE: u64 = 25;
 /// What is said when a secret is shown.
-const SECRET: &str = "It is shown this once and kept sealed. Whoever receives the events checks their signatures with it.";
+const SECRET: &str =
+    "It is shown this once and kept sealed. Whoever receives the events checks their signatures with it.";
 
 fn state(webhook: &Webhook) -> Markup {
     html! {
@@ -129,7 +130,10 @@ fn wanted(viewer: &Viewer) -> (Option<DeliveryState>, Option<Uuid>) {
 /// Some deliveries, and the id of the last if there are more.
 async fn deliveries(viewer: &Viewer, webhook: Uuid) -> Result<(Vec<Delivery>, Option<String>), Fault> {
     let (state, before) = wanted(viewer);
-    let mut found = viewer.may::<ReadWebhooks>()?.deliveries(webhook, state, before, PAGE + 1).await?;
+    let mut found = viewer
+        .may::<ReadWebhooks>()?
+        .deliveries(webhook, state, before, PAGE + 1)
+        .await?;
     let more = found.len() as u64 > PAGE;
     found.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
     let last = found.last().filter(|_| more).map(|last| last.id.to_string());
@@ -144,7 +148,12 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let writes = viewer.can(Right::WriteWebhooks);
     let path = format!("/api/gateway/webhooks/{id}");
     let chosen = viewer.query("state").unwrap_or_default();
-    let with = |state: &str| viewer.url_with(&[("state", Some(state).filter(|state| !state.is_empty())), ("cursor", None)]);
+    let with = |state: &str| {
+        viewer.url_with(&[
+            ("state", Some(state).filter(|state| !state.is_empty())),
+            ("cursor", None),
+        ])
+    };
     let mut choices = vec![("All", with(""), chosen.is_empty())];
     choices.extend(DeliveryState::ALL.map(|state| (state.as_str(), with(state.as_str()), chosen == state.as_str())));
     let body = html! {
@@ -187,7 +196,11 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             button.button.danger type="button" data-api={ "DELETE " (path) } data-done="go:/gateway/webhooks" data-verb="Delete" data-confirm="Nothing is sent there any more, and its deliveries are forgotten." { "Delete" }
         }
     };
-    let query = viewer.url_with(&[]).split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
+    let query = viewer
+        .url_with(&[])
+        .split_once('?')
+        .map(|(_, query)| format!("?{query}"))
+        .unwrap_or_default();
     Ok(Page::new(webhook.url.clone(), body)
         .crumb("Webhooks", "/gateway/webhooks")
         .lead(html! { span.row { (state(&webhook)) @if !webhook.description.is_empty() { span { (webhook.description) } } } })
@@ -201,7 +214,10 @@ async fn fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault>
     let id = viewer.id("webhook")?;
     let (found, _) = deliveries(&viewer, id).await?;
     let narrowed = viewer.query("state").is_some();
-    Ok(vec![("deliveries", shown(&found, id, viewer.can(Right::WriteWebhooks), narrowed))])
+    Ok(vec![(
+        "deliveries",
+        shown(&found, id, viewer.can(Right::WriteWebhooks), narrowed),
+    )])
 }
 
 fn about(webhook: &Webhook) -> Markup {

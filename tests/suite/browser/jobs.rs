@@ -25,7 +25,10 @@ async fn a_dead_job_is_found_and_begun_anew_by_whoever_may() {
     other.open_page("/gateway/jobs?state=dead").await;
     other.until_reads("<b>no</b> more tries").await;
     other.click(".audit summary").await;
-    assert_eq!(other.value("document.querySelector('main button[data-api]')").await, Value::Null);
+    assert_eq!(
+        other.value("document.querySelector('main button[data-api]')").await,
+        Value::Null
+    );
 
     let owner = world.person("owner", None).await;
     let browser = world.browser_of(&owner).await;
@@ -42,9 +45,16 @@ async fn a_dead_job_is_found_and_begun_anew_by_whoever_may() {
     // What is open stays open while the list is brought up to date.
     world.gateway.sql("UPDATE gateway_jobs SET last_error = 'something else' WHERE kind = 'retention' AND organization_id IS NOT NULL").await;
     browser.until_reads("something else").await;
-    assert_eq!(browser.value("document.querySelector('.audit details').open").await, json!(true));
+    assert_eq!(
+        browser.value("document.querySelector('.audit details').open").await,
+        json!(true)
+    );
     browser.click("[data-api$='/retry']").await;
-    browser.until("document.querySelector('.audit .pill') && document.querySelector('.audit .pill').textContent !== 'dead'").await;
+    browser
+        .until(
+            "document.querySelector('.audit .pill') && document.querySelector('.audit .pill').textContent !== 'dead'",
+        )
+        .await;
     browser.open_page("/gateway/jobs?kind=key_expiry&state=dead").await;
     browser.until_reads("No job is like that").await;
     browser.assert_quiet("jobs").await;

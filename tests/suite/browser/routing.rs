@@ -16,12 +16,20 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
 
     // What is no JSON is pointed at, and cannot be saved.
     let set = |text: &str| {
-        format!("(() => {{ const area = document.querySelector('#document'); area.value = {}; area.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()", json!(text))
+        format!(
+            "(() => {{ const area = document.querySelector('#document'); area.value = {}; area.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()",
+            json!(text)
+        )
     };
-    browser.value(&set("{\n  \"strategy\": \"failover\",\n  \"rules\" []\n}")).await;
+    browser
+        .value(&set("{\n  \"strategy\": \"failover\",\n  \"rules\" []\n}"))
+        .await;
     browser.until_reads("Line 3").await;
     browser.until_reads("a colon is missing here").await;
-    assert_eq!(browser.value("document.querySelector('[data-save]').disabled").await, json!(true));
+    assert_eq!(
+        browser.value("document.querySelector('[data-save]').disabled").await,
+        json!(true)
+    );
     browser.assert_accessible("a draft that is no JSON").await;
     browser.keep_picture("routing-fault-desktop-light").await;
     browser.click("[data-faults] button").await;
@@ -43,7 +51,9 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     browser.click("[aria-label='Edit big <b>prompts</b>']").await;
     browser.fill("#rule-when", "input_tokens > 5000").await;
     browser.click("#rule button[type=submit]").await;
-    browser.until("document.querySelector('[data-faults]').hidden && !document.querySelector('#rule').open").await;
+    browser
+        .until("document.querySelector('[data-faults]').hidden && !document.querySelector('#rule').open")
+        .await;
 
     // A strategy and a fallback.
     browser.click("[data-strategy][value='cost-optimized']").await;
@@ -59,12 +69,20 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     browser.fill("#explain-input", "9000").await;
     browser.click("[data-explain] button[type=submit]").await;
     browser.until_reads("Rules that held: big <b>prompts</b>.").await;
-    browser.until("document.querySelector('[data-explained]').innerText.includes('anthropic/claude-sonnet-5')").await;
+    browser
+        .until("document.querySelector('[data-explained]').innerText.includes('anthropic/claude-sonnet-5')")
+        .await;
     browser.click("[data-simulate] button[type=submit]").await;
-    browser.until("document.querySelector('[data-simulated] .main-svg')").await;
+    browser
+        .until("document.querySelector('[data-simulated] .main-svg')")
+        .await;
     browser.until_reads("Go elsewhere").await;
     browser.assert_accessible("a draft that was simulated").await;
-    for (width, height, dark, name) in [(1440, 900, false, "desktop-light"), (1440, 900, true, "desktop-dark"), (390, 844, false, "phone-light")] {
+    for (width, height, dark, name) in [
+        (1440, 900, false, "desktop-light"),
+        (1440, 900, true, "desktop-dark"),
+        (390, 844, false, "phone-light"),
+    ] {
         browser.look(width, height, dark).await;
         browser.until_drawn().await;
         browser.assert_accessible(name).await;
@@ -77,22 +95,38 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     browser.until_reads("Nothing is wrong with the draft").await;
     browser.click("[data-save]").await;
     browser.until_reads("Version 1, saved by").await;
-    let config = world.gateway.manage("GET", "/api/gateway/config", &world.gateway.token(Role::Owner), None).await.json();
+    let config = world
+        .gateway
+        .manage("GET", "/api/gateway/config", &world.gateway.token(Role::Owner), None)
+        .await
+        .json();
     assert_eq!(config["strategy"], "cost-optimized");
     assert_eq!(config["rules"][0]["then"], json!({"route": ["claude-sonnet-5"]}));
-    assert_eq!(config["fallback_models"], json!({"generic": {"gpt-5": ["claude-sonnet-5"]}}));
+    assert_eq!(
+        config["fallback_models"],
+        json!({"generic": {"gpt-5": ["claude-sonnet-5"]}})
+    );
 
     // Somebody else is faster: nothing of theirs is overwritten, and nothing of the draft is lost.
     world.gateway.configure(&json!({"strategy": "failover"})).await;
     browser.click("[data-strategy][value='latency-optimized']").await;
     browser.click("[data-save]").await;
-    browser.until_reads("Somebody else has saved the config meanwhile").await;
-    assert_eq!(browser.value("document.querySelector('#document').value.includes('latency-optimized')").await, json!(true));
+    browser
+        .until_reads("Somebody else has saved the config meanwhile")
+        .await;
+    assert_eq!(
+        browser
+            .value("document.querySelector('#document').value.includes('latency-optimized')")
+            .await,
+        json!(true)
+    );
     browser.click("[data-discard]").await;
 
     // Versions: what is different, and back again.
     browser.open_page("/gateway/routing/versions").await;
-    browser.until("document.querySelectorAll('#versions tbody tr').length === 2").await;
+    browser
+        .until("document.querySelectorAll('#versions tbody tr').length === 2")
+        .await;
     browser.assert_accessible("the versions").await;
     browser.keep_picture("routing-versions-two-desktop-light").await;
     browser.open_page("/gateway/routing/versions/1?against=2").await;
@@ -115,7 +149,10 @@ async fn a_viewer_tries_a_draft_and_cannot_save_it() {
     let browser = world.browser_of(&viewer).await;
     browser.open_page("/gateway/routing").await;
     browser.until_reads("you cannot save it").await;
-    assert_eq!(browser.value("document.querySelector('[data-save]')").await, Value::Null);
+    assert_eq!(
+        browser.value("document.querySelector('[data-save]')").await,
+        Value::Null
+    );
     browser.click("[data-strategy][value='failover']").await;
     browser.fill("#explain-model", "no-such-model").await;
     browser.click("[data-explain] button[type=submit]").await;

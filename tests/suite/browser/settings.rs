@@ -15,10 +15,20 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser.fill("#org-name", "Renamed <b>by</b> its owner").await;
     browser.fill("#org-models", "gpt-5*,claude-*,").await;
     browser.choose("#org-policy", "drop").await;
-    browser.click("form[data-api^='PATCH /api/organizations'] button[type=submit]").await;
-    browser.until_reads("What holds for everything in Renamed <b>by</b> its owner").await;
-    assert_eq!(browser.value("document.querySelector('#org-policy').value").await, "drop");
-    assert_eq!(browser.value("document.querySelectorAll('main .token').length").await, json!(2));
+    browser
+        .click("form[data-api^='PATCH /api/organizations'] button[type=submit]")
+        .await;
+    browser
+        .until_reads("What holds for everything in Renamed <b>by</b> its owner")
+        .await;
+    assert_eq!(
+        browser.value("document.querySelector('#org-policy').value").await,
+        "drop"
+    );
+    assert_eq!(
+        browser.value("document.querySelectorAll('main .token').length").await,
+        json!(2)
+    );
 
     // Somebody is added: what is wrong is said at its field, and the password is shown once.
     browser.open_page("/gateway/settings/members").await;
@@ -31,7 +41,9 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser.assert_accessible("the dialog of a new member").await;
     browser.keep_picture("member-new-desktop-light").await;
     browser.click("#new-member button[type=submit]").await;
-    browser.until("document.querySelector('#new-team').getAttribute('aria-invalid') === 'true'").await;
+    browser
+        .until("document.querySelector('#new-team').getAttribute('aria-invalid') === 'true'")
+        .await;
     browser.choose("#new-team", &world.team.to_string()).await;
     browser.click("#new-member button[type=submit]").await;
     browser.until("document.querySelector('#once').open").await;
@@ -42,7 +54,12 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     assert_eq!(reply.status, 200, "{}", reply.text);
     browser.click("[data-once-done]").await;
     browser.until_reads("has a first password").await;
-    assert_eq!(browser.value(&format!("document.documentElement.outerHTML.includes({password})")).await, json!(false));
+    assert_eq!(
+        browser
+            .value(&format!("document.documentElement.outerHTML.includes({password})"))
+            .await,
+        json!(false)
+    );
 
     // Changed, with another password, and deleted once it is meant.
     let edit = browser.value("[...document.querySelectorAll('#members tr')].find(row => row.textContent.includes('new@example.com')).querySelector('[data-opens]').dataset.opens").await;
@@ -54,17 +71,23 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser.click(&format!("[id='{edit}'] button[type=submit]")).await;
     browser.until("[...document.querySelectorAll('#members tr')].some(row => row.textContent.includes('new@example.com') && row.textContent.includes('viewer'))").await;
     browser.click(&format!("[data-opens='{edit}']")).await;
-    browser.click(&format!("[id='{edit}'] [data-body*=reset_password]")).await;
+    browser
+        .click(&format!("[id='{edit}'] [data-body*=reset_password]"))
+        .await;
     browser.click("[data-confirm-yes]").await;
     browser.until("document.querySelector('#once').open").await;
     let other = browser.value("document.querySelector('#once-text').textContent").await;
     assert_ne!(other, password);
     browser.click("[data-once-done]").await;
-    browser.until("!document.querySelector('dialog[open]') && document.readyState === 'complete'").await;
+    browser
+        .until("!document.querySelector('dialog[open]') && document.readyState === 'complete'")
+        .await;
     browser.click(&format!("[data-opens='{edit}']")).await;
     browser.click(&format!("[id='{edit}'] [data-api^=DELETE]")).await;
     browser.click("[data-confirm-yes]").await;
-    browser.until("document.querySelector('#members') && !document.body.innerText.includes('new@example.com')").await;
+    browser
+        .until("document.querySelector('#members') && !document.body.innerText.includes('new@example.com')")
+        .await;
 
     // A team comes, is renamed and goes.
     browser.open_page("/gateway/settings/teams").await;
@@ -73,7 +96,9 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser.fill("#new-name", "Paper & <i>ink</i>").await;
     browser.fill("#new-slug", "Not A Slug").await;
     browser.click("#new-team button[type=submit]").await;
-    browser.until("document.querySelector('#new-slug').getAttribute('aria-invalid') === 'true'").await;
+    browser
+        .until("document.querySelector('#new-slug').getAttribute('aria-invalid') === 'true'")
+        .await;
     browser.fill("#new-slug", "paper").await;
     browser.click("#new-team button[type=submit]").await;
     browser.until_reads("Paper & <i>ink</i>").await;
@@ -86,7 +111,9 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser.click(&format!("[data-opens='{edit}']")).await;
     browser.click(&format!("[id='{edit}'] [data-api^=DELETE]")).await;
     browser.click("[data-confirm-yes]").await;
-    browser.until("document.querySelector('#teams') && !document.querySelector('#teams').innerText.includes('Pens')").await;
+    browser
+        .until("document.querySelector('#teams') && !document.querySelector('#teams').innerText.includes('Pens')")
+        .await;
 
     // All of it is in the log, with what changed.
     browser.open_page("/gateway/settings/audit?resource=team").await;
@@ -104,32 +131,55 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser.until_reads("Nothing was done like that").await;
     let complaints = browser.complaints(&["status of 4"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
-    assert_eq!(browser.value("document.querySelectorAll('main img').length").await, json!(0));
+    assert_eq!(
+        browser.value("document.querySelectorAll('main img').length").await,
+        json!(0)
+    );
     world.finish([browser]).await;
 }
 
 #[tokio::test]
 async fn settings_show_to_each_role_what_it_may_see() {
     let world = World::new().await;
-    let (viewer, member) = (world.person("viewer", None).await, world.person("member", Some(world.team)).await);
+    let (viewer, member) = (
+        world.person("viewer", None).await,
+        world.person("member", Some(world.team)).await,
+    );
     let team_admin = world.person("team_admin", Some(world.team)).await;
 
     let browser = world.browser_of(&viewer).await;
-    for (path, shows) in [("/gateway/settings", "only owners change it"), ("/gateway/settings/members", "team_admin@example.com"), ("/gateway/settings/teams", "Research"), ("/gateway/settings/audit", "key.create")] {
+    for (path, shows) in [
+        ("/gateway/settings", "only owners change it"),
+        ("/gateway/settings/members", "team_admin@example.com"),
+        ("/gateway/settings/teams", "Research"),
+        ("/gateway/settings/audit", "key.create"),
+    ] {
         browser.open_page(path).await;
         browser.until_reads(shows).await;
-        assert_eq!(browser.value("document.querySelector('main [data-api], main [data-opens]')").await, Value::Null, "{path}");
+        assert_eq!(
+            browser
+                .value("document.querySelector('main [data-api], main [data-opens]')")
+                .await,
+            Value::Null,
+            "{path}"
+        );
     }
 
     // A team admin sees their team, and begins there.
     let theirs = world.browser_of(&team_admin).await;
     theirs.open_page("/gateway/settings").await;
-    theirs.until("document.querySelectorAll('#teams tbody tr').length === 1").await;
+    theirs
+        .until("document.querySelectorAll('#teams tbody tr').length === 1")
+        .await;
     theirs.open_page("/gateway/settings/audit").await;
     theirs.until("document.querySelector('[data-error=\"403\"]')").await;
 
     let own = world.browser_of(&member).await;
-    assert_eq!(own.value("document.querySelector('#sidebar a[href=\"/gateway/settings\"]')").await, Value::Null);
+    assert_eq!(
+        own.value("document.querySelector('#sidebar a[href=\"/gateway/settings\"]')")
+            .await,
+        Value::Null
+    );
     own.open_page("/gateway/settings").await;
     own.until("document.querySelector('[data-error=\"403\"]')").await;
     own.assert_accessible("a page that is not for a member").await;

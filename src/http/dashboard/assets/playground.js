@@ -136,8 +136,8 @@ async function cost(panel, id) {
     await new Promise((resolve) => setTimeout(resolve, wait));
     try {
       const { answer } = await api("GET", `/api/gateway/logs/${encodeURIComponent(id)}`);
-      figure(panel, "cost", usd(answer.cost_nanousd));
-      $('[data-figure="cost"]', panel).title = answer.provider ? `served by ${answer.provider}` : "";
+      figure(panel, "cost", usd(answer.request.cost_nanousd));
+      $('[data-figure="cost"]', panel).title = answer.request.provider ? `served by ${answer.request.provider}` : "";
       return;
     } catch (failure) {
       if (!(failure instanceof Failure)) throw failure;

@@ -12,6 +12,7 @@ let draft = JSON.parse(area.value);
 const FALLBACKS = { generic: "everything that serves it fails", context_window: "the prompt does not fit", content_policy: "a content policy refuses", budget_exhausted: "a budget is used up" };
 const usd = (nano) => (nano === undefined ? "—" : new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", maximumSignificantDigits: 4 }).format(nano / 1e9));
 const ms = (value) => (value === undefined || value === null ? "—" : value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Math.round(value)} ms`);
+const score = (value) => new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 }).format(value);
 const count = (value) => new Intl.NumberFormat("en-US").format(value);
 
 // Where things are in the text
@@ -354,6 +355,8 @@ $("[data-save]")?.addEventListener("click", async (event) => {
   try {
     await api("PUT", "/api/gateway/config", draft, { "if-match": `"${version}"` });
     root.classList.remove("changed");
+    // What is in force now is said at the top.
+    scrollTo(0, 0);
     location.reload();
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
@@ -395,7 +398,7 @@ $("[data-explain]").addEventListener("submit", async (event) => {
   if (answer.refusal) parts.push(element("div", { class: "notice bad" }, element("div", {}, `It would be refused: ${answer.refusal.message}.`)));
   if (answer.attempts.length) {
     const rows = answer.attempts.map((attempt, place) => [
-      String(place + 1), element("code", {}, attempt.deployment), attempt.stage.replaceAll("_", " "), usd(attempt.cost_nanousd), ms(attempt.expected_ms), attempt.score.toFixed(3),
+      String(place + 1), element("code", {}, attempt.deployment), attempt.stage.replaceAll("_", " "), usd(attempt.cost_nanousd), ms(attempt.expected_ms), score(attempt.score),
     ]);
     parts.push(table("Attempts, in order", [["#"], ["Deployment", "wrap"], ["When"], ["Cost", "right"], ["Time", "right"], ["Score", "right"]], rows));
   }
