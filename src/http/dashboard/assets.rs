@@ -32,6 +32,11 @@ pub const ASSETS: &[&str] = &[
     "charts.js",
     "keys.js",
     "budgets.js",
+    "once.js",
+    "providers.js",
+    "routing.js",
+    "webhooks.js",
+    "playground.js",
 ];
 
 /// Their bytes. A build for development reads them when it starts, so that a change of a style needs no compiler.

@@ -30,12 +30,18 @@ pub mod layout;
 pub mod parts;
 
 mod budgets;
+mod jobs;
 mod keys;
 mod live;
 mod logs;
 mod overview;
+mod playground;
+mod providers;
+mod routing;
+mod settings;
 mod sign_in;
 mod usage;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -59,7 +65,19 @@ use crate::domain::tenancy::Organization;
 pub use layout::Page;
 
 /// Every page. The order of those with a [`Nav`] is that of the navigation.
-const VIEWS: &[&[View]] = &[overview::VIEWS, usage::VIEWS, logs::VIEWS, keys::VIEWS, budgets::VIEWS];
+const VIEWS: &[&[View]] = &[
+    overview::VIEWS,
+    usage::VIEWS,
+    logs::VIEWS,
+    keys::VIEWS,
+    budgets::VIEWS,
+    providers::VIEWS,
+    routing::VIEWS,
+    playground::VIEWS,
+    webhooks::VIEWS,
+    jobs::VIEWS,
+    settings::VIEWS,
+];
 
 /// What pages may load, and who may show them. Plotly makes style elements without a text and fills them by the CSSOM,
 /// which the policy says nothing about: the hash is that of no text at all.

@@ -14,7 +14,7 @@ use crate::config::Fields;
 /// Longest value, in bytes: a service account's JSON is a tenth of it.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// What any credential may say.
-const COMMON: [&str; 2] = ["weight", "max_concurrent"];
+pub const COMMON: [&str; 2] = ["weight", "max_concurrent"];
 /// Where Google's token service is.
 const GOOGLE_TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 /// Domains that Azure gives its resources names in.
@@ -32,9 +32,9 @@ const AZURE_DOMAINS: [&str; 6] = [
     ".openai.azure.cn",
 ];
 
-/// What is wrong with a credential of an organization's own, field by field; empty: nothing is.
-pub fn faults(provider: &str, fields: &Fields) -> Vec<(String, String)> {
-    let own: &[&str] = match provider {
+/// What a credential for a provider may say, besides [`COMMON`] what any may.
+pub fn values(provider: &str) -> &'static [&'static str] {
+    match provider {
         "openai" => &["api_key", "organization", "project"],
         "anthropic" | "gemini" => &["api_key"],
         "azure" => &[
@@ -57,7 +57,12 @@ pub fn faults(provider: &str, fields: &Fields) -> Vec<(String, String)> {
         "gcp" => &["project_id", "region", "service_account"],
         // An endpoint of one's own is configured with its address; a credential says who asks there.
         _ => &["api_key"],
-    };
+    }
+}
+
+/// What is wrong with a credential of an organization's own, field by field; empty: nothing is.
+pub fn faults(provider: &str, fields: &Fields) -> Vec<(String, String)> {
+    let own = values(provider);
     let mut faults = Vec::new();
     for (name, value) in fields.iter() {
         let value = value.expose_secret();

@@ -4,12 +4,18 @@
 //! by being wider than the window. `BONITO_SCREENSHOTS=1` keeps pictures of all of them in `docs/screenshots`.
 
 mod budgets;
+mod jobs;
 mod keys;
 mod logs;
 mod overview;
+mod playground;
+mod providers;
 mod rig;
+mod routing;
+mod settings;
 mod sign_in;
 mod usage;
+mod webhooks;
 mod world;
 
 use serde_json::json;
@@ -28,6 +34,18 @@ const PAGES: &[(&str, &str, &str)] = &[
     ),
     ("/gateway/keys", "#keys tbody tr", "keys"),
     ("/gateway/keys/{key}", "[data-chart]", "key"),
+    ("/gateway/providers", "#providers tbody tr", "providers"),
+    ("/gateway/providers/openai", "[data-live=measured]", "provider"),
+    ("/gateway/providers/catalogue", "#catalogue tbody tr", "catalogue"),
+    ("/gateway/routing", "[data-rules] li", "routing"),
+    ("/gateway/routing/versions", ".empty", "routing-versions"),
+    ("/gateway/playground", "[data-ask]", "playground"),
+    ("/gateway/webhooks", ".empty", "webhooks"),
+    ("/gateway/jobs", "[data-live=jobs]", "jobs"),
+    ("/gateway/settings", "#org-name", "settings"),
+    ("/gateway/settings/members", "#members tbody tr", "members"),
+    ("/gateway/settings/teams", "#teams tbody tr", "teams"),
+    ("/gateway/settings/audit", ".audit li", "audit"),
     ("/gateway/password", "#current", "password"),
     ("/gateway/usage", "#breakdown tbody tr", "usage"),
     (

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::rig::Browser;
+use crate::support::gateway::Builder;
 use crate::support::{ScriptedProvider, TestGateway};
 
 /// What a name is that wants to be more than a name.
@@ -63,6 +64,11 @@ impl Numbers {
 impl World {
     /// An organization with a month behind it.
     pub async fn new() -> Self {
+        Self::with(|builder| builder).await
+    }
+
+    /// The same in a gateway that is set up otherwise.
+    pub async fn with(set_up: impl FnOnce(Builder) -> Builder) -> Self {
         let provider = ScriptedProvider::start().await;
         let mut builder = TestGateway::builder();
         for name in ["openai", "anthropic", "mistral"] {
@@ -78,7 +84,7 @@ impl World {
             };
             builder = builder.provider(name, &url, &models);
         }
-        let gateway = builder.start().await;
+        let gateway = set_up(builder).start().await;
         let token = gateway.token(Role::Owner);
         let created = async |path: &str, body: Value| -> Value {
             let reply = gateway.manage("POST", path, &token, Some(&body)).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{NaiveDate, Utc};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -19,6 +19,7 @@ use crate::domain::scope::canonical_provider;
 use crate::gates::control::{KeptPayload, OrganizationFacts};
 use crate::http::management::problem::Refusal;
 use crate::pipeline::probe::{NotProbed, Probed};
+use crate::routing::catalog_file::Capabilities;
 use crate::secrets::source::{SecretSource, SourceError, tenant};
 use crate::upstream::endpoints::{CredentialState, Tenant};
 
@@ -59,6 +60,14 @@ pub struct PricedDeployment {
     pub usual: Option<Arc<Price>>,
     /// Whether the organization says what it costs.
     pub own: bool,
+    /// Tokens a prompt may have.
+    pub context_tokens: Option<u64>,
+    /// Tokens an answer may have.
+    pub max_output_tokens: Option<u64>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// The day on which its provider will stop serving it.
+    pub retires: Option<NaiveDate>,
 }
 
 impl<G: Grant> May<G> {
@@ -148,6 +157,10 @@ impl May<ReadProviders> {
                 price: own.or(deployment.price.as_ref()).cloned(),
                 usual: deployment.price.clone(),
                 own: own.is_some(),
+                context_tokens: deployment.context_tokens,
+                max_output_tokens: deployment.max_output_tokens,
+                capabilities: deployment.capabilities,
+                retires: deployment.retires,
             }
         });
         Ok(priced.collect())

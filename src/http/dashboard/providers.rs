@@ -1,0 +1,654 @@
+//! `/gateway/providers`: who answers, how they are doing, with which credentials, and what their models cost.
+
+use std::collections::BTreeMap;
+
+use chrono::Utc;
+use maud::{Markup, html};
+
+use super::chart::{Chart, Kind, Places, Series, Unit};
+use super::overview::{along, places, readiness};
+use super::parts::{self, Tone, icon, pill};
+use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
+use crate::domain::measurement::Measured;
+use crate::domain::pricing::Price;
+use crate::domain::report::hour::Hour;
+use crate::domain::report::usage::{Granularity, UsageFilter, UsageQuestion, UsageReport};
+use crate::domain::role::Right;
+use crate::http::management::auth::access::ProviderState;
+use crate::http::management::auth::providers::PricedDeployment;
+use crate::http::management::auth::{Asked, ReadProviders, ReadUsage};
+use crate::routing::catalog_file::Capabilities;
+use crate::secrets::source::tenant;
+use crate::upstream::endpoints::CredentialState;
+
+/// The routes.
+pub const VIEWS: &[View] = &[
+    View {
+        path: "/gateway/providers",
+        nav: Some(Nav {
+            title: "Providers",
+            icon: "provider",
+            group: Group::Manage,
+            right: Right::ReadProviders,
+        }),
+        handler: Handler::Page(|viewer| Box::pin(list(viewer))),
+    },
+    View {
+        path: "/gateway/providers/live",
+        nav: None,
+        handler: Handler::Live(|viewer| Box::pin(list_fragments(viewer))),
+    },
+    View {
+        path: "/gateway/providers/catalogue",
+        nav: None,
+        handler: Handler::Page(|viewer| Box::pin(catalogue(viewer))),
+    },
+    View {
+        path: "/gateway/providers/:id",
+        nav: None,
+        handler: Handler::Page(|viewer| Box::pin(detail(viewer))),
+    },
+    View {
+        path: "/gateway/providers/:id/live",
+        nav: None,
+        handler: Handler::Live(|viewer| Box::pin(detail_fragments(viewer))),
+    },
+];
+
+/// Models that are read, and those that one page shows.
+const MOST_MODELS: usize = 5_000;
+const PAGE: usize = 100;
+/// Providers that a credential can be stored for without anything being configured: id and name.
+const KINDS: [(&str, &str); 6] = [
+    ("openai", "OpenAI"),
+    ("anthropic", "Anthropic"),
+    ("azure", "Azure OpenAI"),
+    ("aws", "AWS Bedrock"),
+    ("gcp", "Google Vertex AI"),
+    ("gemini", "Google Gemini"),
+];
+/// The provider that needs no credential.
+const BUILT_IN: &str = "echo";
+
+fn tabs(viewer: &Viewer) -> Markup {
+    html! {
+        nav.tabs aria-label="Providers" {
+            @for (path, title) in [("/gateway/providers", "Providers"), ("/gateway/providers/catalogue", "Models and prices")] {
+                a href=(path) aria-current=[(viewer.path() == path).then_some("page")] { (title) }
+            }
+        }
+    }
+}
+
+fn title_of(id: &str) -> &str {
+    KINDS.iter().find(|(own, _)| *own == id).map_or(id, |(_, name)| name)
+}
+
+/// The mean of what is known.
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+fn first_token(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "—".to_owned(), |ms| format::duration_us(ms * 1e3))
+}
+
+fn speed(rate: Option<f64>) -> String {
+    rate.map_or_else(|| "—".to_owned(), |rate| format!("{rate:.0} tok/s"))
+}
+
+async fn list(viewer: Viewer) -> Result<Page, Fault> {
+    let states = viewer.may::<ReadProviders>()?.providers().await?;
+    let writes = viewer.can(Right::WriteProviders);
+    let connect = html! { @if writes { button.button.primary type="button" data-opens="connect" { (icon("plus")) "Add credential" } } };
+    let body = html! {
+        (tabs(&viewer))
+        section.card data-live="providers" { (table(&states, &connect)) }
+        @if writes { (connect_dialogs(&viewer, &states)) }
+    };
+    Ok(Page::new("Providers", body)
+        .lead(html! { "Who answers, and how they are doing right now. Requests go around those that fail." })
+        .actions(connect)
+        .live("/gateway/providers/live"))
+}
+
+async fn list_fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault> {
+    let states = viewer.may::<ReadProviders>()?.providers().await?;
+    let connect = html! { @if viewer.can(Right::WriteProviders) { button.button.primary type="button" data-opens="connect" { (icon("plus")) "Add credential" } } };
+    Ok(vec![("providers", table(&states, &connect))])
+}
+
+fn table(states: &[ProviderState], connect: &Markup) -> Markup {
+    html! {
+        @if states.is_empty() {
+            (parts::empty("provider", "No providers", "Nobody can answer yet: no credential is stored.", connect.clone()))
+        } @else {
+            div.table-wrap tabindex="0" role="region" aria-label="Providers" {
+                table.table id="providers" {
+                    thead { tr {
+                        th { "Provider" } th { "State" } th.right { "First token" } th.right.wide { "Speed" } th.right { "Failing" } th.right.wide { "Under way" }
+                    } }
+                    tbody {
+                        @for state in states {
+                            tr {
+                                td.wrap {
+                                    a.name href={ "/gateway/providers/" (state.id) } { (title_of(&state.id)) }
+                                    div.sub { code { (state.id) } " · " (state.deployments) @if state.deployments == 1 { " model" } @else { " models" } }
+                                }
+                                td { (readiness(state)) }
+                                td.right.nowrap { (first_token(mean(state.measured.values().filter_map(|one| one.first_token_ms)))) }
+                                td.right.nowrap.wide { (speed(mean(state.measured.values().filter_map(|one| one.tokens_per_second)))) }
+                                td.right.nowrap { (mean(state.measured.values().map(|one| one.error_rate)).map_or_else(|| "—".to_owned(), format::percent)) }
+                                td.right.wide { (state.measured.values().map(|one| u64::from(one.in_flight)).sum::<u64>()) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The dialog to choose a provider in, and one for each.
+fn connect_dialogs(viewer: &Viewer, states: &[ProviderState]) -> Markup {
+    let mut all: BTreeMap<&str, &str> = KINDS.into_iter().collect();
+    for state in states.iter().filter(|state| state.id != BUILT_IN) {
+        all.entry(&state.id).or_insert(&state.id);
+    }
+    html! {
+        (parts::dialog("connect", "Add credential", html! {
+            div.dialog-body.stack {
+                p.soft { "For which provider? What is stored is sealed, and nobody reads it again." }
+                div.choices {
+                    @for (id, name) in &all {
+                        button.choice type="button" data-opens={ "credential-" (id) } { span.strong { (name) } span.muted.small { (id) } }
+                    }
+                }
+            }
+        }))
+        @for id in all.keys() { (credential_dialog(viewer, id)) }
+    }
+}
+
+/// What a value of a credential is called, and what to know of it.
+fn value_words(name: &str) -> (&str, &'static str) {
+    match name {
+        "api_key" => ("API key", ""),
+        "organization" => ("Organization", "org-…, where the key belongs to several."),
+        "project" => ("Project", "proj_…, where the key belongs to several."),
+        "endpoint" => ("Endpoint", "Such as https://name.openai.azure.com."),
+        "tenant_id" => ("Tenant id", "With client id and secret in the place of a key."),
+        "client_id" => ("Client id", ""),
+        "client_secret" => ("Client secret", ""),
+        "api_version" => ("API version", ""),
+        "access_key_id" => (
+            "Access key id",
+            "With a secret access key; or else an API key of Bedrock below.",
+        ),
+        "secret_access_key" => ("Secret access key", ""),
+        "session_token" => ("Session token", "Of temporary keys."),
+        "region" => ("Region", "Where the models are, such as eu-central-1."),
+        "role_arn" => ("Role to assume", "arn:aws:iam::…"),
+        "external_id" => ("External id", "If the role asks for one."),
+        "bearer_token" => ("Bedrock API key", ""),
+        "project_id" => ("Project id", "Where the service account does not say it."),
+        "service_account" => ("Service account", "The JSON file as it is."),
+        "weight" => ("Weight", "Its share of the requests among several credentials."),
+        "max_concurrent" => ("Requests under way", "At most so many with it at a time."),
+        other => (other, ""),
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    ["key", "secret", "token"].iter().any(|end| name.ends_with(end)) && name != "access_key_id"
+}
+
+fn value_field(provider: &str, name: &str) -> Markup {
+    let id = format!("{provider}-{name}");
+    let (label, hint) = value_words(name);
+    let described = (!hint.is_empty()).then(|| format!("{id}-hint"));
+    parts::field(
+        &id,
+        label,
+        hint,
+        html! {
+            @if name == "service_account" {
+                textarea.mono id=(id) name={ "values." (name) } spellcheck="false" autocomplete="off" aria-describedby=[described] {}
+            } @else {
+                input id=(id) name={ "values." (name) } type=(if is_secret(name) { "password" } else { "text" }) autocomplete=(if is_secret(name) { "new-password" } else { "off" }) spellcheck="false" aria-describedby=[described];
+            }
+        },
+    )
+}
+
+fn credential_dialog(viewer: &Viewer, provider: &str) -> Markup {
+    let title = format!("Credential for {}", title_of(provider));
+    parts::dialog(
+        &format!("credential-{provider}"),
+        &title,
+        html! {
+            form data-api={ "PUT /api/gateway/providers/" (provider) "/credentials" } data-done={ "go:/gateway/providers/" (provider) } autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    div.columns { @for name in tenant::values(provider) { (value_field(provider, name)) } }
+                    details.more-fields {
+                        summary { "One of several" }
+                        div.stack {
+                            (parts::field(&format!("{provider}-name"), "Its name", "Without one it is the one there is, and stands in the place of that.", html! { input id={ (provider) "-name" } name="name" maxlength="64" autocomplete="off" aria-describedby={ (provider) "-name-hint" }; }))
+                            div.columns { @for name in tenant::COMMON { (value_field(provider, name)) } }
+                        }
+                    }
+                    @if viewer.caller().bearer().role.everywhere() {
+                        label.check { input type="checkbox" name="shared" data-type="bool"; "For every organization that may use shared credentials" }
+                    }
+                    p.muted.small { "A credential is stored as a whole: what is left empty here is not there afterwards." }
+                }
+                footer.dialog-foot {
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Store" }
+                }
+            }
+        },
+    )
+}
+
+async fn detail(viewer: Viewer) -> Result<Page, Fault> {
+    let id = viewer.param("id").unwrap_or_default().to_owned();
+    let may = viewer.may::<ReadProviders>()?;
+    let (state, credentials) = may.provider(&id).await?;
+    let usage = viewer.may::<ReadUsage>()?;
+    let now = Utc::now();
+    let to = Hour::at_or_after(now);
+    let question = UsageQuestion {
+        organization: Some(usage.organization()),
+        from: to.plus(-48),
+        to,
+        granularity: Granularity::Hour,
+        group_by: None,
+        most_groups: 1,
+        filter: UsageFilter {
+            provider: Some(state.id.clone()),
+            ..UsageFilter::default()
+        },
+        now,
+    };
+    let asked = Asked::default();
+    let (report, models) = futures_util::join!(usage.usage(&asked, question.clone()), may.prices(None, MOST_MODELS));
+    let (report, mut models) = (report?, models?);
+    models.retain(|model| model.provider == state.id);
+    let writes = viewer.can(Right::WriteProviders) && state.id != BUILT_IN;
+    let body = html! {
+        div.grid.wide-left {
+            (parts::card("Latency", html! { span { "48 hours, by the hour" } }, latency_chart(&question, &report)))
+            (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Store" } } }, credential_list(&viewer, &state, &credentials)))
+        }
+        section.card data-live="measured" { (measured(&state)) }
+        @if viewer.can(Right::WriteProviders) { (test(&state, &models)) }
+        @if writes { (credential_dialog(&viewer, &state.id)) }
+    };
+    Ok(Page::new(title_of(&state.id).to_owned(), body)
+        .crumb("Providers", "/gateway/providers")
+        .lead(html! { span.row { span data-live="state" { (readiness(&state)) } code { (state.id) } a href={ "/gateway/providers/catalogue?provider=" (state.id) } { (state.deployments) " models and their prices" } } })
+        .actions(switch(&viewer, &state))
+        .live(format!("/gateway/providers/{}/live", state.id))
+        .charts()
+        .script("providers.js"))
+}
+
+async fn detail_fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault> {
+    let id = viewer.param("id").unwrap_or_default().to_owned();
+    let (state, _) = viewer.may::<ReadProviders>()?.provider(&id).await?;
+    Ok(vec![("state", readiness(&state)), ("measured", measured(&state))])
+}
+
+fn switch(viewer: &Viewer, state: &ProviderState) -> Markup {
+    let path = format!("PATCH /api/gateway/providers/{}", state.id);
+    html! {
+        @if viewer.can(Right::WriteConfig) {
+            @if state.enabled {
+                button.button.danger type="button" data-api=(path) data-body=r#"{"enabled": false}"# data-verb="Switch off" data-confirm={ "No request of this organization goes to " (title_of(&state.id)) " until it is switched on again." } { "Switch off" }
+            } @else {
+                button.button.primary type="button" data-api=(path) data-body=r#"{"enabled": true}"# { "Switch on" }
+            }
+        }
+    }
+}
+
+fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
+    let places = places(question);
+    let quantile = |share: f64| {
+        along(&places, &report.series, &None, |figures| {
+            figures.latency.quantile(share).map(|us| us / 1e3)
+        })
+    };
+    let series = match report.totals.requests {
+        0 => Vec::new(),
+        _ => [("P50", 0.5), ("P95", 0.95)]
+            .map(|(name, share)| Series {
+                name: name.to_owned(),
+                values: quantile(share),
+            })
+            .into(),
+    };
+    Chart {
+        id: "provider-latency",
+        label: "How long requests took at the provider".to_owned(),
+        unit: Unit::Milliseconds,
+        kind: Kind::Lines,
+        at: Places::Times(places),
+        series,
+    }
+    .render()
+}
+
+fn credential_list(viewer: &Viewer, state: &ProviderState, credentials: &[CredentialState]) -> Markup {
+    let own = viewer.can(Right::WriteProviders);
+    let everywhere = viewer.caller().bearer().role.everywhere();
+    let path = |credential: &CredentialState| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if let Some(name) = &credential.name {
+            query.append_pair("name", name);
+        }
+        if credential.shared {
+            query.append_pair("shared", "true");
+        }
+        format!(
+            "DELETE /api/gateway/providers/{}/credentials?{}",
+            state.id,
+            query.finish()
+        )
+    };
+    html! {
+        @if state.id == BUILT_IN {
+            (parts::empty("check", "None needed", "The provider is built in: it repeats what it is told, and costs nothing.", html! {}))
+        } @else if credentials.is_empty() {
+            (parts::empty("lock", "No credential", "Nothing of this organization can be asked here.", html! {}))
+        } @else {
+            ul.health {
+                @for credential in credentials {
+                    li {
+                        div.grow {
+                            span.strong { (credential.name.as_deref().unwrap_or("without a name")) }
+                            div.muted.small { @if credential.shared { "shared with other organizations" } @else { "this organization's own" } @if let Some(most) = credential.max_concurrent { ", " (most) " requests at a time" } }
+                        }
+                        @if credential.resting { (pill(Tone::Bad, "refused lately")) } @else { (pill(Tone::Good, "in use")) }
+                        @if own && (everywhere || !credential.shared) {
+                            button.icon-button type="button" data-api=(path(credential)) data-done="go:/gateway/providers" data-verb="Take away" data-confirm="The credential is gone from the store, and requests do not use it any more." aria-label={ "Take away the credential " (credential.name.as_deref().unwrap_or("without a name")) } title="Take away" { (icon("trash")) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn measured(state: &ProviderState) -> Markup {
+    let row = |id: &str, one: &Measured| {
+        html! {
+            tr {
+                td.wrap { code { (id) } }
+                td.right.nowrap { (first_token(one.first_token_ms)) }
+                td.right.nowrap { (speed(one.tokens_per_second)) }
+                td.right { (format::percent(one.error_rate)) }
+                td.right.wide { (format::percent(one.cached_share)) }
+                td.right.wide { (one.in_flight) }
+            }
+        }
+    };
+    html! {
+        header.card-head { h2 { "Measured now" } div.card-aside { span { "moving averages since the start" } } }
+        @if state.measured.is_empty() {
+            (parts::empty("chart", "Not asked yet", "Nothing was sent there since the gateway started.", html! {}))
+        } @else {
+            div.table-wrap tabindex="0" role="region" aria-label="Measured now" {
+                table.table {
+                    thead { tr { th { "Deployment" } th.right { "First token" } th.right { "Speed" } th.right { "Failing" } th.right.wide { "From a prompt cache" } th.right.wide { "Under way" } } }
+                    tbody { @for (id, one) in &state.measured { (row(id, one)) } }
+                }
+            }
+        }
+    }
+}
+
+fn test(state: &ProviderState, models: &[PricedDeployment]) -> Markup {
+    let mut names: Vec<&str> = models.iter().map(|model| model.model.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    parts::card(
+        "Test",
+        html! { span { "one small real call" } },
+        html! {
+            form.card-body.stack data-api={ "POST /api/gateway/providers/" (state.id) "/test" } data-done="event" data-test {
+                (parts::form_fault())
+                div.test-row {
+                    (parts::field("test-model", "Model", "", html! {
+                        select id="test-model" name="model" {
+                            option value="" { "the cheapest" }
+                            @for name in names { option value=(name) { (name) } }
+                        }
+                    }))
+                    button.button.primary type="submit" { (icon("play")) "Ask" }
+                }
+                div data-test-result role="status" {}
+            }
+        },
+    )
+}
+
+fn capability_names(capabilities: &Capabilities) -> Vec<String> {
+    let all = [
+        (capabilities.vision, "vision"),
+        (capabilities.tools, "tools"),
+        (capabilities.json_schema, "JSON schema"),
+        (capabilities.reasoning, "reasoning"),
+        (capabilities.prompt_cache, "prompt cache"),
+    ];
+    all.iter()
+        .filter(|(can, _)| *can == Some(true))
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
+}
+
+fn rate(price: Option<&Price>, of: impl Fn(&Price) -> Option<i64>) -> String {
+    price.and_then(of).map_or_else(|| "—".to_owned(), format::usd)
+}
+
+async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
+    let may = viewer.may::<ReadProviders>()?;
+    let mut models = may.prices(None, MOST_MODELS).await?;
+    let mut providers: Vec<String> = models.iter().map(|model| model.provider.clone()).collect();
+    providers.sort_unstable();
+    providers.dedup();
+    let all = models.len();
+    let provider = viewer.query("provider").unwrap_or_default();
+    let search = viewer.query("search").unwrap_or_default().trim().to_lowercase();
+    let priced = viewer.query("price").unwrap_or_default();
+    models.retain(|model| {
+        (provider.is_empty() || model.provider == provider)
+            && (search.is_empty()
+                || model.id.to_lowercase().contains(&search)
+                || model.model.to_lowercase().contains(&search))
+            && match priced {
+                "own" => model.own,
+                "none" => model.price.is_none(),
+                _ => true,
+            }
+    });
+    let found = models.len();
+    if let Some(after) = viewer.query("cursor") {
+        models.retain(|model| model.id.as_str() > after);
+    }
+    let more = models.len() > PAGE;
+    models.truncate(PAGE);
+    let next = models
+        .last()
+        .filter(|_| more)
+        .map(|last| viewer.url_with(&[("cursor", Some(&last.id))]));
+    let writes = viewer.can(Right::WriteConfig);
+    let body = html! {
+        (tabs(&viewer))
+        form.filters method="get" action="/gateway/providers/catalogue" role="search" data-auto-submit {
+            div.search {
+                (icon("search"))
+                label.visually-hidden for="search" { "Search models" }
+                input id="search" type="search" name="search" value=[viewer.query("search")] placeholder="Search models" data-search;
+                kbd aria-hidden="true" { "/" }
+            }
+            label.visually-hidden for="provider" { "Provider" }
+            select id="provider" name="provider" {
+                option value="" { "Any provider" }
+                @for one in &providers { option value=(one) selected[one == provider] { (one) } }
+            }
+            label.visually-hidden for="priced" { "Price" }
+            select id="priced" name="price" {
+                @for (value, words) in [("", "Any price"), ("own", "Own prices"), ("none", "Without a price")] { option value=(value) selected[value == priced] { (words) } }
+            }
+            button.button.no-js type="submit" { "Filter" }
+            span.muted.small { (format::count(i64::try_from(found).unwrap_or(i64::MAX))) " of " (format::count(i64::try_from(all).unwrap_or(i64::MAX))) " deployments" }
+        }
+        section.card {
+            @if models.is_empty() && all > 0 {
+                (parts::empty("search", "No model is like that", "Nothing in the catalogue fits what you are looking for.", html! { a.button href="/gateway/providers/catalogue" { "Show all" } }))
+            } @else if models.is_empty() {
+                (parts::empty("provider", "No models yet", "Models appear with the first credential of a provider.", html! { a.button href="/gateway/providers" { "Providers" } }))
+            } @else {
+                (catalogue_table(&models, writes))
+                (parts::more(next))
+            }
+        }
+        @if writes { (price_dialog()) }
+    };
+    Ok(Page::new("Providers", body)
+        .lead(html! { "What can be asked for, what it can do, and what a million tokens cost." })
+        .script("providers.js"))
+}
+
+fn catalogue_table(models: &[PricedDeployment], writes: bool) -> Markup {
+    html! {
+        div.table-wrap tabindex="0" role="region" aria-label="Models and prices" {
+            table.table id="catalogue" {
+                thead { tr {
+                    th { "Model" } th.right.wide { "Context" } th.wide { "Can" } th.right { "Input" } th.right { "Output" } th.right.wide { "Cached input" }
+                    @if writes { th { span.visually-hidden { "Actions" } } }
+                } }
+                tbody {
+                    @for model in models {
+                        @let price = model.price.as_deref();
+                        @let usual = model.usual.as_deref();
+                        tr {
+                            td.wrap {
+                                span.strong { (model.model) }
+                                div.sub { code { (model.id) } @if let Some(day) = model.retires { " · until " (day) } }
+                            }
+                            td.right.nowrap.wide {
+                                (tokens(model.context_tokens))
+                                @if let Some(most) = model.max_output_tokens { div.sub { (tokens(Some(most))) " out" } }
+                            }
+                            td.wide { div.chips { (parts::names(&capability_names(&model.capabilities), 5, "not said")) } }
+                            td.right.nowrap {
+                                (rate(price, |price| Some(price.rates.input.0)))
+                                @if model.own { div.sub { @if usual.is_some() { "own; list " (rate(usual, |price| Some(price.rates.input.0))) } @else { "own" } } }
+                            }
+                            td.right.nowrap {
+                                (rate(price, |price| Some(price.rates.output.0)))
+                                @if model.own { div.sub { @if usual.is_some() { "list " (rate(usual, |price| Some(price.rates.output.0))) } } }
+                            }
+                            td.right.nowrap.wide { (rate(price, |price| price.rates.cache_read.map(|rate| rate.0))) }
+                            @if writes {
+                                td.right {
+                                    button.button.small type="button" data-opens="price" data-deployment=(model.id) data-own[model.own]
+                                        data-input=[price.map(|price| price.rates.input.to_string())] data-output=[price.map(|price| price.rates.output.to_string())]
+                                        data-cache-read=[price.and_then(|price| price.rates.cache_read).map(|rate| rate.to_string())] data-cache-write=[price.and_then(|price| price.rates.cache_write).map(|rate| rate.to_string())] {
+                                        "Price" span.visually-hidden { " of " (model.id) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tokens(count: Option<u64>) -> String {
+    count.map_or_else(
+        || "—".to_owned(),
+        |count| format::short(i64::try_from(count).unwrap_or(i64::MAX)),
+    )
+}
+
+/// The dialog for an own price; `providers.js` fills it from the button that opened it.
+fn price_dialog() -> Markup {
+    let field = |id: &'static str, name: &'static str, label: &'static str, hint: &'static str, needed: bool| {
+        parts::field(
+            id,
+            label,
+            hint,
+            html! { input id=(id) name=(name) inputmode="decimal" autocomplete="off" required[needed] aria-describedby=[(!hint.is_empty()).then(|| format!("{id}-hint"))]; },
+        )
+    };
+    parts::dialog(
+        "price",
+        "Own price",
+        html! {
+            form data-price autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    p.soft { "What " code data-price-of {} " costs this organization, in US dollars for a million tokens, from now on. What was billed before stays as it is." }
+                    input type="hidden" name="deployment";
+                    div.columns {
+                        (field("price-input", "input_usd", "Input", "", true))
+                        (field("price-output", "output_usd", "Output", "", true))
+                        (field("price-read", "cache_read_usd", "Cached input", "Empty: as input.", false))
+                        (field("price-write", "cache_write_usd", "Input into a cache", "Empty: as input.", false))
+                    }
+                }
+                footer.dialog-foot {
+                    button.button.danger type="button" data-price-reset hidden { "Use the list price" }
+                    span.grow {}
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Save" }
+                }
+            }
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_of_a_credential_has_a_name_for_people_and_secrets_are_not_shown() {
+        for (provider, _) in KINDS {
+            for name in tenant::values(provider).iter().chain(&tenant::COMMON) {
+                assert_ne!(value_words(name).0, *name, "{provider}: {name}");
+            }
+        }
+        for name in [
+            "api_key",
+            "client_secret",
+            "secret_access_key",
+            "session_token",
+            "bearer_token",
+        ] {
+            assert!(
+                value_field("x", name).into_string().contains("type=\"password\""),
+                "{name}"
+            );
+        }
+        assert!(
+            value_field("x", "access_key_id")
+                .into_string()
+                .contains("type=\"text\"")
+        );
+    }
+
+    #[test]
+    fn nothing_measured_has_no_mean() {
+        assert_eq!(mean([].into_iter()), None);
+        assert_eq!(mean([1.0, 2.0].into_iter()), Some(1.5));
+    }
+}
