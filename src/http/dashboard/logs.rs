@@ -934,6 +934,7 @@ mod tests {
             input_tokens: 10,
             cached_tokens: 4,
             cache_write_tokens: 0,
+            cache_write_1h_tokens: None,
             output_tokens: 5,
             reasoning_tokens: 0,
             cost_nanousd: Some(7),

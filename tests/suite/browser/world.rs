@@ -311,7 +311,6 @@ impl World {
             cached_from: None,
             attempts,
             routing: None,
-            trace: None,
         }
     }
 
