@@ -177,6 +177,7 @@ export function showFaults(form, problem) {
     field.setAttribute("aria-invalid", "true");
     place.id ||= `fault-${Math.random().toString(36).slice(2)}`;
     field.setAttribute("aria-errormessage", place.id);
+    place.setAttribute("role", "alert");
     place.textContent = [place.textContent, `This ${words}.`].filter(Boolean).join(" ");
     place.hidden = false;
     for (let folded = field.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
