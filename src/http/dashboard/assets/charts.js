@@ -74,7 +74,8 @@ function layout({ kind, unit, axis, series }, node) {
     showlegend: series.length > 1,
     legend: { orientation: "h", xref: "container", x: 0, entrywidth: widest - 34, entrywidthmode: "pixels", yref: "container", y: 0, yanchor: "bottom", traceorder: "normal", font: { color: css("--soft"), size: 12 }, itemsizing: "constant" },
     xaxis: { type: axis, gridcolor: "rgba(0,0,0,0)", linecolor: grid, tickcolor: grid, fixedrange: false, automargin: true, nticks: narrow ? 5 : 9, hoverformat: axis === "date" ? "%b %e, %H:%M" : undefined, spikemode: "across", spikethickness: 1, spikecolor: css("--line-strong"), spikedash: "solid" },
-    yaxis: { ...form.axis, gridcolor: grid, zerolinecolor: grid, fixedrange: true, nticks: 5, automargin: true },
+    // Halves of a request would be shown as thousandths of one.
+    yaxis: { ...form.axis, ...(unit === "count" && series.every(({ y }) => y.every((value) => value < 4)) ? { dtick: 1 } : {}), gridcolor: grid, zerolinecolor: grid, fixedrange: true, nticks: 5, automargin: true },
   };
 }
 

@@ -177,7 +177,10 @@ export function showFaults(form, problem) {
     field.setAttribute("aria-invalid", "true");
     place.id ||= `fault-${Math.random().toString(36).slice(2)}`;
     field.setAttribute("aria-errormessage", place.id);
-    place.textContent = [place.textContent, `This ${words}.`].filter(Boolean).join(" ");
+    place.setAttribute("role", "alert");
+    // Most faults are sentences without their subject; some have one.
+    const said = /^(must|is|are|has|have|may|can|cannot|does|needs|was|names)\b/.test(words) ? `This ${words}.` : `${words[0].toUpperCase()}${words.slice(1)}.`;
+    place.textContent = [place.textContent, said].filter(Boolean).join(" ");
     place.hidden = false;
     for (let folded = field.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
     first ??= field;
