@@ -42,6 +42,18 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# What the binary is made of, as CycloneDX, in target/sbom
+sbom *target:
+    scripts/sbom {{ target }}
+
+# The image; what is linked into its binary is written in it
+image tag="bonito-gateway":
+    docker build --tag {{ tag }} .
+
+# The book of docs/, in target/book; mdBook is `cargo install mdbook`
+book:
+    mdbook build docs
+
 # Fuzz one target, or all of them in turn, for so many seconds each; see tests/fuzz/run
 fuzz target="all" seconds="60":
     tests/fuzz/run {{ target }} {{ seconds }}

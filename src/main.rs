@@ -13,5 +13,15 @@ fn main() -> ExitCode {
     // how to do that is no reason to stop.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+    // A core dump is a copy of everything the process knows: keys, credentials, prompts. Where the system does not let us
+    // forbid it, it is the operator's business.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Core,
+        rustix::process::Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
     bonito::cli::main()
 }

@@ -34,6 +34,8 @@ pub struct Model {
     pub cached_tokens: i64,
     /// Part of them into a prompt cache.
     pub cache_write_tokens: i64,
+    /// Part of those that were written for one hour; null where nobody has noted it.
+    pub cache_write_1h_tokens: Option<i64>,
     /// Tokens generated, reasoning included.
     pub output_tokens: i64,
     /// Part of them spent on reasoning.

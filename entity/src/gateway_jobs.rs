@@ -39,6 +39,8 @@ pub struct Model {
     pub created_at: DateTimeUtc,
     /// When it was over.
     pub finished_at: Option<DateTimeUtc>,
+    /// Where it was enqueued in a trace, as a W3C `traceparent`.
+    pub traceparent: Option<String>,
 }
 
 /// Relations are followed by explicit queries.

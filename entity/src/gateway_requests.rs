@@ -63,6 +63,8 @@ pub struct Model {
     pub upstream_request_id: Option<String>,
     /// Why it went where it went: JSON of at most 4 KiB.
     pub routing: Option<String>,
+    /// The trace it is a part of, 32 hexadecimal digits.
+    pub trace_id: Option<String>,
     /// `hit`, `miss` or `bypass`.
     pub cache: String,
     /// What the answer cost that came out of the cache, in nano-dollars; null where there was none, or no price.

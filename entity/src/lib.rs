@@ -22,6 +22,7 @@ pub mod gateway_notices;
 pub mod gateway_payloads;
 pub mod gateway_rate_limits;
 pub mod gateway_replicas;
+pub mod gateway_repricings;
 pub mod gateway_requests;
 pub mod gateway_revisions;
 pub mod organizations;

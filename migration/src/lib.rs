@@ -23,6 +23,8 @@ mod m20261129_100032_webhooks;
 mod m20261129_100033_batches;
 mod m20261129_100041_requests_by_time;
 mod m20261129_100042_usage_rollups;
+mod m20261130_100010_repricing;
+mod m20261130_100020_traces;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -51,6 +53,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_100033_batches::Migration),
             Box::new(m20261129_100041_requests_by_time::Migration),
             Box::new(m20261129_100042_usage_rollups::Migration),
+            Box::new(m20261130_100010_repricing::Migration),
+            Box::new(m20261130_100020_traces::Migration),
         ]
     }
 }

@@ -14,10 +14,11 @@ use crate::domain::call::Strategy;
 use crate::domain::config::ConfigVersion;
 use crate::domain::ids::OrganizationId;
 use crate::domain::key::Revision;
-use crate::gates::policies::Policies;
+use crate::gates::policies::{Policies, Published};
 use crate::routing::document::{self, Policy};
 use crate::store::configs::ConfigChanges;
 use crate::store::{Store, StoreError, within};
+use crate::telemetry::metrics::Metrics;
 
 /// How long a look for changes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub struct ConfigsArgs {
     pub poll: Duration,
     /// The strategy of configs that name none.
     pub default_strategy: Strategy,
+    /// Shows which change is in force.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What the actor hears.
@@ -131,10 +134,16 @@ impl ConfigsState {
     }
 
     fn publish(&mut self, changes: ConfigChanges) {
+        self.args.metrics.config_revision.set(changes.revision.0);
         self.seen = Some(changes.revision);
         let strategy = self.args.default_strategy;
-        let compiled = changes.configs.into_iter().filter_map(|(organization, config)| {
-            compile(organization, &config, strategy).map(|policy| (organization, policy))
+        let compiled = changes.configs.into_iter().filter_map(|(organization, slug, config)| {
+            let policy = compile(organization, &config, strategy)?;
+            Some(Published {
+                organization,
+                slug: slug.into(),
+                policy: Arc::new(policy),
+            })
         });
         self.args.policies.publish(compiled.collect::<Vec<_>>());
         self.args.policies.are_read();

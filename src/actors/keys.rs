@@ -23,6 +23,8 @@ use crate::gates::keyring::{Keyring, OpenKey};
 use crate::store::keys::KeyChanges;
 use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::trace::span;
+use crate::telemetry::trace::{Ambient, Kind};
 
 /// How long a look for changes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,8 +57,8 @@ pub struct KeysArgs {
 
 /// What the actor hears.
 pub enum KeysMsg {
-    /// A request uses a key that is not in memory.
-    Open(KeyHash, RpcReplyPort<Result<Option<Arc<KeyGate>>, String>>),
+    /// A request uses a key that is not in memory. The message carries for whom that is, in logs and traces.
+    Open(KeyHash, Ambient, RpcReplyPort<Result<Option<Arc<KeyGate>>, String>>),
     /// Time to look for changes, or the database said that there are some.
     LookForChanges,
     /// One key has changed: it is forgotten before anybody asks the database what it is now.
@@ -67,6 +69,7 @@ pub enum KeysMsg {
     Found(
         Box<KeyGate>,
         KeyHash,
+        Ambient,
         RpcReplyPort<Result<Option<Arc<KeyGate>>, String>>,
     ),
     /// Write down what is only in memory, then answer.
@@ -126,26 +129,31 @@ impl Actor for KeysActor {
 
     async fn handle(&self, myself: ActorRef<KeysMsg>, message: KeysMsg, state: &mut KeysState) -> Handled {
         match message {
-            KeysMsg::Open(hash, reply) => {
+            KeysMsg::Open(hash, ambient, reply) => {
                 // Looked up beside the mailbox: one slow query must not hold up everybody else's key.
                 let (store, budgets) = (state.args.store.clone(), state.args.budgets.clone());
                 state.args.metrics.key_lookups.inc();
-                tokio::spawn(async move {
+                let mut step = ambient.span(|| span::OPEN_KEY.to_owned(), Kind::Internal);
+                let opening = async move {
                     match store.key_by_hash(&hash).await {
                         Ok(Some(row)) => {
                             let budgets = budgets.open(&row.budgets);
                             let gate = Box::new(KeyGate::new(row, hash).with_budgets(budgets));
-                            let _ = myself.cast(KeysMsg::Found(gate, hash, reply));
+                            let _ = myself.cast(KeysMsg::Found(gate, hash, Ambient::here(), reply));
                         }
                         Ok(None) => drop(reply.send(Ok(None))),
-                        Err(error) => drop(reply.send(Err(error.to_string()))),
+                        Err(error) => {
+                            step.failed("database");
+                            drop(reply.send(Err(error.to_string())));
+                        }
                     }
-                });
+                };
+                tokio::spawn(ambient.scope(opening));
             }
-            KeysMsg::Found(gate, hash, reply) => {
+            KeysMsg::Found(gate, hash, ambient, reply) => {
                 if state.seen.is_some_and(|seen| gate.row.revision < seen) {
                     // A look for changes went past it, and what it found may have been about this very key.
-                    let _ = myself.cast(KeysMsg::Open(hash, reply));
+                    let _ = myself.cast(KeysMsg::Open(hash, ambient, reply));
                     return Ok(());
                 }
                 let gate = Arc::new(*gate);
@@ -340,7 +348,7 @@ impl OpenKey for KeysHandle {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         loop {
             let actor = self.0.load_full().ok_or("the keys are not up")?;
-            match ractor::call_t!(actor, |reply| KeysMsg::Open(hash, reply), timeout_ms) {
+            match ractor::call_t!(actor, |reply| KeysMsg::Open(hash, Ambient::here(), reply), timeout_ms) {
                 Ok(opened) => return Ok(opened?),
                 // It failed, and is about to be started again.
                 Err(error) if !matches!(error, RactorErr::Timeout) && Instant::now() < deadline => {

@@ -5,17 +5,21 @@
 //! file of the journal's, in the log and in metrics of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use chrono::{TimeDelta, Utc};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::Handled;
+use crate::domain::record::UsageRecord;
 use crate::gates::budgets::Budgets;
 use crate::journal::Journal;
 use crate::store::ledger::Refused;
 use crate::store::{Store, within};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::trace::{self as names, span};
+use crate::telemetry::trace::{Kind, Tracer};
 
 /// Longest wait between tries while the database is down.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -37,6 +41,8 @@ pub struct LedgerArgs {
     pub budgets: Arc<Budgets>,
     /// Counts rows and failures.
     pub metrics: Arc<Metrics>,
+    /// Shows in a request's trace when its row was written.
+    pub tracer: Tracer,
     /// Rows of one batch.
     pub batch_rows: usize,
     /// How long a record may wait for company.
@@ -98,10 +104,12 @@ impl LedgerState {
             store,
             budgets,
             metrics,
+            tracer,
             batch_rows,
             ..
         } = &self.args;
         while let Some(batch) = journal.batch(*batch_rows).await {
+            let began = SystemTime::now();
             // A database that hangs must not end the ledger; what was written after all is passed over the next time.
             let refused = match within(WRITE_TIMEOUT, store.write_records(batch.records())).await {
                 Ok(refused) => refused,
@@ -121,10 +129,34 @@ impl LedgerState {
             metrics
                 .ledger_rows
                 .inc_by((batch.records().len() - refused.len()) as u64);
+            let lags = batch.records().iter().map(|record| {
+                let ended = record.admitted_at + TimeDelta::from_std(record.latency).unwrap_or_default();
+                (Utc::now() - ended).to_std().unwrap_or_default()
+            });
+            metrics.ledger_lag.observe(lags.max().unwrap_or_default().as_secs_f64());
             set_aside(&refused, journal, metrics);
+            trace(tracer, store, batch.records(), &refused, began);
             drop(refused);
             budgets.wrote(batch.records());
             batch.commit();
+        }
+    }
+}
+
+/// Shows in each request's trace that its row is written. The record has carried the place in the trace all the way, also
+/// through the journal of a process that is gone.
+fn trace(tracer: &Tracer, store: &Store, records: &[UsageRecord], refused: &[Refused<'_>], began: SystemTime) {
+    if !tracer.is_on() {
+        return;
+    }
+    for record in records {
+        let Some(context) = record.trace else { continue };
+        let mut row = tracer.part(context, span::LEDGER.to_owned(), Kind::Client, began);
+        row.set(names::REQUEST_ID, || record.id.header());
+        row.set(names::DB_SYSTEM, || store.system_name());
+        row.set(names::DB_BATCH_SIZE, || records.len());
+        if refused.iter().any(|refused| refused.record.id == record.id) {
+            row.failed("set_aside");
         }
     }
 }

@@ -9,6 +9,7 @@ use super::Handled;
 use crate::domain::health::{Health, HealthPolicy, HealthState, Outcome};
 use crate::gates::health_board::ProviderGate;
 use crate::gates::notices::Notices;
+use crate::routing::own;
 use crate::routing::plan::Readiness;
 use crate::telemetry::metrics::Metrics;
 
@@ -123,6 +124,10 @@ impl ProviderState {
             Health::Ejected { .. } => Readiness::Ejected,
         };
         self.args.gate.publish(readiness);
+        // Labels come from a closed set: endpoints of organizations' own have none.
+        if own::whose(&self.args.gate.id).is_some() {
+            return;
+        }
         self.args
             .metrics
             .provider_health(&self.args.gate.id, readiness as i64, self.args.gate.dropped());

@@ -30,14 +30,17 @@ use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
 use crate::analytics::Analytics;
+use crate::cache::shared::{Seal, Shared};
 use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::BodyLimits;
 use crate::cluster::Limiter;
 use crate::cluster::redis::RedisOptions;
-use crate::config::{JournalSettings, Settings};
+use crate::config::{JournalSettings, Settings, TracingSettings};
+use crate::domain::address::AddressRules;
 use crate::domain::caching::CachePolicy;
 use crate::domain::error::BoxError;
 use crate::domain::health::HealthPolicy;
+use crate::domain::ids::OrganizationId;
 use crate::domain::overload::LagPolicy;
 use crate::domain::retry_budget::RetryPolicy;
 use crate::domain::throttle::ThrottlePolicy;
@@ -64,6 +67,7 @@ use crate::providers::adapter::StreamLimits;
 use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
+use crate::secrets::cache_seal::CacheSeal;
 use crate::secrets::csrf::CsrfProofs;
 use crate::secrets::management_token::ManagementTokens;
 use crate::secrets::master_key::MasterKey;
@@ -76,6 +80,8 @@ use crate::secrets::source::SecretSource;
 use crate::store::Store;
 use crate::store::budgets::SliceTerms;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::trace::export::Exporter;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
@@ -86,6 +92,37 @@ const JOURNAL_DIR: &str = "journal";
 
 /// How long a call to anything but a model may take: tokens today, webhooks later.
 const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The answers that are kept: in memory, and in Redis where there is one.
+fn response_cache(settings: &Settings, limiter: &Limiter, master_key: &MasterKey) -> Arc<ResponseCache> {
+    let bounds = CacheBounds {
+        max_bytes: settings.cache.max_bytes,
+        max_entry_bytes: settings.cache.max_entry_bytes,
+        wait: settings.cache.wait,
+    };
+    let redis = limiter.redis().filter(|_| settings.cache.shared);
+    let shared = redis.map(|redis| Shared::new(redis.clone(), Arc::new(CacheSeal::new(master_key))));
+    Arc::new(ResponseCache::new(bounds, shared))
+}
+
+impl Seal for CacheSeal {
+    fn name(&self, organization: OrganizationId, digest: &[u8; 32]) -> String {
+        self.name(organization, digest)
+    }
+
+    fn seal(&self, organization: OrganizationId, name: &str, plain: &[u8]) -> Vec<u8> {
+        self.seal(organization, name, plain)
+    }
+
+    fn open(&self, organization: OrganizationId, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open(organization, name, sealed)
+    }
+}
+
+/// Where endpoints may be that organizations chose themselves.
+fn allowed_addresses(settings: &Settings) -> AddressRules {
+    FetchPolicy::from(&settings.fetch).addresses
+}
 
 /// The gate of a thread that is in time.
 fn lag_gate(settings: &Settings) -> Arc<LagGate> {
@@ -116,6 +153,8 @@ pub struct Gateway {
     pub limiter: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Sends the spans of traces, where there is somewhere to send them.
+    pub exporter: Option<Exporter>,
     /// Set when the process begins to stop.
     pub stopping: Arc<AtomicBool>,
     /// Cancelled when streams must end.
@@ -133,7 +172,7 @@ pub struct Gateway {
 impl Gateway {
     /// What a worker's endpoints work with: everything is shared but the connections to providers.
     pub fn http_for_another_worker(&self, settings: &Settings) -> Arc<HttpState> {
-        let upstream = Upstream::new(&settings.upstream, &settings.timeouts);
+        let upstream = Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(settings));
         let pipeline = Pipeline {
             upstream,
             lag: lag_gate(settings),
@@ -152,7 +191,8 @@ impl Gateway {
             poll: settings.jobs.poll,
             drain: settings.jobs.drain,
         };
-        Worker::start(self.store.clone(), jobs::all(&self.jobs), self.metrics.clone(), options)
+        let (metrics, tracer) = (self.metrics.clone(), self.http.pipeline.tracer.clone());
+        Worker::start(self.store.clone(), jobs::all(&self.jobs), metrics, tracer, options)
     }
 
     /// Builds everything and starts the actors.
@@ -171,10 +211,13 @@ impl Gateway {
         let outgoing = control.clone();
         let endpoints = Arc::new(Endpoints::new(control, rest, settings.secrets.renewal_wait));
         let metrics = Arc::new(Metrics::default());
+        opened.store.count_with(metrics.clone());
+        let (tracer, exporter) = tracing_of(&settings.tracing, &outgoing, &metrics);
         let board = Arc::new(HealthBoard::default());
         let secrets = Arc::new(SecretsBoard::default());
         let live = Arc::new(ArcSwap::from(settings.clone()));
         let catalog_handle = CatalogHandle::default();
+        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let keeper = Arc::new(Keeper::new(KeeperArgs {
             source: SecretSource::open(&settings, &opened.master_key)?,
             settings: live.clone(),
@@ -182,6 +225,7 @@ impl Gateway {
             catalog: catalog_handle.clone(),
             board: board.clone(),
             secrets: secrets.clone(),
+            policies: policies.clone(),
             metrics: metrics.clone(),
         }));
         keeper.read_first().await;
@@ -196,7 +240,6 @@ impl Gateway {
             },
             Arc::new(keys.clone()),
         ));
-        let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
         let slices = SliceTerms {
             lease: settings.budgets.lease,
             grace: settings.budgets.grace,
@@ -266,6 +309,7 @@ impl Gateway {
                 journal: journal.clone(),
                 store: opened.store.clone(),
                 metrics: metrics.clone(),
+                tracer: tracer.clone(),
                 batch_rows: settings.ledger.batch_rows,
                 flush: settings.ledger.flush,
             },
@@ -278,11 +322,12 @@ impl Gateway {
                 policies: policies.clone(),
                 poll: settings.keys.poll,
                 default_strategy: settings.routing.default_strategy,
+                metrics: metrics.clone(),
             },
             secrets: SecretsArgs { keeper },
             replicas: ReplicasArgs {
                 // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
-                store: (limiter.has_redis() || !first_start::store_options(&settings).is_sqlite())
+                store: (limiter.redis().is_some() || !first_start::store_options(&settings).is_sqlite())
                     .then(|| opened.store.clone()),
                 replica,
                 beat: settings.rate_limits.heartbeat,
@@ -301,7 +346,7 @@ impl Gateway {
         let pipeline = Arc::new(Pipeline {
             catalog,
             endpoints,
-            upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+            upstream: Upstream::new(&settings.upstream, &settings.timeouts, allowed_addresses(&settings)),
             fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), metrics.clone()),
             board: board.clone(),
             measurements: Arc::default(),
@@ -318,11 +363,7 @@ impl Gateway {
                 settings.overload.credential_queue,
                 settings.overload.queue_wait,
             )),
-            cache: Arc::new(ResponseCache::new(CacheBounds {
-                max_bytes: settings.cache.max_bytes,
-                max_entry_bytes: settings.cache.max_entry_bytes,
-                wait: settings.cache.wait,
-            })),
+            cache: response_cache(&settings, &limiter, &opened.master_key),
             retries: Arc::new(RetryGate::new(RetryPolicy {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,
@@ -330,6 +371,7 @@ impl Gateway {
             payloads: Arc::new(payloads),
             journal: journal.clone(),
             metrics: metrics.clone(),
+            tracer: tracer.clone(),
             limits: PipelineLimits {
                 body: BodyLimits {
                     depth: settings.limits.json_depth,
@@ -403,6 +445,7 @@ impl Gateway {
                 sealer: sealer.clone(),
                 timeout: settings.webhooks.timeout,
                 patience: settings.webhooks.patience,
+                tracer,
             },
         };
         let public_url = settings
@@ -423,6 +466,7 @@ impl Gateway {
                     configs: control.clone(),
                     directory: control.clone(),
                     audit: control.clone(),
+                    repricings: control.clone(),
                     jobs: Arc::new(opened.store.clone()),
                     keys: KeyDesk {
                         control: control.clone(),
@@ -476,6 +520,7 @@ impl Gateway {
             board,
             limiter,
             metrics,
+            exporter,
             stopping,
             cut_streams,
             keeping: AbortOnDropHandle::new(keeping),
@@ -484,6 +529,19 @@ impl Gateway {
             root,
         })
     }
+}
+
+/// What begins traces, and what sends their spans.
+fn tracing_of(
+    settings: &TracingSettings,
+    client: &reqwest::Client,
+    metrics: &Arc<Metrics>,
+) -> (Tracer, Option<Exporter>) {
+    let Some(url) = settings.url.clone() else {
+        return (Tracer::off(), None);
+    };
+    let (outbox, exporter) = Exporter::start(settings, url, client.clone(), metrics.clone());
+    (Tracer::new(settings, outbox), Some(exporter))
 }
 
 /// What management works with where people are concerned.

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::domain::audit::{AuditFilter, AuditRow, Author, Deed};
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::RoutedKey;
+use crate::domain::repricing::{PriceBook, Repricing, RepricingTerms};
 use crate::gates::audit::Audit;
 use crate::gates::control::{Configs, Directory, OrganizationFacts};
+use crate::gates::repricing::Repricings;
 use crate::routing::simulate::Recorded;
 use crate::store::{Store, within};
 
@@ -76,5 +80,32 @@ impl Audit for Control {
 
     async fn rows(&self, organization: OrganizationId, filter: AuditFilter) -> Result<Vec<AuditRow>, BoxError> {
         Ok(within(HISTORY_TIMEOUT, self.store.audit_rows(organization, filter)).await?)
+    }
+}
+
+#[async_trait::async_trait]
+impl Repricings for Control {
+    async fn begin(
+        &self,
+        organization: OrganizationId,
+        terms: &RepricingTerms,
+        prices: &PriceBook,
+        by: &Author,
+    ) -> Result<Option<Repricing>, BoxError> {
+        let begun = self.store.begin_repricing(organization, terms, prices, by);
+        Ok(within(TIMEOUT, begun).await?)
+    }
+
+    async fn repricing(&self, organization: OrganizationId, id: Uuid) -> Result<Option<Repricing>, BoxError> {
+        Ok(within(TIMEOUT, self.store.repricing(organization, id)).await?)
+    }
+
+    async fn repricings(
+        &self,
+        organization: OrganizationId,
+        before: Option<Uuid>,
+        most: u64,
+    ) -> Result<Vec<Repricing>, BoxError> {
+        Ok(within(TIMEOUT, self.store.repricings(organization, before, most)).await?)
     }
 }

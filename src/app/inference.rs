@@ -20,6 +20,7 @@ use crate::gates::keyring::Keyring;
 use crate::http::error::{OPENAI_VOICE, response};
 use crate::pipeline::{AnswerBody, Call, Pipeline};
 use crate::store::{Store, within};
+use crate::telemetry::trace::Ambient;
 
 /// How long looking a key up may take.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -84,7 +85,8 @@ impl Inference for PipelineInference {
             Err(refusal) => return Ok(said(&refusal, id).await),
         };
         meter.hold(place);
-        match self.pipeline.clone().run(meter, body).await {
+        let ambient = Ambient::here().of_request(id);
+        match ambient.scope(self.pipeline.clone().run(meter, body)).await {
             Ok(answer) => match answer.body {
                 AnswerBody::Whole(body) => Ok(Served::Answered {
                     id,

@@ -9,6 +9,7 @@ use crate::domain::error::BoxError;
 use crate::domain::event::EventKind;
 use crate::domain::ids::ProviderId;
 use crate::gates::notices::Notices;
+use crate::routing::own;
 use crate::store::Store;
 use crate::upstream::endpoints::{Endpoints, Tenant};
 
@@ -27,6 +28,8 @@ pub struct StoredNotices {
 impl StoredNotices {
     /// Tells those whose requests may go to the provider, once however many replicas see the change.
     async fn tell(&self, provider: &ProviderId, serves: bool) -> Result<(), BoxError> {
+        // An endpoint of an organization's own is nobody else's business.
+        let own = own::whose(provider);
         let (kind, state) = if serves {
             (EventKind::ProviderUp, "up")
         } else {
@@ -52,8 +55,14 @@ impl StoredNotices {
                 organization: &organization.slug,
                 shared: organization.shared_credentials,
             };
-            if self.endpoints.now().may_use(tenant, provider) {
-                tell.push((id, kind, json!({"provider": provider.as_str()})));
+            let endpoints = self.endpoints.now();
+            let is_told = match own {
+                Some((whose, _)) => whose == organization.slug,
+                None => endpoints.may_use(tenant, provider) && !endpoints.is_own(&organization.slug, provider.as_str()),
+            };
+            if is_told {
+                let id_there = own.map_or(provider.as_str(), |(_, provider)| provider);
+                tell.push((id, kind, json!({"provider": id_there})));
             }
         }
         self.store

@@ -83,7 +83,7 @@ fn sealed(payload: Payload, seal: &PayloadSeal) -> Option<SealedPayload> {
         request: payload.request,
         created_at: payload.at,
         expires_at: payload.at.checked_add_signed(keep)?,
-        sealed: seal.seal(payload.organization, payload.request, body)?,
+        sealed: seal.seal(payload.organization, payload.request, &body),
     })
 }
 

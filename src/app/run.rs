@@ -1,4 +1,4 @@
-//! Runs a gateway: listeners up, until a signal; then stop accepting, let requests finish, drain, and leave.
+//! Runs a gateway: listeners up, until a signal; then say so, stop accepting, let requests finish, drain, and leave.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::builder::Gateway;
@@ -17,7 +16,7 @@ use crate::actors::ledger::set_aside;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::gates::load_gate::LagGate;
-use crate::http::server::{self, Place, ServerLimits};
+use crate::http::server::{self, Closing, Place, ServerLimits};
 use crate::http::{self, operations};
 use crate::pipeline::Pipeline;
 use crate::queue::worker::Worker;
@@ -25,6 +24,8 @@ use crate::store::within;
 
 /// How long streams that were cut off have to tell their callers so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long connections are kept, where there is a notice at all, for a next request of callers who were not told.
+const PARTING: Duration = Duration::from_secs(1);
 /// Records written at a time when nobody else writes them any more.
 const LAST_BATCH: usize = 500;
 /// How long the last usage records may take to reach the database.
@@ -37,8 +38,9 @@ pub struct Running {
     pub api: SocketAddr,
     /// Where operations listen.
     pub operations: SocketAddr,
+    notice: Duration,
     grace: Duration,
-    stop_accepting: CancellationToken,
+    closing: Closing,
     connections: TaskTracker,
     listeners: TaskTracker,
     operations_listener: OperationsListener,
@@ -68,8 +70,12 @@ impl Running {
         let mut running = Self {
             api: api.local_addr()?,
             operations: operations_listener.address,
+            notice: settings.server.shutdown_notice,
             grace: settings.server.shutdown_grace,
-            stop_accepting: CancellationToken::new(),
+            closing: Closing {
+                parting: settings.server.shutdown_notice.min(PARTING),
+                ..Closing::default()
+            },
             connections: TaskTracker::new(),
             listeners: TaskTracker::new(),
             operations_listener,
@@ -90,7 +96,7 @@ impl Running {
             api,
             places,
             limits_of(settings),
-            running.stop_accepting.clone(),
+            running.closing.clone(),
             running.connections.clone(),
         ));
         Ok(running)
@@ -111,24 +117,32 @@ impl Running {
         until_stopped(&mut self.gateway, signals).await
     }
 
-    /// Stops accepting, lets requests finish until the deadline, writes what is left, and closes the database.
+    /// Says that it is leaving, stops accepting, lets requests finish until the deadline, writes what is left, and closes
+    /// the database.
     pub async fn stop(self) -> End {
         let Self {
             gateway,
+            notice,
             grace,
+            closing,
             connections,
             worker,
             ..
         } = self;
         gateway.stopping.store(true, Ordering::Release);
-        self.stop_accepting.cancel();
-        connections.close();
         // Jobs end while requests do; what they asked of providers has to be in the ledger as well.
         let jobs_end = tokio::spawn(async move {
             if let Some(worker) = worker {
                 worker.stop().await;
             }
         });
+        closing.leaving.cancel();
+        // Without actors there is nothing to be gained by serving on.
+        if !gateway.root.1.is_finished() {
+            tokio::time::sleep(notice).await;
+        }
+        closing.closed.cancel();
+        connections.close();
         if tokio::time::timeout(grace, connections.wait()).await.is_err() {
             tracing::warn!(
                 connections = connections.len(),
@@ -150,7 +164,7 @@ impl Running {
 pub(super) struct OperationsListener {
     /// Where it listens.
     pub(super) address: SocketAddr,
-    stop: CancellationToken,
+    closing: Closing,
     connections: TaskTracker,
     serving: JoinHandle<()>,
 }
@@ -160,25 +174,25 @@ impl OperationsListener {
     pub(super) async fn open(gateway: &Gateway, settings: &Settings) -> Result<Self, BoxError> {
         let listener = bind(settings.operations.listen, "operations.listen").await?;
         let address = listener.local_addr()?;
-        let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+        let (closing, connections) = (Closing::default(), TaskTracker::new());
         let place = Place::new(Handle::current(), Arc::new(operations::api(gateway.operations.clone())));
         let serving = tokio::spawn(server::serve(
             listener,
             vec![place],
             limits_of(settings),
-            stop.clone(),
+            closing.clone(),
             connections.clone(),
         ));
         Ok(Self {
             address,
-            stop,
+            closing,
             connections,
             serving,
         })
     }
 
     async fn close(self) {
-        self.stop.cancel();
+        self.closing.closed.cancel();
         self.connections.close();
         let _ = tokio::time::timeout(LAST_WORDS, self.connections.wait()).await;
         let _ = self.serving.await;
@@ -244,6 +258,10 @@ pub(super) async fn close(gateway: Gateway, operations: OperationsListener) -> E
     let journal = gateway.journal;
     let _ = tokio::task::spawn_blocking(move || journal.close()).await;
     gateway.store.close().await;
+    // Last, because everything before it has spans.
+    if let Some(exporter) = gateway.exporter {
+        exporter.stop().await;
+    }
     end
 }
 

@@ -2,22 +2,28 @@
 //!
 //! A request is the same if its body is, byte for byte, with the headers that belong to it. The organization is part of
 //! every [`CacheKey`], so that there is no way to ask for another one's answers. Entries are in this process's memory,
-//! bounded in bytes.
+//! bounded in bytes; with a Redis, the replicas share them (`shared`).
 //!
 //! Identical requests that are under way at the same time make one call: the first one is the *leader* and holds a
 //! [`Fill`]; the others wait for it, bounded in time, and look again.
+
+pub mod shared;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use moka::Expiry;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use shared::Shared;
 
 use crate::domain::ids::{ModelName, OrganizationId, ProviderId};
 use crate::domain::money::NanoUsd;
@@ -80,7 +86,13 @@ impl Entry {
         now.saturating_duration_since(self.stored_at)
     }
 
-    fn is_good(&self, now: Instant, max_age: Option<Duration>) -> bool {
+    /// How long it still is good.
+    fn left(&self) -> Duration {
+        self.ttl.saturating_sub(self.age(Instant::now()))
+    }
+
+    /// Whether it may still be used, by somebody who wants none older than `max_age`.
+    pub fn is_good(&self, now: Instant, max_age: Option<Duration>) -> bool {
         let age = self.age(now);
         age < self.ttl && max_age.is_none_or(|most| age <= most)
     }
@@ -91,7 +103,7 @@ struct ByTheirTtl;
 
 impl Expiry<CacheKey, Arc<Entry>> for ByTheirTtl {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: std::time::Instant) -> Option<Duration> {
-        Some(entry.ttl)
+        Some(entry.left())
     }
 
     fn expire_after_update(
@@ -101,7 +113,7 @@ impl Expiry<CacheKey, Arc<Entry>> for ByTheirTtl {
         _: std::time::Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.ttl)
+        Some(entry.left())
     }
 }
 
@@ -110,6 +122,7 @@ pub struct ResponseCache {
     bounds: CacheBounds,
     entries: Cache<CacheKey, Arc<Entry>>,
     flights: Mutex<HashMap<CacheKey, CancellationToken>>,
+    shared: Option<Shared>,
 }
 
 impl std::fmt::Debug for ResponseCache {
@@ -130,8 +143,8 @@ pub enum Found {
 }
 
 impl ResponseCache {
-    /// An empty cache.
-    pub fn new(bounds: CacheBounds) -> Self {
+    /// An empty cache, of this process alone or with answers that replicas share.
+    pub fn new(bounds: CacheBounds, shared: Option<Shared>) -> Self {
         let weight =
             |_: &CacheKey, entry: &Arc<Entry>| u32::try_from(entry.body.len() + ENTRY_BYTES).unwrap_or(u32::MAX);
         Self {
@@ -142,6 +155,7 @@ impl ResponseCache {
                 .expire_after(ByTheirTtl)
                 .build(),
             flights: Mutex::default(),
+            shared,
         }
     }
 
@@ -238,6 +252,20 @@ pub struct Origin {
 }
 
 impl Fill {
+    /// Looks for the answer that another replica may have kept; `None`: there is nowhere to look.
+    pub fn elsewhere(&self) -> Option<BoxFuture<'static, Option<Entry>>> {
+        let shared = self.cache.shared.clone().filter(Shared::is_there)?;
+        let key = self.key;
+        Some(async move { shared.find(key).await }.boxed())
+    }
+
+    /// Another replica had the answer. Who waits for it here gets it as well.
+    pub fn adopt(self, entry: Entry) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        self.cache.entries.insert(self.key, entry.clone());
+        entry
+    }
+
     /// Part of a stream went to the caller.
     pub fn relayed(&mut self, bytes: &[u8]) {
         let Some(streamed) = &mut self.streamed else { return };
@@ -269,6 +297,9 @@ impl Fill {
             stored_at: Instant::now(),
             ttl: self.ttl,
         };
+        if let Some(shared) = &self.cache.shared {
+            shared.keep(self.key, &entry);
+        }
         self.cache.entries.insert(self.key, Arc::new(entry));
     }
 }
@@ -292,11 +323,12 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn cache() -> Arc<ResponseCache> {
-        Arc::new(ResponseCache::new(CacheBounds {
+        let bounds = CacheBounds {
             max_bytes: 1 << 20,
             max_entry_bytes: 100,
             wait: Duration::from_secs(5),
-        }))
+        };
+        Arc::new(ResponseCache::new(bounds, None))
     }
 
     fn key(organization: u128, body: &str) -> CacheKey {

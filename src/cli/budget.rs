@@ -121,7 +121,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                 thresholds: thresholds.into_iter().collect(),
                 enabled: !disabled,
             };
-            terms.check()?;
+            terms.check().map_err(|(field, problem)| format!("{field} {problem}"))?;
             let Some(id) = store.set_budget(organization, &scope, &terms).await? else {
                 return Err(format!("the organization has no such {}", scope.kind()).into());
             };

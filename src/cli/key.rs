@@ -12,12 +12,13 @@ use uuid::Uuid;
 
 use super::say;
 use crate::config::Settings;
+use crate::domain::audit::Author;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
 use crate::domain::limit::DEFAULT_KEY_REQUESTS;
-use crate::domain::managed_key::{KeyState, check_name};
+use crate::domain::managed_key::{KeyChange, KeyOutcome, KeyReach, KeyState, check_name};
 use crate::domain::network::{self, MAX_NETWORKS};
 use crate::domain::scope::Scope;
 use crate::routing::catalog::Catalog;
@@ -187,24 +188,24 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             let warnings = unknown_names(&scope, &Catalog::build(settings), &providers);
             let key = new_api_key();
             let id = KeyId(Uuid::now_v7());
-            store
-                .create_key(NewKey {
-                    id,
-                    organization,
-                    team,
-                    owner: owner.map(UserId),
-                    name: name.clone(),
-                    prefix: key.display_prefix().to_owned(),
-                    hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
-                    scope,
-                    rate_limit,
-                    parameter_policy: parameters.map(ParameterPolicy::from),
-                    cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-                    metadata: pairs(&metadata)?,
-                    allowed_ips,
-                    expires_at,
-                })
-                .await?;
+            let new = NewKey {
+                id,
+                organization,
+                team,
+                owner: owner.map(UserId),
+                name: name.clone(),
+                prefix: key.display_prefix().to_owned(),
+                hash: KeyHash(opened.master_key.key_hasher().hash(&key)),
+                scope,
+                rate_limit,
+                parameter_policy: parameters.map(ParameterPolicy::from),
+                cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+                metadata: pairs(&metadata)?,
+                allowed_ips,
+                expires_at,
+            };
+            let by = Author::system("bonito key create");
+            done(store.issue_key(new, None, &[], &by).await?)?;
             if json {
                 let made = json!({
                     "id": id.0, "name": name, "prefix": key.display_prefix(), "key": key.expose(), "warnings": warnings,
@@ -255,7 +256,11 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             let whose = match &key {
                 Some(key) => {
                     let id = named(&store.keys_of(organization).await?, key)?;
-                    store.set_key_parameter_policy(organization, id, policy).await?;
+                    let different = KeyChange {
+                        parameter_policy: Some(policy),
+                        ..KeyChange::default()
+                    };
+                    change(store, organization, id, different, "bonito key parameters").await?;
                     format!("key {id}")
                 }
                 None => {
@@ -273,22 +278,50 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         } => {
             let organization = find(store, &organization).await?;
             let id = named(&store.keys_of(organization).await?, &key)?;
-            if !store.set_key_rate_limit(organization, id, rate_limit).await? {
-                return Err(format!("there is no key {id}").into());
-            }
+            let different = KeyChange {
+                rate_limit: Some(rate_limit),
+                ..KeyChange::default()
+            };
+            change(store, organization, id, different, "bonito key update").await?;
             say(&format!("{id} may make {rate_limit} requests per minute"));
         }
         Command::Revoke { key, organization } => {
             let organization = find(store, &organization).await?;
-            let id = named(&store.keys_of(organization).await?, &key)?;
-            if !store.revoke_key(organization, id).await? {
+            let keys = store.keys_of(organization).await?;
+            let id = named(&keys, &key)?;
+            if keys.iter().any(|key| key.id == id && key.revoked_at.is_some()) {
                 return Err(format!("key {id} is revoked already").into());
             }
+            let (reach, by) = (KeyReach::Organization, Author::system("bonito key revoke"));
+            done(store.revoke_managed_key(organization, reach, id, &by).await?)?;
             say(&format!("revoked {id}"));
         }
     }
     opened.store.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Changes a key as the management API does: with a row in the audit log.
+async fn change(
+    store: &Store,
+    organization: OrganizationId,
+    key: KeyId,
+    different: KeyChange,
+    command: &str,
+) -> Result<(), BoxError> {
+    let (reach, by) = (KeyReach::Organization, Author::system(command));
+    done(store.change_key(organization, reach, key, different, &by).await?)
+}
+
+/// What came of it, as an error of a command where it was not done.
+fn done(outcome: KeyOutcome) -> Result<(), BoxError> {
+    match outcome {
+        KeyOutcome::Done(_) => Ok(()),
+        KeyOutcome::NoSuchKey => Err("there is no such key".into()),
+        KeyOutcome::Revoked => Err("the key is revoked, which is for good".into()),
+        KeyOutcome::NoSuchTeam => Err("the organization has no such team".into()),
+        KeyOutcome::NoSuchOwner => Err("the organization has no such user".into()),
+    }
 }
 
 /// The organization of this short name.

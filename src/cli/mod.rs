@@ -2,6 +2,8 @@
 
 mod budget;
 mod credential;
+mod health;
+mod import;
 mod inspect;
 mod key;
 mod limit;
@@ -47,6 +49,13 @@ enum Command {
     Migrate,
     /// Check the configuration without connecting to anything; reports all faults at once.
     CheckConfig,
+    /// Ask the gateway that runs here with the same settings how it is.
+    Health(health::Arguments),
+    /// Translate the configuration of another gateway.
+    Import {
+        #[command(subcommand)]
+        command: import::Command,
+    },
     /// Create, list and revoke keys.
     Key {
         #[command(subcommand)]
@@ -141,6 +150,8 @@ pub fn main() -> ExitCode {
             Command::Work => serve::work(loaded).await,
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
+            Command::Health(arguments) => health::run(arguments, &loaded.settings).await,
+            Command::Import { command } => import::run(command, &loaded.settings).await,
             Command::Key { command } => key::run(command, &loaded.settings).await,
             Command::Budget { command } => budget::run(command, &loaded.settings).await,
             Command::Limit { command } => limit::run(command, &loaded.settings).await,

@@ -46,7 +46,10 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
     say(&greeting(&running.gateway().settings.load(), &running, &opened));
     drop(opened);
     let why = running.until_stopped(signals).await;
-    tracing::info!("stopping: no new connections, requests under way may finish");
+    tracing::info!(
+        notice_ms = u64::try_from(settings.server.shutdown_notice.as_millis()).unwrap_or(u64::MAX),
+        "stopping: /readyz says so, then no new connections, and requests under way may finish"
+    );
     let end = running.stop().await;
     Ok(if (why, end) == (End::Clean, End::Clean) {
         ExitCode::SUCCESS
@@ -115,8 +118,10 @@ fn greeting(settings: &Settings, running: &Running, opened: &Opened) -> String {
     }
     if let Some(owner) = &opened.first_owner {
         lines.push(String::new());
-        lines
-            .push("  Your sign-in for the dashboard and the management API, shown this once; you choose a password there:".into());
+        lines.push(
+            "  Your sign-in for the dashboard and the management API, shown this once; you choose a password there:"
+                .into(),
+        );
         lines.push(String::new());
         lines.push(format!("    {}  {}", owner.email, owner.password.expose_secret()));
     }

@@ -41,7 +41,7 @@ pub struct Limiter {
     counters: Counters,
     began: Instant,
     replicas: AtomicU64,
-    redis: Option<Redis>,
+    redis: Option<Arc<Redis>>,
     when_apart: WhenApart,
     metrics: Arc<LimitMetrics>,
     /// Counters of which Redis has to be told something.
@@ -130,7 +130,7 @@ impl Limiter {
         metrics: Arc<LimitMetrics>,
     ) -> Result<Arc<Self>, BoxError> {
         let redis = Redis::connect(redis, metrics.clone()).await?;
-        let limiter = Self::new(Some(redis), when_apart, metrics);
+        let limiter = Self::new(Some(Arc::new(redis)), when_apart, metrics);
         tokio::spawn(together::keep_reporting(Arc::downgrade(&limiter), limiter.wake.clone()));
         Ok(limiter)
     }
@@ -140,7 +140,7 @@ impl Limiter {
         Self::new(None, when_apart, metrics)
     }
 
-    fn new(redis: Option<Redis>, when_apart: WhenApart, metrics: Arc<LimitMetrics>) -> Arc<Self> {
+    fn new(redis: Option<Arc<Redis>>, when_apart: WhenApart, metrics: Arc<LimitMetrics>) -> Arc<Self> {
         metrics.replicas.set(1);
         Arc::new(Self {
             counters: Counters::default(),
@@ -220,7 +220,7 @@ impl Limiter {
 
     /// Whether replicas have to count apart although they were to count together.
     pub fn is_apart(&self) -> bool {
-        self.redis.as_ref().is_some_and(Redis::is_away)
+        self.redis.as_ref().is_some_and(|redis| redis.is_away())
     }
 
     /// What becomes of requests while Redis is away, where a limit does not say.
@@ -228,9 +228,9 @@ impl Limiter {
         self.when_apart
     }
 
-    /// Whether there is a Redis to count in.
-    pub fn has_redis(&self) -> bool {
-        self.redis.is_some()
+    /// The Redis to count in, where there is one.
+    pub fn redis(&self) -> Option<&Arc<Redis>> {
+        self.redis.as_ref()
     }
 
     /// Tells Redis what it does not know yet, and leaves it. For the end of the process, when no request is left.

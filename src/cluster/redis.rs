@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fred::clients::Pool;
 use fred::interfaces::{ClientLike as _, KeysInterface as _};
 use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
@@ -178,28 +179,43 @@ impl Redis {
         let asked = link
             .script
             .evalsha_with_reload::<Vec<i64>, _, _>(client, keys, arguments);
-        let answer = match tokio::time::timeout(link.patience, asked).await {
-            Ok(Ok(numbers)) => read(&numbers, count).ok_or("malformed"),
-            Ok(Err(error)) if *error.kind() == fred::error::ErrorKind::Timeout => Err("timeout"),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "redis failed");
-                Err("error")
-            }
-            Err(_) => Err("timeout"),
-        };
-        link.metrics.redis_call(begun.elapsed(), answer.as_ref().err().copied());
-        match answer {
-            Ok(answer) => {
-                link.failures.store(0, Ordering::Relaxed);
-                Ok(answer)
-            }
-            Err(reason) => {
-                if link.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_UNTIL_APART {
-                    link.is_apart(reason);
-                }
-                Err(Away)
-            }
+        let answer = link.in_time(asked).await;
+        link.said(
+            begun,
+            answer.and_then(|numbers| read(&numbers, count).ok_or("malformed")),
+        )
+    }
+
+    /// What is kept under a name, and how long it still will be. Both are asked for at once.
+    ///
+    /// # Errors
+    /// As [`Redis::ask`].
+    pub async fn kept(&self, name: &str) -> Result<Option<(Bytes, Duration)>, Away> {
+        if self.is_away() {
+            return Err(Away);
         }
+        let (begun, link) = (Instant::now(), &*self.link);
+        let client = link.pool.next_connected();
+        let asked = async {
+            let both = tokio::try_join!(client.get::<Option<Bytes>, _>(name), client.pttl::<i64, _>(name));
+            both.map(|(value, left)| value.zip(u64::try_from(left).ok().map(Duration::from_millis)))
+        };
+        let answer = link.in_time(asked).await;
+        link.said(begun, answer)
+    }
+
+    /// Keeps something under a name for a time. Nobody waits for that, so its failures are counted and no more: many bytes
+    /// may take long on a Redis that is well.
+    pub async fn keep(&self, name: &str, value: Bytes, time: Duration) {
+        let (begun, link) = (Instant::now(), &*self.link);
+        let left = i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1);
+        let client = link.pool.next_connected();
+        let told = client.set::<(), _, _>(name, value, Some(Expiration::PX(left)), None, false);
+        let failure = match told.await {
+            Ok(()) => None,
+            Err(error) => Some(reason_of(&error)),
+        };
+        link.metrics.redis_call(begun.elapsed(), failure);
     }
 
     /// Says goodbye.
@@ -249,6 +265,27 @@ async fn open(config: Config, options: RedisOptions, metrics: Arc<LimitMetrics>)
 }
 
 impl Link {
+    /// What Redis says within the time that somebody waits for it.
+    async fn in_time<T>(&self, asked: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, &'static str> {
+        match tokio::time::timeout(self.patience, asked).await {
+            Ok(said) => said.map_err(|error| reason_of(&error)),
+            Err(_) => Err("timeout"),
+        }
+    }
+
+    /// Counts what came of a question, and finds Redis away after a few failures in a row.
+    fn said<T>(&self, begun: Instant, answer: Result<T, &'static str>) -> Result<T, Away> {
+        self.metrics.redis_call(begun.elapsed(), answer.as_ref().err().copied());
+        answer
+            .inspect(|_| self.failures.store(0, Ordering::Relaxed))
+            .map_err(|reason| {
+                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_UNTIL_APART {
+                    self.is_apart(reason);
+                }
+                Away
+            })
+    }
+
     fn is_apart(&self, reason: &'static str) {
         if !self.apart.swap(true, Ordering::AcqRel) {
             tracing::warn!(reason, "redis is away, replicas count apart");
@@ -291,6 +328,15 @@ async fn probe(link: &Link) {
             link.is_back();
         }
     }
+}
+
+/// Why Redis did not do what it was asked, as the metrics have it.
+fn reason_of(error: &fred::error::Error) -> &'static str {
+    if *error.kind() == fred::error::ErrorKind::Timeout {
+        return "timeout";
+    }
+    tracing::debug!(%error, "redis failed");
+    "error"
 }
 
 fn read(numbers: &[i64], count: usize) -> Option<Answer> {

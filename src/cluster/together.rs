@@ -103,7 +103,8 @@ impl Limiter {
                 Begun::Refused(refusal) => return Err(refusal),
                 Begun::Ask(items) => {
                     let memory = memory_of(redis, &limits[0].counter);
-                    match redis.ask(memory, items).await {
+                    // In a box, since it is several KiB that every request's own state would have room for otherwise.
+                    match Box::pin(redis.ask(memory, items)).await {
                         Ok(answer) => Some(self.finish(&demand, asking, &answer)),
                         Err(_) => None,
                     }

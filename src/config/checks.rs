@@ -25,7 +25,10 @@ pub(super) fn shown(value: &str) -> String {
 /// An `http` or `https` URL to which paths can be appended.
 ///
 /// The problem never quotes the URL: one with user information or a query is the very one that holds a secret.
-pub(super) fn base_url(text: &str) -> Result<Uri, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn base_url(text: &str) -> Result<Uri, String> {
     let text = text.trim().trim_end_matches('/');
     let uri: Uri = text
         .parse()

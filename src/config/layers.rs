@@ -24,13 +24,33 @@ const TEST_PREFIX: &str = "BONITO_TEST_";
 /// The usual name for the address of Vault.
 pub(super) const VAULT_VARIABLE: &str = "VAULT_ADDR";
 /// Usual names and the settings they stand for. The providers' are in `providers`, because they may create one.
-const USUAL: [(&str, &str); 6] = [
+const USUAL: [(&str, &str); 24] = [
     (DATABASE_VARIABLE, "database.url"),
     ("REDIS_URL", "redis.url"),
     (VAULT_VARIABLE, "vault.address"),
     ("VAULT_NAMESPACE", "vault.namespace"),
     ("VAULT_CACERT", "vault.ca_file"),
     ("VAULT_ROLE_ID", "vault.role_id"),
+    ("RUST_LOG", "telemetry.log"),
+    // https://opentelemetry.io/docs/specs/otel/protocol/exporter/ and …/configuration/sdk-environment-variables/; what is for
+    // traces alone comes after what is for every signal, because it is stronger.
+    ("OTEL_SDK_DISABLED", "tracing.disabled"),
+    ("OTEL_TRACES_EXPORTER", "tracing.exporter"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "tracing.protocol"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "tracing.traces_endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "tracing.headers"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "tracing.timeout_ms"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "tracing.timeout_ms"),
+    ("OTEL_SERVICE_NAME", "tracing.service_name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "tracing.resource"),
+    ("OTEL_TRACES_SAMPLER", "tracing.sampler"),
+    ("OTEL_TRACES_SAMPLER_ARG", "tracing.sample_ratio"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "tracing.queue"),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "tracing.batch"),
+    ("OTEL_BSP_SCHEDULE_DELAY", "tracing.flush_ms"),
 ];
 /// Tables whose keys people choose, so that `default.toml` cannot list them.
 const OPEN_TABLES: [&str; 3] = ["providers", "models", "aliases"];

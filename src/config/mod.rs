@@ -17,19 +17,22 @@ mod providers;
 mod reader;
 mod settings;
 mod stored;
+mod tracing;
 mod vault;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+pub use checks::base_url;
 pub use faults::{Fault, Faults, did_you_mean};
 pub use people::{AuthSettings, OidcSettings};
 pub use providers::{
     AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, CredentialSettings,
-    DeploymentMode, DeploymentSettings, ExternalAccount, Fingerprint, GcpAuth, GoogleCredentials, IdentityService,
-    Impersonation, Origin, OwnPrice, Problem, ProviderKind, ProviderReader, ProviderSettings, Reading,
-    ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
+    DEPLOYMENT_KEYS, DeploymentMode, DeploymentSettings, ExternalAccount, Fingerprint, GcpAuth, GoogleCredentials,
+    IdentityService, Impersonation, ORIGIN_FIELD, Origin, OwnEndpoint, OwnFault, OwnPrice, Problem, ProviderKind,
+    ProviderReader, ProviderSettings, Reading, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
+    origin_of, read_deployment,
 };
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
@@ -37,6 +40,7 @@ pub use settings::{
     Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings,
 };
 pub use stored::{CredentialPath, Fields, Stored};
+pub use tracing::{Propagation, Sampler, TracingSettings};
 pub use vault::{KvVersion, VaultAuth, VaultLogin, VaultMount, VaultSettings};
 
 /// `config/default.toml`: every setting with its default, its unit and the reason.

@@ -19,6 +19,7 @@ mod gemini;
 mod google;
 mod hosts;
 mod openai;
+mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -38,11 +39,14 @@ use super::{Environment, KnownDialect, ReadFile, checks, read_secret_file};
 use form::Form;
 
 pub use aws::{AwsAuth, AwsKeys, AwsRole, AwsSource, ContainerToken};
-pub use deployments::{DeploymentMode, DeploymentSettings, OwnPrice};
+pub use deployments::{
+    DeploymentMode, DeploymentSettings, KEYS as DEPLOYMENT_KEYS, OwnPrice, read_one as read_deployment,
+};
 pub use google::{
     AuthorizedUser, ExternalAccount, GcpAuth, GoogleCredentials, Impersonation, ServiceAccountKey, SubjectFormat,
     SubjectSource, WrittenBy,
 };
+pub use own::{ORIGIN_FIELD, OwnEndpoint, OwnFault, origin_of};
 
 /// Providers that may be asked for in a store that does not tell what it has.
 const WELL_KNOWN: [&str; 6] = ["anthropic", "aws", "azure", "gcp", "gemini", "openai"];
@@ -185,6 +189,8 @@ pub enum ProviderKind {
         dialect: String,
         /// Local endpoints may have none.
         api_key: Option<SecretString>,
+        /// Whether an organization chose the address, so that it is connected to only where a stranger's may be.
+        guarded: bool,
     },
 }
 
@@ -282,6 +288,8 @@ pub(super) struct Surroundings<'a> {
 pub struct Reading {
     /// Those that can be used, in the order of their ids.
     pub providers: Vec<ProviderSettings>,
+    /// How organizations' own endpoints are called: each with one of its credentials, or with none.
+    pub own: Vec<CredentialSettings>,
     /// What is wrong, and with what.
     pub problems: Vec<Problem>,
     /// What works but is probably not what was meant.
@@ -320,8 +328,23 @@ impl ProviderReader {
         }))
     }
 
-    /// The providers with what the store holds now.
-    pub fn read(&self, stored: &Stored) -> Reading {
+    /// The providers with what the store holds now, and organizations' own endpoints.
+    ///
+    /// A credential of an organization at an endpoint of its own is that endpoint's alone. One that was entered for an
+    /// endpoint which is not there any more is left alone: it goes nowhere.
+    pub fn read(&self, stored: &Stored, endpoints: &[OwnEndpoint]) -> Reading {
+        let (own, stored) = own::split(stored, endpoints);
+        let mut reading = self.read_shared(&stored);
+        reading.own = own;
+        reading
+    }
+
+    /// What keeps an id from being that of an organization's own endpoint, and a dialect from being one.
+    pub fn fault_of_own(&self, id: &str, dialect: &str) -> Option<own::OwnFault> {
+        own::fault(id, dialect, &self.0.dialects)
+    }
+
+    fn read_shared(&self, stored: &Stored) -> Reading {
         let surroundings = Surroundings {
             environment: &Environment::new(&self.0.env),
             dialects: &self.0.dialects,

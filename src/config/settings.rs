@@ -19,6 +19,7 @@ use super::layers::{Layers, join, type_name};
 use super::people::{AuthSettings, OidcSettings};
 use super::providers::{ProviderReader, ProviderSettings};
 use super::reader::{Reader, count_of};
+use super::tracing::TracingSettings;
 use super::vault::{VaultLogin, VaultSettings};
 use crate::domain::call::{ParameterPolicy, Strategy};
 use crate::domain::limit::WhenApart;
@@ -97,6 +98,8 @@ pub struct Settings {
     pub vault_login: VaultLogin,
     /// `[telemetry]`
     pub telemetry: TelemetrySettings,
+    /// `[tracing]`
+    pub tracing: TracingSettings,
     /// `[models."name"]`, by name.
     pub models: BTreeMap<String, ModelTimeouts>,
     /// `[aliases]`: names of one's own, each for one or several models in the order they are tried. Whether the models
@@ -127,7 +130,9 @@ pub struct ServerSettings {
     pub body_read_timeout: Duration,
     /// How long a client may take nothing of its answer.
     pub write_stall: Duration,
-    /// How long open requests may go on after a stop; zero cuts them at once.
+    /// How long connections are still taken after a stop was asked for, for those who must hear of it first.
+    pub shutdown_notice: Duration,
+    /// How long open requests may go on after that; zero cuts them at once.
     pub shutdown_grace: Duration,
 }
 
@@ -247,6 +252,8 @@ pub struct CacheSettings {
     pub max_entry_bytes: usize,
     /// How long a request waits for an identical one.
     pub wait: Duration,
+    /// Whether replicas share them in Redis, where there is one.
+    pub shared: bool,
 }
 
 /// How much this replica takes on at a time.
@@ -297,6 +304,8 @@ pub struct UpstreamSettings {
     pub max_answer_bytes: usize,
     /// Bytes of one event of a stream.
     pub max_event_bytes: usize,
+    /// Whether organizations' own endpoints may be spoken to without encryption.
+    pub endpoints_allow_http: bool,
 }
 
 /// Fetching what requests name by URL.
@@ -552,6 +561,7 @@ impl Settings {
                 header_read_timeout: reader.milliseconds("server.header_read_timeout_ms", 1..=HOUR_MS),
                 body_read_timeout: reader.milliseconds("server.body_read_timeout_ms", 1..=HOUR_MS),
                 write_stall: reader.milliseconds("server.write_stall_ms", 1..=HOUR_MS),
+                shutdown_notice: reader.milliseconds("server.shutdown_notice_ms", 0..=HOUR_MS),
                 shutdown_grace: reader.milliseconds("server.shutdown_grace_ms", 0..=HOUR_MS),
             },
             limits: LimitsSettings {
@@ -601,6 +611,7 @@ impl Settings {
                 max_bytes: reader.count("cache.max_bytes", 1..=1 << 40),
                 max_entry_bytes: reader.count("cache.max_entry_bytes", 1..=1 << 30),
                 wait: reader.milliseconds("cache.wait_ms", 0..=DAY_MS),
+                shared: reader.flag("cache.shared"),
             },
             overload: OverloadSettings {
                 max_in_flight: reader.count("overload.max_in_flight", 1..=10_000_000),
@@ -620,6 +631,7 @@ impl Settings {
                 pool_idle: reader.milliseconds("upstream.pool_idle_ms", 1..=DAY_MS),
                 max_answer_bytes: reader.count("upstream.max_answer_bytes", 1..=GIB),
                 max_event_bytes: reader.count("upstream.max_event_bytes", 1..=GIB),
+                endpoints_allow_http: reader.flag("upstream.endpoints_allow_http"),
             },
             fetch: FetchSettings {
                 allowed_networks: reader.list("fetch.allowed_networks", checks::network),
@@ -728,6 +740,7 @@ impl Settings {
                     ],
                 ),
             },
+            tracing: TracingSettings::read(reader),
             models: model_timeouts(reader, models),
             aliases: BTreeMap::new(),
             providers: Vec::new(),

@@ -36,6 +36,8 @@ pub enum JobKind {
     Batch,
     /// Brings the sums over requests up to date.
     UsageRollup,
+    /// Charges past calls by other prices.
+    Reprice,
 }
 
 /// How jobs of a kind are run.
@@ -171,6 +173,7 @@ impl JobKind {
         Self::Anomalies,
         Self::Batch,
         Self::UsageRollup,
+        Self::Reprice,
     ];
 
     /// Its name in the database, in metrics and in the API.
@@ -182,6 +185,7 @@ impl JobKind {
             Self::Anomalies => "anomalies",
             Self::Batch => "batch",
             Self::UsageRollup => "usage_rollup",
+            Self::Reprice => "reprice",
         }
     }
 
@@ -254,6 +258,8 @@ impl JobKind {
                 kept: false,
                 ..USUAL
             },
+            // Each organization's goes on by itself; one that takes long is no reason for others to wait.
+            Self::Reprice => Terms { at_once: 2, ..USUAL },
         }
     }
 }

@@ -28,6 +28,39 @@ pub struct ModelTraits {
     pub openai: OpenAiTraits,
 }
 
+/// What a model can do. `None` is unknown, never "no".
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub struct Capabilities {
+    /// Takes images.
+    pub vision: Option<bool>,
+    /// Calls tools.
+    pub tools: Option<bool>,
+    /// Follows a JSON schema.
+    pub json_schema: Option<bool>,
+    /// Reasons before it answers.
+    pub reasoning: Option<bool>,
+    /// Caches prompts.
+    pub prompt_cache: Option<bool>,
+    /// Takes `temperature` and `top_p`.
+    pub sampling_params: Option<bool>,
+}
+
+impl Capabilities {
+    /// What is said here, and where nothing is, what `other` says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            vision: self.vision.or(other.vision),
+            tools: self.tools.or(other.tools),
+            json_schema: self.json_schema.or(other.json_schema),
+            reasoning: self.reasoning.or(other.reasoning),
+            prompt_cache: self.prompt_cache.or(other.prompt_cache),
+            sampling_params: self.sampling_params.or(other.sampling_params),
+        }
+    }
+}
+
 /// Models that are asked alike.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 #[serde(rename_all = "kebab-case")]

@@ -118,6 +118,33 @@ impl Price {
         })
     }
 
+    /// What `usage` is charged for: each kind of token once, at its own rate.
+    pub fn charges(&self, usage: &TokenUsage) -> [Charge; 5] {
+        let usage = usage.consistent();
+        let rates = match &self.long_prompt {
+            Some(long) if usage.input > long.above_tokens => &long.rates,
+            _ => &self.rates,
+        };
+        let write = rates.cache_write.unwrap_or(rates.input);
+        let parts = usage.cached_input + usage.cache_write + usage.cache_write_1h;
+        [
+            ("input", usage.input - parts, rates.input),
+            (
+                "cached input",
+                usage.cached_input,
+                rates.cache_read.unwrap_or(rates.input),
+            ),
+            ("cache write", usage.cache_write, write),
+            (
+                "cache write for an hour",
+                usage.cache_write_1h,
+                rates.cache_write_1h.unwrap_or(write),
+            ),
+            ("output", usage.output, rates.output),
+        ]
+        .map(|(kind, tokens, rate)| Charge { kind, tokens, rate })
+    }
+
     /// Cost of `usage`, rounded up to the next nano-dollar so that small calls are never free.
     ///
     /// # Errors
@@ -128,27 +155,29 @@ impl Price {
     /// own: OpenAI "prompts with more than 272K input tokens are priced at 2x input and 1.5x output for the full
     /// session", Google "prompts > 200k tokens".
     pub fn cost(&self, usage: &TokenUsage) -> Result<NanoUsd, PricingError> {
-        let usage = usage.consistent();
-        let rates = match &self.long_prompt {
-            Some(long) if usage.input > long.above_tokens => &long.rates,
-            _ => &self.rates,
-        };
-        let write = rates.cache_write.unwrap_or(rates.input);
-        let parts = usage.cached_input + usage.cache_write + usage.cache_write_1h;
-        let charges = [
-            (usage.input - parts, rates.input),
-            (usage.cached_input, rates.cache_read.unwrap_or(rates.input)),
-            (usage.cache_write, write),
-            (usage.cache_write_1h, rates.cache_write_1h.unwrap_or(write)),
-            (usage.output, rates.output),
-        ];
-        let per_million: i128 = charges
-            .iter()
-            .map(|&(tokens, rate)| i128::from(tokens) * i128::from(rate.0))
-            .sum();
+        let charges = self.charges(usage);
+        let per_million: i128 = charges.iter().map(Charge::per_million).sum();
         // Rounding up by hand: signed `div_ceil` is not stable, and no rate is negative.
         let nano = (per_million + 999_999) / 1_000_000;
         i64::try_from(nano).map(NanoUsd).map_err(|_| PricingError::Overflow)
+    }
+}
+
+/// Tokens of one kind, and what they are charged at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Charge {
+    /// The kind, in words.
+    pub kind: &'static str,
+    /// How many.
+    pub tokens: u64,
+    /// Nano-dollars per million of them.
+    pub rate: NanoUsd,
+}
+
+impl Charge {
+    /// What they cost, in millionths of a nano-dollar.
+    pub fn per_million(&self) -> i128 {
+        i128::from(self.tokens) * i128::from(self.rate.0)
     }
 }
 

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use super::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use super::ids::{DeploymentId, KeyId, ModelName, OrganizationId, PriceVersion, ProviderId, RequestId, TeamId};
 use super::money::NanoUsd;
+use super::trace::TraceContext;
 use super::usage::{TokenUsage, UsageSource};
 
 /// Who a request belongs to.
@@ -61,6 +62,8 @@ pub struct UsageRecord {
     /// Why it went where it went: JSON of bounded size, as explanations of routing show it. `None`: it was refused
     /// before there was anything to decide.
     pub routing: Option<Box<str>>,
+    /// Where it is in a trace: the first span of ours, or the caller's own where we record none.
+    pub trace: Option<TraceContext>,
 }
 
 /// The attempt of an earlier request, whose answer stood for another one.

@@ -101,6 +101,8 @@ rights! {
     WriteUsers: "change users", Owner | Admin;
     /// Store credentials of providers, and test them.
     WriteProviders: "change and test credentials of providers", Owner | Admin;
+    /// Charge past requests by other prices.
+    Reprice: "re-price past requests", Owner | Admin;
     /// Read what was asked and answered, where it is kept.
     ReadPayloads: "read payloads of requests", Owner | Admin;
 }

@@ -7,15 +7,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::config::OwnEndpoint;
 use crate::domain::ids::OrganizationId;
 use crate::routing::document::Policy;
 
+/// A policy, and whose it is.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The organization.
+    pub organization: OrganizationId,
+    /// Its name in paths.
+    pub slug: Arc<str>,
+    /// The policy.
+    pub policy: Arc<Policy>,
+}
+
+/// Hears that the endpoints of some organization are others.
+pub type EndpointsSink = Box<dyn Fn() + Send + Sync>;
+
 /// The policies of all organizations.
-#[derive(Debug)]
 pub struct Policies {
-    by_organization: ArcSwap<HashMap<OrganizationId, Arc<Policy>>>,
+    by_organization: ArcSwap<HashMap<OrganizationId, Published>>,
+    endpoints: ArcSwapOption<EndpointsSink>,
     default: Arc<Policy>,
     /// Whether the configs of the database are here.
     read: AtomicBool,
@@ -26,6 +41,7 @@ impl Policies {
     pub fn new(default: Policy) -> Self {
         Self {
             by_organization: ArcSwap::default(),
+            endpoints: ArcSwapOption::empty(),
             default: Arc::new(default),
             read: AtomicBool::new(false),
         }
@@ -34,7 +50,23 @@ impl Policies {
     /// The policy of an organization.
     pub fn of(&self, organization: OrganizationId) -> Arc<Policy> {
         let policies = self.by_organization.load();
-        policies.get(&organization).unwrap_or(&self.default).clone()
+        let found = policies.get(&organization).map(|published| &published.policy);
+        found.unwrap_or(&self.default).clone()
+    }
+
+    /// The endpoints that organizations chose themselves.
+    pub fn own_endpoints(&self) -> Vec<OwnEndpoint> {
+        let policies = self.by_organization.load();
+        let of = |published: &Published| -> Vec<OwnEndpoint> {
+            let own = published.policy.own.providers.iter().cloned();
+            own.map(|provider| provider.endpoint_of(&published.slug)).collect()
+        };
+        policies.values().flat_map(of).collect()
+    }
+
+    /// Tells who hears that [`own_endpoints`](Self::own_endpoints) are others.
+    pub fn announce_endpoints_to(&self, sink: EndpointsSink) {
+        self.endpoints.store(Some(Arc::new(sink)));
     }
 
     /// The policy of an organization that says nothing.
@@ -53,20 +85,38 @@ impl Policies {
     }
 
     /// Publishes policies, all of them at the same moment. Requests that are being planned finish with what they have.
-    pub fn publish(&self, changed: impl IntoIterator<Item = (OrganizationId, Policy)>) {
-        let changed: Vec<_> = changed.into_iter().map(|(id, policy)| (id, Arc::new(policy))).collect();
+    pub fn publish(&self, changed: impl IntoIterator<Item = Published>) {
+        let changed: Vec<Published> = changed.into_iter().collect();
         if changed.is_empty() {
             return;
         }
-        self.by_organization.rcu(|policies| {
+        let before = self.by_organization.rcu(|policies| {
             let mut policies = HashMap::clone(policies);
-            for (id, policy) in &changed {
-                let newer = policies.get(id).is_none_or(|known| known.version <= policy.version);
-                if newer {
-                    policies.insert(*id, policy.clone());
+            for published in &changed {
+                let known = policies.get(&published.organization);
+                if known.is_none_or(|known| known.policy.version <= published.policy.version) {
+                    policies.insert(published.organization, published.clone());
                 }
             }
             policies
         });
+        let moved = |published: &Published| {
+            let before = before.get(&published.organization);
+            let known = before.map_or(&[][..], |before| &before.policy.own.providers);
+            known != published.policy.own.providers
+        };
+        if changed.iter().any(moved)
+            && let Some(sink) = &*self.endpoints.load()
+        {
+            sink();
+        }
+    }
+}
+
+impl std::fmt::Debug for Policies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policies")
+            .field("by_organization", &self.by_organization)
+            .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use http::header::HOST;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use poem::{Endpoint, IntoResponse as _, Request, Response};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -15,6 +15,8 @@ use super::{error, openai};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::RequestId;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::trace as names;
+use crate::telemetry::trace::{Ambient, Span, Tracer};
 
 /// The header that names a request, on every answer.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -49,12 +51,13 @@ impl Arrival {
 pub struct Boundary<E> {
     inner: E,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
 }
 
 impl<E> Boundary<E> {
     /// A boundary around `inner`.
-    pub fn new(inner: E, metrics: Arc<Metrics>) -> Self {
-        Self { inner, metrics }
+    pub fn new(inner: E, metrics: Arc<Metrics>, tracer: Tracer) -> Self {
+        Self { inner, metrics, tracer }
     }
 }
 
@@ -63,11 +66,13 @@ impl<E: Endpoint> Endpoint for Boundary<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let arrival = Arrival::now();
+        let ambient = self.trace(&request, arrival.id);
         let mut response = match check_host(&request) {
             Err(refusal) => error::response(&refusal, arrival.id),
             Ok(()) => {
                 request.extensions_mut().insert(arrival);
-                match AssertUnwindSafe(self.inner.call(request)).catch_unwind().await {
+                let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+                match ambient.clone().scope(answer).await {
                     Ok(Ok(output)) => output.into_response(),
                     // No route: the only way our endpoints have of refusing is an answer.
                     Ok(Err(_)) => {
@@ -79,6 +84,7 @@ impl<E: Endpoint> Endpoint for Boundary<E> {
                     Err(_panic) => {
                         // The panic hook has logged where; what was being worked on may hold a prompt.
                         self.metrics.panics.inc();
+                        ambient.root(Span::panicked);
                         let failure = GatewayError::internal("a handler panicked");
                         error::response(&failure, arrival.id)
                     }
@@ -88,7 +94,54 @@ impl<E: Endpoint> Endpoint for Boundary<E> {
         if let Ok(value) = HeaderValue::try_from(arrival.id.header()) {
             response.headers_mut().insert(X_REQUEST_ID, value);
         }
+        ambient.root(|root| {
+            let status = response.status();
+            root.set(names::HTTP_STATUS, || status.as_u16());
+            // Inference says better why; of everything else the status is what is known.
+            if status.is_server_error() && !root.has_failed() {
+                root.failed(status.as_str());
+            }
+        });
         Ok(response)
+    }
+}
+
+impl<E> Boundary<E> {
+    /// Begins our part of the request's trace. Nothing of the path is in it but what our own routes say.
+    fn trace(&self, request: &Request, id: RequestId) -> Ambient {
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let route = || openai::route_of(request.uri().path());
+        let method = method_of(request);
+        let ambient = self.tracer.serve(
+            id,
+            text("traceparent"),
+            || text("tracestate").map(ToOwned::to_owned),
+            || match route() {
+                Some(route) => format!("{method} {route}"),
+                None => method.to_owned(),
+            },
+        );
+        ambient.note(names::HTTP_METHOD, || method);
+        ambient.root(|root| {
+            root.set_if(names::HTTP_ROUTE, route());
+            root.set(names::REQUEST_ID, || id.header());
+        });
+        ambient
+    }
+}
+
+/// The method, where it is one that is known: others are what a caller made up.
+fn method_of(request: &Request) -> &'static str {
+    match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        // What the conventions call a method that is none of the known ones.
+        _ => "_OTHER",
     }
 }
 

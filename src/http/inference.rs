@@ -17,6 +17,8 @@ use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId};
 use crate::domain::limit::{Standing, Standings, short_duration};
 use crate::pipeline::{Answer, AnswerBody, Call, Voice};
+use crate::telemetry::names::trace::span;
+use crate::telemetry::trace::{Ambient, Span, gen_ai};
 
 const X_PROVIDER: HeaderName = HeaderName::from_static("x-bonito-provider");
 const X_MODEL: HeaderName = HeaderName::from_static("x-bonito-model");
@@ -69,9 +71,12 @@ impl Inference {
         standings: &mut Option<Arc<OnceLock<Standings>>>,
     ) -> Result<Response, GatewayError> {
         require(request, &Method::POST)?;
-        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
+        let step = Ambient::step(span::AUTHENTICATE);
+        let caller = CallerKey::check(&self.state, request, arrival.at).await;
+        let caller = traced(step, caller)?;
         let pipeline = self.state.pipeline.clone();
-        let place = pipeline.enter().await?;
+        let step = Ambient::step(span::ADMIT);
+        let place = traced(step, pipeline.enter().await)?;
         let call = Call {
             id: arrival.id,
             received: arrival.received,
@@ -93,7 +98,8 @@ impl Inference {
         meter.hold(place);
         *standings = Some(meter.standings());
         let patience = self.state.settings.server.body_read_timeout;
-        match payload::read(request, self.max_body_bytes, patience).await {
+        let step = Ambient::step(span::READ_BODY);
+        match traced(step, payload::read(request, self.max_body_bytes, patience).await) {
             Ok(body) => pipeline.run(meter, body).await.map(response),
             Err(refusal) => Err(meter.refuse(refusal)),
         }
@@ -108,7 +114,12 @@ impl Endpoint for Inference {
         let mut standings = None;
         let answer = self.answer(&mut request, arrival, &mut standings).await;
         let dialect = self.voice.dialect;
-        let mut response = answer.unwrap_or_else(|refusal| error::response_in(dialect, &refusal, arrival.id));
+        let mut response = answer.unwrap_or_else(|refusal| {
+            let response = error::response_in(dialect, &refusal, arrival.id);
+            let status = response.status().as_u16();
+            Ambient::with(|ambient| ambient.root(|root| gen_ai::ended_badly(root, refusal.class(), status)));
+            response
+        });
         if let Some(standings) = standings.as_ref().and_then(|standings| standings.get()) {
             limit_headers(response.headers_mut(), standings);
         }
@@ -120,6 +131,14 @@ impl Endpoint for Inference {
         }
         Ok(response)
     }
+}
+
+/// Ends a step with what came of it.
+fn traced<T>(mut step: Span, result: Result<T, GatewayError>) -> Result<T, GatewayError> {
+    if let Err(refusal) = &result {
+        gen_ai::refused(&mut step, refusal);
+    }
+    result
 }
 
 /// The headers that belong to a body of this dialect. What is too long to be meant is left out.

@@ -15,6 +15,7 @@ pub mod management;
 pub mod openai;
 pub mod operations;
 pub mod payload;
+mod percent;
 pub mod server;
 
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub struct HttpState {
 /// read anything of the body: their handlers take a [`auth::CallerKey`], which only authentication can make.
 pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
     let infer = |operation| Inference::new(state.clone(), operation, error::OPENAI_VOICE);
-    let metrics = state.metrics.clone();
+    let (metrics, tracer) = (state.metrics.clone(), state.pipeline.tracer.clone());
     let management = || management::endpoint(state.management.clone());
     let routes = dashboard::add_to(Route::new(), &state, management())
         .at("/", docs::landing())
@@ -94,5 +95,5 @@ pub fn api(state: Arc<HttpState>) -> BoxEndpoint<'static, poem::Response> {
         .at("/v1/batches/:id/cancel", openai::batches::Cancel::new(state.clone()))
         .at("/v1/capabilities", openai::capabilities::Matrix::new(state.clone()))
         .at("/v1/key", openai::key::Own::new(state));
-    Boundary::new(routes.into_endpoint(), metrics).boxed()
+    Boundary::new(routes.into_endpoint(), metrics, tracer).boxed()
 }

@@ -15,6 +15,7 @@ use crate::cluster::Limiter;
 use crate::gates::health_board::HealthBoard;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::journal::Journal;
+use crate::routing::own;
 use crate::routing::plan::Readiness;
 use crate::store::{Store, within};
 use crate::telemetry::metrics::Metrics;
@@ -67,7 +68,9 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
     if within(PING_TIMEOUT, operations.store.ping()).await.is_err() {
         degraded.push(json!({"component": "database", "reason": "it refuses, cannot be reached or does not answer"}));
     }
-    for gate in operations.board.gates() {
+    // That an organization's own endpoint is down degrades that organization, and not the replica.
+    let gates = operations.board.gates().into_iter();
+    for gate in gates.filter(|gate| own::whose(&gate.id).is_none()) {
         let reason = match gate.readiness() {
             Readiness::Passing | Readiness::Resting => continue,
             Readiness::Probing => "probing",
@@ -109,6 +112,7 @@ fn metrics(Data(operations): Data<&Arc<Operations>>) -> Response {
     let age = operations.secrets.age(Instant::now());
     let age = age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     operations.metrics.secret_age.set(age);
+    operations.metrics.look_at_process();
     Response::builder()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
         .body(operations.metrics.encode())

@@ -14,6 +14,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use hyper::server::conn::http1;
@@ -26,7 +28,7 @@ use poem::{Addr, Endpoint as _, RequestParts, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -84,23 +86,36 @@ impl Place {
     }
 }
 
-/// Serves connections until `stop` is cancelled, and returns then; those still open are in `connections`.
+/// How a listener is told to end, in two steps.
+#[derive(Clone, Default)]
+pub struct Closing {
+    /// Everything is served, and each connection closes behind its answer: whoever is behind it connects anew, which is
+    /// elsewhere once it has heard.
+    pub leaving: CancellationToken,
+    /// No connection is taken any more, and those without a request close.
+    pub closed: CancellationToken,
+    /// How long a connection then has to be without one. Whoever was answered before `leaving`, and got the last byte after
+    /// it, does not know that the connection ends and may be sending the next request on it.
+    pub parting: Duration,
+}
+
+/// Serves connections until `closing.closed` is cancelled, and returns then; those still open are in `connections`.
 pub async fn serve(
     listener: TcpListener,
     places: Vec<Place>,
     limits: ServerLimits,
-    stop: CancellationToken,
+    closing: Closing,
     connections: TaskTracker,
 ) {
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     loop {
         // The permit comes first: connections we cannot serve yet wait in the kernel's queue.
         let permit = tokio::select! {
-            () = stop.cancelled() => return,
+            () = closing.closed.cancelled() => return,
             permit = permits.clone().acquire_owned() => permit,
         };
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = closing.closed.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -109,11 +124,11 @@ pub async fn serve(
                     return;
                 };
                 let Ok(stream) = stream.into_std() else { continue };
-                let (endpoint, open, stop) = (place.endpoint.clone(), OpenGuard::new(&place.open), stop.clone());
+                let (endpoint, open, closing) = (place.endpoint.clone(), OpenGuard::new(&place.open), closing.clone());
                 let served = async move {
                     // Registered again, with the runtime that serves it.
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        connection(stream, remote, &endpoint, &limits, stop).await;
+                        connection(stream, remote, &endpoint, &limits, closing).await;
                     }
                     drop(open);
                     drop(permit);
@@ -156,15 +171,29 @@ async fn connection(
     remote: std::net::SocketAddr,
     endpoint: &ApiEndpoint,
     limits: &ServerLimits,
-    stop: CancellationToken,
+    closing: Closing,
 ) {
+    let Closing {
+        leaving,
+        closed,
+        parting,
+    } = closing;
     // Without it the first event of a stream waits for an acknowledgement, about 40 ms.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let phase = Arc::new(Phase::default());
     let io = TimedStream::new(stream, phase.clone(), limits);
+    let quiet = {
+        let phase = phase.clone();
+        async move {
+            closed.cancelled().await;
+            if !parting.is_zero() {
+                phase.quiet(parting).await;
+            }
+        }
+    };
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let endpoint = endpoint.clone();
+        let (endpoint, leaving) = (endpoint.clone(), leaving.clone());
         let busy = BusyGuard::new(phase.clone());
         async move {
             let (head, body) = request.into_parts();
@@ -180,7 +209,11 @@ async fn connection(
                 http::uri::Scheme::HTTP,
             ));
             let request = poem::Request::from_parts(head, body);
-            let response: hyper::Response<BoxBody<Bytes, io::Error>> = endpoint.get_response(request).await.into();
+            let mut response: hyper::Response<BoxBody<Bytes, io::Error>> = endpoint.get_response(request).await.into();
+            if leaving.is_cancelled() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             Ok::<_, Infallible>(response.map(|inner| ResponseBody { inner, _busy: busy }))
         }
     });
@@ -191,7 +224,7 @@ async fn connection(
     // Errors of a connection (the client left, sent nonsense, was too slow) have been dealt with where they matter.
     tokio::select! {
         _ = serving.as_mut() => {}
-        () = stop.cancelled() => {
+        () = quiet => {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;
         }
@@ -201,7 +234,25 @@ async fn connection(
 /// Where a connection is between requests. Shared by its socket, which knows when bytes come, and its requests, which
 /// know when they are over.
 #[derive(Default)]
-struct Phase(Mutex<Where>);
+struct Phase {
+    at: Mutex<Where>,
+    /// A request is over.
+    idle: Notify,
+}
+
+impl Phase {
+    /// Returns when there was no request for so long.
+    async fn quiet(&self, parting: Duration) {
+        loop {
+            let at = *self.at.lock();
+            match at {
+                Where::Busy => self.idle.notified().await,
+                Where::Idle(since) | Where::Head(since) if since.elapsed() >= parting => return,
+                Where::Idle(since) | Where::Head(since) => tokio::time::sleep_until(since + parting).await,
+            }
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 enum Where {
@@ -225,14 +276,15 @@ struct BusyGuard(Arc<Phase>);
 
 impl BusyGuard {
     fn new(phase: Arc<Phase>) -> Self {
-        *phase.0.lock() = Where::Busy;
+        *phase.at.lock() = Where::Busy;
         Self(phase)
     }
 }
 
 impl Drop for BusyGuard {
     fn drop(&mut self) {
-        *self.0.0.lock() = Where::Idle(Instant::now());
+        *self.0.at.lock() = Where::Idle(Instant::now());
+        self.0.idle.notify_one();
     }
 }
 
@@ -305,7 +357,7 @@ impl TimedStream {
                 self.tick.as_mut().reset(now + TICK);
                 continue;
             }
-            match *self.phase.0.lock() {
+            match *self.phase.at.lock() {
                 Where::Idle(since) if now >= since + IDLE_TIMEOUT => return Poll::Ready(()),
                 Where::Head(since) if now >= since + self.limits.header_read_timeout => {
                     let _ = self.stream.try_write(&early::too_slow());
@@ -321,7 +373,7 @@ impl TimedStream {
 impl TimedStream {
     /// Says what hyper says about a head it cannot read, in our own words. `written` is how hyper would put it.
     fn refused_by_hyper(&mut self, written: &[u8]) -> bool {
-        if !matches!(*self.phase.0.lock(), Where::Head(_)) {
+        if !matches!(*self.phase.at.lock(), Where::Head(_)) {
             return false;
         }
         let Some(answer) = early::instead_of(written) else {
@@ -357,7 +409,7 @@ impl AsyncRead for TimedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                let mut phase = self.phase.0.lock();
+                let mut phase = self.phase.at.lock();
                 if let Where::Idle(_) = *phase {
                     *phase = Where::Head(Instant::now());
                 }

@@ -7,6 +7,7 @@ mod anomalies;
 pub mod batch;
 pub mod files;
 mod key_expiry;
+mod reprice;
 mod retention;
 mod usage_rollup;
 mod webhook;
@@ -21,6 +22,7 @@ use crate::gates::inference::Inference;
 use crate::queue::Job;
 use crate::secrets::sealing::Sealer;
 use crate::store::Store;
+use crate::telemetry::trace::Tracer;
 use crate::upstream::fetcher::Fetcher;
 
 /// What jobs work with.
@@ -58,6 +60,8 @@ pub struct WebhookArgs {
     pub timeout: Duration,
     /// How long an endpoint may fail before its webhook is switched off.
     pub patience: Duration,
+    /// Says what endpoints are told of the trace.
+    pub tracer: Tracer,
 }
 
 /// How long what is over is kept.
@@ -87,6 +91,7 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
             sealer: args.webhooks.sealer.clone(),
             timeout: args.webhooks.timeout,
             patience: args.webhooks.patience,
+            tracer: args.webhooks.tracer.clone(),
         }),
         Arc::new(key_expiry::KeyExpiry { store: store() }),
         Arc::new(anomalies::Anomalies { store: store() }),
@@ -96,5 +101,6 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
             rules: args.batches.rules,
         }),
         Arc::new(usage_rollup::UsageRollup { store: store() }),
+        Arc::new(reprice::Reprice { store: store() }),
     ]
 }

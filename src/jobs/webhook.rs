@@ -19,6 +19,9 @@ use crate::secrets::sealing::Sealer;
 use crate::secrets::webhook::{message_id, signatures};
 use crate::store::Store;
 use crate::store::webhooks::{Came, SwitchOff};
+use crate::telemetry::names::trace::{self as names, span};
+use crate::telemetry::trace::{Ambient, Kind, Propagation, Tracer};
+use crate::upstream::Propagated;
 use crate::upstream::fetcher::{self, Fetcher, Posted};
 
 /// The status by which an endpoint says that it wants nothing any more.
@@ -32,6 +35,8 @@ pub(super) struct WebhookDelivery {
     pub(super) timeout: Duration,
     /// How long an endpoint may fail before its webhook is switched off.
     pub(super) patience: Duration,
+    /// Says what endpoints are told of the trace.
+    pub(super) tracer: Tracer,
 }
 
 #[derive(Deserialize)]
@@ -68,9 +73,26 @@ impl Job for WebhookDelivery {
             secrets.push(self.sealer.open_text(webhook.id.as_bytes(), sealed)?);
         }
         let (at, began) = (Utc::now(), Instant::now());
-        let headers = headers(&secrets, &message_id(delivery.event), at.timestamp(), &delivery.body)?;
+        let mut headers = headers(&secrets, &message_id(delivery.event), at.timestamp(), &delivery.body)?;
         let body = delivery.body.clone().into();
+        let ambient = Ambient::here();
+        let mut span = ambient.span(|| span::WEBHOOK.to_owned(), Kind::Client);
+        span.set(names::HTTP_METHOD, || "POST");
+        span.set(names::EVENT_KIND, || delivery.kind.as_str());
+        if self.tracer.propagation() != Propagation::None {
+            headers.extend(Propagated::new(span.context().or(ambient.context()), None).headers());
+        }
         let posted = self.fetcher.post(&webhook.url, headers, body, self.timeout).await;
+        match &posted {
+            Ok(posted) => {
+                span.set(names::HTTP_STATUS, || posted.status);
+                if !(200..300).contains(&posted.status) {
+                    span.failed(&posted.status.to_string());
+                }
+            }
+            Err(error) => span.failed(error.reason()),
+        }
+        span.end();
         let mut attempt = Attempt {
             at,
             status: None,

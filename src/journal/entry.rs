@@ -15,6 +15,7 @@ use crate::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use crate::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, CachedFrom, Charge, Owner, UsageRecord};
+use crate::domain::trace::{SpanId, TraceContext, TraceId};
 use crate::domain::usage::{TokenUsage, UsageSource};
 
 /// Names are cut off here; real ones have a tenth of it, and the database's columns are not wider either.
@@ -83,6 +84,7 @@ pub(super) fn encode(kind: Kind, record: &UsageRecord) -> Vec<u8> {
         cache,
         cached_from,
         routing,
+        trace,
     } = record;
     let mut out = Out(Vec::with_capacity(256 + 160 * attempts.len()));
     out.byte(kind as u8);
@@ -113,6 +115,11 @@ pub(super) fn encode(kind: Kind, record: &UsageRecord) -> Vec<u8> {
         out.cost(*saved);
     });
     out.option(routing.as_deref(), Out::reasons);
+    out.option(*trace, |out, TraceContext { trace, span, sampled }| {
+        out.bytes(&trace.0);
+        out.bytes(&span.0);
+        out.byte(u8::from(sampled));
+    });
     out.0
 }
 
@@ -185,6 +192,17 @@ pub(super) fn decode(body: &[u8]) -> Result<UsageRecord, Unreadable> {
         true => None,
         false => body.option(In::text)?.map(Into::into),
     };
+    // And one from before there were traces, here.
+    let trace = match body.0.is_empty() {
+        true => None,
+        false => body.option(|body| {
+            Ok(TraceContext {
+                trace: TraceId(body.array()?),
+                span: SpanId(body.array()?),
+                sampled: body.byte()? != 0,
+            })
+        })?,
+    };
     Ok(UsageRecord {
         id,
         owner,
@@ -203,6 +221,7 @@ pub(super) fn decode(body: &[u8]) -> Result<UsageRecord, Unreadable> {
         cached_from,
         attempts,
         routing,
+        trace,
     })
 }
 
@@ -479,7 +498,10 @@ mod tests {
             attempts in prop::collection::vec(attempt(), 0..4),
             cache in prop::sample::select(CacheStatus::ALL),
             cached_from in prop::option::of(cached_from()),
-            routing in prop::option::of(text()),
+            (routing, trace) in (
+                prop::option::of(text()),
+                prop::option::of((any::<[u8; 16]>(), any::<[u8; 8]>(), any::<bool>())),
+            ),
         ) -> UsageRecord {
             UsageRecord {
                 id: RequestId(ids.0),
@@ -492,6 +514,7 @@ mod tests {
                 cache, cached_from,
                 attempts,
                 routing: routing.map(Into::into),
+                trace: trace.map(|(trace, span, sampled)| TraceContext { trace: TraceId(trace), span: SpanId(span), sampled }),
             }
         }
     }

@@ -50,6 +50,7 @@ pub(super) fn record(number: usize) -> UsageRecord {
         cached_from: None,
         attempts: vec![attempt(number)],
         routing: None,
+        trace: None,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::providers::adapter::{
 use crate::providers::allowance::used_up_for;
 use crate::routing::catalog::Deployment;
 use crate::routing::catalog_file::Mode;
+use crate::upstream::Propagated;
 use crate::upstream::answer::{Answer, AnswerBody};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::payload::SentMark;
@@ -230,10 +231,10 @@ impl Pipeline {
             return Ok(vec![whole(self.ask(request, call, endpoint, meter).await?).await?]);
         }
         let renewed = AtomicBool::new(false);
-        let sent = meter.sent_mark();
+        let (sent, trace) = (meter.sent_mark(), meter.propagated());
         let answers = futures_util::stream::iter(calls)
             .map(|call| async {
-                let (answer, head) = self.send(call, endpoint, &renewed, sent.clone()).await?;
+                let (answer, head) = self.send(call, endpoint, &renewed, sent.clone(), &trace).await?;
                 whole(answer).await.map(|answer| (answer, head))
             })
             .buffered(CALLS_AT_ONCE)
@@ -268,7 +269,10 @@ impl Pipeline {
         if let Some(body) = endpoint.adapter.builtin(request) {
             return Ok(Answer::builtin(body, form));
         }
-        let answer = self.upstream.send(endpoint, call, meter.sent_mark()).await?;
+        let answer = self
+            .upstream
+            .send(endpoint, call, meter.sent_mark(), &meter.propagated())
+            .await?;
         meter.head(answer.status.as_u16(), endpoint.adapter.request_id(&answer.headers));
         meter.used_up(used_up_for(&answer.headers));
         if answer.credential_renewed {
@@ -284,8 +288,9 @@ impl Pipeline {
         endpoint: &Endpoint,
         renewed: &AtomicBool,
         sent: SentMark,
+        trace: &Propagated,
     ) -> Result<(Answer, Head), Failure> {
-        let answer = self.upstream.send(endpoint, call, sent).await?;
+        let answer = self.upstream.send(endpoint, call, sent, trace).await?;
         renewed.fetch_or(answer.credential_renewed, Ordering::Relaxed);
         let head = Head {
             status: answer.status.as_u16(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::meter::Meter;
@@ -10,44 +11,104 @@ use crate::cache::{CacheKey, Entry, Found};
 use crate::chat::request::Request;
 use crate::domain::caching::Cacheable;
 use crate::domain::call::{CacheStatus, Operation};
+use crate::domain::error::GatewayError;
+use crate::domain::limit::Demand;
 use crate::routing::plan::Plan;
+use crate::telemetry::names::trace::{CACHE_STATUS, span};
+use crate::telemetry::trace::Ambient;
+
+/// Where the answer to a request may be.
+enum Looked {
+    /// In this process.
+    Here(Arc<Entry>),
+    /// Perhaps with another replica: that is being found out.
+    Elsewhere(BoxFuture<'static, Option<Entry>>),
+    /// Nowhere, or it is not looked for.
+    Nowhere,
+}
 
 impl Pipeline {
-    /// An answer out of the cache, if there is one. Otherwise the meter holds the right to keep the answer that comes, where
-    /// it may be kept.
-    pub(super) async fn cached(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Option<Arc<Entry>> {
+    /// Takes what a request needs of its limits, or hands it an answer that was given before. That one counts as a request,
+    /// and as no tokens. Where replicas share answers, theirs are asked for while the limits are counted.
+    ///
+    /// Without an answer, the meter holds the right to keep the one that comes, where it may be kept.
+    ///
+    /// # Errors
+    /// A limit is reached, or it cannot be counted and must not be let through.
+    pub(super) async fn limited_or_cached(
+        &self,
+        request: &Request,
+        plan: &Plan,
+        meter: &mut Meter,
+    ) -> Result<Option<Arc<Entry>>, GatewayError> {
+        let needs = self.demand(request);
+        let mut step = Ambient::step(span::CACHE);
+        let looked = self.look(request, plan, meter).await;
+        step.set(CACHE_STATUS, || match looked {
+            Looked::Here(_) => CacheStatus::Hit.as_str(),
+            Looked::Elsewhere(_) | Looked::Nowhere => meter.cache_status().as_str(),
+        });
+        step.end();
+        match looked {
+            Looked::Here(entry) => {
+                self.limit(request, plan, Demand::default(), meter).await?;
+                Ok(Some(entry))
+            }
+            Looked::Nowhere => {
+                self.limit(request, plan, needs, meter).await?;
+                Ok(None)
+            }
+            Looked::Elsewhere(look) => {
+                let max_age = meter.cache_control().max_age;
+                let (limited, found) = tokio::join!(self.limit(request, plan, needs, meter), look);
+                let good = |entry: &Entry| entry.is_good(Instant::now(), max_age) && may_answer(plan, entry);
+                let Some(entry) = found.filter(good) else {
+                    return limited.map(|()| None);
+                };
+                if limited.is_err() {
+                    // It may have been tokens that were missing, and now there is no need of any.
+                    self.limit(request, plan, Demand::default(), meter).await?;
+                }
+                Ok(meter.adopt(entry))
+            }
+        }
+    }
+
+    /// Looks for an answer in this process, and says where else there may be one.
+    async fn look(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Looked {
         let control = meter.cache_control();
         let cacheable = Cacheable {
             predictable: request.predictable || request.operation == Operation::Embedding,
             tools: request.tools,
         };
         let policy = self.policies.of(meter.gate().row.organization.id);
-        let ttl = policy.terms.cache.applied_to(self.limits.caching).ttl_of(
-            cacheable,
-            meter.gate().row.cache_ttl,
-            control,
-        )?;
+        let settings = policy.terms.cache.applied_to(self.limits.caching);
+        let Some(ttl) = settings.ttl_of(cacheable, meter.gate().row.cache_ttl, control) else {
+            return Looked::Nowhere;
+        };
         let key = key_of(request, meter);
         if control.no_cache {
             meter.may_keep(self.cache.replace(key, ttl));
-            return None;
+            return Looked::Nowhere;
         }
-        // Only what a deployment of the plan has said: a key with a narrower scope must not read what it could not ask for,
-        // and what stood in during an outage does not answer after it.
-        let stage = plan.attempts.first().map(|first| first.stage);
-        let fits = |entry: &Entry| {
-            let mut attempts = plan.attempts.iter().filter(|attempt| Some(attempt.stage) == stage);
-            attempts
-                .any(|attempt| attempt.deployment.provider == entry.provider && attempt.deployment.model == entry.model)
-        };
+        let fits = |entry: &Entry| may_answer(plan, entry);
         match self.cache.find(key, ttl, control.max_age, fits).await {
-            Found::Entry(entry) => Some(entry),
+            Found::Entry(entry) => Looked::Here(entry),
             Found::Nothing(fill) => {
+                let elsewhere = fill.elsewhere();
                 meter.may_keep(fill);
-                None
+                elsewhere.map_or(Looked::Nowhere, Looked::Elsewhere)
             }
         }
     }
+}
+
+/// Whether an answer may stand for this request's. Only what a deployment of the plan has said: a key with a narrower scope
+/// must not read what it could not ask for, and what stood in during an outage does not answer after it.
+fn may_answer(plan: &Plan, entry: &Entry) -> bool {
+    let stage = plan.attempts.first().map(|first| first.stage);
+    let mut attempts = plan.attempts.iter().filter(|attempt| Some(attempt.stage) == stage);
+    attempts.any(|attempt| attempt.deployment.provider == entry.provider && attempt.deployment.model == entry.model)
 }
 
 /// The answer that was kept, for the caller.

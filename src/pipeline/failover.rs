@@ -1,5 +1,6 @@
 //! From one attempt to the next: failures before the commit point move on, as long as there is somewhere to go.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::gates::load_gate::Place;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
+use crate::telemetry::names::trace::{DEPLOYMENT, span};
+use crate::telemetry::trace::{Kind, gen_ai};
 use crate::upstream::endpoints::{Keyed, Tenant};
 
 /// How long a deployment is left alone that has nothing left and does not say for how long.
@@ -31,10 +34,12 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
-            match self
-                .unless_stopped(self.attempt_whole(request, deployment, &keyed.endpoint, meter))
-                .await
-            {
+            meter.goes_to(&keyed.endpoint);
+            let tried = {
+                let attempt = pin!(self.attempt_whole(request, deployment, &keyed.endpoint, meter));
+                self.unless_stopped(attempt).await
+            };
+            match tried {
                 Ok(body) => {
                     accepted(&keyed, deployment, meter);
                     return Ok(body);
@@ -55,10 +60,12 @@ impl Pipeline {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
             meter.attempt_begins(deployment, probe, place);
-            match self
-                .unless_stopped(self.attempt_stream(request, deployment, &keyed.endpoint, meter))
-                .await
-            {
+            meter.goes_to(&keyed.endpoint);
+            let tried = {
+                let attempt = pin!(self.attempt_stream(request, deployment, &keyed.endpoint, meter));
+                self.unless_stopped(attempt).await
+            };
+            match tried {
                 Ok(opened) => {
                     accepted(&keyed, deployment, meter);
                     return Ok((opened, tries.failures));
@@ -72,7 +79,12 @@ impl Pipeline {
 
 impl Pipeline {
     /// Cuts an attempt off when the process must end, so that its caller still hears about it.
-    async fn unless_stopped<T>(&self, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    ///
+    /// It is pinned where it is made: handed over by value, an attempt's state would be kept and copied twice.
+    async fn unless_stopped<T>(
+        &self,
+        attempt: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    ) -> Result<T, Failure> {
         tokio::select! {
             biased;
             result = attempt => result,
@@ -139,7 +151,10 @@ impl<'p> Tries<'p> {
     async fn next_with_place(&mut self, request: &Request, meter: &mut Meter) -> Option<(Try<'p>, Option<Place>)> {
         loop {
             let (deployment, keyed, probe) = self.next(meter)?;
+            let mut step = meter.ambient().span(|| span::RESERVE.to_owned(), Kind::Internal);
+            step.set(DEPLOYMENT, || deployment.id.as_str());
             if let Err(refusal) = self.pipeline.cover(request, deployment, self.has_more(), meter).await {
+                gen_ai::refused(&mut step, &refusal);
                 self.uncovered(refusal);
                 continue;
             }
@@ -150,6 +165,7 @@ impl<'p> Tries<'p> {
             if let Some(place) = gate.enter().await {
                 return Some(((deployment, keyed, probe), Some(place)));
             }
+            step.failed(ShedReason::Credential.as_str());
             self.busy = true;
             self.free = true;
             self.renewed = None;
@@ -264,7 +280,8 @@ impl<'p> Tries<'p> {
                 self.free = true;
                 return;
             }
-            if let Some(provider) = self.pipeline.board.gate(&deployment.provider) {
+            let watched = deployment.watched_as(&meter.gate().row.organization.slug);
+            if let Some(provider) = self.pipeline.board.gate(&watched) {
                 provider.report(Outcome::Failed, None);
             }
         }

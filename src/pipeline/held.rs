@@ -25,6 +25,8 @@ use crate::domain::ids::RequestId;
 use crate::journal::Written;
 use crate::routing::plan::Plan;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::trace::span;
+use crate::telemetry::trace::Ambient;
 
 /// Serves a request for a stream.
 pub(super) async fn stream(
@@ -36,11 +38,12 @@ pub(super) async fn stream(
 ) -> Result<Answer, GatewayError> {
     let (id, voice, patience) = (meter.id(), meter.voice(), pipeline.limits.keep_alive);
     let (head_sent, metrics) = (meter.mark_of_head(), pipeline.metrics.clone());
-    let cache = meter.cache_status();
+    let (cache, ambient) = (meter.cache_status(), meter.ambient().clone());
     let mut opening = open(pipeline, request, plan, meter).boxed();
     let opened = tokio::time::timeout(patience, &mut opening).await;
     // Whoever has got as much as a status is in the ledger, whatever happens to this process.
     if let Some(written) = journaled.filter(|_| !matches!(opened, Ok(Err(_)))) {
+        let _step = Ambient::step(span::JOURNAL);
         written.reached().await;
     }
     match opened {
@@ -64,6 +67,7 @@ pub(super) async fn stream(
                 id,
                 voice,
                 metrics,
+                ambient,
             };
             Ok(Answer {
                 served: None,
@@ -109,6 +113,8 @@ struct Held {
     id: RequestId,
     voice: Voice,
     metrics: Arc<Metrics>,
+    /// For whom it is, in logs and traces.
+    ambient: Ambient,
 }
 
 enum State {
@@ -124,41 +130,44 @@ impl Stream for Held {
         if std::mem::take(&mut self.first) {
             return Poll::Ready(Some(Ok(Bytes::from_static(self.voice.keep_alive))));
         }
+        let ambient = self.ambient.clone();
         loop {
             match &mut self.state {
                 State::Over => return Poll::Ready(None),
                 State::Relaying(relay) => return relay.poll_next_unpin(cx),
-                State::Opening(opening) => match catch_unwind(AssertUnwindSafe(|| opening.poll_unpin(cx))) {
-                    Err(_panic) => {
-                        // The meter was inside, and has settled while it came down.
-                        self.metrics.panics.inc();
-                        self.state = State::Over;
-                        let error = GatewayError::internal("opening a stream panicked");
-                        return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
-                    }
-                    Ok(Poll::Ready(Ok(mut relay))) => {
-                        if let Some(served) = relay.meter().and_then(Meter::served) {
-                            let comment = format!(
-                                ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}\n\n",
-                                served.provider, served.model, served.attempts
-                            );
-                            relay.say_at_the_end(comment.into());
+                State::Opening(opening) => {
+                    match ambient.enter(|| catch_unwind(AssertUnwindSafe(|| opening.poll_unpin(cx)))) {
+                        Err(_panic) => {
+                            // The meter was inside, and has settled while it came down.
+                            self.metrics.panics.inc();
+                            self.state = State::Over;
+                            let error = GatewayError::internal("opening a stream panicked");
+                            return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
                         }
-                        self.state = State::Relaying(Box::new(relay));
-                    }
-                    Ok(Poll::Ready(Err(error))) => {
-                        self.state = State::Over;
-                        return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
-                    }
-                    Ok(Poll::Pending) => {
-                        if self.timer.as_mut().poll(cx).is_pending() {
-                            return Poll::Pending;
+                        Ok(Poll::Ready(Ok(mut relay))) => {
+                            if let Some(served) = relay.meter().and_then(Meter::served) {
+                                let comment = format!(
+                                    ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}\n\n",
+                                    served.provider, served.model, served.attempts
+                                );
+                                relay.say_at_the_end(comment.into());
+                            }
+                            self.state = State::Relaying(Box::new(relay));
                         }
-                        let next = tokio::time::Instant::now() + self.patience;
-                        self.timer.as_mut().reset(next);
-                        return Poll::Ready(Some(Ok(Bytes::from_static(self.voice.keep_alive))));
+                        Ok(Poll::Ready(Err(error))) => {
+                            self.state = State::Over;
+                            return Poll::Ready(Some(Ok((self.voice.event)(&error, self.id))));
+                        }
+                        Ok(Poll::Pending) => {
+                            if self.timer.as_mut().poll(cx).is_pending() {
+                                return Poll::Pending;
+                            }
+                            let next = tokio::time::Instant::now() + self.patience;
+                            self.timer.as_mut().reset(next);
+                            return Poll::Ready(Some(Ok(Bytes::from_static(self.voice.keep_alive))));
+                        }
                     }
-                },
+                }
             }
         }
     }

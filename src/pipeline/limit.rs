@@ -14,6 +14,8 @@ use crate::domain::limit::{Applied, Demand, Standings};
 use crate::domain::usage::TokenUsage;
 use crate::gates::key_gate::KeyGate;
 use crate::routing::plan::Plan;
+use crate::telemetry::names::trace::span;
+use crate::telemetry::trace::Ambient;
 
 /// How long a caller is asked to wait where nothing may be let through uncounted: Redis is tried several times in it.
 const UNCOUNTED_RETRY: Duration = Duration::from_secs(1);
@@ -55,6 +57,7 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<(), GatewayError> {
         let limits = self.limits_of(meter.gate(), request, plan);
+        let mut step = Ambient::step(span::LIMIT);
         match self.limiter.take(limits, demand).await {
             Ok(hold) => {
                 let taken = meter.limits();
@@ -64,6 +67,7 @@ impl Pipeline {
             }
             Err(refusal) => {
                 let _ = meter.limits().standings.set(refusal.standings);
+                step.failed("limited");
                 Err(match refusal.reason {
                     Reason::Reached(reached) => GatewayError::Limited(reached),
                     Reason::Apart => GatewayError::Uncounted {

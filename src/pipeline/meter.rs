@@ -38,6 +38,10 @@ use crate::gates::measurements::{InFlight, Sample};
 use crate::journal::{Slot, Update, Written};
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
+use crate::telemetry::names::trace::{self as names, event};
+use crate::telemetry::trace::{Ambient, Kind, Propagation, Span, gen_ai};
+use crate::upstream::Propagated;
+use crate::upstream::endpoint::Endpoint;
 use crate::upstream::payload::SentMark;
 
 /// Status of a request whose caller left before there was one (nginx's convention).
@@ -79,6 +83,8 @@ pub struct Meter {
     media: MediaLibrary,
     /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
     head_sent: Option<Arc<AtomicBool>>,
+    /// For whom it is, in logs and traces.
+    ambient: Ambient,
 }
 
 /// The attempt under way.
@@ -97,6 +103,7 @@ struct Current {
     first_token: Option<Duration>,
     status: Option<u16>,
     upstream_request_id: Option<Arc<str>>,
+    span: Span,
 }
 
 impl Current {
@@ -111,6 +118,7 @@ impl Meter {
     pub(super) fn start(pipeline: Arc<Pipeline>, call: Call, slot: Slot) -> Self {
         pipeline.metrics.in_flight.inc();
         call.gate.used(call.admitted_at);
+        let ambient = Ambient::here();
         let record = UsageRecord {
             id: call.id,
             owner: call.gate.owner(),
@@ -129,6 +137,7 @@ impl Meter {
             cached_from: None,
             attempts: Vec::new(),
             routing: None,
+            trace: ambient.context(),
         };
         Self {
             pipeline,
@@ -153,7 +162,13 @@ impl Meter {
             capture: None,
             media: MediaLibrary::default(),
             head_sent: None,
+            ambient,
         }
+    }
+
+    /// For whom the request is, in logs and traces.
+    pub(super) fn ambient(&self) -> &Ambient {
+        &self.ambient
     }
 
     fn record(&mut self) -> &mut UsageRecord {
@@ -199,6 +214,11 @@ impl Meter {
             cost: Some(NanoUsd::ZERO),
             dropped: Dropped::default(),
         }
+    }
+
+    /// Another replica had the answer.
+    pub(super) fn adopt(&mut self, entry: Entry) -> Option<Arc<Entry>> {
+        self.fill.take().map(|fill| fill.adopt(entry))
     }
 
     /// Keeps a whole answer, where it may be kept.
@@ -309,6 +329,23 @@ impl Meter {
         let record = self.record();
         record.requested_model.clone_from(&request.model);
         record.stream = request.stream;
+        self.ambient.root(|root| {
+            if let Some(most) = self.pipeline.tracer.content_bytes() {
+                root.set_if(
+                    names::GEN_AI_INPUT_MESSAGES,
+                    gen_ai::input_messages(&request.body, most),
+                );
+            }
+        });
+    }
+
+    /// A whole answer is on its way to the caller. Spans hold nothing of it unless that is switched on.
+    pub(super) fn trace_answer(&self, body: &[u8]) {
+        self.ambient.root(|root| {
+            if let Some(most) = self.pipeline.tracer.content_bytes() {
+                root.set_if(names::GEN_AI_OUTPUT_MESSAGES, gen_ai::output_messages(body, most));
+            }
+        });
     }
 
     /// Remembers the prompt and what is answered to it, where the organization wants them kept.
@@ -370,21 +407,53 @@ impl Meter {
         probe: Option<ProbePermit>,
         place: Option<Place>,
     ) {
-        let health = self.pipeline.board.gate(&deployment.provider);
+        let organization = self.gate().row.organization.slug.clone();
+        let health = self.pipeline.board.gate(&deployment.watched_as(&organization));
         let started = Instant::now();
         let sent = self.mark_of_attempt(deployment, started);
+        let operation = self.operation();
+        let model = deployment.model.as_str();
+        let mut span = self.ambient.span(|| gen_ai::span_name(operation, model), Kind::Client);
+        let provider = deployment.provider.as_str();
+        gen_ai::attempt_begins(&mut span, operation, provider, model, deployment.id.as_str());
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,
             probe,
-            in_flight: self.pipeline.measurements.begin(&deployment.id),
+            in_flight: self.pipeline.measurements.begin(&deployment.measured_as(&organization)),
             _place: place,
             started,
             sent,
             first_token: None,
             status: None,
             upstream_request_id: None,
+            span,
         });
+    }
+
+    /// Where the attempt under way goes.
+    pub(super) fn goes_to(&mut self, endpoint: &Endpoint) {
+        if let Some(current) = &mut self.current
+            && current.span.is_recorded()
+            && let Some((host, port)) = endpoint.origin.address()
+        {
+            current.span.set(names::SERVER_ADDRESS, || host);
+            current.span.set(names::SERVER_PORT, || port);
+        }
+    }
+
+    /// What the provider is told of the trace: the attempt's own place in it.
+    pub(super) fn propagated(&self) -> Propagated {
+        let propagation = self.pipeline.tracer.propagation();
+        if propagation == Propagation::None {
+            return Propagated::default();
+        }
+        let inside = self.current.as_ref().and_then(|current| current.span.context());
+        let state = match propagation {
+            Propagation::ParentAndState => self.ambient.state(),
+            Propagation::Parent | Propagation::None => None,
+        };
+        Propagated::new(inside.or(self.ambient.context()), state)
     }
 
     /// A mark that lets the journal know that a provider has the request. If nothing more is heard of it, it is charged with
@@ -514,6 +583,7 @@ impl Meter {
         let now = Instant::now();
         if let Some(current) = &mut self.current {
             current.first_token = Some(now - current.started);
+            current.span.event(event::FIRST_TOKEN);
         }
         let since = now - self.received;
         self.record().first_token = Some(since);
@@ -580,7 +650,8 @@ impl Meter {
             );
         }
         let received = self.received;
-        self.record().attempts.push(AttemptRecord {
+        let mut span = std::mem::take(&mut current.span);
+        let attempt = AttemptRecord {
             deployment: current.deployment.id.clone(),
             provider: current.deployment.provider.clone(),
             model: current.deployment.model.clone(),
@@ -591,7 +662,9 @@ impl Meter {
             error,
             upstream_request_id: current.upstream_request_id,
             charge,
-        });
+        };
+        gen_ai::attempt_ended(&mut span, &attempt);
+        self.record().attempts.push(attempt);
     }
 
     /// Who is answering, with the figures so far.
@@ -667,6 +740,14 @@ impl Meter {
         self.pipeline.budgets.settle(&mut self.reservation, &record);
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
+        self.ambient.root(|root| gen_ai::request_ended(root, &record));
+        if let Some(context) = record
+            .trace
+            .filter(|context| !context.sampled && record.error.is_some())
+            && let Some(recorded) = gen_ai::after_all(&self.pipeline.tracer, context, &record)
+        {
+            record.trace = Some(recorded);
+        }
         slot.complete(*record)
     }
 }

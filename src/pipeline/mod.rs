@@ -40,7 +40,6 @@ use crate::domain::caching::{CacheControl, CachePolicy};
 use crate::domain::call::{CacheStatus, Dialect, Operation, ParameterPolicy};
 use crate::domain::error::GatewayError;
 use crate::domain::ids::{ModelName, ProviderId, RequestId};
-use crate::domain::limit::Demand;
 use crate::domain::money::NanoUsd;
 use crate::gates::budgets::Budgets;
 use crate::gates::health_board::HealthBoard;
@@ -54,6 +53,8 @@ use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::trace::{ROUTING_REASONS, span};
+use crate::telemetry::trace::{Ambient, Tracer, Value, gen_ai};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::Fetcher;
@@ -99,6 +100,8 @@ pub struct Pipeline {
     pub journal: Arc<Journal>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Begins traces.
+    pub tracer: Tracer,
     /// The numbers.
     pub limits: PipelineLimits,
     /// Cancelled when streams must end, because the process does.
@@ -233,7 +236,13 @@ impl Pipeline {
         };
         meter.asked_for(&request);
         meter.capture(&request);
+        let mut step = Ambient::step(span::PLAN);
         let (plan, reasons) = self.plan(&request, meter.gate(), &meter.moment());
+        step.set(ROUTING_REASONS, || Value::Bounded(reasons.to_string()));
+        if let Err(refusal) = &plan {
+            gen_ai::refused(&mut step, refusal);
+        }
+        step.end();
         meter.routed(reasons);
         let plan = match plan {
             Ok(plan) => plan,
@@ -241,19 +250,17 @@ impl Pipeline {
         };
         self.limit_output(&mut request, &plan, meter.gate());
         let request = Arc::new(request);
-        if let Some(entry) = self.cached(&request, &plan, &mut meter).await {
-            // It counts as a request, and as no tokens.
-            if let Err(refusal) = self.limit(&request, &plan, Demand::default(), &mut meter).await {
-                return Err(meter.refuse(refusal));
+        match self.limited_or_cached(&request, &plan, &mut meter).await {
+            Err(refusal) => return Err(meter.refuse(refusal)),
+            Ok(Some(entry)) => {
+                let answer = cached::answer(&entry, request.stream, &mut meter);
+                if let Some(written) = meter.finish(None) {
+                    let _step = Ambient::step(span::JOURNAL);
+                    written.reached().await;
+                }
+                return Ok(answer);
             }
-            let answer = cached::answer(&entry, request.stream, &mut meter);
-            if let Some(written) = meter.finish(None) {
-                written.reached().await;
-            }
-            return Ok(answer);
-        }
-        if let Err(refusal) = self.limit(&request, &plan, self.demand(&request), &mut meter).await {
-            return Err(meter.refuse(refusal));
+            Ok(None) => {}
         }
         let journaled = meter.may_cost();
         if request.stream {
@@ -269,9 +276,11 @@ impl Pipeline {
             Ok(body) => {
                 meter.keep(body.clone());
                 meter.was_answered(&body);
+                meter.trace_answer(&body);
                 let cache = meter.cache_status();
                 let (served, journaled) = meter.finish_served();
                 if let Some(written) = journaled {
+                    let _step = Ambient::step(span::JOURNAL);
                     written.reached().await;
                 }
                 Ok(Answer {

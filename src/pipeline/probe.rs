@@ -13,8 +13,9 @@ use super::Pipeline;
 use super::attempt::{target, too_slow, understood};
 use crate::chat::request::Request;
 use crate::domain::call::{Dialect, ErrorClass, Operation};
-use crate::domain::ids::{DeploymentId, ProviderId};
+use crate::domain::ids::{DeploymentId, OrganizationId, ProviderId};
 use crate::providers::adapter::{Failure, MediaLibrary, WireAnswer};
+use crate::upstream::Propagated;
 use crate::upstream::answer::Answer;
 use crate::upstream::endpoints::Tenant;
 use crate::upstream::payload::SentMark;
@@ -53,12 +54,13 @@ impl Pipeline {
     /// There is nobody to ask, or nothing to ask for.
     pub async fn probe(
         &self,
+        organization: OrganizationId,
         tenant: Tenant<'_>,
         provider: &ProviderId,
         model: Option<&str>,
     ) -> Result<Probed, NotProbed> {
         let deployment = {
-            let catalog = self.catalog.load();
+            let catalog = self.catalog_of(organization);
             let fits = |name: &str| model.is_none_or(|model| model == name);
             let price = |rates: &crate::domain::pricing::Rates| rates.input.0.saturating_add(rates.output.0);
             let listed = catalog
@@ -100,7 +102,10 @@ impl Pipeline {
                 let answer = match endpoint.adapter.builtin(&request) {
                     Some(body) => Answer::builtin(body, form),
                     None => {
-                        let answer = self.upstream.send(endpoint, call, SentMark::default()).await?;
+                        let answer = self
+                            .upstream
+                            .send(endpoint, call, SentMark::default(), &Propagated::default())
+                            .await?;
                         understood(answer, endpoint).await?
                     }
                 };

@@ -28,6 +28,8 @@ use crate::journal::Written;
 use crate::providers::adapter::{Decoder, Failure, Relayed};
 use crate::routing::catalog::Deployment;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::trace::span;
+use crate::telemetry::trace::{Ambient, Kind};
 use crate::upstream::answer::AnswerBody;
 
 /// So many bytes of events go out without waiting for more.
@@ -66,6 +68,8 @@ pub(super) struct Relay {
     /// When the journal hears next how far the stream has come.
     progress_due: Instant,
     clock: StreamClock,
+    /// For whom it is, in logs and traces. The request's first span ends with the stream.
+    ambient: Ambient,
 }
 
 /// The time limits of a stream behind one timer.
@@ -111,6 +115,7 @@ impl Relay {
             id: meter.id(),
             voice: meter.voice(),
             metrics: pipeline.metrics.clone(),
+            ambient: meter.ambient().clone(),
             meter: Some(meter),
             deployment,
             before,
@@ -172,9 +177,16 @@ impl Relay {
 
     /// Keeps back what comes next until the journal has this.
     fn hold_until(&mut self, written: Option<Written>) {
-        self.journaled = written
-            .filter(|written| !written.is_reached())
-            .map(|written| async move { written.reached().await }.boxed());
+        let Some(written) = written else { return };
+        let step = self.ambient.span(|| span::JOURNAL.to_owned(), Kind::Internal);
+        if written.is_reached() {
+            return step.end();
+        }
+        let reached = async move {
+            written.reached().await;
+            step.end();
+        };
+        self.journaled = Some(reached.boxed());
     }
 
     /// The stream failed: the caller is told in its dialect, and never gets an end that looks proper.
@@ -317,7 +329,8 @@ impl Stream for Relay {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = catch_unwind(AssertUnwindSafe(|| self.poll_event(cx)));
+        let ambient = self.ambient.clone();
+        let polled = ambient.enter(|| catch_unwind(AssertUnwindSafe(|| self.poll_event(cx))));
         polled
             .unwrap_or_else(|_panic| Poll::Ready(Some(self.panicked())))
             .map(|event| event.map(Ok))

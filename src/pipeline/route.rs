@@ -12,11 +12,11 @@ use super::failover::tenant;
 use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
-use crate::domain::ids::{DeploymentId, ProviderId};
+use crate::domain::ids::{OrganizationId, ProviderId};
 use crate::domain::measurement::Measured;
 use crate::domain::scope::Scope;
 use crate::gates::key_gate::KeyGate;
-use crate::routing::catalog::Deployment;
+use crate::routing::catalog::{Catalog, Deployment};
 use crate::routing::document::Policy;
 use crate::routing::explain::Reasons;
 use crate::routing::facts::{Caller, Facts, tags_of};
@@ -135,9 +135,8 @@ impl Pipeline {
         budget_exhausted: bool,
         then: impl FnOnce(Decision<'_>) -> R,
     ) -> R {
-        self.situated(asker, |situation| {
+        self.situated(asker, policy, |situation| {
             let situation = Situation {
-                policy,
                 budget_exhausted,
                 ..*situation
             };
@@ -145,24 +144,30 @@ impl Pipeline {
         })
     }
 
-    /// Hands out everything a decision is made from, but the policy, which is the default.
-    pub fn situated<R>(&self, asker: &Asker<'_>, then: impl FnOnce(&Situation<'_>) -> R) -> R {
-        let (catalog, endpoints) = (self.catalog.load(), self.endpoints.now());
+    /// The catalogue of an organization.
+    pub fn catalog_of(&self, organization: OrganizationId) -> Arc<Catalog> {
+        self.policies.of(organization).catalog(&self.catalog.load())
+    }
+
+    /// Hands out everything a decision by a policy is made from.
+    pub fn situated<R>(&self, asker: &Asker<'_>, policy: &Policy, then: impl FnOnce(&Situation<'_>) -> R) -> R {
+        let (catalog, endpoints) = (policy.catalog(&self.catalog.load()), self.endpoints.now());
+        let organization = asker.tenant.organization;
         let now = Instant::now();
         then(&Situation {
-            policy: self.policies.default_policy(),
+            policy,
             catalog: &catalog,
             scopes: asker.scopes,
             may_use: &|provider: &ProviderId| endpoints.may_use(asker.tenant, provider),
-            readiness: &|deployment: &Deployment| match self.board.readiness(&deployment.provider) {
+            readiness: &|deployment: &Deployment| match self.board.readiness(&deployment.watched_as(organization)) {
                 Readiness::Passing if endpoints.is_used_up(asker.tenant, &deployment.provider, &deployment.id, now) => {
                     Readiness::Resting
                 }
                 readiness => readiness,
             },
-            measured: &|deployment: &DeploymentId| match asker.measured {
-                Some(known) => known.get(deployment.as_str()).copied().unwrap_or_default(),
-                None => self.measurements.read(deployment),
+            measured: &|deployment: &Deployment| match asker.measured {
+                Some(known) => known.get(deployment.id.as_str()).copied().unwrap_or_default(),
+                None => self.measurements.read(&deployment.measured_as(organization)),
             },
             max_attempts: self.limits.max_attempts,
             budget_exhausted: false,

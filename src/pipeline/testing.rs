@@ -17,6 +17,7 @@ use crate::cache::{CacheBounds, ResponseCache};
 use crate::chat::request::{BodyLimits, DialectHeaders};
 use crate::cluster::Limiter;
 use crate::config::{self, KnownDialect, Sources};
+use crate::domain::address::AddressRules;
 use crate::domain::budget::BudgetId;
 use crate::domain::budget::purse::Heard;
 use crate::domain::caching::{CacheControl, CachePolicy};
@@ -44,6 +45,7 @@ use crate::routing::catalog::{Catalog, Deployment};
 use crate::routing::document::Policy;
 use crate::routing::strategy::Strategy;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::{FetchPolicy, Fetcher};
@@ -100,7 +102,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         most: settings.secrets.max_rest,
     };
     let endpoints = Endpoints::new(reqwest::Client::new(), rest, settings.secrets.renewal_wait);
-    assert!(endpoints.replace(&settings.providers).is_empty());
+    assert!(endpoints.replace(&settings.providers, &[], &[]).is_empty());
     let waiting = BudgetLimits {
         wait: Duration::ZERO,
         max_waiting: 0,
@@ -117,24 +119,28 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         })),
         lag: Arc::new(LagGate::new(LagPolicy { target: Duration::ZERO })),
         credentials: Arc::new(CredentialGates::new(1, Duration::from_secs(1))),
-        cache: Arc::new(ResponseCache::new(CacheBounds {
-            max_bytes: 1 << 20,
-            max_entry_bytes: 1 << 16,
-            wait: Duration::from_secs(1),
-        })),
+        cache: Arc::new(ResponseCache::new(
+            CacheBounds {
+                max_bytes: 1 << 20,
+                max_entry_bytes: 1 << 16,
+                wait: Duration::from_secs(1),
+            },
+            None,
+        )),
         retries: Arc::new(RetryGate::new(RetryPolicy {
             percent: 20,
             floor_per_second: 10,
         })),
         catalog: Arc::new(ArcSwap::from_pointee(catalog)),
         endpoints: Arc::new(endpoints),
-        upstream: Upstream::new(&settings.upstream, &settings.timeouts),
+        upstream: Upstream::new(&settings.upstream, &settings.timeouts, AddressRules::default()),
         fetcher: Fetcher::new(FetchPolicy::from(&settings.fetch), Arc::default()),
         measurements: Arc::default(),
         policies: Arc::new(Policies::new(Policy::of_strategy(Strategy::Failover))),
         limiter: Limiter::alone(WhenApart::Local, Arc::default()),
         journal: journal::testing::in_memory(10),
         metrics: Arc::new(Metrics::default()),
+        tracer: Tracer::off(),
         limits: PipelineLimits {
             body: BodyLimits {
                 depth: 64,

@@ -83,6 +83,7 @@ fn example(id: &str) -> ProviderKind {
             base_url: url,
             dialect: "openai".to_owned(),
             api_key: None,
+            guarded: false,
         },
         _ => ProviderKind::Echo,
     }

@@ -25,6 +25,8 @@ use crate::domain::job::{JobId, JobKind, JobState};
 use crate::store::jobs::{Claimed, Ending, LaneRoom, Room};
 use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::trace as names;
+use crate::telemetry::trace::{Ambient, Tracer};
 
 /// How long one question to the database may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,6 +61,7 @@ struct Shared {
     store: Store,
     jobs: BTreeMap<JobKind, Arc<dyn Job>>,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
     options: WorkerOptions,
     running: Mutex<HashMap<JobId, Held>>,
     /// A reason to look for jobs.
@@ -87,6 +90,7 @@ impl Worker {
         store: Store,
         jobs: impl IntoIterator<Item = Arc<dyn Job>>,
         metrics: Arc<Metrics>,
+        tracer: Tracer,
         options: WorkerOptions,
     ) -> Self {
         let shared = Arc::new(Shared {
@@ -94,6 +98,7 @@ impl Worker {
             store,
             jobs: jobs.into_iter().map(|job| (job.kind(), job)).collect(),
             metrics,
+            tracer,
             options,
             running: Mutex::default(),
             look: Notify::new(),
@@ -219,18 +224,40 @@ impl Shared {
         self.running.lock().insert(job.id, held);
         let shared = self.clone();
         self.tracker.spawn(async move {
+            let ambient = shared.trace(&job);
             let result = tokio::select! {
-                result = shared.attempt(&job) => result,
+                result = ambient.clone().scope(shared.attempt(&job)) => result,
                 () = lost.cancelled() => {
                     tracing::warn!(job = %job.id, kind = job.kind.as_str(), "a job was lost to another worker, its lease was over");
                     "lost"
                 }
                 () = shared.give_up.cancelled() => "put back",
             };
+            ambient.root(|root| {
+                root.set(names::JOB_RESULT, || result);
+                if !["done", "again"].contains(&result) {
+                    root.failed(result);
+                }
+            });
             shared.metrics.jobs.ended(job.kind.as_str(), result);
             shared.running.lock().remove(&job.id);
             shared.look.notify_one();
         });
+    }
+
+    /// Begins the span of one attempt: in the trace of whoever enqueued the job, or in one of its own.
+    fn trace(&self, job: &Claimed) -> Ambient {
+        let ambient = self.tracer.work(job.trace, || format!("job {}", job.kind.as_str()));
+        ambient.root(|root| {
+            root.set(names::JOB_ID, || job.id.to_string());
+            root.set(names::JOB_KIND, || job.kind.as_str());
+            root.set(names::JOB_ATTEMPT, || job.attempt);
+            root.set_if(
+                names::ORGANIZATION_ID,
+                job.organization.map(|organization| organization.to_string()),
+            );
+        });
+        ambient
     }
 
     /// Makes one attempt and notes what came of it. Gives the word for it.

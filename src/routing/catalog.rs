@@ -10,6 +10,9 @@
 //! `us.` profiles, the cheapest is the one, or at the same price the one in the geography of the provider's region; the
 //! others are spares and come after every provider's first choice, because failing over to another provider is worth
 //! more than to a dearer door of the same one.
+//!
+//! An organization that has models or endpoints of its own has a catalogue of its own: a thin one, with what is its own,
+//! laid over the one that all share ([`Catalog::over`]). Nobody else ever sees it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +23,7 @@ use chrono::NaiveDate;
 use super::catalog_file::{self, Capabilities, CatalogFile, Mode, ModelRow, versioned};
 use super::families::traits_of;
 use super::geography;
+use super::own::{OwnModel, OwnProvider};
 use crate::config::{DeploymentMode, DeploymentSettings, ProviderKind, ProviderSettings, Settings, Timeouts, Unlisted};
 use crate::domain::call::Operation;
 use crate::domain::ids::{DeploymentId, ModelName, ProviderId};
@@ -62,6 +66,19 @@ pub struct Deployment {
     pub retires: Option<NaiveDate>,
     /// Where it works: a region, a geography or `global`. `None`: its provider does not say.
     pub place: Option<Arc<str>>,
+    /// Who wrote it down, and who its provider.
+    pub belongs: Belongs,
+}
+
+/// Whose a deployment is. What is an organization's own is watched and measured apart from everybody else's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Belongs {
+    /// The gateway's: the catalogue's, or that of whoever runs it.
+    Gateway,
+    /// A model of an organization's own, at a provider of the gateway.
+    Organization,
+    /// A model at an endpoint of an organization's own.
+    OwnProvider,
 }
 
 /// A price of the catalogue, with its age.
@@ -106,11 +123,18 @@ pub struct ProviderEntry {
     pub unlisted: Unlisted,
     /// Where it works, as [`Deployment::place`].
     pub place: Option<Arc<str>>,
+    /// Whether it is this process.
+    local: bool,
+    /// A region of AWS or a location of Google, if it has one.
+    region: Option<Arc<str>>,
+    belongs: Belongs,
 }
 
 /// The immutable catalogue.
 #[derive(Default, Debug)]
 pub struct Catalog {
+    /// What is in it besides: the one that it is laid over.
+    base: Option<Arc<Catalog>>,
     /// Every deployment once, but for those by dated names, in the order in which they are tried.
     all: Vec<Arc<Deployment>>,
     /// What each name stands for, aliases of `[aliases]` apart.
@@ -143,17 +167,21 @@ struct Listed {
     dated: bool,
 }
 
-/// A provider that is being added, and where its models run.
+/// A provider whose models are being added, and where they run.
 struct Place<'a> {
-    provider: &'a ProviderSettings,
+    id: &'a str,
+    /// Whether that is this process.
+    local: bool,
     /// A region of AWS or a location of Google. `None`: it has none, or nobody knows.
     place: Option<&'a str>,
+    /// Whose the models are.
+    belongs: Belongs,
 }
 
 impl Place<'_> {
     /// Where a deployment of this name works.
     fn of(&self, wire_name: &str) -> Option<Arc<str>> {
-        if matches!(self.provider.kind, ProviderKind::Echo) {
+        if self.local {
             return Some(geography::LOCAL.into());
         }
         self.place.map(|place| geography::place_of(wire_name, place).into())
@@ -164,7 +192,7 @@ impl Place<'_> {
             (Some(percent), Some(place)) if place != "global" => percent,
             _ => 100,
         };
-        let price = row.price(&self.provider.id, percent).ok()?;
+        let price = row.price(self.id, percent).ok()?;
         Some(Arc::new(ListPrice {
             price,
             as_of: row.as_of(),
@@ -190,10 +218,13 @@ impl Catalog {
             catalog.timeouts.insert(model.clone(), settings.timeouts_for(model));
         }
         for provider in settings.providers.iter().filter(|provider| provider.enabled) {
-            catalog.add(&Place {
-                provider,
+            let at = Place {
+                id: &provider.id,
+                local: matches!(provider.kind, ProviderKind::Echo),
                 place: place(provider),
-            });
+                belongs: Belongs::Gateway,
+            };
+            catalog.add(provider, &at);
         }
         for deployments in catalog.by_name.values_mut() {
             deployments.sort_by_key(|deployment| deployment.spare);
@@ -205,6 +236,66 @@ impl Catalog {
             }
         }
         catalog
+    }
+
+    /// An organization's catalogue: what is its own, laid over the one that all share.
+    ///
+    /// A model at a provider that there is not any more is left out. An endpoint of its own hides a provider of the same
+    /// id, which somebody may have configured later: its requests must not begin to go elsewhere.
+    pub fn over(base: &Arc<Self>, models: &[OwnModel], providers: &[OwnProvider]) -> Self {
+        let mut catalog = Self {
+            base: Some(base.clone()),
+            timeouts: base.timeouts.clone(),
+            default_timeouts: base.default_timeouts,
+            ..Self::default()
+        };
+        for provider in providers {
+            catalog.providers.insert(
+                provider.id.clone(),
+                ProviderEntry {
+                    id: provider.id.as_str().into(),
+                    unlisted: provider.unlisted,
+                    place: None,
+                    local: false,
+                    region: None,
+                    belongs: Belongs::OwnProvider,
+                },
+            );
+        }
+        for model in models {
+            let Some(provider) = catalog.provider(&model.provider).cloned() else {
+                continue;
+            };
+            let at = Place {
+                id: &model.provider,
+                local: provider.local,
+                place: provider.region.as_deref(),
+                belongs: match provider.belongs {
+                    Belongs::OwnProvider => Belongs::OwnProvider,
+                    Belongs::Gateway | Belongs::Organization => Belongs::Organization,
+                },
+            };
+            let file = match provider.belongs {
+                Belongs::OwnProvider => None,
+                _ => {
+                    catalog_file::of_provider(&model.provider).expect("the catalogue files are compiled in and tested")
+                }
+            };
+            let rows = file.map(|file| file.models).unwrap_or_default();
+            let listed = catalog.configured(&at, &model.deployment, &rows);
+            catalog.insert(listed);
+        }
+        catalog
+    }
+
+    fn provider(&self, id: &str) -> Option<&ProviderEntry> {
+        let of_base = || self.base.as_ref()?.provider(id);
+        self.providers.get(id).or_else(of_base)
+    }
+
+    /// Whether a deployment of the catalogue below still counts: nothing of the organization's own is in its place.
+    fn leaves(&self, deployment: &Deployment) -> bool {
+        !self.providers.contains_key(deployment.provider.as_str()) && self.all.iter().all(|own| own.id != deployment.id)
     }
 
     /// The deployments of an alias's models, in their order, each once.
@@ -220,8 +311,7 @@ impl Catalog {
             .collect()
     }
 
-    fn add(&mut self, at: &Place<'_>) {
-        let provider = at.provider;
+    fn add(&mut self, provider: &ProviderSettings, at: &Place<'_>) {
         let id = ProviderId::from(provider.id.as_str());
         self.providers.insert(
             provider.id.clone(),
@@ -229,6 +319,9 @@ impl Catalog {
                 id,
                 unlisted: provider.unlisted_models,
                 place: at.of(""),
+                local: at.local,
+                region: at.place.map(Arc::from),
+                belongs: at.belongs,
             },
         );
         let file = catalog_file::of_provider(&provider.id).expect("the catalogue files are compiled in and tested");
@@ -271,10 +364,10 @@ impl Catalog {
 
     /// A deployment that people listed. It is usually named by them; what is known of its model still holds.
     fn configured(&self, at: &Place<'_>, configured: &DeploymentSettings, rows: &[ModelRow]) -> Listed {
-        let id = at.provider.id.as_str();
+        let id = at.id;
         let known = known_row(configured, rows);
         let list_price = known_price(at, configured, rows);
-        let own_price = own_price(id, configured).map(Arc::new);
+        let own_price = own_price(at, configured).map(Arc::new);
         let mode = configured.mode.map(|mode| match mode {
             DeploymentMode::Chat => Mode::Chat,
             DeploymentMode::Completion => Mode::Completion,
@@ -285,6 +378,11 @@ impl Catalog {
             // The catalogue's other names hold too, but for its own id if this is another deployment of the model.
             let others = row.names().filter(|&name| name != row.name || name == configured.name);
             leads.extend(others.filter(|&name| name != configured.model).map(str::to_owned));
+        }
+        for alias in &configured.aliases {
+            if !leads.contains(alias) {
+                leads.push(alias.clone());
+            }
         }
         let deployment = Deployment {
             id: deployment_id(id, &configured.model, &configured.name),
@@ -300,11 +398,14 @@ impl Catalog {
             max_output_tokens: configured
                 .max_output_tokens
                 .or(known.and_then(|row| row.max_output_tokens)),
-            capabilities: known.map(|row| row.capabilities).unwrap_or_default(),
+            capabilities: configured
+                .capabilities
+                .or(known.map(|row| row.capabilities).unwrap_or_default()),
             traits: traits(id, configured),
             timeouts: self.timeouts_for(leads.iter().map(String::as_str)),
             retires: known.and_then(ModelRow::retires),
             place: at.of(&configured.name),
+            belongs: at.belongs,
         };
         Listed {
             deployment,
@@ -315,7 +416,7 @@ impl Catalog {
 
     /// The deployments of a catalogue row: itself, and one for each dated name.
     fn of_row(&self, at: &Place<'_>, row: &ModelRow) -> Vec<Listed> {
-        let id = at.provider.id.as_str();
+        let id = at.id;
         let list_price = at.list_price(row);
         let deployment = Deployment {
             id: deployment_id(id, row.public_name(), &row.name),
@@ -334,6 +435,7 @@ impl Catalog {
             timeouts: self.timeouts_for(row.names()),
             retires: row.retires(),
             place: at.of(&row.name),
+            belongs: at.belongs,
         };
         let reachable = at.place.is_none_or(|place| geography::is_reachable(&row.name, place));
         let leads = match reachable {
@@ -393,10 +495,24 @@ impl Catalog {
 
     /// The listed deployments behind a name, with or without its provider in front, whatever they serve.
     pub fn listed(&self, name: &str) -> Option<Resolved> {
-        match self.by_alias.get(name) {
-            Some(deployments) => Resolved::of(deployments.clone(), Some(name)),
+        // A name of the organization's own goes before an alias of the gateway's, which may be younger.
+        if let Some(deployments) = self.base.as_ref().and_then(|_| self.own_as(name)) {
+            let below = self.below_as(name);
+            return Resolved::of(deployments.into_iter().chain(below).collect(), None);
+        }
+        match self.alias(name) {
+            Some(deployments) => Resolved::of(deployments, Some(name)),
             None => Resolved::of(self.listed_as(name)?, None),
         }
+    }
+
+    /// What an alias of `[aliases]` stands for.
+    fn alias(&self, name: &str) -> Option<Vec<Arc<Deployment>>> {
+        let Some(base) = &self.base else {
+            return self.by_alias.get(name).cloned();
+        };
+        let kept: Vec<_> = base.alias(name)?.into_iter().filter(|one| self.leaves(one)).collect();
+        (!kept.is_empty()).then_some(kept)
     }
 
     fn lookup(&self, name: &str) -> Option<Resolved> {
@@ -404,8 +520,21 @@ impl Catalog {
             .or_else(|| Resolved::of(vec![self.forwarded(name)?], None))
     }
 
-    /// The listed deployments behind a name that is no alias of `[aliases]`.
+    /// The listed deployments behind a name that is no alias of `[aliases]`: what is one's own first.
     fn listed_as(&self, name: &str) -> Option<Vec<Arc<Deployment>>> {
+        let mut listed = self.own_as(name).unwrap_or_default();
+        listed.extend(self.below_as(name));
+        (!listed.is_empty()).then_some(listed)
+    }
+
+    /// What the catalogue below has for a name.
+    fn below_as(&self, name: &str) -> Vec<Arc<Deployment>> {
+        let listed = self.base.as_ref().and_then(|base| base.listed_as(name));
+        let listed = listed.into_iter().flatten();
+        listed.filter(|deployment| self.leaves(deployment)).collect()
+    }
+
+    fn own_as(&self, name: &str) -> Option<Vec<Arc<Deployment>>> {
         if let Some(deployments) = self.by_name.get(name) {
             return Some(deployments.clone());
         }
@@ -422,7 +551,7 @@ impl Catalog {
     /// The deployment behind `provider/model` where nobody listed it and the provider takes what it is given.
     fn forwarded(&self, name: &str) -> Option<Arc<Deployment>> {
         let (provider, model) = name.split_once('/')?;
-        let provider = self.providers.get(canonical_provider(provider))?;
+        let provider = self.provider(canonical_provider(provider))?;
         match provider.unlisted {
             Unlisted::Forward if !model.is_empty() => Some(Arc::new(self.unlisted(provider, model))),
             Unlisted::Forward | Unlisted::Refuse => None,
@@ -452,25 +581,45 @@ impl Catalog {
                 .place
                 .as_ref()
                 .map(|place| geography::place_of(model, place).into()),
+            belongs: provider.belongs,
         }
     }
 
     /// Every provider that has an entry, by its id.
     pub fn has_provider(&self, id: &str) -> bool {
-        self.providers.contains_key(id)
+        self.provider(id).is_some()
+    }
+
+    /// Whether a provider is an endpoint of the organization's own.
+    pub fn is_own_provider(&self, id: &str) -> bool {
+        self.provider(id)
+            .is_some_and(|provider| provider.belongs == Belongs::OwnProvider)
     }
 
     /// Every model and every alias once, by its public name.
     pub fn models(&self) -> impl Iterator<Item = (&str, Resolved)> {
-        self.public
-            .iter()
-            .chain(self.by_alias.keys())
-            .filter_map(|name| Some((name.as_str(), self.listed(name)?)))
+        let mut names = BTreeSet::new();
+        self.public_names(&mut names);
+        names.into_iter().filter_map(|name| Some((name, self.listed(name)?)))
+    }
+
+    fn public_names<'c>(&'c self, into: &mut BTreeSet<&'c str>) {
+        into.extend(self.public.iter().chain(self.by_alias.keys()).map(String::as_str));
+        if let Some(base) = &self.base {
+            base.public_names(into);
+        }
     }
 
     /// Every name a listed deployment can be asked for by, without a provider in front.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+        let mut names: BTreeSet<&str> = self.by_name.keys().map(String::as_str).collect();
+        names.extend(
+            self.base
+                .iter()
+                .flat_map(|base| base.by_name.keys())
+                .map(String::as_str),
+        );
+        names.into_iter()
     }
 
     /// Whether a name leads to a deployment.
@@ -480,7 +629,10 @@ impl Catalog {
 
     /// Every listed deployment; what is reached by dated names only is not counted apart.
     pub fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
-        self.all.iter()
+        let below = self.base.iter().flat_map(|base| &base.all);
+        self.all
+            .iter()
+            .chain(below.filter(|deployment| self.leaves(deployment)))
     }
 }
 
@@ -519,7 +671,7 @@ fn place(provider: &ProviderSettings) -> Option<&str> {
 }
 
 /// `provider/model`, and the deployment's own name where it has another: one model may have several at one provider.
-fn deployment_id(provider: &str, model: &str, name: &str) -> DeploymentId {
+pub fn deployment_id(provider: &str, model: &str, name: &str) -> DeploymentId {
     if name == model {
         format!("{provider}/{model}").into()
     } else {
@@ -606,7 +758,7 @@ fn traits(provider: &str, configured: &DeploymentSettings) -> Arc<ModelTraits> {
 }
 
 /// The price an administrator set.
-fn own_price(provider: &str, configured: &DeploymentSettings) -> Option<Price> {
+fn own_price(at: &Place<'_>, configured: &DeploymentSettings) -> Option<Price> {
     let own = configured.price?;
     let price = Price {
         version: "".into(),
@@ -614,7 +766,11 @@ fn own_price(provider: &str, configured: &DeploymentSettings) -> Option<Price> {
         long_prompt: own.long_prompt,
         batch: own.batch,
     };
-    Some(versioned(&format!("config/{provider}/{}", configured.model), price))
+    let who = match at.belongs {
+        Belongs::Gateway => "config",
+        Belongs::Organization | Belongs::OwnProvider => "organization",
+    };
+    Some(versioned(&format!("{who}/{}/{}", at.id, configured.model), price))
 }
 
 /// Whether two sets of figures are the same, whatever they are called.

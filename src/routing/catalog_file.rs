@@ -9,6 +9,8 @@ use crate::domain::ids::PriceVersion;
 use crate::domain::money::{MoneyError, NanoUsd};
 use crate::domain::pricing::{BatchRates, LongPrompt, Price, Rates};
 
+pub use crate::domain::model::Capabilities;
+
 /// The files, by provider id.
 const FILES: &[(&str, &str)] = &[
     ("anthropic", include_str!("../../config/catalog/anthropic.toml")),
@@ -87,24 +89,6 @@ pub enum Mode {
     Responses,
     /// Everything.
     Any,
-}
-
-/// What a model can do. `None` is unknown, never "no".
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[serde(deny_unknown_fields, default)]
-pub struct Capabilities {
-    /// Takes images.
-    pub vision: Option<bool>,
-    /// Calls tools.
-    pub tools: Option<bool>,
-    /// Follows a JSON schema.
-    pub json_schema: Option<bool>,
-    /// Reasons before it answers.
-    pub reasoning: Option<bool>,
-    /// Caches prompts.
-    pub prompt_cache: Option<bool>,
-    /// Takes `temperature` and `top_p`.
-    pub sampling_params: Option<bool>,
 }
 
 /// Prices as they stand in the file.

@@ -3,47 +3,34 @@
 //! [`read`] reports everything that is wrong at once, each fault with a JSON pointer to its place; [`check_references`]
 //! adds what only the catalogue can tell. Unknown members are refused: a setting that does nothing is worse than an error.
 //!
-//! A member about another subject than routing is a line in `MEMBERS` and a reader in `terms`.
+//! A member is a line in `MEMBERS` and a reader: in `directions` where it is about where requests go, in `own` where it adds
+//! something to the catalogue, and otherwise in `terms`. How single values are read is `reader`'s.
 
+mod directions;
+mod own;
+mod reader;
+mod references;
 mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::catalog::{Catalog, catalogue_names};
-use super::geography;
-use super::rules::{Action, Condition, Rule, Share, ShareBy};
+use super::own::Own;
+use super::rules::Rule;
 use super::strategy::{Balance, Strategy};
-use crate::config::did_you_mean;
 use crate::domain::scope::canonical_provider;
+use reader::{At, MAX_ENTRIES, Reader};
 
+pub use references::check_references;
 pub use terms::{CacheTerms, LoggingTerms, TermPrice, Terms};
 
 /// Largest document, in bytes of JSON.
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// Most rules of one organization.
 pub const MAX_RULES: usize = 64;
-/// Most entries of a list of providers or deployments.
-const MAX_ENTRIES: usize = 256;
-/// Most models a request falls back to, or is routed to.
-const MAX_MODELS: usize = 8;
-/// Most headers that rules may look at.
-const MAX_HEADERS: usize = 16;
-/// Longest name or reason, in characters.
-const MAX_TEXT_CHARS: usize = 256;
 /// Faults that are reported at once; a document with more has one mistake that repeats.
 const MAX_FAULTS: usize = 100;
-/// Headers that carry secrets: no rule may look at them.
-const SECRET_HEADERS: [&str; 6] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-];
-
 /// The document's members.
 const MEMBERS: &[&str] = &[
     "strategy",
@@ -63,6 +50,7 @@ const MEMBERS: &[&str] = &[
     "key_limits",
     "logging",
     "prices",
+    "models",
 ];
 
 /// How an organization's requests are routed.
@@ -96,6 +84,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// What is said about requests besides where they go.
     pub terms: Terms,
+    /// What the organization has besides what the gateway offers.
+    pub own: Own,
 }
 
 /// Models by the model they stand in for; `*` stands for all.
@@ -182,6 +172,7 @@ impl Policy {
             headers: Vec::new(),
             rules: Vec::new(),
             terms: Terms::default(),
+            own: Own::default(),
         }
     }
 
@@ -230,63 +221,6 @@ pub fn read(document: &Value, strategy: Strategy) -> Result<Policy, Vec<ConfigFa
     Err(faults)
 }
 
-/// Finds names that lead nowhere: models no configured provider serves, and providers there are not.
-///
-/// # Errors
-/// All of them.
-pub fn check_references(policy: &Policy, catalog: &Catalog) -> Result<(), Vec<ConfigFault>> {
-    let mut check = References {
-        catalog,
-        faults: Vec::new(),
-    };
-    for (index, entry) in policy.order.iter().enumerate() {
-        check.provider_or_deployment(&At::root().field("order").index(index), entry);
-    }
-    for entry in policy.weights.keys() {
-        check.provider_or_deployment(&At::root().field("weights").field(entry), entry);
-    }
-    for provider in &policy.providers_off {
-        check.provider(&At::root().field("providers").field(provider), provider);
-    }
-    for (kind, models) in policy.fallbacks.kinds() {
-        let at = At::root().field("fallback_models").field(kind);
-        for (model, others) in models {
-            if model != "*" {
-                check.model(&at.field(model), model);
-            }
-            for (index, other) in others.iter().enumerate() {
-                check.model(&at.field(model).index(index), other);
-            }
-        }
-    }
-    for entry in policy.residency.iter().flat_map(|residency| residency.places.keys()) {
-        check.provider_or_deployment(&At::root().field("residency").field("places").field(entry), entry);
-    }
-    for deployment in policy.terms.prices.keys() {
-        check.provider_or_deployment(&At::root().field("prices"), deployment);
-    }
-    for (index, rule) in policy.rules.iter().enumerate() {
-        let then = At::root().field("rules").index(index).field("then");
-        let (list, name) = match &rule.action {
-            Action::Route(models) => (models, "route"),
-            Action::Pin(to) => (to, "pin"),
-            Action::Deny(_) | Action::Strategy(_) => continue,
-        };
-        for (place, entry) in list.iter().enumerate() {
-            let at = then.field(name).index(place);
-            match rule.action {
-                Action::Route(_) => check.model(&at, entry),
-                _ => check.provider_or_deployment(&at, entry),
-            }
-        }
-    }
-    if check.faults.is_empty() {
-        Ok(())
-    } else {
-        Err(check.faults)
-    }
-}
-
 impl Fallbacks {
     /// The kinds by their names in the document.
     pub fn kinds(&self) -> [(&'static str, &BTreeMap<String, Vec<String>>); 4] {
@@ -299,96 +233,10 @@ impl Fallbacks {
     }
 }
 
-struct References<'c> {
-    catalog: &'c Catalog,
-    faults: Vec<ConfigFault>,
-}
-
-impl References<'_> {
-    fn model(&mut self, at: &At, model: &str) {
-        if self.catalog.stands_for_something(model) {
-            return;
-        }
-        let mut known = catalogue_names();
-        known.extend(self.catalog.names().map(str::to_owned));
-        let problem = if known.contains(model) {
-            format!("no configured provider serves {model:?}")
-        } else {
-            match did_you_mean(model, known.iter().map(String::as_str)) {
-                Some(hint) => format!("{model:?} is not the name of a model; {hint}"),
-                None => format!("{model:?} is not the name of a model"),
-            }
-        };
-        self.fault(at, problem);
-    }
-
-    fn provider(&mut self, at: &At, provider: &str) {
-        if !self.catalog.has_provider(provider) {
-            self.fault(at, format!("there is no provider {provider:?}"));
-        }
-    }
-
-    /// Deployments are named by their ids, which begin with the provider's.
-    fn provider_or_deployment(&mut self, at: &At, name: &str) {
-        match name.split_once('/') {
-            None => self.provider(at, name),
-            Some(_)
-                if self
-                    .catalog
-                    .deployments()
-                    .any(|deployment| deployment.id.as_str() == name) => {}
-            Some((provider, _)) if !self.catalog.has_provider(provider) => {
-                self.fault(at, format!("there is no provider {provider:?}"));
-            }
-            Some(_) if self.catalog.stands_for_something(name) => {}
-            Some(_) => self.fault(at, format!("there is no deployment {name:?}")),
-        }
-    }
-
-    fn fault(&mut self, at: &At, problem: String) {
-        if self.faults.len() < MAX_FAULTS {
-            self.faults.push(ConfigFault {
-                pointer: at.0.clone(),
-                problem,
-            });
-        }
-    }
-}
-
-/// A place in the document, as a JSON pointer.
-#[derive(Clone, Debug)]
-struct At(String);
-
-impl At {
-    fn root() -> Self {
-        Self(String::new())
-    }
-
-    fn field(&self, name: &str) -> Self {
-        Self(format!("{}/{}", self.0, name.replace('~', "~0").replace('/', "~1")))
-    }
-
-    fn index(&self, index: usize) -> Self {
-        Self(format!("{}/{index}", self.0))
-    }
-}
-
-/// Reads members and collects faults.
-#[derive(Default)]
-struct Reader {
-    faults: Vec<ConfigFault>,
-}
-
 impl Reader {
-    fn fault(&mut self, at: &At, problem: impl Into<String>) {
-        self.faults.push(ConfigFault {
-            pointer: at.0.clone(),
-            problem: problem.into(),
-        });
-    }
-
     fn policy(&mut self, members: &Map<String, Value>, policy: &mut Policy) {
         let root = At::root();
+        let (mut own_models, mut own_providers) = (Vec::new(), Vec::new());
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
             let at = root.field(name);
             match name.as_str() {
@@ -405,7 +253,8 @@ impl Reader {
                         policy.expected_output_tokens = tokens;
                     }
                 }
-                "providers" => policy.providers_off = self.providers(&at, value),
+                "providers" => (policy.providers_off, own_providers) = self.providers(&at, value),
+                "models" => own_models = self.models(&at, value),
                 "fallback_models" => policy.fallbacks = self.fallbacks(&at, value),
                 "affinity" => policy.affinity = self.affinity(&at, value),
                 "residency" => policy.residency = self.residency(&at, value),
@@ -419,407 +268,10 @@ impl Reader {
                 _ => {}
             }
         }
+        policy.own = Own::new(own_models, own_providers);
         // Rules name headers, which may stand after them in the document.
         if let Some(rules) = members.get("rules").filter(|rules| !rules.is_null()) {
             policy.rules = self.rules(&root.field("rules"), rules, &policy.headers);
-        }
-    }
-
-    fn object<'v>(&mut self, at: &At, value: &'v Value, known: &[&str]) -> Option<&'v Map<String, Value>> {
-        let members = self.open_object(at, value)?;
-        for name in members.keys().filter(|name| !known.contains(&name.as_str())) {
-            let hint = did_you_mean(name, known.iter().copied());
-            let hint = hint.unwrap_or_else(|| format!("there are {}", known.join(", ")));
-            self.fault(&at.field(name), format!("is unknown; {hint}"));
-        }
-        Some(members)
-    }
-
-    fn open_object<'v>(&mut self, at: &At, value: &'v Value) -> Option<&'v Map<String, Value>> {
-        let members = value.as_object();
-        if members.is_none() {
-            self.fault(at, "must be an object");
-        }
-        members.filter(|members| {
-            let fits = members.len() <= MAX_ENTRIES;
-            if !fits {
-                self.fault(
-                    at,
-                    format!("has {} members; at most {MAX_ENTRIES} are allowed", members.len()),
-                );
-            }
-            fits
-        })
-    }
-
-    fn list<'v>(&mut self, at: &At, value: &'v Value, most: usize) -> &'v [Value] {
-        match value.as_array() {
-            Some(list) if list.len() <= most => list,
-            Some(list) => {
-                self.fault(at, format!("has {} entries; at most {most} are allowed", list.len()));
-                &[]
-            }
-            None => {
-                self.fault(at, "must be an array");
-                &[]
-            }
-        }
-    }
-
-    fn text<'v>(&mut self, at: &At, value: &'v Value) -> Option<&'v str> {
-        match value.as_str() {
-            Some(text) if text.trim().is_empty() => self.fault(at, "must not be empty"),
-            Some(text) if text.chars().count() > MAX_TEXT_CHARS => {
-                self.fault(at, format!("must have at most {MAX_TEXT_CHARS} characters"));
-            }
-            Some(text) if text.chars().any(char::is_control) => self.fault(at, "must have no control characters"),
-            Some(text) => return Some(text),
-            None => self.fault(at, "must be a string"),
-        }
-        None
-    }
-
-    fn flag(&mut self, at: &At, value: &Value) -> Option<bool> {
-        let flag = value.as_bool();
-        if flag.is_none() {
-            self.fault(at, "must be true or false");
-        }
-        flag
-    }
-
-    fn integer(&mut self, at: &At, value: &Value, min: u64, max: u64) -> Option<u64> {
-        let number = value.as_u64().filter(|number| (min..=max).contains(number));
-        if number.is_none() {
-            self.fault(at, format!("must be a whole number from {min} to {max}"));
-        }
-        number
-    }
-
-    fn number(&mut self, at: &At, value: &Value, min: f64, max: f64) -> Option<f64> {
-        let number = value.as_f64().filter(|number| (min..=max).contains(number));
-        if number.is_none() {
-            self.fault(at, format!("must be a number from {min} to {max}"));
-        }
-        number
-    }
-
-    fn names(&mut self, at: &At, value: &Value, most: usize, canonical: fn(&str) -> String) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for (index, entry) in self.list(at, value, most).iter().enumerate() {
-            let at = at.index(index);
-            if let Some(name) = self.text(&at, entry).map(canonical) {
-                if names.contains(&name) {
-                    self.fault(&at, format!("{name:?} is there twice"));
-                } else {
-                    names.push(name);
-                }
-            }
-        }
-        names
-    }
-
-    /// A list that says something only when it is not empty.
-    fn some_names(&mut self, at: &At, value: &Value, most: usize, canonical: fn(&str) -> String) -> Vec<String> {
-        if value.as_array().is_some_and(Vec::is_empty) {
-            self.fault(at, "must not be empty");
-        }
-        self.names(at, value, most, canonical)
-    }
-
-    fn strategy(&mut self, at: &At, value: &Value) -> Option<Strategy> {
-        let strategy = value.as_str().and_then(Strategy::parse);
-        if strategy.is_none() {
-            let names: Vec<&str> = Strategy::ALL.iter().map(|strategy| strategy.as_str()).collect();
-            self.fault(at, format!("must be one of {}", names.join(", ")));
-        }
-        strategy
-    }
-
-    fn weights(&mut self, at: &At, value: &Value) -> BTreeMap<String, f64> {
-        let mut weights = BTreeMap::new();
-        for (name, value) in self.open_object(at, value).into_iter().flatten() {
-            if let Some(weight) = self.number(&at.field(name), value, 0.0, 1_000.0) {
-                weights.insert(provider_name(name), weight);
-            }
-        }
-        weights
-    }
-
-    fn balance(&mut self, at: &At, value: &Value) -> Balance {
-        let mut balance = Balance::default();
-        const NAMES: &[&str] = &["cost", "latency", "errors", "load"];
-        for (name, value) in self.object(at, value, NAMES).into_iter().flatten() {
-            let at = at.field(name);
-            let part = match name.as_str() {
-                "cost" => &mut balance.cost,
-                "latency" => &mut balance.latency,
-                "errors" => &mut balance.errors,
-                "load" => &mut balance.load,
-                _ => continue,
-            };
-            if let Some(points) = self.integer(&at, value, 0, 1_000) {
-                *part = u32::try_from(points).unwrap_or(1_000);
-            }
-        }
-        balance
-    }
-
-    fn providers(&mut self, at: &At, value: &Value) -> BTreeSet<String> {
-        let mut off = BTreeSet::new();
-        for (name, value) in self.open_object(at, value).into_iter().flatten() {
-            let at = at.field(name);
-            let Some(members) = self.object(&at, value, &["enabled"]) else {
-                continue;
-            };
-            let enabled = members.get("enabled").map(|flag| self.flag(&at.field("enabled"), flag));
-            if enabled == Some(Some(false)) {
-                off.insert(canonical_provider(name).to_owned());
-            }
-        }
-        off
-    }
-
-    fn fallbacks(&mut self, at: &At, value: &Value) -> Fallbacks {
-        let mut fallbacks = Fallbacks::default();
-        const KINDS: &[&str] = &["generic", "context_window", "content_policy", "budget_exhausted"];
-        for (kind, value) in self.object(at, value, KINDS).into_iter().flatten() {
-            let at = at.field(kind);
-            let into = match kind.as_str() {
-                "generic" => &mut fallbacks.generic,
-                "context_window" => &mut fallbacks.context_window,
-                "content_policy" => &mut fallbacks.content_policy,
-                "budget_exhausted" => &mut fallbacks.budget_exhausted,
-                _ => continue,
-            };
-            for (model, value) in self.open_object(&at, value).into_iter().flatten() {
-                let models = self.some_names(&at.field(model), value, MAX_MODELS, model_name);
-                if models.iter().any(|other| *other == model_name(model)) {
-                    self.fault(
-                        &at.field(model),
-                        "must not have the model itself among those that stand in for it",
-                    );
-                }
-                into.insert(model_name(model), models);
-            }
-        }
-        fallbacks
-    }
-
-    fn affinity(&mut self, at: &At, value: &Value) -> Option<Affinity> {
-        let members = self.object(at, value, &["by", "tolerance_percent"])?;
-        let mut affinity = Affinity {
-            by: Vec::new(),
-            tolerance: 1.25,
-        };
-        let at_by = at.field("by");
-        match members.get("by") {
-            None => self.fault(&at_by, "is required"),
-            Some(by) => {
-                for (index, name) in self
-                    .some_names(&at_by, by, 8, str::to_ascii_lowercase)
-                    .iter()
-                    .enumerate()
-                {
-                    let at = at_by.index(index);
-                    let by = match (name.as_str(), name.strip_prefix("header:")) {
-                        ("prompt_cache_key", _) => AffinityBy::PromptCacheKey,
-                        ("user", _) => AffinityBy::User,
-                        ("key", _) => AffinityBy::Key,
-                        (_, Some(header)) if self.is_usable_header(&at, header) => {
-                            AffinityBy::Header(header.to_owned())
-                        }
-                        (_, Some(_)) => continue,
-                        _ => {
-                            self.fault(&at, "must be prompt_cache_key, user, key or header:NAME");
-                            continue;
-                        }
-                    };
-                    affinity.by.push(by);
-                }
-            }
-        }
-        if let Some(percent) = members.get("tolerance_percent")
-            && let Some(percent) = self.number(&at.field("tolerance_percent"), percent, 0.0, 1_000.0)
-        {
-            affinity.tolerance = 1.0 + percent / 100.0;
-        }
-        Some(affinity)
-    }
-
-    fn residency(&mut self, at: &At, value: &Value) -> Option<Residency> {
-        let members = self.object(at, value, &["allowed", "unknown", "places"])?;
-        let mut residency = Residency {
-            allowed: Vec::new(),
-            unknown_allowed: false,
-            places: BTreeMap::new(),
-        };
-        let at_allowed = at.field("allowed");
-        match members.get("allowed") {
-            None => self.fault(&at_allowed, "is required"),
-            Some(allowed) => {
-                residency.allowed = self.some_names(&at_allowed, allowed, MAX_ENTRIES, str::to_ascii_lowercase);
-                for (index, place) in residency.allowed.iter().enumerate() {
-                    self.is_place(&at_allowed.index(index), place);
-                }
-            }
-        }
-        if let Some(unknown) = members.get("unknown") {
-            match unknown.as_str() {
-                Some("refuse") => {}
-                Some("allow") => residency.unknown_allowed = true,
-                _ => self.fault(&at.field("unknown"), "must be refuse or allow"),
-            }
-        }
-        if let Some(places) = members.get("places") {
-            let at = at.field("places");
-            for (name, place) in self.open_object(&at, places).into_iter().flatten() {
-                let at = at.field(name);
-                if let Some(place) = self.text(&at, place).map(str::to_ascii_lowercase)
-                    && self.is_place(&at, &place)
-                {
-                    residency.places.insert(provider_name(name), place);
-                }
-            }
-        }
-        Some(residency)
-    }
-
-    fn is_place(&mut self, at: &At, place: &str) -> bool {
-        let known = geography::is_known(place);
-        if !known {
-            let problem = format!(
-                "{place:?} is no place that is known; write a region such as eu-central-1 or europe-west4, a geography \
-                 such as eu, us, uk, or global"
-            );
-            self.fault(at, problem);
-        }
-        known
-    }
-
-    fn headers(&mut self, at: &At, value: &Value) -> Vec<String> {
-        let names = self.names(at, value, MAX_HEADERS, str::to_ascii_lowercase);
-        for (index, name) in names.iter().enumerate() {
-            self.is_usable_header(&at.index(index), name);
-        }
-        names
-    }
-
-    fn is_usable_header(&mut self, at: &At, name: &str) -> bool {
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if !is_name {
-            self.fault(at, "must be the name of a header");
-        } else if SECRET_HEADERS.contains(&name) {
-            self.fault(at, format!("{name} carries secrets, which rules may not look at"));
-        } else {
-            return true;
-        }
-        false
-    }
-
-    fn rules(&mut self, at: &At, value: &Value, headers: &[String]) -> Vec<Rule> {
-        let mut rules: Vec<Rule> = Vec::new();
-        let mut names = BTreeSet::new();
-        for (index, value) in self.list(at, value, MAX_RULES).iter().enumerate() {
-            let at = at.index(index);
-            const FIELDS: &[&str] = &["name", "when", "percent", "percent_by", "then", "enabled"];
-            let Some(members) = self.object(&at, value, FIELDS) else {
-                continue;
-            };
-            let name = match members.get("name") {
-                Some(name) => self.text(&at.field("name"), name).unwrap_or_default().to_owned(),
-                None => {
-                    self.fault(&at.field("name"), "is required");
-                    String::new()
-                }
-            };
-            if !name.is_empty() && !names.insert(name.clone()) {
-                self.fault(&at.field("name"), format!("there is another rule called {name:?}"));
-            }
-            let when = members.get("when").filter(|when| !when.is_null());
-            let when = when.and_then(|when| self.condition(&at.field("when"), when, headers));
-            let share = self.share(&at, members);
-            let enabled = members.get("enabled").map(|flag| self.flag(&at.field("enabled"), flag));
-            let action = match members.get("then") {
-                Some(then) => self.action(&at.field("then"), then),
-                None => {
-                    self.fault(&at.field("then"), "is required");
-                    None
-                }
-            };
-            // One that is switched off is checked all the same: it will be switched on one day.
-            if let Some(action) = action
-                && enabled.flatten().unwrap_or(true)
-            {
-                rules.push(Rule {
-                    name,
-                    when,
-                    share,
-                    action,
-                });
-            }
-        }
-        rules
-    }
-
-    fn condition(&mut self, at: &At, value: &Value, headers: &[String]) -> Option<Condition> {
-        let Some(source) = value.as_str() else {
-            self.fault(at, "must be a string");
-            return None;
-        };
-        if self.faults.len() > MAX_FAULTS {
-            return None;
-        }
-        match Condition::compile(source, headers) {
-            Ok(condition) => Some(condition),
-            Err(faults) => {
-                for fault in faults {
-                    self.fault(at, fault.to_string());
-                }
-                None
-            }
-        }
-    }
-
-    fn share(&mut self, at: &At, members: &Map<String, Value>) -> Option<Share> {
-        let by = match members.get("percent_by").map(|by| (by, by.as_str())) {
-            None | Some((_, Some("request"))) => ShareBy::Request,
-            Some((_, Some("session"))) => ShareBy::Session,
-            Some((_, Some("key"))) => ShareBy::Key,
-            Some(_) => {
-                self.fault(&at.field("percent_by"), "must be request, session or key");
-                ShareBy::Request
-            }
-        };
-        let Some(percent) = members.get("percent") else {
-            if members.contains_key("percent_by") {
-                self.fault(&at.field("percent_by"), "says nothing without percent");
-            }
-            return None;
-        };
-        let percent = self.number(&at.field("percent"), percent, 0.0, 100.0)?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "from 0 to 10,000"
-        )]
-        let basis_points = (percent * 100.0).round() as u32;
-        Some(Share { basis_points, by })
-    }
-
-    fn action(&mut self, at: &At, value: &Value) -> Option<Action> {
-        let members = self.object(at, value, &["route", "pin", "deny", "strategy"])?;
-        let mut actions = members.iter();
-        let (Some((name, value)), None) = (actions.next(), actions.next()) else {
-            self.fault(at, "must have one of route, pin, deny and strategy, and no other");
-            return None;
-        };
-        let at = at.field(name);
-        match name.as_str() {
-            "route" => Some(Action::Route(self.some_names(&at, value, MAX_MODELS, model_name))),
-            "pin" => Some(Action::Pin(self.some_names(&at, value, MAX_ENTRIES, provider_name))),
-            "deny" => self.text(&at, value).map(|reason| Action::Deny(reason.to_owned())),
-            "strategy" => self.strategy(&at, value).map(Action::Strategy),
-            _ => None,
         }
     }
 }
@@ -845,6 +297,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::routing::rules::Action;
 
     fn faults(document: &Value) -> Vec<String> {
         let faults = read(document, Strategy::Balanced).err().unwrap_or_default();

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::catalog::{Catalog, Deployment, Resolved};
@@ -59,7 +59,7 @@ pub struct Situation<'s> {
     /// How a deployment and its provider are doing.
     pub readiness: &'s dyn Fn(&Deployment) -> Readiness,
     /// How a deployment is doing.
-    pub measured: &'s dyn Fn(&DeploymentId) -> Measured,
+    pub measured: &'s dyn Fn(&Deployment) -> Measured,
     /// Attempts one request may have.
     pub max_attempts: usize,
     /// Whether a budget is used up, so that only the models for that case may serve.
@@ -94,7 +94,7 @@ pub struct Attempt {
 }
 
 /// Why a deployment is left out.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exclusion {
     /// A scope of the key, the team or the organization.
@@ -462,7 +462,7 @@ impl Choice<'_, '_> {
                 candidates.push(Candidate {
                     group,
                     readiness: (self.situation.readiness)(deployment),
-                    measured: (self.situation.measured)(id),
+                    measured: (self.situation.measured)(deployment),
                     weight: self.situation.policy.weight(id.as_str(), deployment.provider.as_str()),
                     rank: self.situation.policy.rank(id.as_str(), deployment.provider.as_str()),
                     // What it costs this organization is what counts from here on.

@@ -124,7 +124,7 @@ impl Sums {
             Some(cost) => side.cost_nanousd = side.cost_nanousd.saturating_add(cost.0),
             None => side.unpriced += 1,
         }
-        match (situation.measured)(&first.deployment.id).expected_ms(usage.output) {
+        match (situation.measured)(&first.deployment).expected_ms(usage.output) {
             Some(ms) => {
                 self.ms += ms;
                 self.measured += 1;

@@ -124,7 +124,10 @@ impl ManagementTokens {
 
     /// The cookies of a master key.
     pub fn of_dashboard(master_key: &MasterKey) -> Self {
-        let key = master_key.purpose("bonito dashboard session v1").finalize().into_bytes();
+        let key = master_key
+            .purpose("bonito dashboard session v1")
+            .finalize()
+            .into_bytes();
         Self::of(&key, DASHBOARD_AUDIENCE, MAX_COOKIE_LIFETIME)
     }
 
@@ -250,7 +253,11 @@ mod tests {
         };
         let cookies = ManagementTokens::of_dashboard(&MasterKey::find(&sources).unwrap());
         let cookie = cookies.sign(&bearer(), Utc::now(), 48 * HOUR).unwrap();
-        assert_eq!(cookies.check(&cookie), Some(bearer()), "it lives longer than bearer tokens may");
+        assert_eq!(
+            cookies.check(&cookie),
+            Some(bearer()),
+            "it lives longer than bearer tokens may"
+        );
         assert_eq!(tokens(1).check(&cookie), None);
         let token = tokens(1).sign(&bearer(), Utc::now(), HOUR).unwrap();
         assert_eq!(cookies.check(&token), None);

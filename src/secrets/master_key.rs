@@ -22,7 +22,7 @@ type HmacSha256 = Hmac<Sha256>;
 
 /// Name of the file in the data directory.
 pub const FILE_NAME: &str = "master.key";
-const KEY_BYTES: usize = 32;
+pub(super) const KEY_BYTES: usize = 32;
 
 /// The key itself. Its `Debug` form says nothing.
 #[derive(Clone)]

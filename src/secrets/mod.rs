@@ -8,6 +8,7 @@
 //! or a `Debug` form.
 
 pub mod aws;
+pub mod cache_seal;
 pub mod cell;
 pub mod credential;
 pub mod csrf;

@@ -1,9 +1,10 @@
-//! The seal of prompts and answers at rest: AES-256-GCM under a key of the organization's own, which derives from the
+//! The seal of prompts and answers at rest: [`Sealer`]'s, under a key of the organization's own, which derives from the
 //! master key. A sealed payload opens for its organization and its request, and for nothing else.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use secrecy::zeroize::Zeroizing;
 
 use super::master_key::MasterKey;
+use super::sealing::Sealer;
 use crate::domain::ids::{OrganizationId, RequestId};
 
 /// Seals payloads and opens them.
@@ -22,35 +23,19 @@ impl PayloadSeal {
         Self(master_key.clone())
     }
 
-    /// A payload, sealed: the nonce, and what it seals. `None`: the library fails.
-    pub fn seal(&self, organization: OrganizationId, request: RequestId, mut body: Vec<u8>) -> Option<Vec<u8>> {
-        let nonce = self
-            .cipher(organization)
-            .seal_in_place_append_tag(bound_to(request), &mut body)
-            .ok()?;
-        Some([nonce.as_ref().as_slice(), &body].concat())
+    /// A payload, sealed.
+    pub fn seal(&self, organization: OrganizationId, request: RequestId, body: &[u8]) -> Vec<u8> {
+        self.of(organization).seal(request.0.as_bytes(), body)
     }
 
     /// What a sealed payload holds; `None`: it is damaged, or another's.
     pub fn open(&self, organization: OrganizationId, request: RequestId, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, body) = sealed.split_at_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut body = body.to_vec();
-        let opened = self
-            .cipher(organization)
-            .open_in_place(nonce, bound_to(request), &mut body)
-            .ok()?;
-        Some(opened.to_vec())
+        self.of(organization).open(request.0.as_bytes(), sealed).ok()
     }
 
-    fn cipher(&self, organization: OrganizationId) -> RandomizedNonceKey {
-        let key = self.0.payload_sealing_key(organization);
-        RandomizedNonceKey::new(&AES_256_GCM, &key).expect("the key has the length the cipher wants")
+    fn of(&self, organization: OrganizationId) -> Sealer {
+        Sealer::of_key(&Zeroizing::new(self.0.payload_sealing_key(organization)))
     }
-}
-
-fn bound_to(request: RequestId) -> Aad<[u8; 16]> {
-    Aad::from(*request.0.as_bytes())
 }
 
 #[cfg(test)]
@@ -77,13 +62,13 @@ mod tests {
             )
         };
         let ((ours, request), (theirs, other)) = (of(1), of(2));
-        let sealed = seal.seal(ours, request, b"a secret".to_vec()).unwrap();
+        let sealed = seal.seal(ours, request, b"a secret");
         assert!(!sealed.windows(6).any(|part| part == b"secret"));
         assert_eq!(seal.open(ours, request, &sealed).as_deref(), Some(&b"a secret"[..]));
         assert_eq!(seal.open(theirs, request, &sealed), None);
         assert_eq!(seal.open(ours, other, &sealed), None);
         let mut damaged = sealed.clone();
-        damaged[NONCE_LEN] ^= 1;
+        damaged[20] ^= 1;
         assert_eq!(seal.open(ours, request, &damaged), None);
         assert_eq!(seal.open(ours, request, &sealed[..5]), None);
     }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::zeroize::Zeroizing;
 
-use super::master_key::MasterKey;
+use super::master_key::{KEY_BYTES, MasterKey};
 
 /// Seals and opens for one purpose.
 #[derive(Clone)]
@@ -25,8 +25,12 @@ pub const OVERHEAD: usize = NONCE_LEN + MAX_TAG_LEN;
 impl Sealer {
     /// The sealer of a purpose.
     pub fn new(master_key: &MasterKey, purpose: &str) -> Self {
-        let key = Zeroizing::new(master_key.sealing_key(purpose));
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &*key).expect("the key has 32 bytes");
+        Self::of_key(&Zeroizing::new(master_key.sealing_key(purpose)))
+    }
+
+    /// The sealer with a key of its own.
+    pub(super) fn of_key(key: &[u8; KEY_BYTES]) -> Self {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, key).expect("the key has 32 bytes");
         Self(std::sync::Arc::new(key))
     }
 

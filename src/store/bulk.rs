@@ -9,15 +9,19 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, EntityName, EntityTrait, Iterable, PrimaryKeyToColumn, QueryTrait, Statement,
+    ActiveModelTrait, ConnectionTrait, DatabaseBackend, EntityName, EntityTrait, Iterable, PrimaryKeyToColumn,
+    QueryTrait, Statement,
 };
 
 use uuid::Uuid;
 
 use super::StoreError;
 
-/// Most rows of one INSERT. More would save little, and a prepared statement grows with each of them.
+/// Most rows of one INSERT on Postgres, where each is a round trip. A prepared statement grows with each of them.
 const MAX_ROWS: usize = 64;
+/// Most rows of one INSERT on SQLite. It works in this process: longer ones would keep a processor from whoever waits for
+/// an answer, and save little.
+const MAX_ROWS_EMBEDDED: usize = 16;
 
 /// The texts of INSERT statements.
 #[derive(Clone, Default, Debug)]
@@ -27,23 +31,24 @@ pub(super) struct Inserts(Arc<Mutex<Texts>>);
 type Texts = HashMap<(String, usize), Arc<str>>;
 
 impl Inserts {
-    /// Inserts rows whose columns are all set. Those whose primary key is there already are passed over.
+    /// Inserts rows whose columns are all set, and says how many. Those whose primary key is there already are passed over.
     pub(super) async fn run<A>(
         &self,
         db: &impl ConnectionTrait,
         rows: impl Iterator<Item = A> + Send,
-    ) -> Result<(), StoreError>
+    ) -> Result<u64, StoreError>
     where
         A: ActiveModelTrait + Send,
     {
-        let mut rows = Parts::of(rows);
+        let mut inserted = 0;
+        let mut rows = Parts::of(rows, most_rows(db));
         while let Some(part) = rows.next() {
-            db.execute_raw(self.statement(db, part)).await?;
+            inserted += db.execute_raw(self.statement(db, part)).await?.rows_affected();
         }
-        Ok(())
+        Ok(inserted)
     }
 
-    /// Does the same with rows that have an `id`, and says which of them were not there.
+    /// Does the same with rows that have an `id`, and says which of them were not there. It costs more.
     pub(super) async fn run_for_new<A>(
         &self,
         db: &impl ConnectionTrait,
@@ -53,7 +58,7 @@ impl Inserts {
         A: ActiveModelTrait + Send,
     {
         let mut new = HashSet::new();
-        let mut rows = Parts::of(rows);
+        let mut rows = Parts::of(rows, most_rows(db));
         while let Some(part) = rows.next() {
             let mut statement = self.statement(db, part);
             statement.sql.push_str(" RETURNING \"id\"");
@@ -93,30 +98,40 @@ impl Inserts {
 /// Rows in parts of a statement's length, each made when its turn comes: a batch of a thousand rows takes megabytes.
 struct Parts<I: Iterator> {
     rows: I,
+    /// Most rows of a statement.
+    most: usize,
     /// The next ones, at most as many as a statement takes.
     ready: VecDeque<I::Item>,
 }
 
 impl<I: Iterator> Parts<I> {
-    fn of(rows: I) -> Self {
+    fn of(rows: I, most: usize) -> Self {
         Self {
             rows,
-            ready: VecDeque::with_capacity(MAX_ROWS),
+            most,
+            ready: VecDeque::with_capacity(most),
         }
     }
 
     fn next(&mut self) -> Option<Vec<I::Item>> {
-        let missing = MAX_ROWS - self.ready.len();
+        let missing = self.most - self.ready.len();
         self.ready.extend(self.rows.by_ref().take(missing));
         let length = next_length(self.ready.len())?;
         Some(self.ready.drain(..length).collect())
     }
 }
 
-/// The length of the next statement for so many rows: a power of two, so that few lengths are ever met. With a length
-/// for every batch that comes along, hardly any statement would be met again.
+fn most_rows(db: &impl ConnectionTrait) -> usize {
+    match db.get_database_backend() {
+        DatabaseBackend::Sqlite => MAX_ROWS_EMBEDDED,
+        _ => MAX_ROWS,
+    }
+}
+
+/// The length of the next statement when so many rows are ready: a power of two, so that few lengths are ever met. With a
+/// length for every batch that comes along, hardly any statement would be met again.
 fn next_length(rows: usize) -> Option<usize> {
-    Some(1 << rows.min(MAX_ROWS).checked_ilog2()?)
+    Some(1 << rows.checked_ilog2()?)
 }
 
 #[cfg(test)]
@@ -125,11 +140,11 @@ mod tests {
 
     #[test]
     fn any_number_of_rows_is_made_of_few_lengths_in_order() {
-        for rows in 0..500 {
-            let mut parts = Parts::of(0..rows);
+        for (rows, most) in (0..500).zip([MAX_ROWS, MAX_ROWS_EMBEDDED].into_iter().cycle()) {
+            let mut parts = Parts::of(0..rows, most);
             let mut seen = Vec::new();
             while let Some(part) = parts.next() {
-                assert!(part.len().is_power_of_two() && part.len() <= MAX_ROWS);
+                assert!(part.len().is_power_of_two() && part.len() <= most);
                 seen.extend(part);
             }
             assert!(seen.into_iter().eq(0..rows));

@@ -1,11 +1,14 @@
 //! Organizations' gateway configs: one in force for each, and all that were before it.
 
+use std::collections::HashMap;
+
 use chrono::Utc;
 use entity::{gateway_configs, organizations};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect, Set};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect, Set};
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::revisions::CONFIGS;
 use super::{Store, StoreError, audit, storable, storable_text};
@@ -14,13 +17,16 @@ use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::ids::OrganizationId;
 use crate::domain::key::Revision;
 
+/// Organizations that a query names one by one.
+const MAX_NAMED: usize = 500;
+
 /// Configs that changed.
 #[derive(Debug)]
 pub struct ConfigChanges {
     /// Everything up to this number is in here.
     pub revision: Revision,
-    /// Those in force that changed, with their organizations.
-    pub configs: Vec<(OrganizationId, ConfigVersion)>,
+    /// Those in force that changed, with their organizations and the slugs of these.
+    pub configs: Vec<(OrganizationId, String, ConfigVersion)>,
 }
 
 impl Store {
@@ -148,12 +154,27 @@ impl Store {
         if let Some(since) = since {
             query = query.filter(gateway_configs::Column::Revision.gt(since.0));
         }
-        let configs = query.all(&self.db).await?.into_iter();
+        let configs = query.all(&self.db).await?;
+        let of_all = configs.len() > MAX_NAMED;
+        let named = (!of_all).then(|| {
+            let ids = configs.iter().map(|row| row.organization_id);
+            organizations::Column::Id.is_in(ids)
+        });
+        let slugs: Vec<(Uuid, String)> = organizations::Entity::find()
+            .select_only()
+            .columns([organizations::Column::Id, organizations::Column::Slug])
+            .filter(Condition::all().add_option(named))
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let slugs: HashMap<Uuid, String> = slugs.into_iter().collect();
+        let known = configs.into_iter().filter_map(|row| {
+            let slug = slugs.get(&row.organization_id)?.clone();
+            Some((OrganizationId(row.organization_id), slug, version_of(row)))
+        });
         Ok(ConfigChanges {
             revision,
-            configs: configs
-                .map(|row| (OrganizationId(row.organization_id), version_of(row)))
-                .collect(),
+            configs: known.collect(),
         })
     }
 }

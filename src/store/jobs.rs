@@ -25,6 +25,8 @@ use super::{Store, StoreError, storable, storable_text};
 use crate::domain::event::EventKind;
 use crate::domain::ids::OrganizationId;
 use crate::domain::job::{JobFilter, JobId, JobKind, JobState, JobView, NewJob};
+use crate::domain::trace::TraceContext;
+use crate::telemetry::trace::Ambient;
 
 use gateway_jobs::Column;
 
@@ -72,6 +74,8 @@ pub struct Claimed {
     pub lane: Option<Uuid>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// Where it was enqueued in a trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// What became of a job.
@@ -121,6 +125,7 @@ pub(super) async fn enqueue(db: &impl ConnectionTrait, job: &NewJob) -> Result<J
         last_error: Set(None),
         created_at: Set(now),
         finished_at: Set(None),
+        traceparent: Set(Ambient::here().context().map(|context| context.text())),
     };
     let running = Expr::col((gateway_jobs::Entity, Column::State)).eq(JobState::Running.as_str());
     // A job that waits anyway will see what this one is about; one that runs may have looked already.
@@ -541,6 +546,7 @@ async fn take(
                 payload: row.payload,
                 lane: row.lane,
                 attempt: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+                trace: row.traceparent.as_deref().and_then(TraceContext::parse),
             })
         })
         .collect();

@@ -143,60 +143,6 @@ impl Store {
         Ok(rows)
     }
 
-    /// Revokes a key, for good. Says whether there was one to revoke.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn revoke_key(&self, organization: OrganizationId, key: KeyId) -> Result<bool, StoreError> {
-        let now = storable(Utc::now());
-        let mut change = self.begin_key_change().await?;
-        change.is_about(key.0);
-        let result = gateway_keys::Entity::update_many()
-            .col_expr(gateway_keys::Column::RevokedAt, Expr::value(now))
-            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(now))
-            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
-            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
-            .filter(gateway_keys::Column::Id.eq(key.0))
-            .filter(gateway_keys::Column::RevokedAt.is_null())
-            .exec(&change.transaction)
-            .await?;
-        if result.rows_affected > 0 {
-            let row = gateway_keys::Entity::find_by_id(key.0).one(&change.transaction).await?;
-            let told = row.map(|row| key_event(key, &row.name, &row.prefix));
-            emit(
-                &change.transaction,
-                organization,
-                EventKind::KeyRevoked,
-                told.unwrap_or_default(),
-            )
-            .await?;
-        }
-        change.finish(result.rows_affected).await
-    }
-
-    /// Changes a key's requests per minute. Says whether there is such a key.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn set_key_rate_limit(
-        &self,
-        organization: OrganizationId,
-        key: KeyId,
-        rate_limit: u32,
-    ) -> Result<bool, StoreError> {
-        let rate_limit = i32::try_from(rate_limit).unwrap_or(i32::MAX);
-        let change = self.begin_key_change().await?;
-        let result = gateway_keys::Entity::update_many()
-            .col_expr(gateway_keys::Column::RateLimit, Expr::value(rate_limit))
-            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
-            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
-            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
-            .filter(gateway_keys::Column::Id.eq(key.0))
-            .exec(&change.transaction)
-            .await?;
-        change.finish(result.rows_affected).await
-    }
-
     /// Switches a key off or on. Says whether there is such a key.
     ///
     /// # Errors
@@ -210,31 +156,6 @@ impl Store {
         let change = self.begin_key_change().await?;
         let result = gateway_keys::Entity::update_many()
             .col_expr(gateway_keys::Column::Disabled, Expr::value(disabled))
-            .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
-            .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
-            .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
-            .filter(gateway_keys::Column::Id.eq(key.0))
-            .exec(&change.transaction)
-            .await?;
-        change.finish(result.rows_affected).await
-    }
-
-    /// Changes what a key says about parameters that a provider cannot express. Says whether there is such a key.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn set_key_parameter_policy(
-        &self,
-        organization: OrganizationId,
-        key: KeyId,
-        policy: Option<ParameterPolicy>,
-    ) -> Result<bool, StoreError> {
-        let change = self.begin_key_change().await?;
-        let result = gateway_keys::Entity::update_many()
-            .col_expr(
-                gateway_keys::Column::ParameterPolicy,
-                Expr::value(policy.map(ParameterPolicy::as_str)),
-            )
             .col_expr(gateway_keys::Column::UpdatedAt, Expr::value(storable(Utc::now())))
             .col_expr(gateway_keys::Column::Revision, Expr::value(change.revision))
             .filter(gateway_keys::Column::OrganizationId.eq(organization.0))

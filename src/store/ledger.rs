@@ -5,7 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{gateway_attempts, gateway_requests};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, SimpleExpr};
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set,
+    TransactionTrait,
+};
 
 use uuid::Uuid;
 
@@ -55,25 +58,56 @@ impl Store {
     }
 
     async fn write_all(&self, records: &[UsageRecord]) -> Result<(), StoreError> {
-        let transaction = self.db.begin().await?;
+        if self.write_unseen(records).await? {
+            return Ok(());
+        }
+        let transaction = self.begin_batch().await?;
+        let rows = records.iter().map(request_row);
+        let new = self.inserts.run_for_new(&transaction, rows).await?;
+        let new: Vec<&UsageRecord> = records.iter().filter(|record| new.contains(&record.id.0)).collect();
+        self.finish_batch(transaction, records, &new).await
+    }
+
+    /// Writes records of which none should be there yet. Says whether that was so; if not, nothing was written. Hearing
+    /// of each row what became of it costs more than counting them, and some are there only after a crash or a commit
+    /// that was not heard of.
+    async fn write_unseen(&self, records: &[UsageRecord]) -> Result<bool, StoreError> {
+        let transaction = self.begin_batch().await?;
+        let inserted = self.inserts.run(&transaction, records.iter().map(request_row)).await?;
+        if inserted != records.len() as u64 {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        let new: Vec<&UsageRecord> = records.iter().collect();
+        self.finish_batch(transaction, records, &new).await?;
+        Ok(true)
+    }
+
+    async fn begin_batch(&self) -> Result<DatabaseTransaction, StoreError> {
+        let transaction = self.ledger.begin().await?;
         budgets::begin_batch(&transaction).await?;
-        let new = self
-            .inserts
-            .run_for_new(&transaction, records.iter().map(request_row))
-            .await?;
-        self.inserts
-            .run(&transaction, records.iter().flat_map(attempt_rows))
-            .await?;
-        budgets::count(&transaction, records, &new).await?;
-        let hours = records.iter().filter(|record| new.contains(&record.id.0));
-        usage::mark(&transaction, self.replica, hours.map(|record| Hour::of(record.id))).await?;
+        Ok(transaction)
+    }
+
+    /// Writes the attempts of records and counts what is new.
+    async fn finish_batch(
+        &self,
+        transaction: DatabaseTransaction,
+        records: &[UsageRecord],
+        new: &[&UsageRecord],
+    ) -> Result<(), StoreError> {
+        let attempts = records.iter().flat_map(attempt_rows);
+        self.inserts.run(&transaction, attempts).await?;
+        budgets::count(&transaction, new).await?;
+        let hours = new.iter().map(|record| Hour::of(record.id));
+        usage::mark(&transaction, self.replica, hours).await?;
         transaction.commit().await
     }
 
     /// Whether the database would take a record about which there is nothing to complain. Nothing is left of the try.
     async fn takes_records(&self) -> Result<bool, StoreError> {
         let record = harmless_record();
-        let transaction = self.db.begin().await?;
+        let transaction = self.ledger.begin().await?;
         let tried = async {
             self.inserts
                 .run(&transaction, std::iter::once(request_row(&record)))
@@ -81,7 +115,7 @@ impl Store {
             self.inserts.run(&transaction, attempt_rows(&record).into_iter()).await
         };
         let taken = match tried.await {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(error) if refusal(&error).is_some() => Ok(false),
             Err(error) => Err(error),
         };
@@ -251,6 +285,7 @@ fn request_row(record: &UsageRecord) -> gateway_requests::ActiveModel {
         client_cancelled: Set(record.client_cancelled),
         upstream_request_id: Set(served.and_then(upstream_id)),
         routing: Set(record.routing.as_deref().map(storable_text)),
+        trace_id: Set(record.trace.map(|context| context.trace.to_string())),
         cache: Set(record.cache.as_str().into()),
         saved_nanousd: Set(record
             .cached_from
@@ -282,6 +317,7 @@ fn attempt_rows(record: &UsageRecord) -> Vec<gateway_attempts::ActiveModel> {
             input_tokens: Set(signed(usage.input)),
             cached_tokens: Set(signed(usage.cached_input)),
             cache_write_tokens: Set(signed(usage.cache_write + usage.cache_write_1h)),
+            cache_write_1h_tokens: Set(Some(signed(usage.cache_write_1h))),
             output_tokens: Set(signed(usage.output)),
             reasoning_tokens: Set(signed(usage.reasoning)),
             cost_nanousd: Set(cost.map(|cost| cost.0)),
@@ -330,6 +366,7 @@ fn harmless_record() -> UsageRecord {
             charge: Charge::nothing(),
         }],
         routing: None,
+        trace: None,
     }
 }
 

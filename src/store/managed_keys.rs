@@ -31,7 +31,11 @@ use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, Key
 /// Keys whose name has a text in it, or whose secret's shown part begins with it. What is special to `LIKE` is not here.
 fn with_text(text: &str) -> Condition {
     use gateway_keys::Column;
-    let plain = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    let plain = text
+        .to_lowercase()
+        .replace('\\', "\\\\")
+        .replace('%', "\\%")
+        .replace('_', "\\_");
     let name = Expr::expr(Func::lower(Expr::col(Column::Name)));
     Condition::any()
         .add(name.like(LikeExpr::new(format!("%{plain}%")).escape('\\')))

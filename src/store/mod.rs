@@ -23,6 +23,7 @@ pub mod payloads;
 pub mod rate_limits;
 mod refusal;
 pub mod replicas;
+pub mod repricing;
 pub mod retention;
 pub mod revisions;
 pub mod usage;
@@ -31,7 +32,7 @@ pub mod watch;
 pub mod webhooks;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -43,6 +44,8 @@ use sea_orm::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use crate::telemetry::metrics::Metrics;
+
 /// Held while a schema is migrated or an installation is set up, so that replicas that start together take turns.
 /// The number is arbitrary and only has to be ours.
 const SETUP_LOCK: i64 = 0x0062_6f6e_6974_6f31;
@@ -51,9 +54,13 @@ const SETUP_LOCK: i64 = 0x0062_6f6e_6974_6f31;
 #[derive(Clone, Debug)]
 pub struct Store {
     db: DatabaseConnection,
+    /// Where the ledger is written: the same pool on Postgres, a connection of its own on SQLite.
+    ledger: DatabaseConnection,
     inserts: bulk::Inserts,
     /// Names this process in the database, from one start to the next.
     replica: Uuid,
+    /// Counts statements, once somebody wants to know.
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
     /// Reports under way. They take long, and the ledger and the keys need connections too.
     reports: Arc<Semaphore>,
 }
@@ -97,25 +104,20 @@ impl StoreOptions {
     pub fn is_sqlite(&self) -> bool {
         self.url.starts_with("sqlite:")
     }
-}
 
-impl Store {
-    /// Connects. The database itself must exist, but for SQLite, which makes its file.
-    ///
-    /// # Errors
-    /// It cannot be reached, or refuses us.
-    pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
-        let mut connect = ConnectOptions::new(options.url.clone());
+    /// How to connect; SQLite for a use of it.
+    fn connect(&self, embedded: Embedded) -> ConnectOptions {
+        let mut connect = ConnectOptions::new(self.url.clone());
         connect
-            .max_connections(options.max_connections)
-            .min_connections(options.min_connections.min(options.max_connections))
-            .acquire_timeout(options.acquire_timeout)
-            .connect_timeout(options.acquire_timeout)
+            .max_connections(self.max_connections)
+            .min_connections(self.min_connections.min(self.max_connections))
+            .acquire_timeout(self.acquire_timeout)
+            .connect_timeout(self.acquire_timeout)
             .sqlx_logging(false);
-        if let Some(limit) = options.statement_timeout.filter(|_| !options.is_sqlite()) {
+        if let Some(limit) = self.statement_timeout.filter(|_| !self.is_sqlite()) {
             connect.statement_timeout(limit);
         }
-        connect.map_sqlx_sqlite_opts(|sqlite| {
+        connect.map_sqlx_sqlite_opts(move |sqlite| {
             use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
             // WAL lets readers go on while the ledger writes. With less than FULL the last commits may be lost when the
             // machine dies, and what they had of the journal is gone by then.
@@ -124,13 +126,78 @@ impl Store {
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
-                // KiB for each connection. The ledger writes at the end of its tables; a large cache would hold nothing
-                // that is asked for again.
-                .pragma("cache_size", "-512")
+                .pragma("cache_size", embedded.cache_size)
+                .pragma("temp_store", embedded.temp_store)
         });
-        sea_orm::Database::connect(connect).await.map(|db| Self {
+        connect
+    }
+}
+
+/// What a connection to SQLite is for, as settings of it.
+#[derive(Clone, Copy, Debug)]
+struct Embedded {
+    /// Memory for pages, in KiB and negative, as SQLite wants it.
+    cache_size: &'static str,
+    /// Where what is of no use after a statement is put.
+    temp_store: &'static str,
+}
+
+/// What comes and goes: what is read is seldom asked for again, and a report that sorts much does so on the disk.
+const READER: Embedded = Embedded {
+    cache_size: "-512",
+    temp_store: "DEFAULT",
+};
+
+/// The ledger: the pages of one batch fit, so that each is written once. What a statement of many rows may have to undo
+/// stays in memory; on the disk it cost a fifth of the writing.
+const LEDGER: Embedded = Embedded {
+    cache_size: "-4096",
+    temp_store: "MEMORY",
+};
+
+impl Store {
+    /// Counts statements from now on. Only the first call does anything.
+    pub fn count_with(&self, metrics: Arc<Metrics>) {
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// What the database is called in traces.
+    pub fn system_name(&self) -> &'static str {
+        match self.db.get_database_backend() {
+            DatabaseBackend::Sqlite => "sqlite",
+            _ => "postgresql",
+        }
+    }
+
+    /// Connects. The database itself must exist, but for SQLite, which makes its file.
+    ///
+    /// # Errors
+    /// It cannot be reached, or refuses us.
+    pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
+        let metrics = Arc::new(OnceLock::<Arc<Metrics>>::new());
+        let counted = |mut db: DatabaseConnection| {
+            let metrics = metrics.clone();
+            db.set_metric_callback(move |statement| {
+                if let Some(metrics) = metrics.get() {
+                    metrics.database_said(statement.elapsed, statement.failed);
+                }
+            });
+            db
+        };
+        let db = counted(sea_orm::Database::connect(options.connect(READER)).await?);
+        let ledger = match options.is_sqlite() {
+            true => {
+                let mut connect = options.connect(LEDGER);
+                connect.max_connections(1).min_connections(0);
+                counted(sea_orm::Database::connect(connect).await?)
+            }
+            false => db.clone(),
+        };
+        Ok(Self {
             db,
+            ledger,
             inserts: bulk::Inserts::default(),
+            metrics,
             replica: Uuid::now_v7(),
             reports: Arc::new(Semaphore::new((options.max_connections / 3).max(1) as usize)),
         })
@@ -196,8 +263,10 @@ impl Store {
 
     /// Closes the pool after its queries are done.
     pub async fn close(self) {
-        if let Err(error) = self.db.close().await {
-            tracing::warn!(%error, "closing the database failed");
+        for pool in [self.ledger, self.db] {
+            if let Err(error) = pool.close().await {
+                tracing::warn!(%error, "closing the database failed");
+            }
         }
     }
 }

@@ -427,7 +427,7 @@ impl Plan {
     }
 }
 
-async fn purged_before(db: &impl ConnectionTrait) -> Result<Hour, StoreError> {
+pub(super) async fn purged_before(db: &impl ConnectionTrait) -> Result<Hour, StoreError> {
     let fact = gateway_meta::Entity::find_by_id(PURGED_BEFORE).one(db).await?;
     let hour = fact.and_then(|fact| fact.value.parse().ok());
     Ok(Hour(hour.unwrap_or(i64::MIN)))

@@ -1,8 +1,11 @@
 //! The metrics themselves. Labels come from small closed sets; nothing a caller writes becomes a label.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,6 +17,7 @@ use super::budgets::BudgetMetrics;
 use super::jobs::JobMetrics;
 use super::limits::LimitMetrics;
 use super::names;
+use super::traces::TraceMetrics;
 use crate::domain::budget::BudgetScope;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
 use crate::domain::ids::ProviderId;
@@ -29,6 +33,14 @@ const OVERHEAD_BUCKETS: [f64; 12] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0,
 ];
 
+/// Upper bounds in seconds of the time for one token, from the fastest hardware to a crowded one.
+const TOKEN_BUCKETS: [f64; 11] = [0.001, 0.002_5, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 1.0];
+/// Upper bounds in seconds of how late rows are: at once, or after an outage of the database.
+const LAG_BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0];
+/// Upper bounds in seconds of a statement.
+const DATABASE_BUCKETS: [f64; 10] = [0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+/// Kinds of tokens.
+const TOKEN_KINDS: [&str; 5] = ["input", "cached", "cache_write", "output", "reasoning"];
 /// Upper bounds in seconds of a sync, from a disk with a battery to one that is dying.
 const SYNC_BUCKETS: [f64; 10] = [0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0, 10.0];
 /// What of the journal's disk can fail.
@@ -100,6 +112,29 @@ struct KindLabels {
 
 type Count = Counter<u64, AtomicU64>;
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct VersionLabels {
+    version: Word,
+}
+
+/// What every request of an operation touches, looked up once.
+#[derive(Debug)]
+struct OfOperation {
+    answered: Count,
+    duration: Histogram,
+    first_token: Histogram,
+    per_token: Histogram,
+    overhead: Histogram,
+}
+
+/// What every attempt at a provider touches, looked up once.
+#[derive(Debug)]
+struct OfProvider {
+    answered: Count,
+    tokens: [Count; TOKEN_KINDS.len()],
+    cost: Count,
+}
+
 /// What the ledger should have and the database does not take.
 #[derive(Default, Debug)]
 struct SetAside {
@@ -112,13 +147,19 @@ struct SetAside {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The gateway's providers.
+    announced: RwLock<BTreeSet<ProviderId>>,
     requests: Family<RequestLabels, Count>,
     /// Requests under way.
     pub in_flight: Gauge,
     duration: Family<OperationLabels, Histogram>,
     first_token: Family<OperationLabels, Histogram>,
+    per_token: Family<OperationLabels, Histogram>,
     overhead: Family<OperationLabels, Histogram>,
+    operations: Vec<OfOperation>,
+    providers: RwLock<HashMap<ProviderId, Arc<OfProvider>>>,
     attempts: Family<AttemptLabels, Count>,
+    failovers: Family<ResultLabels, Count>,
     tokens: Family<TokenLabels, Count>,
     cost: Family<ProviderLabels, Count>,
     unpriced: Count,
@@ -151,6 +192,16 @@ pub struct Metrics {
     pub journal_interrupted: Count,
     /// Rows written to the ledger.
     pub ledger_rows: Count,
+    /// How late rows are.
+    pub ledger_lag: Histogram,
+    database_duration: Histogram,
+    database_failures: Count,
+    /// The number of the last change of a config that is in force here.
+    pub config_revision: Gauge,
+    build: Family<VersionLabels, Gauge>,
+    process_start: Gauge,
+    process_memory: Gauge,
+    process_fds: Gauge,
     set_aside: SetAside,
     /// Batches that could not be written.
     pub ledger_failures: Count,
@@ -165,6 +216,8 @@ pub struct Metrics {
     pub limits: Arc<LimitMetrics>,
     /// Of the job queue.
     pub jobs: JobMetrics,
+    /// Of the spans of traces.
+    pub traces: TraceMetrics,
 }
 
 impl Default for Metrics {
@@ -172,12 +225,17 @@ impl Default for Metrics {
         let durations = || Histogram::new(DURATION_BUCKETS);
         let metrics = Self {
             registry: Registry::default(),
+            announced: RwLock::default(),
             requests: Family::default(),
             in_flight: Gauge::default(),
             duration: Family::new_with_constructor(durations),
             first_token: Family::new_with_constructor(durations),
+            per_token: Family::new_with_constructor(|| Histogram::new(TOKEN_BUCKETS)),
             overhead: Family::new_with_constructor(|| Histogram::new(OVERHEAD_BUCKETS)),
+            operations: Vec::new(),
+            providers: RwLock::default(),
             attempts: Family::default(),
+            failovers: Family::default(),
             tokens: Family::default(),
             cost: Family::default(),
             unpriced: Counter::default(),
@@ -199,6 +257,14 @@ impl Default for Metrics {
             journal_errors: Family::default(),
             journal_interrupted: Counter::default(),
             ledger_rows: Counter::default(),
+            ledger_lag: Histogram::new(LAG_BUCKETS),
+            database_duration: Histogram::new(DATABASE_BUCKETS),
+            database_failures: Counter::default(),
+            config_revision: Gauge::default(),
+            build: Family::default(),
+            process_start: Gauge::default(),
+            process_memory: Gauge::default(),
+            process_fds: Gauge::default(),
             set_aside: SetAside::default(),
             ledger_failures: Counter::default(),
             secret_refresh_failures: Counter::default(),
@@ -207,6 +273,7 @@ impl Default for Metrics {
             budgets: BudgetMetrics::default(),
             limits: Arc::default(),
             jobs: JobMetrics::default(),
+            traces: TraceMetrics::default(),
         };
         metrics.registered()
     }
@@ -226,6 +293,52 @@ impl Metrics {
             names::FIRST_TOKEN,
             "Time to the first event of a stream",
             self.first_token.clone(),
+        );
+        registry.register(
+            names::TIME_PER_TOKEN,
+            "Time for each token of a stream after the first event",
+            self.per_token.clone(),
+        );
+        registry.register(
+            names::FAILOVERS,
+            "Requests that took more than one attempt, by how they ended",
+            self.failovers.clone(),
+        );
+        registry.register(
+            names::LEDGER_LAG,
+            "Time from the end of the oldest request of a batch to its row",
+            self.ledger_lag.clone(),
+        );
+        registry.register(
+            names::DATABASE_DURATION,
+            "Duration of the database's statements",
+            self.database_duration.clone(),
+        );
+        registry.register(
+            names::DATABASE_FAILURES,
+            "Statements the database refused or did not answer",
+            self.database_failures.clone(),
+        );
+        registry.register(
+            names::CONFIG_REVISION,
+            "The number of the last change of a config that is in force here",
+            self.config_revision.clone(),
+        );
+        registry.register(names::BUILD_INFO, "The version that runs", self.build.clone());
+        registry.register(
+            names::PROCESS_START,
+            "When the process began, in seconds since 1970",
+            self.process_start.clone(),
+        );
+        registry.register(
+            names::PROCESS_MEMORY,
+            "Memory of the process that is in use, in bytes",
+            self.process_memory.clone(),
+        );
+        registry.register(
+            names::PROCESS_FDS,
+            "Open file descriptors of the process",
+            self.process_fds.clone(),
         );
         registry.register(
             names::OVERHEAD,
@@ -364,27 +477,92 @@ impl Metrics {
         self.budgets.register(&mut registry);
         self.limits.register(&mut registry);
         self.jobs.register(&mut registry);
+        self.traces.register(&mut registry);
         self.registry = registry;
+        self.operations = Operation::ALL
+            .iter()
+            .map(|operation| self.of_operation(*operation))
+            .collect();
+        let version = Word(env!("CARGO_PKG_VERSION"));
+        self.build.get_or_create(&VersionLabels { version }).set(1);
+        self.process_start.set(chrono::Utc::now().timestamp());
         self
     }
 
-    /// Counts a finished request.
+    fn of_operation(&self, operation: Operation) -> OfOperation {
+        let operation = Word(operation.as_str());
+        let result = Word("ok");
+        let labels = OperationLabels { operation };
+        OfOperation {
+            answered: self
+                .requests
+                .get_or_create(&RequestLabels { operation, result })
+                .clone(),
+            duration: self.duration.get_or_create(&labels).clone(),
+            first_token: self.first_token.get_or_create(&labels).clone(),
+            per_token: self.per_token.get_or_create(&labels).clone(),
+            overhead: self.overhead.get_or_create(&labels).clone(),
+        }
+    }
+
+    fn of_provider(&self, provider: &ProviderId) -> Arc<OfProvider> {
+        if let Some(known) = self.providers.read().get(provider) {
+            return known.clone();
+        }
+        let result = Word("ok");
+        let labels = ProviderLabels {
+            provider: provider.clone(),
+        };
+        let tokens = TOKEN_KINDS.map(|kind| {
+            let (provider, kind) = (provider.clone(), Word(kind));
+            self.tokens.get_or_create(&TokenLabels { provider, kind }).clone()
+        });
+        let attempts = AttemptLabels {
+            provider: provider.clone(),
+            result,
+        };
+        let handles = Arc::new(OfProvider {
+            answered: self.attempts.get_or_create(&attempts).clone(),
+            tokens,
+            cost: self.cost.get_or_create(&labels).clone(),
+        });
+        self.providers
+            .write()
+            .entry(provider.clone())
+            .or_insert(handles)
+            .clone()
+    }
+
+    /// Counts a finished request. Everything that a request which went well touches is looked up beforehand.
     pub fn finished(&self, record: &UsageRecord) {
-        let operation = Word(record.operation.as_str());
-        let result = Word(result_word(record.error));
-        self.requests.get_or_create(&RequestLabels { operation, result }).inc();
-        let operation = OperationLabels { operation };
-        self.duration
-            .get_or_create(&operation)
-            .observe(record.latency.as_secs_f64());
-        self.overhead
-            .get_or_create(&operation)
-            .observe(record.overhead.as_secs_f64());
-        if let Some(first) = record.first_token {
-            self.first_token.get_or_create(&operation).observe(first.as_secs_f64());
+        if let Some(of) = self.operations.get(record.operation as usize) {
+            match record.error {
+                None => of.answered.inc(),
+                Some(class) => {
+                    let (operation, result) = (Word(record.operation.as_str()), Word(class.as_str()));
+                    self.requests.get_or_create(&RequestLabels { operation, result }).inc()
+                }
+            };
+            of.duration.observe(record.latency.as_secs_f64());
+            of.overhead.observe(record.overhead.as_secs_f64());
+            if let Some(first) = record.first_token {
+                of.first_token.observe(first.as_secs_f64());
+                // Those after the first: together they took the rest of the time.
+                let others = record
+                    .served()
+                    .map_or(0, |attempt| attempt.charge.usage.output.saturating_sub(1));
+                if others > 0 && record.error.is_none() {
+                    let rest = record.latency.saturating_sub(first);
+                    of.per_token.observe(rest.as_secs_f64() / others as f64);
+                }
+            }
         }
         if record.metering() == Metering::Unpriced {
             self.unpriced.inc();
+        }
+        if record.attempts.len() > 1 {
+            let result = Word(result_word(record.error));
+            self.failovers.get_or_create(&ResultLabels { result }).inc();
         }
         let result = Word(record.cache.as_str());
         self.cache.get_or_create(&ResultLabels { result }).inc();
@@ -392,40 +570,49 @@ impl Metrics {
             self.cache_saved.inc_by(u64::try_from(saved).unwrap_or(0));
         }
         for attempt in &record.attempts {
-            let provider = || attempt.provider.clone();
-            let result = Word(result_word(attempt.error));
-            self.attempts
-                .get_or_create(&AttemptLabels {
-                    provider: provider(),
-                    result,
-                })
-                .inc();
+            let label = self.label_of(&attempt.provider);
+            let of = self.of_provider(&label);
+            match attempt.error {
+                None => of.answered.inc(),
+                Some(class) => {
+                    let (provider, result) = (label, Word(class.as_str()));
+                    self.attempts.get_or_create(&AttemptLabels { provider, result }).inc()
+                }
+            };
             let usage = &attempt.charge.usage;
-            let kinds = [
-                ("input", usage.input),
-                ("cached", usage.cached_input),
-                ("output", usage.output),
-                ("reasoning", usage.reasoning),
+            let counts = [
+                usage.input,
+                usage.cached_input,
+                usage.cache_write + usage.cache_write_1h,
+                usage.output,
+                usage.reasoning,
             ];
-            for (kind, tokens) in kinds.into_iter().filter(|&(_, tokens)| tokens > 0) {
-                self.tokens
-                    .get_or_create(&TokenLabels {
-                        provider: provider(),
-                        kind: Word(kind),
-                    })
-                    .inc_by(tokens);
+            for (counter, tokens) in of.tokens.iter().zip(counts).filter(|(_, tokens)| *tokens > 0) {
+                counter.inc_by(tokens);
             }
-            if let Some(cost) = attempt
-                .charge
-                .cost
-                .and_then(|cost| u64::try_from(cost.0).ok())
-                .filter(|&c| c > 0)
-            {
-                self.cost
-                    .get_or_create(&ProviderLabels { provider: provider() })
-                    .inc_by(cost);
+            let cost = attempt.charge.cost.and_then(|cost| u64::try_from(cost.0).ok());
+            if let Some(cost) = cost.filter(|&cost| cost > 0) {
+                of.cost.inc_by(cost);
             }
         }
+    }
+
+    /// Counts a statement of the database.
+    pub fn database_said(&self, took: Duration, failed: bool) {
+        self.database_duration.observe(took.as_secs_f64());
+        if failed {
+            self.database_failures.inc();
+        }
+    }
+
+    /// Looks how the process is doing, as far as the system tells.
+    pub fn look_at_process(&self) {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok());
+        self.process_memory.set(kib.unwrap_or(0) * 1_024);
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.process_fds.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
     /// Counts a fetch of what a caller named by URL; `result` is `ok` or a word out of the errors' closed set.
@@ -463,6 +650,15 @@ impl Metrics {
         self.shed.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// A provider as a label: organizations' own endpoints are one, or there would be as many series as they like.
+    fn label_of(&self, provider: &ProviderId) -> ProviderId {
+        let announced = self.announced.read();
+        if announced.is_empty() || announced.contains(provider) {
+            return provider.clone();
+        }
+        ProviderId::from("own")
+    }
+
     /// Shows a provider's health.
     pub fn provider_health(&self, provider: &ProviderId, health: i64, dropped: u32) {
         let labels = ProviderLabels {
@@ -484,6 +680,7 @@ impl Metrics {
             "catalog",
             "secrets",
             "budgets",
+            "configs",
             "replicas",
         ] {
             self.restarts
@@ -501,25 +698,12 @@ impl Metrics {
                 .inc_by(0);
         }
         for provider in providers {
-            let provider = || provider.clone();
-            self.attempts
-                .get_or_create(&AttemptLabels {
-                    provider: provider(),
-                    result: Word("ok"),
-                })
-                .inc_by(0);
-            for kind in ["input", "cached", "output", "reasoning"] {
-                self.tokens
-                    .get_or_create(&TokenLabels {
-                        provider: provider(),
-                        kind: Word(kind),
-                    })
-                    .inc_by(0);
-            }
-            self.cost
-                .get_or_create(&ProviderLabels { provider: provider() })
-                .inc_by(0);
+            self.announced.write().insert(provider.clone());
+            self.of_provider(provider);
         }
+        self.failovers
+            .get_or_create(&ResultLabels { result: Word("ok") })
+            .inc_by(0);
         let result = Word("ok");
         self.fetches.get_or_create(&ResultLabels { result }).inc_by(0);
         for status in CacheStatus::ALL {
@@ -529,14 +713,6 @@ impl Metrics {
         for reason in ShedReason::ALL {
             let reason = Word(reason.as_str());
             self.shed.get_or_create(&ReasonLabels { reason }).inc_by(0);
-        }
-        for operation in Operation::ALL {
-            self.requests
-                .get_or_create(&RequestLabels {
-                    operation: Word(operation.as_str()),
-                    result: Word("ok"),
-                })
-                .inc_by(0);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What operators see of the process: log lines and metrics.
+//! What operators see of the process: log lines, metrics and traces.
 
 pub mod budgets;
 pub mod jobs;
@@ -6,3 +6,6 @@ pub mod limits;
 pub mod logs;
 pub mod metrics;
 pub mod names;
+pub mod redaction;
+pub mod trace;
+pub mod traces;

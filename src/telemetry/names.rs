@@ -1,10 +1,10 @@
-//! Every metric's name. Prometheus conventions: base units, `_total` for counters.
+//! Every metric's name, and every name in traces. Metrics follow Prometheus' conventions: base units, `_total` for counters.
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
         $($(#[$doc])* pub const $name: &str = $text;)+
 
-        /// All of them, for tests that compare dashboards and documents with the code.
+        /// All of them, for tests that compare dashboards, documents and what is sent with the code.
         pub const ALL: &[&str] = &[$($text),+];
     };
 }
@@ -20,8 +20,12 @@ names! {
     FIRST_TOKEN = "bonito_time_to_first_token_seconds",
     /// Time that was not spent waiting for a provider, in seconds (histogram).
     OVERHEAD = "bonito_overhead_seconds",
+    /// Time for each token of a stream after the first event, in seconds (histogram).
+    TIME_PER_TOKEN = "bonito_time_per_output_token_seconds",
     /// Attempts by provider and result (counter).
     ATTEMPTS = "bonito_attempts",
+    /// Requests that took more than one attempt, by how they ended (counter).
+    FAILOVERS = "bonito_failovers",
     /// Tokens by provider and kind (counter).
     TOKENS = "bonito_tokens",
     /// Known cost in nano-dollars by provider (counter).
@@ -62,8 +66,24 @@ names! {
     LEDGER_TOKENS_SET_ASIDE = "bonito_ledger_tokens_set_aside",
     /// Known cost of those rows in nano-dollars, which no sum over the ledger has (counter).
     LEDGER_COST_SET_ASIDE = "bonito_ledger_cost_set_aside_nanousd",
+    /// Seconds from the end of the oldest request of a batch to its row in the database (histogram).
+    LEDGER_LAG = "bonito_ledger_lag_seconds",
     /// Batches the database refused (counter).
     LEDGER_FAILURES = "bonito_ledger_failures",
+    /// Duration of the database's statements in seconds (histogram).
+    DATABASE_DURATION = "bonito_database_duration_seconds",
+    /// Statements the database refused or did not answer (counter).
+    DATABASE_FAILURES = "bonito_database_failures",
+    /// The number of the last change of a config that is in force here (gauge).
+    CONFIG_REVISION = "bonito_config_revision",
+    /// 1, with the version that runs (gauge).
+    BUILD_INFO = "bonito_build_info",
+    /// When the process began, in seconds since 1970 (gauge).
+    PROCESS_START = "process_start_time_seconds",
+    /// Memory of the process that is in use, in bytes (gauge).
+    PROCESS_MEMORY = "process_resident_memory_bytes",
+    /// Open file descriptors (gauge).
+    PROCESS_FDS = "process_open_fds",
     /// Readings of the secret store that failed (counter).
     SECRET_FAILURES = "bonito_secret_refresh_failures",
     /// Seconds since the secret store was last read as a whole; -1: never (gauge).
@@ -110,4 +130,156 @@ names! {
     JOB_DURATION = "bonito_job_duration_seconds",
     /// Replicas that are alive (gauge).
     REPLICAS = "bonito_replicas",
+    /// Spans that arrived at the collector (counter).
+    TRACE_SPANS = "bonito_trace_spans_exported",
+    /// Spans that did not, by reason (counter).
+    TRACE_SPANS_DROPPED = "bonito_trace_spans_dropped",
+}
+
+/// Names of spans, their attributes and events.
+///
+/// # Source
+/// `gen_ai.*`, `error.type`, `http.*`, `server.*`, `url.*`, `db.*`, `service.*` and `telemetry.*` are OpenTelemetry's:
+/// <https://opentelemetry.io/docs/specs/semconv/registry/> and <https://github.com/open-telemetry/semantic-conventions-genai>,
+/// schema 1.42.0. What these have no word for begins with `bonito.`.
+pub mod trace {
+    /// Who made the spans.
+    pub const SCOPE: &str = "bonito-gateway";
+    /// The version of the conventions.
+    pub const SCHEMA: &str = "https://opentelemetry.io/schemas/1.42.0";
+    /// `error.type` of what panicked.
+    pub const EXCEPTION: &str = "panic";
+
+    /// Steps of a request that have a span of their own, and other spans whose name is always the same.
+    pub mod span {
+        names! {
+            /// The caller's key is checked.
+            AUTHENTICATE = "authenticate",
+            /// The Keys actor opens a key that is not in memory.
+            OPEN_KEY = "open key",
+            /// A place among the requests under way and in the journal is taken.
+            ADMIT = "admit",
+            /// The body arrives.
+            READ_BODY = "read body",
+            /// Rules, scopes and the strategy decide who is asked.
+            PLAN = "plan",
+            /// The response cache is asked.
+            CACHE = "cache",
+            /// Limits are taken.
+            LIMIT = "limit",
+            /// Budgets and the credential's places are taken for an attempt.
+            RESERVE = "reserve",
+            /// The record is written into the journal.
+            JOURNAL = "journal",
+            /// The record's row is written into the ledger.
+            LEDGER = "ledger",
+            /// An event is sent to a webhook.
+            WEBHOOK = "POST webhook",
+        }
+    }
+
+    /// Events inside spans.
+    pub mod event {
+        names! {
+            /// The first event of a stream went to the caller.
+            FIRST_TOKEN = "bonito.first_token",
+        }
+    }
+
+    names! {
+        /// `chat`, `text_completion` or `embeddings`.
+        GEN_AI_OPERATION = "gen_ai.operation.name",
+        /// The provider, by the conventions' own name.
+        GEN_AI_PROVIDER = "gen_ai.provider.name",
+        /// The model that is asked for.
+        GEN_AI_REQUEST_MODEL = "gen_ai.request.model",
+        /// Whether a stream is asked for.
+        GEN_AI_STREAM = "gen_ai.request.stream",
+        /// The model that answered.
+        GEN_AI_RESPONSE_MODEL = "gen_ai.response.model",
+        /// Tokens read, cached ones included.
+        GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens",
+        /// Tokens generated, reasoning included.
+        GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens",
+        /// Tokens out of the provider's prompt cache.
+        GEN_AI_CACHE_READ = "gen_ai.usage.cache_read.input_tokens",
+        /// Tokens into the provider's prompt cache.
+        GEN_AI_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens",
+        /// Tokens of reasoning.
+        GEN_AI_REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens",
+        /// The prompt; only where that is switched on.
+        GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages",
+        /// The answer; only where that is switched on.
+        GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages",
+        /// Why it did not end well: one of the error classes, or a status.
+        ERROR_TYPE = "error.type",
+        /// The method.
+        HTTP_METHOD = "http.request.method",
+        /// The path with the names of its variable parts.
+        HTTP_ROUTE = "http.route",
+        /// The status.
+        HTTP_STATUS = "http.response.status_code",
+        /// The host that is asked.
+        SERVER_ADDRESS = "server.address",
+        /// Its port.
+        SERVER_PORT = "server.port",
+        /// `postgresql` or `sqlite`.
+        DB_SYSTEM = "db.system.name",
+        /// Rows of the batch.
+        DB_BATCH_SIZE = "db.operation.batch.size",
+        /// The request's id, as callers see it.
+        REQUEST_ID = "bonito.request.id",
+        /// The organization.
+        ORGANIZATION_ID = "bonito.organization.id",
+        /// The team.
+        TEAM_ID = "bonito.team.id",
+        /// The key's id, which is no secret.
+        KEY_ID = "bonito.key.id",
+        /// The dialect of the caller.
+        DIALECT = "bonito.dialect",
+        /// What the request had to do with the response cache.
+        CACHE_STATUS = "bonito.cache.status",
+        /// Number of attempts.
+        ATTEMPTS = "bonito.attempts",
+        /// The deployment that is asked.
+        DEPLOYMENT = "bonito.deployment",
+        /// Known cost in nano-dollars.
+        COST = "bonito.cost.nanousd",
+        /// How far usage and cost can be trusted.
+        METERING = "bonito.metering",
+        /// Seconds that were not spent waiting for a provider.
+        OVERHEAD_SECONDS = "bonito.overhead",
+        /// Seconds to the first event.
+        FIRST_TOKEN_SECONDS = "bonito.time_to_first_token",
+        /// The provider's own id for the attempt.
+        UPSTREAM_REQUEST_ID = "bonito.upstream.request_id",
+        /// Whether the caller left before the end.
+        CLIENT_CANCELLED = "bonito.client_cancelled",
+        /// Why it goes where it goes: JSON of at most 4 KiB.
+        ROUTING_REASONS = "bonito.routing.reasons",
+        /// Recorded after the fact, because the request failed.
+        AFTER_ALL = "bonito.recorded_after_all",
+        /// The job's id.
+        JOB_ID = "bonito.job.id",
+        /// Its kind.
+        JOB_KIND = "bonito.job.kind",
+        /// Which attempt at it this is.
+        JOB_ATTEMPT = "bonito.job.attempt",
+        /// What came of it.
+        JOB_RESULT = "bonito.job.result",
+        /// The event that a webhook is sent.
+        EVENT_KIND = "bonito.event.kind",
+        /// The service.
+        SERVICE_NAME = "service.name",
+        /// Its version.
+        SERVICE_VERSION = "service.version",
+        /// The process.
+        SERVICE_INSTANCE_ID = "service.instance.id",
+        /// Who makes the spans.
+        TELEMETRY_SDK_NAME = "telemetry.sdk.name",
+        /// In which language.
+        TELEMETRY_SDK_LANGUAGE = "telemetry.sdk.language",
+        /// In which version.
+        TELEMETRY_SDK_VERSION = "telemetry.sdk.version",
+    }
 }

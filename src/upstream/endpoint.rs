@@ -20,6 +20,8 @@ pub struct Endpoint {
     pub adapter: Arc<dyn Adapter>,
     /// Whether calling it takes no credential and no network.
     pub is_builtin: bool,
+    /// Whether an organization chose the address, so that only judged addresses are connected to.
+    pub is_guarded: bool,
     /// Scheme and host. The path comes with each request.
     pub origin: Origin,
     /// Its credential, sent to this origin alone.
@@ -41,6 +43,16 @@ impl Origin {
             scheme: uri.scheme().cloned(),
             authority: uri.authority().cloned(),
         }
+    }
+
+    /// Its host and port; `None` for what is asked in this process.
+    pub fn address(&self) -> Option<(&str, u16)> {
+        let authority = self.authority.as_ref()?;
+        let usual = match self.scheme.as_ref()?.as_str() {
+            "https" => 443,
+            _ => 80,
+        };
+        Some((authority.host(), authority.port_u16().unwrap_or(usual)))
     }
 
     /// The parts of a URI at this origin, without a path yet.
@@ -102,6 +114,7 @@ impl Endpoint {
             id: id.into(),
             adapter: crate::providers::build(kind),
             is_builtin: is_builtin(kind),
+            is_guarded: matches!(kind, ProviderKind::Compatible { guarded: true, .. }),
             origin: Origin::of(base_url),
             credential,
             headers,

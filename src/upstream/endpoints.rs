@@ -6,7 +6,7 @@
 //! because the provider refused them; when all rest, the one that rests the shortest is used, because a wrong guess must
 //! not be an outage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use super::allowance::Allowances;
 use super::endpoint::Endpoint;
 use super::rest::{Rest, RestPolicy};
-use crate::config::{CredentialPath, CredentialSettings, Fingerprint, ProviderKind, ProviderSettings};
+use crate::config::{CredentialPath, CredentialSettings, Fingerprint, OwnEndpoint, ProviderKind, ProviderSettings};
 use crate::domain::ids::{DeploymentId, ProviderId};
+use crate::routing::own;
 use crate::secrets::credential::CredentialError;
 
 /// An endpoint with one of its credentials, and how that is doing.
@@ -74,6 +75,8 @@ pub struct Snapshot {
     shared: BTreeMap<String, Pool>,
     /// By organization and provider.
     own: BTreeMap<String, BTreeMap<String, Pool>>,
+    /// By organization the ids of its own endpoints, whether or not they have a credential.
+    endpoints: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Asks for the secrets to be read now; the channel hears when a reading that began afterwards is done.
@@ -111,41 +114,53 @@ impl Endpoints {
         self.current.load()
     }
 
-    /// Takes over the providers as they are configured now. Answers the credentials that cannot be used, and why; what
-    /// was known of each of those before stays.
-    pub fn replace(&self, providers: &[ProviderSettings]) -> Vec<(CredentialPath, CredentialError)> {
+    /// Takes over the providers as they are configured now, and organizations' own endpoints with their credentials.
+    /// Answers the credentials that cannot be used, and why; what was known of each of those before stays, but not at an
+    /// endpoint of one's own: its address may have changed.
+    pub fn replace(
+        &self,
+        providers: &[ProviderSettings],
+        endpoints: &[OwnEndpoint],
+        own: &[CredentialSettings],
+    ) -> Vec<(CredentialPath, CredentialError)> {
         let before = self.current.load_full();
         let mut next = Snapshot::default();
         let mut unusable = Vec::new();
-        for provider in providers.iter().filter(|provider| provider.enabled) {
-            for credential in &provider.credentials {
-                let known = before.at(&credential.path);
-                let keyed = match known {
-                    Some(known) if known.is_like(credential) => known.clone(),
-                    known => match Endpoint::build(&provider.id, &credential.kind, &self.http) {
-                        Ok(endpoint) => Arc::new(Keyed {
-                            endpoint,
-                            path: credential.path.clone(),
-                            max_concurrent: credential.max_concurrent,
-                            weight: credential.weight,
-                            fingerprint: credential.fingerprint,
-                            policy: self.policy,
-                            rest: Mutex::default(),
-                            refused: AtomicBool::new(false),
-                            confirmed: AtomicBool::new(false),
-                            allowances: Allowances::default(),
-                        }),
-                        Err(error) => {
-                            unusable.push((credential.path.clone(), error));
-                            match known {
-                                Some(known) => known.clone(),
-                                None => continue,
-                            }
+        for endpoint in endpoints {
+            let ids = next.endpoints.entry(endpoint.organization.clone()).or_default();
+            ids.insert(endpoint.id.clone());
+        }
+        let shared = providers.iter().filter(|provider| provider.enabled);
+        let shared =
+            shared.flat_map(|provider| provider.credentials.iter().map(|credential| (&provider.id, credential)));
+        let own = own.iter().map(|credential| (&credential.path.provider, credential));
+        for (id, credential) in shared.chain(own) {
+            let known = before.at(&credential.path);
+            let keyed = match known {
+                Some(known) if known.is_like(credential) => known.clone(),
+                known => match Endpoint::build(id, &credential.kind, &self.http) {
+                    Ok(endpoint) => Arc::new(Keyed {
+                        endpoint,
+                        path: credential.path.clone(),
+                        max_concurrent: credential.max_concurrent,
+                        weight: credential.weight,
+                        fingerprint: credential.fingerprint,
+                        policy: self.policy,
+                        rest: Mutex::default(),
+                        refused: AtomicBool::new(false),
+                        confirmed: AtomicBool::new(false),
+                        allowances: Allowances::default(),
+                    }),
+                    Err(error) => {
+                        unusable.push((credential.path.clone(), error));
+                        match known {
+                            Some(known) if !known.endpoint.is_guarded => known.clone(),
+                            _ => continue,
                         }
-                    },
-                };
-                next.add(keyed);
-            }
+                    }
+                },
+            };
+            next.add(keyed);
         }
         self.current.store(Arc::new(next));
         unusable
@@ -215,6 +230,27 @@ impl Snapshot {
         pools.get(&path.provider)?.iter().find(|keyed| keyed.path == *path)
     }
 
+    /// What is watched: the gateway's providers by their ids, and organizations' own endpoints apart from each other.
+    pub fn watched(&self) -> BTreeSet<ProviderId> {
+        let mut ids: BTreeSet<ProviderId> = self.shared.keys().map(|id| ProviderId::from(id.as_str())).collect();
+        for (organization, pools) in &self.own {
+            ids.extend(pools.iter().filter(|(_, pool)| !pool.is_empty()).map(|(id, _)| {
+                if self.is_own(organization, id) {
+                    own::watched(organization, id)
+                } else {
+                    ProviderId::from(id.as_str())
+                }
+            }));
+        }
+        ids
+    }
+
+    /// Whether a provider is an endpoint of an organization's own.
+    pub fn is_own(&self, organization: &str, provider: &str) -> bool {
+        let ids = self.endpoints.get(organization);
+        ids.is_some_and(|ids| ids.contains(provider))
+    }
+
     /// The providers that anybody can call.
     pub fn providers(&self) -> impl Iterator<Item = ProviderId> {
         let all = self.own.values().flat_map(BTreeMap::keys).chain(self.shared.keys());
@@ -260,7 +296,9 @@ impl Snapshot {
         let shared = self
             .shared
             .get(provider.as_str())
-            .filter(|pool| tenant.shared || pool.iter().all(|keyed| keyed.endpoint.is_builtin));
+            .filter(|pool| tenant.shared || pool.iter().all(|keyed| keyed.endpoint.is_builtin))
+            // What is shared by a provider of the same id is not meant for an endpoint of one's own.
+            .filter(|_| self.endpoints.is_empty() || !self.is_own(tenant.organization, provider.as_str()));
         own.into_iter().chain(shared)
     }
 
@@ -410,9 +448,9 @@ mod tests {
 
     fn replace(endpoints: &Endpoints, credentials: &[(&str, &str, u32)]) {
         let loaded = crate::config::load(&crate::config::Sources::default(), &[]).unwrap();
-        let reading = loaded.settings.reader.read(&stored(credentials));
+        let reading = loaded.settings.reader.read(&stored(credentials), &[]);
         assert!(reading.problems.is_empty(), "{:?}", reading.problems);
-        assert!(endpoints.replace(&reading.providers).is_empty());
+        assert!(endpoints.replace(&reading.providers, &[], &[]).is_empty());
     }
 
     fn endpoints(credentials: &[(&str, &str, u32)]) -> Endpoints {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bonito::domain::limit::{LimitOwner, LimitValues};
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Builder, Reply, read};
+use crate::support::redis::PrivateRedis;
 use crate::support::{Script, ScriptedProvider, TestGateway};
 
 /// A gateway that keeps answers for a minute.
@@ -209,4 +211,149 @@ async fn identical_requests_at_the_same_time_make_one_call() {
     let failed = replies.iter().filter(|reply| reply.status >= 500).count();
     assert_eq!(failed, 1);
     gateway.finish().await;
+}
+
+/// Two replicas that share answers in a Redis.
+async fn two(redis: &PrivateRedis, provider: &ScriptedProvider) -> [TestGateway; 2] {
+    let builder = || {
+        caching(provider)
+            .set("redis.url", redis.url())
+            .set("redis.timeout_ms", 1_000)
+    };
+    let one = builder().start().await;
+    let two = builder().on_the_database_of(&one).start().await;
+    [one, two]
+}
+
+/// Waits until Redis has so many answers.
+async fn kept(redis: &PrivateRedis, answers: usize) -> Vec<String> {
+    let there = async {
+        loop {
+            let names = redis.ask(&["KEYS", "*:cache:*"]).await;
+            let names: Vec<String> = names.lines().map(str::to_owned).collect();
+            if names.len() >= answers {
+                return names;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), there)
+        .await
+        .expect("answers reach redis")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_answers_sealed_and_whole_and_streamed() {
+    let Some(redis) = PrivateRedis::start().await else {
+        return;
+    };
+    let provider = ScriptedProvider::start().await;
+    let [one, two] = two(&redis, &provider).await;
+    for (stream, answers) in [(false, 1), (true, 2)] {
+        let body = steady("a rather private question", stream);
+        let first = ask(&one, &body).await;
+        assert_eq!((first.status, first.header("x-bonito-cache")), (200, "miss"));
+        let names = kept(&redis, answers).await;
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let again = two.send("/v1/chat/completions", &one.key, body.to_string()).await;
+        assert_eq!((again.status, again.header("x-bonito-cache")), (200, "hit"));
+        assert_eq!(again.text, first.text);
+        let age: u64 = again.header("age").parse().unwrap();
+        assert!((1..30).contains(&age), "{age}");
+        let (paid, free) = (one.row(&first).await, two.row(&again).await);
+        assert_eq!((free.cost_nanousd, free.saved_nanousd), (Some(0), paid.cost_nanousd));
+        assert_eq!((free.input_tokens, free.attempts), (0, 0));
+        // What is there says neither what was asked nor what was answered.
+        for name in &names {
+            let sealed = redis.ask(&["GET", name]).await;
+            assert!(sealed.len() > 50);
+            for word in ["private", "question", "openai", "mock-chat", "choices"] {
+                assert!(!sealed.contains(word) && !name.contains(word), "{word} is readable");
+            }
+            let left: u64 = redis.ask(&["PTTL", name]).await.parse().unwrap();
+            assert!((1..=60_000).contains(&left), "{left}");
+        }
+    }
+    assert_eq!(provider.requests().len(), 2);
+
+    // Who wants none that was kept, or none so old, asks the provider.
+    let body = steady("a rather private question", false);
+    let url = format!("{}/v1/chat/completions", two.api);
+    for control in ["no-cache", "max-age=0"] {
+        let request = two.client.post(&url).bearer_auth(&one.key).json(&body);
+        let reply = read(request.header("cache-control", control).send().await.unwrap()).await;
+        assert_eq!(
+            (reply.status, reply.header("x-bonito-cache")),
+            (200, "miss"),
+            "{control}"
+        );
+    }
+    // Another organization asks the same and gets its own.
+    let other = one.store.create_organization("other", "Other").await.unwrap();
+    let foreign = one.new_key_of(other).await;
+    let reply = two.send("/v1/chat/completions", &foreign, body.to_string()).await;
+    assert_ne!(reply.header("x-bonito-cache"), "hit");
+    for gateway in [one, two] {
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_another_replica_takes_no_tokens_of_a_limit() {
+    let Some(redis) = PrivateRedis::start().await else {
+        return;
+    };
+    let provider = ScriptedProvider::start().await;
+    let [one, two] = two(&redis, &provider).await;
+    let (id, key) = one.new_limited_key(50).await;
+    // Enough for the first one's reservation, and not for another one's after it.
+    let values = LimitValues {
+        tokens: Some(150),
+        ..LimitValues::default()
+    };
+    one.new_limit(LimitOwner::Key(id), None, values).await;
+    let body = |text: &str| {
+        let mut body = steady(text, false);
+        body["max_tokens"] = json!(100);
+        body
+    };
+    let first = one.send("/v1/chat/completions", &key, body("hello").to_string()).await;
+    assert_eq!((first.status, first.header("x-bonito-cache")), (200, "miss"));
+    kept(&redis, 1).await;
+    // The second one still fits or not, whatever the provider counted: the third one surely does not.
+    let mut texts = (0..).map(|number| format!("other {number}"));
+    let full = async {
+        while two
+            .send("/v1/chat/completions", &key, body(&texts.next().unwrap()).to_string())
+            .await
+            .status
+            == 200
+        {}
+    };
+    tokio::time::timeout(Duration::from_secs(20), full)
+        .await
+        .expect("the limit is reached");
+    let again = two.send("/v1/chat/completions", &key, body("hello").to_string()).await;
+    assert_eq!((again.status, again.header("x-bonito-cache")), (200, "hit"));
+    for gateway in [one, two] {
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_answers_are_kept_by_each_replica_alone() {
+    let Some(mut redis) = PrivateRedis::start().await else {
+        return;
+    };
+    let provider = ScriptedProvider::start().await;
+    let [one, two] = two(&redis, &provider).await;
+    redis.kill().await;
+    let body = steady("hello", false);
+    for (gateway, expected) in [(&one, "miss"), (&one, "hit"), (&two, "miss"), (&two, "hit")] {
+        let reply = gateway.send("/v1/chat/completions", &one.key, body.to_string()).await;
+        assert_eq!((reply.status, reply.header("x-bonito-cache")), (200, expected));
+    }
+    for gateway in [one, two] {
+        gateway.finish().await;
+    }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bonito::cli::known_dialects;
 use bonito::config::{self, Sources};
+use bonito::domain::address::AddressRules;
 use bonito::domain::call::ErrorClass;
 use bonito::providers::adapter::{AnswerForm, AuthScheme, Failure, Payload, WireRequest};
+use bonito::upstream::Propagated;
 use bonito::upstream::Upstream;
 use bonito::upstream::answer::Answer;
 use bonito::upstream::endpoint::Endpoint;
@@ -55,7 +57,11 @@ impl Caller {
         };
         Self {
             endpoint,
-            upstream: Upstream::new(&loaded.settings.upstream, &loaded.settings.timeouts),
+            upstream: Upstream::new(
+                &loaded.settings.upstream,
+                &loaded.settings.timeouts,
+                AddressRules::default(),
+            ),
             scheme,
         }
     }
@@ -72,7 +78,9 @@ impl Caller {
             headers: Default::default(),
             answer: AnswerForm::Whole,
         };
-        self.upstream.send(&self.endpoint, wire, SentMark::default()).await
+        self.upstream
+            .send(&self.endpoint, wire, SentMark::default(), &Propagated::default())
+            .await
     }
 
     /// Sends and says with what the request arrived.

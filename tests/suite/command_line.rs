@@ -249,6 +249,16 @@ async fn keys_are_created_listed_and_revoked() {
     );
     assert!(run(dir.path(), &["key", "revoke", &key[..11]]).await.status.success());
     assert!(text(&run(dir.path(), &["key", "list", "--json"]).await.stdout).contains("revoked"));
+    // It is in the audit log, as what is done by the management API is.
+    let database = format!("sqlite://{}", dir.path().join("bonito-data/bonito.db").display());
+    let log = crate::support::database::texts(
+        &database,
+        "SELECT action || ' ' || actor AS text FROM audit_log ORDER BY id",
+    )
+    .await;
+    for (action, command) in [("key.create", "bonito key create"), ("key.revoke", "bonito key revoke")] {
+        assert!(log.contains(&format!("{action} {command}")), "{log:?}");
+    }
     for wrong in [
         &["key", "revoke", id][..],
         &["key", "revoke", "bn-nobody"],
@@ -728,5 +738,34 @@ async fn postgres_needs_a_master_key_and_then_serves_the_same() {
     let (child, printed) = serve(dir.path(), port, &more).await;
     assert!(printed.contains("bn-"), "{printed}");
     assert!(!dir.path().join("bonito-data/master.key").exists());
+    assert_eq!(terminate(child).await, 0);
+}
+
+#[tokio::test]
+async fn health_asks_the_gateway_with_the_same_settings_and_fails_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = ports::kept_free();
+    let at = format!("127.0.0.2:{port}");
+    let ask = async |arguments: &[&str]| {
+        let mut command = bonito(dir.path(), arguments);
+        command.env("BONITO_OPERATIONS_LISTEN", &at);
+        command.output().await.expect("the binary runs")
+    };
+    let nobody = ask(&["health"]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains(&at), "{}", text(&nobody.stderr));
+    let (child, _) = serve(dir.path(), port, &[]).await;
+    let alive = ask(&["health"]).await;
+    assert_eq!(
+        (alive.status.code(), text(&alive.stdout).trim()),
+        (Some(0), r#"{"status":"alive"}"#)
+    );
+    let ready = ask(&["health", "--ready"]).await;
+    assert_eq!(ready.status.code(), Some(0));
+    assert!(
+        text(&ready.stdout).contains(r#""status":"ready""#),
+        "{}",
+        text(&ready.stdout)
+    );
     assert_eq!(terminate(child).await, 0);
 }

@@ -10,6 +10,7 @@ use bonito::queue::worker::{Worker, WorkerOptions};
 use bonito::queue::{Job, JobFailure, Outcome, Run};
 use bonito::store::Store;
 use bonito::telemetry::metrics::Metrics;
+use bonito::telemetry::trace::Tracer;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -45,7 +46,13 @@ where
         poll: Duration::from_millis(50),
         drain,
     };
-    Worker::start(store.clone(), [job], Arc::new(Metrics::default()), options)
+    Worker::start(
+        store.clone(),
+        [job],
+        Arc::new(Metrics::default()),
+        Tracer::off(),
+        options,
+    )
 }
 
 /// A gateway whose own worker is off, and whose scheduled jobs are not due in the next half hour.

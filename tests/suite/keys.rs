@@ -296,7 +296,7 @@ async fn a_key_revoked_elsewhere_is_refused_within_a_second_and_stays_so() {
     let (id, secret) = gateway.new_key(&[], &[], None).await;
     assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
     // Straight in the database, as another process would.
-    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    gateway.revoke(id).await;
     let revoked_at = Instant::now();
     while gateway.get("/v1/key", &secret).await.status == 200 {
         assert!(revoked_at.elapsed() < Duration::from_secs(1), "it is still accepted");
@@ -322,7 +322,7 @@ async fn clocks_that_differ_hide_no_change() {
         .await;
     let (id, secret) = gateway.new_key(&[], &[], None).await;
     assert_eq!(gateway.get("/v1/key", &secret).await.status, 200);
-    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    gateway.revoke(id).await;
     gateway
         .sql("UPDATE gateway_keys SET updated_at = '2001-01-01T00:00:00+00:00'")
         .await;
@@ -350,7 +350,7 @@ async fn on_postgres_another_replica_is_told_of_a_revocation() {
         for replica in [&first, &second] {
             assert_eq!(replica.get("/v1/key", &secret).await.status, 200);
         }
-        assert!(first.store.revoke_key(first.organization, id).await.unwrap());
+        first.revoke(id).await;
         let refused = async {
             for replica in [&first, &second] {
                 while replica.get("/v1/key", &secret).await.status == 200 {}
@@ -378,7 +378,7 @@ async fn a_replica_that_lost_its_connection_for_notifications_gets_another_one()
              WHERE datname = current_database() AND query LIKE 'LISTEN%'",
         )
         .await;
-    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    gateway.revoke(id).await;
     let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
     tokio::time::timeout(Duration::from_secs(5), refused)
         .await

@@ -14,7 +14,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("upstream", &["secrets"]),
         ("cluster", &[]),
         ("journal", &[]),
-        ("cache", &[]),
+        ("cache", &["cluster"]),
         ("gates", &["journal"]),
         ("analytics", &["store"]),
         ("queue", &["store"]),

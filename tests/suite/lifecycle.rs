@@ -108,6 +108,45 @@ async fn a_request_that_outlasts_the_grace_is_told_so() {
     again.finish().await;
 }
 
+/// What a balancer sees of a replica that leaves, until it has looked elsewhere.
+#[tokio::test]
+async fn until_the_notice_is_over_new_connections_are_served_and_closed_behind_their_answers() {
+    let mut gateway = TestGateway::builder()
+        .set("server.shutdown_notice_ms", 1_500)
+        .start()
+        .await;
+    let before = gateway.chat("echo", "hi").await;
+    assert_eq!((before.status, before.header("connection")), (200, ""));
+    let (client, api, key) = (gateway.client.clone(), gateway.api.clone(), gateway.key.clone());
+    let ready = format!("{}/readyz", gateway.operations);
+    let watching = tokio::spawn(async move {
+        let stopping = async { while client.get(&ready).send().await.unwrap().status() != 503 {} };
+        tokio::time::timeout(Duration::from_secs(5), stopping)
+            .await
+            .expect("it says that it stops");
+        let mut replies = Vec::new();
+        // On the connection that was there, and on a new one each.
+        for client in [client.clone(), client, reqwest::Client::new()] {
+            let request = client.post(format!("{api}/v1/chat/completions")).bearer_auth(&key);
+            let sent = request.json(&chat("echo", "hi", true)).send().await;
+            replies.push(read(sent.expect("it is still served")).await);
+        }
+        replies
+    });
+    assert_eq!(gateway.stop().await, End::Clean);
+    for reply in watching.await.unwrap() {
+        assert_eq!(
+            (reply.status, reply.header("connection")),
+            (200, "close"),
+            "{}",
+            reply.text
+        );
+        assert!(reply.text.ends_with("data: [DONE]\n\n"));
+    }
+    let refused = gateway.client.get(&gateway.api).send().await;
+    assert!(refused.is_err(), "nobody listens any more");
+}
+
 /// Waits until as many actors were started again as were killed.
 async fn restarted(gateway: &TestGateway, killed: usize) {
     let restarted = async { while gateway.metric("bonito_actor_restarts_total").await < killed as f64 {} };
@@ -181,7 +220,7 @@ async fn a_key_whose_actor_was_killed_works_and_can_be_revoked() {
     }
     gateway.kill::<KeyMsg>(1).await;
     restarted(&gateway, 2).await;
-    assert!(gateway.store.revoke_key(gateway.organization, id).await.unwrap());
+    gateway.revoke(id).await;
     let refused = async { while gateway.get("/v1/key", &secret).await.status == 200 {} };
     tokio::time::timeout(Duration::from_secs(2), refused)
         .await

@@ -56,6 +56,23 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "explainRouting" => (Right::ReadConfig, Some(json!({"model": "echo"}))),
                 "simulateRouting" => (Right::ReadConfig, Some(json!({"config": {}}))),
                 "listProviders" | "getProvider" | "getProviderHealth" | "listPrices" => (Right::ReadProviders, None),
+                "listModels" | "getModel" => (Right::ReadProviders, None),
+                "putModels" => (Right::WriteConfig, Some(json!({"models": []}))),
+                "createModel" => (
+                    Right::WriteConfig,
+                    Some(json!({"provider": "echo", "model": "made-{n}"})),
+                ),
+                "putModel" => (
+                    Right::WriteConfig,
+                    Some(json!({"provider": "echo", "model": "{model}"})),
+                ),
+                "listRepricings" | "getRepricing" => (Right::ReadProviders, None),
+                "repricePrices" => {
+                    let past = json!({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": true});
+                    (Right::Reprice, Some(past))
+                }
+                "deleteModel" | "deleteProvider" => (Right::WriteConfig, None),
+                "putProvider" => (Right::WriteConfig, Some(json!({"base_url": "https://llm.invalid/v1"}))),
                 "updateProvider" => (Right::WriteConfig, Some(json!({"enabled": true}))),
                 "putPrices" => (Right::WriteConfig, Some(json!({"prices": []}))),
                 "diffConfigVersion" => (Right::ReadConfig, None),
@@ -147,6 +164,12 @@ impl Things {
         if path.starts_with("/api/gateway/webhooks") {
             return (self.fill_webhook(gateway, path).await, body);
         }
+        if path.starts_with("/api/gateway/models/{id}") {
+            return self.fill_model(gateway, path, body).await;
+        }
+        if path.starts_with("/api/gateway/prices/reprice") {
+            return (self.fill_repricing(gateway, path).await, body);
+        }
         let about_one = path.contains("{id}") || body.as_ref().is_some_and(|body| body.to_string().contains("{key}"));
         if !about_one {
             return (path.to_owned(), body);
@@ -158,6 +181,17 @@ impl Things {
             return (path.replace("{id}", &id.to_string()), body);
         }
         if path.starts_with("/api/gateway/providers/") {
+            let endpoint = json!({"base_url": "https://llm.invalid/v1"});
+            if path == "/api/gateway/providers/{id}#" {
+                // There is one to take away.
+                let (path, admin) = (path.replace("{id}", "made-llm"), gateway.token(Role::Admin));
+                let put = gateway.manage("PUT", path.trim_end_matches('#'), &admin, Some(&endpoint));
+                assert_eq!(put.await.status, 200);
+                return (path, body);
+            }
+            if body.as_ref() == Some(&endpoint) {
+                return (path.replace("{id}", "made-llm"), body);
+            }
             if !path.trim_end_matches('#').ends_with("/credentials") {
                 return (path.replace("{id}", "echo"), body);
             }
@@ -241,6 +275,38 @@ impl Things {
 }
 
 impl Things {
+    /// The same for models of the organization's own, whose ids say what they are.
+    async fn fill_model(&self, gateway: &TestGateway, path: &str, body: Option<Value>) -> (String, Option<Value>) {
+        let model = format!("made-{}", &Uuid::now_v7().simple().to_string()[20..]);
+        let made = json!({"provider": "echo", "model": model});
+        let admin = gateway.token(Role::Admin);
+        let added = gateway.manage("POST", "/api/gateway/models", &admin, Some(&made)).await;
+        assert_eq!(added.status, 201, "{}", added.text);
+        let path = path.replace("{id}", &format!("echo%2F{model}"));
+        (path, body.map(|_| made))
+    }
+
+    /// The same for re-pricings, of which one can be under way at a time.
+    async fn fill_repricing(&self, gateway: &TestGateway, path: &str) -> String {
+        let (all, admin) = ("/api/gateway/prices/reprice", gateway.token(Role::Admin));
+        let mut id = String::new();
+        if path.contains("{id}") {
+            let past = json!({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "dry_run": true});
+            let begun = gateway.manage("POST", all, &admin, Some(&past)).await;
+            assert_eq!(begun.status, 202, "{}", begun.text);
+            id = begun.json()["id"].as_str().unwrap().to_owned();
+        }
+        while gateway
+            .manage("GET", all, &admin, None)
+            .await
+            .text
+            .contains("\"running\"")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        path.replace("{id}", &id)
+    }
+
     /// The same for what is about webhooks, of which there may be few.
     async fn fill_webhook(&self, gateway: &TestGateway, path: &str) -> String {
         let (store, organization) = (&gateway.store, gateway.organization);
@@ -359,8 +425,9 @@ async fn p26_every_operation_is_for_the_roles_that_have_the_right_in_their_own_o
                 let reply = call.by(&foreign, &path, body.as_ref(), Some(&mine)).await;
                 is_problem(&reply, if role.may(right) { 404 } else { 403 });
             }
-            // Somebody of another organization, who knows an id. Providers are called the same everywhere.
-            let everywhere = tenants && role.everywhere() || template.starts_with("/api/gateway/providers/");
+            // Somebody of another organization, who knows an id. Providers and models are called the same everywhere.
+            let by_name = ["/api/gateway/providers/", "/api/gateway/models/"];
+            let everywhere = tenants && role.everywhere() || by_name.iter().any(|prefix| template.starts_with(prefix));
             if template.contains("{id}") && !everywhere {
                 let theirs = call.by(&foreign, &path, body.as_ref(), None).await;
                 let nobodys = call.by(&foreign, &missing, body.as_ref(), None).await;

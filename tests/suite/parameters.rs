@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use bonito::domain::audit::Author;
 use bonito::domain::call::ParameterPolicy::{self, Drop, Reject, Warn};
+use bonito::domain::managed_key::{KeyChange, KeyOutcome, KeyReach};
 use serde_json::{Value, json};
 
 use crate::support::gateway::Reply;
@@ -93,12 +95,11 @@ async fn of_key_and_organization_the_stricter_holds_and_running_gateways_follow(
                 .await
                 .unwrap()
         );
-        assert!(
-            store
-                .set_key_parameter_policy(gateway.organization, id, own)
-                .await
-                .unwrap()
-        );
+        let different = KeyChange {
+            parameter_policy: Some(own),
+            ..KeyChange::default()
+        };
+        gateway.change_key(id, different).await;
         follows(&gateway, &key, expected).await;
     }
     gateway.finish().await;
@@ -109,13 +110,13 @@ async fn nobody_changes_the_keys_of_another_organization() {
     let gateway = TestGateway::builder().start().await;
     let other = gateway.store.create_organization("other", "Other").await.unwrap();
     let (id, key) = gateway.new_key(&[], &[], None).await;
-    assert!(
-        !gateway
-            .store
-            .set_key_parameter_policy(other, id, Some(Reject))
-            .await
-            .unwrap()
-    );
+    let different = KeyChange {
+        parameter_policy: Some(Some(Reject)),
+        ..KeyChange::default()
+    };
+    let (reach, by) = (KeyReach::Organization, Author::system("a test"));
+    let changed = gateway.store.change_key(other, reach, id, different, &by).await;
+    assert_eq!(changed.unwrap(), KeyOutcome::NoSuchKey);
     assert!(
         gateway
             .store

@@ -99,6 +99,7 @@ pub fn record(at: DateTime<Utc>, like: &Like) -> UsageRecord {
             },
         }],
         routing: None,
+        trace: None,
     }
 }
 
@@ -120,7 +121,7 @@ async fn quiet() -> TestGateway {
     TestGateway::builder().set("jobs.in_serve", false).start().await
 }
 
-async fn sums(store: &Store, question: &SumsQuestion) -> Figures {
+pub async fn sums(store: &Store, question: &SumsQuestion) -> Figures {
     let mut sum = Figures::default();
     store
         .fold_usage(question, |_, cell, figures| {
@@ -132,7 +133,7 @@ async fn sums(store: &Store, question: &SumsQuestion) -> Figures {
     sum
 }
 
-fn everything(organization: OrganizationId, from: Hour, to: Hour) -> SumsQuestion {
+pub fn everything(organization: OrganizationId, from: Hour, to: Hour) -> SumsQuestion {
     SumsQuestion {
         organization: Some(organization),
         from,

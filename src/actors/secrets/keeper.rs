@@ -13,9 +13,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::actors::catalog::CatalogHandle;
-use crate::config::{CredentialSettings, ProviderSettings, Reading, Settings, Stored, Unlisted};
+use crate::config::{CredentialSettings, ProviderSettings, Settings, Stored, Unlisted};
 use crate::gates::health_board::HealthBoard;
+use crate::gates::policies::{EndpointsSink, Policies};
 use crate::gates::secrets_board::SecretsBoard;
+use crate::routing::own;
 use crate::secrets::source::{Contents, SecretSource, SourceError, Wait};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::endpoints::{Endpoints, ReadNow};
@@ -39,6 +41,8 @@ pub struct KeeperArgs {
     pub board: Arc<HealthBoard>,
     /// Where it is told how the secrets are.
     pub secrets: Arc<SecretsBoard>,
+    /// Knows the endpoints of organizations' own.
+    pub policies: Arc<Policies>,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -113,6 +117,11 @@ impl Keeper {
         renewal.map_or(usual, |renewal| renewal.min(usual))
     }
 
+    /// Tells who hears that organizations' own endpoints are others.
+    pub fn announce_endpoints_to(&self, sink: EndpointsSink) {
+        self.args.policies.announce_endpoints_to(sink);
+    }
+
     /// Tells requests how the secrets are read at once.
     pub fn read_by(&self, read_now: ReadNow) {
         self.args.endpoints.read_by(read_now);
@@ -137,8 +146,7 @@ impl Keeper {
                     }
                 }
                 warnings.extend(contents.warnings);
-                let reading = self.args.settings.load().reader.read(&stored);
-                self.publish(&mut held, stored, reading, &mut problems, &mut warnings);
+                self.publish(&mut held, stored, &mut problems, &mut warnings);
             }
             Err(error) => {
                 self.args.metrics.secret_refresh_failures.inc();
@@ -146,8 +154,7 @@ impl Keeper {
                     .secrets
                     .failed(format!("the {} cannot be read: {error}", self.args.source.name()));
                 let stored = held.stored.clone();
-                let reading = self.args.settings.load().reader.read(&stored);
-                self.publish(&mut held, stored, reading, &mut problems, &mut warnings);
+                self.publish(&mut held, stored, &mut problems, &mut warnings);
             }
         }
         for text in problems
@@ -165,25 +172,29 @@ impl Keeper {
         &self,
         held: &mut Held,
         stored: Stored,
-        reading: Reading,
         problems: &mut BTreeSet<String>,
         warnings: &mut BTreeSet<String>,
     ) {
+        let endpoints = self.args.policies.own_endpoints();
+        let reading = self.args.settings.load().reader.read(&stored, &endpoints);
         let mut providers = reading.providers;
         keep_last_good(&mut providers, held, &stored);
         warnings.extend(reading.warnings);
         problems.extend(reading.problems.into_iter().map(|problem| problem.fault.to_string()));
-        for (path, error) in self.args.endpoints.replace(&providers) {
+        for (path, error) in self.args.endpoints.replace(&providers, &endpoints, &reading.own) {
             problems.insert(format!("{path}: {error}"));
         }
         let new: Vec<_> = self
             .args
             .endpoints
             .now()
-            .providers()
+            .watched()
+            .into_iter()
             .filter(|id| self.args.board.gate(id).is_none())
             .collect();
-        self.args.metrics.announce(new.iter());
+        self.args
+            .metrics
+            .announce(new.iter().filter(|id| own::whose(id).is_none()));
         for id in new {
             self.args.board.add(id);
         }

@@ -61,6 +61,11 @@ impl Actor for SecretsActor {
         let me = myself.clone();
         args.keeper
             .read_by(Box::new(move |done| drop(me.cast(SecretsMsg::ReadNow(done)))));
+        // An organization's own endpoint is called with what the store has for it.
+        let me = myself.clone();
+        args.keeper.announce_endpoints_to(Box::new(move || {
+            drop(me.cast(SecretsMsg::ReadNow(oneshot::channel().0)))
+        }));
         let mut state = SecretsState {
             keeper: args.keeper,
             reading: None,

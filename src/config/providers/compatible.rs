@@ -68,6 +68,7 @@ pub(super) fn read(id: &str, form: &mut Form<'_>) -> Option<ProviderKind> {
         base_url: base_url?,
         dialect: dialect?.name.to_owned(),
         api_key: api_key?,
+        guarded: false,
     })
 }
 

@@ -12,14 +12,17 @@ use toml::{Table, Value};
 use super::form::Form;
 use crate::config::checks;
 use crate::config::faults::{Fault, did_you_mean};
-use crate::config::layers::join;
+use crate::config::layers::{join, type_name};
 use crate::config::reader::count_of;
+use crate::domain::model::Capabilities;
 use crate::domain::money::{NANO_PER_USD, NanoUsd};
 use crate::domain::pricing::{BatchRates, LongPrompt, Rates};
 
-const KEYS: [&str; 14] = [
+/// What is said of one deployment.
+pub const KEYS: [&str; 16] = [
     "model",
     "name",
+    "aliases",
     "like",
     "input_usd",
     "output_usd",
@@ -32,6 +35,15 @@ const KEYS: [&str; 14] = [
     "context_tokens",
     "max_output_tokens",
     "mode",
+    "capabilities",
+];
+const CAPABILITY_KEYS: [&str; 6] = [
+    "vision",
+    "tools",
+    "json_schema",
+    "reasoning",
+    "prompt_cache",
+    "sampling_params",
 ];
 const RATE_KEYS: [&str; 5] = [
     "input_usd",
@@ -63,6 +75,8 @@ const LONG_PROMPT_KEYS: [&str; 6] = [
 const MAX_RATE: NanoUsd = NanoUsd(100_000 * NANO_PER_USD);
 const TOKENS: RangeInclusive<u64> = 1..=1_000_000_000;
 const MAX_NAME_CHARS: usize = 256;
+/// Further names of one deployment.
+const MAX_ALIASES: usize = 16;
 
 /// One model of one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +85,8 @@ pub struct DeploymentSettings {
     pub model: String,
     /// What the provider calls it.
     pub name: String,
+    /// Further names that clients may ask for.
+    pub aliases: Vec<String>,
     /// The catalogue's model that it behaves like, where neither `model` nor `name` says so: a Bedrock inference profile
     /// of one's own, a tuned model. Its limits and traits hold, and its prices do not.
     pub like: Option<String>,
@@ -82,6 +98,8 @@ pub struct DeploymentSettings {
     pub max_output_tokens: Option<u64>,
     /// Which endpoint serves it; `None`: as its catalogue entry says.
     pub mode: Option<DeploymentMode>,
+    /// What it can do; what is not said is as its catalogue entry says.
+    pub capabilities: Capabilities,
 }
 
 /// A price that people wrote themselves.
@@ -116,7 +134,7 @@ pub(super) fn read(form: &mut Form<'_>, usual: &[&'static str]) -> Vec<Deploymen
                 let at = format!("{}[{index}]", form.at("deployments"));
                 match value {
                     Value::Table(table) => {
-                        found.extend(of_table(form, &at, table).map(|read| (at, read)));
+                        found.extend(of_table(&mut form.faults, &at, table).map(|read| (at, read)));
                     }
                     other => form.refuse_type(&at, "a table", other),
                 }
@@ -153,42 +171,58 @@ fn of_variable(form: &mut Form<'_>, usual: &[&'static str]) -> Vec<(String, Depl
     found
 }
 
-fn of_table(form: &mut Form<'_>, at: &str, table: &Table) -> Option<DeploymentSettings> {
-    let faults_before = form.faults.len();
+/// Reads one deployment that was written elsewhere than in a file, by the same rules. Places of faults begin at the table.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read_one(table: &Table) -> Result<DeploymentSettings, Vec<Fault>> {
+    let mut faults = Vec::new();
+    match of_table(&mut faults, "", table) {
+        Some(read) if faults.is_empty() => Ok(read),
+        _ => Err(faults),
+    }
+}
+
+fn of_table(faults: &mut Vec<Fault>, at: &str, table: &Table) -> Option<DeploymentSettings> {
+    let faults_before = faults.len();
     for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
         let fault = Fault::new(join(at, key), "unknown setting of a deployment");
-        form.faults.push(fault.hint_if(did_you_mean(key, KEYS)));
+        faults.push(fault.hint_if(did_you_mean(key, KEYS)));
     }
-    let mut fields = Fields { form, at, table };
+    let mut fields = Fields { faults, at, table };
     let model = fields.name("model");
     let name = fields.name("name").or_else(|| model.clone());
+    let aliases = fields.names("aliases", [model.as_deref()]);
     let like = fields.name("like");
     let context_tokens = fields.tokens("context_tokens");
     let max_output_tokens = fields.tokens("max_output_tokens");
     let mode = fields.mode();
+    let capabilities = fields.capabilities();
     let price = fields.price(mode);
 
     if model.is_none() && !table.contains_key("model") {
         let fault = Fault::new(join(at, "model"), "is missing");
-        form.faults.push(fault.hint("write the name that clients ask for"));
+        faults.push(fault.hint("write the name that clients ask for"));
     }
     if let (Some(context), Some(output)) = (context_tokens, max_output_tokens)
         && output > context
     {
         let at = join(at, "max_output_tokens");
-        form.faults.push(Fault::new(at, "is more than context_tokens"));
+        faults.push(Fault::new(at, "is more than context_tokens"));
     }
-    if form.faults.len() > faults_before {
+    if faults.len() > faults_before {
         return None;
     }
     Some(DeploymentSettings {
         model: model?,
         name: name?,
+        aliases,
         like,
         price,
         context_tokens,
         max_output_tokens,
         mode,
+        capabilities,
     })
 }
 
@@ -197,28 +231,34 @@ impl DeploymentSettings {
         Self {
             model: model.to_owned(),
             name: name.to_owned(),
+            aliases: Vec::new(),
             like: None,
             price: None,
             context_tokens: None,
             max_output_tokens: None,
             mode: None,
+            capabilities: Capabilities::default(),
         }
     }
 }
 
 /// Reads single fields of one deployment's table; `None` is absent or at fault.
-struct Fields<'f, 'a> {
-    form: &'f mut Form<'a>,
+struct Fields<'f> {
+    faults: &'f mut Vec<Fault>,
     at: &'f str,
     table: &'f Table,
 }
 
-impl Fields<'_, '_> {
+impl Fields<'_> {
+    fn refuse_type(&mut self, at: &str, wanted: &str, value: &Value) {
+        self.faults.push(wrong_kind(at, wanted, value));
+    }
+
     fn text(&mut self, key: &str, wanted: &str) -> Option<String> {
         match self.table.get(key)? {
             Value::String(text) => Some(text.trim().to_owned()),
             other => {
-                self.form.refuse_type(&join(self.at, key), wanted, other);
+                self.refuse_type(&join(self.at, key), wanted, other);
                 None
             }
         }
@@ -227,6 +267,73 @@ impl Fields<'_, '_> {
     fn name(&mut self, key: &str) -> Option<String> {
         let name = self.text(key, "text")?;
         self.checked(key, wrong_name(&name).map_or(Ok(name), Err))
+    }
+
+    /// A list of names, each once and none of them one of `others`.
+    fn names<'n>(&mut self, key: &str, others: impl IntoIterator<Item = Option<&'n str>>) -> Vec<String> {
+        let at = join(self.at, key);
+        let list = match self.table.get(key) {
+            None => return Vec::new(),
+            Some(Value::Array(list)) => list,
+            Some(other) => {
+                self.refuse_type(&at, "a list of names", other);
+                return Vec::new();
+            }
+        };
+        if list.len() > MAX_ALIASES {
+            self.faults
+                .push(Fault::new(at, format!("has more than {MAX_ALIASES} names")));
+            return Vec::new();
+        }
+        let others: Vec<&str> = others.into_iter().flatten().collect();
+        let mut names: Vec<String> = Vec::new();
+        for (index, value) in list.iter().enumerate() {
+            let at = format!("{at}[{index}]");
+            let Some(name) = value.as_str().map(str::trim) else {
+                self.refuse_type(&at, "text", value);
+                continue;
+            };
+            let known = others.contains(&name) || names.iter().any(|other| other == name);
+            match wrong_name(name).or_else(|| known.then(|| "is one of its names already".to_owned())) {
+                Some(problem) => self.faults.push(Fault::new(at, problem)),
+                None => names.push(name.to_owned()),
+            }
+        }
+        names
+    }
+
+    fn capabilities(&mut self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        let at = join(self.at, "capabilities");
+        let table = match self.table.get("capabilities") {
+            None => return capabilities,
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.refuse_type(&at, "a table", other);
+                return capabilities;
+            }
+        };
+        for (key, value) in table {
+            let at = join(&at, key);
+            let capability = match key.as_str() {
+                "vision" => &mut capabilities.vision,
+                "tools" => &mut capabilities.tools,
+                "json_schema" => &mut capabilities.json_schema,
+                "reasoning" => &mut capabilities.reasoning,
+                "prompt_cache" => &mut capabilities.prompt_cache,
+                "sampling_params" => &mut capabilities.sampling_params,
+                _ => {
+                    let fault = Fault::new(at, "is not the name of a capability");
+                    self.faults.push(fault.hint_if(did_you_mean(key, CAPABILITY_KEYS)));
+                    continue;
+                }
+            };
+            match value {
+                Value::Boolean(able) => *capability = Some(*able),
+                other => self.refuse_type(&at, "true or false", other),
+            }
+        }
+        capabilities
     }
 
     /// The price, whole or not at all.
@@ -249,12 +356,12 @@ impl Fields<'_, '_> {
         if !self.table.contains_key("input_usd") {
             let problem = format!("is missing beside {written}");
             let fault = Fault::new(join(self.at, "input_usd"), problem);
-            self.form.faults.push(fault.hint("write it, \"0\" if input is free"));
+            self.faults.push(fault.hint("write it, \"0\" if input is free"));
         }
         if !self.table.contains_key("output_usd") && !embeds {
             let problem = format!("is missing beside {written}");
             let fault = Fault::new(join(self.at, "output_usd"), problem);
-            self.form.faults.push(fault.hint("write it, or mode = \"embedding\""));
+            self.faults.push(fault.hint("write it, or mode = \"embedding\""));
         }
         let [input, output, cache_read, cache_write, cache_write_1h] = RATE_KEYS.map(|key| self.rate(key));
         Some(Rates {
@@ -271,23 +378,21 @@ impl Fields<'_, '_> {
         let table = match self.table.get("long_prompt")? {
             Value::Table(table) => table,
             other => {
-                self.form.refuse_type(&at, "a table", other);
+                self.refuse_type(&at, "a table", other);
                 return None;
             }
         };
         for key in table.keys().filter(|key| !LONG_PROMPT_KEYS.contains(&key.as_str())) {
             let fault = Fault::new(join(&at, key), "unknown setting of a price for long prompts");
-            self.form
-                .faults
-                .push(fault.hint_if(did_you_mean(key, LONG_PROMPT_KEYS)));
+            self.faults.push(fault.hint_if(did_you_mean(key, LONG_PROMPT_KEYS)));
         }
         if !table.contains_key("above_tokens") {
             let fault = Fault::new(join(&at, "above_tokens"), "is missing");
             let hint = "write the largest prompt that is still charged at the ordinary price";
-            self.form.faults.push(fault.hint(hint));
+            self.faults.push(fault.hint(hint));
         }
         let mut fields = Fields {
-            form: &mut *self.form,
+            faults: &mut *self.faults,
             at: &at,
             table,
         };
@@ -309,7 +414,7 @@ impl Fields<'_, '_> {
         ] {
             if !there {
                 let fault = Fault::new(join(self.at, key), format!("is missing beside {other}"));
-                self.form.faults.push(fault.hint("write both prices of a batch"));
+                self.faults.push(fault.hint("write both prices of a batch"));
             }
         }
         let (input, output) = (self.rate("batch_input_usd"), self.rate("batch_output_usd"));
@@ -329,7 +434,7 @@ impl Fields<'_, '_> {
         match count_of(&at, self.table.get(key)?, &TOKENS) {
             Ok(tokens) => Some(tokens),
             Err(fault) => {
-                self.form.faults.push(fault);
+                self.faults.push(fault);
                 None
             }
         }
@@ -351,10 +456,14 @@ impl Fields<'_, '_> {
 
     fn checked<T>(&mut self, key: &str, read: Result<T, String>) -> Option<T> {
         read.map_err(|problem| {
-            self.form.faults.push(Fault::new(join(self.at, key), problem));
+            self.faults.push(Fault::new(join(self.at, key), problem));
         })
         .ok()
     }
+}
+
+fn wrong_kind(at: &str, wanted: &str, value: &Value) -> Fault {
+    Fault::new(at, format!("must be {wanted}, not {}", type_name(value)))
 }
 
 /// What is wrong with the name of a model or deployment.

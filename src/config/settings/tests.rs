@@ -93,6 +93,7 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
         "secrets.renewal_wait_ms",
         "secrets.start_wait_ms",
         "server.shutdown_grace_ms",
+        "server.shutdown_notice_ms",
         "server.workers",
         "upstream.pool_idle_per_host",
         "usage.keep_requests_days",

@@ -223,26 +223,27 @@ impl BudgetTerms {
     /// Says what is wrong with them, if anything is.
     ///
     /// # Errors
-    /// The first fault.
-    pub fn check(&self) -> Result<(), String> {
+    /// The first fault: which field of a budget, as the API names it, and a sentence without its subject.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let thresholds = |problem: String| Err(("thresholds", problem));
         if self.amount.0 <= 0 {
-            return Err("the amount must be more than nothing".to_owned());
+            return Err(("amount_usd", "must be more than nothing".to_owned()));
         }
         if self.thresholds.len() > MAX_THRESHOLDS {
-            return Err(format!("a budget has at most {MAX_THRESHOLDS} thresholds"));
+            return thresholds(format!("must be at most {MAX_THRESHOLDS}"));
         }
         if self
             .thresholds
             .iter()
             .any(|&percent| percent == 0 || percent > MAX_THRESHOLD)
         {
-            return Err(format!("a threshold lies between 1 and {MAX_THRESHOLD} percent"));
+            return thresholds(format!("must lie between 1 and {MAX_THRESHOLD} percent"));
         }
         if !self.thresholds.is_sorted_by(|lower, higher| lower < higher) {
-            return Err("thresholds rise, and none is there twice".to_owned());
+            return thresholds("must rise, and none may be there twice".to_owned());
         }
         if self.default_output_tokens == Some(0) {
-            return Err("an answer has at least one token".to_owned());
+            return Err(("default_output_tokens", "must be at least 1".to_owned()));
         }
         Ok(())
     }

@@ -260,6 +260,7 @@ fn record(cost: i64) -> UsageRecord {
         first_token: None,
         overhead: Duration::ZERO,
         routing: None,
+        trace: None,
         cache: CacheStatus::Bypass,
         cached_from: None,
         attempts: vec![attempt],

@@ -31,6 +31,7 @@ pub const ASSETS: &[&str] = &[
     "kit.js",
     "charts.js",
     "keys.js",
+    "budgets.js",
     "once.js",
     "providers.js",
     "routing.js",

@@ -93,7 +93,10 @@ impl Chart {
             // Plotly reads times without a zone as they stand; they are of UTC.
             Places::Times(times) => (
                 "date",
-                times.iter().map(|time| time.format("%Y-%m-%d %H:%M").to_string()).collect(),
+                times
+                    .iter()
+                    .map(|time| time.format("%Y-%m-%d %H:%M").to_string())
+                    .collect(),
             ),
             Places::Names(names) => ("category", names.clone()),
         };

@@ -158,26 +158,52 @@ mod tests {
     #[test]
     fn counts_are_grouped_and_shortened() {
         assert_eq!((count(1_204_311), count(-5)), ("1,204,311".to_owned(), "−5".to_owned()));
-        for (value, text) in [(947, "947"), (9_999, "9,999"), (12_430, "12.4k"), (312_000, "312k"), (3_149_000, "3.1M")] {
+        for (value, text) in [
+            (947, "947"),
+            (9_999, "9,999"),
+            (12_430, "12.4k"),
+            (312_000, "312k"),
+            (3_149_000, "3.1M"),
+        ] {
             assert_eq!(short(value), text);
         }
     }
 
     #[test]
     fn durations_and_shares_are_said_as_people_do() {
-        for (us, text) in [(420.0, "420 µs"), (8_400.0, "8.4 ms"), (84_000.0, "84 ms"), (1_250_000.0, "1.25 s"), (200e6, "3 min 20 s")] {
+        for (us, text) in [
+            (420.0, "420 µs"),
+            (8_400.0, "8.4 ms"),
+            (84_000.0, "84 ms"),
+            (1_250_000.0, "1.25 s"),
+            (200e6, "3 min 20 s"),
+        ] {
             assert_eq!(duration_us(us), text);
         }
-        for (share, text) in [(0.0, "0%"), (0.0004, "0.04%"), (0.021, "2.1%"), (0.5, "50%"), (1.0, "100%")] {
+        for (share, text) in [
+            (0.0, "0%"),
+            (0.0004, "0.04%"),
+            (0.021, "2.1%"),
+            (0.5, "50%"),
+            (1.0, "100%"),
+        ] {
             assert_eq!(percent(share), text);
         }
-        assert_eq!((seconds(45), seconds(86_400)), ("45 seconds".to_owned(), "1 day".to_owned()));
+        assert_eq!(
+            (seconds(45), seconds(86_400)),
+            ("45 seconds".to_owned(), "1 day".to_owned())
+        );
     }
 
     #[test]
     fn times_are_told_from_now() {
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
-        for (seconds, text) in [(0, "just now"), (-70, "1 min ago"), (-7_300, "2 h ago"), (90_000, "in 1 d")] {
+        for (seconds, text) in [
+            (0, "just now"),
+            (-70, "1 min ago"),
+            (-7_300, "2 h ago"),
+            (90_000, "in 1 d"),
+        ] {
             assert_eq!(relative(now + TimeDelta::seconds(seconds), now), text);
         }
     }

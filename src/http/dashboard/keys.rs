@@ -10,6 +10,7 @@ use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::overview::{along, float, outcome, places, ratio, series_of};
 use super::parts::{self, Tile, Tone, Wish, icon, pill};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
+use crate::domain::budget::{BudgetScope, Enforcement};
 use crate::domain::ids::{KeyId, TeamId};
 use crate::domain::limit::{LimitOwner, LimitRule};
 use crate::domain::managed_key::{KeyFilter, KeyState, ManagedKey};
@@ -19,7 +20,6 @@ use crate::domain::report::hour::Hour;
 use crate::domain::report::log::LogFilter;
 use crate::domain::report::usage::{Granularity, GroupBy, UsageFilter, UsageQuestion, change};
 use crate::domain::role::Right;
-use crate::domain::budget::{BudgetScope, Enforcement};
 use crate::domain::scope::Scope;
 use crate::http::management::auth::keys::KeyWithTerms;
 use crate::http::management::auth::{
@@ -60,12 +60,15 @@ const DAYS: i64 = 30;
 const RECENT: u64 = 8;
 
 /// A team to choose.
-struct TeamChoice {
-    id: Uuid,
-    name: String,
+pub(super) struct TeamChoice {
+    /// Its id.
+    pub(super) id: Uuid,
+    /// Its name.
+    pub(super) name: String,
 }
 
-async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
+/// The teams that the viewer may see; none for those who may see none.
+pub(super) async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
     let Ok(may) = viewer.may::<ReadTeams>() else {
         return Ok(Vec::new());
     };
@@ -78,7 +81,7 @@ async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
 }
 
 /// Names of models and providers to choose from; none for those who may not see providers.
-async fn offered(viewer: &Viewer) -> Result<(Vec<String>, Vec<String>), Refusal> {
+pub(super) async fn offered(viewer: &Viewer) -> Result<(Vec<String>, Vec<String>), Refusal> {
     let Ok(may) = viewer.may::<ReadProviders>() else {
         return Ok(Default::default());
     };
@@ -188,7 +191,10 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let (mut keys, budgets, usage, teams, (models, providers)) = (keys?, budgets?, usage?, teams?, offered?);
     let more = keys.len() as u64 > PAGE;
     keys.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
-    let next = keys.last().filter(|_| more).map(|last| viewer.url_with(&[("cursor", Some(&last.id.to_string()))]));
+    let next = keys
+        .last()
+        .filter(|_| more)
+        .map(|last| viewer.url_with(&[("cursor", Some(&last.id.to_string()))]));
     let spent: HashMap<Uuid, i64> = usage
         .groups
         .iter()
@@ -204,7 +210,9 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
             }
         }
     }
-    let narrowed = ["status", "team", "tag", "search", "cursor"].iter().any(|name| viewer.query(name).is_some());
+    let narrowed = ["status", "team", "tag", "search", "cursor"]
+        .iter()
+        .any(|name| viewer.query(name).is_some());
     let body = html! {
         (filters(&viewer, &teams))
         section.card {
@@ -278,7 +286,7 @@ fn table(
                     th.wide { "May use" }
                     th data-by="number" { button.sort type="button" { "Spend this month" } }
                     th.right.wide data-by="number" { button.sort type="button" { "Requests / min" } }
-                    th.right data-by="number" { button.sort type="button" { "Last used" } }
+                    th.right.wide data-by="number" { button.sort type="button" { "Last used" } }
                 } }
                 tbody {
                     @for key in keys {
@@ -291,7 +299,7 @@ fn table(
                             td.wide { div.chips { (scope_short(&key.scope)) } }
                             td data-value=(spent.get(&key.id.0).copied().unwrap_or(0)) { (spend(budgets.get(&key.id).copied(), spent.get(&key.id.0).copied().unwrap_or(0))) }
                             td.right.wide { (format::count(i64::from(key.rate_limit))) }
-                            td.right.nowrap data-value=(key.last_used_at.map_or(0, |at| at.timestamp())) { (parts::time_or(key.last_used_at, "never")) }
+                            td.right.wide.nowrap data-value=(key.last_used_at.map_or(0, |at| at.timestamp())) { (parts::time_or(key.last_used_at, "never")) }
                         }
                     }
                 }
@@ -346,62 +354,75 @@ fn team_field(viewer: &Viewer, id: &str, teams: &[TeamChoice], chosen: Option<Uu
     if !viewer.can(Right::WriteTeams) || teams.is_empty() {
         return html! {};
     }
-    parts::field(id, "Team", "", html! {
-        select id=(id) name="team_id" data-empty="null" {
-            option value="" { "No team" }
-            @for team in teams { option value=(team.id) selected[Some(team.id) == chosen] { (team.name) } }
-        }
-    })
+    parts::field(
+        id,
+        "Team",
+        "",
+        html! {
+            select id=(id) name="team_id" data-empty="null" {
+                option value="" { "No team" }
+                @for team in teams { option value=(team.id) selected[Some(team.id) == chosen] { (team.name) } }
+            }
+        },
+    )
 }
 
 fn new_key(viewer: &Viewer, teams: &[TeamChoice], models: &[String], providers: &[String]) -> Markup {
-    let day = |days: i64| (Utc::now() + TimeDelta::days(days)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
-    parts::dialog("new-key", "Create key", html! {
-        form data-api="POST /api/gateway/keys" data-done="event" autocomplete="off" data-new-key {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                div.columns {
-                    (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" required maxlength="128" placeholder="search-production" autofocus; }))
-                    (team_field(viewer, "new-team", teams, None))
-                }
-                (parts::field("new-models", "Models", "Names from the catalogue, aliases, or globs such as claude-*. None: every model.", tokens("new-models", "allowed_models.models", "tokens", Some("models"), "every model", "")))
-                (parts::field("new-providers", "Providers", "None: every provider.", tokens("new-providers", "allowed_models.providers", "tokens", Some("providers"), "every provider", "")))
-                div.columns {
-                    (parts::field("new-budget", "Budget in USD", "Requests are refused when it is used up.", html! { input id="new-budget" name="budgets.0.amount_usd" inputmode="decimal" placeholder="no budget"; }))
-                    (parts::field("new-period", "Period of the budget", "", html! {
-                        select id="new-period" name="budgets.0.period" data-with="budgets.0.amount_usd" {
-                            option value="daily" { "a day" } option value="weekly" { "a week" } option value="monthly" selected { "a month" } option value="total" { "for good" }
-                        }
-                    }))
-                }
-                div.columns {
-                    (parts::field("new-rate", "Requests per minute", "", html! { input id="new-rate" name="rate_limit" data-type="number" inputmode="numeric" placeholder="60"; }))
-                    (parts::field("new-expiry", "Stops working", "", html! {
-                        select id="new-expiry" name="expires_at" {
-                            option value="" { "never" }
-                            @for (days, words) in [(1, "in a day"), (7, "in 7 days"), (30, "in 30 days"), (90, "in 90 days"), (365, "in a year")] { option value=(day(days)) { (words) } }
-                        }
-                    }))
-                }
-                details.more-fields {
-                    summary { "More limits, tags and networks" }
-                    div.stack {
-                        div.columns {
-                            (parts::field("new-concurrency", "Requests under way", "", html! { input id="new-concurrency" name="limits.concurrency" data-type="number" inputmode="numeric" placeholder="no limit"; }))
-                            (parts::field("new-tokens", "Tokens per minute", "", html! { input id="new-tokens" name="limits.tokens_per_minute" data-type="number" inputmode="numeric" placeholder="no limit"; }))
-                        }
-                        (parts::field("new-tags", "Tags", "name=value. Budgets and limits can be for a tag, and usage can be looked at by it.", tokens("new-tags", "metadata", "tags", None, "env=production", "")))
-                        (parts::field("new-ips", "Networks it may be used from", "Addresses or networks. None: from everywhere.", tokens("new-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", "")))
+    let day = |days: i64| {
+        (Utc::now() + TimeDelta::days(days))
+            .format("%Y-%m-%dT%H:%M:%SZ")
+            .to_string()
+    };
+    parts::dialog(
+        "new-key",
+        "Create key",
+        html! {
+            form data-api="POST /api/gateway/keys" data-done="event" autocomplete="off" data-new-key {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    div.columns {
+                        (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" required maxlength="128" placeholder="search-production" autofocus; }))
+                        (team_field(viewer, "new-team", teams, None))
                     }
+                    (parts::field("new-models", "Models", "Names from the catalogue, aliases, or globs such as claude-*. None: every model.", tokens("new-models", "allowed_models.models", "tokens", Some("models"), "every model", "")))
+                    (parts::field("new-providers", "Providers", "None: every provider.", tokens("new-providers", "allowed_models.providers", "tokens", Some("providers"), "every provider", "")))
+                    div.columns {
+                        (parts::field("new-budget", "Budget in USD", "Requests are refused when it is used up.", html! { input id="new-budget" name="budgets.0.amount_usd" inputmode="decimal" placeholder="no budget"; }))
+                        (parts::field("new-period", "Period of the budget", "", html! {
+                            select id="new-period" name="budgets.0.period" data-with="budgets.0.amount_usd" {
+                                option value="daily" { "a day" } option value="weekly" { "a week" } option value="monthly" selected { "a month" } option value="total" { "for good" }
+                            }
+                        }))
+                    }
+                    div.columns {
+                        (parts::field("new-rate", "Requests per minute", "", html! { input id="new-rate" name="rate_limit" data-type="number" inputmode="numeric" placeholder="60"; }))
+                        (parts::field("new-expiry", "Stops working", "", html! {
+                            select id="new-expiry" name="expires_at" {
+                                option value="" { "never" }
+                                @for (days, words) in [(1, "in a day"), (7, "in 7 days"), (30, "in 30 days"), (90, "in 90 days"), (365, "in a year")] { option value=(day(days)) { (words) } }
+                            }
+                        }))
+                    }
+                    details.more-fields {
+                        summary { "More limits, tags and networks" }
+                        div.stack {
+                            div.columns {
+                                (parts::field("new-concurrency", "Requests under way", "", html! { input id="new-concurrency" name="limits.concurrency" data-type="number" inputmode="numeric" placeholder="no limit"; }))
+                                (parts::field("new-tokens", "Tokens per minute", "", html! { input id="new-tokens" name="limits.tokens_per_minute" data-type="number" inputmode="numeric" placeholder="no limit"; }))
+                            }
+                            (parts::field("new-tags", "Tags", "name=value. Budgets and limits can be for a tag, and usage can be looked at by it.", tokens("new-tags", "metadata", "tags", None, "env=production", "")))
+                            (parts::field("new-ips", "Networks it may be used from", "Addresses or networks. None: from everywhere.", tokens("new-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", "")))
+                        }
+                    }
+                    (choices(models, providers))
                 }
-                (choices(models, providers))
+                footer.dialog-foot {
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Create key" }
+                }
             }
-            footer.dialog-foot {
-                button.button type="button" data-closes { "Cancel" }
-                button.button.primary type="submit" { "Create key" }
-            }
-        }
-    })
+        },
+    )
 }
 
 /// The dialog that shows a secret, once.
@@ -430,7 +451,11 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let found = viewer.may::<ReadKeys>()?.key(id).await?;
     let key = &found.key;
     let now = Utc::now();
-    let (usage, logs, may_limits) = (viewer.may::<ReadUsage>()?, viewer.may::<ReadLogs>()?, viewer.may::<ReadLimits>()?);
+    let (usage, logs, may_limits) = (
+        viewer.may::<ReadUsage>()?,
+        viewer.may::<ReadLogs>()?,
+        viewer.may::<ReadLimits>()?,
+    );
     let to = Hour::at_or_after(now);
     let question = UsageQuestion {
         organization: Some(usage.organization()),
@@ -491,11 +516,16 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         },
         Tile {
             label: "Latency P95",
-            value: totals.latency.quantile(0.95).map_or_else(|| "—".to_owned(), format::duration_us),
+            value: totals
+                .latency
+                .quantile(0.95)
+                .map_or_else(|| "—".to_owned(), format::duration_us),
             title: None,
             change: ratio(totals.latency.quantile(0.95), previous.latency.quantile(0.95)),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| figures.latency.quantile(0.95).unwrap_or(0.0)),
+            line: along(&places, &report.series, &0.0, |figures| {
+                figures.latency.quantile(0.95).unwrap_or(0.0)
+            }),
             href: None,
         },
     ];
@@ -606,7 +636,10 @@ fn why_limit(rule: &LimitRule, key: &KeyWithTerms) -> Option<String> {
         }
         LimitOwner::Organization => Some("the whole organization together".to_owned()),
         LimitOwner::EachKey => {
-            let has_own = key.limits.iter().any(|limit| limit.rule.enabled && own(&limit.rule.scope.owner));
+            let has_own = key
+                .limits
+                .iter()
+                .any(|limit| limit.rule.enabled && own(&limit.rule.scope.owner));
             (!has_own).then(|| "each key without a limit of its own".to_owned())
         }
         LimitOwner::Tag(tag) => has_tag(&key.key, tag).then(|| format!("all keys tagged {tag}")),
@@ -619,7 +652,9 @@ fn why_limit(rule: &LimitRule, key: &KeyWithTerms) -> Option<String> {
 }
 
 fn has_tag(key: &ManagedKey, tag: &str) -> bool {
-    let found = tag.split_once('=').and_then(|(name, value)| Some((key.metadata.get(name)?, value)));
+    let found = tag
+        .split_once('=')
+        .and_then(|(name, value)| Some((key.metadata.get(name)?, value)));
     found.is_some_and(|(own, value)| own.as_str() == Some(value))
 }
 
@@ -709,13 +744,13 @@ fn recent(rows: &[crate::analytics::RequestRow]) -> Markup {
         } @else {
             div.table-wrap tabindex="0" role="region" aria-label="Recent requests" {
                 table.table {
-                    thead { tr { th { "Model" } th { "Result" } th.right { "Tokens" } th.right { "Cost" } th.right { "When" } } }
+                    thead { tr { th { "Model" } th { "Result" } th.right.wide { "Tokens" } th.right { "Cost" } th.right { "When" } } }
                     tbody {
                         @for row in rows {
                             tr {
                                 td.wrap { a.name href={ "/gateway/logs/" (row.id) } { (row.requested_model) } }
                                 td { (outcome(row)) }
-                                td.right.nowrap { (format::short(row.input_tokens)) " → " (format::short(row.output_tokens)) }
+                                td.right.wide.nowrap { (format::short(row.input_tokens)) " → " (format::short(row.output_tokens)) }
                                 td.right { (row.cost_nanousd.map_or_else(|| "—".to_owned(), format::usd)) }
                                 td.right.nowrap { (parts::time(row.created_at)) }
                             }
@@ -729,52 +764,62 @@ fn recent(rows: &[crate::analytics::RequestRow]) -> Markup {
 
 fn edit(viewer: &Viewer, key: &ManagedKey, teams: &[TeamChoice], models: &[String], providers: &[String]) -> Markup {
     let tags = key.metadata.as_object().into_iter().flatten();
-    let tags: Vec<String> = tags.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let tags: Vec<String> = tags
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
     let networks: Vec<String> = key.allowed_ips.iter().map(ToString::to_string).collect();
-    parts::dialog("edit-key", "Edit key", html! {
-        form data-api={ "PATCH /api/gateway/keys/" (key.id) } autocomplete="off" {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                div.columns {
-                    (parts::field("edit-name", "Name", "", html! { input id="edit-name" name="name" required maxlength="128" value=(key.name); }))
-                    (team_field(viewer, "edit-team", teams, key.team.as_ref().map(|team| team.id.0)))
+    parts::dialog(
+        "edit-key",
+        "Edit key",
+        html! {
+            form data-api={ "PATCH /api/gateway/keys/" (key.id) } autocomplete="off" {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    div.columns {
+                        (parts::field("edit-name", "Name", "", html! { input id="edit-name" name="name" required maxlength="128" value=(key.name); }))
+                        (team_field(viewer, "edit-team", teams, key.team.as_ref().map(|team| team.id.0)))
+                    }
+                    (parts::field("edit-models", "Models", "Names, aliases, or globs such as claude-*. None: every model.", tokens("edit-models", "allowed_models.models", "tokens", Some("models"), "every model", &key.scope.models().join(","))))
+                    (parts::field("edit-providers", "Providers", "None: every provider.", tokens("edit-providers", "allowed_models.providers", "tokens", Some("providers"), "every provider", &key.scope.providers().join(","))))
+                    div.columns {
+                        (parts::field("edit-rate", "Requests per minute", "", html! { input id="edit-rate" name="rate_limit" data-type="number" inputmode="numeric" required value=(key.rate_limit); }))
+                        (parts::field("edit-expiry", "Stops working", "In your time zone; empty: never.", html! { input id="edit-expiry" name="expires_at" type="datetime-local" data-type="time" data-empty="null" data-utc=[key.expires_at.map(|at| at.to_rfc3339())]; }))
+                    }
+                    (parts::field("edit-tags", "Tags", "name=value", tokens("edit-tags", "metadata", "tags", None, "env=production", &tags.join(","))))
+                    (parts::field("edit-ips", "Networks it may be used from", "None: from everywhere.", tokens("edit-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", &networks.join(","))))
+                    (choices(models, providers))
                 }
-                (parts::field("edit-models", "Models", "Names, aliases, or globs such as claude-*. None: every model.", tokens("edit-models", "allowed_models.models", "tokens", Some("models"), "every model", &key.scope.models().join(","))))
-                (parts::field("edit-providers", "Providers", "None: every provider.", tokens("edit-providers", "allowed_models.providers", "tokens", Some("providers"), "every provider", &key.scope.providers().join(","))))
-                div.columns {
-                    (parts::field("edit-rate", "Requests per minute", "", html! { input id="edit-rate" name="rate_limit" data-type="number" inputmode="numeric" required value=(key.rate_limit); }))
-                    (parts::field("edit-expiry", "Stops working", "In your time zone; empty: never.", html! { input id="edit-expiry" name="expires_at" type="datetime-local" data-type="time" data-empty="null" data-utc=[key.expires_at.map(|at| at.to_rfc3339())]; }))
+                footer.dialog-foot {
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Save" }
                 }
-                (parts::field("edit-tags", "Tags", "name=value", tokens("edit-tags", "metadata", "tags", None, "env=production", &tags.join(","))))
-                (parts::field("edit-ips", "Networks it may be used from", "None: from everywhere.", tokens("edit-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", &networks.join(","))))
-                (choices(models, providers))
             }
-            footer.dialog-foot {
-                button.button type="button" data-closes { "Cancel" }
-                button.button.primary type="submit" { "Save" }
-            }
-        }
-    })
+        },
+    )
 }
 
 fn rotate(key: &ManagedKey) -> Markup {
-    parts::dialog("rotate-key", "Rotate key", html! {
-        form data-api={ "POST /api/gateway/keys/" (key.id) "/rotate" } data-done="event" data-new-key {
-            div.dialog-body.stack {
-                (parts::form_fault())
-                p.soft { "The key gets another secret and keeps everything else. The secret it has works for a while besides, so that applications can be changed one by one." }
-                (parts::field("grace", "The old secret works for", "", html! {
-                    select id="grace" name="grace_seconds" data-type="number" {
-                        option value="0" { "no longer" } option value="3600" { "an hour" } option value="86400" selected { "a day" } option value="604800" { "7 days" } option value="2592000" { "30 days" }
-                    }
-                }))
+    parts::dialog(
+        "rotate-key",
+        "Rotate key",
+        html! {
+            form data-api={ "POST /api/gateway/keys/" (key.id) "/rotate" } data-done="event" data-new-key {
+                div.dialog-body.stack {
+                    (parts::form_fault())
+                    p.soft { "The key gets another secret and keeps everything else. The secret it has works for a while besides, so that applications can be changed one by one." }
+                    (parts::field("grace", "The old secret works for", "", html! {
+                        select id="grace" name="grace_seconds" data-type="number" {
+                            option value="0" { "no longer" } option value="3600" { "an hour" } option value="86400" selected { "a day" } option value="604800" { "7 days" } option value="2592000" { "30 days" }
+                        }
+                    }))
+                }
+                footer.dialog-foot {
+                    button.button type="button" data-closes { "Cancel" }
+                    button.button.primary type="submit" { "Rotate" }
+                }
             }
-            footer.dialog-foot {
-                button.button type="button" data-closes { "Cancel" }
-                button.button.primary type="submit" { "Rotate" }
-            }
-        }
-    })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -812,7 +857,10 @@ mod tests {
     fn only_what_is_about_a_key_applies_to_it() {
         let key = key();
         let why = |scope: BudgetScope| why_budget(&scope, &key.key);
-        assert_eq!(why(BudgetScope::Tag("env=prod".into())).as_deref(), Some("all keys tagged env=prod"));
+        assert_eq!(
+            why(BudgetScope::Tag("env=prod".into())).as_deref(),
+            Some("all keys tagged env=prod")
+        );
         assert_eq!(why(BudgetScope::Tag("env=test".into())), None);
         assert_eq!(why(BudgetScope::Key(KeyId(Uuid::from_u128(2)))), None);
         assert_eq!(why(BudgetScope::Team(TeamId(Uuid::from_u128(3)))), None);

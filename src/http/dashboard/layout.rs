@@ -164,10 +164,19 @@ fn head(title: &str, page: &Page, csrf: Option<&str>) -> Markup {
 
 fn sidebar(frame: &Frame) -> Markup {
     let path = frame.viewer.path();
-    let navs = || VIEWS.iter().copied().flatten().filter_map(|view| Some((view, view.nav?)));
+    let navs = || {
+        VIEWS
+            .iter()
+            .copied()
+            .flatten()
+            .filter_map(|view| Some((view, view.nav?)))
+    };
     // The longest path that the page's begins with is where it belongs.
     let within = |view: &View| path == view.path || path.starts_with(&format!("{}/", view.path));
-    let current = navs().map(|(view, _)| view).filter(|view| within(view)).max_by_key(|view| view.path.len());
+    let current = navs()
+        .map(|(view, _)| view)
+        .filter(|view| within(view))
+        .max_by_key(|view| view.path.len());
     let seen: Vec<(&View, Nav)> = navs().filter(|(_, nav)| frame.viewer.can(nav.right)).collect();
     html! {
         aside.sidebar id="sidebar" {
@@ -246,7 +255,9 @@ fn confirmation() -> Markup {
 }
 
 fn initial(name: &str) -> String {
-    name.chars().find(|c| c.is_alphanumeric()).map_or_else(|| "?".to_owned(), |c| c.to_uppercase().collect())
+    name.chars()
+        .find(|c| c.is_alphanumeric())
+        .map_or_else(|| "?".to_owned(), |c| c.to_uppercase().collect())
 }
 
 /// A page without navigation, for people who are not signed in or cannot do more.
@@ -316,4 +327,32 @@ pub(super) fn bare_error(refusal: &Refusal) -> Response {
         a.button.primary.wide href="/gateway" { "Try again" }
     };
     answer(status, bare(&problem.title, None, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_not_see_a_page_is_told_why_in_its_place() {
+        let refusals = [
+            (
+                Refusal::forbidden("the role member may not do this"),
+                403,
+                "No permission",
+            ),
+            (Refusal::not_found("key"), 404, "Not found"),
+            (
+                Refusal::unavailable_because("the database does not answer"),
+                503,
+                "Not available right now",
+            ),
+        ];
+        for (refusal, expected, title) in refusals {
+            let (status, page) = error_page(&refusal);
+            let body = page.body.into_string();
+            assert_eq!((status.as_u16(), page.title.as_str()), (expected, title));
+            assert!(body.contains(&problem_of(&refusal).detail), "{body}");
+        }
+    }
 }

@@ -10,15 +10,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http::StatusCode;
-use maud::Markup;
 use poem::{Body, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{Fault, Viewer};
+use super::{MakeParts, Viewer};
 
 /// How often the parts are made.
 const EVERY: Duration = Duration::from_secs(2);
@@ -29,11 +27,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// After how long something is sent where nothing changes, so that proxies keep the connection.
 const QUIET: Duration = Duration::from_secs(15);
 
-type Fragments = fn(Viewer) -> BoxFuture<'static, Result<Vec<(&'static str, Markup)>, Fault>>;
-
 struct Watch {
     viewer: Viewer,
-    fragments: Fragments,
+    fragments: MakeParts,
     sent: HashMap<&'static str, u64>,
     began: Instant,
     spoke: Instant,
@@ -43,7 +39,7 @@ struct Watch {
 }
 
 /// The stream of a page's parts.
-pub fn stream(viewer: Viewer, fragments: Fragments) -> Response {
+pub fn stream(viewer: Viewer, fragments: MakeParts) -> Response {
     let Ok(place) = viewer.dashboard.live_places.clone().try_acquire_owned() else {
         // The browser keeps the page as it is, and asks again later.
         return Response::builder()
@@ -135,6 +131,9 @@ fn event(name: &str, html: &str) -> String {
 mod tests {
     #[test]
     fn a_line_break_in_a_part_does_not_end_its_event() {
-        assert_eq!(super::event("a", "<b>\n\nx"), "event: a\ndata: <b>\ndata: \ndata: x\n\n");
+        assert_eq!(
+            super::event("a", "<b>\n\nx"),
+            "event: a\ndata: <b>\ndata: \ndata: x\n\n"
+        );
     }
 }

@@ -29,15 +29,18 @@ pub mod format;
 pub mod layout;
 pub mod parts;
 
+mod budgets;
 mod jobs;
 mod keys;
 mod live;
+mod logs;
 mod overview;
 mod playground;
 mod providers;
 mod routing;
 mod settings;
 mod sign_in;
+mod usage;
 mod webhooks;
 
 use std::sync::Arc;
@@ -64,10 +67,13 @@ pub use layout::Page;
 /// Every page. The order of those with a [`Nav`] is that of the navigation.
 const VIEWS: &[&[View]] = &[
     overview::VIEWS,
+    usage::VIEWS,
+    logs::VIEWS,
+    playground::VIEWS,
     keys::VIEWS,
+    budgets::VIEWS,
     providers::VIEWS,
     routing::VIEWS,
-    playground::VIEWS,
     webhooks::VIEWS,
     jobs::VIEWS,
     settings::VIEWS,
@@ -131,13 +137,18 @@ impl Group {
     }
 }
 
+/// Makes a page.
+pub type MakePage = fn(Viewer) -> BoxFuture<'static, Result<Page, Fault>>;
+/// Makes the parts of a page, by name.
+pub type MakeParts = fn(Viewer) -> BoxFuture<'static, Result<Vec<(&'static str, Markup)>, Fault>>;
+
 /// What a view does.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Makes a page.
-    Page(fn(Viewer) -> BoxFuture<'static, Result<Page, Fault>>),
+    Page(MakePage),
     /// Makes the parts of a page that are kept up to date, by name; it is asked every two seconds.
-    Live(fn(Viewer) -> BoxFuture<'static, Result<Vec<(&'static str, Markup)>, Fault>>),
+    Live(MakeParts),
 }
 
 /// Why there is no page.
@@ -206,7 +217,11 @@ impl Viewer {
     pub fn url_with(&self, changes: &[(&str, Option<&str>)]) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         let changed = |name: &str| changes.iter().any(|(own, _)| *own == name);
-        for (name, value) in self.query.iter().filter(|(name, value)| !changed(name) && !value.is_empty()) {
+        for (name, value) in self
+            .query
+            .iter()
+            .filter(|(name, value)| !changed(name) && !value.is_empty())
+        {
             query.append_pair(name, value);
         }
         for (name, value) in changes {
@@ -312,7 +327,7 @@ impl Endpoint for Served {
         }
         let viewer = match viewer_of(&self.dashboard, &request).await {
             Ok(viewer) => viewer,
-            Err(response) => return Ok(response),
+            Err(response) => return Ok(*response),
         };
         let response = match self.view.handler {
             Handler::Live(fragments) => live::stream(viewer, fragments),
@@ -334,14 +349,14 @@ impl Endpoint for Nothing {
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let viewer = match viewer_of(&self.0, &request).await {
             Ok(viewer) => viewer,
-            Err(response) => return Ok(response),
+            Err(response) => return Ok(*response),
         };
         Ok(guarded(framed(&viewer, Err(Fault::not_found("page"))).await))
     }
 }
 
 /// Who looks at a page; an answer instead where it is nobody known, or somebody who must change their password first.
-async fn viewer_of(dashboard: &Arc<Dashboard>, request: &Request) -> Result<Viewer, Response> {
+async fn viewer_of(dashboard: &Arc<Dashboard>, request: &Request) -> Result<Viewer, Box<Response>> {
     let path = request.uri().path().to_owned();
     let caller = match Caller::of(dashboard.management.clone(), request).await {
         Ok(caller) => caller,
@@ -350,12 +365,12 @@ async fn viewer_of(dashboard: &Arc<Dashboard>, request: &Request) -> Result<View
             let query: String = url::form_urlencoded::Serializer::new(String::new())
                 .append_pair("next", back)
                 .finish();
-            return Err(guarded(redirect(&format!("/login?{query}"))));
+            return Err(Box::new(guarded(redirect(&format!("/login?{query}")))));
         }
-        Err(refusal) => return Err(guarded(layout::bare_error(&refusal))),
+        Err(refusal) => return Err(Box::new(guarded(layout::bare_error(&refusal)))),
     };
     if caller.must_change_password() && path != "/gateway/password" {
-        return Err(guarded(redirect("/gateway/password")));
+        return Err(Box::new(guarded(redirect("/gateway/password"))));
     }
     let query = request.uri().query().unwrap_or_default();
     let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
@@ -428,7 +443,10 @@ fn guarded(mut response: Response) -> Response {
         (REFERRER_POLICY, "same-origin"),
         (CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), geolocation=(), microphone=()",
+        ),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }

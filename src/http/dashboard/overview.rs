@@ -110,7 +110,10 @@ async fn overview(viewer: Viewer) -> Result<Page, Fault> {
     let asked = Asked::default();
     let (report, parts) = futures_util::join!(may.usage(&asked, question.clone()), live_parts(&viewer));
     let (report, parts) = (report?, parts?);
-    let model = report.groups.iter().find_map(|group| group.name.clone().filter(|_| by == "model"));
+    let model = report
+        .groups
+        .iter()
+        .find_map(|group| group.name.clone().filter(|_| by == "model"));
     let body = html! {
         @if let Some(checklist) = parts.checklist { div data-live="checklist" { (checklist) } }
         (tiles(&report, &question))
@@ -120,9 +123,10 @@ async fn overview(viewer: Viewer) -> Result<Page, Fault> {
         }
         div.grid.wide-left {
             (parts::card("Recent requests", html! { (pill(Tone::Quiet, "live")) }, html! { div data-live="recent" { (parts.recent) } }))
-            @if let Some(health) = parts.health {
-                (parts::card("Providers", html! { span { "seen from this replica" } }, html! { div data-live="health" { (health) } }))
-            } @else {
+            div {
+                @if let Some(health) = parts.health {
+                    (parts::card("Providers", html! { span { "seen from this replica" } }, html! { div data-live="health" { (health) } }))
+                }
                 (parts::card("Endpoint", html! {}, html! { div.card-body { (endpoint(&viewer)) } }))
             }
         }
@@ -131,7 +135,13 @@ async fn overview(viewer: Viewer) -> Result<Page, Fault> {
     };
     let choices: Vec<(&str, String, bool)> = Range::ALL
         .iter()
-        .map(|own| (own.word(), viewer.url_with(&[("range", Some(own.word()))]), *own == range))
+        .map(|own| {
+            (
+                own.word(),
+                viewer.url_with(&[("range", Some(own.word()))]),
+                *own == range,
+            )
+        })
         .collect();
     Ok(Page::new("Overview", body)
         .lead(html! { "What went through the gateway, and how it is doing." })
@@ -196,7 +206,10 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
     let usage = |extra: &str| Some(format!("/gateway/usage{extra}")).filter(|_| has_page("/gateway/usage"));
     let latency = |label: &'static str, share: f64, line: Vec<f64>| Tile {
         label,
-        value: now.latency.quantile(share).map_or_else(|| "—".to_owned(), format::duration_us),
+        value: now
+            .latency
+            .quantile(share)
+            .map_or_else(|| "—".to_owned(), format::duration_us),
         title: None,
         change: ratio(now.latency.quantile(share), before.latency.quantile(share)),
         wish: Wish::Down,
@@ -244,12 +257,27 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
             line: line(|figures| figures.success_rate().map_or(0.0, |rate| 1.0 - rate)),
             href: usage(""),
         },
-        latency("Latency P50", 0.5, line(|figures| figures.latency.quantile(0.5).unwrap_or(0.0))),
-        latency("Latency P95", 0.95, line(|figures| figures.latency.quantile(0.95).unwrap_or(0.0))),
-        latency("Latency P99", 0.99, line(|figures| figures.latency.quantile(0.99).unwrap_or(0.0))),
+        latency(
+            "Latency P50",
+            0.5,
+            line(|figures| figures.latency.quantile(0.5).unwrap_or(0.0)),
+        ),
+        latency(
+            "Latency P95",
+            0.95,
+            line(|figures| figures.latency.quantile(0.95).unwrap_or(0.0)),
+        ),
+        latency(
+            "Latency P99",
+            0.99,
+            line(|figures| figures.latency.quantile(0.99).unwrap_or(0.0)),
+        ),
         Tile {
             label: "First token P50",
-            value: now.first_token.quantile(0.5).map_or_else(|| "—".to_owned(), format::duration_us),
+            value: now
+                .first_token
+                .quantile(0.5)
+                .map_or_else(|| "—".to_owned(), format::duration_us),
             title: None,
             change: ratio(now.first_token.quantile(0.5), before.first_token.quantile(0.5)),
             wish: Wish::Down,
@@ -348,7 +376,9 @@ async fn live_parts(viewer: &Viewer) -> Result<Live, Fault> {
     let keys = viewer.may::<ReadKeys>()?;
     let limits = viewer.may::<ReadLimits>()?;
     let providers = viewer.may::<ReadProviders>().ok();
-    let filter = logs.log_filter(&Asked::default(), LogFilter::all(logs.organization())).await?;
+    let filter = logs
+        .log_filter(&Asked::default(), LogFilter::all(logs.organization()))
+        .await?;
     let some_keys = KeyFilter {
         limit: 2,
         ..KeyFilter::default()
@@ -401,10 +431,30 @@ struct Steps {
 fn checklist(steps: &Steps) -> Markup {
     let page = |path: &'static str| has_page(path).then_some(path);
     let all = [
-        (steps.provider, "Connect a provider", "Store a credential of OpenAI, Anthropic, Azure, AWS or Google. The echo model works without.", page("/gateway/providers")),
-        (steps.key, "Create a key", "Give each application a key of its own, with the models and the money it may use.", page("/gateway/keys")),
-        (steps.request, "Send a request", "Paste a snippet from below; it arrives here within seconds.", Some("#snippets")),
-        (steps.budget, "Set a budget", "Be told before the money is spent, or stop when it is.", page("/gateway/budgets")),
+        (
+            steps.provider,
+            "Connect a provider",
+            "Store a credential of OpenAI, Anthropic, Azure, AWS or Google. The echo model works without.",
+            page("/gateway/providers"),
+        ),
+        (
+            steps.key,
+            "Create a key",
+            "Give each application a key of its own, with the models and the money it may use.",
+            page("/gateway/keys"),
+        ),
+        (
+            steps.request,
+            "Send a request",
+            "Paste a snippet from below; it arrives here within seconds.",
+            Some("#snippets"),
+        ),
+        (
+            steps.budget,
+            "Set a budget",
+            "Be told before the money is spent, or stop when it is.",
+            page("/gateway/budgets"),
+        ),
     ];
     let done = all.iter().filter(|(done, ..)| *done).count();
     html! {
@@ -446,7 +496,7 @@ fn recent(rows: &[RequestRow]) -> Markup {
         } @else {
             div.table-wrap tabindex="0" role="region" aria-label="Recent requests" {
                 table.table {
-                    thead { tr { th { "Model" } th { "Result" } th.right { "Tokens" } th.right { "Cost" } th.right.wide { "Latency" } th.right { "When" } } }
+                    thead { tr { th { "Model" } th { "Result" } th.right.wide { "Tokens" } th.right { "Cost" } th.right.wide { "Latency" } th.right { "When" } } }
                     tbody {
                         @for row in rows {
                             tr data-key=(row.id) {
@@ -455,7 +505,7 @@ fn recent(rows: &[RequestRow]) -> Markup {
                                     div.sub { (row.provider.as_deref().unwrap_or("not served")) }
                                 }
                                 td { (outcome(row)) }
-                                td.right.nowrap { (format::short(row.input_tokens)) " → " (format::short(row.output_tokens)) }
+                                td.right.wide.nowrap { (format::short(row.input_tokens)) " → " (format::short(row.output_tokens)) }
                                 td.right { (row.cost_nanousd.map_or_else(|| "—".to_owned(), format::usd)) }
                                 td.right.wide.nowrap { (format::duration_us(float(row.latency_us))) }
                                 td.right.nowrap { (parts::time(row.created_at)) }
@@ -475,7 +525,9 @@ pub(super) fn readiness(state: &ProviderState) -> Markup {
         (true, Readiness::Passing) => pill(Tone::Good, "passing"),
         (true, Readiness::Probing) => pill(Tone::Warn, "probing"),
         (true, Readiness::Ejected) => match state.ejected_until {
-            Some(until) => html! { span.row { span.muted.small.nowrap { "until " (parts::time(until)) } (pill(Tone::Bad, "ejected")) } },
+            Some(until) => {
+                html! { span.row { span.muted.small.nowrap { "until " (parts::time(until)) } (pill(Tone::Bad, "ejected")) } }
+            }
             None => pill(Tone::Bad, "ejected"),
         },
         (true, Readiness::Resting) => pill(Tone::Warn, "resting"),
@@ -504,33 +556,53 @@ fn health(states: &[ProviderState]) -> Markup {
 fn endpoint(viewer: &Viewer) -> Markup {
     let url = format!("{}/v1", viewer.public_url());
     html! {
-        p.muted.small { "Base URL for any OpenAI-compatible client" }
-        div.secret { code id="base-url" { (url) } button.button.small type="button" data-copy=(url) { (icon("copy")) "Copy" } }
+        div.stack {
+            div { p.muted.small { "OpenAI's API" } div.secret { code { (url) } button.icon-button type="button" data-copy=(url) aria-label="Copy the address for OpenAI's clients" { (icon("copy")) } } }
+            div { p.muted.small { "Anthropic's API" } div.secret { code { (viewer.public_url()) } button.icon-button type="button" data-copy=(viewer.public_url()) aria-label="Copy the address for Anthropic's clients" { (icon("copy")) } } }
+        }
     }
 }
 
 fn snippets(viewer: &Viewer, model: &str) -> Markup {
     let url = viewer.public_url();
     let all = [
-        ("curl", "cURL", format!(
-            "curl {url}/v1/chat/completions \\\n  -H \"Authorization: Bearer bn-YOUR-KEY\" \\\n  -H \"Content-Type: application/json\" \\\n  -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'"
-        )),
-        ("python", "Python", format!(
-            "from openai import OpenAI\n\nclient = OpenAI(base_url=\"{url}/v1\", api_key=\"bn-YOUR-KEY\")\nanswer = client.chat.completions.create(\n    model=\"{model}\",\n    messages=[{{\"role\": \"user\", \"content\": \"Hello\"}}],\n)\nprint(answer.choices[0].message.content)"
-        )),
-        ("node", "Node", format!(
-            "import OpenAI from \"openai\";\n\nconst client = new OpenAI({{ baseURL: \"{url}/v1\", apiKey: \"bn-YOUR-KEY\" }});\nconst answer = await client.chat.completions.create({{\n  model: \"{model}\",\n  messages: [{{ role: \"user\", content: \"Hello\" }}],\n}});\nconsole.log(answer.choices[0].message.content);"
-        )),
-        ("langchain", "LangChain", format!(
-            "from langchain_openai import ChatOpenAI\n\nmodel = ChatOpenAI(base_url=\"{url}/v1\", api_key=\"bn-YOUR-KEY\", model=\"{model}\")\nprint(model.invoke(\"Hello\").content)"
-        )),
-        ("claude-code", "Claude Code", format!(
-            "export ANTHROPIC_BASE_URL={url}\nexport ANTHROPIC_AUTH_TOKEN=bn-YOUR-KEY\nclaude"
-        )),
+        (
+            "curl",
+            "cURL",
+            format!(
+                "curl {url}/v1/chat/completions \\\n  -H \"Authorization: Bearer bn-YOUR-KEY\" \\\n  -H \"Content-Type: application/json\" \\\n  -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'"
+            ),
+        ),
+        (
+            "python",
+            "Python",
+            format!(
+                "from openai import OpenAI\n\nclient = OpenAI(base_url=\"{url}/v1\", api_key=\"bn-YOUR-KEY\")\nanswer = client.chat.completions.create(\n    model=\"{model}\",\n    messages=[{{\"role\": \"user\", \"content\": \"Hello\"}}],\n)\nprint(answer.choices[0].message.content)"
+            ),
+        ),
+        (
+            "node",
+            "Node",
+            format!(
+                "import OpenAI from \"openai\";\n\nconst client = new OpenAI({{ baseURL: \"{url}/v1\", apiKey: \"bn-YOUR-KEY\" }});\nconst answer = await client.chat.completions.create({{\n  model: \"{model}\",\n  messages: [{{ role: \"user\", content: \"Hello\" }}],\n}});\nconsole.log(answer.choices[0].message.content);"
+            ),
+        ),
+        (
+            "langchain",
+            "LangChain",
+            format!(
+                "from langchain_openai import ChatOpenAI\n\nmodel = ChatOpenAI(base_url=\"{url}/v1\", api_key=\"bn-YOUR-KEY\", model=\"{model}\")\nprint(model.invoke(\"Hello\").content)"
+            ),
+        ),
+        (
+            "claude-code",
+            "Claude Code",
+            format!("export ANTHROPIC_BASE_URL={url}\nexport ANTHROPIC_AUTH_TOKEN=bn-YOUR-KEY\nclaude"),
+        ),
     ];
     html! {
         section.card id="snippets" {
-            header.card-head { h2 { "Use it" } div.card-aside { (parts::copyable(&format!("{url}/v1"))) } }
+            header.card-head { h2 { "Use it" } div.card-aside { "with a key in the place of bn-YOUR-KEY" } }
             div data-tabs {
                 div.tabs role="tablist" aria-label="Clients" {
                     @for (place, (id, title, _)) in all.iter().enumerate() {
@@ -549,7 +621,11 @@ fn snippets(viewer: &Viewer, model: &str) -> Markup {
 }
 
 fn cards(viewer: &Viewer) -> Markup {
-    let navs = ALL_VIEWS.iter().copied().flatten().filter_map(|view| Some((view, view.nav?)));
+    let navs = ALL_VIEWS
+        .iter()
+        .copied()
+        .flatten()
+        .filter_map(|view| Some((view, view.nav?)));
     let others: Vec<_> = navs
         .filter(|(view, nav)| view.path != "/gateway" && viewer.can(nav.right))
         .collect();

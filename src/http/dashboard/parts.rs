@@ -1,7 +1,7 @@
 //! What pages are made of. Everything that is handed in is escaped; nothing here knows what it shows.
 
 use chrono::{DateTime, Utc};
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::format;
 
@@ -42,7 +42,9 @@ pub fn icon(name: &str) -> Markup {
         "logs" => "M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01",
         "provider" => "M5 4h14v6H5zM5 14h14v6H5zM8.5 7h.01M8.5 17h.01",
         "routing" => "M6 6h5a3 3 0 0 1 3 3v6a3 3 0 0 0 3 3h3M17 15l3 3-3 3M6 6a2 2 0 1 1-4 0 2 2 0 0 1 4 0",
-        "budget" => "M12 3v18M16.5 7.5C16 6 14.200 5.500 12 5.500c-2.500 0-4.500 1-4.500 3.200 0 4.600 9.200 2 9.200 6.600 0 2.200-2 3.200-4.700 3.200-2.500 0-4.500-.8-5-2.800",
+        "budget" => {
+            "M12 3v18M16.5 7.5C16 6 14.200 5.500 12 5.500c-2.500 0-4.500 1-4.500 3.200 0 4.600 9.200 2 9.200 6.600 0 2.200-2 3.200-4.700 3.200-2.500 0-4.500-.8-5-2.800"
+        }
         "webhook" => "M10 14a4 4 0 1 0-4 5h7M14 10a4 4 0 1 0-5-4l3.500 6M13 19a4 4 0 1 0 2-6.500",
         "jobs" => "M12 7v5l3 2M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0",
         "settings" => "M4 7h9M17 7h3M4 17h3M11 17h9M17 7a2 2 0 1 1-4 0 2 2 0 0 1 4 0M11 17a2 2 0 1 1-4 0 2 2 0 0 1 4 0",
@@ -53,7 +55,9 @@ pub fn icon(name: &str) -> Markup {
         "check" => "M5 12.500 10 17 19 7",
         "cross" => "M6 6l12 12M18 6 6 18",
         "menu" => "M4 7h16M4 12h16M4 17h16",
-        "sun" => "M12 3v2M12 19v2M3 12h2M19 12h2M5.600 5.600 7 7M17 17l1.400 1.400M5.600 18.400 7 17M17 7l1.400-1.400M16 12a4 4 0 1 1-8 0 4 4 0 0 1 8 0",
+        "sun" => {
+            "M12 3v2M12 19v2M3 12h2M19 12h2M5.600 5.600 7 7M17 17l1.400 1.400M5.600 18.400 7 17M17 7l1.400-1.400M16 12a4 4 0 1 1-8 0 4 4 0 0 1 8 0"
+        }
         "moon" => "M20 14.500A8.500 8.500 0 0 1 9.500 4a8.500 8.500 0 1 0 10.500 10.500z",
         "user" => "M16 8a4 4 0 1 1-8 0 4 4 0 0 1 8 0M5 20c.8-4 3.500-6 7-6s6.200 2 7 6",
         "out" => "M10 4H5v16h5M9 12h11M16 8l4 4-4 4",
@@ -206,7 +210,13 @@ pub fn empty(picture: &str, title: &str, text: &str, action: Markup) -> Markup {
 
 /// Something to know, in a box.
 pub fn notice(tone: Tone, content: Markup) -> Markup {
-    let picture = if matches!(tone, Tone::Good) { "check" } else if matches!(tone, Tone::Warn | Tone::Bad) { "warn" } else { "info" };
+    let picture = if matches!(tone, Tone::Good) {
+        "check"
+    } else if matches!(tone, Tone::Warn | Tone::Bad) {
+        "warn"
+    } else {
+        "info"
+    };
     html! {
         div class={ "notice " (tone.as_str()) } role=(if matches!(tone, Tone::Bad | Tone::Warn) { "alert" } else { "note" }) {
             (icon(picture))
@@ -321,11 +331,6 @@ pub fn more(href: Option<String>) -> Markup {
     }
 }
 
-/// Markup that was made elsewhere, such as by [`icon`], as it is. Never of data.
-pub fn raw(text: &'static str) -> Markup {
-    PreEscaped(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,7 +352,13 @@ mod tests {
     #[test]
     fn what_is_shown_is_text() {
         let evil = "<script>alert(1)</script>\"'";
-        for markup in [pill(Tone::Good, evil), chip(evil), copyable(evil), code(evil, evil), names(&[evil.into()], 1, "")] {
+        for markup in [
+            pill(Tone::Good, evil),
+            chip(evil),
+            copyable(evil),
+            code(evil, evil),
+            names(&[evil.into()], 1, ""),
+        ] {
             assert!(!markup.into_string().contains("<script"));
         }
     }

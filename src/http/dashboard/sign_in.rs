@@ -33,7 +33,9 @@ impl Form {
         if is_from_elsewhere(request.headers()) {
             return Err(Refusal::forbidden("another site's page may not ask for this"));
         }
-        bounded(request).await.map_err(|problem| Refusal::bad_request(problem.detail))?;
+        bounded(request)
+            .await
+            .map_err(|problem| Refusal::bad_request(problem.detail))?;
         let body = request.take_body().into_bytes().await;
         let body = body.map_err(|_| Refusal::bad_request("the form did not arrive"))?;
         Ok(Self(url::form_urlencoded::parse(&body).into_owned().collect()))
@@ -53,7 +55,9 @@ impl Form {
         let proof = caller.csrf();
         let same = subtle::ConstantTimeEq::ct_eq(proof.as_bytes(), self.get("csrf").as_bytes());
         if proof.is_empty() || !bool::from(same) {
-            return Err(Refusal::forbidden("the page is out of date; load it anew and try again"));
+            return Err(Refusal::forbidden(
+                "the page is out of date; load it anew and try again",
+            ));
         }
         Ok(())
     }
@@ -125,32 +129,41 @@ fn again(visitor: &Visitor, next: &str, email: &str, refusal: &Refusal) -> Respo
         _ => problem.detail.clone(),
     };
     if let Refusal::TooManyRequests(_, wait) = refusal {
-        words = format!("Too many attempts to sign in failed. Try again in {}.", super::format::seconds(*wait));
+        words = format!(
+            "Too many attempts to sign in failed. Try again in {}.",
+            super::format::seconds(*wait)
+        );
     }
     super::html(status, page(visitor, next, email, Some(&words)))
 }
 
 fn page(visitor: &Visitor, next: &str, email: &str, fault: Option<&str>) -> Markup {
-    let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
-    bare("Sign in", None, html! {
-        @if let Some(fault) = fault { (notice(Tone::Bad, html! { (fault) })) }
-        form.stack method="post" action="/login" {
-            input type="hidden" name="next" value=(next);
-            div.field {
-                label for="email" { "E-mail" }
-                input id="email" name="email" type="email" autocomplete="username" required autofocus[email.is_empty()] value=(email);
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("next", next)
+        .finish();
+    bare(
+        "Sign in",
+        None,
+        html! {
+            @if let Some(fault) = fault { (notice(Tone::Bad, html! { (fault) })) }
+            form.stack method="post" action="/login" {
+                input type="hidden" name="next" value=(next);
+                div.field {
+                    label for="email" { "E-mail" }
+                    input id="email" name="email" type="email" autocomplete="username" required autofocus[email.is_empty()] value=(email);
+                }
+                div.field {
+                    label for="password" { "Password" }
+                    input id="password" name="password" type="password" autocomplete="current-password" required autofocus[!email.is_empty()];
+                }
+                button.button.primary.wide type="submit" { "Sign in" }
             }
-            div.field {
-                label for="password" { "Password" }
-                input id="password" name="password" type="password" autocomplete="current-password" required autofocus[!email.is_empty()];
+            @if visitor.knows_an_issuer() {
+                p.or { span { "or" } }
+                a.button.wide href={ "/login/oidc?" (query) } { "Sign in with single sign-on" }
             }
-            button.button.primary.wide type="submit" { "Sign in" }
-        }
-        @if visitor.knows_an_issuer() {
-            p.or { span { "or" } }
-            a.button.wide href={ "/login/oidc?" (query) } { "Sign in with single sign-on" }
-        }
-    })
+        },
+    )
 }
 
 /// `/login/oidc`: sends a browser to the issuer.
@@ -164,13 +177,16 @@ impl Endpoint for StartOidc {
         let asked = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "next");
         let next = next_of(asked.as_ref().map(|(_, value)| value.as_ref())).to_owned();
         let visitor = Visitor::of(self.0.management.clone(), &request);
-        let secure = if self.0.management.browsers.secure { "; Secure" } else { "" };
+        let secure = if self.0.management.browsers.secure {
+            "; Secure"
+        } else {
+            ""
+        };
         let value: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
         Ok(guarded(match visitor.start_externally().await {
             Ok(start) => {
-                let begun = format!(
-                    "{BEGUN}={value}; Path={CALLBACK}; Max-Age={PATIENCE_S}; HttpOnly; SameSite=Lax{secure}"
-                );
+                let begun =
+                    format!("{BEGUN}={value}; Path={CALLBACK}; Max-Age={PATIENCE_S}; HttpOnly; SameSite=Lax{secure}");
                 with_cookies(redirect(&start.location), [start.cookie, begun])
             }
             Err(refusal) => again(&visitor, &next, "", &refusal),
@@ -204,7 +220,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for FinishOidc<E> {
         let next = next_of(begun.as_deref());
         let query = request.uri().query().unwrap_or_default();
         let query: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
-        let sent = |name: &str| query.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_ref());
+        let sent = |name: &str| {
+            query
+                .iter()
+                .find(|(own, _)| own == name)
+                .map(|(_, value)| value.as_ref())
+        };
         let visitor = Visitor::of(self.dashboard.management.clone(), &request);
         let forget = format!("{BEGUN}=; Path={CALLBACK}; Max-Age=0; HttpOnly; SameSite=Lax");
         let finished = match (sent("code"), sent("state"), sent("error")) {
@@ -267,7 +288,7 @@ impl Endpoint for Password {
             Method::GET | Method::HEAD => {
                 let viewer = match viewer_of(&self.0, &request).await {
                     Ok(viewer) => viewer,
-                    Err(response) => return Ok(response),
+                    Err(response) => return Ok(*response),
                 };
                 let page = password_page(viewer.caller(), None);
                 Ok(guarded(super::html(StatusCode::OK, page)))
@@ -314,33 +335,37 @@ fn password_page(caller: &Caller, refusal: Option<&Refusal>) -> Markup {
         html! { @if let Some(fault) = fault { p.fault { "This " (fault.problem) "." } } }
     };
     let forced = caller.must_change_password();
-    bare(if forced { "Choose a password" } else { "Change password" }, None, html! {
-        @if forced { p.bare-text { "The password you were given works once. Choose your own to go on." } }
-        @if let Some(problem) = problem.filter(|problem| problem.errors.is_empty()) { (notice(Tone::Bad, html! { (problem.detail) })) }
-        form.stack method="post" action="/gateway/password" {
-            input type="hidden" name="csrf" value=(caller.csrf());
-            // Password managers want to know whose it is.
-            input.visually-hidden type="email" name="email" autocomplete="username" value=(caller.bearer().subject) tabindex="-1" readonly aria-label="E-mail";
-            div.field {
-                label for="current" { "Current password" }
-                input id="current" name="current_password" type="password" autocomplete="current-password" required autofocus;
-                (fault_of("/current_password"))
+    bare(
+        if forced { "Choose a password" } else { "Change password" },
+        None,
+        html! {
+            @if forced { p.bare-text { "The password you were given works once. Choose your own to go on." } }
+            @if let Some(problem) = problem.filter(|problem| problem.errors.is_empty()) { (notice(Tone::Bad, html! { (problem.detail) })) }
+            form.stack method="post" action="/gateway/password" {
+                input type="hidden" name="csrf" value=(caller.csrf());
+                // Password managers want to know whose it is.
+                input.visually-hidden type="email" name="email" autocomplete="username" value=(caller.bearer().subject) tabindex="-1" readonly aria-label="E-mail";
+                div.field {
+                    label for="current" { "Current password" }
+                    input id="current" name="current_password" type="password" autocomplete="current-password" required autofocus;
+                    (fault_of("/current_password"))
+                }
+                div.field {
+                    label for="new" { "New password" }
+                    input id="new" name="new_password" type="password" autocomplete="new-password" required minlength="12";
+                    p.hint { "At least 12 characters. Every other session of yours ends." }
+                    (fault_of("/new_password"))
+                }
+                div.field {
+                    label for="again" { "New password, again" }
+                    input id="again" name="again" type="password" autocomplete="new-password" required minlength="12";
+                    (fault_of("/again"))
+                }
+                button.button.primary.wide type="submit" { "Change password" }
             }
-            div.field {
-                label for="new" { "New password" }
-                input id="new" name="new_password" type="password" autocomplete="new-password" required minlength="12";
-                p.hint { "At least 12 characters. Every other session of yours ends." }
-                (fault_of("/new_password"))
-            }
-            div.field {
-                label for="again" { "New password, again" }
-                input id="again" name="again" type="password" autocomplete="new-password" required minlength="12";
-                (fault_of("/again"))
-            }
-            button.button.primary.wide type="submit" { "Change password" }
-        }
-        @if !forced { p.bare-text { a href="/gateway" { "Back" } } }
-    })
+            @if !forced { p.bare-text { a href="/gateway" { "Back" } } }
+        },
+    )
 }
 
 /// `/gateway/organization`: which organization a platform admin looks at.
@@ -375,7 +400,15 @@ mod tests {
         for ours in ["/gateway", "/gateway/keys?status=active", "/gateway?range=7d"] {
             assert_eq!(next_of(Some(ours)), ours);
         }
-        for other in ["https://evil.example", "//evil.example", "/gatewayx", "/gateway/\\evil", "/login", "", "/gateway/\r\nx: y"] {
+        for other in [
+            "https://evil.example",
+            "//evil.example",
+            "/gatewayx",
+            "/gateway/\\evil",
+            "/login",
+            "",
+            "/gateway/\r\nx: y",
+        ] {
             assert_eq!(next_of(Some(other)), "/gateway", "{other}");
         }
         assert_eq!(next_of(None), "/gateway");

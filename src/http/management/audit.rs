@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadAudit};
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::audit::{AuditFilter, AuditRow};
 
@@ -108,11 +109,9 @@ impl AuditApi {
             before: cursor.0,
             limit: limit + 1,
         };
-        let mut found = may.audit_rows(filter).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.audit_rows(filter).await?, limit, |last| last.id);
         Ok(Json(AuditLog {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id),
+            next_cursor,
             data: found.into_iter().map(shown).collect(),
         }))
     }

@@ -8,11 +8,14 @@
 
 pub mod access;
 mod audit;
+mod endpoints;
 mod jobs;
 pub mod keys;
 mod limits;
+pub mod models;
 mod organizations;
 pub mod providers;
+mod repricing;
 pub mod session;
 pub mod sign_in;
 mod teams;
@@ -89,9 +92,10 @@ grants!(
     WriteLimits,
     WriteProviders,
     ReadPayloads,
+    Reprice,
 );
 
-pub use usage::Asked;
+pub use usage::{Asked, KeyInSight};
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {

@@ -11,6 +11,7 @@ use super::Section;
 use super::auth::{May, ReadLimits, WriteLimits};
 use super::keys::given;
 use super::limits::Deleted;
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::authority::FieldFault;
 use crate::domain::budget::calendar::Period;
@@ -251,11 +252,9 @@ impl BudgetsApi {
             after: cursor.0,
             limit: limit + 1,
         };
-        let mut found = may.budgets(&filter).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.budgets(&filter).await?, limit, |last| last.budget.id.0);
         Ok(Json(Budgets {
-            next_cursor: found.last().filter(|_| more).map(|last| last.budget.id.0),
+            next_cursor,
             data: found.into_iter().map(Budget::from).collect(),
         }))
     }
@@ -362,8 +361,8 @@ pub(super) fn terms_of(body: NewBudget, at: &str, faults: &mut Vec<FieldFault>) 
         },
         enabled: body.enabled.unwrap_or(true),
     };
-    if let Err(problem) = terms.check() {
-        faults.push(FieldFault::new(at, problem));
+    if let Err((field, problem)) = terms.check() {
+        faults.push(FieldFault::new(format!("{at}/{field}"), problem));
     }
     (faults.len() == before).then_some(terms)
 }

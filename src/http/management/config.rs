@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Section;
 use super::auth::{May, ReadConfig, WriteConfig};
+use super::page::page;
 use super::problem::Refusal;
 use super::schema::ConfigDocument;
 use crate::domain::config::ConfigVersion;
@@ -130,11 +131,9 @@ impl ConfigApi {
         cursor: Query<Option<i64>>,
     ) -> Result<Json<Versions>, Refusal> {
         let limit = limit.0.unwrap_or(PAGE);
-        let mut found = may.versions(cursor.0, limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.versions(cursor.0, limit + 1).await?, limit, |last| last.version);
         Ok(Json(Versions {
-            next_cursor: found.last().filter(|_| more).map(|last| last.version),
+            next_cursor,
             data: found.into_iter().map(listed).collect(),
         }))
     }
@@ -210,7 +209,7 @@ impl ConfigApi {
 }
 
 /// The version that `If-Match` names; `None`: any.
-fn replaced(if_match: &str) -> Result<Option<i64>, Refusal> {
+pub(super) fn replaced(if_match: &str) -> Result<Option<i64>, Refusal> {
     if if_match.trim() == "*" {
         return Ok(None);
     }
@@ -234,7 +233,7 @@ fn shown(config: &ConfigVersion) -> Result<Config, Refusal> {
     Ok(Config::Document(Json(ConfigDocument(document)), tag(config.version)))
 }
 
-fn tag(version: i64) -> String {
+pub(super) fn tag(version: i64) -> String {
     format!("\"{version}\"")
 }
 

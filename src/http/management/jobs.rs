@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadJobs, RetryJobs};
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::job::{JobFilter, JobId, JobState, JobView};
 
@@ -98,11 +99,11 @@ impl JobsApi {
             state: state.0.map(JobProgress::into),
             before: cursor.0.map(JobId),
         };
-        let mut found = may.jobs(installation.0, filter, limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.jobs(installation.0, filter, limit + 1).await?, limit, |last| {
+            last.id.0
+        });
         Ok(Json(Jobs {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id.0),
+            next_cursor,
             data: found.into_iter().map(shown).collect(),
         }))
     }

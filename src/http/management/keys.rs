@@ -17,6 +17,7 @@ use super::auth::keys::{IssuedKey, KeyOrder, KeyWithTerms};
 use super::auth::{May, ReadKeys, WriteKeys};
 use super::budgets::{Budget, NewBudget, terms_of};
 use super::limits::{LimitFields, RateLimit, values_of};
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::authority::FieldFault;
 use crate::domain::call::ParameterPolicy;
@@ -287,12 +288,10 @@ impl KeysApi {
             after: cursor.0.map(KeyId),
             limit: limit + 1,
         };
-        let mut found = may.keys(&filter).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.keys(&filter).await?, limit, |last| last.id.0);
         let now = Utc::now();
         Ok(Json(Keys {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id.0),
+            next_cursor,
             data: found.into_iter().map(|key| shown(key, now)).collect(),
         }))
     }

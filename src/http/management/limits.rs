@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Section;
 use super::auth::{May, ReadLimits, WriteLimits};
 use super::keys::given;
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::authority::FieldFault;
 use crate::domain::limit::{LimitKind, LimitRule, LimitScope, LimitValues, MAX_LIMIT, WhenApart};
@@ -248,11 +249,9 @@ impl LimitsApi {
             after: cursor.0,
             limit: limit + 1,
         };
-        let mut found = may.limits(&filter).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.limits(&filter).await?, limit, |last| last.rule.id);
         Ok(Json(RateLimits {
-            next_cursor: found.last().filter(|_| more).map(|last| last.rule.id),
+            next_cursor,
             data: found.into_iter().map(RateLimit::from).collect(),
         }))
     }

@@ -108,6 +108,9 @@ struct LogEntry {
     /// The serving provider's own id for it.
     #[oai(skip_serializing_if_is_none)]
     upstream_request_id: Option<String>,
+    /// The trace it is a part of, 32 hexadecimal digits; absent where there is none.
+    #[oai(skip_serializing_if_is_none)]
+    trace_id: Option<String>,
 }
 
 /// Tokens by kind.
@@ -492,6 +495,7 @@ fn entry(row: RequestRow) -> LogEntry {
         cache: row.cache,
         saved_nanousd: row.saved_nanousd,
         upstream_request_id: row.upstream_request_id,
+        trace_id: row.trace_id,
     }
 }
 

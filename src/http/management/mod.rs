@@ -12,17 +12,20 @@ mod jobs;
 mod keys;
 mod limits;
 mod logs;
+mod models;
 mod optional;
 mod organizations;
+mod page;
 mod payloads;
 mod prices;
 pub mod problem;
 mod providers;
+mod repricing;
 mod routing;
 mod schema;
 mod sign_in;
 mod teams;
-mod usage;
+pub mod usage;
 mod users;
 mod webhooks;
 
@@ -42,6 +45,7 @@ use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::gates::people::{Sessions, SignIns, Tenants, Users};
+use crate::gates::repricing::Repricings;
 use crate::gates::sign_in_gate::SignInGate;
 use crate::gates::webhooks::Webhooks;
 use crate::pipeline::Pipeline;
@@ -51,6 +55,8 @@ use crate::secrets::master_key::KeyHasher;
 use crate::secrets::oidc::Oidc;
 use crate::secrets::password::Passwords;
 use crate::secrets::refresh_token::RefreshTokens;
+use crate::telemetry::names::trace::HTTP_ROUTE;
+use crate::telemetry::trace::Ambient;
 pub use auth::providers::CredentialDesk;
 pub use auth::session::BrowserSessions;
 use problem::Problem;
@@ -88,6 +94,8 @@ pub struct Management {
     pub people: People,
     /// Reads what was kept of requests.
     pub payloads: Arc<dyn PayloadReader>,
+    /// Keeps re-pricings.
+    pub repricings: Arc<dyn Repricings>,
     /// What handlers of credentials work with.
     pub credentials: CredentialDesk,
     /// Decides where requests go.
@@ -184,7 +192,9 @@ type Serving = (
     config::ConfigApi,
     routing::RoutingApi,
     providers::ProvidersApi,
+    models::ModelsApi,
     prices::PricesApi,
+    repricing::RepricingApi,
 );
 /// Who may ask for how much.
 type Limiting = (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi);
@@ -207,7 +217,9 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
             config::ConfigApi,
             routing::RoutingApi,
             providers::ProvidersApi,
+            models::ModelsApi,
             prices::PricesApi,
+            repricing::RepricingApi,
         ),
         (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi),
         (
@@ -268,16 +280,22 @@ impl Methods {
 
     /// What a path takes; a part of a template in braces stands for anything.
     fn at(&self, path: &str) -> Option<HeaderValue> {
+        self.entry(path).map(|(_, methods)| methods.clone())
+    }
+
+    /// The template of a path.
+    fn template(&self, path: &str) -> Option<&str> {
+        self.entry(path).map(|(template, _)| template.as_str())
+    }
+
+    fn entry(&self, path: &str) -> Option<&(String, HeaderValue)> {
         let fits = |template: &str| {
             let (ours, theirs) = (template.trim_end_matches('/'), path.trim_end_matches('/'));
             let mut parts = ours.split('/').zip(theirs.split('/'));
             ours.split('/').count() == theirs.split('/').count()
                 && parts.all(|(ours, theirs)| ours == theirs || ours.starts_with('{'))
         };
-        self.0
-            .iter()
-            .find(|(template, _)| fits(template))
-            .map(|(_, methods)| methods.clone())
+        self.0.iter().find(|(template, _)| fits(template))
     }
 }
 
@@ -286,6 +304,14 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let path = request.uri().path().to_owned();
+        Ambient::with(|ambient| {
+            ambient.root(|root| {
+                if let Some(route) = self.methods.template(&path) {
+                    root.rename(|| format!("{} {route}", request.method()));
+                    root.set(HTTP_ROUTE, || route);
+                }
+            });
+        });
         let answer = match bounded(&mut request).await {
             Ok(()) => self.inner.call(request).await.map(poem::IntoResponse::into_response),
             Err(problem) => Ok(problem.response()),

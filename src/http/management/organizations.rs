@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{ManageOrganizations, May, ReadOrganization, WriteOrganization};
+use super::page::page;
 use super::problem::Refusal;
 use super::sign_in::Done;
 use crate::domain::call::ParameterPolicy;
@@ -144,11 +145,13 @@ impl OrganizationsApi {
         cursor: Query<Option<Uuid>>,
     ) -> Result<Json<Organizations>, Refusal> {
         let limit = limit.0.unwrap_or(PAGE);
-        let mut found = may.organizations(cursor.0.map(OrganizationId), limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(
+            may.organizations(cursor.0.map(OrganizationId), limit + 1).await?,
+            limit,
+            |last| last.id.0,
+        );
         Ok(Json(Organizations {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id.0),
+            next_cursor,
             data: found.into_iter().map(shown).collect(),
         }))
     }

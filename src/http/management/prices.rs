@@ -24,7 +24,7 @@ pub struct PricesApi;
 
 /// Prices, US dollars for a million tokens, as exact decimal text.
 #[derive(Object)]
-struct TokenPrices {
+pub(super) struct TokenPrices {
     /// Names these figures on every row of the ledger that was charged by them.
     version: String,
     /// Input tokens.
@@ -114,8 +114,8 @@ impl PricesApi {
     #[oai(path = "/", method = "put", operation_id = "putPrices")]
     async fn replace(&self, may: May<WriteConfig>, body: Json<OwnPrices>) -> Result<Json<OwnPrices>, Refusal> {
         let prices: Vec<Value> = body.0.prices.iter().filter_map(|price| price.to_json()).collect();
-        let replaced = |_: Option<&Value>| (!prices.is_empty()).then(|| prices.clone().into());
-        may.change_member("prices", replaced).await?;
+        let replaced = |_: Option<&Value>| Ok((!prices.is_empty()).then(|| prices.clone().into()));
+        may.change_member("prices", None, replaced).await?;
         Ok(body)
     }
 }
@@ -131,7 +131,7 @@ fn shown(priced: PricedDeployment) -> DeploymentPrice {
     }
 }
 
-fn figures(price: &Price) -> TokenPrices {
+pub(super) fn figures(price: &Price) -> TokenPrices {
     let rates = &price.rates;
     TokenPrices {
         version: price.version.to_string(),

@@ -201,6 +201,19 @@ impl Refusal {
         }))
     }
 
+    /// The same where the body is only a part of the document that was checked, at this place of it.
+    #[must_use]
+    pub fn seen_from(self, place: &str) -> Self {
+        let Self::Unprocessable(Json(problem)) = self else {
+            return self;
+        };
+        let faults = problem.errors.into_iter().map(|error| ConfigFault {
+            pointer: error.pointer.strip_prefix(place).unwrap_or(&error.pointer).to_owned(),
+            problem: error.problem,
+        });
+        Self::faults(faults.collect(), "")
+    }
+
     /// Something that is needed does not work right now.
     pub fn unavailable_because(detail: &str) -> Self {
         Self::Unavailable(Json(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)))

@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use poem_openapi::param::{Path, Query};
+use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
+use poem_openapi::types::ToJSON as _;
 use poem_openapi::{Enum, Object, OpenApi};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Section;
 use super::auth::access::ProviderState;
 use super::auth::providers::Which;
 use super::auth::{May, ReadProviders, WriteConfig, WriteProviders};
+use super::config::replaced;
 use super::limits::Deleted;
 use super::problem::Refusal;
+use super::schema::UnlistedModels;
+use crate::config::{CredentialPath, Unlisted};
 use crate::domain::measurement::Measured;
 use crate::domain::scope::canonical_provider;
 use crate::routing::plan::Readiness;
@@ -55,6 +59,31 @@ struct Provider {
     deployments: u64,
     /// Those that were asked since the replica that answers was started.
     measured: Vec<MeasuredDeployment>,
+    /// Whether requests can go there; `false` for an endpoint of the organization's own that has no credential for the
+    /// address it is at now.
+    usable: bool,
+    /// Where it is, if it is an endpoint of the organization's own.
+    #[oai(skip_serializing_if_is_none)]
+    endpoint: Option<OwnEndpoint>,
+}
+
+/// An endpoint of an organization's own.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct OwnEndpoint {
+    /// What paths are appended to, such as `https://llm.example.com/v1`.
+    base_url: String,
+    /// What is particular about its format. Default: `openai`, the plain form.
+    dialect: Option<String>,
+    /// What becomes of models that are not listed for it. Default: `forward`.
+    unlisted_models: Option<UnlistedModels>,
+    /// Whether it is asked without a credential, as long as there is none. Default: false.
+    keyless: Option<bool>,
+    /// How many requests may be under way with each of its credentials. Default: any number.
+    #[oai(skip_serializing_if_is_none)]
+    max_concurrent: Option<u32>,
+    /// Whether the organization's requests may go there. Default: true.
+    enabled: Option<bool>,
 }
 
 /// A credential, without what is in it.
@@ -227,7 +256,8 @@ impl ProvidersApi {
 
     /// Switch a provider on or off
     ///
-    /// For the organization's requests, by its gateway config, of which this makes a new version.
+    /// For the organization's requests, by its gateway config, of which this makes a new version. Whatever else is said of
+    /// it there stays.
     #[oai(path = "/:id", method = "patch", operation_id = "updateProvider")]
     async fn update(
         &self,
@@ -240,17 +270,70 @@ impl ProvidersApi {
         let switched = |before: Option<&Value>| {
             let mut providers = before.and_then(Value::as_object).cloned().unwrap_or_default();
             // It may stand there by its other name.
-            providers.retain(|name, _| canonical_provider(name) != id);
-            providers.insert(id.clone(), json!({"enabled": enabled}));
-            Some(providers.into())
+            let known = providers.keys().find(|name| canonical_provider(name) == id).cloned();
+            let said = known.and_then(|name| providers.remove(&name));
+            let mut said = said.and_then(|said| said.as_object().cloned()).unwrap_or_default();
+            said.insert("enabled".to_owned(), enabled.into());
+            providers.insert(id.clone(), said.into());
+            Ok(Some(providers.into()))
         };
-        may.change_member("providers", switched).await?;
+        may.change_member("providers", None, switched).await?;
         Ok(body)
+    }
+
+    /// Put an endpoint of the organization's own
+    ///
+    /// One that speaks OpenAI's format, at an address of the organization's choice, for its requests alone. It becomes the
+    /// member `providers` of the gateway config, of which this makes a new version. Only addresses of the public internet
+    /// are connected to, and those that whoever runs the gateway allows (`[fetch]`), whatever a name resolves to.
+    ///
+    /// Its credentials are stored with `PUT …/credentials` afterwards, and each is bound to the address that holds then:
+    /// scheme, host and port. When another address is written they are not used any more, until they are entered again or
+    /// the address is the old one again.
+    #[oai(path = "/:id", method = "put", operation_id = "putProvider")]
+    async fn put(
+        &self,
+        may: May<WriteConfig>,
+        /// Its id: at most 32 lower-case letters, digits, `_` and `-`; none of a vendor or of the gateway's configuration.
+        id: Path<String>,
+        /// The `ETag` of the config that this changes; without it, whatever there is.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+        body: Json<OwnEndpoint>,
+    ) -> Result<Json<OwnEndpoint>, Refusal> {
+        let id = canonical_provider(&id.0);
+        if !CredentialPath::is_part(id) {
+            return Err(Refusal::bad_request(
+                "the id of a provider holds lower-case letters, digits, _ and - only",
+            ));
+        }
+        let replaces = if_match.0.as_deref().map(replaced).transpose()?.flatten();
+        let mut said = body.0.to_json().unwrap_or_default();
+        if let Some(members) = said.as_object_mut() {
+            members.retain(|_, value| !value.is_null());
+        }
+        may.put_endpoint(id, &said, replaces).await?;
+        Ok(body)
+    }
+
+    /// Take an endpoint of the organization's own away
+    ///
+    /// With its credentials. As long as the config names it, or models at it, elsewhere, the answer is 409 and says where.
+    #[oai(path = "/:id", method = "delete", operation_id = "deleteProvider")]
+    async fn delete(
+        &self,
+        may: May<WriteConfig>,
+        /// Its id.
+        id: Path<String>,
+    ) -> Result<Deleted, Refusal> {
+        may.delete_endpoint(canonical_provider(&id.0)).await?;
+        Ok(Deleted::Done)
     }
 
     /// Store a credential
     ///
-    /// Of the organization's own, in the place of the one it had. Its values are checked, and never shown again. It is in
+    /// Of the organization's own, in the place of the one it had. At an endpoint of its own it is bound to the address of
+    /// now. Its values are checked, and never shown again. It is in
     /// force on the replica that answers, and on others within `secrets.refresh_ms`. Where credentials are kept in Vault,
     /// the answer is 409 and names the path to write to.
     #[oai(path = "/:id/credentials", method = "put", operation_id = "putProviderCredential")]
@@ -338,6 +421,18 @@ impl From<ProviderState> for Provider {
                 .into_iter()
                 .map(|(id, measured)| shown(id, measured))
                 .collect(),
+            usable: state.usable,
+            endpoint: state.own.map(|own| OwnEndpoint {
+                base_url: own.base_url.to_string(),
+                dialect: Some(own.dialect),
+                unlisted_models: Some(match own.unlisted {
+                    Unlisted::Forward => UnlistedModels::Forward,
+                    Unlisted::Refuse => UnlistedModels::Refuse,
+                }),
+                keyless: Some(own.keyless),
+                max_concurrent: own.max_concurrent,
+                enabled: Some(state.enabled),
+            }),
         }
     }
 }

@@ -91,7 +91,7 @@ pub struct GatewayConfig {
     balance: Option<BalanceWeights>,
     /// Tokens of an answer, for estimates of cost and time, where the caller sets no lower ceiling. Default: 500.
     expected_output_tokens: Option<u64>,
-    /// Providers by id, to switch them off.
+    /// Providers by id: to switch them off, and endpoints of the organization's own.
     providers: Option<HashMap<String, ProviderSwitch>>,
     /// Models that stand in for others.
     fallback_models: Option<FallbackModels>,
@@ -115,6 +115,8 @@ pub struct GatewayConfig {
     logging: Option<PayloadLogging>,
     /// What deployments cost the organization, in the place of the list price.
     prices: Option<Vec<PriceTerms>>,
+    /// Models of the organization's own, besides those of the catalogue and of the gateway's configuration.
+    models: Option<Vec<ModelTerms>>,
 }
 
 /// What becomes of parameters that a provider cannot express.
@@ -221,12 +223,148 @@ struct BalanceWeights {
     load: Option<u32>,
 }
 
-/// Whether a provider may serve.
+/// What becomes of models that are not listed for an endpoint.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+pub enum UnlistedModels {
+    /// Their names are passed on: `llm/anything`.
+    Forward,
+    /// The endpoint is not asked for them.
+    Refuse,
+}
+
+/// Whether a provider may serve, and where it is if it is an endpoint of the organization's own.
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
-struct ProviderSwitch {
+pub struct ProviderSwitch {
     /// Default: true.
-    enabled: Option<bool>,
+    pub enabled: Option<bool>,
+    /// For an endpoint of one's own that speaks OpenAI's format: what paths are appended to, such as
+    /// `https://llm.example.com/v1`. Its credentials are bound to scheme, host and port of this address: after another
+    /// address was written they are not used, until they are entered again or the address is the old one again.
+    pub base_url: Option<String>,
+    /// For an endpoint of one's own: what is particular about its format. Default: `openai`, the plain form.
+    pub dialect: Option<String>,
+    /// For an endpoint of one's own. Default: `forward`.
+    pub unlisted_models: Option<UnlistedModels>,
+    /// For an endpoint of one's own: whether it is asked without a credential, as long as there is none. Default: false.
+    pub keyless: Option<bool>,
+    /// For an endpoint of one's own: how many requests may be under way with each of its credentials. Default: any number.
+    pub max_concurrent: Option<u32>,
+}
+
+/// Which endpoint serves a model.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+pub enum ModelMode {
+    /// Chat completions.
+    Chat,
+    /// Legacy completions.
+    Completion,
+    /// Embeddings.
+    Embedding,
+}
+
+/// What a model can do; what is not said is unknown, or as the catalogue says.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+pub struct ModelCapabilities {
+    /// Takes images.
+    #[oai(skip_serializing_if_is_none)]
+    pub vision: Option<bool>,
+    /// Calls tools.
+    #[oai(skip_serializing_if_is_none)]
+    pub tools: Option<bool>,
+    /// Follows a JSON schema.
+    #[oai(skip_serializing_if_is_none)]
+    pub json_schema: Option<bool>,
+    /// Reasons before it answers.
+    #[oai(skip_serializing_if_is_none)]
+    pub reasoning: Option<bool>,
+    /// Caches prompts.
+    #[oai(skip_serializing_if_is_none)]
+    pub prompt_cache: Option<bool>,
+    /// Takes `temperature` and `top_p`.
+    #[oai(skip_serializing_if_is_none)]
+    pub sampling_params: Option<bool>,
+}
+
+/// What prompts above a size cost: US dollars for a million tokens, as text. The whole request is charged by it.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+pub struct LongPromptTerms {
+    /// The largest prompt that is still charged at the ordinary price.
+    pub above_tokens: u64,
+    /// Input tokens.
+    pub input_usd: String,
+    /// Output tokens. May be left out for embeddings alone.
+    #[oai(skip_serializing_if_is_none)]
+    pub output_usd: Option<String>,
+    /// Input tokens out of a prompt cache. Default: as input.
+    #[oai(skip_serializing_if_is_none)]
+    pub cache_read_usd: Option<String>,
+    /// Input tokens into a prompt cache. Default: as input.
+    #[oai(skip_serializing_if_is_none)]
+    pub cache_write_usd: Option<String>,
+    /// Input tokens into a prompt cache for one hour. Default: in proportion.
+    #[oai(skip_serializing_if_is_none)]
+    pub cache_write_1h_usd: Option<String>,
+}
+
+/// A model of the organization's own: a deployment that only its requests can use. Prices are US dollars for a million
+/// tokens, as text.
+#[derive(Object)]
+#[oai(deny_unknown_fields, rename = "OwnModel")]
+pub struct ModelTerms {
+    /// Who serves it: a provider of the gateway, or an endpoint of the organization's own.
+    pub provider: String,
+    /// What clients ask for.
+    pub model: String,
+    /// What the provider calls it. Default: as clients do.
+    #[oai(skip_serializing_if_is_none)]
+    pub name: Option<String>,
+    /// Further names that clients may ask for; at most 16.
+    #[oai(skip_serializing_if_is_none)]
+    pub aliases: Option<Vec<String>>,
+    /// The catalogue's model that it behaves like, where its names do not say so. Its prices do not hold.
+    #[oai(skip_serializing_if_is_none)]
+    pub like: Option<String>,
+    /// Tokens of a prompt and its answer together.
+    #[oai(skip_serializing_if_is_none)]
+    pub context_tokens: Option<u64>,
+    /// Tokens of an answer.
+    #[oai(skip_serializing_if_is_none)]
+    pub max_output_tokens: Option<u64>,
+    /// Which endpoint serves it. Default: as the catalogue says, or any.
+    #[oai(skip_serializing_if_is_none)]
+    pub mode: Option<ModelMode>,
+    /// What it can do.
+    #[oai(skip_serializing_if_is_none)]
+    pub capabilities: Option<ModelCapabilities>,
+    /// Input tokens. Without a price its calls are recorded as unpriced, unless the catalogue knows one.
+    #[oai(skip_serializing_if_is_none)]
+    pub input_usd: Option<String>,
+    /// Output tokens.
+    #[oai(skip_serializing_if_is_none)]
+    pub output_usd: Option<String>,
+    /// Input tokens out of a prompt cache. Default: as input.
+    #[oai(skip_serializing_if_is_none)]
+    pub cache_read_usd: Option<String>,
+    /// Input tokens into a prompt cache. Default: as input.
+    #[oai(skip_serializing_if_is_none)]
+    pub cache_write_usd: Option<String>,
+    /// Input tokens into a prompt cache for one hour. Default: as those into a prompt cache.
+    #[oai(skip_serializing_if_is_none)]
+    pub cache_write_1h_usd: Option<String>,
+    /// Input tokens in batches.
+    #[oai(skip_serializing_if_is_none)]
+    pub batch_input_usd: Option<String>,
+    /// Output tokens in batches.
+    #[oai(skip_serializing_if_is_none)]
+    pub batch_output_usd: Option<String>,
+    /// What prompts above a size cost.
+    #[oai(skip_serializing_if_is_none)]
+    pub long_prompt: Option<LongPromptTerms>,
 }
 
 /// Models that stand in for others, by the name of the model; `*` is for all.
@@ -353,6 +491,8 @@ mod tests {
             ("/key_limits", "KeyLimitTerms"),
             ("/logging", "PayloadLogging"),
             ("/prices/0", "OwnPrice"),
+            ("/models/0", "OwnModel"),
+            ("/providers/x", "ProviderSwitch"),
         ] {
             let mut described: Vec<&str> = schema(of).collect();
             described.sort_unstable();
@@ -360,6 +500,8 @@ mod tests {
             let odd = "zzzzzzzzzzzz";
             let document = match pointer {
                 "" => serde_json::json!({odd: 1}),
+                "/models/0" => serde_json::json!({"models": [{odd: 1}]}),
+                "/providers/x" => serde_json::json!({"providers": {"x": {odd: 1}}}),
                 "/prices/0" => serde_json::json!({"prices": [{odd: 1}]}),
                 "/rules/0" => serde_json::json!({"rules": [{odd: 1}]}),
                 "/rules/0/then" => serde_json::json!({"rules": [{"name": "a", "then": {odd: 1}}]}),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Section;
 use super::auth::{May, ReadTeams, WriteTeams};
 use super::organizations::{ScopeLists, changed, check, lists, read_scope};
+use super::page::page;
 use super::problem::Refusal;
 use super::sign_in::Done;
 use crate::domain::ids::TeamId;
@@ -95,11 +96,11 @@ impl TeamsApi {
         cursor: Query<Option<Uuid>>,
     ) -> Result<Json<Teams>, Refusal> {
         let limit = limit.0.unwrap_or(PAGE);
-        let mut found = may.teams(cursor.0.map(TeamId), limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.teams(cursor.0.map(TeamId), limit + 1).await?, limit, |last| {
+            last.id.0
+        });
         Ok(Json(Teams {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id.0),
+            next_cursor,
             data: found.into_iter().map(shown).collect(),
         }))
     }

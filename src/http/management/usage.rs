@@ -27,11 +27,13 @@ use crate::domain::report::usage::{
 /// Days that are looked at unless somebody says otherwise.
 const DEFAULT_DAYS: i64 = 30;
 /// Groups that are told apart unless somebody says otherwise.
-const DEFAULT_GROUPS: usize = 100;
-/// The most hours, days and months of one answer.
-const MOST_HOURS: i64 = 31 * 24;
-const MOST_DAYS: i64 = 800;
-const MOST_MONTHS_IN_DAYS: i64 = 3_660;
+pub const DEFAULT_GROUPS: usize = 100;
+/// The most hours of one answer.
+pub const MOST_HOURS: i64 = 31 * 24;
+/// The most days of one answer.
+pub const MOST_DAYS: i64 = 800;
+/// The most days of one answer whose points are months.
+pub const MOST_MONTHS_IN_DAYS: i64 = 3_660;
 
 /// The handlers.
 pub struct UsageApi;

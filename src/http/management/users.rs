@@ -12,6 +12,7 @@ use super::Section;
 use super::auth::users::{UserToBe, WayIn};
 use super::auth::{May, ReadUsers, WriteUsers};
 use super::organizations::{changed, check};
+use super::page::page;
 use super::problem::Refusal;
 use super::sign_in::Done;
 use crate::domain::ids::{TeamId, UserId};
@@ -157,11 +158,9 @@ impl UsersApi {
     ) -> Result<Json<Users>, Refusal> {
         let limit = limit.0.unwrap_or(PAGE);
         let (team, after) = (team_id.0.map(TeamId), cursor.0.map(UserId));
-        let mut found = may.users(team, after, limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.users(team, after, limit + 1).await?, limit, |last| last.id.0);
         Ok(Json(Users {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id.0),
+            next_cursor,
             data: found.into_iter().map(Into::into).collect(),
         }))
     }

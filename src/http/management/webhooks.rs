@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadWebhooks, WebhookChange, WriteWebhooks};
+use super::page::page;
 use super::problem::Refusal;
 use crate::domain::webhook::{self, DeliveryState, WebhookTerms};
 use crate::secrets::webhook::message_id;
@@ -209,11 +210,9 @@ impl WebhooksApi {
         cursor: Query<Option<Uuid>>,
     ) -> Result<Json<Webhooks>, Refusal> {
         let limit = limit.0.unwrap_or(PAGE);
-        let mut found = may.webhooks(cursor.0, limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.webhooks(cursor.0, limit + 1).await?, limit, |last| last.id);
         Ok(Json(Webhooks {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id),
+            next_cursor,
             data: found.into_iter().map(|webhook| shown(webhook, None)).collect(),
         }))
     }
@@ -335,11 +334,11 @@ impl WebhooksApi {
             DeliveryProgress::Delivered => DeliveryState::Delivered,
             DeliveryProgress::Failed => DeliveryState::Failed,
         });
-        let mut found = may.deliveries(id.0, state, cursor.0, limit + 1).await?;
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let (found, next_cursor) = page(may.deliveries(id.0, state, cursor.0, limit + 1).await?, limit, |last| {
+            last.id
+        });
         Ok(Json(Deliveries {
-            next_cursor: found.last().filter(|_| more).map(|last| last.id),
+            next_cursor,
             data: found.into_iter().map(sent).collect(),
         }))
     }

@@ -1,39 +1,26 @@
 //! `GET /v1/key`: what the caller's own key is and may do. Never another's, and never its secret.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use http::Method;
-use poem::{Endpoint, Request, Response};
+use poem::Response;
 use serde_json::{Value, json};
 
+use super::lookup::{Asked, lookup};
 use crate::cluster::Look;
 use crate::domain::budget::BudgetScope;
 use crate::domain::error::GatewayError;
 use crate::domain::limit::LimitKind;
 use crate::domain::money::NanoUsd;
 use crate::gates::budgets::BudgetStanding;
-use crate::http::HttpState;
-use crate::http::auth::CallerKey;
-use crate::http::boundary::Arrival;
-use crate::http::error;
-use crate::http::inference::{json as answer, require};
+use crate::http::inference::json as answer;
 
-/// The endpoint.
-pub struct Own {
-    state: Arc<HttpState>,
-}
+lookup!(
+    /// The endpoint.
+    Own
+);
 
 impl Own {
-    /// The endpoint.
-    pub fn new(state: Arc<HttpState>) -> Self {
-        Self { state }
-    }
-
-    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
-        require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
-        let gate = caller.gate();
+    async fn answer(&self, asked: Asked<'_>) -> Result<Response, GatewayError> {
+        let gate = asked.caller.gate();
         let row = &gate.row;
         let team = row
             .team
@@ -47,7 +34,12 @@ impl Own {
                 Value::Null
             }
         };
-        let standings = self.state.pipeline.budgets.standing(&gate.budgets, arrival.at).await;
+        let standings = self
+            .state
+            .pipeline
+            .budgets
+            .standing(&gate.budgets, asked.arrival.at)
+            .await;
         let budgets: Vec<Value> = standings.iter().map(budget).collect();
         let pipeline = &self.state.pipeline;
         let looks = pipeline.limiter.look(&pipeline.all_limits(gate)).await;
@@ -74,18 +66,6 @@ impl Own {
             "created_at": time(Some(row.created_at)),
             "last_used_at": time(gate.last_used().or(row.last_used_at)),
         })))
-    }
-}
-
-impl Endpoint for Own {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let arrival = Arrival::of(&request);
-        Ok(self
-            .answer(&request, arrival)
-            .await
-            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
     }
 }
 

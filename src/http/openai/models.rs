@@ -3,71 +3,58 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use http::Method;
-use poem::{Endpoint, Request, Response};
+use chrono::Utc;
+use poem::Response;
 use serde_json::{Value, json};
 
+use super::lookup::{Asked, lookup};
 use crate::domain::error::GatewayError;
 use crate::domain::pricing::Rates;
 use crate::http::HttpState;
 use crate::http::auth::CallerKey;
-use crate::http::boundary::Arrival;
-use crate::http::error;
-use crate::http::inference::{json as answer, require};
+use crate::http::inference::json as answer;
+use crate::http::percent::percent_decoded;
 use crate::routing::catalog::{Deployment, Resolved};
 use crate::routing::catalog_file::Mode;
 
 /// `created` of every model: providers disagree about it, and nobody reads it.
 const CREATED: u64 = 1_767_225_600;
 
-/// `GET /v1/models`.
-pub struct List {
-    state: Arc<HttpState>,
-}
+lookup!(
+    /// `GET /v1/models`.
+    List
+);
 
-/// `GET /v1/models/{id}`.
-pub struct Retrieve {
-    state: Arc<HttpState>,
-}
+lookup!(
+    /// `GET /v1/models/{id}`.
+    Retrieve
+);
 
 impl List {
-    /// The endpoint.
-    pub fn new(state: Arc<HttpState>) -> Self {
-        Self { state }
-    }
-
-    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
-        require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
-        let catalog = self.state.pipeline.catalog.load();
+    async fn answer(&self, asked: Asked<'_>) -> Result<Response, GatewayError> {
+        let catalog = self.state.pipeline.catalog_of(asked.caller.gate().row.organization.id);
         let models: Vec<Value> = catalog
             .models()
-            .filter_map(|(name, all)| described(&self.state, &caller, name, &all))
+            .filter_map(|(name, all)| described(&self.state, asked.caller, name, &all))
             .collect();
         Ok(answer(&json!({"object": "list", "data": models})))
     }
 }
 
 impl Retrieve {
-    /// The endpoint.
-    pub fn new(state: Arc<HttpState>) -> Self {
-        Self { state }
-    }
-
-    async fn answer(&self, request: &Request, arrival: Arrival) -> Result<Response, GatewayError> {
-        require(request, &Method::GET)?;
-        let caller = CallerKey::check(&self.state, request, arrival.at).await?;
+    async fn answer(&self, asked: Asked<'_>) -> Result<Response, GatewayError> {
         // Ids may hold slashes, encoded or not, so the id is the rest of the path.
-        let id = request.raw_path_param("id").unwrap_or_default();
+        let id = asked.request.raw_path_param("id").unwrap_or_default();
         let id = percent_decoded(id);
-        let catalog = self.state.pipeline.catalog.load();
+        let catalog = self.state.pipeline.catalog_of(asked.caller.gate().row.organization.id);
         match catalog.listed(&id) {
-            Some(resolved) => match described(&self.state, &caller, &id, &resolved) {
+            Some(resolved) => match described(&self.state, asked.caller, &id, &resolved) {
                 Some(model) => Ok(answer(&model)),
                 None => Err(GatewayError::ModelNotAllowed { model: id }),
             },
             // A key must not find out about models outside its scope, not even that they do not exist.
-            None if !caller
+            None if !asked
+                .caller
                 .gate()
                 .row
                 .scopes
@@ -81,30 +68,6 @@ impl Retrieve {
     }
 }
 
-impl Endpoint for List {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let arrival = Arrival::of(&request);
-        Ok(self
-            .answer(&request, arrival)
-            .await
-            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
-    }
-}
-
-impl Endpoint for Retrieve {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let arrival = Arrival::of(&request);
-        Ok(self
-            .answer(&request, arrival)
-            .await
-            .unwrap_or_else(|refusal| error::response(&refusal, arrival.id)))
-    }
-}
-
 /// The model as this key sees it; `None` where it may not use it.
 fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resolved) -> Option<Value> {
     let usable: Vec<&Arc<Deployment>> = resolved
@@ -113,6 +76,8 @@ fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resol
         .filter(|deployment| state.pipeline.may_use(caller.gate(), &deployment.provider))
         .collect();
     let first = usable.first()?;
+    let policy = state.pipeline.policies.of(caller.gate().row.organization.id);
+    let price = policy.terms.price(first, Utc::now()).or(first.price.as_ref());
     let mut providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();
     let mut seen = BTreeSet::new();
     providers.retain(|provider| seen.insert(*provider));
@@ -133,7 +98,7 @@ fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resol
             "reasoning": capabilities.reasoning,
             "prompt_cache": capabilities.prompt_cache,
         },
-        "pricing": first.price.as_ref().map(|price| pricing(&price.rates)),
+        "pricing": price.map(|price| pricing(&price.rates)),
     }))
 }
 
@@ -154,26 +119,4 @@ fn pricing(rates: &Rates) -> Value {
         "cache_read_usd": usd(rates.cache_read),
         "cache_write_usd": usd(rates.cache_write),
     })
-}
-
-/// A path's text with its percent-encoding undone; what is not valid stays as it is.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after
-            .get(..2)
-            .and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
-        match (byte, hex) {
-            (b'%', Some(decoded)) => {
-                bytes.push(decoded);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

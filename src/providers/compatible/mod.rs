@@ -98,6 +98,7 @@ pub fn build(kind: &ProviderKind) -> Compatible {
         base_url,
         dialect,
         api_key,
+        guarded: _,
     } = kind
     else {
         unreachable!("the registration pairs kinds and adapters")

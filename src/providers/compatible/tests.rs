@@ -12,6 +12,7 @@ fn endpoint(base_url: &'static str, dialect: &str, has_key: bool) -> Compatible 
         base_url: http::Uri::from_static(base_url),
         dialect: dialect.to_owned(),
         api_key: has_key.then(secret),
+        guarded: false,
     })
 }
 

@@ -32,11 +32,13 @@ fn own(model: &str, name: &str) -> DeploymentSettings {
     DeploymentSettings {
         model: model.to_owned(),
         name: name.to_owned(),
+        aliases: Vec::new(),
         like: None,
         price: None,
         context_tokens: None,
         max_output_tokens: None,
         mode: None,
+        capabilities: Capabilities::default(),
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::{At, MAX_ENTRIES, Reader, provider_name};
+use super::provider_name;
+use super::reader::{At, MAX_ENTRIES, Reader};
 use crate::domain::caching::CachePolicy;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::limit::{LimitKind, LimitValues, MAX_LIMIT};

@@ -94,7 +94,7 @@ fn decided<R>(facts: &Facts<'_>, policy: &Policy, world: &World, then: impl FnOn
         scopes: &[],
         may_use: &|_| true,
         readiness: &readiness,
-        measured: &|id| world.measured.get(id.as_str()).copied().unwrap_or_default(),
+        measured: &|deployment| world.measured.get(deployment.id.as_str()).copied().unwrap_or_default(),
         max_attempts: if world.max_attempts == 0 {
             10
         } else {

@@ -297,7 +297,7 @@ fn credential(data: &[u8]) {
         let stored = Stored {
             credentials: [(path.clone(), fields)].into_iter().collect(),
         };
-        let reading = loaded.settings.reader.read(&stored);
+        let reading = loaded.settings.reader.read(&stored, &[]);
         bounded(reading.warnings.iter().map(String::len).sum(), data, "warnings");
         for problem in &reading.problems {
             bounded(problem.fault.to_string().len(), data, "a fault");

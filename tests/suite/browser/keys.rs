@@ -15,21 +15,37 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
 
     // Found by a part of its name, in whatever letters.
     browser.fill("#search", "SUPPORT").await;
-    browser.client.active_element().await.unwrap().send_keys("\u{e007}").await.unwrap();
+    browser
+        .client
+        .active_element()
+        .await
+        .unwrap()
+        .send_keys("\u{e007}")
+        .await
+        .unwrap();
     browser.until("location.search.includes('search=SUPPORT')").await;
-    browser.until("document.querySelectorAll('#keys tbody tr').length === 2").await;
+    browser
+        .until("document.querySelectorAll('#keys tbody tr').length === 2")
+        .await;
     browser.open_page("/gateway/keys?search=100%25_nobody").await;
     browser.until_reads("No key is like that").await;
     browser.keep_picture("keys-none-desktop-light").await;
     browser.open_page("/gateway/keys").await;
     // The slash goes to the search, from anywhere.
-    browser.value("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '/', bubbles: true}))").await;
+    browser
+        .value("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '/', bubbles: true}))")
+        .await;
     browser.until("document.activeElement.id === 'search'").await;
     // Sorted by what it cost.
     browser.click("#keys th:nth-child(4) button.sort").await;
-    let dearest = browser.value("[...document.querySelectorAll('#keys tbody td:nth-child(4)')].map(cell => Number(cell.dataset.value))").await;
+    let dearest = browser
+        .value("[...document.querySelectorAll('#keys tbody td:nth-child(4)')].map(cell => Number(cell.dataset.value))")
+        .await;
     let spent: Vec<i64> = dearest.as_array().unwrap().iter().filter_map(Value::as_i64).collect();
-    assert!(spent.len() >= 6 && spent.is_sorted_by(|a, b| a >= b) && spent[0] > 0, "{spent:?}");
+    assert!(
+        spent.len() >= 6 && spent.is_sorted_by(|a, b| a >= b) && spent[0] > 0,
+        "{spent:?}"
+    );
 
     // Created; what is wrong is said where it is wrong, and nothing that was typed is lost.
     browser.click("main [data-opens='new-key']").await;
@@ -41,11 +57,16 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     browser.fill("#new-rate", "0").await;
     browser.assert_accessible("the dialog of a new key").await;
     browser.click("#new-key button[type=submit]").await;
-    browser.until("document.querySelector('#new-key [data-fault]:not([hidden])') || document.querySelector('#new-key [data-form-fault]:not([hidden])')").await;
+    browser
+        .until("document.querySelector('#new-rate').getAttribute('aria-invalid') === 'true'")
+        .await;
+    browser.until_reads("This must be at least 1.").await;
     browser.keep_picture("key-new-fault-desktop-light").await;
     browser.fill("#new-rate", "90").await;
     browser.click("#new-key button[type=submit]").await;
-    browser.until("document.querySelector('#new-budget').getAttribute('aria-invalid') === 'true'").await;
+    browser
+        .until("document.querySelector('#new-budget').getAttribute('aria-invalid') === 'true'")
+        .await;
     browser.fill("#new-budget", "12.50").await;
     browser.choose("#new-team", &world.team.to_string()).await;
     browser.click("#new-key .more-fields summary").await;
@@ -53,7 +74,9 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     browser.fill("#new-concurrency", "4").await;
     browser.click("#new-key button[type=submit]").await;
     browser.until("document.querySelector('#secret').open").await;
-    let secret = browser.value("document.querySelector('[data-secret]').textContent").await;
+    let secret = browser
+        .value("document.querySelector('[data-secret]').textContent")
+        .await;
     let secret = secret.as_str().unwrap().to_owned();
     assert!(secret.starts_with("bn-") && secret.len() == 49, "{secret}");
     browser.assert_accessible("the dialog of the secret").await;
@@ -62,8 +85,16 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
 
     // It is the key that was asked for.
     let models = world.gateway.get("/v1/models", &secret).await;
-    let names: Vec<String> = models.json()["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap().to_owned()).collect();
-    assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("gpt-5")), "{names:?}");
+    let names: Vec<String> = models.json()["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        !names.is_empty() && names.iter().all(|name| name.starts_with("gpt-5")),
+        "{names:?}"
+    );
     let own = world.gateway.get("/v1/key", &secret).await.json();
     assert_eq!(own["name"], "pages & <i>keys</i>", "{own}");
 
@@ -71,17 +102,22 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     browser.click("[data-go-on]").await;
     browser.until("location.pathname.startsWith('/gateway/keys/')").await;
     browser.until_reads("What applies, and why").await;
-    browser.until_reads("all keys of").await;
+    browser.until_reads("the whole organization together").await;
     browser.until_reads("90 requests a minute").await;
     browser.until_reads("4 requests at a time").await;
     browser.until_reads("Not used yet").await;
     let body = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hello"}]});
-    let reply = world.gateway.send("/v1/chat/completions", &secret, body.to_string()).await;
+    let reply = world
+        .gateway
+        .send("/v1/chat/completions", &secret, body.to_string())
+        .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     world.gateway.row(&reply).await;
     let path = browser.value("location.pathname").await.as_str().unwrap().to_owned();
     browser.open_page(&path).await;
-    browser.until("[...document.querySelectorAll('main table')].at(-1).textContent.includes('gpt-5-mini')").await;
+    browser
+        .until("[...document.querySelectorAll('main table')].at(-1).textContent.includes('gpt-5-mini')")
+        .await;
 
     // Changed.
     browser.click("[data-opens='edit-key']").await;
@@ -89,23 +125,34 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     browser.click("#edit-key .token button").await;
     browser.fill("#edit-models", "claude-*").await;
     browser.click("#edit-key button[type=submit]").await;
-    browser.until("document.querySelector('h1').textContent === 'renamed'").await;
+    browser
+        .until("document.querySelector('h1').textContent === 'renamed'")
+        .await;
     browser.until_reads("claude-*").await;
-    assert_eq!(browser.value("document.querySelector('main').innerText.includes('gpt-5-*')").await, json!(false));
+    assert_eq!(
+        browser
+            .value("document.querySelector('main').innerText.includes('gpt-5-*')")
+            .await,
+        json!(false)
+    );
 
     // Rotated: both secrets work for a while.
     browser.click("[data-opens='rotate-key']").await;
     browser.until("document.querySelector('#rotate-key').open").await;
     browser.click("#rotate-key button[type=submit]").await;
     browser.until("document.querySelector('#secret').open").await;
-    let rotated = browser.value("document.querySelector('[data-secret]').textContent").await;
+    let rotated = browser
+        .value("document.querySelector('[data-secret]').textContent")
+        .await;
     let rotated = rotated.as_str().unwrap().to_owned();
     assert_ne!(rotated, secret);
     for working in [&rotated, &secret] {
         assert_eq!(world.gateway.get("/v1/key", working).await.status, 200);
     }
     browser.click("[data-go-on]").await;
-    browser.until_reads("The secret from before the last rotation works until").await;
+    browser
+        .until_reads("The secret from before the last rotation works until")
+        .await;
 
     // Revoked, once it is meant.
     browser.click("[data-api^=DELETE]").await;
@@ -115,9 +162,14 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     assert_eq!(world.gateway.get("/v1/key", &rotated).await.status, 200);
     browser.click("[data-api^=DELETE]").await;
     browser.click("[data-confirm-yes]").await;
-    browser.until("document.querySelector('main .pill.bad')?.textContent === 'revoked'").await;
+    browser
+        .until("document.querySelector('main .pill.bad')?.textContent === 'revoked'")
+        .await;
     assert_eq!(world.gateway.get("/v1/key", &rotated).await.status, 401);
-    assert_eq!(browser.value("document.querySelector('[data-opens=rotate-key]')").await, Value::Null);
+    assert_eq!(
+        browser.value("document.querySelector('[data-opens=rotate-key]')").await,
+        Value::Null
+    );
     browser.assert_quiet("the page of a key").await;
     world.finish([browser]).await;
 }
@@ -140,7 +192,9 @@ async fn a_member_sees_and_creates_keys_of_their_own_alone() {
     browser.click("#new-key button[type=submit]").await;
     browser.until("document.querySelector('#secret').open").await;
     browser.click("[data-go-on]").await;
-    browser.until("document.querySelector('h1')?.textContent === 'mine'").await;
+    browser
+        .until("document.querySelector('h1')?.textContent === 'mine'")
+        .await;
     let complaints = browser.complaints(&["404"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
     world.finish([browser]).await;

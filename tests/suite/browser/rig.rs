@@ -106,7 +106,8 @@ impl Browser {
 
     /// A command of the browser's debugging protocol.
     pub async fn cdp(&self, command: &str, parameters: Value) -> Value {
-        self.own("goog/cdp/execute", json!({"cmd": command, "params": parameters})).await
+        self.own("goog/cdp/execute", json!({"cmd": command, "params": parameters}))
+            .await
     }
 
     /// Sets the size of the window and the theme of the system.
@@ -121,7 +122,10 @@ impl Browser {
     /// Opens a page of the gateway.
     pub async fn open_page(&self, path: &str) {
         let url = format!("{}{path}", self.origin);
-        self.client.goto(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        self.client
+            .goto(&url)
+            .await
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
     /// The value of an expression of the page.
@@ -135,13 +139,19 @@ impl Browser {
         let since = Instant::now();
         loop {
             // While a page is being left there is none to ask.
-            let said = self.client.execute(&format!("return Boolean({expression})"), Vec::new()).await;
+            let said = self
+                .client
+                .execute(&format!("return Boolean({expression})"), Vec::new())
+                .await;
             if matches!(said, Ok(Value::Bool(true))) {
                 return;
             }
             if since.elapsed() > PATIENCE {
                 let text = self.client.execute("return document.body?.innerText", Vec::new()).await;
-                panic!("{expression} is not so: {said:?} on a page that says {text:?}; {:?}", self.complaints(&[]).await);
+                panic!(
+                    "{expression} is not so: {said:?} on a page that says {text:?}; {:?}",
+                    self.complaints(&[]).await
+                );
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
@@ -155,23 +165,34 @@ impl Browser {
 
     /// Waits until a text can be read.
     pub async fn until_reads(&self, text: &str) {
-        self.until(&format!("document.body.innerText.includes({})", json!(text))).await;
+        self.until(&format!("document.body.innerText.includes({})", json!(text)))
+            .await;
     }
 
     /// Clicks what a selector finds first.
     pub async fn click(&self, selector: &str) {
-        self.until(&format!("document.querySelector({})", json!(selector))).await;
+        self.until(&format!("document.querySelector({})", json!(selector)))
+            .await;
         let found = self.client.find(Locator::Css(selector)).await;
         let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        found.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found
+            .click()
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
     /// Types into a field, in the place of what it has.
     pub async fn fill(&self, selector: &str, text: &str) {
         let found = self.client.find(Locator::Css(selector)).await;
         let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        found.clear().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        found.send_keys(text).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found
+            .clear()
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found
+            .send_keys(text)
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
     /// Chooses an option by its value.
@@ -179,7 +200,11 @@ impl Browser {
         let script = "const field = document.querySelector(arguments[0]); field.value = arguments[1]; \
                       field.dispatchEvent(new Event('change', {bubbles: true})); return field.value";
         let chosen = self.client.execute(script, vec![json!(selector), json!(value)]).await;
-        assert_eq!(chosen.unwrap_or_default(), json!(value), "{selector} has no such option");
+        assert_eq!(
+            chosen.unwrap_or_default(),
+            json!(value),
+            "{selector} has no such option"
+        );
     }
 
     /// Waits until every chart that is in the window is drawn.
@@ -201,13 +226,17 @@ impl Browser {
             .collect();
         let performance = self.own("se/log", json!({"type": "performance"})).await;
         for entry in performance.as_array().into_iter().flatten() {
-            let message: Value = serde_json::from_str(entry["message"].as_str().unwrap_or_default()).unwrap_or_default();
+            let message: Value =
+                serde_json::from_str(entry["message"].as_str().unwrap_or_default()).unwrap_or_default();
             let message = &message["message"];
             if message["method"] != "Network.requestWillBeSent" {
                 continue;
             }
             let url = message["params"]["request"]["url"].as_str().unwrap_or_default();
-            let ours = url.starts_with(&self.origin) || url.starts_with("data:") || url.starts_with("blob:") || url.starts_with("chrome:");
+            let ours = url.starts_with(&self.origin)
+                || url.starts_with("data:")
+                || url.starts_with("blob:")
+                || url.starts_with("chrome:");
             if !ours {
                 complaints.push(format!("a request to {url}"));
             }
@@ -234,12 +263,19 @@ impl Browser {
                 std::fs::read_to_string(path.trim()).expect("axe-core is installed")
             })
             .await;
-        self.client.execute(&format!("{axe};"), Vec::new()).await.expect("axe-core can be loaded");
+        self.client
+            .execute(&format!("{axe};"), Vec::new())
+            .await
+            .expect("axe-core can be loaded");
         let script = "const done = arguments[arguments.length - 1]; \
             axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations.map(one => \
             `${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map(node => node.html.slice(0, 200) + ' ' + \
             (node.any[0]?.message ?? '')).join(' | ')}`)), error => done([String(error)]))";
-        let found = self.client.execute_async(script, Vec::new()).await.expect("axe-core answers");
+        let found = self
+            .client
+            .execute_async(script, Vec::new())
+            .await
+            .expect("axe-core answers");
         assert_eq!(found, json!([]), "{page}");
         let wide = self
             .value("document.documentElement.scrollWidth <= innerWidth ? '' : [...document.querySelectorAll('main *')].filter(node => node.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(node => node.outerHTML.slice(0, 120)).join('\\n') || 'it is'")
@@ -252,13 +288,18 @@ impl Browser {
         if std::env::var_os("BONITO_SCREENSHOTS").is_none() {
             return;
         }
-        // A page that scrolls is taken as a whole: its height is asked for, and a dialog has the window's.
-        let height = self.value("document.querySelector('dialog[open]') ? innerHeight : Math.min(document.documentElement.scrollHeight, 2600)").await;
-        let width = self.value("innerWidth").await;
-        let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
-        let taken = self
-            .cdp("Page.captureScreenshot", json!({"format": "png", "captureBeyondViewport": true, "clip": clip}))
+        // A page that scrolls is taken as a whole, as if the window were that high; a dialog has the window's height.
+        let size = self
+            .value("[innerWidth, document.querySelector('dialog[open], .menu-open') ? innerHeight : Math.max(innerHeight, document.documentElement.scrollHeight)]")
             .await;
+        let (width, height) = (size[0].as_u64().expect("a width"), size[1].as_u64().expect("a height"));
+        let metrics =
+            |height: u64| json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        let before = self.value("innerHeight").await.as_u64().expect("a height");
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics(height)).await;
+        self.until_drawn().await;
+        let taken = self.cdp("Page.captureScreenshot", json!({"format": "png"})).await;
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics(before)).await;
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(taken["data"].as_str().unwrap_or_default())
             .expect("a picture is base64");

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::rig::Browser;
 use super::world::{PASSWORD, World};
 use crate::support::TestGateway;
+use crate::support::issuer::Issuer;
 
 #[tokio::test]
 async fn the_first_owner_signs_in_chooses_a_password_looks_around_and_leaves() {
@@ -52,15 +53,23 @@ async fn the_first_owner_signs_in_chooses_a_password_looks_around_and_leaves() {
     browser.until("document.querySelector('[data-live-dot].on')").await;
     let reply = gateway.chat("echo", "hello").await;
     assert_eq!(reply.status, 200);
-    browser.until("document.querySelector('[data-live=recent] tbody tr')").await;
+    browser
+        .until("document.querySelector('[data-live=recent] tbody tr')")
+        .await;
     browser.until("[...document.querySelectorAll('.checklist li.done .step')].some(step => step.textContent === 'Send a request')").await;
     let complaints = browser.complaints(&["422"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
     // The theme is kept.
     browser.click("[data-theme-toggle]").await;
-    assert_eq!(browser.value("document.documentElement.dataset.theme").await, json!("dark"));
+    assert_eq!(
+        browser.value("document.documentElement.dataset.theme").await,
+        json!("dark")
+    );
     browser.open_page("/gateway").await;
-    assert_eq!(browser.value("document.documentElement.dataset.theme").await, json!("dark"));
+    assert_eq!(
+        browser.value("document.documentElement.dataset.theme").await,
+        json!("dark")
+    );
     browser.click(".user-button").await;
     browser.click("form[action='/logout'] button").await;
     browser.until_at("/login").await;
@@ -81,13 +90,18 @@ async fn a_phone_has_its_navigation_in_a_drawer() {
     let hidden = "getComputedStyle(document.querySelector('#sidebar')).visibility === 'hidden'";
     assert_eq!(browser.value(hidden).await, json!(true));
     browser.click("[data-menu]").await;
-    browser.until("document.querySelector('#sidebar').getBoundingClientRect().left === 0").await;
+    browser
+        .until("document.querySelector('#sidebar').getBoundingClientRect().left === 0")
+        .await;
     browser.assert_accessible("the open drawer").await;
     browser.keep_picture("drawer-phone-light").await;
     browser.click("#sidebar a[href='/gateway/keys']").await;
     browser.until_at("/gateway/keys").await;
     // Who only looks is offered nothing else.
-    assert_eq!(browser.value("document.querySelector('[data-opens=new-key]')").await, Value::Null);
+    assert_eq!(
+        browser.value("document.querySelector('[data-opens=new-key]')").await,
+        Value::Null
+    );
     browser.assert_quiet("the drawer").await;
     world.finish([browser]).await;
 }
@@ -108,7 +122,10 @@ fn cookie(answer: &reqwest::Response) -> String {
 async fn a_session_is_good_for_the_api_with_its_pages_proof_alone_and_ends_at_once() {
     let gateway = TestGateway::builder().set("auth.recheck_ms", 50).start().await;
     let (email, password) = gateway.owner.clone().expect("the first start made somebody");
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
     let post = |path: &str, form: &[(&str, &str)], headers: &[(&'static str, &str)]| {
         let mut request = client.post(format!("{}{path}", gateway.api)).form(form);
         for (name, value) in headers {
@@ -117,13 +134,27 @@ async fn a_session_is_good_for_the_api_with_its_pages_proof_alone_and_ends_at_on
         request.send()
     };
     // Another site's page signs nobody in, as themselves or as somebody else.
-    let login = [("email", email.as_str()), ("password", password.as_str()), ("next", "https://evil.example")];
-    let answer = post("/login", &login, &[("sec-fetch-site", "cross-site")]).await.unwrap();
+    let login = [
+        ("email", email.as_str()),
+        ("password", password.as_str()),
+        ("next", "https://evil.example"),
+    ];
+    let answer = post("/login", &login, &[("sec-fetch-site", "cross-site")])
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 403);
     let answer = post("/login", &login, &[]).await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()), (303, "/gateway"));
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()),
+        (303, "/gateway")
+    );
     let session = cookie(&answer);
-    let get = |path: &str, session: &str| client.get(format!("{}{path}", gateway.api)).header("cookie", session).send();
+    let get = |path: &str, session: &str| {
+        client
+            .get(format!("{}{path}", gateway.api))
+            .header("cookie", session)
+            .send()
+    };
     let page = get("/gateway/password", &session).await.unwrap();
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
@@ -133,24 +164,45 @@ async fn a_session_is_good_for_the_api_with_its_pages_proof_alone_and_ends_at_on
         assert_eq!(page.headers()[name], value);
     }
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
-    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
     let text = page.text().await.unwrap();
-    let proof = text.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
-    let change = [("current_password", password.as_str()), ("new_password", PASSWORD), ("again", PASSWORD)];
-    let answer = post("/gateway/password", &change, &[("cookie", &session)]).await.unwrap();
+    let proof = text
+        .split("name=\"csrf\" value=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap()
+        .to_owned();
+    let change = [
+        ("current_password", password.as_str()),
+        ("new_password", PASSWORD),
+        ("again", PASSWORD),
+    ];
+    let answer = post("/gateway/password", &change, &[("cookie", &session)])
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 403, "a form without the page's proof");
     let mut change = change.to_vec();
     change.push(("csrf", &proof));
-    let answer = post("/gateway/password", &change, &[("cookie", &session)]).await.unwrap();
+    let answer = post("/gateway/password", &change, &[("cookie", &session)])
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 303);
     let changed = cookie(&answer);
     // The cookie from before the change is of somebody with another password.
     assert_eq!(get("/api/auth/me", &session).await.unwrap().status(), 401);
     let me: Value = get("/api/auth/me", &changed).await.unwrap().json().await.unwrap();
-    assert_eq!((me["role"].as_str(), me["via"].as_str()), (Some("platform_admin"), Some("password")));
+    assert_eq!(
+        (me["role"].as_str(), me["via"].as_str()),
+        (Some("platform_admin"), Some("password"))
+    );
     // What changes something needs the proof, and comes from nowhere else.
     let create = |headers: &[(&'static str, &str)]| {
-        let mut request = client.post(format!("{}/api/gateway/keys", gateway.api)).header("cookie", &changed);
+        let mut request = client
+            .post(format!("{}/api/gateway/keys", gateway.api))
+            .header("cookie", &changed);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -166,10 +218,56 @@ async fn a_session_is_good_for_the_api_with_its_pages_proof_alone_and_ends_at_on
     assert_eq!(gateway.manage("GET", "/api/auth/me", token, None).await.status, 401);
     let bearer = format!("bonito_session={}", gateway.token(Role::Owner));
     assert_eq!(get("/api/auth/me", &bearer).await.unwrap().status(), 401);
-    let answer = post("/logout", &[("csrf", &proof)], &[("cookie", &changed)]).await.unwrap();
+    let answer = post("/logout", &[("csrf", &proof)], &[("cookie", &changed)])
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 303);
     assert_eq!(get("/api/auth/me", &changed).await.unwrap().status(), 401);
     let away = get("/gateway/keys", &changed).await.unwrap();
     assert_eq!(away.headers()["location"], "/login?next=%2Fgateway%2Fkeys");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn whom_the_issuer_vouches_for_comes_back_to_the_page_they_wanted() {
+    let issuer = Issuer::start().await;
+    let gateway = TestGateway::builder().file(&issuer.settings()).start().await;
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let get = |path: String, cookies: String| {
+        client
+            .get(format!("{}{path}", gateway.api))
+            .header("cookie", cookies)
+            .send()
+    };
+    let page = get("/login".into(), String::new()).await.unwrap().text().await.unwrap();
+    assert!(page.contains("Sign in with single sign-on"), "{page}");
+    let start = get("/login/oidc?next=%2Fgateway%2Fkeys".into(), String::new())
+        .await
+        .unwrap();
+    assert_eq!(start.status(), 303);
+    let cookies: Vec<String> = (start.headers().get_all("set-cookie").iter())
+        .map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned())
+        .collect();
+    let location = start.headers()["location"].to_str().unwrap().to_owned();
+    let claims =
+        json!({"email": "ada@example.com", "email_verified": true, "name": "Ada", "groups": ["gateway-owners"]});
+    let back = issuer.authorize(&location, &claims);
+    let came = get(back, cookies.join("; ")).await.unwrap();
+    assert_eq!(
+        (came.status().as_u16(), came.headers()["location"].to_str().unwrap()),
+        (303, "/gateway/keys")
+    );
+    let me = get("/api/auth/me".into(), cookie(&came)).await.unwrap();
+    let me: Value = me.json().await.unwrap();
+    assert_eq!((me["via"].as_str(), me["role"].as_str()), (Some("oidc"), Some("owner")));
+    // What the issuer has not let in is told so on a page, and has no session.
+    let refused = get("/api/auth/oidc/callback?error=access_denied".into(), cookies.join("; "))
+        .await
+        .unwrap();
+    assert_eq!(refused.status(), 401);
+    assert!(refused.text().await.unwrap().contains("the issuer has not let you in"));
     gateway.finish().await;
 }

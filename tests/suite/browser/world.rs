@@ -53,7 +53,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 }
@@ -69,8 +72,16 @@ impl World {
         let provider = ScriptedProvider::start().await;
         let mut builder = TestGateway::builder();
         for name in ["openai", "anthropic", "mistral"] {
-            let models: Vec<&str> = MODELS.iter().filter(|(own, ..)| *own == name).map(|(_, model, ..)| *model).collect();
-            let url = if name == "anthropic" { provider.origin() } else { provider.base_url() };
+            let models: Vec<&str> = MODELS
+                .iter()
+                .filter(|(own, ..)| *own == name)
+                .map(|(_, model, ..)| *model)
+                .collect();
+            let url = if name == "anthropic" {
+                provider.origin()
+            } else {
+                provider.base_url()
+            };
             builder = builder.provider(name, &url, &models);
         }
         let gateway = set_up(builder).start().await;
@@ -80,29 +91,70 @@ impl World {
             assert_eq!(reply.status, 201, "{path}: {}", reply.text);
             reply.json()
         };
-        let id = |answer: &Value| -> Uuid { answer["id"].as_str().and_then(|id| id.parse().ok()).expect("it has an id") };
+        let id = |answer: &Value| -> Uuid {
+            answer["id"]
+                .as_str()
+                .and_then(|id| id.parse().ok())
+                .expect("it has an id")
+        };
         let mut teams = Vec::new();
-        for (slug, name) in [("evil", EVIL), ("search", "Search"), ("support", "Support bot"), ("research", "Research")] {
+        for (slug, name) in [
+            ("evil", EVIL),
+            ("search", "Search"),
+            ("support", "Support bot"),
+            ("research", "Research"),
+        ] {
             teams.push(id(&created("/api/teams", json!({"slug": slug, "name": name})).await));
         }
         let mut keys = Vec::new();
         for (name, team, more) in [
-            (EVIL, 0, json!({"metadata": {"env": EVIL, "app": "x"}, "allowed_models": {"models": ["<b>gpt</b>-*"], "providers": []}})),
-            ("search-production", 1, json!({"metadata": {"env": "production", "app": "search"}, "rate_limit": 600,
-                "budgets": [{"amount_usd": "40", "period": "monthly"}]})),
-            ("support-bot", 2, json!({"metadata": {"env": "production", "app": "support"}, "rate_limit": 300,
+            (
+                EVIL,
+                0,
+                json!({"metadata": {"env": EVIL, "app": "x"}, "allowed_models": {"models": ["<b>gpt</b>-*"], "providers": []}}),
+            ),
+            (
+                "search-production",
+                1,
+                json!({"metadata": {"env": "production", "app": "search"}, "rate_limit": 600,
+                "budgets": [{"amount_usd": "6", "period": "monthly"}]}),
+            ),
+            (
+                "support-bot",
+                2,
+                json!({"metadata": {"env": "production", "app": "support"}, "rate_limit": 300,
                 "allowed_models": {"models": ["claude-*"], "providers": ["anthropic"]},
-                "budgets": [{"amount_usd": "6", "period": "monthly"}, {"amount_usd": "2", "period": "daily"}]})),
-            ("support-staging", 2, json!({"metadata": {"env": "staging", "app": "support"}, "allowed_models": {"models": ["gpt-5-mini", "claude-haiku-5"], "providers": []}})),
-            ("notebooks", 3, json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
-                "budgets": [{"amount_usd": "5", "period": "monthly", "enforcement": "soft"}]})),
-            ("batch-embeddings", 1, json!({"metadata": {"env": "production", "app": "search"}, "allowed_models": {"models": ["text-embedding-3-small"], "providers": ["openai"]}})),
+                "budgets": [{"amount_usd": "8", "period": "monthly"}, {"amount_usd": "2", "period": "daily"}]}),
+            ),
+            (
+                "support-staging",
+                2,
+                json!({"metadata": {"env": "staging", "app": "support"}, "allowed_models": {"models": ["gpt-5-mini", "claude-haiku-5"], "providers": []}}),
+            ),
+            (
+                "notebooks",
+                3,
+                json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
+                "budgets": [{"amount_usd": "1.50", "period": "monthly", "enforcement": "soft"}]}),
+            ),
+            (
+                "batch-embeddings",
+                1,
+                json!({"metadata": {"env": "production", "app": "search"}, "allowed_models": {"models": ["text-embedding-3-small"], "providers": ["openai"]}}),
+            ),
         ] {
             let mut body = json!({"name": name, "team_id": teams[team]});
             body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            keys.push(id(&created("/api/gateway/keys", body).await["id"].as_str().map(|id| json!({"id": id})).unwrap()));
+            keys.push(id(&created("/api/gateway/keys", body).await["id"]
+                .as_str()
+                .map(|id| json!({"id": id}))
+                .unwrap()));
         }
-        created("/api/gateway/budgets", json!({"scope": "organization", "amount_usd": "120", "period": "monthly"})).await;
+        created(
+            "/api/gateway/budgets",
+            json!({"scope": "organization", "amount_usd": "20", "period": "monthly"}),
+        )
+        .await;
         let mut world = Self {
             gateway,
             _provider: provider,
@@ -124,13 +176,20 @@ impl World {
         let mut records = Vec::new();
         for number in 0..REQUESTS {
             // More by day than by night, and a little more each day.
-            let day = DAYS * i64::try_from((number * number + number * REQUESTS) / 2 / REQUESTS).unwrap() / i64::try_from(REQUESTS).unwrap();
-            let hour = [9, 10, 11, 11, 13, 14, 14, 15, 15, 16, 17, 20, 2, 7][usize::try_from(numbers.below(14)).unwrap()];
+            let left = REQUESTS - 1 - number;
+            let day = DAYS * i64::try_from((left * left + left * REQUESTS) / 2 / REQUESTS).unwrap();
+            let day = DAYS - 1 - day / i64::try_from(REQUESTS).unwrap();
+            let hour =
+                [9, 10, 11, 11, 13, 14, 14, 15, 15, 16, 17, 20, 2, 7][usize::try_from(numbers.below(14)).unwrap()];
             let at = first + TimeDelta::days(day);
             let at = at.date_naive().and_hms_opt(hour, 0, 0).unwrap().and_utc()
                 + TimeDelta::milliseconds(i64::try_from(numbers.below(3_600_000)).unwrap());
             // Some of today are still to come; those came in the last hours instead.
-            let at = if at < now && at > first { at } else { now - TimeDelta::seconds(i64::try_from(numbers.below(14_000)).unwrap() + 20) };
+            let at = if at < now && at > first {
+                at
+            } else {
+                now - TimeDelta::seconds(i64::try_from(numbers.below(14_000)).unwrap() + 20)
+            };
             let (model, mut rest) = (0, numbers.below(100));
             let mut place = model;
             while rest >= MODELS[place].2 {
@@ -143,7 +202,13 @@ impl World {
                 owner += 1;
             }
             let (key, team, _) = owners[owner];
-            records.push(self.record(at, &mut numbers, MODELS[place], self.keys[key], teams[team]));
+            // Keys ask for what they may have.
+            let (key, team, model) = match (key, MODELS[place]) {
+                (_, model) if model.1.contains("embedding") => (5, 1, model),
+                (2, model) if model.0 != "anthropic" => (2, team, MODELS[3]),
+                (_, model) => (key, team, model),
+            };
+            records.push(self.record(at, &mut numbers, model, self.keys[key], teams[team]));
         }
         for batch in records.chunks(400) {
             let refused = store.write_records(batch).await.expect("the database takes them");
@@ -152,14 +217,25 @@ impl World {
         while tend(store, now).await.expect("sums can be made").more {}
     }
 
-    fn record(&self, at: DateTime<Utc>, numbers: &mut Numbers, model: (&'static str, &'static str, u64, i64, i64), key: Uuid, team: Uuid) -> UsageRecord {
+    fn record(
+        &self,
+        at: DateTime<Utc>,
+        numbers: &mut Numbers,
+        model: (&'static str, &'static str, u64, i64, i64),
+        key: Uuid,
+        team: Uuid,
+    ) -> UsageRecord {
         let (provider, name, _, input_price, output_price) = model;
         let embedding = name.contains("embedding");
-        let (input, output) = (180 + numbers.below(3_200), if embedding { 0 } else { 40 + numbers.below(900) });
+        let (input, output) = (
+            180 + numbers.below(3_200),
+            if embedding { 0 } else { 40 + numbers.below(900) },
+        );
         let tokens = |count: u64| i64::try_from(count).unwrap();
         let slow = if name == "gpt-5" { 3 } else { 1 };
         let first_token = Duration::from_millis((120 + numbers.below(380)) * slow);
-        let latency = first_token + Duration::from_millis(output * 9 * slow) + Duration::from_millis(numbers.below(300));
+        let latency =
+            first_token + Duration::from_millis(output * 9 * slow) + Duration::from_millis(numbers.below(300));
         let error = match numbers.below(100) {
             0 => Some((ErrorClass::Timeout, 504)),
             1 => Some((ErrorClass::RateLimited, 429)),
@@ -171,7 +247,11 @@ impl World {
             provider: provider.into(),
             model: name.into(),
             started_after,
-            latency: if error.is_some() { Duration::from_millis(640) } else { latency },
+            latency: if error.is_some() {
+                Duration::from_millis(640)
+            } else {
+                latency
+            },
             first_token: error.is_none().then_some(first_token),
             status: Some(error.map_or(200, |(_, status)| status)),
             error: error.map(|(class, _)| class),
@@ -206,13 +286,18 @@ impl World {
         let id = (u128::from(ms) << 80) | (7 << 76) | (0b10 << 62) | random;
         UsageRecord {
             id: RequestId(Uuid::from_u128(id)),
+            trace: None,
             owner: Owner {
                 organization: self.gateway.organization,
                 team: Some(TeamId(team)),
                 key: KeyId(key),
             },
             admitted_at: at,
-            operation: if embedding { Operation::Embedding } else { Operation::Chat },
+            operation: if embedding {
+                Operation::Embedding
+            } else {
+                Operation::Chat
+            },
             dialect: Dialect::OpenAi,
             requested_model: name.to_owned(),
             stream: !embedding && numbers.below(3) > 0,
@@ -226,34 +311,26 @@ impl World {
             cached_from: None,
             attempts,
             routing: None,
+            trace: None,
         }
     }
 
-    /// Creates somebody of a role, who can sign in with [`PASSWORD`]. Gives their address.
-    pub async fn person(&self, role: &str, team: Option<Uuid>) -> String {
-        let email = format!("{role}@example.com");
-        let body = json!({"email": email, "name": format!("{role} {EVIL}"), "role": role, "password": "first password of theirs", "team_id": team});
-        let token = self.gateway.token(Role::Owner);
-        let reply = self.gateway.manage("POST", "/api/users", &token, Some(&body)).await;
-        assert_eq!(reply.status, 201, "{}", reply.text);
-        let login = json!({"email": email, "password": "first password of theirs"});
-        let reply = self.gateway.manage("POST", "/api/auth/login", "", Some(&login)).await;
-        let token = reply.json()["access_token"].as_str().expect("they are in").to_owned();
-        let change = json!({"current_password": "first password of theirs", "new_password": PASSWORD});
-        let reply = self.gateway.manage("POST", "/api/auth/password", &token, Some(&change)).await;
-        assert_eq!(reply.status, 200, "{}", reply.text);
-        email
+    /// The newest request that two attempts were made for.
+    pub async fn tried_twice(&self) -> RequestId {
+        let rows = self.gateway.store.all_requests(self.gateway.organization).await;
+        let rows = rows.expect("the database answers");
+        let found = rows.iter().rev().find(|row| row.attempts == 2);
+        RequestId(found.expect("some were tried again").id)
     }
 
-    /// A browser whose viewer has signed in.
+    /// See [`person`].
+    pub async fn person(&self, role: &str, team: Option<Uuid>) -> String {
+        person(&self.gateway, role, team).await
+    }
+
+    /// See [`browser_of`].
     pub async fn browser_of(&self, email: &str) -> Browser {
-        let browser = Browser::open(&self.gateway.api).await;
-        browser.open_page("/login").await;
-        browser.fill("#email", email).await;
-        browser.fill("#password", PASSWORD).await;
-        browser.click("button[type=submit]").await;
-        browser.until_at("/gateway").await;
-        browser
+        browser_of(&self.gateway, email).await
     }
 
     /// Ends everything.
@@ -263,4 +340,39 @@ impl World {
         }
         self.gateway.finish().await;
     }
+}
+
+/// Creates somebody of a role, who can sign in with [`PASSWORD`]. Gives their address.
+pub async fn person(gateway: &TestGateway, role: &str, team: Option<Uuid>) -> String {
+    let email = format!("{role}@example.com");
+    let first = "first password of theirs";
+    // The owner is in the pictures, and has a name like anybody's; all others have one that wants to be more.
+    let name = match role {
+        "owner" => "Ada Ferreira".to_owned(),
+        _ => format!("{role} {EVIL}"),
+    };
+    let body = json!({"email": email, "name": name, "role": role, "password": first, "team_id": team});
+    let token = gateway.token(Role::PlatformAdmin);
+    let reply = gateway.manage("POST", "/api/users", &token, Some(&body)).await;
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    let login = json!({"email": email, "password": first});
+    let reply = gateway.manage("POST", "/api/auth/login", "", Some(&login)).await;
+    let token = reply.json()["access_token"].as_str().expect("they are in").to_owned();
+    let change = json!({"current_password": first, "new_password": PASSWORD});
+    let reply = gateway
+        .manage("POST", "/api/auth/password", &token, Some(&change))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    email
+}
+
+/// A browser whose viewer has signed in.
+pub async fn browser_of(gateway: &TestGateway, email: &str) -> Browser {
+    let browser = Browser::open(&gateway.api).await;
+    browser.open_page("/login").await;
+    browser.fill("#email", email).await;
+    browser.fill("#password", PASSWORD).await;
+    browser.click("button[type=submit]").await;
+    browser.until_at("/gateway").await;
+    browser
 }

@@ -102,11 +102,7 @@ async fn p30_bad_keys_are_cheap_and_say_nothing() {
 
     // Who once was let in hears nothing else than who never was.
     let (id, revoked) = gateway.new_key(&[], &[], None).await;
-    gateway
-        .store
-        .revoke_key(gateway.organization, id)
-        .await
-        .expect("it is revoked");
+    gateway.revoke(id).await;
     tokio::time::sleep(Duration::from_millis(if full() { 1_000 } else { 200 })).await;
     let revoked = flood(&gateway, vec![revoked]).await;
     let said: std::collections::BTreeSet<_> = [&misspelt, &unknown, &revoked]

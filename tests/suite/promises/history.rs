@@ -155,16 +155,28 @@ async fn a_month_of_requests_is_summed_up_and_asked_about() {
         "logs?model=model-3",
         "logs?min_latency_ms=2500",
         "logs?error_class=timeout&stream=true&provider=provider-1",
+        "/gateway",
+        "/gateway?range=30d&by=provider",
+        "/gateway/keys",
+        "/gateway/keys/KEY",
     ] {
         let path = path.replace("KEY", &some_key);
         let mut took: Vec<Duration> = Vec::new();
         for _ in 0..TIMES {
+            let url = if path.starts_with('/') {
+                path.clone()
+            } else {
+                format!("/api/gateway/{path}")
+            };
             let began = Instant::now();
-            let reply = gateway
-                .manage("GET", &format!("/api/gateway/{path}"), &token, None)
-                .await;
+            let reply = gateway.manage("GET", &url, &token, None).await;
             took.push(began.elapsed());
             assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+            if path.starts_with('/') {
+                // A page of the dashboard.
+                assert!(reply.text.contains("</main>"), "{path}");
+                continue;
+            }
             let answer = reply.json();
             if path == "usage" {
                 // Those of the first and of the last moment may lie outside of the hours.

@@ -42,12 +42,16 @@ pub struct Load {
 impl Load {
     /// So many requests a second, half of them streams, with markers that begin with `name`.
     pub fn start(api: &str, key: &str, name: String, per_second: u64) -> Self {
+        Self::start_with(reqwest::Client::new(), api, key, name, per_second)
+    }
+
+    /// The same by a client of one's own.
+    pub fn start_with(client: reqwest::Client, api: &str, key: &str, name: String, per_second: u64) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let under_way = Arc::new(AtomicUsize::new(0));
         let (api, key) = (api.to_owned(), key.to_owned());
         let (stopped, log, count) = (stop.clone(), seen.clone(), under_way.clone());
         let task = tokio::spawn(async move {
-            let client = reqwest::Client::new();
             let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / per_second));
             for number in 0_u64.. {
                 tick.tick().await;
@@ -97,6 +101,12 @@ pub async fn call(client: &reqwest::Client, api: &str, key: &str, marker: String
     } else {
         format!("{marker} words:12")
     };
+    call_for(client, api, key, text, stream).await
+}
+
+/// The same with a prompt of one's own, whose first word is the marker.
+pub async fn call_for(client: &reqwest::Client, api: &str, key: &str, text: String, stream: bool) -> Seen {
+    let marker = text.split(' ').next().unwrap_or_default().to_owned();
     let began = Instant::now();
     let mut seen = Seen {
         marker,

@@ -8,7 +8,9 @@ mod durability;
 mod history;
 mod limits;
 mod load;
+mod restart;
 mod revocation;
+mod secrecy;
 mod webhooks;
 
 /// Whether to run at full size.

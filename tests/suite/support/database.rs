@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sea_orm::{ConnectionTrait, Database};
+use sea_orm::{ConnectionTrait as _, Database, Statement};
 
 /// Whether this run is on Postgres.
 pub fn on_postgres() -> bool {
@@ -33,4 +33,25 @@ pub async fn fresh(dir: &Path) -> String {
     admin.close().await.expect("the connection closes");
     let (base, _) = server.rsplit_once('/').expect("the URL names a database");
     format!("{base}/{name}")
+}
+
+/// Runs a statement in a database.
+pub async fn run(url: &str, statement: &str) {
+    let database = Database::connect(url).await.expect("the database can be reached");
+    database
+        .execute_unprepared(statement)
+        .await
+        .expect("the statement runs");
+    database.close().await.expect("the connection closes");
+}
+
+/// The texts of the first column, which is called `text`.
+pub async fn texts(url: &str, query: &str) -> Vec<String> {
+    let database = Database::connect(url).await.expect("the database can be reached");
+    let query = Statement::from_string(database.get_database_backend(), query);
+    let rows = database.query_all_raw(query).await.expect("it answers");
+    database.close().await.expect("the connection closes");
+    rows.iter()
+        .map(|row| row.try_get("", "text").expect("it is a text"))
+        .collect()
 }

@@ -23,6 +23,7 @@ use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enfor
 use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId, UserId};
 use bonito::domain::key::{KeyHash, NewKey, NewTeam};
 use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
+use bonito::domain::managed_key::{KeyChange, KeyOutcome, KeyReach};
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
@@ -170,10 +171,7 @@ impl Builder {
                 .expect("the database answers")
                 .remove(0);
             assert_eq!(first.rate_limit, 60);
-            store
-                .set_key_rate_limit(organization, first.id, RATE_LIMIT)
-                .await
-                .expect("the database answers");
+            database::run(&database, &format!("UPDATE gateway_keys SET rate_limit = {RATE_LIMIT}")).await;
         }
         let opened = Opened {
             store,
@@ -436,9 +434,29 @@ impl TestGateway {
     /// Creates a key with so many requests per minute.
     pub async fn new_limited_key(&self, requests: u32) -> (KeyId, String) {
         let (id, key) = self.new_key(&[], &[], None).await;
-        let changed = self.store.set_key_rate_limit(self.organization, id, requests).await;
-        assert!(changed.expect("the database answers"));
+        let different = KeyChange {
+            rate_limit: Some(requests),
+            ..KeyChange::default()
+        };
+        self.change_key(id, different).await;
         (id, key)
+    }
+
+    /// Changes a key straight in the database, as another process would.
+    pub async fn change_key(&self, id: KeyId, different: KeyChange) {
+        let (reach, by) = (KeyReach::Organization, Author::system("a test"));
+        let changed = self
+            .store
+            .change_key(self.organization, reach, id, different, &by)
+            .await;
+        assert!(matches!(changed, Ok(KeyOutcome::Done(_))), "{changed:?}");
+    }
+
+    /// Revokes a key straight in the database, as another process would.
+    pub async fn revoke(&self, id: KeyId) {
+        let (reach, by) = (KeyReach::Organization, Author::system("a test"));
+        let revoked = self.store.revoke_managed_key(self.organization, reach, id, &by).await;
+        assert!(matches!(revoked, Ok(KeyOutcome::Done(_))), "{revoked:?}");
     }
 
     /// Creates a limit. Whoever used a key of its scope before has to wait until it is in force.

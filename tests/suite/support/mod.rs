@@ -1,6 +1,8 @@
 //! What tests are made of: a gateway of their own with a real database and real sockets, and providers that do as told.
 
+pub mod balancer;
 pub mod cloud;
+pub mod collector;
 pub mod database;
 pub mod fault_proxy;
 pub mod gateway;

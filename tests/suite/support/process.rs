@@ -25,6 +25,8 @@ pub struct Installation {
     dir: tempfile::TempDir,
     database: String,
     port: u16,
+    /// Ports of further replicas, by their numbers.
+    ports: Vec<u16>,
     env: Vec<(String, String)>,
     /// The first key's secret, after the first start.
     pub key: String,
@@ -60,6 +62,7 @@ impl Installation {
             dir,
             database,
             port: ports::kept_free(),
+            ports: Vec::new(),
             env: Vec::new(),
             key: String::new(),
         }
@@ -82,21 +85,36 @@ impl Installation {
 
     /// Starts it, and returns when it is ready.
     pub async fn start(&mut self) -> Process {
-        let process = self.run("serve", self.port).await;
+        let process = self.run("serve", self.port, "data").await;
+        self.first_time().await;
+        process
+    }
+
+    /// Starts one of several replicas on the one database, each with a directory of its own and always at the same
+    /// address, and returns when it is ready.
+    pub async fn start_replica(&mut self, number: usize) -> Process {
+        while self.ports.len() <= number {
+            self.ports.push(ports::kept_free());
+        }
+        let process = self.run("serve", self.ports[number], &format!("data-{number}")).await;
+        self.first_time().await;
+        process
+    }
+
+    async fn first_time(&mut self) {
         if self.key.is_empty() {
             self.key = self.first_key().await;
             // What is tested here is not the limit of a new key.
             self.sql("UPDATE gateway_keys SET rate_limit = 1000000").await;
         }
-        process
     }
 
     /// Starts a process that runs jobs and serves nobody, and returns when it is ready. Several may run at a time.
     pub async fn start_worker(&self) -> Process {
-        self.run("work", ports::kept_free()).await
+        self.run("work", ports::kept_free(), "data").await
     }
 
-    async fn run(&self, what: &str, port: u16) -> Process {
+    async fn run(&self, what: &str, port: u16, data: &str) -> Process {
         let file = |name: &str| -> File {
             let mut options = OpenOptions::new();
             let opened = options.create(true).append(true).open(self.dir().join(name));
@@ -109,7 +127,7 @@ impl Installation {
         command
             .env("BONITO_SERVER_LISTEN", &api)
             .env("BONITO_OPERATIONS_LISTEN", &operations)
-            .env("BONITO_DATA_DIR", "data")
+            .env("BONITO_DATA_DIR", data)
             .env("BONITO_MASTER_KEY", MASTER_KEY)
             .env("DATABASE_URL", &self.database)
             .env("TEST_KEY", "sk-secret-of-openai")
@@ -160,6 +178,16 @@ impl Installation {
             assert!(began.elapsed() < PATIENCE, "no key is printed: {printed}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Its database's address.
+    pub fn database_url(&self) -> &str {
+        &self.database
+    }
+
+    /// What it printed so far.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(self.dir().join("stdout")).unwrap_or_default()
     }
 
     /// What it logged so far.

@@ -8,6 +8,7 @@ fn compatible(provider: &ProviderSettings) -> (String, &str, Option<&str>) {
             base_url,
             dialect,
             api_key,
+            guarded: false,
         } => {
             let api_key = api_key.as_ref().map(|key| key.expose_secret());
             (text(base_url), dialect, api_key)

@@ -20,7 +20,7 @@ fn with_store(file: &str, env: &[(&str, &str)], credentials: &[(&str, &[(&str, &
             .map(|(path, fields)| (CredentialPath::parse(path).unwrap(), fields.iter().copied().collect()))
             .collect(),
     };
-    let mut reading = loaded.settings.reader.read(&stored);
+    let mut reading = loaded.settings.reader.read(&stored, &[]);
     assert!(!format!("{reading:?}").contains("hunter2"), "{reading:?}");
     reading.providers.retain(|provider| provider.id != "echo");
     reading

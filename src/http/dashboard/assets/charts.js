@@ -56,14 +56,15 @@ function layout({ kind, unit, axis, series }, node) {
   const form = FORMS[unit] ?? FORMS.count;
   const grid = css("--line");
   const narrow = node.clientWidth < 480;
-  // The legend lies below everything; how many lines it takes follows from its words.
-  const words = series.reduce((sum, { name }) => sum + name.length * 6.6 + 52, 0);
-  const lines = series.length > 1 ? Math.min(series.length, Math.ceil(words / Math.max(node.clientWidth - 70, 1))) : 0;
+  // The legend lies below everything, in columns as wide as its longest word.
+  const widest = Math.max(...series.map(({ name }) => Math.min(name.length, 40) * 6.8 + 52));
+  const columns = Math.max(1, Math.floor((node.clientWidth - 30) / widest));
+  const lines = series.length > 1 ? Math.ceil(series.length / columns) : 0;
   return {
     autosize: true,
     barmode: kind === "stacked" ? "stack" : "group",
     bargap: 0.28,
-    margin: { l: 52, r: 10, t: 8, b: 34 + lines * 20, pad: 2 },
+    margin: { l: 52, r: 10, t: 8, b: (axis === "date" ? 40 : 30) + lines * 20, pad: 2 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: css("--font"), size: 12, color: css("--muted") },
@@ -71,7 +72,7 @@ function layout({ kind, unit, axis, series }, node) {
     hovermode: "x unified",
     hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line-strong"), font: { color: css("--text"), size: 12 }, namelength: 32 },
     showlegend: series.length > 1,
-    legend: { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom", traceorder: "normal", font: { color: css("--soft"), size: 12 }, itemsizing: "constant" },
+    legend: { orientation: "h", xref: "container", x: 0, entrywidth: widest - 34, entrywidthmode: "pixels", yref: "container", y: 0, yanchor: "bottom", traceorder: "normal", font: { color: css("--soft"), size: 12 }, itemsizing: "constant" },
     xaxis: { type: axis, gridcolor: "rgba(0,0,0,0)", linecolor: grid, tickcolor: grid, fixedrange: false, automargin: true, nticks: narrow ? 5 : 9, hoverformat: axis === "date" ? "%b %e, %H:%M" : undefined, spikemode: "across", spikethickness: 1, spikecolor: css("--line-strong"), spikedash: "solid" },
     yaxis: { ...form.axis, gridcolor: grid, zerolinecolor: grid, fixedrange: true, nticks: 5, automargin: true },
   };

@@ -1,7 +1,7 @@
 // What pages do beyond being read. Everything is said by attributes, so that most pages need no script of their own:
 //
 //   form[data-api="POST /api/…"]      sends its fields as JSON. A field's name is its place in the body: `limits.requests_per_minute`,
-//                                     `budgets.0.amount_usd`. data-type: number, bool, list (commas or lines), tokens (chips),
+//                                     `budgets.0.amount_usd`. data-type: number, numbers, bool, list (commas or lines), tokens (chips),
 //                                     tags (`name=value` chips, an object), time (local, sent as UTC), json; else text.
 //                                     An empty field is left out, or null with data-empty="null", or "" with data-empty="text".
 //                                     data-with="name" leaves a field out where that other one is empty.
@@ -89,6 +89,7 @@ function valueOf(field) {
     }));
   }
   if (kind === "list") return lists(field.value);
+  if (kind === "numbers") return lists(field.value).map(Number);
   const text = field.dataset.keep === undefined ? field.value.trim() : field.value;
   if (text === "") {
     if (field.dataset.empty === "null") return null;
@@ -141,11 +142,26 @@ function clearFaults(form) {
   }
 }
 
+/** What the API's reader says of a field, as other faults are said: {pointer, problem}. */
+function readerFaults(detail) {
+  const found = /field `([^`]+)` verification failed\. (\w+)\(([^,)]*)/.exec(detail ?? "");
+  if (!found) return [];
+  const [, name, rule, value] = found;
+  const words = {
+    minimum: `must be at least ${value}`,
+    maximum: `must be at most ${value}`,
+    maxLength: `must have at most ${value} characters`,
+    minLength: `must have at least ${value} characters`,
+  };
+  return [{ pointer: `/${name.replaceAll(".", "/")}`, problem: words[rule] ?? "is not as it must be" }];
+}
+
 /** Shows what is wrong at the fields that it is about, and the rest above the buttons. */
 export function showFaults(form, problem) {
   const rest = [];
   let first = null;
-  for (const { pointer, problem: words } of problem.errors ?? []) {
+  const errors = problem.errors?.length ? problem.errors : readerFaults(problem.detail);
+  for (const { pointer, problem: words } of errors) {
     const parts = pointer.split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
     let field = null;
     // A fault inside a list or an object is shown at the field that the whole of it came from.
@@ -166,7 +182,7 @@ export function showFaults(form, problem) {
     for (let folded = field.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
     first ??= field;
   }
-  if (!(problem.errors ?? []).length) rest.push(problem.detail || problem.title);
+  if (!errors.length) rest.push(problem.detail || problem.title);
   const box = $("[data-form-fault]", form);
   if (rest.length && box) {
     box.textContent = rest.join("; ");
@@ -460,7 +476,11 @@ function live(url) {
     if (fresh) fresh.dateTime = new Date().toISOString();
   };
   source.addEventListener("open", heard);
-  source.addEventListener("error", () => mark(false));
+  source.addEventListener("error", () => {
+    mark(false);
+    // The browser asks again by itself, unless it got another answer than a stream.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => live(url), 10000);
+  });
   source.addEventListener("over", () => {
     source.close();
     location.reload();
@@ -479,7 +499,7 @@ function live(url) {
       document.dispatchEvent(new CustomEvent("live", { detail: name }));
     });
   }
-  addEventListener("pagehide", () => source.close());
+  addEventListener("pagehide", () => source.close(), { once: true });
 }
 
 // Times are given in UTC and shown in the viewer's zone.

@@ -1,21 +1,24 @@
 //! What each proof is good for.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{May, ReadConfig, ReadProviders, WriteConfig};
+use super::{May, ReadConfig, ReadProviders, WriteConfig, endpoints};
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{KeyId, ProviderId};
 use crate::domain::key::RoutedKey;
 use crate::domain::measurement::Measured;
 use crate::gates::control::OrganizationFacts;
+use crate::gates::policies::Published;
 use crate::http::management::problem::Refusal;
 use crate::pipeline::route::Asker;
-use crate::routing::catalog::Catalog;
+use crate::routing::catalog::Deployment;
 use crate::routing::document::{self, Policy};
 use crate::routing::explain::Reasons;
 use crate::routing::facts::{Caller, Facts, tags_of};
+use crate::routing::own::{self, OwnProvider};
 use crate::routing::plan::{Readiness, Situation};
 use crate::routing::simulate::{self, Report};
 use crate::upstream::endpoints::Tenant;
@@ -34,6 +37,10 @@ pub struct ProviderState {
     pub deployments: usize,
     /// Those of them that were asked since the start, with what was measured.
     pub measured: BTreeMap<String, Measured>,
+    /// Whether requests can go there: there is a credential for it, or it wants none.
+    pub usable: bool,
+    /// What the organization says of it, where it is an endpoint of its own.
+    pub own: Option<OwnProvider>,
 }
 
 /// For whom a decision is asked about.
@@ -48,7 +55,7 @@ pub struct Checked {
     policy: Policy,
 }
 
-/// Reads a document and checks it against the catalogue.
+/// Reads a document and checks it against the catalogue, and what it says of endpoints against what may be one.
 fn checked(may: &super::Management, document: &serde_json::Value, at: &str) -> Result<Checked, Refusal> {
     let text = document.to_string();
     if text.len() > document::MAX_DOCUMENT_BYTES {
@@ -61,8 +68,14 @@ fn checked(may: &super::Management, document: &serde_json::Value, at: &str) -> R
     }
     let strategy = may.pipeline.policies.default_policy().strategy;
     let policy = document::read(document, strategy).map_err(|faults| Refusal::faults(faults, at))?;
-    let catalog: &Catalog = &may.pipeline.catalog.load();
-    document::check_references(&policy, catalog).map_err(|faults| Refusal::faults(faults, at))?;
+    let shared = may.pipeline.catalog.load();
+    let mut faults = document::check_references(&policy, &policy.catalog(&shared))
+        .err()
+        .unwrap_or_default();
+    faults.extend(endpoints::faults(may, &policy, &shared));
+    if !faults.is_empty() {
+        return Err(Refusal::faults(faults, at));
+    }
     Ok(Checked { text, policy })
 }
 
@@ -88,7 +101,7 @@ impl May<ReadConfig> {
 
     /// The organization, and one of its keys.
     pub async fn about(&self, key: Option<KeyId>) -> Result<About, Refusal> {
-        let organization = self.organization_facts().await?;
+        let organization = self.facts().await?;
         let key = match key {
             None => None,
             Some(id) => {
@@ -98,12 +111,6 @@ impl May<ReadConfig> {
             }
         };
         Ok(About { organization, key })
-    }
-
-    async fn organization_facts(&self) -> Result<OrganizationFacts, Refusal> {
-        let found = self.management.directory.organization(self.organization).await;
-        let found = found.map_err(|error| Refusal::unavailable(&error))?;
-        found.ok_or_else(|| Refusal::not_found("organization"))
     }
 
     /// Where a request would go, by the config in force or by a draft.
@@ -153,7 +160,7 @@ impl May<ReadConfig> {
     /// What a draft would have done with the last requests.
     pub async fn simulate(&self, draft: &serde_json::Value, last: u64) -> Result<Report, Refusal> {
         let draft = checked(&self.management, draft, "/config")?.policy;
-        let organization = self.organization_facts().await?;
+        let organization = self.facts().await?;
         let unavailable = |error| Refusal::unavailable(&error);
         let recorded = self
             .management
@@ -183,15 +190,17 @@ impl May<ReadConfig> {
                 scopes: &[],
                 measured: None,
             };
-            pipeline.situated(&asker, |situation| {
+            let of_draft = draft.catalog(&pipeline.catalog.load());
+            pipeline.situated(&asker, &current, |situation| {
                 let about = |key: &KeyId| {
                     let key = *keys.get(key)?;
-                    let by = |policy| Situation {
+                    let by = |policy, catalog| Situation {
                         policy,
+                        catalog,
                         scopes: &key.scopes,
                         ..*situation
                     };
-                    Some((caller(key), [by(&*current), by(&draft)]))
+                    Some((caller(key), [by(&*current, situation.catalog), by(&draft, &*of_draft)]))
                 };
                 simulate::replay(recorded.into_iter().map(|(key, request)| (request, about(&key))))
             })
@@ -213,6 +222,7 @@ impl May<WriteConfig> {
         replaces: Option<i64>,
     ) -> Result<ConfigVersion, Refusal> {
         let checked = checked(&self.management, document, "")?;
+        let organization = self.facts().await?;
         let saved = self.management.configs.save(NewConfig {
             organization: self.organization,
             document: checked.text,
@@ -229,7 +239,11 @@ impl May<WriteConfig> {
                     version: saved.version,
                     ..checked.policy
                 };
-                self.management.pipeline.policies.publish([(self.organization, policy)]);
+                self.management.pipeline.policies.publish([Published {
+                    organization: self.organization,
+                    slug: organization.slug.into(),
+                    policy: policy.into(),
+                }]);
                 Ok(saved)
             }
         }
@@ -249,11 +263,9 @@ impl May<WriteConfig> {
 impl May<ReadProviders> {
     /// The providers of the organization.
     pub async fn providers(&self) -> Result<Vec<ProviderState>, Refusal> {
-        let found = self.management.directory.organization(self.organization).await;
-        let found = found.map_err(|error| Refusal::unavailable(&error))?;
-        let organization = found.ok_or_else(|| Refusal::not_found("organization"))?;
+        let organization = self.facts().await?;
         let pipeline = &self.management.pipeline;
-        let (catalog, endpoints) = (pipeline.catalog.load(), pipeline.endpoints.now());
+        let (catalog, endpoints) = (pipeline.catalog_of(self.organization), pipeline.endpoints.now());
         let policy = pipeline.policies.of(self.organization);
         let measured = pipeline.measurements.snapshot();
         let tenant = Tenant {
@@ -261,18 +273,33 @@ impl May<ReadProviders> {
             shared: organization.shared_credentials,
         };
         let mut providers = BTreeMap::new();
-        // Others' own providers are nobody's business.
-        for id in endpoints.providers().filter(|id| endpoints.may_use(tenant, id)) {
+        // Others' own providers are nobody's business. An endpoint of one's own is there before it has a credential.
+        let own_ids = policy.own.providers.iter().map(|own| ProviderId::from(own.id.as_str()));
+        for id in endpoints
+            .providers()
+            .filter(|id| endpoints.may_use(tenant, id))
+            .chain(own_ids)
+        {
             // Nor are models that others made up where a provider forwards everything.
             let listed = || catalog.deployments().filter(|deployment| deployment.provider == id);
-            let of = |id: &str| measured.get(id).map(|measured| (id.to_owned(), *measured));
+            let of = |deployment: &Arc<Deployment>| {
+                let measured = measured.get(deployment.measured_as(tenant.organization).as_str())?;
+                Some((deployment.id.to_string(), *measured))
+            };
+            let own = policy.own.provider(id.as_str()).cloned();
+            let watched = match own {
+                Some(_) => own::watched(tenant.organization, id.as_str()),
+                None => id.clone(),
+            };
             let state = ProviderState {
                 id: id.to_string(),
                 enabled: !policy.providers_off.contains(id.as_str()),
-                readiness: pipeline.board.readiness(&id),
-                ejected_until: pipeline.board.gate(&id).and_then(|gate| gate.ejected_until()),
+                readiness: pipeline.board.readiness(&watched),
+                ejected_until: pipeline.board.gate(&watched).and_then(|gate| gate.ejected_until()),
                 deployments: listed().count(),
-                measured: listed().filter_map(|deployment| of(deployment.id.as_str())).collect(),
+                measured: listed().filter_map(of).collect(),
+                usable: endpoints.may_use(tenant, &id),
+                own,
             };
             providers.insert(state.id.clone(), state);
         }

@@ -130,7 +130,7 @@ impl<G: Grant> May<G> {
             .filter(|id| endpoints.may_use(tenant, id))
             .map(|id| id.to_string())
             .collect();
-        Ok(unknown_names(scope, &pipeline.catalog.load(), &usable))
+        Ok(unknown_names(scope, &pipeline.catalog_of(self.organization), &usable))
     }
 
     /// A key with its own limits and budgets.

@@ -28,15 +28,9 @@ impl May<ReadLimits> {
 
     /// One rate limit.
     pub async fn limit(&self, id: Uuid) -> Result<ManagedLimit, Refusal> {
-        let none = || Refusal::not_found("rate limit");
-        let reach = self.authority().sees().ok_or_else(none)?;
-        let found = self
-            .management
-            .keys
-            .limits
-            .managed_limit(self.organization, reach, id)
-            .await;
-        found.map_err(|error| Refusal::unavailable(&error))?.ok_or_else(none)
+        let reach = self.sees("rate limit")?;
+        let limits = &self.management.keys.limits;
+        there(limits.managed_limit(self.organization, reach, id).await, "rate limit")
     }
 
     /// Budgets, newest first.
@@ -55,15 +49,15 @@ impl May<ReadLimits> {
 
     /// One budget.
     pub async fn budget(&self, id: Uuid) -> Result<ManagedBudget, Refusal> {
-        let none = || Refusal::not_found("budget");
-        let reach = self.authority().sees().ok_or_else(none)?;
-        let found = self
-            .management
-            .keys
-            .budgets
-            .managed_budget(self.organization, reach, BudgetId(id))
-            .await;
-        found.map_err(|error| Refusal::unavailable(&error))?.ok_or_else(none)
+        let reach = self.sees("budget")?;
+        let budgets = &self.management.keys.budgets;
+        let found = budgets.managed_budget(self.organization, reach, BudgetId(id)).await;
+        there(found, "budget")
+    }
+
+    /// Whose limits and budgets may be seen; where none may, there is no such thing.
+    fn sees(&self, what: &str) -> Result<KeyReach, Refusal> {
+        self.authority().sees().ok_or_else(|| Refusal::not_found(what))
     }
 }
 
@@ -76,16 +70,9 @@ impl May<WriteLimits> {
     /// How much a rate limit allows now.
     pub async fn limit_values(&self, id: Uuid) -> Result<LimitValues, Refusal> {
         let reach = self.changes()?;
-        let found = self
-            .management
-            .keys
-            .limits
-            .managed_limit(self.organization, reach, id)
-            .await;
-        let found = found.map_err(|error| Refusal::unavailable(&error))?;
-        found
-            .map(|limit| limit.rule.values)
-            .ok_or_else(|| Refusal::not_found("rate limit"))
+        let limits = &self.management.keys.limits;
+        let found = limits.managed_limit(self.organization, reach, id).await;
+        there(found, "rate limit").map(|limit| limit.rule.values)
     }
 
     /// Creates a rate limit.
@@ -143,12 +130,11 @@ impl May<WriteLimits> {
     pub async fn change_budget(&self, id: Uuid, different: BudgetChange) -> Result<ManagedBudget, Refusal> {
         let (reach, id, desk) = (self.changes()?, BudgetId(id), &self.management.keys);
         let found = desk.budgets.managed_budget(self.organization, reach, id).await;
-        let found = found.map_err(|error| Refusal::unavailable(&error))?;
-        let terms = found.ok_or_else(|| Refusal::not_found("budget"))?.budget.terms;
+        let terms = there(found, "budget")?.budget.terms;
         let terms = different.clone().applied_to(terms);
         terms
             .check()
-            .map_err(|problem| Refusal::bad_request(format!("the budget cannot be so: {problem}")))?;
+            .map_err(|(field, problem)| Refusal::field(&format!("/{field}"), problem))?;
         self.may_spend(reach, &terms).await?;
         let changed = desk
             .budgets
@@ -169,29 +155,28 @@ impl May<WriteLimits> {
 
     /// Refuses limits that are above those of the team of whoever sets them.
     async fn may_allow(&self, reach: KeyReach, values: &LimitValues) -> Result<(), Refusal> {
-        let faults = self.bounds(reach).await?.exceeded_by(&Given::Limits(values));
-        // Here the fields stand at the top.
-        let faults = faults.into_iter().map(|fault| FieldFault {
-            pointer: fault.pointer.replacen("/limits", "", 1),
-            ..fault
-        });
-        refused(faults.collect())
+        self.may_give(reach, &Given::Limits(values), "/limits").await
     }
 
     async fn may_spend(&self, reach: KeyReach, terms: &BudgetTerms) -> Result<(), Refusal> {
         let given = Given::Budget(0, terms.period, terms.amount);
-        let faults = self.bounds(reach).await?.exceeded_by(&given);
-        let faults = faults.into_iter().map(|fault| FieldFault {
-            pointer: fault.pointer.replacen("/budgets/0", "", 1),
-            ..fault
-        });
-        refused(faults.collect())
+        self.may_give(reach, &given, "/budgets/0").await
     }
 
-    async fn bounds(&self, reach: KeyReach) -> Result<Holdings, Refusal> {
-        match reach {
-            KeyReach::Organization => Ok(Holdings::default()),
-            KeyReach::Team(_) | KeyReach::Own(_) => self.holdings().await,
+    /// Refuses what is above what whoever gives it holds. Of a key the fields stand at `place`, and here at the top.
+    async fn may_give(&self, reach: KeyReach, given: &Given<'_>, place: &str) -> Result<(), Refusal> {
+        let held = match reach {
+            KeyReach::Organization => Holdings::default(),
+            KeyReach::Team(_) | KeyReach::Own(_) => self.holdings().await?,
+        };
+        let faults = held.exceeded_by(given).into_iter().map(|fault| FieldFault {
+            pointer: fault.pointer.replacen(place, "", 1),
+            ..fault
+        });
+        let faults: Vec<FieldFault> = faults.collect();
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::fields(faults)),
         }
     }
 
@@ -214,9 +199,8 @@ impl May<WriteLimits> {
     }
 }
 
-fn refused(faults: Vec<FieldFault>) -> Result<(), Refusal> {
-    match faults.is_empty() {
-        true => Ok(()),
-        false => Err(Refusal::fields(faults)),
-    }
+/// What was found, or why there is nothing to be done with it.
+fn there<T>(found: Result<Option<T>, BoxError>, what: &str) -> Result<T, Refusal> {
+    let found = found.map_err(|error| Refusal::unavailable(&error))?;
+    found.ok_or_else(|| Refusal::not_found(what))
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::access::ProviderState;
 use super::{Grant, May, ReadPayloads, ReadProviders, WriteConfig, WriteProviders};
-use crate::config::{CredentialPath, Fields, Settings, Stored};
+use crate::config::{CredentialPath, Fields, ORIGIN_FIELD, Settings, Stored, origin_of};
 use crate::domain::audit::Deed;
 use crate::domain::authority::FieldFault;
 use crate::domain::ids::{ProviderId, RequestId};
@@ -71,14 +71,53 @@ pub struct PricedDeployment {
 }
 
 impl<G: Grant> May<G> {
-    async fn facts(&self) -> Result<OrganizationFacts, Refusal> {
+    /// The organization it is about.
+    pub(super) async fn facts(&self) -> Result<OrganizationFacts, Refusal> {
         let found = self.management.directory.organization(self.organization).await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         found.ok_or_else(|| Refusal::not_found("organization"))
     }
+
+    /// Takes away every credential that the organization has at a provider, where the store can be written to. In Vault
+    /// they stay, and go nowhere.
+    async fn remove_all_credentials(&self, organization: &str, provider: &str) -> Result<(), Refusal> {
+        let expected = [provider.to_owned()];
+        let stored = self.management.credentials.source.read(&expected).await;
+        let stored = stored.map_err(|error| Refusal::unavailable(&error.into()))?.stored;
+        let own = stored.of(provider).map(|(path, _)| path.clone());
+        let own: Vec<CredentialPath> = own
+            .filter(|path| path.organization.as_deref() == Some(organization))
+            .collect();
+        for path in own {
+            match self.write(&path, |stored| drop(std::mem::take(stored))).await {
+                Ok(()) => {
+                    let deed = Deed::new("credential.delete", &path).before(json!({"path": path.to_string()}));
+                    self.record(deed).await?;
+                }
+                Err(Refusal::Conflict(_)) => return Ok(()),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what is stored, beside the threads that serve.
+    async fn write<T: Send + 'static>(
+        &self,
+        path: &CredentialPath,
+        change: impl FnOnce(&mut Fields) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (source, path) = (self.management.credentials.source.clone(), path.clone());
+        let written = tokio::task::spawn_blocking(move || source.change(&path, change)).await;
+        match written.map_err(|error| Refusal::unavailable(&error.into()))? {
+            Ok(done) => Ok(done),
+            Err(error @ SourceError::ReadOnly(_)) => Err(Refusal::conflict(error.to_string())),
+            Err(error) => Err(Refusal::unavailable(&error.into())),
+        }
+    }
 }
 
-fn tenant_of(organization: &OrganizationFacts) -> Tenant<'_> {
+pub(super) fn tenant_of(organization: &OrganizationFacts) -> Tenant<'_> {
     Tenant {
         organization: &organization.slug,
         shared: organization.shared_credentials,
@@ -101,7 +140,7 @@ impl May<ReadProviders> {
     pub async fn prices(&self, after: Option<&str>, most: usize) -> Result<Vec<PricedDeployment>, Refusal> {
         let organization = self.facts().await?;
         let (pipeline, now) = (&self.management.pipeline, Utc::now());
-        let (catalog, endpoints) = (pipeline.catalog.load(), pipeline.endpoints.now());
+        let (catalog, endpoints) = (pipeline.catalog_of(self.organization), pipeline.endpoints.now());
         let policy = pipeline.policies.of(self.organization);
         let mut deployments: Vec<_> = catalog
             .deployments()
@@ -138,12 +177,14 @@ impl May<ReadPayloads> {
 }
 
 impl May<WriteConfig> {
-    /// Changes one member of the config and leaves the others as they are, whatever somebody else does meanwhile.
+    /// Changes one member of the config and leaves the others as they are, whatever somebody else does meanwhile; or only
+    /// if the config is still the one that `replaces` names. Answers the new version.
     pub async fn change_member(
         &self,
         name: &str,
-        change: impl Fn(Option<&Value>) -> Option<Value>,
-    ) -> Result<(), Refusal> {
+        replaces: Option<i64>,
+        change: impl Fn(Option<&Value>) -> Result<Option<Value>, Refusal>,
+    ) -> Result<i64, Refusal> {
         for _ in 0..MAX_TRIES {
             let found = self.management.configs.current(self.organization).await;
             let found = found.map_err(|error| Refusal::unavailable(&error))?;
@@ -158,13 +199,13 @@ impl May<WriteConfig> {
                     "the config in force cannot be read; replace it as a whole",
                 ));
             };
-            match change(members.get(name)) {
+            match change(members.get(name))? {
                 Some(value) => drop(members.insert(name.to_owned(), value)),
                 None => drop(members.remove(name)),
             }
-            match self.save(&document, Some(version)).await {
-                Err(Refusal::PreconditionFailed(_)) => {}
-                saved => return saved.map(drop),
+            match self.save(&document, Some(replaces.unwrap_or(version))).await {
+                Err(Refusal::PreconditionFailed(_)) if replaces.is_none() => {}
+                saved => return saved.map(|saved| saved.version),
             }
         }
         Err(Refusal::conflict(
@@ -173,11 +214,63 @@ impl May<WriteConfig> {
     }
 }
 
+impl May<WriteConfig> {
+    /// Puts an endpoint of the organization's own into its config, in the place of what is said of that id.
+    pub async fn put_endpoint(&self, id: &str, said: &Value, replaces: Option<i64>) -> Result<i64, Refusal> {
+        let change = |before: Option<&Value>| {
+            let mut providers = without(before, id);
+            providers.insert(id.to_owned(), said.clone());
+            Ok(Some(providers.into()))
+        };
+        let place = format!("/providers/{id}");
+        let changed = self.change_member("providers", replaces, change).await;
+        let version = changed.map_err(|refusal| refusal.seen_from(&place))?;
+        self.management.pipeline.endpoints.read_soon(IN_FORCE).await;
+        Ok(version)
+    }
+
+    /// Takes an endpoint of the organization's own away, with its credentials.
+    pub async fn delete_endpoint(&self, id: &str) -> Result<(), Refusal> {
+        let policy = self.management.pipeline.policies.of(self.organization);
+        if policy.own.provider(id).is_none() {
+            return Err(Refusal::not_found("endpoint of the organization's own"));
+        }
+        let change = |before: Option<&Value>| {
+            let providers = without(before, id);
+            Ok((!providers.is_empty()).then(|| providers.into()))
+        };
+        let changed = self.change_member("providers", None, change).await;
+        changed.map_err(|refusal| still_named(refusal, &format!("what is at {id}")))?;
+        let organization = self.facts().await?;
+        self.remove_all_credentials(&organization.slug, id).await?;
+        self.management.pipeline.endpoints.read_soon(IN_FORCE).await;
+        Ok(())
+    }
+}
+
+/// Why something cannot be taken away that the rest of the config needs.
+pub(super) fn still_named(refusal: Refusal, what: &str) -> Refusal {
+    let Refusal::Unprocessable(problem) = refusal else {
+        return refusal;
+    };
+    let places: Vec<&str> = problem.0.errors.iter().map(|error| error.pointer.as_str()).collect();
+    let places = places.join(", ");
+    Refusal::conflict(format!("the config still names {what}: {places}; change these first"))
+}
+
+/// What is said of providers, but of one.
+fn without(before: Option<&Value>, id: &str) -> serde_json::Map<String, Value> {
+    let mut providers = before.and_then(Value::as_object).cloned().unwrap_or_default();
+    // It may stand there by its other name.
+    providers.retain(|name, _| canonical_provider(name) != id);
+    providers
+}
+
 impl May<WriteProviders> {
     /// Stores a credential. What it says is checked as a start of the gateway would check it.
     pub async fn set_credential(&self, which: &Which, values: BTreeMap<String, String>) -> Result<(), Refusal> {
         let path = self.path(which).await?;
-        let fields: Fields = values
+        let mut fields: Fields = values
             .into_iter()
             .map(|(name, value)| (name, SecretString::from(value)))
             .collect();
@@ -192,10 +285,27 @@ impl May<WriteProviders> {
             return Err(Refusal::fields(faults));
         }
         let desk = &self.management.credentials;
+        // A credential of an endpoint of one's own is bound to where that is now.
+        let policy = self.management.pipeline.policies.of(self.organization);
+        let own = policy
+            .own
+            .provider(&path.provider)
+            .filter(|_| path.organization.is_some());
+        let endpoint = own.map(|own| {
+            fields.set(ORIGIN_FIELD, origin_of(&own.base_url));
+            own.clone()
+                .endpoint_of(path.organization.as_deref().unwrap_or_default())
+        });
         let only = Stored {
             credentials: [(path.clone(), fields.clone())].into(),
         };
-        let reading = desk.settings.load().reader.read(&only);
+        let reading = desk.settings.load().reader.read(&only, endpoint.as_slice());
+        if endpoint.is_some() && reading.own.iter().all(|own| own.path != path) {
+            return Err(Refusal::field(
+                "/values/api_key",
+                "must be there, in visible ASCII without spaces",
+            ));
+        }
         let mut problems = reading
             .problems
             .into_iter()
@@ -204,7 +314,11 @@ impl May<WriteProviders> {
         if let Some(problem) = problems.next() {
             return Err(Refusal::fields(std::iter::once(problem).chain(problems).collect()));
         }
-        let names: Vec<String> = fields.names().map(ToOwned::to_owned).collect();
+        let names: Vec<String> = fields
+            .names()
+            .filter(|name| *name != ORIGIN_FIELD)
+            .map(ToOwned::to_owned)
+            .collect();
         // What is there goes: a credential is stored as a whole.
         self.write(&path, move |stored| *stored = fields).await?;
         let deed = Deed::new("credential.set", &path).after(json!({"path": path.to_string(), "fields": names}));
@@ -237,7 +351,7 @@ impl May<WriteProviders> {
         let probed = self
             .management
             .pipeline
-            .probe(tenant, &provider, model)
+            .probe(self.organization, tenant, &provider, model)
             .await
             .map_err(|why| match why {
                 NotProbed::NoCredential => Refusal::not_found("provider"),
@@ -270,21 +384,6 @@ impl May<WriteProviders> {
             false => Err(Refusal::bad_request(
                 "the provider and the name of a credential hold lower-case letters, digits, _ and - only",
             )),
-        }
-    }
-
-    /// Changes what is stored, beside the threads that serve.
-    async fn write<T: Send + 'static>(
-        &self,
-        path: &CredentialPath,
-        change: impl FnOnce(&mut Fields) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let (source, path) = (self.management.credentials.source.clone(), path.clone());
-        let written = tokio::task::spawn_blocking(move || source.change(&path, change)).await;
-        match written.map_err(|error| Refusal::unavailable(&error.into()))? {
-            Ok(done) => Ok(done),
-            Err(error @ SourceError::ReadOnly(_)) => Err(Refusal::conflict(error.to_string())),
-            Err(error) => Err(Refusal::unavailable(&error.into())),
         }
     }
 }

@@ -62,10 +62,7 @@ impl BrowserSessions {
 
     /// What has a browser forget its session.
     pub fn end(&self) -> [String; 2] {
-        [
-            self.cookie(self.name(), "", 0),
-            self.cookie(ORGANIZATION, "", 0),
-        ]
+        [self.cookie(self.name(), "", 0), self.cookie(ORGANIZATION, "", 0)]
     }
 
     /// What has a browser look at an organization; `None`: at one's own.
@@ -98,9 +95,9 @@ pub(super) fn chosen_organization(request: &Request) -> Option<Uuid> {
 /// proof decides then.
 pub fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    // `none`: typed or bookmarked.
-    if text(FETCH_SITE).is_some_and(|site| !matches!(site, "same-origin" | "none")) {
-        return true;
+    // The browser knows it best, and no page can write this header. `none`: typed or bookmarked.
+    if let Some(site) = text(FETCH_SITE) {
+        return !matches!(site, "same-origin" | "none");
     }
     let Some(origin) = text(ORIGIN.as_str()) else {
         return false;
@@ -157,7 +154,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -165,7 +165,16 @@ mod tests {
         let elsewhere = |pairs: &[(&'static str, &str)]| is_from_elsewhere(&headers(pairs));
         assert!(!elsewhere(&[("host", "a.example")]));
         assert!(!elsewhere(&[("host", "a.example"), ("sec-fetch-site", "same-origin")]));
-        assert!(!elsewhere(&[("host", "a.example:8"), ("origin", "https://a.example:8")]));
+        assert!(!elsewhere(&[
+            ("host", "a.example:8"),
+            ("origin", "https://a.example:8")
+        ]));
+        // A proxy that asks by another name than people do.
+        assert!(!elsewhere(&[
+            ("host", "bonito:8001"),
+            ("origin", "https://a.example"),
+            ("sec-fetch-site", "same-origin")
+        ]));
         for (name, value) in [
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-site", "same-site"),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Grant, May, ReadLogs, ReadUsage};
 use crate::analytics::logs::Detail;
-use crate::analytics::{Analytics, AnalyticsError, LogPage, Sight};
+use crate::analytics::{Analytics, AnalyticsError, LogPage, Sight, tags};
 use crate::domain::ids::{OrganizationId, RequestId};
 use crate::domain::managed_key::KeyReach;
 use crate::domain::report::insight::Insights;
@@ -64,7 +64,50 @@ impl<G: Grant> May<G> {
     }
 }
 
+/// A key in the words of those who look at its requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyInSight {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its tags, as `name=value`.
+    pub tags: Vec<String>,
+}
+
+impl<G: Grant> May<G> {
+    /// The keys, revoked ones included, whose requests the caller may see, by their names.
+    async fn keys_in_sight(&self) -> Result<Vec<KeyInSight>, Refusal> {
+        let sight = self.sight().await?;
+        let labels = self
+            .management
+            .analytics
+            .store
+            .key_labels(Some(self.organization))
+            .await;
+        let seen = labels.map_err(unavailable)?.into_iter().filter(|key| match &sight {
+            Sight::All => true,
+            Sight::Team(team) => key.team == Some(team.0),
+            Sight::Keys(own) => own.contains(&key.id),
+        });
+        let mut keys: Vec<KeyInSight> = seen
+            .map(|key| KeyInSight {
+                tags: tags(&key).collect(),
+                id: key.id,
+                name: key.name,
+            })
+            .collect();
+        keys.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(keys)
+    }
+}
+
 impl May<ReadUsage> {
+    /// The keys whose usage the caller may see, by their names.
+    pub async fn keys(&self) -> Result<Vec<KeyInSight>, Refusal> {
+        self.keys_in_sight().await
+    }
+
     /// Figures. Only whoever may see every organization gets them of all, by asking for them by organization without
     /// naming one.
     pub async fn usage(&self, asked: &Asked, mut question: UsageQuestion) -> Result<UsageReport, Refusal> {
@@ -92,6 +135,11 @@ impl May<ReadUsage> {
 }
 
 impl May<ReadLogs> {
+    /// The keys whose requests the caller may see, by their names.
+    pub async fn keys(&self) -> Result<Vec<KeyInSight>, Refusal> {
+        self.keys_in_sight().await
+    }
+
     /// What a filter and what was asked for come to, as far as it may be seen.
     pub async fn log_filter(&self, asked: &Asked, filter: LogFilter) -> Result<LogFilter, Refusal> {
         let (team, keys) = self.narrowed(asked, Some(self.organization)).await?;

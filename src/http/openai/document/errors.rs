@@ -339,6 +339,39 @@ pub const LOOKUP: &[Refusal] = &[UNAUTHENTICATED, INTERNAL];
 /// What can go wrong with looking up one model: a [`LOOKUP`] that also has a model to refuse or to miss.
 pub const MODEL_LOOKUP: &[Refusal] = &[UNAUTHENTICATED, FORBIDDEN, UNLISTED_MODEL, INTERNAL];
 
+const INVALID_HERE: Refusal = Refusal {
+    example: || GatewayError::invalid("limit", "must be a number from 1 to 100"),
+    meaning: "The request is not valid (`invalid_request_error`); `param` names the field, where one is at fault.",
+    headers: &[],
+};
+
+const NO_SUCH_THING: Refusal = Refusal {
+    example: || GatewayError::NoSuchThing { kind: "file" },
+    meaning: "This key has no such file or batch (`not_found`). Another key's answers the same.",
+    headers: &[],
+};
+
+const TOO_LARGE_HERE: Refusal = Refusal {
+    meaning: "The file or the body is larger than this endpoint takes (`request_too_large`).",
+    headers: &[],
+    ..TOO_LARGE
+};
+
+/// What can go wrong with an upload.
+pub const UPLOAD: &[Refusal] = &[INVALID_HERE, UNAUTHENTICATED, TOO_SLOW, TOO_LARGE_HERE, INTERNAL];
+
+/// What can go wrong with the creation of a batch.
+pub const BATCH: &[Refusal] = UPLOAD;
+
+/// What can go wrong with a page of a list.
+pub const LISTING: &[Refusal] = &[INVALID_HERE, UNAUTHENTICATED, INTERNAL];
+
+/// What can go wrong with looking up a file or a batch.
+pub const THING_LOOKUP: &[Refusal] = &[UNAUTHENTICATED, NO_SUCH_THING, INTERNAL];
+
+/// What can go wrong with changing one.
+pub const THING_CHANGE: &[Refusal] = &[INVALID_HERE, UNAUTHENTICATED, NO_SUCH_THING, INTERNAL];
+
 impl Refusal {
     /// The response as the document shows it: the shared schema, with an example of its own.
     pub fn response(&self, dialect: Dialect) -> MetaResponse {

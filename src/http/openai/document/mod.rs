@@ -7,11 +7,13 @@
 //! `errors` says what can go wrong, `schema` holds what poem-openapi's derives cannot say. To document another
 //! endpoint, write its module and add it to `operations`.
 
+mod batches;
 mod capabilities;
 mod chat;
 mod completions;
 mod embeddings;
 mod errors;
+mod files;
 mod headers;
 mod key;
 mod messages;
@@ -29,7 +31,7 @@ use std::collections::HashMap;
 use poem::{endpoint::BoxEndpoint, http::Method};
 use poem_openapi::{
     LicenseObject, OpenApi, OpenApiService, ServerObject,
-    registry::{MetaApi, MetaTag, Registry},
+    registry::{MetaApi, MetaPath, MetaTag, Registry},
 };
 
 use self::operation::Operation;
@@ -50,6 +52,8 @@ const TAGS: &[(&str, &str)] = &[
     ),
     (completions::TAG, "Have a model continue a text, as before chat."),
     (embeddings::TAG, "Compare texts by their meaning."),
+    (files::TAG, "What batches read, and what they write."),
+    (batches::TAG, "Many requests that are served when there is time."),
     (key::TAG, "What the key of the request is allowed."),
     (
         models::TAG,
@@ -70,7 +74,7 @@ pub fn specification(server_url: &str) -> String {
 }
 
 /// Every operation, in the order of the document.
-fn operations() -> [Operation; 9] {
+fn operations() -> [Operation; 18] {
     [
         chat::create(),
         messages::create(),
@@ -79,6 +83,15 @@ fn operations() -> [Operation; 9] {
         embeddings::create(),
         models::list(),
         models::retrieve(),
+        files::upload(),
+        files::list(),
+        files::retrieve(),
+        files::delete(),
+        files::content(),
+        batches::create(),
+        batches::list(),
+        batches::retrieve(),
+        batches::cancel(),
         capabilities::list(),
         key::retrieve(),
     ]
@@ -89,9 +102,15 @@ struct Inference;
 
 impl OpenApi for Inference {
     fn meta() -> Vec<MetaApi> {
-        vec![MetaApi {
-            paths: operations().into_iter().map(Operation::into_path).collect(),
-        }]
+        // A path is there once, however many methods it has.
+        let mut paths: Vec<MetaPath> = Vec::new();
+        for path in operations().into_iter().map(Operation::into_path) {
+            match paths.iter_mut().find(|known| known.path == path.path) {
+                Some(known) => known.operations.extend(path.operations),
+                None => paths.push(path),
+            }
+        }
+        vec![MetaApi { paths }]
     }
 
     fn register(registry: &mut Registry) {

@@ -91,8 +91,10 @@ pub struct Answer {
 
 /// A body: its content type, its schema, and how to add what the schema refers to.
 pub struct Content {
-    media: MetaMediaType,
-    register: fn(&mut Registry),
+    /// What it is.
+    pub media: MetaMediaType,
+    /// Adds the schemas it refers to.
+    pub register: fn(&mut Registry),
 }
 
 /// A call to copy.

@@ -52,6 +52,11 @@ fn operation<'a>(document: &'a Value, name: &str) -> &'a Value {
         .1
 }
 
+/// Whether an operation has a model answer it.
+fn asks_a_model(name: &str) -> bool {
+    name.starts_with("POST") && name != COUNT && !name.contains("/v1/files") && !name.contains("/v1/batches")
+}
+
 fn keys(object: &Value) -> BTreeSet<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
@@ -97,13 +102,22 @@ fn every_endpoint_is_there_with_a_name_of_its_own() {
         .map(|(name, operation)| (name, operation["operationId"].as_str().unwrap().to_owned()))
         .collect();
     let expected = [
+        ("DELETE /v1/files/{id}", "deleteFile"),
+        ("GET /v1/batches", "listBatches"),
+        ("GET /v1/batches/{id}", "retrieveBatch"),
         ("GET /v1/capabilities", "listCapabilities"),
+        ("GET /v1/files", "listFiles"),
+        ("GET /v1/files/{id}", "retrieveFile"),
+        ("GET /v1/files/{id}/content", "downloadFile"),
         ("GET /v1/key", "retrieveKey"),
         ("GET /v1/models", "listModels"),
         ("GET /v1/models/{id}", "retrieveModel"),
+        ("POST /v1/batches", "createBatch"),
+        ("POST /v1/batches/{id}/cancel", "cancelBatch"),
         ("POST /v1/chat/completions", "createChatCompletion"),
         ("POST /v1/completions", "createCompletion"),
         ("POST /v1/embeddings", "createEmbedding"),
+        ("POST /v1/files", "uploadFile"),
         ("POST /v1/messages", "createMessage"),
         ("POST /v1/messages/count_tokens", "countMessageTokens"),
     ];
@@ -178,7 +192,7 @@ fn every_operation_lists_the_statuses_that_can_occur() {
         "200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "502", "503", "504",
     ];
     let messages = inference.map(|status| if status == "503" { "529" } else { status });
-    let expected: [(&str, &[&str]); 8] = [
+    let expected: [(&str, &[&str]); 12] = [
         ("POST /v1/chat/completions", &inference),
         (MESSAGES, &messages),
         (COUNT, &["200", "400", "401", "403", "404", "408", "413", "415", "500"]),
@@ -187,6 +201,10 @@ fn every_operation_lists_the_statuses_that_can_occur() {
         ("GET /v1/models", &["200", "401", "500"]),
         ("GET /v1/models/{id}", &["200", "401", "403", "404", "500"]),
         ("GET /v1/key", &["200", "401", "500"]),
+        ("POST /v1/files", &["200", "400", "401", "408", "413", "500"]),
+        ("GET /v1/files/{id}/content", &["200", "401", "404", "500"]),
+        ("GET /v1/batches", &["200", "400", "401", "500"]),
+        ("POST /v1/batches/{id}/cancel", &["200", "400", "401", "404", "500"]),
     ];
     let document = document();
     for (name, statuses) in expected {
@@ -357,7 +375,7 @@ fn the_documented_headers_of_every_status_are_those_of_real_errors() {
             assert!(documented.values().all(|headers| *headers == only_ids), "{name}");
         } else if name == MESSAGES {
             assert_eq!(documented, of_anthropic, "{name}");
-        } else if name.starts_with("POST") {
+        } else if asks_a_model(&name) {
             assert_eq!(documented, of_openai, "{name}");
         } else {
             let only_the_id: BTreeSet<String> = ["x-request-id".to_owned()].into();
@@ -469,10 +487,7 @@ fn nothing_is_promised_that_is_not_there() {
 #[test]
 fn an_answer_of_a_model_says_where_it_came_from_and_what_it_cost() {
     let document = document();
-    for (name, operation) in operations(&document)
-        .into_iter()
-        .filter(|(name, _)| name.starts_with("POST") && name != COUNT)
-    {
+    for (name, operation) in operations(&document).into_iter().filter(|(name, _)| asks_a_model(name)) {
         let mut headers = keys(&operation["responses"]["200"]["headers"]);
         assert_eq!(headers.remove("request-id"), name == MESSAGES, "{name}");
         let expected = [

@@ -1,0 +1,120 @@
+//! What every deployment of an organization costs it at which time: the prices that past calls are charged by.
+
+use chrono::{DateTime, Utc};
+
+use super::catalog::Catalog;
+use super::document::{Policy, TermPrice};
+use crate::domain::call::Operation;
+use crate::domain::pricing::Price;
+use crate::domain::repricing::{PriceBook, RepricingTerms};
+
+/// The prices of everything the terms cover: the organization's own from when on they hold, and before that, or where it
+/// has none, those of the gateway's configuration and catalogue.
+pub fn price_book(policy: &Policy, catalog: &Catalog, terms: &RepricingTerms) -> PriceBook {
+    let mut book = PriceBook::default();
+    let own = |id: &str, provider: &str, model: &str| -> &[TermPrice] {
+        let prices = &policy.terms.prices;
+        let found = prices.get(id).or_else(|| prices.get(&format!("{provider}/{model}")));
+        found.map_or(&[], Vec::as_slice)
+    };
+    for deployment in catalog.deployments() {
+        let (provider, model) = (deployment.provider.as_str(), deployment.model.as_str());
+        if terms.covers(provider, model) {
+            let usual = deployment.price.as_deref();
+            book.add(
+                provider,
+                model,
+                steps(usual, own(deployment.id.as_str(), provider, model)),
+            );
+        }
+    }
+    // Models that are forwarded without being listed have a price if the organization says so.
+    for (id, prices) in &policy.terms.prices {
+        let listed = catalog.deployments().any(|deployment| {
+            deployment.id.as_str() == id || format!("{}/{}", deployment.provider, deployment.model) == *id
+        });
+        let forwarded = catalog.resolve(id, Operation::Chat).filter(|_| !listed);
+        for deployment in forwarded.into_iter().flat_map(|resolved| resolved.deployments) {
+            let (provider, model) = (deployment.provider.as_str(), deployment.model.as_str());
+            if terms.covers(provider, model) {
+                book.add(provider, model, steps(deployment.price.as_deref(), prices));
+            }
+        }
+    }
+    book
+}
+
+/// The prices of a deployment, the earliest first.
+fn steps<'p>(
+    usual: Option<&'p Price>,
+    own: &'p [TermPrice],
+) -> impl Iterator<Item = (Option<DateTime<Utc>>, &'p Price)> {
+    let from_the_beginning = own.first().is_some_and(|first| first.from.is_none());
+    let usual = usual.filter(|_| !from_the_beginning).map(|price| (None, price));
+    usual
+        .into_iter()
+        .chain(own.iter().map(|price| (price.from, &*price.price)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::TimeZone as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::domain::call::Strategy;
+    use crate::domain::money::NanoUsd;
+    use crate::domain::repricing::{PastCall, Verdict};
+    use crate::domain::usage::TokenUsage;
+    use crate::routing::document::read;
+
+    #[test]
+    fn an_organizations_prices_hold_from_when_on_they_say_and_the_usual_ones_before() {
+        let sources = Sources {
+            env: vec![("OPENAI_API_KEY".to_owned(), "k".to_owned())],
+            ..Sources::default()
+        };
+        let settings = load(&sources, &[]).unwrap().settings;
+        let shared = Arc::new(Catalog::build(&settings));
+        let policy = read(
+            &json!({"prices": [
+                {"deployment": "openai/gpt-4o", "from": "2026-11-10T00:00:00Z", "input_usd": "1", "output_usd": "1"}
+            ]}),
+            Strategy::Balanced,
+        )
+        .unwrap();
+        let terms = RepricingTerms {
+            from: Utc.timestamp_opt(0, 0).unwrap(),
+            to: Utc::now(),
+            provider: Some("openai".into()),
+            model: None,
+            dry_run: true,
+        };
+        let book = price_book(&policy, &policy.catalog(&shared), &terms);
+        let cost = |model: &'static str, day: u32| {
+            let call = PastCall {
+                provider: "openai",
+                model,
+                at: Utc.with_ymd_and_hms(2026, 11, day, 0, 0, 0).unwrap(),
+                usage: TokenUsage {
+                    input: 1_000_000,
+                    ..TokenUsage::default()
+                },
+                written_1h: None,
+                cost_nanousd: None,
+                price_version: None,
+            };
+            match book.judge(&call) {
+                Verdict::Changed { cost, .. } => Some(cost),
+                _ => None,
+            }
+        };
+        assert_eq!(cost("gpt-4o", 9), Some(NanoUsd(2_500_000_000)));
+        assert_eq!(cost("gpt-4o", 10), Some(NanoUsd(1_000_000_000)));
+        assert!(cost("gpt-4o-mini", 10).is_some_and(|cost| cost.0 > 0));
+        assert_eq!(cost("nobody-knows", 10), None);
+    }
+}
