@@ -73,7 +73,6 @@ const VIEWS: &[&[View]] = &[
     budgets::VIEWS,
     providers::VIEWS,
     routing::VIEWS,
-    playground::VIEWS,
     webhooks::VIEWS,
     jobs::VIEWS,
     settings::VIEWS,
