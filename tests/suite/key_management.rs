@@ -380,7 +380,7 @@ async fn everything_that_is_wrong_with_a_key_is_said_at_once() {
             "/allowed_models/models/0",
             "/budgets/0/amount_usd",
             "/budgets/1/time_zone",
-            "/budgets/2",
+            "/budgets/2/amount_usd",
             "/cache_seconds",
             "/expires_at",
             "/limits",
@@ -824,8 +824,8 @@ async fn a_budget_shows_what_is_spent_and_refuses_when_it_is() {
     }
     for (patch, status) in [
         (json!({"amount_usd": "-1"}), 422),
-        (json!({"amount_usd": "0"}), 400),
-        (json!({"thresholds": [90, 50]}), 400),
+        (json!({"amount_usd": "0"}), 422),
+        (json!({"thresholds": [90, 50]}), 422),
         (json!({"period": "daily"}), 400),
     ] {
         let reply = admin.ask("PATCH", &path, Some(patch.clone())).await;

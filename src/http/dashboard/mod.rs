@@ -73,6 +73,7 @@ const VIEWS: &[&[View]] = &[
     budgets::VIEWS,
     providers::VIEWS,
     routing::VIEWS,
+    playground::VIEWS,
     webhooks::VIEWS,
     jobs::VIEWS,
     settings::VIEWS,
