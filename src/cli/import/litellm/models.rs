@@ -649,7 +649,9 @@ fn id_of_host(url: &str) -> String {
 /// Seconds in whole milliseconds; none is no limit.
 pub(super) fn milliseconds(seconds: f64) -> Option<i64> {
     let milliseconds = (seconds * 1_000.0).ceil();
-    (1.0..=3_600_000.0).contains(&milliseconds).then_some(milliseconds as i64)
+    (1.0..=3_600_000.0)
+        .contains(&milliseconds)
+        .then_some(milliseconds as i64)
 }
 
 /// US dollars for a token as decimal text of dollars per million: the shortest decimal that is this number, with its point

@@ -10,6 +10,7 @@ use crate::routing::price_book::price_book;
 impl May<Reprice> {
     /// Begins a re-pricing by the prices of now.
     pub async fn begin_repricing(&self, terms: &RepricingTerms) -> Result<Repricing, Refusal> {
+        self.facts().await?;
         let pipeline = &self.management.pipeline;
         let policy = pipeline.policies.of(self.organization);
         let catalog = policy.catalog(&pipeline.catalog.load());
