@@ -141,6 +141,9 @@ impl Builder {
         .map(|(key, value)| (key.to_owned(), value))
         .into();
         overrides.extend(self.settings);
+        // A test may name another one.
+        let named = overrides.iter().rev().find(|(key, _)| key == "database.url");
+        let database = named.map_or(database, |(_, url)| url.clone());
         let sources = Sources {
             file: Some((PathBuf::from("test.toml"), self.file)),
             env: self.env,
