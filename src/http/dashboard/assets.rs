@@ -162,6 +162,20 @@ mod tests {
         }
     }
 
+    /// A media query and an attribute cannot share one rule, so the dark theme stands twice.
+    #[test]
+    fn dark_is_the_same_whether_it_is_chosen_or_the_systems() {
+        let sheet = std::str::from_utf8(&SERVED["dashboard.css"].plain).unwrap();
+        let rule = |selector: &str| {
+            let (_, rest) = sheet.split_once(selector).unwrap();
+            let (rule, _) = rest.split_once('}').unwrap();
+            rule.trim().lines().map(str::trim).collect::<Vec<_>>().join("\n")
+        };
+        let chosen = rule(":root[data-theme=\"dark\"] {");
+        assert!(chosen.contains("--bg:"));
+        assert_eq!(chosen, rule(":root:not([data-theme=\"light\"]) {"));
+    }
+
     #[test]
     fn plotly_is_a_script_and_nothing_else() {
         let text = plotly();

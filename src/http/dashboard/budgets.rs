@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::keys::{TeamChoice, offered, teams};
-use super::overview::float;
 use super::parts::{self, Tone, icon, pill};
+use super::series::float;
 use super::usage::tags_of;
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::budget::calendar::Period;

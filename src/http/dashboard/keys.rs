@@ -6,9 +6,10 @@ use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::chart::{Chart, Kind, Places, Series, Unit};
-use super::overview::{along, float, outcome, places, ratio, series_of};
+use super::chart::{Chart, Kind, Places, Unit};
+use super::overview::outcome;
 use super::parts::{self, Tile, Tone, Wish, icon, pill};
+use super::series::{along, by_name, error_rate, float, places, ratio};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::budget::{BudgetScope, Enforcement};
 use crate::domain::ids::{KeyId, TeamId};
@@ -85,26 +86,29 @@ pub(super) async fn offered(viewer: &Viewer) -> Result<(Vec<String>, Vec<String>
     let Ok(may) = viewer.may::<ReadProviders>() else {
         return Ok(Default::default());
     };
-    let priced = may.prices(None, MOST_MODELS).await?;
-    let mut models: Vec<String> = priced.iter().map(|deployment| deployment.model.clone()).collect();
+    let models = models(&may).await?;
     let mut providers: Vec<String> = may.providers().await?.into_iter().map(|state| state.id).collect();
-    models.sort_unstable();
-    models.dedup();
     providers.sort_unstable();
     Ok((models, providers))
 }
 
-/// Every budget of a kind that the viewer may see.
-async fn budgets(may: &May<ReadLimits>, kind: Option<&str>) -> Result<Vec<ManagedBudget>, Refusal> {
-    let mut found: Vec<ManagedBudget> = Vec::new();
+/// Names of models to choose from.
+pub(super) async fn models(may: &May<ReadProviders>) -> Result<Vec<String>, Refusal> {
+    let priced = may.prices(None, MOST_MODELS).await?;
+    let mut names: Vec<String> = priced.into_iter().map(|deployment| deployment.model).collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// All of a list that is read a page at a time, each after the id of the last one's last.
+async fn all_of<T, F: Future<Output = Result<Vec<T>, Refusal>>>(
+    read: impl Fn(Option<Uuid>) -> F,
+    id: impl Fn(&T) -> Uuid,
+) -> Result<Vec<T>, Refusal> {
+    let mut found: Vec<T> = Vec::new();
     for _ in 0..MOST_PAGES {
-        let filter = ScopeFilter {
-            kind: kind.map(str::to_owned),
-            reference: None,
-            after: found.last().map(|last| last.budget.id.0),
-            limit: MANY,
-        };
-        let page = may.budgets(&filter).await?;
+        let page = read(found.last().map(&id)).await?;
         let more = page.len() as u64 == MANY;
         found.extend(page);
         if !more {
@@ -114,23 +118,31 @@ async fn budgets(may: &May<ReadLimits>, kind: Option<&str>) -> Result<Vec<Manage
     Ok(found)
 }
 
-/// Every limit that the viewer may see.
-async fn limits(may: &May<ReadLimits>) -> Result<Vec<ManagedLimit>, Refusal> {
-    let mut found: Vec<ManagedLimit> = Vec::new();
-    for _ in 0..MOST_PAGES {
+/// Every budget of a kind that the viewer may see.
+async fn budgets(may: &May<ReadLimits>, kind: Option<&str>) -> Result<Vec<ManagedBudget>, Refusal> {
+    let read = |after| async move {
         let filter = ScopeFilter {
-            after: found.last().map(|last| last.rule.id),
+            kind: kind.map(str::to_owned),
+            after,
             limit: MANY,
             ..ScopeFilter::default()
         };
-        let page = may.limits(&filter).await?;
-        let more = page.len() as u64 == MANY;
-        found.extend(page);
-        if !more {
-            break;
-        }
-    }
-    Ok(found)
+        may.budgets(&filter).await
+    };
+    all_of(read, |found| found.budget.id.0).await
+}
+
+/// Every limit that the viewer may see.
+async fn limits(may: &May<ReadLimits>) -> Result<Vec<ManagedLimit>, Refusal> {
+    let read = |after| async move {
+        let filter = ScopeFilter {
+            after,
+            limit: MANY,
+            ..ScopeFilter::default()
+        };
+        may.limits(&filter).await
+    };
+    all_of(read, |found| found.rule.id).await
 }
 
 /// A question about the time from the beginning of this month on.
@@ -485,7 +497,6 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let (teams, (models, providers), outer) = (teams?, offered?, outer?);
     let places = places(&question);
     let (totals, previous) = (&report.totals, &report.previous);
-    let errors = |figures: &crate::domain::report::figures::Figures| figures.success_rate().map(|rate| 1.0 - rate);
     let tiles = [
         Tile {
             label: "Spend, 30 days",
@@ -507,11 +518,13 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         },
         Tile {
             label: "Error rate",
-            value: errors(totals).map_or_else(|| "—".to_owned(), format::percent),
+            value: error_rate(totals).map_or_else(|| "—".to_owned(), format::percent),
             title: Some(format!("{} failed", format::count(totals.failed()))),
-            change: ratio(errors(totals), errors(previous)),
+            change: ratio(error_rate(totals), error_rate(previous)),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| errors(figures).unwrap_or(0.0)),
+            line: along(&places, &report.series, &0.0, |figures| {
+                error_rate(figures).unwrap_or(0.0)
+            }),
             href: None,
         },
         Tile {
@@ -529,11 +542,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             href: None,
         },
     ];
-    let series: Vec<Series> = if totals.requests == 0 {
-        Vec::new()
-    } else {
-        series_of(&report, &places, |figures| float(figures.cost_nanousd) / 1e9)
-    };
+    let series = by_name(&report, &places, |figures| float(figures.cost_nanousd) / 1e9);
     let chart = Chart {
         id: "key-spend",
         label: "Spend of the key by model".to_owned(),

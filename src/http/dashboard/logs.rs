@@ -9,8 +9,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::keys::{offered, teams};
-use super::overview::{float, outcome};
+use super::overview::outcome;
 use super::parts::{self, Tone, icon, pill};
+use super::series::float;
 use super::usage::{id_in, key_choice, moment, name_choice, tags_of, team_choice, whose};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::analytics::{AttemptRow, RequestRow};
@@ -47,13 +48,10 @@ pub const VIEWS: &[View] = &[
 
 /// Requests of one page.
 const PAGE: u64 = 50;
-/// Parameters that narrow the list.
-const FILTERS: [&str; 13] = [
-    "request_id",
-    "outcome",
-    "model",
-    "provider",
-    "key_id",
+/// Parameters that narrow the list and are always in sight.
+const FILTERS: [&str; 5] = ["request_id", "outcome", "model", "provider", "key_id"];
+/// Those that are folded away while none of them is used.
+const MORE_FILTERS: [&str; 9] = [
     "team_id",
     "tag",
     "status",
@@ -62,6 +60,7 @@ const FILTERS: [&str; 13] = [
     "min_cost",
     "min_latency_ms",
     "from",
+    "to",
 ];
 /// Of a waterfall no bar is narrower than this share of it: what is there can be seen.
 const LEAST_WIDTH: f64 = 0.004;
@@ -202,7 +201,10 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         (rows, next) = (Vec::new(), None);
     }
     let next = next.map(|next| viewer.url_with(&[("cursor", Some(&RequestId(next).header()))]));
-    let filtered = FILTERS.iter().chain(&["to"]).any(|name| viewer.query(name).is_some());
+    let filtered = FILTERS
+        .iter()
+        .chain(&MORE_FILTERS)
+        .any(|name| viewer.query(name).is_some());
     let names: HashMap<Uuid, &str> = keys.iter().map(|key| (key.id, key.name.as_str())).collect();
     let body = html! {
         @for fault in &wanted.faults { (parts::notice(Tone::Warn, html! { "This filter is left out: " (fault) "." })) }
@@ -249,17 +251,6 @@ fn filters(
     filtered: bool,
 ) -> Markup {
     let value = |name: &str| viewer.query(name);
-    let folded = [
-        "team_id",
-        "tag",
-        "status",
-        "error_class",
-        "stream",
-        "min_cost",
-        "min_latency_ms",
-        "from",
-        "to",
-    ];
     let option = |name: &str, own: &str, words: &str| html! { option value=(own) selected[value(name) == Some(own)] { (words) } };
     html! {
         form.log-filters method="get" action="/gateway/logs" role="search" aria-label="Filters" {
@@ -282,7 +273,7 @@ fn filters(
                 button.button.primary type="submit" { "Search" }
                 @if filtered { a.button href="/gateway/logs" { (icon("cross")) "Clear" } }
             }
-            details.more-filters open[folded.iter().any(|name| value(name).is_some())] {
+            details.more-filters open[MORE_FILTERS.iter().any(|name| value(name).is_some())] {
                 summary { "More filters" }
                 div.filters {
                     (team_choice(teams, value("team_id")))

@@ -28,6 +28,7 @@ pub mod chart;
 pub mod format;
 pub mod layout;
 pub mod parts;
+pub mod series;
 
 mod budgets;
 mod jobs;

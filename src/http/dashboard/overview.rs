@@ -4,8 +4,9 @@ use chrono::Utc;
 use futures_util::future::OptionFuture;
 use maud::{Markup, html};
 
-use super::chart::{Chart, Kind, Places, Series, Unit};
+use super::chart::{Chart, Kind, Places, Unit};
 use super::parts::{self, Tile, Tone, Wish, icon, pill};
+use super::series::{along, by_name, error_rate, float, places, ratio};
 use super::{Fault, Group, Handler, Nav, Page, VIEWS as ALL_VIEWS, View, Viewer, format};
 use crate::analytics::RequestRow;
 use crate::domain::managed_key::KeyFilter;
@@ -13,7 +14,7 @@ use crate::domain::managed_limit::ScopeFilter;
 use crate::domain::report::figures::Figures;
 use crate::domain::report::hour::Hour;
 use crate::domain::report::log::LogFilter;
-use crate::domain::report::usage::{Granularity, GroupBy, Point, UsageFilter, UsageQuestion, UsageReport, change};
+use crate::domain::report::usage::{Granularity, GroupBy, UsageFilter, UsageQuestion, UsageReport, change};
 use crate::domain::role::Right;
 use crate::http::management::auth::access::ProviderState;
 use crate::http::management::auth::{Asked, ReadKeys, ReadLimits, ReadLogs, ReadProviders, ReadUsage};
@@ -158,51 +159,11 @@ fn by_choice(viewer: &Viewer, by: &str) -> Markup {
     parts::segmented("By", &[choice("model", "Model"), choice("provider", "Provider")])
 }
 
-/// The places of a question's points, whether something happened there or not.
-pub(super) fn places(question: &UsageQuestion) -> Vec<chrono::DateTime<Utc>> {
-    let mut places = Vec::new();
-    let mut hour = question.from;
-    while hour < question.to {
-        let point = question.granularity.point_of(hour.start());
-        if places.last() != Some(&point) {
-            places.push(point);
-        }
-        hour = hour.plus(1);
-    }
-    places
-}
-
-/// A figure at each of the places; where nothing happened, `otherwise`.
-pub(super) fn along<T: Clone>(
-    places: &[chrono::DateTime<Utc>],
-    series: &[Point],
-    otherwise: &T,
-    figure: impl Fn(&Figures) -> T,
-) -> Vec<T> {
-    let at = |place| series.iter().find(|(time, _)| *time == place);
-    places
-        .iter()
-        .map(|place| at(*place).map_or_else(|| otherwise.clone(), |(_, figures)| figure(figures)))
-        .collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for pictures and for shares that people read")]
-pub(super) fn float(value: i64) -> f64 {
-    value as f64
-}
-
-/// By what share a rate or a duration changed; `None`: there was nothing before.
-pub(super) fn ratio(after: Option<f64>, before: Option<f64>) -> Option<f64> {
-    let (after, before) = (after?, before.filter(|before| *before > 0.0)?);
-    Some(after / before - 1.0)
-}
-
 fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
     let places = places(question);
     let line = |figure: fn(&Figures) -> f64| along(&places, &report.series, &0.0, figure);
     let (now, before) = (&report.totals, &report.previous);
     let tokens = |figures: &Figures| figures.input_tokens.saturating_add(figures.output_tokens);
-    let errors = |figures: &Figures| figures.success_rate().map(|rate| 1.0 - rate);
     let usage = |extra: &str| Some(format!("/gateway/usage{extra}")).filter(|_| has_page("/gateway/usage"));
     let latency = |label: &'static str, share: f64, line: Vec<f64>| Tile {
         label,
@@ -250,11 +211,11 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
         },
         Tile {
             label: "Error rate",
-            value: errors(now).map_or_else(|| "—".to_owned(), format::percent),
+            value: error_rate(now).map_or_else(|| "—".to_owned(), format::percent),
             title: Some(format!("{} failed", format::count(now.failed()))),
-            change: ratio(errors(now), errors(before)),
+            change: ratio(error_rate(now), error_rate(before)),
             wish: Wish::Down,
-            line: line(|figures| figures.success_rate().map_or(0.0, |rate| 1.0 - rate)),
+            line: line(|figures| error_rate(figures).unwrap_or(0.0)),
             href: usage(""),
         },
         latency(
@@ -293,35 +254,6 @@ fn has_page(path: &str) -> bool {
     ALL_VIEWS.iter().copied().flatten().any(|view| view.path == path)
 }
 
-pub(super) fn series_of(
-    report: &UsageReport,
-    places: &[chrono::DateTime<Utc>],
-    figure: impl Fn(&Figures) -> f64 + Copy,
-) -> Vec<Series> {
-    let mut series: Vec<Series> = report
-        .groups
-        .iter()
-        .map(|group| Series {
-            name: group.name.clone().unwrap_or_else(|| "not served".to_owned()),
-            values: along(places, &group.series, &Some(0.0), |figures| Some(figure(figures))),
-        })
-        .collect();
-    if report.others.is_some() {
-        // What is beyond the groups is what is left of everything.
-        let all = along(places, &report.series, &0.0, figure);
-        let rest = all.iter().enumerate().map(|(place, all)| {
-            let told: f64 = series.iter().filter_map(|series| series.values[place]).sum();
-            Some((all - told).max(0.0))
-        });
-        let values = rest.collect();
-        series.push(Series {
-            name: "others".to_owned(),
-            values,
-        });
-    }
-    series
-}
-
 fn traffic(
     report: &UsageReport,
     question: &UsageQuestion,
@@ -330,11 +262,7 @@ fn traffic(
     figure: impl Fn(&Figures) -> i64 + Copy,
 ) -> Markup {
     let places = places(question);
-    let series = if report.totals.requests == 0 {
-        Vec::new()
-    } else {
-        series_of(report, &places, |figures| float(figure(figures)))
-    };
+    let series = by_name(report, &places, |figures| float(figure(figures)));
     Chart {
         id,
         label: "Requests over time".to_owned(),
@@ -348,11 +276,7 @@ fn traffic(
 
 fn spend(report: &UsageReport, question: &UsageQuestion) -> Markup {
     let places = places(question);
-    let series = if report.totals.requests == 0 {
-        Vec::new()
-    } else {
-        series_of(report, &places, |figures| float(figures.cost_nanousd) / 1e9)
-    };
+    let series = by_name(report, &places, |figures| float(figures.cost_nanousd) / 1e9);
     Chart {
         id: "spend",
         label: "Spend over time".to_owned(),
@@ -653,33 +577,5 @@ fn about(path: &str) -> &'static str {
         "/gateway/settings" => "Members, teams and the audit log",
         "/gateway/playground" => "Try models side by side",
         _ => "",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_point_without_requests_is_there_all_the_same() {
-        let from = Hour::at(chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::days(20_000));
-        let question = UsageQuestion {
-            organization: None,
-            from,
-            to: from.plus(72),
-            granularity: Granularity::Day,
-            group_by: None,
-            most_groups: 1,
-            filter: UsageFilter::default(),
-            now: from.start(),
-        };
-        let places = places(&question);
-        assert_eq!(places.len(), 3);
-        let one = Figures {
-            requests: 5,
-            ..Figures::default()
-        };
-        let line = along(&places, &[(places[1], one)], &0, |figures| figures.requests);
-        assert_eq!(line, [0, 5, 0]);
     }
 }

@@ -6,8 +6,9 @@ use chrono::Utc;
 use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
-use super::overview::{along, places, readiness};
+use super::overview::readiness;
 use super::parts::{self, Tone, icon, pill};
+use super::series::{along, places};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::measurement::Measured;
 use crate::domain::pricing::Price;

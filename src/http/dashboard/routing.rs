@@ -41,8 +41,7 @@ pub const VIEWS: &[View] = &[
 
 /// Versions of one page.
 const PAGE: u64 = 50;
-/// Models and keys to choose from.
-const MOST_MODELS: usize = 500;
+/// Keys to choose from.
 const MOST_KEYS: u64 = 100;
 
 /// The strategies, with what each is for.
@@ -79,15 +78,7 @@ async fn models(viewer: &Viewer) -> Result<Vec<String>, Refusal> {
     let Ok(may) = viewer.may::<ReadProviders>() else {
         return Ok(Vec::new());
     };
-    let mut names: Vec<String> = may
-        .prices(None, MOST_MODELS)
-        .await?
-        .into_iter()
-        .map(|one| one.model)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
+    super::keys::models(&may).await
 }
 
 async fn keys(viewer: &Viewer) -> Result<Vec<ManagedKey>, Refusal> {

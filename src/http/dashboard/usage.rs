@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::keys::{TeamChoice, offered, teams};
-use super::overview::{along, float, places, ratio};
 use super::parts::{self, Tile, Tone, Wish, icon, pill};
+use super::series::{along, by_group, error_rate, float, places, ratio};
 use super::{Fault, Group as NavGroup, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::report::figures::{Figures, share};
 use crate::domain::report::forecast::{Forecast, midnight};
@@ -493,10 +493,6 @@ fn tokens(figures: &Figures) -> i64 {
     figures.input_tokens.saturating_add(figures.output_tokens)
 }
 
-fn error_rate(figures: &Figures) -> Option<f64> {
-    figures.success_rate().map(|rate| 1.0 - rate)
-}
-
 fn dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "—".to_owned())
 }
@@ -617,27 +613,10 @@ fn series_of(
     places: &[DateTime<Utc>],
     figure: impl Fn(&Figures) -> f64 + Copy,
 ) -> Vec<Series> {
-    let shown = report.groups.iter().take(CHARTED);
-    let mut series: Vec<Series> = shown
-        .map(|group| Series {
-            name: named(chosen.by.0, group),
-            values: along(places, &group.series, &Some(0.0), |figures| Some(figure(figures))),
-        })
-        .collect();
+    let shown = &report.groups[..report.groups.len().min(CHARTED)];
     // Tags overlap: what is left of everything says nothing.
-    if (report.groups.len() > CHARTED || report.others.is_some()) && chosen.by.1 != GroupBy::Tag {
-        let all = along(places, &report.series, &0.0, figure);
-        let values = all.iter().enumerate().map(|(place, all)| {
-            let told: f64 = series.iter().filter_map(|series| series.values[place]).sum();
-            Some((all - told).max(0.0))
-        });
-        let values = values.collect();
-        series.push(Series {
-            name: "others".to_owned(),
-            values,
-        });
-    }
-    series
+    let rest = (report.groups.len() > CHARTED || report.others.is_some()) && chosen.by.1 != GroupBy::Tag;
+    by_group(report, places, shown, rest, |group| named(chosen.by.0, group), figure)
 }
 
 /// One series for each kind of something, without those of which there is nothing.
