@@ -113,13 +113,11 @@ pub fn cancel() -> Operation {
 }
 
 const CREATE_SAMPLES: &[Sample] = &[
-    Sample {
-        language: "Shell",
-        label: "curl",
-        source: r#"curl "$OPENAI_BASE_URL/batches" \
+    Sample::curl(
+        r#"curl "$OPENAI_BASE_URL/batches" \
   -H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" \
   -d "{\"input_file_id\": \"$FILE\", \"endpoint\": \"/v1/chat/completions\", \"completion_window\": \"24h\"}""#,
-    },
+    ),
     Sample {
         language: "Python",
         label: "Python",
@@ -135,23 +133,17 @@ print(batch.id, batch.status)"#,
     },
 ];
 
-const LIST_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/batches?limit=20" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const LIST_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/batches?limit=20" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
-const RETRIEVE_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/batches/$BATCH" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const RETRIEVE_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/batches/$BATCH" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
-const CANCEL_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl -X POST "$OPENAI_BASE_URL/batches/$BATCH/cancel" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const CANCEL_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl -X POST "$OPENAI_BASE_URL/batches/$BATCH/cancel" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
 words! {
     BatchEndpoint = "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings";

@@ -41,11 +41,9 @@ pub fn list() -> Operation {
     }
 }
 
-const SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/capabilities" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/capabilities" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
 words! {
     ObjectCapabilities = "capabilities";

@@ -51,14 +51,12 @@ pub fn create() -> Operation {
     }
 }
 
-const SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/completions" \
+const SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/completions" \
   -H "Authorization: Bearer $OPENAI_API_KEY" \
   -H "Content-Type: application/json" \
   -d '{"model": "gpt-3.5-turbo-instruct", "prompt": "The sky is", "max_tokens": 7}'"#,
-}];
+)];
 
 /// A text for the model to continue. Only `model` and `prompt` are required.
 ///

@@ -39,14 +39,12 @@ pub fn create() -> Operation {
 }
 
 const SAMPLES: &[Sample] = &[
-    Sample {
-        language: "Shell",
-        label: "curl",
-        source: r#"curl "$OPENAI_BASE_URL/embeddings" \
+    Sample::curl(
+        r#"curl "$OPENAI_BASE_URL/embeddings" \
   -H "Authorization: Bearer $OPENAI_API_KEY" \
   -H "Content-Type: application/json" \
   -d '{"model": "text-embedding-3-small", "input": ["The sky is blue", "Grass is green"]}'"#,
-    },
+    ),
     Sample {
         language: "Python",
         label: "Python",

@@ -205,12 +205,10 @@ fn bytes() -> Content {
 }
 
 const UPLOAD_SAMPLES: &[Sample] = &[
-    Sample {
-        language: "Shell",
-        label: "curl",
-        source: r#"curl "$OPENAI_BASE_URL/files" -H "Authorization: Bearer $OPENAI_API_KEY" \
+    Sample::curl(
+        r#"curl "$OPENAI_BASE_URL/files" -H "Authorization: Bearer $OPENAI_API_KEY" \
   -F purpose=batch -F file=@lines.jsonl"#,
-    },
+    ),
     Sample {
         language: "Python",
         label: "Python",
@@ -221,29 +219,21 @@ print(file.id)"#,
     },
 ];
 
-const LIST_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/files?limit=20" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const LIST_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/files?limit=20" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
-const RETRIEVE_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/files/$FILE" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const RETRIEVE_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/files/$FILE" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
-const DELETE_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl -X DELETE "$OPENAI_BASE_URL/files/$FILE" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const DELETE_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl -X DELETE "$OPENAI_BASE_URL/files/$FILE" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
-const CONTENT_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/files/$FILE/content" -H "Authorization: Bearer $OPENAI_API_KEY" -o answers.jsonl"#,
-}];
+const CONTENT_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/files/$FILE/content" -H "Authorization: Bearer $OPENAI_API_KEY" -o answers.jsonl"#,
+)];
 
 words! {
     FilePurpose = "batch";

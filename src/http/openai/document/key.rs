@@ -39,11 +39,9 @@ pub fn retrieve() -> Operation {
     }
 }
 
-const SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/key" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/key" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
 words! {
     ObjectKey = "key";

@@ -82,16 +82,14 @@ pub fn count() -> Operation {
 }
 
 const CREATE_SAMPLES: &[Sample] = &[
-    Sample {
-        language: "Shell",
-        label: "curl",
-        source: r#"curl "$ANTHROPIC_BASE_URL/v1/messages" \
+    Sample::curl(
+        r#"curl "$ANTHROPIC_BASE_URL/v1/messages" \
   -H "x-api-key: $ANTHROPIC_API_KEY" \
   -H "anthropic-version: 2023-06-01" \
   -H "Content-Type: application/json" \
   -d '{"model": "claude-sonnet-5", "max_tokens": 1000,
        "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'"#,
-    },
+    ),
     Sample {
         language: "Python",
         label: "Python",
@@ -107,14 +105,12 @@ print(message.content)"#,
     },
 ];
 
-const COUNT_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$ANTHROPIC_BASE_URL/v1/messages/count_tokens" \
+const COUNT_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$ANTHROPIC_BASE_URL/v1/messages/count_tokens" \
   -H "x-api-key: $ANTHROPIC_API_KEY" \
   -H "Content-Type: application/json" \
   -d '{"model": "claude-sonnet-5", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'"#,
-}];
+)];
 
 /// A conversation, and how it should go on. Only `model`, `messages` and, for an answer, `max_tokens` are required.
 ///

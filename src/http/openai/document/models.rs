@@ -78,11 +78,7 @@ pub fn retrieve() -> Operation {
 }
 
 const LIST_SAMPLES: &[Sample] = &[
-    Sample {
-        language: "Shell",
-        label: "curl",
-        source: r#"curl "$OPENAI_BASE_URL/models" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-    },
+    Sample::curl(r#"curl "$OPENAI_BASE_URL/models" -H "Authorization: Bearer $OPENAI_API_KEY""#),
     Sample {
         language: "Python",
         label: "Python",
@@ -93,11 +89,9 @@ for model in OpenAI().models.list():
     },
 ];
 
-const RETRIEVE_SAMPLES: &[Sample] = &[Sample {
-    language: "Shell",
-    label: "curl",
-    source: r#"curl "$OPENAI_BASE_URL/models/gpt-4o" -H "Authorization: Bearer $OPENAI_API_KEY""#,
-}];
+const RETRIEVE_SAMPLES: &[Sample] = &[Sample::curl(
+    r#"curl "$OPENAI_BASE_URL/models/gpt-4o" -H "Authorization: Bearer $OPENAI_API_KEY""#,
+)];
 
 fn model_name() -> MetaSchemaRef {
     String::schema_ref().merge(MetaSchema {

@@ -107,6 +107,17 @@ pub struct Sample {
     pub source: &'static str,
 }
 
+impl Sample {
+    /// A call by curl, in a shell.
+    pub const fn curl(source: &'static str) -> Self {
+        Self {
+            language: "Shell",
+            label: "curl",
+            source,
+        }
+    }
+}
+
 impl Operation {
     /// Adds the schemas the operation refers to.
     pub fn register(&self, registry: &mut Registry) {

@@ -74,17 +74,15 @@ data: [DONE]
 );
 
 const SAMPLES: &[Sample] = &[
-    Sample {
-        language: "Shell",
-        label: "curl",
-        source: r#"curl "$OPENAI_BASE_URL/chat/completions" \
+    Sample::curl(
+        r#"curl "$OPENAI_BASE_URL/chat/completions" \
   -H "Authorization: Bearer $OPENAI_API_KEY" \
   -H "Content-Type: application/json" \
   -d '{
     "model": "gpt-4o",
     "messages": [{"role": "user", "content": "Why is the sky blue?"}]
   }'"#,
-    },
+    ),
     Sample {
         language: "Shell",
         label: "curl, streamed",
