@@ -31,6 +31,17 @@ const SHAPES: [(&str, usize); 14] = [
     ("asic ", 12),
 ];
 
+/// Whether a secret may begin with a byte.
+const BEGINS: [bool; 256] = {
+    let mut begins = [false; 256];
+    let mut shape = 0;
+    while shape < SHAPES.len() {
+        begins[SHAPES[shape].0.as_bytes()[0] as usize] = true;
+        shape += 1;
+    }
+    begins
+};
+
 /// A line without what looks like a secret.
 pub fn redacted(line: &str) -> Cow<'_, str> {
     let mut kept = String::new();
@@ -57,10 +68,7 @@ pub fn redacted(line: &str) -> Cow<'_, str> {
 fn secret_at(line: &str, at: usize) -> Option<usize> {
     let rest = &line.as_bytes()[at..];
     // Most bytes begin none.
-    if !matches!(
-        rest.first()?,
-        b'b' | b'w' | b'e' | b's' | b'g' | b'x' | b'A' | b'y' | b'h' | b'a'
-    ) {
+    if !BEGINS[usize::from(*rest.first()?)] {
         return password_at(line, at);
     }
     let (start, least) = SHAPES.iter().find(|(start, _)| rest.starts_with(start.as_bytes()))?;
