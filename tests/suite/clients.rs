@@ -1,13 +1,11 @@
 //! The official SDKs of OpenAI and Anthropic, Python and Node, against the gateway: what their users would meet.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use bonito::domain::limit::{LimitOwner, LimitValues};
 use bonito::domain::money::NanoUsd;
-use tokio::process::Command;
 
-use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
+use crate::support::{Script, ScriptedProvider, TestGateway, closed_port, script};
 
 /// Installing the SDKs on a fresh machine takes most of this.
 const PATIENCE: Duration = Duration::from_secs(420);
@@ -57,30 +55,16 @@ async fn suite(language: &str) {
     gateway.new_limit(LimitOwner::Key(id), None, one_at_a_time).await;
     let (id, poor) = gateway.new_key(&[], &[], None).await;
     gateway.new_budget_of(id, NanoUsd(1)).await;
-    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
-    let child = Command::new(run)
-        .arg(language)
-        .env("BONITO_BASE_URL", format!("{}/v1", gateway.api))
-        .env("BONITO_DEAD_BASE_URL", format!("{}/v1", dead.api))
-        .env("BONITO_API_KEY", &gateway.key)
-        .env("BONITO_SCOPED_KEY", &scoped)
-        .env("BONITO_NARROW_KEY", &narrow)
-        .env("BONITO_POOR_KEY", &poor)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, child)
-        .await
-        .expect("the suite ends")
-        .expect("the suite runs");
-    assert!(
-        output.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    script::run("tests/clients/run", PATIENCE, |run| {
+        run.arg(language)
+            .env("BONITO_BASE_URL", format!("{}/v1", gateway.api))
+            .env("BONITO_DEAD_BASE_URL", format!("{}/v1", dead.api))
+            .env("BONITO_API_KEY", &gateway.key)
+            .env("BONITO_SCOPED_KEY", &scoped)
+            .env("BONITO_NARROW_KEY", &narrow)
+            .env("BONITO_POOR_KEY", &poor);
+    })
+    .await;
     dead.finish().await;
     gateway.finish().await;
 }

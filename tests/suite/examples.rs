@@ -1,14 +1,12 @@
 //! `examples/`, run as its reader would, against providers as strict as the real ones.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::process::Command;
 
 use crate::support::cloud::{Cloud, aws, google};
 use crate::support::provider::{bedrock, gemini};
-use crate::support::{ScriptedProvider, TestGateway};
+use crate::support::{ScriptedProvider, TestGateway, script};
 
 /// Installing the SDKs on a fresh machine takes most of this.
 const PATIENCE: Duration = Duration::from_secs(420);
@@ -20,25 +18,10 @@ const TURNS: usize = 3;
 
 /// Holds the conversation with each model and returns what the example printed.
 async fn hold(gateway: &TestGateway, models: &[&str]) -> String {
-    let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/run"))
-        .arg(&gateway.api)
-        .arg(&gateway.key)
-        .args(models)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, child)
-        .await
-        .expect("the example ends")
-        .expect("the example runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{said}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = script::run("examples/run", PATIENCE, |run| {
+        run.arg(&gateway.api).arg(&gateway.key).args(models);
+    })
+    .await;
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), models.len() * WAYS, "{said}");
     assert!(lines.iter().all(|line| line.contains(" ok ")), "{said}");

@@ -92,11 +92,7 @@ async fn a_stream_that_failed_over_shows_every_step_from_its_caller_to_the_ledge
     });
     gateway.finish().await;
 
-    let spans: Vec<Seen> = collector
-        .spans()
-        .into_iter()
-        .filter(|span| span.trace == TRACE)
-        .collect();
+    let spans = collector.spans_of(TRACE);
     let root = one(&spans, "POST /v1/chat/completions");
     assert_eq!(
         (root.kind, root.parent.as_str(), root.failed),
@@ -407,11 +403,7 @@ async fn a_job_and_its_webhook_are_in_the_trace_of_whoever_caused_them() {
     let received = receiver.until("/a", 1).await.remove(0);
     let told = TraceContext::parse(&received.headers["traceparent"]).unwrap();
     gateway.finish().await;
-    let spans: Vec<Seen> = collector
-        .spans()
-        .into_iter()
-        .filter(|span| span.trace == TRACE)
-        .collect();
+    let spans = collector.spans_of(TRACE);
     let asked = one(&spans, "POST /api/gateway/webhooks/{id}/test");
     let job = one(&spans, "job webhook_delivery");
     let post = one(&spans, names::span::WEBHOOK);

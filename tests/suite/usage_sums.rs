@@ -23,19 +23,7 @@ use uuid::Uuid;
 
 use crate::support::TestGateway;
 use crate::support::database::{fresh, on_postgres};
-
-/// Numbers that look random and are the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-}
+use crate::support::numbers::Numbers;
 
 /// What a request was like.
 #[derive(Clone, Debug)]

@@ -12,10 +12,12 @@ use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::support::ports;
+use crate::support::{ports, script};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long axe-core may take to be installed, once on a machine.
+const INSTALLING: Duration = Duration::from_secs(420);
 /// The sizes that pages are looked at in: width, height, and whether it is a phone.
 pub const SIZES: [(u32, u32, &str); 2] = [(1440, 900, "desktop"), (390, 844, "phone")];
 
@@ -260,10 +262,10 @@ impl Browser {
         static AXE: OnceCell<String> = OnceCell::const_new();
         let axe = AXE
             .get_or_init(|| async {
-                let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
-                let output = Command::new(run).arg("axe").output().await.expect("the script runs");
-                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                let path = String::from_utf8(output.stdout).expect("a path is text");
+                let path = script::run("tests/clients/run", INSTALLING, |run| {
+                    run.arg("axe");
+                })
+                .await;
                 std::fs::read_to_string(path.trim()).expect("axe-core is installed")
             })
             .await;

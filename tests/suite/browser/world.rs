@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::rig::Browser;
 use crate::support::gateway::Builder;
+use crate::support::numbers::Numbers;
 use crate::support::{ScriptedProvider, TestGateway};
 
 /// What a name is that wants to be more than a name.
@@ -46,19 +47,6 @@ pub struct World {
     pub keys: Vec<Uuid>,
     /// The team whose name is evil.
     pub team: Uuid,
-}
-
-/// Numbers that look random and are always the same.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
 }
 
 impl World {

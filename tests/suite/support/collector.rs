@@ -109,6 +109,11 @@ impl Collector {
         }
         seen
     }
+
+    /// Those of one trace.
+    pub fn spans_of(&self, trace: &str) -> Vec<Seen> {
+        self.spans().into_iter().filter(|span| span.trace == trace).collect()
+    }
 }
 
 impl Seen {

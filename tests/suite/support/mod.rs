@@ -7,11 +7,13 @@ pub mod database;
 pub mod fault_proxy;
 pub mod gateway;
 pub mod issuer;
+pub mod numbers;
 pub mod ports;
 pub mod process;
 pub mod provider;
 pub mod receiver;
 pub mod redis;
+pub mod script;
 pub mod vault;
 
 pub use gateway::TestGateway;
