@@ -41,7 +41,7 @@ pub const ASSETS: &[&str] = &[
 
 /// Their bytes. A build for development reads them when it starts, so that a change of a style needs no compiler.
 #[derive(rust_embed::RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/src/http/dashboard/assets"]
+#[folder = "src/http/dashboard/assets"]
 struct Files;
 
 /// A file as it is served.
