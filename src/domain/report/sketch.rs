@@ -9,6 +9,10 @@ const RELATIVE_ERROR: f64 = 0.01;
 const MAX_BINS: u32 = 2_048;
 /// What counts as nothing.
 const LEAST_US: f64 = 1e-9;
+/// The numbers of bins that durations can be in: from less than what counts as nothing to 2^63 microseconds.
+const BINS: std::ops::RangeInclusive<i64> = -1_100..=2_200;
+/// More requests than any bin has. Thousands of sketches full of them can be merged before a sum overflows.
+const MOST_IN_A_BIN: f64 = (1_u64 << 40) as f64;
 
 /// Durations in microseconds, as far as percentiles need them.
 #[derive(Clone, Default)]
@@ -54,11 +58,82 @@ impl Sketch {
         if bytes.is_empty() {
             return Some(Self::default());
         }
+        is_ours(bytes)?;
         let read = DDSketch::from_java_bytes(bytes).ok()?;
         let mut sketch = DDSketch::new(Config::new(RELATIVE_ERROR, MAX_BINS, LEAST_US));
         sketch.merge(&read).ok()?;
         Some(Self(Some(Box::new(sketch))))
     }
+}
+
+/// Whether bytes are of the form that we write, with bins and counts that durations can have. The decoder takes any numbers
+/// and computes with them, so that its sums overflow on bytes that were something else.
+///
+/// # Source
+/// The flags, and how numbers are written: <https://github.com/DataDog/sketches-java>, `Flag.java`, `VarEncodingHelper.java`.
+fn is_ours(bytes: &[u8]) -> Option<()> {
+    const MAPPING: u8 = 0x02;
+    const ZEROES: u8 = 0x04;
+    const BINS_WITH_COUNTS: u8 = 0x05;
+    const SUM: u8 = 0x84;
+    const MIN: u8 = 0x88;
+    const MAX: u8 = 0x8c;
+    const COUNT: u8 = 0xa0;
+    let mut rest = bytes;
+    while let Some((flag, after)) = rest.split_first() {
+        rest = after;
+        match *flag {
+            COUNT | ZEROES => count(&mut rest)?,
+            SUM | MIN | MAX => rest = rest.get(8..)?,
+            MAPPING => rest = rest.get(16..)?,
+            BINS_WITH_COUNTS => {
+                let mut bin = 0_i64;
+                for _ in 0..Some(whole(&mut rest)?).filter(|bins| *bins <= u64::from(MAX_BINS))? {
+                    let step = whole(&mut rest)?;
+                    #[expect(clippy::cast_possible_wrap, reason = "half of a number is below 2^63")]
+                    let step = (step >> 1) as i64 ^ -((step & 1) as i64);
+                    bin = bin.checked_add(step).filter(|bin| BINS.contains(bin))?;
+                    count(&mut rest)?;
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+/// Passes over a number of seven bits a byte, the least first; the ninth byte has eight.
+fn whole(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for place in 0..9 {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        if *byte < 0x80 || place == 8 {
+            return Some(number | u64::from(*byte) << (7 * place));
+        }
+        number |= u64::from(*byte & 0x7f) << (7 * place);
+    }
+    None
+}
+
+/// Passes over a count, which is written as the bits of a floating-point number, the first seven first, turned so that small
+/// counts are short.
+fn count(rest: &mut &[u8]) -> Option<()> {
+    let mut bits = 0;
+    for place in 0..9 {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        if place == 8 {
+            bits |= u64::from(*byte);
+        } else {
+            bits |= u64::from(*byte & 0x7f) << (57 - 7 * place);
+        }
+        if *byte < 0x80 {
+            break;
+        }
+    }
+    let count = f64::from_bits(bits.rotate_right(6).wrapping_add(1_f64.to_bits())) - 1.0;
+    (0.0..=MOST_IN_A_BIN).contains(&count).then_some(())
 }
 
 impl std::fmt::Debug for Sketch {
@@ -109,6 +184,29 @@ mod tests {
                 merged.merge(&sketch);
             }
         }
+
+        #[test]
+        fn a_sketch_that_was_damaged_is_refused_or_harmless(
+            durations in prop::collection::vec(0..i64::MAX, 1..40), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        ) {
+            let mut bytes = of(&durations).to_bytes();
+            prop_assert!(Sketch::from_bytes(&bytes).is_some());
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Some(sketch) = Sketch::from_bytes(&bytes) {
+                let mut merged = of(&durations);
+                merged.merge(&sketch);
+                merged.quantile(0.5);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_make_the_decoder_overflow_are_refused() {
+        // A store that begins at 2^62 and goes on in steps of it; found by the property above.
+        assert!(Sketch::from_bytes(&[13, 2, 0, 0, 247, 80, 255, 99]).is_none());
+        let huge = [&[5, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f][..], &[2]].concat();
+        assert!(Sketch::from_bytes(&huge).is_none());
     }
 
     #[test]
