@@ -47,6 +47,7 @@ mod oidc;
 mod operations;
 mod overload;
 mod packaging;
+mod owasp;
 mod parameters;
 mod people;
 mod promises;

@@ -32,7 +32,7 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL};
+use http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use ipnet::IpNet;
@@ -322,10 +322,10 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
         {
             response.headers_mut().insert(ALLOW, methods);
         }
-        // What an admin reads is nobody else's, and changes.
-        response
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // What an admin reads is nobody else's, and changes; and it is no page, whatever somebody wrote into it.
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Ok(response)
     }
 }
