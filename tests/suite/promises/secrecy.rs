@@ -1,6 +1,7 @@
 //! P25: nothing that is secret or a caller's can be read in what the gateway leaves behind.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,6 +17,7 @@ use crate::support::database::on_postgres;
 use crate::support::gateway::{MASTER_KEY, Reply, chat, read};
 use crate::support::process::Installation;
 use crate::support::receiver::{Behaviour, Receiver};
+use crate::support::redis::PrivateRedis;
 use crate::support::{Script, ScriptedProvider};
 
 /// What must be found nowhere, by what it is.
@@ -151,6 +153,21 @@ fn text(value: &Value, member: &str) -> String {
     found.unwrap_or_else(|| panic!("no {member} in {value}")).to_owned()
 }
 
+/// Everything in these bytes that is packed as RFC 1952 has it, as far as it can be read.
+fn gunzipped(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let starts = memmem::find_iter(bytes, &[0x1f, 0x8b, 8]);
+    starts
+        .filter_map(|at| {
+            let mut inside = Vec::new();
+            // What ends in the middle was readable up to there.
+            let _ = flate2::read::GzDecoder::new(&bytes[at..])
+                .take(16 << 20)
+                .read_to_end(&mut inside);
+            (inside.len() >= START).then_some(inside)
+        })
+        .collect()
+}
+
 /// Every file below a directory.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir)
@@ -159,6 +176,14 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     entries
         .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
         .collect()
+}
+
+fn packed_with_gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    flate2::read::GzEncoder::new(bytes, flate2::Compression::best())
+        .read_to_end(&mut packed)
+        .expect("it is packed");
+    packed
 }
 
 #[test]
@@ -175,6 +200,12 @@ fn whatever_form_a_secret_is_in_the_search_would_find_it() {
         assert!(!needles.found_in(encoded.as_bytes()).is_empty(), "behind {before:?}");
     }
     assert!(needles.found_in(b"control-019").is_empty());
+    let mut packed = b"before".to_vec();
+    packed.extend(packed_with_gzip(value.as_bytes()));
+    packed.extend(b"behind");
+    let unpacked = gunzipped(&packed);
+    assert_eq!(unpacked.len(), 1);
+    assert!(needles.found_in(&packed).is_empty() && !needles.found_in(&unpacked[0]).is_empty());
 }
 
 #[tokio::test]
@@ -186,7 +217,12 @@ async fn p25_no_secret_and_no_prompt_can_be_read_in_what_is_left_behind() {
         Collector::start(Mood::Takes).await,
         Receiver::start().await,
     );
+    let redis = PrivateRedis::start().await;
     let mut home = Installation::new(&provider).await;
+    if let Some(redis) = &redis {
+        home.set("BONITO_REDIS_URL", redis.url());
+        home.set("BONITO_CACHE_SHARED", true);
+    }
     home.set("RUST_LOG", "trace");
     home.set("BONITO_TELEMETRY_LOG_FORMAT", "json");
     home.set("TEST_KEY", canaries.plant("sk-provider"));
@@ -372,6 +408,10 @@ async fn p25_no_secret_and_no_prompt_can_be_read_in_what_is_left_behind() {
     ];
     // What is left after a kill, and after an orderly stop.
     process.kill().await;
+    let dump = match &redis {
+        Some(redis) => Some(redis.dump().await),
+        None => None,
+    };
     let killed: Vec<(PathBuf, Vec<u8>)> = files(home.dir())
         .into_iter()
         .map(|path| {
@@ -402,6 +442,14 @@ async fn p25_no_secret_and_no_prompt_can_be_read_in_what_is_left_behind() {
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         places.push(("the dump of the database".into(), dump.stdout));
     }
+    if let Some(dump) = dump {
+        // Limits, and the answers that the replicas share.
+        assert!(
+            memmem::find(&dump, b"bonito:").is_some(),
+            "nothing of the gateway is in Redis"
+        );
+        places.push(("the dump of Redis".into(), dump));
+    }
     places.extend(
         shown
             .into_iter()
@@ -413,6 +461,17 @@ async fn p25_no_secret_and_no_prompt_can_be_read_in_what_is_left_behind() {
             .into_iter()
             .map(|reply| ("an answer".to_owned(), error_of(&reply).into_bytes())),
     );
+
+    // What is packed is looked at unpacked, too.
+    let unpacked: Vec<(String, Vec<u8>)> = places
+        .iter()
+        .flat_map(|(name, bytes)| {
+            gunzipped(bytes)
+                .into_iter()
+                .map(move |inside| (format!("what is packed in {name}"), inside))
+        })
+        .collect();
+    places.extend(unpacked);
 
     let database = places
         .iter()

@@ -83,6 +83,13 @@ impl PrivateRedis {
         tokio::time::timeout(PATIENCE, up).await.expect("redis comes up");
     }
 
+    /// Everything it holds, as it would write it to a disk, without compression.
+    pub async fn dump(&self) -> Vec<u8> {
+        assert_eq!(self.ask(&["CONFIG", "SET", "rdbcompression", "no"]).await, "OK");
+        assert_eq!(self.ask(&["SAVE"]).await, "OK");
+        std::fs::read(self.dir.path().join("dump.rdb")).expect("it was written")
+    }
+
     /// Says a command, past the proxy, and gives the answer as redis-cli prints it.
     pub async fn ask(&self, command: &[&str]) -> String {
         if TcpStream::connect(self.address).await.is_err() {
