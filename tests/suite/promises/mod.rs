@@ -3,11 +3,13 @@
 //! In the everyday suite they run for seconds. With `BONITO_PROMISES=full`, which `just promises` sets, they run at full
 //! size and print a line with their figures for the table.
 
+mod addresses;
 mod credentials;
 mod durability;
 mod history;
 mod limits;
 mod load;
+mod origins;
 mod restart;
 mod revocation;
 mod secrecy;

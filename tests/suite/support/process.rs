@@ -73,6 +73,13 @@ impl Installation {
         self.env.push((variable.to_owned(), value.to_string()));
     }
 
+    /// Further lines of its configuration file.
+    pub fn configure(&self, lines: &str) {
+        let path = self.dir().join("bonito.toml");
+        let file = std::fs::read_to_string(&path).expect("it was written");
+        std::fs::write(path, format!("{file}\n{lines}\n")).expect("the file can be written");
+    }
+
     /// Its directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
