@@ -242,7 +242,7 @@ async fn p29_a_credential_goes_to_its_provider_alone_and_strangers_bytes_become_
         home.set(variable, &elsewhere.origin);
     }
     // A provider whose certificate nobody vouches for.
-    home.configure(&format!(
+    home.add_lines(&format!(
         "[providers.impostor]\nbase_url = \"{}/v1\"\napi_key_env = \"IMPOSTOR_KEY\"\n\
          [[providers.impostor.deployments]]\nmodel = \"lost-chat\"\nname = \"lost-chat\"\n",
         impostor.origin

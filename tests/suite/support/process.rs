@@ -74,7 +74,7 @@ impl Installation {
     }
 
     /// Further lines of its configuration file.
-    pub fn configure(&self, lines: &str) {
+    pub fn add_lines(&self, lines: &str) {
         let path = self.dir().join("bonito.toml");
         let file = std::fs::read_to_string(&path).expect("it was written");
         std::fs::write(path, format!("{file}\n{lines}\n")).expect("the file can be written");
