@@ -1,6 +1,7 @@
 //! What every request passes first and last: an id, a check of its headers, and a wall that a panic does not pass.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -71,7 +72,7 @@ impl<E: Endpoint> Endpoint for Boundary<E> {
             Err(refusal) => error::response(&refusal, arrival.id),
             Ok(()) => {
                 request.extensions_mut().insert(arrival);
-                let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+                let answer = pin!(AssertUnwindSafe(self.inner.call(request)).catch_unwind());
                 match ambient.clone().scope(answer).await {
                     Ok(Ok(output)) => output.into_response(),
                     // No route: the only way our endpoints have of refusing is an answer.

@@ -1,5 +1,6 @@
 //! The inference endpoints of every dialect: who is calling, what is asked, and the answer with its headers.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
@@ -100,7 +101,7 @@ impl Inference {
         let patience = self.state.settings.server.body_read_timeout;
         let step = Ambient::step(span::READ_BODY);
         match traced(step, payload::read(request, self.max_body_bytes, patience).await) {
-            Ok(body) => pipeline.run(meter, body).await.map(response),
+            Ok(body) => pin!(pipeline.run(meter, body)).await.map(response),
             Err(refusal) => Err(meter.refuse(refusal)),
         }
     }
@@ -112,7 +113,9 @@ impl Endpoint for Inference {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let arrival = Arrival::of(&request);
         let mut standings = None;
-        let answer = self.answer(&mut request, arrival, &mut standings).await;
+        // Boxed here, where it is made: the endpoints around this one box and move what they are given, so that the state of
+        // the whole pipeline would be copied by each of them.
+        let answer = Box::pin(self.answer(&mut request, arrival, &mut standings)).await;
         let dialect = self.voice.dialect;
         let mut response = answer.unwrap_or_else(|refusal| {
             let response = error::response_in(dialect, &refusal, arrival.id);

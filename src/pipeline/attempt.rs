@@ -1,5 +1,6 @@
 //! One attempt at one deployment, up to the point where the caller can be told something.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -104,14 +105,15 @@ impl Pipeline {
         meter: &mut Meter,
     ) -> Result<Bytes, Failure> {
         let deadline = Instant::now() + deployment.timeouts.total;
-        let work = async {
-            let exchange = self.encode(request, deployment, endpoint, meter).await?;
-            let answers = self.ask_all(request, exchange.calls, endpoint, meter).await?;
-            exchange.reader.whole(answers)
+        let answered = {
+            let work = pin!(async {
+                let exchange = self.encode(request, deployment, endpoint, meter).await?;
+                let answers = pin!(self.ask_all(request, exchange.calls, endpoint, meter)).await?;
+                exchange.reader.whole(answers)
+            });
+            timeout_at(deadline, work).await
         };
-        let answer = timeout_at(deadline, work)
-            .await
-            .unwrap_or_else(|_| Err(too_slow(deployment.timeouts.total)))?;
+        let answer = answered.unwrap_or_else(|_| Err(too_slow(deployment.timeouts.total)))?;
         meter.answered(answer.usage, answer.generated);
         Ok(answer.body)
     }
@@ -127,7 +129,7 @@ impl Pipeline {
         let started = Instant::now();
         let deadline = started + deployment.timeouts.total;
         let patience = deployment.timeouts.first_token.min(deployment.timeouts.total);
-        let work = async {
+        let work = pin!(async {
             let mut exchange = self.encode(request, deployment, endpoint, meter).await?;
             let form = exchange.calls.first().map_or(AnswerForm::Whole, |call| call.answer);
             if form == AnswerForm::Whole {
@@ -138,7 +140,7 @@ impl Pipeline {
             let Some(call) = exchange.calls.pop() else {
                 return Err(Failure::new(ErrorClass::Internal, "was not asked anything"));
             };
-            let answer = self.ask(request, call, endpoint, meter).await?;
+            let answer = pin!(self.ask(request, call, endpoint, meter)).await?;
             if !answer.is(form) {
                 return Err(not_a_stream(exchange.reader, answer, &self.limits).await);
             }
@@ -169,7 +171,7 @@ impl Pipeline {
                 }
                 step?;
             }
-        };
+        });
         timeout_at(started + patience, work)
             .await
             .unwrap_or_else(|_| Err(too_slow(patience)))
@@ -228,7 +230,8 @@ impl Pipeline {
         };
         if calls.len() == 1 {
             let call = calls.into_iter().next().expect("there is one");
-            return Ok(vec![whole(self.ask(request, call, endpoint, meter).await?).await?]);
+            let answer = pin!(self.ask(request, call, endpoint, meter)).await?;
+            return Ok(vec![whole(answer).await?]);
         }
         let renewed = AtomicBool::new(false);
         let (sent, trace) = (meter.sent_mark(), meter.propagated());

@@ -5,7 +5,7 @@
 //! total failure becomes an error event.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -85,11 +85,11 @@ async fn open(
     plan: Plan,
     mut meter: Meter,
 ) -> Result<Relay, GatewayError> {
-    let mut opened = pipeline.open(&request, &plan, &mut meter).await;
+    let mut opened = pin!(pipeline.open(&request, &plan, &mut meter)).await;
     if let Err(error) = &opened
         && let Some(plan) = pipeline.plan_for_less(&request, &mut meter, error)
     {
-        opened = pipeline.open(&request, &plan, &mut meter).await;
+        opened = Box::pin(pipeline.open(&request, &plan, &mut meter)).await;
     }
     match opened {
         Ok((opened, before)) => {

@@ -22,6 +22,7 @@ pub mod route;
 mod testing;
 mod turn;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,6 +223,8 @@ pub enum AnswerBody {
 impl Pipeline {
     /// Serves a request whose body has arrived.
     ///
+    /// Its stages are pinned where they are made: awaited by value, the state of each would be copied into its place.
+    ///
     /// # Errors
     /// Everything that can be said with a status of its own. What goes wrong after a stream has begun is said in it.
     pub async fn run(self: Arc<Self>, mut meter: Meter, body: Bytes) -> Result<Answer, GatewayError> {
@@ -250,7 +253,8 @@ impl Pipeline {
         };
         self.limit_output(&mut request, &plan, meter.gate());
         let request = Arc::new(request);
-        match self.limited_or_cached(&request, &plan, &mut meter).await {
+        let found = pin!(self.limited_or_cached(&request, &plan, &mut meter)).await;
+        match found {
             Err(refusal) => return Err(meter.refuse(refusal)),
             Ok(Some(entry)) => {
                 let answer = cached::answer(&entry, request.stream, &mut meter);
@@ -264,13 +268,14 @@ impl Pipeline {
         }
         let journaled = meter.may_cost();
         if request.stream {
-            return held::stream(self, request, plan, meter, journaled).await;
+            return pin!(held::stream(self, request, plan, meter, journaled)).await;
         }
-        let mut answered = self.whole(&request, &plan, &mut meter).await;
+        let mut answered = pin!(self.whole(&request, &plan, &mut meter)).await;
         if let Err(error) = &answered
             && let Some(plan) = self.plan_for_less(&request, &mut meter, error)
         {
-            answered = self.whole(&request, &plan, &mut meter).await;
+            // Seldom enough to have a place of its own.
+            answered = Box::pin(self.whole(&request, &plan, &mut meter)).await;
         }
         match answered {
             Ok(body) => {
