@@ -48,6 +48,8 @@ pub(super) async fn stream(
     }
     match opened {
         Ok(Ok(relay)) => {
+            // Its status is the next thing the caller gets, whatever becomes of the stream.
+            head_sent.store(true, Ordering::Release);
             let served = relay.meter().and_then(Meter::served);
             Ok(Answer {
                 served,

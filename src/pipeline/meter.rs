@@ -638,17 +638,7 @@ impl Meter {
             .in_flight
             .take()
             .map(|in_flight| in_flight.ended(sample(&current, error, &charge.usage)));
-        if let (Some(health), Some(outcome)) = (&current.health, outcome(&current, error, retry_after)) {
-            let slow = slowness.is_some_and(|slowness| slowness.is_slow(self.pipeline.limits.slow_calls));
-            health.report(
-                if outcome == Outcome::Answered && slow {
-                    Outcome::AnsweredSlowly
-                } else {
-                    outcome
-                },
-                probe,
-            );
-        }
+        let (health, outcome) = (current.health.take(), outcome(&current, error, retry_after));
         let received = self.received;
         let mut span = std::mem::take(&mut current.span);
         let attempt = AttemptRecord {
@@ -665,6 +655,18 @@ impl Meter {
         };
         gen_ai::attempt_ended(&mut span, &attempt);
         self.record().attempts.push(attempt);
+        // Last: should anything go wrong while others are told, the record has what the attempt cost.
+        if let (Some(health), Some(outcome)) = (health, outcome) {
+            let slow = slowness.is_some_and(|slowness| slowness.is_slow(self.pipeline.limits.slow_calls));
+            health.report(
+                if outcome == Outcome::Answered && slow {
+                    Outcome::AnsweredSlowly
+                } else {
+                    outcome
+                },
+                probe,
+            );
+        }
     }
 
     /// Who is answering, with the figures so far.

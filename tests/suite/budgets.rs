@@ -16,16 +16,13 @@ use bonito::domain::scope::Scope;
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use crate::promises::{full, size};
 use crate::support::database::on_postgres;
 use crate::support::gateway::{Builder, Reply};
 use crate::support::{Script, ScriptedProvider, TestGateway};
 
 /// What one token of an answer costs.
 const TOKEN: i64 = 1_000_000;
-
-fn full() -> bool {
-    std::env::var("BONITO_PROMISES").is_ok_and(|size| size == "full")
-}
 
 /// A gateway with the model `m` at these providers.
 fn with(providers: &[(&str, &ScriptedProvider)]) -> Builder {
@@ -282,7 +279,8 @@ async fn p7_a_hard_budget_is_never_exceeded_however_many_calls_come_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p8_nothing_stays_reserved_however_calls_end() {
-    let (calls, kills) = if full() { (20_000, 3) } else { (300, 1) };
+    let calls = size("BONITO_PROMISES_CALLS", 300, 20_000).cast_signed();
+    let kills = if full() { 3 } else { 1 };
     let provider = ScriptedProvider::start().await;
     let patient = |builder: Builder| {
         builder

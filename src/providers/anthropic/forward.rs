@@ -161,8 +161,11 @@ fn malformed(problem: &str) -> Failure {
 impl Reader for Forwarded {
     fn whole(self: Box<Self>, answers: Vec<WireAnswer>) -> Result<WholeAnswer, Failure> {
         let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
-        let answer: Passing<'_> = serde_json::from_slice(&body)
-            .map_err(|_| malformed("answered 200 with a body that is not a JSON object"))?;
+        // As text: of what is not looked at, the parser alone would let bytes through that are none.
+        let answer: Passing<'_> = std::str::from_utf8(&body)
+            .ok()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| malformed("answered 200 with a body that is not a JSON object"))?;
         if let Some(error) = answer.error {
             return Err(failure::reported(error.get()));
         }
@@ -222,8 +225,10 @@ impl PassingStream {
         if data.trim_ascii().is_empty() {
             return Ok(());
         }
-        let event: Passing<'_> =
-            serde_json::from_slice(&data).map_err(|_| malformed("sent an event that is not a JSON object"))?;
+        let event: Passing<'_> = std::str::from_utf8(&data)
+            .ok()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| malformed("sent an event that is not a JSON object"))?;
         let kind = event.r#type.as_deref().unwrap_or_default();
         if kind == "error" || event.error.is_some() {
             return Err(failure::reported(event.error.map_or("", RawValue::get)));

@@ -125,8 +125,8 @@ fn of_status(status: u16, text: &str) -> ErrorClass {
         413 => ErrorClass::TooLarge,
         429 => ErrorClass::RateLimited,
         424 | 500.. => ErrorClass::ServerError,
-        // A redirect is refused: it would carry the credential to another origin.
-        300..=399 => ErrorClass::Malformed,
+        // No other status below 400 is an answer, and a redirect would carry the credential to another origin.
+        ..=399 => ErrorClass::Malformed,
         _ => ErrorClass::InvalidRequest,
     }
 }

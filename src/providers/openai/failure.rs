@@ -56,8 +56,8 @@ pub fn of(status: u16, error: ErrorBody) -> Failure {
         429 => ErrorClass::RateLimited,
         503 | 529 => ErrorClass::Overloaded,
         500.. => ErrorClass::ServerError,
-        // A redirect is refused: it would carry the credential to another origin.
-        300..=399 => ErrorClass::Malformed,
+        // No other status below 400 is an answer, and a redirect would carry the credential to another origin.
+        ..=399 => ErrorClass::Malformed,
         _ => ErrorClass::InvalidRequest,
     };
     let mut message = error.message.unwrap_or_else(|| format!("answered {status}"));

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{figures, full, size};
+use super::{figures, full, percentile, size};
 use crate::limits_together::{finish, three_with};
 use crate::support::TestGateway;
 use crate::support::fault_proxy::Fault;
@@ -77,9 +77,8 @@ fn most_in_a_minute(heard: &[Heard]) -> usize {
 }
 
 fn p99(heard: &[Heard]) -> Duration {
-    let mut took: Vec<Duration> = heard.iter().map(|heard| heard.took).collect();
-    took.sort_unstable();
-    took[(took.len() - 1) * 99 / 100]
+    let took: Vec<Duration> = heard.iter().map(|heard| heard.took).collect();
+    percentile(&took, 99)
 }
 
 /// How many requests have waited for Redis.

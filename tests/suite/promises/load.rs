@@ -47,6 +47,21 @@ impl Load {
 
     /// The same by a client of one's own.
     pub fn start_with(client: reqwest::Client, api: &str, key: &str, name: String, per_second: u64) -> Self {
+        let ask = move |number: u64| {
+            let stream = number.is_multiple_of(2);
+            (text(format!("{name}-{number}"), stream), stream)
+        };
+        Self::asking(client, api, key, per_second, ask)
+    }
+
+    /// The same with prompts of one's own, by their numbers, and whether each is to be streamed.
+    pub fn asking(
+        client: reqwest::Client,
+        api: &str,
+        key: &str,
+        per_second: u64,
+        ask: impl Fn(u64) -> (String, bool) + Send + 'static,
+    ) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let under_way = Arc::new(AtomicUsize::new(0));
         let (api, key) = (api.to_owned(), key.to_owned());
@@ -60,10 +75,10 @@ impl Load {
                 }
                 let (client, api, key) = (client.clone(), api.clone(), key.clone());
                 let (log, count) = (log.clone(), count.clone());
-                let marker = format!("{name}-{number}");
+                let (text, stream) = ask(number);
                 count.fetch_add(1, Ordering::AcqRel);
                 tokio::spawn(async move {
-                    let seen = call(&client, &api, &key, marker, number % 2 == 0).await;
+                    let seen = call_for(&client, &api, &key, text, stream).await;
                     log.lock().push(seen);
                     count.fetch_sub(1, Ordering::AcqRel);
                 });
@@ -96,12 +111,16 @@ impl Load {
 
 /// One request, read until it ends in whatever way.
 pub async fn call(client: &reqwest::Client, api: &str, key: &str, marker: String, stream: bool) -> Seen {
-    let text = if stream {
+    call_for(client, api, key, text(marker, stream), stream).await
+}
+
+/// A prompt that a stream of a fifth of a second answers, or a whole answer at once.
+fn text(marker: String, stream: bool) -> String {
+    if stream {
         format!("{marker} words:12 pause_ms:15")
     } else {
         format!("{marker} words:12")
-    };
-    call_for(client, api, key, text, stream).await
+    }
 }
 
 /// The same with a prompt of one's own, whose first word is the marker.

@@ -9,19 +9,25 @@ mod durability;
 mod history;
 mod limits;
 mod load;
+mod money;
 mod origins;
+mod overload;
+mod panics;
 mod restart;
 mod revocation;
 mod secrecy;
+mod upstreams;
 mod webhooks;
 
+use std::time::Duration;
+
 /// Whether to run at full size.
-fn full() -> bool {
+pub fn full() -> bool {
     std::env::var("BONITO_PROMISES").is_ok_and(|size| size == "full")
 }
 
 /// A number that may be given for a full run, such as `BONITO_PROMISES_CYCLES`.
-fn size(variable: &str, everyday: u64, at_full_size: u64) -> u64 {
+pub fn size(variable: &str, everyday: u64, at_full_size: u64) -> u64 {
     let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
     given.unwrap_or(if full() { at_full_size } else { everyday })
 }
@@ -30,4 +36,11 @@ fn size(variable: &str, everyday: u64, at_full_size: u64) -> u64 {
 #[expect(clippy::print_stdout, reason = "the figures are what a full run is for")]
 fn figures(promise: &str, said: impl std::fmt::Display) {
     println!("PROMISE {promise}: {said}");
+}
+
+/// What so many percent of the durations do not exceed.
+fn percentile(took: &[Duration], percent: usize) -> Duration {
+    let mut took = took.to_vec();
+    took.sort_unstable();
+    took[(took.len() - 1) * percent / 100]
 }
