@@ -681,7 +681,7 @@ async fn is_what_happened(gateway: &TestGateway, tried: &Tried, round: usize) {
         },
         headers: &[],
         prompt_cache_key: None,
-        user: Some(user),
+        user: Some(*user),
         at: row.created_at,
     };
     let asker = Asker {
