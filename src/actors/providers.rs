@@ -1,4 +1,4 @@
-//! Keeps one actor for each provider.
+//! Keeps one actor for each gate of the health board, as long as the gate is there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,12 +7,9 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
 use super::Handled;
-use super::provider::{ProviderActor, ProviderArgs};
+use super::provider::{ProviderActor, ProviderArgs, WatchTerms};
 use super::supervise::{Restarts, Verdict};
-use crate::domain::health::HealthPolicy;
 use crate::gates::health_board::{HealthBoard, ProviderGate};
-use crate::gates::notices::Notices;
-use crate::telemetry::metrics::Metrics;
 
 /// The actor.
 pub struct ProvidersActor;
@@ -22,12 +19,8 @@ pub struct ProvidersActor;
 pub struct ProvidersArgs {
     /// Who there is.
     pub board: Arc<HealthBoard>,
-    /// When they are taken out of the rotation.
-    pub policy: HealthPolicy,
-    /// Tells of their health.
-    pub notices: Arc<dyn Notices>,
-    /// Shows their health.
-    pub metrics: Arc<Metrics>,
+    /// How they are watched.
+    pub terms: WatchTerms,
 }
 
 /// What the actor hears.
@@ -40,19 +33,19 @@ pub enum ProvidersMsg {
 pub struct ProvidersState {
     args: ProvidersArgs,
     running: HashMap<ActorId, Arc<ProviderGate>>,
+    /// By provider, so that there are only so many.
     restarts: HashMap<String, Restarts>,
 }
 
 impl ProvidersState {
     async fn start(&mut self, myself: &ActorRef<ProvidersMsg>, gate: Arc<ProviderGate>) -> Handled {
-        if self.running.values().any(|running| running.id == gate.id) {
+        if gate.is_gone() || self.running.values().any(|running| Arc::ptr_eq(running, &gate)) {
             return Ok(());
         }
         let args = ProviderArgs {
             gate: gate.clone(),
-            policy: self.args.policy,
-            notices: self.args.notices.clone(),
-            metrics: self.args.metrics.clone(),
+            board: self.args.board.clone(),
+            terms: self.args.terms.clone(),
         };
         let (actor, _) = Actor::spawn_linked(None, ProviderActor, args, myself.get_cell()).await?;
         self.running.insert(actor.get_id(), gate);
@@ -109,19 +102,23 @@ impl Actor for ProvidersActor {
         let Some(gate) = state.running.remove(&cell.get_id()) else {
             return Ok(());
         };
+        if gate.is_gone() {
+            return Ok(());
+        }
+        let provider = &gate.watched.spot.provider;
         match state
             .restarts
-            .entry(gate.id.to_string())
+            .entry(provider.to_string())
             .or_default()
             .failed(Instant::now())
         {
             Verdict::StartAfter(delay) => {
-                tracing::error!(provider = %gate.id, reason, "the actor of a provider failed, it is started again");
-                state.args.metrics.actor_restarted("provider");
+                tracing::error!(%provider, reason, "the actor of a provider failed, it is started again");
+                state.args.terms.metrics.actor_restarted("provider");
                 myself.send_after(delay, move || ProvidersMsg::Start(gate));
                 Ok(())
             }
-            Verdict::GiveUp => Err(format!("the actor of provider {} cannot be kept up: {reason}", gate.id).into()),
+            Verdict::GiveUp => Err(format!("the actor of provider {provider} cannot be kept up: {reason}").into()),
         }
     }
 }

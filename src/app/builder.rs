@@ -17,6 +17,7 @@ use super::first_start::{self, Opened};
 use super::inference::PipelineInference;
 use super::notices::StoredNotices;
 use super::payloads::{self, SealedPayloads};
+use super::probes::Probes;
 use super::spend::LedgerAndJournal;
 use super::webhooks::{self, StoredWebhooks};
 use crate::actors::budgets::BudgetsArgs;
@@ -24,6 +25,7 @@ use crate::actors::catalog::{CatalogArgs, CatalogHandle};
 use crate::actors::configs::ConfigsArgs;
 use crate::actors::keys::{KeysArgs, KeysHandle};
 use crate::actors::ledger::{LedgerArgs, LedgerHandle};
+use crate::actors::provider::{ProbeTerms, WatchTerms};
 use crate::actors::providers::ProvidersArgs;
 use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
@@ -213,7 +215,9 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         opened.store.count_with(metrics.clone());
         let (tracer, exporter) = tracing_of(&settings.tracing, &outgoing, &metrics);
-        let board = Arc::new(HealthBoard::default());
+        let board = Arc::new(HealthBoard::new(settings.health.max_watched));
+        let probing = &settings.health.probe;
+        let probes = probing.by.map(|by| Arc::new(Probes::new(by, probing)));
         let secrets = Arc::new(SecretsBoard::default());
         let live = Arc::new(ArcSwap::from(settings.clone()));
         let catalog_handle = CatalogHandle::default();
@@ -287,16 +291,24 @@ impl Gateway {
             },
             providers: ProvidersArgs {
                 board: board.clone(),
-                policy: HealthPolicy {
-                    failures_in_a_row: settings.health.failures_in_a_row,
-                    failure_percent: settings.health.failure_percent,
-                    slow_percent: settings.health.slow_percent,
-                    failure_percent_attempts: settings.health.failure_percent_attempts,
-                    eject: settings.health.eject,
-                    max_eject: settings.health.max_eject,
+                terms: WatchTerms {
+                    policy: HealthPolicy {
+                        failures_in_a_row: settings.health.failures_in_a_row,
+                        failure_percent: settings.health.failure_percent,
+                        slow_percent: settings.health.slow_percent,
+                        failure_percent_attempts: settings.health.failure_percent_attempts,
+                        eject: settings.health.eject,
+                        max_eject: settings.health.max_eject,
+                    },
+                    idle: settings.health.idle,
+                    probes: probes.clone().map(|prober| ProbeTerms {
+                        every: probing.every,
+                        passing: probing.passing,
+                        prober,
+                    }),
+                    notices: notices.clone(),
+                    metrics: metrics.clone(),
                 },
-                notices: notices.clone(),
-                metrics: metrics.clone(),
             },
             budgets: BudgetsArgs {
                 budgets: budgets.clone(),
@@ -404,6 +416,9 @@ impl Gateway {
             },
             stop: cut_streams.clone(),
         });
+        if let Some(probes) = &probes {
+            probes.ask_by(&pipeline);
+        }
         let control = Arc::new(Control {
             store: opened.store.clone(),
         });

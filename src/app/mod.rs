@@ -9,6 +9,7 @@ mod key_control;
 pub mod notices;
 pub mod payloads;
 pub mod people;
+pub mod probes;
 pub mod run;
 pub mod spend;
 pub mod webhooks;

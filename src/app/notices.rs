@@ -7,9 +7,8 @@ use serde_json::json;
 
 use crate::domain::error::BoxError;
 use crate::domain::event::EventKind;
-use crate::domain::ids::ProviderId;
+use crate::domain::watched::Watched;
 use crate::gates::notices::Notices;
-use crate::routing::own;
 use crate::store::Store;
 use crate::upstream::endpoints::{Endpoints, Tenant};
 
@@ -26,10 +25,8 @@ pub struct StoredNotices {
 }
 
 impl StoredNotices {
-    /// Tells those whose requests may go to the provider, once however many replicas see the change.
-    async fn tell(&self, provider: &ProviderId, serves: bool) -> Result<(), BoxError> {
-        // An endpoint of an organization's own is nobody else's business.
-        let own = own::whose(provider);
+    /// Tells those whose requests meet it, once however many replicas see the change.
+    async fn tell(&self, watched: &Watched, serves: bool) -> Result<(), BoxError> {
         let (kind, state) = if serves {
             (EventKind::ProviderUp, "up")
         } else {
@@ -47,38 +44,52 @@ impl StoredNotices {
             // Whoever never hears that it is down need not hear that it is back.
             return Ok(());
         }
-        for id in wanting {
-            let Some(organization) = self.store.organization(id).await? else {
-                continue;
-            };
-            let tenant = Tenant {
-                organization: &organization.slug,
-                shared: organization.shared_credentials,
-            };
-            let endpoints = self.endpoints.now();
-            let is_told = match own {
-                Some((whose, _)) => whose == organization.slug,
-                None => endpoints.may_use(tenant, provider) && !endpoints.is_own(&organization.slug, provider.as_str()),
-            };
-            if is_told {
-                let id_there = own.map_or(provider.as_str(), |(_, provider)| provider);
-                tell.push((id, kind, json!({"provider": id_there})));
+        let told = || {
+            let spot = &watched.spot;
+            let mut data = json!({"provider": spot.provider.as_str()});
+            let more = [("credential", &spot.credential), ("region", &spot.region)];
+            for (name, value) in more {
+                if let Some(value) = value {
+                    data[name] = value.as_str().into();
+                }
+            }
+            data
+        };
+        match &watched.organization {
+            Some(slug) => {
+                let whose = self.store.organization_by_slug(slug).await?;
+                tell.extend(whose.filter(|id| wanting.contains(id)).map(|id| (id, kind, told())));
+            }
+            // Those without a place of their own are not known: whoever may use it is told.
+            None => {
+                for id in wanting {
+                    let Some(organization) = self.store.organization(id).await? else {
+                        continue;
+                    };
+                    let tenant = Tenant {
+                        organization: &organization.slug,
+                        shared: organization.shared_credentials,
+                    };
+                    if self.endpoints.now().may_use(tenant, &watched.spot.provider) {
+                        tell.push((id, kind, told()));
+                    }
+                }
             }
         }
         self.store
-            .emit_change(&format!("provider:{provider}"), state, "up", &tell)
+            .emit_change(&format!("provider:{watched}"), state, "up", &tell)
             .await?;
         Ok(())
     }
 }
 
 impl Notices for StoredNotices {
-    fn provider(&self, provider: &ProviderId, serves: bool) {
-        let (notices, provider) = (self.clone(), provider.clone());
+    fn provider(&self, watched: &Watched, serves: bool) {
+        let (notices, watched) = (self.clone(), watched.clone());
         tokio::spawn(async move {
-            let told = tokio::time::timeout(TIMEOUT, notices.tell(&provider, serves)).await;
+            let told = tokio::time::timeout(TIMEOUT, notices.tell(&watched, serves)).await;
             if let Err(error) | Ok(Err(error)) = told.map_err(BoxError::from) {
-                tracing::warn!(%provider, serves, %error, "nobody could be told how a provider is doing");
+                tracing::warn!(%watched, serves, %error, "nobody could be told how a provider is doing");
             }
         });
     }

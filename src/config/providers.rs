@@ -194,6 +194,22 @@ pub enum ProviderKind {
     },
 }
 
+impl ProviderKind {
+    /// The region of AWS, or the location of Google, that is asked.
+    pub fn region(&self) -> Option<&str> {
+        match self {
+            Self::Aws { region, .. } => Some(region),
+            Self::Gcp { location, .. } => Some(location),
+            Self::Echo
+            | Self::OpenAi { .. }
+            | Self::Azure { .. }
+            | Self::Anthropic { .. }
+            | Self::Gemini { .. }
+            | Self::Compatible { .. } => None,
+        }
+    }
+}
+
 /// The URL shape of Azure OpenAI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AzureSurface {

@@ -470,6 +470,36 @@ pub struct HealthSettings {
     pub eject: Duration,
     /// For how long at most.
     pub max_eject: Duration,
+    /// How long what nobody asks is watched.
+    pub idle: Duration,
+    /// Organizations that are watched apart at shared credentials.
+    pub max_watched: usize,
+    /// The gateway's own probes.
+    pub probe: ProbeSettings,
+}
+
+/// Asking providers how they are without a request.
+#[derive(Debug, Clone)]
+pub struct ProbeSettings {
+    /// What is asked; `None`: nothing.
+    pub by: Option<ProbeBy>,
+    /// Whether those that pass are asked, too.
+    pub passing: bool,
+    /// How often.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub patience: Duration,
+    /// Probes under way at the same time.
+    pub places: usize,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeBy {
+    /// Which models there are, which costs nothing.
+    Listing,
+    /// One token of the cheapest model.
+    Completion,
 }
 
 /// What replicas share. `Debug` hides the URL, which may hold a password.
@@ -704,6 +734,22 @@ impl Settings {
                 failure_percent_attempts: reader.count("health.failure_percent_attempts", 1..=1_000_000),
                 eject: reader.milliseconds("health.eject_ms", 1..=DAY_MS),
                 max_eject: reader.milliseconds("health.max_eject_ms", 1..=DAY_MS),
+                idle: reader.milliseconds("health.idle_ms", 1_000..=DAY_MS),
+                max_watched: reader.count("health.max_watched", 1..=100_000),
+                probe: ProbeSettings {
+                    by: reader.choice(
+                        "health.probe",
+                        &[
+                            ("off", None),
+                            ("list", Some(ProbeBy::Listing)),
+                            ("completion", Some(ProbeBy::Completion)),
+                        ],
+                    ),
+                    passing: reader.flag("health.probe_passing"),
+                    every: reader.milliseconds("health.probe_interval_ms", 100..=DAY_MS),
+                    patience: reader.milliseconds("health.probe_timeout_ms", 1..=300_000),
+                    places: reader.count("health.probe_concurrency", 1..=1_000),
+                },
             },
             redis: RedisSettings {
                 url: redis_url(reader),

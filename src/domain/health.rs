@@ -25,7 +25,7 @@ pub enum Health {
     Probing,
 }
 
-/// What one attempt says about its provider.
+/// What one attempt, or one probe, says about its provider.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It answered. An answer that blames the caller counts as well: the provider is there.
@@ -34,6 +34,9 @@ pub enum Outcome {
     AnsweredSlowly,
     /// It failed in a way that another request would meet too.
     Failed,
+    /// It answered a question of the gateway's own that asks for no work, such as which models it has. It is there; whether
+    /// it does its work is not known.
+    Listed,
     /// It is there and takes no more of our requests for now. No failure; but a provider on probation is not back.
     Limited {
         /// How long it asked us to stay away.
@@ -70,7 +73,7 @@ struct Second {
     failed: u32,
 }
 
-/// Health of one provider, and the history that decides what comes next.
+/// Health of a provider as one credential meets it, and the history that decides what comes next.
 #[derive(Clone, Copy, Debug)]
 pub struct HealthState {
     health: Health,
@@ -78,6 +81,8 @@ pub struct HealthState {
     ejections: u32,
     /// Since when it passes.
     passing_since: Option<Instant>,
+    /// Whether it came back without having done any work since: its next failure takes it out again.
+    on_trial: bool,
     window: LastSeconds<Second>,
 }
 
@@ -88,6 +93,7 @@ impl Default for HealthState {
             failures: 0,
             ejections: 0,
             passing_since: None,
+            on_trial: false,
             window: LastSeconds::default(),
         }
     }
@@ -108,20 +114,25 @@ impl HealthState {
     pub fn answered(&mut self, answers: u32, now: Instant) {
         let second = self.window.present(now);
         second.answered = second.answered.saturating_add(answers);
+        self.on_trial &= answers == 0;
     }
 
     /// Takes in how an attempt ended. `luck` is any number; it spreads the ends of ejections, so that replicas do not come
     /// back to a provider at the same moment.
     pub fn observe(&mut self, outcome: Outcome, now: Instant, luck: u32, policy: &HealthPolicy) {
         match (outcome, self.health) {
-            (Outcome::Answered | Outcome::Limited { .. }, Health::Passing) => self.failures = 0,
-            (Outcome::Answered, Health::Probing) => {
-                self.health = Health::Passing;
+            (Outcome::Answered, Health::Passing) => {
                 self.failures = 0;
-                self.passing_since = Some(now);
-                // What happened before the ejection must not lead to the next one.
-                self.window = LastSeconds::default();
+                self.on_trial = false;
             }
+            (Outcome::Limited { .. }, Health::Passing) => self.failures = 0,
+            (Outcome::Answered, Health::Probing) => self.is_back(now),
+            (Outcome::Listed, Health::Probing) => {
+                self.is_back(now);
+                self.on_trial = true;
+            }
+            // That it says what it has does not make up for work that it does not do.
+            (Outcome::Listed, Health::Passing | Health::Ejected { .. }) => {}
             // A late answer to a request sent before the ejection: it does not prove that the provider is back.
             (Outcome::Answered | Outcome::Limited { .. }, Health::Ejected { .. }) => self.failures = 0,
             (Outcome::Limited { retry_after }, Health::Probing) => {
@@ -131,6 +142,7 @@ impl HealthState {
             }
             (Outcome::AnsweredSlowly, Health::Passing) => {
                 self.failures = 0;
+                self.on_trial = false;
                 self.window.present(now).slow += 1;
                 if policy.slow_percent > 0 && self.too_many(|second| second.slow, policy.slow_percent, policy) {
                     self.eject(now, luck, policy);
@@ -146,7 +158,7 @@ impl HealthState {
                 self.failures += 1;
                 self.window.present(now).failed += 1;
                 let too_many = || self.too_many(|second| second.failed, policy.failure_percent, policy);
-                if self.failures >= policy.failures_in_a_row || too_many() {
+                if self.on_trial || self.failures >= policy.failures_in_a_row || too_many() {
                     self.eject(now, luck, policy);
                 }
             }
@@ -163,6 +175,15 @@ impl HealthState {
         if matches!(self.health, Health::Ejected { until } if until <= now) {
             self.health = Health::Probing;
         }
+    }
+
+    /// A probe was answered.
+    fn is_back(&mut self, now: Instant) {
+        self.health = Health::Passing;
+        self.failures = 0;
+        self.passing_since = Some(now);
+        // What happened before the ejection must not lead to the next one.
+        self.window = LastSeconds::default();
     }
 
     /// Whether too many of the last seconds' attempts ended in some way.
@@ -188,6 +209,7 @@ impl HealthState {
         let spread = length / 4;
         let early = spread.mul_f64(f64::from(luck) / f64::from(u32::MAX));
         self.passing_since = None;
+        self.on_trial = false;
         self.health = Health::Ejected {
             until: now + (length - early),
         };
@@ -409,9 +431,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_that_came_back_without_having_worked_is_out_again_with_its_next_failure_and_for_longer() {
+        let mut now = Instant::now();
+        let mut state = ejected(now);
+        for wait_s in [2, 4, 8] {
+            let Health::Ejected { until } = state.health() else {
+                panic!("must be ejected")
+            };
+            assert_eq!(until - now, Duration::from_secs(wait_s));
+            // Late answers of this kind change nothing.
+            state.observe(Outcome::Listed, now, 0, &POLICY);
+            assert_eq!(state.health(), Health::Ejected { until });
+            now = until;
+            state.advance(now);
+            state.observe(Outcome::Listed, now, 0, &POLICY);
+            assert_eq!(state.health(), Health::Passing);
+            state.observe(Outcome::Listed, now, 0, &POLICY);
+            state.observe(Outcome::Failed, now, 0, &POLICY);
+        }
+        let Health::Ejected { until } = state.health() else {
+            panic!("must be ejected")
+        };
+        state.advance(until);
+        state.observe(Outcome::Listed, until, 0, &POLICY);
+        state.answered(1, until);
+        state.observe(Outcome::Failed, until, 0, &POLICY);
+        assert_eq!(
+            state.health(),
+            Health::Passing,
+            "it has worked: three in a row, as ever"
+        );
+    }
+
+    #[test]
+    fn lists_between_failures_make_up_for_none_of_them() {
+        let now = Instant::now();
+        let mut state = HealthState::default();
+        for _ in 0..3 {
+            assert_eq!(state.health(), Health::Passing);
+            state.observe(Outcome::Failed, now, 0, &POLICY);
+            state.observe(Outcome::Listed, now, 0, &POLICY);
+        }
+        assert!(matches!(state.health(), Health::Ejected { .. }));
+    }
+
     fn any_outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
             Just(Outcome::Answered),
+            Just(Outcome::Listed),
             Just(Outcome::AnsweredSlowly),
             Just(Outcome::Failed),
             prop::option::of(0..200u64).prop_map(|wait| Outcome::Limited {
@@ -431,7 +499,8 @@ mod tests {
                 let before = state.health();
                 state.observe(outcome, now, 0, &POLICY);
                 if before != Health::Passing && state.health() == Health::Passing {
-                    prop_assert_eq!((before, outcome), (Health::Probing, Outcome::Answered));
+                    prop_assert_eq!(before, Health::Probing);
+                    prop_assert!(matches!(outcome, Outcome::Answered | Outcome::Listed));
                 }
                 if let Health::Ejected { until } = state.health() {
                     prop_assert!(until <= now + POLICY.max_eject);

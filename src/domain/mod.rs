@@ -40,5 +40,6 @@ pub mod throttle;
 pub mod trace;
 pub mod usage;
 pub mod user;
+pub mod watched;
 pub mod webhook;
 pub mod window;

@@ -15,6 +15,7 @@ pub mod notices;
 pub mod payloads;
 pub mod people;
 pub mod policies;
+pub mod prober;
 pub mod repricing;
 pub mod retry_gate;
 pub mod secrets_board;

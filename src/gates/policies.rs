@@ -54,6 +54,13 @@ impl Policies {
         found.unwrap_or(&self.default).clone()
     }
 
+    /// The policy of an organization by its name in paths; the default where that is not known.
+    pub fn of_slug(&self, slug: &str) -> Arc<Policy> {
+        let policies = self.by_organization.load();
+        let found = policies.values().find(|published| &*published.slug == slug);
+        found.map_or(&self.default, |published| &published.policy).clone()
+    }
+
     /// The endpoints that organizations chose themselves.
     pub fn own_endpoints(&self) -> Vec<OwnEndpoint> {
         let policies = self.by_organization.load();

@@ -8,14 +8,13 @@ use chrono::Utc;
 use http::StatusCode;
 use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt as _, Response, Route, get, handler, web::Data};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::cluster::Limiter;
-use crate::gates::health_board::HealthBoard;
+use crate::gates::health_board::{HealthBoard, Overview, STATES, SpotOverview};
 use crate::gates::secrets_board::SecretsBoard;
 use crate::journal::Journal;
-use crate::routing::own;
 use crate::routing::plan::Readiness;
 use crate::store::{Store, within};
 use crate::telemetry::metrics::Metrics;
@@ -68,15 +67,12 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
     if within(PING_TIMEOUT, operations.store.ping()).await.is_err() {
         degraded.push(json!({"component": "database", "reason": "it refuses, cannot be reached or does not answer"}));
     }
-    // That an organization's own endpoint is down degrades that organization, and not the replica.
-    let gates = operations.board.gates().into_iter();
-    for gate in gates.filter(|gate| own::whose(&gate.id).is_none()) {
-        let reason = match gate.readiness() {
-            Readiness::Passing | Readiness::Resting => continue,
-            Readiness::Probing => "probing",
-            Readiness::Ejected => "ejected",
-        };
-        degraded.push(json!({"component": format!("provider {}", gate.id), "reason": reason}));
+    // That an organization's own credential or endpoint is down degrades that organization, and not the replica.
+    let mut own_credentials = Vec::new();
+    for overview in operations.board.overview().into_values() {
+        let (own, shared): (Vec<_>, Vec<_>) = overview.spots.into_iter().partition(|spot| spot.spot.owner.is_some());
+        degraded.extend(shared.iter().filter_map(unwell));
+        own_credentials.extend(unwell_together(&own));
     }
     for reason in operations.journal.degraded() {
         degraded.push(json!({"component": "journal", "reason": reason}));
@@ -95,7 +91,61 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
         (false, true) => (StatusCode::OK, "ready"),
         (false, false) => (StatusCode::OK, "degraded"),
     };
-    json_answer(status, &json!({"status": word, "degraded": degraded}))
+    let mut said = json!({"status": word, "degraded": degraded});
+    if !own_credentials.is_empty() {
+        said["own_credentials"] = own_credentials.into();
+    }
+    json_answer(status, &said)
+}
+
+/// A shared credential in its region, if it is not well for some organization.
+fn unwell(spot: &SpotOverview) -> Option<Value> {
+    let reason = reason(spot.worst())?;
+    let [_, probing, ejected] = spot.counts;
+    let mut said = json!({
+        "component": format!("provider {}", spot.spot.provider), "reason": reason, "organizations": probing + ejected,
+    });
+    let more = [("credential", &spot.spot.credential), ("region", &spot.spot.region)];
+    for (name, value) in more {
+        if let Some(value) = value {
+            said[name] = value.as_str().into();
+        }
+    }
+    Some(said)
+}
+
+/// Organizations' own credentials at one provider, as far as they are not well. There may be thousands, so they are counted.
+fn unwell_together(own: &[SpotOverview]) -> Option<Value> {
+    let worst = own.iter().map(SpotOverview::worst).max_by_key(|worst| *worst as u8)?;
+    let spot = own.first()?;
+    let count = own.iter().filter(|spot| reason(spot.worst()).is_some()).count();
+    Some(json!({
+        "component": format!("provider {}", spot.spot.provider), "reason": reason(worst)?, "credentials": count,
+    }))
+}
+
+fn reason(readiness: Readiness) -> Option<&'static str> {
+    match readiness {
+        Readiness::Passing | Readiness::Resting => None,
+        Readiness::Probing => Some("probing"),
+        Readiness::Ejected => Some("ejected"),
+    }
+}
+
+/// Shows how providers are doing, those that nobody has asked included.
+fn look_at_providers(operations: &Operations) {
+    let overview = operations.board.overview();
+    for provider in operations.metrics.announced() {
+        let of = overview.get(&provider);
+        let readiness = of.map_or(Readiness::Passing, Overview::readiness);
+        let count = |index: usize| of.map_or(0, |of| of.spots.iter().map(|spot| spot.counts[index]).sum());
+        let watched = STATES.iter().enumerate();
+        let watched = watched.map(|(index, state)| (reason(*state).unwrap_or("passing"), count(index)));
+        operations
+            .metrics
+            .providers_health
+            .health(&provider, readiness as i64, watched);
+    }
 }
 
 #[handler]
@@ -112,6 +162,7 @@ fn metrics(Data(operations): Data<&Arc<Operations>>) -> Response {
     let age = operations.secrets.age(Instant::now());
     let age = age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     operations.metrics.secret_age.set(age);
+    look_at_providers(operations);
     operations.metrics.look_at_process();
     Response::builder()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")

@@ -15,15 +15,16 @@ use crate::chat::request::Request;
 use crate::domain::call::{ErrorClass, ShedReason};
 use crate::domain::error::{AttemptFailure, GatewayError};
 use crate::domain::health::Outcome;
-use crate::gates::health_board::{Probe, ProbePermit, ProviderGate};
+use crate::domain::watched::Spot;
+use crate::gates::health_board::{Probe, ProbePermit};
 use crate::gates::key_gate::KeyGate;
 use crate::gates::load_gate::Place;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
-use crate::routing::plan::Plan;
+use crate::routing::plan::{Plan, Readiness};
 use crate::telemetry::names::trace::{DEPLOYMENT, span};
 use crate::telemetry::trace::{Kind, gen_ai};
-use crate::upstream::endpoints::{Keyed, Tenant};
+use crate::upstream::endpoints::{Keyed, Tenant, Wanted};
 
 /// How long a deployment is left alone that has nothing left and does not say for how long.
 const LIMITED: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ impl Pipeline {
     pub(super) async fn whole(&self, request: &Request, plan: &Plan, meter: &mut Meter) -> Result<Bytes, GatewayError> {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
-            meter.attempt_begins(deployment, probe, place);
+            meter.attempt_begins(deployment, Some(&keyed), probe, place);
             meter.goes_to(&keyed.endpoint);
             let tried = {
                 let attempt = pin!(self.attempt_whole(request, deployment, &keyed.endpoint, meter));
@@ -59,7 +60,7 @@ impl Pipeline {
     ) -> Result<(Opened, Vec<AttemptFailure>), GatewayError> {
         let mut tries = Tries::new(self, plan);
         while let Some(((deployment, keyed, probe), place)) = tries.next_with_place(request, meter).await {
-            meter.attempt_begins(deployment, probe, place);
+            meter.attempt_begins(deployment, Some(&keyed), probe, place);
             meter.goes_to(&keyed.endpoint);
             let tried = {
                 let attempt = pin!(self.attempt_stream(request, deployment, &keyed.endpoint, meter));
@@ -112,8 +113,9 @@ struct Tries<'p> {
     put_off: usize,
     /// The credential to ask the present deployment with once more, because it can have a fresh token.
     renewed: Option<Arc<Keyed>>,
-    /// Credentials that providers refused, or that had no place: this request does not come with them again.
-    refused: SmallVec<[Arc<Keyed>; 2]>,
+    /// Credentials that providers refused, that had no place, or whose region failed: this request does not come with them
+    /// again.
+    tried: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
     /// Why the last deployment was passed over that no budget had enough for.
     uncovered: Option<GatewayError>,
@@ -136,7 +138,7 @@ impl<'p> Tries<'p> {
             next: 0,
             put_off: 0,
             renewed: None,
-            refused: SmallVec::new(),
+            tried: SmallVec::new(),
             failures: Vec::new(),
             uncovered: None,
             rests: SmallVec::new(),
@@ -169,7 +171,7 @@ impl<'p> Tries<'p> {
             self.busy = true;
             self.free = true;
             self.renewed = None;
-            self.refused.push(keyed);
+            self.tried.push(keyed);
             if self.pick(deployment, meter).is_some() {
                 self.next -= 1;
             }
@@ -183,33 +185,40 @@ impl<'p> Tries<'p> {
         loop {
             let place = *self.order.get(self.next)?;
             let deployment = &self.plan.attempts[place].deployment;
-            let probe = match self
-                .pipeline
-                .board
-                .gate(&deployment.provider)
-                .as_ref()
-                .map(ProviderGate::probe)
-            {
-                Some(Probe::Granted(permit)) => Some(permit),
-                // The plan was made a moment before somebody else began to probe. One probe is enough, as long as there
-                // is somebody else to ask.
-                Some(Probe::UnderWay) if self.renewed.is_none() && self.next + 1 + self.put_off < self.order.len() => {
+            let picked = self.renewed.clone().or_else(|| self.pick(deployment, meter));
+            let Some(mut keyed) = picked else {
+                // A secret was taken away a moment ago, or all were refused.
+                self.next += 1;
+                continue;
+            };
+            let mut probe = self.probe(&keyed, meter);
+            if matches!(probe, Probe::UnderWay) && self.renewed.is_none() {
+                // Somebody else began to probe a moment ago. One probe is enough, as long as there is somebody else to ask:
+                // another credential, or another deployment.
+                keyed = self.pick(deployment, meter).unwrap_or(keyed);
+                probe = self.probe(&keyed, meter);
+                if matches!(probe, Probe::UnderWay) && self.next + 1 + self.put_off < self.order.len() {
                     self.order.remove(self.next);
                     self.order.push(place);
                     self.put_off += 1;
                     continue;
                 }
-                Some(Probe::UnderWay | Probe::NotNeeded) | None => None,
-            };
+            }
             self.next += 1;
-            if let Some(keyed) = self.renewed.clone() {
-                return Some((deployment, keyed, probe));
-            }
-            // None where a secret was taken away a moment ago, or where all were refused.
-            if let Some(keyed) = self.pick(deployment, meter) {
-                return Some((deployment, keyed, probe));
-            }
+            let permit = match probe {
+                Probe::Granted(permit) => Some(permit),
+                Probe::UnderWay | Probe::NotNeeded => None,
+            };
+            return Some((deployment, keyed, permit));
         }
+    }
+
+    /// Whether an attempt with a credential finds out if its provider is back.
+    fn probe(&self, keyed: &Keyed, meter: &Meter) -> Probe {
+        let organization = &meter.gate().row.organization.slug;
+        let gate = keyed.spot.as_ref();
+        let gate = gate.and_then(|spot| self.pipeline.board.gate(organization, spot));
+        gate.map_or(Probe::NotNeeded, |gate| gate.probe())
     }
 
     /// Whether what an outage may add to the load covers the next attempt. The first one is the load.
@@ -223,14 +232,43 @@ impl<'p> Tries<'p> {
 
     fn pick(&self, deployment: &Deployment, meter: &Meter) -> Option<Arc<Keyed>> {
         let endpoints = self.pipeline.endpoints.now();
-        endpoints.pick(
-            tenant(meter.gate()),
-            &deployment.provider,
-            &deployment.id,
-            &self.refused,
-            rand::random(),
-            Instant::now(),
-        )
+        let wanted = Wanted {
+            provider: &deployment.provider,
+            deployment: &deployment.id,
+            tried: &self.tried,
+            random: rand::random(),
+            now: Instant::now(),
+        };
+        let tenant = tenant(meter.gate());
+        let health = |spot: &Spot| self.pipeline.board.readiness(tenant.organization, spot);
+        endpoints.pick(tenant, &wanted, &health)
+    }
+
+    /// Whether the deployment that just failed with a credential is also served elsewhere: in another region, or at another
+    /// host. What failed may be the one alone.
+    fn is_served_elsewhere(
+        &mut self,
+        deployment: &Deployment,
+        failed: &Arc<Keyed>,
+        class: ErrorClass,
+        meter: &Meter,
+    ) -> bool {
+        if !class.blames_the_provider() || !class.worth_another_attempt() {
+            return false;
+        }
+        self.tried.push(failed.clone());
+        let organization = &meter.gate().row.organization.slug;
+        let other = self.pick(deployment, meter);
+        let spots = other
+            .as_ref()
+            .and_then(|other| other.spot.as_ref().zip(failed.spot.as_ref()));
+        let is_elsewhere = spots.is_some_and(|(other, failed)| {
+            other.is_elsewhere(failed) && self.pipeline.board.readiness(organization, other) != Readiness::Ejected
+        });
+        if !is_elsewhere {
+            self.tried.pop();
+        }
+        is_elsewhere
     }
 
     async fn failed(&mut self, failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
@@ -243,7 +281,7 @@ impl<'p> Tries<'p> {
         self.renewed = renewable.then(|| keyed.clone());
         if refused {
             keyed.was_refused(Instant::now());
-            self.refused.push(keyed.clone());
+            self.tried.push(keyed.clone());
         } else if let Some(lasts) = rest(class, retry_after) {
             keyed.was_used_up(&deployment.id, lasts, Instant::now());
         }
@@ -280,10 +318,16 @@ impl<'p> Tries<'p> {
                 self.free = true;
                 return;
             }
-            let watched = deployment.watched_as(&meter.gate().row.organization.slug);
-            if let Some(provider) = self.pipeline.board.gate(&watched) {
-                provider.report(Outcome::Failed, None);
+            if let Some(spot) = &keyed.spot {
+                let organization = &meter.gate().row.organization.slug;
+                self.pipeline
+                    .board
+                    .watch(organization, spot)
+                    .report(Outcome::Failed, None);
             }
+        } else if !refused && self.is_served_elsewhere(deployment, keyed, class, meter) {
+            self.next -= 1;
+            return;
         }
         if let Some(places) = self.plan.after(place, class, &self.order[..self.next]) {
             // From here on only what this class of failure leads to can help.
@@ -400,10 +444,9 @@ pub(super) fn described(failure: Failure, deployment: &Deployment, request_id: O
 mod tests {
     use super::*;
     use crate::domain::call::Operation;
-    use crate::domain::ids::ProviderId;
     use crate::pipeline::Again;
     use crate::pipeline::testing::{meter, pipeline_of, records};
-    use crate::routing::plan::{Attempt, Readiness, Stage};
+    use crate::routing::plan::{Attempt, Stage};
     use crate::routing::strategy::Parts;
 
     /// Whom a request tries next, and its permit if it is a probe.
@@ -462,7 +505,7 @@ mod tests {
         let mut asked = Vec::new();
         while let Some((deployment, keyed, probe)) = tries.next(&meter) {
             asked.push(deployment.provider.to_string());
-            meter.attempt_begins(deployment, probe, None);
+            meter.attempt_begins(deployment, Some(&keyed), probe, None);
             let mut failure = Failure::new(class, "failed");
             failure.retry_after = retry_after;
             tries.failed(failure, &keyed, &mut meter).await;
@@ -515,10 +558,12 @@ mod tests {
         let pipeline = pipeline_of(&["alpha", "beta", "gamma"].map(provider).concat());
         // As it was planned by two requests while nobody probed yet.
         let plan = plan_of(&pipeline, "m");
-        let alpha = pipeline.board.gate(&ProviderId::from("alpha")).unwrap();
+        let meter = meter(&pipeline);
+        let (_, keyed, _) = Tries::new(&pipeline, &plan).next(&meter).unwrap();
+        let organization = &meter.gate().row.organization.slug;
+        let alpha = pipeline.board.watch(organization, keyed.spot.as_ref().unwrap());
         alpha.publish(Readiness::Probing);
 
-        let meter = meter(&pipeline);
         let (mut early, mut late) = (Tries::new(&pipeline, &plan), Tries::new(&pipeline, &plan));
         let (provider, probe) = tried(&mut early, &meter).unwrap();
         assert_eq!((provider.as_str(), probe.is_some()), ("alpha", true));

@@ -38,10 +38,12 @@ use crate::gates::measurements::{InFlight, Sample};
 use crate::journal::{Slot, Update, Written};
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
+use crate::routing::plan::Readiness;
 use crate::telemetry::names::trace::{self as names, event};
 use crate::telemetry::trace::{Ambient, Kind, Propagation, Span, gen_ai};
 use crate::upstream::Propagated;
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoints::Keyed;
 use crate::upstream::payload::SentMark;
 
 /// Status of a request whose caller left before there was one (nginx's convention).
@@ -404,11 +406,13 @@ impl Meter {
     pub(super) fn attempt_begins(
         &mut self,
         deployment: &Arc<Deployment>,
+        keyed: Option<&Keyed>,
         probe: Option<ProbePermit>,
         place: Option<Place>,
     ) {
         let organization = self.gate().row.organization.slug.clone();
-        let health = self.pipeline.board.gate(&deployment.watched_as(&organization));
+        let spot = keyed.and_then(|keyed| keyed.spot.as_ref());
+        let health = spot.map(|spot| self.pipeline.board.watch(&organization, spot));
         let started = Instant::now();
         let sent = self.mark_of_attempt(deployment, started);
         let operation = self.operation();
@@ -416,6 +420,19 @@ impl Meter {
         let mut span = self.ambient.span(|| gen_ai::span_name(operation, model), Kind::Client);
         let provider = deployment.provider.as_str();
         gen_ai::attempt_begins(&mut span, operation, provider, model, deployment.id.as_str());
+        if let Some(health) = health.as_ref().filter(|_| span.is_recorded()) {
+            let spot = &health.watched.spot;
+            span.set_if(names::CREDENTIAL, spot.credential.as_deref());
+            span.set_if(names::REGION, spot.region.as_deref());
+            // Whoever probes knows that others see it as out meanwhile.
+            let readiness = if probe.is_some() {
+                Readiness::Probing
+            } else {
+                health.readiness()
+            };
+            span.set(names::HEALTH, || readiness.as_str());
+            span.set_if(names::IS_PROBE, probe.is_some().then_some(true));
+        }
         self.current = Some(Current {
             deployment: deployment.clone(),
             health,

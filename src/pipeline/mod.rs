@@ -54,8 +54,8 @@ use crate::journal::Journal;
 use crate::providers::adapter::StreamLimits;
 use crate::routing::catalog::Catalog;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::names::trace::{ROUTING_REASONS, span};
-use crate::telemetry::trace::{Ambient, Tracer, Value, gen_ai};
+use crate::telemetry::names::trace::span;
+use crate::telemetry::trace::{Ambient, Tracer, gen_ai};
 use crate::upstream::Upstream;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::fetcher::Fetcher;
@@ -240,13 +240,13 @@ impl Pipeline {
         meter.asked_for(&request);
         meter.capture(&request);
         let mut step = Ambient::step(span::PLAN);
-        let (plan, reasons) = self.plan(&request, meter.gate(), &meter.moment());
-        step.set(ROUTING_REASONS, || Value::Bounded(reasons.to_string()));
+        let (plan, explained) = self.plan(&request, meter.gate(), &meter.moment());
+        self.tell_of(&explained, &mut step);
         if let Err(refusal) = &plan {
             gen_ai::refused(&mut step, refusal);
         }
         step.end();
-        meter.routed(reasons);
+        meter.routed(explained.reasons);
         let plan = match plan {
             Ok(plan) => plan,
             Err(refusal) => return Err(meter.refuse(refusal)),

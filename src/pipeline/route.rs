@@ -12,16 +12,22 @@ use super::failover::tenant;
 use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
-use crate::domain::ids::{OrganizationId, ProviderId};
+use crate::domain::ids::{DeploymentId, OrganizationId, ProviderId};
 use crate::domain::measurement::Measured;
 use crate::domain::scope::Scope;
+use crate::domain::watched::Spot;
+use crate::gates::health_board::ProbeFigures;
 use crate::gates::key_gate::KeyGate;
 use crate::routing::catalog::{Catalog, Deployment};
 use crate::routing::document::Policy;
-use crate::routing::explain::Reasons;
+use crate::routing::explain::{Reasons, Summary};
 use crate::routing::facts::{Caller, Facts, tags_of};
 use crate::routing::plan::{Decision, NoPlan, Plan, Readiness, Situation, decide};
-use crate::upstream::endpoints::Tenant;
+use crate::telemetry::names::trace::{
+    ROUTING_CANDIDATES, ROUTING_CHOSEN, ROUTING_EXCLUDED, ROUTING_REASONS, ROUTING_STRATEGY, span,
+};
+use crate::telemetry::trace::{Ambient, Span, Value};
+use crate::upstream::endpoints::{CredentialState, Tenant};
 
 /// Longest value of a header that rules see; a longer one is cut.
 const MAX_HEADER_BYTES: usize = 256;
@@ -50,6 +56,27 @@ pub struct Asker<'a> {
     pub measured: Option<&'a HashMap<String, Measured>>,
 }
 
+/// A credential, and how it is doing for an organization's requests.
+#[derive(Clone, Debug)]
+pub struct WatchedCredential {
+    /// The credential.
+    pub credential: CredentialState,
+    /// How it is doing.
+    pub readiness: Readiness,
+    /// Until when it is out of the rotation, if it is.
+    pub ejected_until: Option<DateTime<Utc>>,
+    /// What the gateway's own probes with it came to.
+    pub probes: ProbeFigures,
+}
+
+/// Why a request goes where it goes.
+pub(super) struct Explained {
+    /// As a record keeps it.
+    pub reasons: Box<str>,
+    /// In a few words and numbers.
+    pub summary: Summary,
+}
+
 impl Pipeline {
     /// The headers of a request that its organization lets rules look at.
     pub fn visible_headers(&self, gate: &KeyGate, headers: &HeaderMap) -> Vec<(String, String)> {
@@ -62,13 +89,13 @@ impl Pipeline {
         policy.wanted_headers().filter_map(value).collect()
     }
 
-    /// The deployments to try for a request, and the reasons, as a record keeps them.
+    /// The deployments to try for a request, and why.
     pub(super) fn plan(
         &self,
         request: &Request,
         gate: &KeyGate,
         moment: &Moment<'_>,
-    ) -> (Result<Plan, GatewayError>, Box<str>) {
+    ) -> (Result<Plan, GatewayError>, Explained) {
         let policy = self.policies.of(gate.row.organization.id);
         // Only rules and sessions look at who asks.
         let asks = (!policy.rules.is_empty() || policy.affinity.is_some()).then(|| caller(gate));
@@ -97,7 +124,10 @@ impl Pipeline {
             measured: None,
         };
         self.decide(&facts, &asker, &policy, moment.budget_exhausted, |decision| {
-            let reasons = Reasons::of(&decision).recorded();
+            let explained = Explained {
+                reasons: Reasons::of(&decision).recorded(),
+                summary: Summary::of(&decision),
+            };
             let plan = match decision.refusal {
                 None => Ok(Plan {
                     attempts: decision.attempts,
@@ -105,8 +135,25 @@ impl Pipeline {
                 }),
                 Some(refusal) => Err(refused(refusal, &request.model, asker.scopes)),
             };
-            (plan, reasons)
+            (plan, explained)
         })
+    }
+
+    /// Says in a request's trace and in the metrics what was decided.
+    pub(super) fn tell_of(&self, decided: &Explained, step: &mut Span) {
+        let Explained { reasons, summary } = decided;
+        step.set(ROUTING_REASONS, || Value::Bounded(reasons.to_string()));
+        step.set(ROUTING_STRATEGY, || summary.strategy.as_str());
+        step.set(ROUTING_CANDIDATES, || summary.candidates);
+        step.set_if(ROUTING_CHOSEN, summary.chosen.as_ref().map(DeploymentId::as_str));
+        let left_out = step
+            .is_recorded()
+            .then(|| summary.reasons())
+            .filter(|reasons| !reasons.is_empty());
+        step.set_if(ROUTING_EXCLUDED, left_out.map(Value::Texts));
+        let excluded = summary.excluded.iter().map(|(reason, count)| (reason.as_str(), *count));
+        let metrics = &self.metrics.providers_health;
+        metrics.decided(summary.strategy.as_str(), summary.result, excluded);
     }
 
     /// The plan for a request that no budget covers at the models it asked for: those its organization names for that case.
@@ -119,9 +166,11 @@ impl Pipeline {
             budget_exhausted: true,
             ..meter.moment()
         };
-        let (plan, reasons) = self.plan(request, meter.gate(), &moment);
+        let mut step = Ambient::step(span::PLAN);
+        let (plan, explained) = self.plan(request, meter.gate(), &moment);
+        self.tell_of(&explained, &mut step);
         let plan = plan.ok()?;
-        meter.routed(reasons);
+        meter.routed(explained.reasons);
         Some(plan)
     }
 
@@ -149,6 +198,18 @@ impl Pipeline {
         self.policies.of(organization).catalog(&self.catalog.load())
     }
 
+    /// How a credential is doing for a tenant's requests.
+    pub fn watch_over(&self, tenant: Tenant<'_>, credential: CredentialState) -> WatchedCredential {
+        let spot = credential.spot.as_ref();
+        let gate = spot.and_then(|spot| self.board.gate(tenant.organization, spot));
+        WatchedCredential {
+            readiness: gate.as_ref().map_or(Readiness::Passing, |gate| gate.readiness()),
+            ejected_until: gate.as_ref().and_then(|gate| gate.ejected_until()),
+            probes: gate.map(|gate| gate.probes()).unwrap_or_default(),
+            credential,
+        }
+    }
+
     /// Hands out everything a decision by a policy is made from.
     pub fn situated<R>(&self, asker: &Asker<'_>, policy: &Policy, then: impl FnOnce(&Situation<'_>) -> R) -> R {
         let (catalog, endpoints) = (policy.catalog(&self.catalog.load()), self.endpoints.now());
@@ -159,11 +220,9 @@ impl Pipeline {
             catalog: &catalog,
             scopes: asker.scopes,
             may_use: &|provider: &ProviderId| endpoints.may_use(asker.tenant, provider),
-            readiness: &|deployment: &Deployment| match self.board.readiness(&deployment.watched_as(organization)) {
-                Readiness::Passing if endpoints.is_used_up(asker.tenant, &deployment.provider, &deployment.id, now) => {
-                    Readiness::Resting
-                }
-                readiness => readiness,
+            readiness: &|deployment: &Deployment| {
+                let health = |spot: &Spot| self.board.readiness(organization, spot);
+                endpoints.readiness(asker.tenant, &deployment.provider, Some(&deployment.id), now, &health)
             },
             measured: &|deployment: &Deployment| match asker.measured {
                 Some(known) => known.get(deployment.id.as_str()).copied().unwrap_or_default(),

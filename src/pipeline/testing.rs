@@ -93,10 +93,6 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         .unwrap_or_else(|faults| panic!("{faults}"))
         .settings;
     let catalog = Catalog::build(&settings);
-    let board = HealthBoard::default();
-    catalog
-        .deployments()
-        .for_each(|deployment| board.add(deployment.provider.clone()));
     let rest = RestPolicy {
         first: settings.secrets.rest,
         most: settings.secrets.max_rest,
@@ -109,7 +105,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
         lease: Duration::from_secs(20),
     };
     Arc::new(Pipeline {
-        board: Arc::new(board),
+        board: Arc::new(HealthBoard::default()),
         payloads: Arc::new(PayloadGate::new(Arc::default()).0),
         budgets: Arc::new(Budgets::new(Arc::new(NoBank), waiting, Arc::default())),
         load: Arc::new(LoadGate::new(LoadPolicy {

@@ -42,6 +42,10 @@ pub trait Adapter: Send + Sync + fmt::Debug {
         operation != Operation::Embedding
     }
 
+    /// The cheapest question there is: it asks for no work, and that it is answered shows that the provider is there.
+    /// `None` where there is nobody to ask.
+    fn listing(&self) -> Option<Listing>;
+
     /// The answer of a provider that lives in this process and needs no call.
     fn builtin(&self, _request: &Request) -> Option<Bytes> {
         None
@@ -219,6 +223,28 @@ pub struct WireRequest {
     pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
     /// The form the answer will have.
     pub answer: AnswerForm,
+}
+
+/// A question by GET that asks for no work, such as which models there are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listing {
+    /// The path below the provider's origin, base path included.
+    pub path: PathAndQuery,
+    /// How the credential travels.
+    pub auth: AuthScheme,
+    /// Headers of this provider's own.
+    pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
+}
+
+impl Listing {
+    /// The question at a path, with a credential and nothing else.
+    pub fn at(path: PathAndQuery, auth: AuthScheme) -> Self {
+        Self {
+            path,
+            auth,
+            headers: SmallVec::new(),
+        }
+    }
 }
 
 /// The form of an answer of status 200.

@@ -133,6 +133,42 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::providers::adapter::AuthScheme;
+
+    #[test]
+    fn every_provider_outside_this_process_has_a_question_that_asks_for_no_work() {
+        let asked: Vec<(&str, String, AuthScheme)> = kinds()
+            .iter()
+            .filter_map(|kind| {
+                let listing = kind.adapter.listing()?;
+                Some((kind.id, listing.path.to_string(), listing.auth))
+            })
+            .collect();
+        let header = |name| AuthScheme::Header(http::HeaderName::from_static(name));
+        let expected = [
+            ("openai", "/v1/models", AuthScheme::Bearer),
+            ("azure", "/v1/openai/v1/models", header("api-key")),
+            ("anthropic", "/v1/v1/models?limit=1", header("x-api-key")),
+            ("aws", "/v1/", AuthScheme::SigV4),
+            (
+                "gcp",
+                "/v1/v1beta1/publishers/google/models?pageSize=1",
+                AuthScheme::Bearer,
+            ),
+            ("gemini", "/v1/v1beta/models?pageSize=1", header("x-goog-api-key")),
+            ("compatible", "/v1/models", AuthScheme::None),
+        ];
+        assert_eq!(asked, expected.map(|(id, path, auth)| (id, path.to_owned(), auth)));
+        let older = super::super::build(&ProviderKind::Azure {
+            base_url: Uri::from_static("https://provider.invalid"),
+            surface: AzureSurface::Deployments {
+                api_version: "2024-10-21".to_owned(),
+            },
+            auth: AzureAuth::ApiKey(SecretString::from("none")),
+        });
+        let path = older.listing().map(|listing| listing.path.to_string());
+        assert_eq!(path.as_deref(), Some("/openai/models?api-version=2024-10-21"));
+    }
 
     #[test]
     fn every_kind_of_provider_is_in_the_table() {

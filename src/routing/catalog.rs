@@ -658,16 +658,7 @@ impl Resolved {
 
 /// Where a provider's models run, for [`Place::place`], of those that say.
 fn place(provider: &ProviderSettings) -> Option<&str> {
-    match &provider.kind {
-        ProviderKind::Aws { region, .. } => Some(region),
-        ProviderKind::Gcp { location, .. } => Some(location),
-        ProviderKind::Echo
-        | ProviderKind::OpenAi { .. }
-        | ProviderKind::Azure { .. }
-        | ProviderKind::Anthropic { .. }
-        | ProviderKind::Gemini { .. }
-        | ProviderKind::Compatible { .. } => None,
-    }
+    provider.kind.region()
 }
 
 /// `provider/model`, and the deployment's own name where it has another: one model may have several at one provider.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::plan::{Attempt, Decision, Exclusion, NoPlan, Stage};
 use super::strategy::{Parts, Strategy};
+use crate::domain::ids::DeploymentId;
 
 /// Most bytes of the reasons that a record keeps.
 pub const MAX_RECORDED_BYTES: usize = 4_096;
@@ -119,23 +120,94 @@ impl Reasons {
 
 impl Refusal {
     fn of(refusal: &NoPlan) -> Self {
-        let (kind, message) = match refusal {
-            NoPlan::NotFound { model } => ("not_found", format!("no configured provider serves {model:?}")),
-            NoPlan::NotAllowed => (
-                "not_allowed",
-                "the scopes exclude everything that serves the model, or there is no credential".to_owned(),
-            ),
-            NoPlan::LeftOut(why) => (
-                "left_out",
-                format!("the config leaves nothing that may serve: {}", why.in_words()),
-            ),
-            NoPlan::Denied { rule, reason } => ("denied", format!("rule {rule:?}: {reason}")),
+        let message = match refusal {
+            NoPlan::NotFound { model } => format!("no configured provider serves {model:?}"),
+            NoPlan::NotAllowed => {
+                "the scopes exclude everything that serves the model, or there is no credential".to_owned()
+            }
+            NoPlan::LeftOut(why) => format!("the config leaves nothing that may serve: {}", why.in_words()),
+            NoPlan::Denied { rule, reason } => format!("rule {rule:?}: {reason}"),
         };
-        Self { kind, message }
+        Self {
+            kind: refusal.kind(),
+            message,
+        }
+    }
+}
+
+/// A decision in a few words and numbers, for traces and metrics.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The strategy that decided.
+    pub strategy: Strategy,
+    /// In one word: `planned`, or the kind of the refusal.
+    pub result: &'static str,
+    /// Deployments that were considered.
+    pub candidates: usize,
+    /// The one that is asked first.
+    pub chosen: Option<DeploymentId>,
+    /// How many were left out for each reason.
+    pub excluded: [(Exclusion, usize); Exclusion::ALL.len()],
+}
+
+impl Summary {
+    /// The summary of a decision.
+    pub fn of(decision: &Decision<'_>) -> Self {
+        let of_reason = |reason| decision.excluded.iter().filter(|one| one.reason == reason).count();
+        Self {
+            strategy: decision.strategy,
+            result: decision.refusal.as_ref().map_or("planned", NoPlan::kind),
+            candidates: decision.attempts.len() + decision.excluded.len(),
+            chosen: decision.attempts.first().map(|attempt| attempt.deployment.id.clone()),
+            excluded: Exclusion::ALL.map(|reason| (reason, of_reason(reason))),
+        }
+    }
+
+    /// The reasons that left anything out, each with how many: `scope=2`.
+    pub fn reasons(&self) -> Vec<String> {
+        let some = self.excluded.iter().filter(|(_, count)| *count > 0);
+        some.map(|(reason, count)| format!("{}={count}", reason.as_str()))
+            .collect()
+    }
+}
+
+impl NoPlan {
+    /// In one word.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::NotAllowed => "not_allowed",
+            Self::LeftOut(_) => "left_out",
+            Self::Denied { .. } => "denied",
+        }
     }
 }
 
 impl Exclusion {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Scope,
+        Self::NoCredential,
+        Self::ProviderOff,
+        Self::PinnedElsewhere,
+        Self::Residency,
+        Self::ContextWindow,
+        Self::AttemptLimit,
+    ];
+
+    /// In one word, as records have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scope => "scope",
+            Self::NoCredential => "no_credential",
+            Self::ProviderOff => "provider_off",
+            Self::PinnedElsewhere => "pinned_elsewhere",
+            Self::Residency => "residency",
+            Self::ContextWindow => "context_window",
+            Self::AttemptLimit => "attempt_limit",
+        }
+    }
+
     /// In words, for callers and people.
     pub fn in_words(self) -> &'static str {
         match self {

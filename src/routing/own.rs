@@ -11,7 +11,7 @@ use http::Uri;
 use super::catalog::{Belongs, Catalog, Deployment};
 use super::document::Policy;
 use crate::config::{DeploymentSettings, OwnEndpoint, Unlisted};
-use crate::domain::ids::{DeploymentId, ProviderId};
+use crate::domain::ids::DeploymentId;
 
 /// A model of an organization's own.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -113,14 +113,6 @@ impl Policy {
 }
 
 impl Deployment {
-    /// By what name its provider is watched for an organization: two may each have an endpoint of one id.
-    pub fn watched_as(&self, organization: &str) -> ProviderId {
-        match self.belongs {
-            Belongs::Gateway | Belongs::Organization => self.provider.clone(),
-            Belongs::OwnProvider => watched(organization, self.provider.as_str()),
-        }
-    }
-
     /// By what name it is measured for an organization.
     pub fn measured_as(&self, organization: &str) -> DeploymentId {
         match self.belongs {
@@ -130,14 +122,4 @@ impl Deployment {
             }
         }
     }
-}
-
-/// By what name an organization's own endpoint is watched. No provider's id has a slash.
-pub fn watched(organization: &str, provider: &str) -> ProviderId {
-    ProviderId::from(format!("{organization}/{provider}").as_str())
-}
-
-/// The organization and the provider's id behind such a name; `None`: it is a provider of the gateway.
-pub fn whose(watched: &ProviderId) -> Option<(&str, &str)> {
-    watched.as_str().split_once('/')
 }

@@ -39,6 +39,16 @@ pub enum Readiness {
 }
 
 impl Readiness {
+    /// In one word, as explanations have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Probing => "probing",
+            Self::Ejected => "ejected",
+            Self::Resting => "resting",
+        }
+    }
+
     /// Whether requests go elsewhere as long as there is an elsewhere.
     pub fn is_left_alone(self) -> bool {
         matches!(self, Self::Ejected | Self::Resting)

@@ -17,6 +17,7 @@ use super::budgets::BudgetMetrics;
 use super::jobs::JobMetrics;
 use super::limits::LimitMetrics;
 use super::names;
+use super::providers::{ProbeCount, ProviderMetrics};
 use super::traces::TraceMetrics;
 use crate::domain::budget::BudgetScope;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation, ShedReason};
@@ -177,8 +178,6 @@ pub struct Metrics {
     shed: Family<ReasonLabels, Count>,
     cache: Family<ResultLabels, Count>,
     cache_saved: Count,
-    health: Family<ProviderLabels, Gauge>,
-    outcomes_dropped: Family<ProviderLabels, Gauge>,
     /// Usage records that wait for the database.
     pub journal_depth: Gauge,
     /// Bytes the journal takes on its disk.
@@ -210,6 +209,8 @@ pub struct Metrics {
     /// Seconds since it was last read as a whole.
     pub secret_age: Gauge,
     restarts: Family<ActorLabels, Count>,
+    /// Of providers' health, of probes and of routing.
+    pub providers_health: ProviderMetrics,
     /// Of budgets.
     pub budgets: BudgetMetrics,
     /// Of the limits.
@@ -248,8 +249,6 @@ impl Default for Metrics {
             shed: Family::default(),
             cache: Family::default(),
             cache_saved: Counter::default(),
-            health: Family::default(),
-            outcomes_dropped: Family::default(),
             journal_depth: Gauge::default(),
             journal_bytes: Gauge::default(),
             journal_oldest: Gauge::default(),
@@ -270,6 +269,7 @@ impl Default for Metrics {
             secret_refresh_failures: Counter::default(),
             secret_age: Gauge::default(),
             restarts: Family::default(),
+            providers_health: ProviderMetrics::default(),
             budgets: BudgetMetrics::default(),
             limits: Arc::default(),
             jobs: JobMetrics::default(),
@@ -395,16 +395,6 @@ impl Metrics {
             self.retries_refused.clone(),
         );
         registry.register(
-            names::PROVIDER_HEALTH,
-            "Provider health: 0 passing, 1 probing, 2 ejected",
-            self.health.clone(),
-        );
-        registry.register(
-            names::OUTCOMES_DROPPED,
-            "Outcomes dropped, mailbox full",
-            self.outcomes_dropped.clone(),
-        );
-        registry.register(
             names::JOURNAL_DEPTH,
             "Usage records that wait for the database",
             self.journal_depth.clone(),
@@ -474,6 +464,7 @@ impl Metrics {
             "Actors started again after a failure",
             self.restarts.clone(),
         );
+        self.providers_health.register(&mut registry);
         self.budgets.register(&mut registry);
         self.limits.register(&mut registry);
         self.jobs.register(&mut registry);
@@ -659,13 +650,19 @@ impl Metrics {
         ProviderId::from("own")
     }
 
-    /// Shows a provider's health.
-    pub fn provider_health(&self, provider: &ProviderId, health: i64, dropped: u32) {
-        let labels = ProviderLabels {
-            provider: provider.clone(),
-        };
-        self.health.get_or_create(&labels).set(health);
-        self.outcomes_dropped.get_or_create(&labels).set(i64::from(dropped));
+    /// The gateway's providers: those that have series of their own.
+    pub fn announced(&self) -> BTreeSet<ProviderId> {
+        self.announced.read().clone()
+    }
+
+    /// Counts outcomes that nobody took in.
+    pub fn outcomes_dropped(&self, provider: &ProviderId, dropped: u32) {
+        self.providers_health.outcomes_dropped(self.label_of(provider), dropped);
+    }
+
+    /// Counts a probe of the gateway's own.
+    pub fn probed(&self, provider: &ProviderId, probe: ProbeCount) {
+        self.providers_health.probed(&self.label_of(provider), probe);
     }
 
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
@@ -699,6 +696,7 @@ impl Metrics {
         }
         for provider in providers {
             self.announced.write().insert(provider.clone());
+            self.providers_health.announce(provider);
             self.of_provider(provider);
         }
         self.failovers

@@ -6,6 +6,7 @@ pub mod limits;
 pub mod logs;
 pub mod metrics;
 pub mod names;
+pub mod providers;
 pub mod redaction;
 pub mod trace;
 pub mod traces;

@@ -42,8 +42,20 @@ names! {
     PANICS = "bonito_panics",
     /// Prompts and answers that were to be kept and were not (counter).
     PAYLOADS_DROPPED = "bonito_payloads_dropped",
-    /// Health of a provider: 0 passing, 1 probing, 2 ejected (gauge).
+    /// Health of a provider: 0 passing, 1 probing, 2 ejected; that of the best of its shared credentials and regions (gauge).
     PROVIDER_HEALTH = "bonito_provider_health",
+    /// What is watched of a provider, each organization at each credential and region, by how it is doing there (gauge).
+    PROVIDER_WATCHED = "bonito_provider_watched",
+    /// The gateway's own probes of providers, by what came of them (counter).
+    PROBES = "bonito_provider_probes",
+    /// Tokens of these probes, by kind (counter).
+    PROBE_TOKENS = "bonito_provider_probe_tokens",
+    /// Known cost of these probes in nano-dollars, which is in no ledger (counter).
+    PROBE_COST = "bonito_provider_probe_cost_nanousd",
+    /// Decisions where requests go, by strategy and result (counter).
+    ROUTING_DECISIONS = "bonito_routing_decisions",
+    /// Deployments that these decisions left out, by reason (counter).
+    ROUTING_EXCLUSIONS = "bonito_routing_exclusions",
     /// Outcomes dropped because a provider's actor had too many waiting (gauge that only grows).
     OUTCOMES_DROPPED = "bonito_outcomes_dropped",
     /// Usage records that wait for the database (gauge).
@@ -257,6 +269,22 @@ pub mod trace {
         CLIENT_CANCELLED = "bonito.client_cancelled",
         /// Why it goes where it goes: JSON of at most 4 KiB.
         ROUTING_REASONS = "bonito.routing.reasons",
+        /// The strategy that decided.
+        ROUTING_STRATEGY = "bonito.routing.strategy",
+        /// Deployments that were considered.
+        ROUTING_CANDIDATES = "bonito.routing.candidates",
+        /// The deployment that is asked first.
+        ROUTING_CHOSEN = "bonito.routing.chosen",
+        /// Why others are left out, each with how many: `scope=2`.
+        ROUTING_EXCLUDED = "bonito.routing.excluded",
+        /// The credential's name, where its provider has several.
+        CREDENTIAL = "bonito.credential",
+        /// The region that is asked, where the provider has such.
+        REGION = "bonito.region",
+        /// How the provider was doing for the organization when it was asked: `passing`, `probing` or `ejected`.
+        HEALTH = "bonito.provider.health",
+        /// Whether the attempt finds out if the provider is back.
+        IS_PROBE = "bonito.provider.probe",
         /// Recorded after the fact, because the request failed.
         AFTER_ALL = "bonito.recorded_after_all",
         /// The job's id.

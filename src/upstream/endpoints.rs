@@ -3,12 +3,12 @@
 //! A snapshot behind an `ArcSwap`, which the Secrets actor replaces when a secret changed. A request under way keeps the
 //! [`Keyed`] endpoint it began with; only those whose values changed are built anew, so that the others keep their
 //! tokens and what is known about them. Among several credentials the choice is by weight, leaving out those that rest
-//! because the provider refused them; when all rest, the one that rests the shortest is used, because a wrong guess must
-//! not be an outage.
+//! because the provider refused them, and those that the health board says are not well where they go; when none is left,
+//! one is used all the same, because a wrong guess must not be an outage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -21,7 +21,8 @@ use super::endpoint::Endpoint;
 use super::rest::{Rest, RestPolicy};
 use crate::config::{CredentialPath, CredentialSettings, Fingerprint, OwnEndpoint, ProviderKind, ProviderSettings};
 use crate::domain::ids::{DeploymentId, ProviderId};
-use crate::routing::own;
+use crate::domain::watched::{Spot, SpotId};
+use crate::routing::plan::Readiness;
 use crate::secrets::credential::CredentialError;
 
 /// An endpoint with one of its credentials, and how that is doing.
@@ -31,6 +32,8 @@ pub struct Keyed {
     pub endpoint: Endpoint,
     /// The credential's name in the secret store.
     pub path: CredentialPath,
+    /// What its health is kept for; `None` for the provider in this process, which is always well.
+    pub spot: Option<Arc<Spot>>,
     /// How many requests may be under way with it; `None`: any number.
     pub max_concurrent: Option<u32>,
     weight: u32,
@@ -62,8 +65,25 @@ pub struct CredentialState {
     pub shared: bool,
     /// Whether the provider refused it lately, so that it is left out for a while.
     pub resting: bool,
+    /// What its health is kept for.
+    pub spot: Option<Arc<Spot>>,
     /// How many requests may be under way with it; `None`: any number.
     pub max_concurrent: Option<u32>,
+}
+
+/// What a credential is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whom it is for.
+    pub provider: &'a ProviderId,
+    /// What will be asked with it.
+    pub deployment: &'a DeploymentId,
+    /// Those that this request does not come with again.
+    pub tried: &'a [Arc<Keyed>],
+    /// Any number.
+    pub random: u32,
+    /// The present time.
+    pub now: Instant,
 }
 
 /// The credentials of one provider for one owner.
@@ -89,6 +109,8 @@ pub struct Endpoints {
     policy: RestPolicy,
     renewal_wait: Duration,
     read_now: ArcSwapOption<ReadNow>,
+    /// Spots so far, which gives each its id.
+    spots: AtomicU64,
 }
 
 impl std::fmt::Debug for Endpoints {
@@ -106,6 +128,7 @@ impl Endpoints {
             policy,
             renewal_wait,
             read_now: ArcSwapOption::empty(),
+            spots: AtomicU64::new(1),
         }
     }
 
@@ -140,6 +163,7 @@ impl Endpoints {
                 Some(known) if known.is_like(credential) => known.clone(),
                 known => match Endpoint::build(id, &credential.kind, &self.http) {
                     Ok(endpoint) => Arc::new(Keyed {
+                        spot: self.spot_of(&endpoint, credential),
                         endpoint,
                         path: credential.path.clone(),
                         max_concurrent: credential.max_concurrent,
@@ -164,6 +188,21 @@ impl Endpoints {
         }
         self.current.store(Arc::new(next));
         unusable
+    }
+
+    fn spot_of(&self, endpoint: &Endpoint, credential: &CredentialSettings) -> Option<Arc<Spot>> {
+        if endpoint.is_builtin {
+            return None;
+        }
+        Some(Arc::new(Spot {
+            id: SpotId(self.spots.fetch_add(1, Ordering::Relaxed)),
+            provider: endpoint.id.clone(),
+            owner: credential.path.organization.clone(),
+            credential: credential.path.name.clone(),
+            region: credential.kind.region().map(ToOwned::to_owned),
+            host: endpoint.origin.address().map(|(host, port)| format!("{host}:{port}")),
+            own_endpoint: endpoint.is_guarded,
+        }))
     }
 
     /// Tells how the secrets are read at once.
@@ -230,19 +269,21 @@ impl Snapshot {
         pools.get(&path.provider)?.iter().find(|keyed| keyed.path == *path)
     }
 
-    /// What is watched: the gateway's providers by their ids, and organizations' own endpoints apart from each other.
-    pub fn watched(&self) -> BTreeSet<ProviderId> {
-        let mut ids: BTreeSet<ProviderId> = self.shared.keys().map(|id| ProviderId::from(id.as_str())).collect();
-        for (organization, pools) in &self.own {
-            ids.extend(pools.iter().filter(|(_, pool)| !pool.is_empty()).map(|(id, _)| {
-                if self.is_own(organization, id) {
-                    own::watched(organization, id)
-                } else {
-                    ProviderId::from(id.as_str())
-                }
-            }));
-        }
-        ids
+    /// What health can be kept for.
+    pub fn spots(&self) -> BTreeSet<SpotId> {
+        let own = self.own.values().flat_map(BTreeMap::values);
+        let all = self.shared.values().chain(own).flatten();
+        all.filter_map(|keyed| Some(keyed.spot.as_ref()?.id)).collect()
+    }
+
+    /// The gateway's providers, and not organizations' own endpoints.
+    pub fn gateway_providers(&self) -> BTreeSet<ProviderId> {
+        let of_own = self.own.iter().flat_map(|(organization, pools)| {
+            let here = pools.keys().filter(move |id| !self.is_own(organization, id));
+            here.map(|id| ProviderId::from(id.as_str()))
+        });
+        let shared = self.shared.keys().map(|id| ProviderId::from(id.as_str()));
+        shared.chain(of_own).collect()
     }
 
     /// Whether a provider is an endpoint of an organization's own.
@@ -283,6 +324,7 @@ impl Snapshot {
             name: keyed.path.name.clone(),
             shared: keyed.path.organization.is_none(),
             resting: keyed.is_resting(now),
+            spot: keyed.spot.clone(),
             max_concurrent: keyed.max_concurrent,
         };
         all.map(state).collect()
@@ -302,59 +344,100 @@ impl Snapshot {
         own.into_iter().chain(shared)
     }
 
-    /// Whether none of a tenant's credentials has anything left of what their provider allows them at a deployment.
-    pub fn is_used_up(
+    /// How a provider looks to a tenant's requests: as well as the best of the credentials that they may go with. Where
+    /// `deployment` is given, those that have nothing left there are no help. `health` says how each is doing.
+    pub fn readiness(
         &self,
         tenant: Tenant<'_>,
         provider: &ProviderId,
-        deployment: &DeploymentId,
+        deployment: Option<&DeploymentId>,
         now: Instant,
-    ) -> bool {
-        let mut all = self.pools(tenant, provider).flatten().peekable();
-        all.peek().is_some() && all.all(|keyed| keyed.allowances.until(deployment.as_str(), now).is_some())
+        health: &dyn Fn(&Spot) -> Readiness,
+    ) -> Readiness {
+        let mut best = None;
+        let mut all_rest = true;
+        for keyed in self.pools(tenant, provider).flatten() {
+            // What was refused is no way in, unless there is no other.
+            let rests = keyed.is_resting(now);
+            let used_up = || deployment.is_some_and(|id| keyed.allowances.until(id.as_str(), now).is_some());
+            let readiness = match keyed.health(health) {
+                Readiness::Passing if used_up() => Readiness::Resting,
+                readiness => readiness,
+            };
+            if best.is_none() || (all_rest && !rests) || (all_rest == rests && is_better(readiness, best)) {
+                best = Some(readiness);
+            }
+            all_rest &= rests;
+        }
+        best.unwrap_or(Readiness::Passing)
     }
 
-    /// The credential for a tenant's next attempt at a deployment, leaving out those that `refused` this request. One that
-    /// has something left there goes before one that has not.
+    /// The credential for a tenant's next attempt at a deployment, leaving out those that were `tried` by this request.
+    /// Those that are well go before those that are not, and those that have something left there before those that have
+    /// not; where nobody is well, somebody is asked all the same, because a wrong guess must not be an outage.
     ///
     /// `random` is any number; over many of them each credential gets its share.
     pub fn pick(
         &self,
         tenant: Tenant<'_>,
-        provider: &ProviderId,
-        deployment: &DeploymentId,
-        refused: &[Arc<Keyed>],
-        random: u32,
-        now: Instant,
+        wanted: &Wanted<'_>,
+        health: &dyn Fn(&Spot) -> Readiness,
     ) -> Option<Arc<Keyed>> {
-        let mut soonest: Option<(Option<Instant>, &Arc<Keyed>)> = None;
+        let Wanted {
+            provider,
+            deployment,
+            tried,
+            random,
+            now,
+        } = *wanted;
+        let untried = |keyed: &&Arc<Keyed>| !tried.iter().any(|other| Arc::ptr_eq(other, keyed));
         for pool in self.pools(tenant, provider) {
             // By far the most common: one credential, and nothing against it.
             if let [only] = pool.as_slice()
                 && !only.refused.load(Ordering::Acquire)
-                && refused.is_empty()
+                && tried.is_empty()
+                && only.health(health) == Readiness::Passing
             {
                 return Some(only.clone());
             }
-            let usable = || {
-                pool.iter()
-                    .filter(|keyed| !refused.iter().any(|other| Arc::ptr_eq(other, keyed)))
+            let well = || {
+                let awake = pool.iter().filter(untried).filter(|keyed| !keyed.is_resting(now));
+                awake.filter(|keyed| keyed.health(health) != Readiness::Ejected)
             };
-            let awake = || usable().filter(|keyed| !keyed.is_resting(now));
             let has_left = |keyed: &&Arc<Keyed>| keyed.allowances.until(deployment.as_str(), now).is_none();
-            let chosen = by_weight(|| awake().filter(has_left), random).or_else(|| by_weight(awake, random));
-            if let Some(keyed) = chosen {
+            if let Some(keyed) = by_weight(|| well().filter(has_left), random).or_else(|| by_weight(well, random)) {
                 return Some(keyed.clone());
             }
-            for keyed in usable() {
-                let until = keyed.rest.lock().until();
-                if soonest.is_none_or(|(other, _)| until < other) {
-                    soonest = Some((until, keyed));
-                }
+        }
+        for pool in self.pools(tenant, provider) {
+            let awake = || pool.iter().filter(untried).filter(|keyed| !keyed.is_resting(now));
+            if let Some(keyed) = by_weight(awake, random) {
+                return Some(keyed.clone());
             }
         }
-        soonest.map(|(_, keyed)| keyed.clone())
+        let left = self.pools(tenant, provider).flatten().filter(untried);
+        left.min_by_key(|keyed| keyed.rest.lock().until()).cloned()
     }
+
+    /// A credential in use by its spot.
+    pub fn by_spot(&self, spot: SpotId) -> Option<Arc<Keyed>> {
+        let own = self.own.values().flat_map(BTreeMap::values);
+        let mut all = self.shared.values().chain(own).flatten();
+        all.find(|keyed| keyed.spot.as_ref().is_some_and(|known| known.id == spot))
+            .cloned()
+    }
+}
+
+/// Whether a readiness is better than the best so far.
+fn is_better(readiness: Readiness, best: Option<Readiness>) -> bool {
+    let rank = |readiness| match readiness {
+        Readiness::Passing => 0,
+        // A probe finds out for all deployments; what is used up passes by itself.
+        Readiness::Probing => 1,
+        Readiness::Resting => 2,
+        Readiness::Ejected => 3,
+    };
+    best.is_none_or(|best| rank(readiness) < rank(best))
 }
 
 /// One of some credentials, each as often as its weight says; those of weight 0 only where there are no others.
@@ -401,6 +484,10 @@ impl Keyed {
     pub fn was_used_up(&self, deployment: &DeploymentId, lasts: Duration, now: Instant) {
         let until = now + lasts.min(self.policy.most);
         self.allowances.used_up(deployment.as_str(), until, now);
+    }
+
+    fn health(&self, health: &dyn Fn(&Spot) -> Readiness) -> Readiness {
+        self.spot.as_ref().map_or(Readiness::Passing, |spot| health(spot))
     }
 
     fn is_resting(&self, now: Instant) -> bool {
@@ -460,16 +547,25 @@ mod tests {
         endpoints
     }
 
-    fn pick(endpoints: &Endpoints, tenant: Tenant<'_>, random: u32) -> Option<String> {
-        let picked = endpoints.now().pick(
-            tenant,
-            &"openai".into(),
-            &"openai/m".into(),
-            &[],
+    fn pick_where(
+        endpoints: &Endpoints,
+        tenant: Tenant<'_>,
+        random: u32,
+        health: &dyn Fn(&Spot) -> Readiness,
+    ) -> Option<String> {
+        let wanted = Wanted {
+            provider: &"openai".into(),
+            deployment: &"openai/m".into(),
+            tried: &[],
             random,
-            Instant::now(),
-        );
+            now: Instant::now(),
+        };
+        let picked = endpoints.now().pick(tenant, &wanted, health);
         picked.map(|keyed| keyed.path.to_string())
+    }
+
+    fn pick(endpoints: &Endpoints, tenant: Tenant<'_>, random: u32) -> Option<String> {
+        pick_where(endpoints, tenant, random, &|_| Readiness::Passing)
     }
 
     const TWO: [(&str, &str, u32); 2] = [("providers/openai/a", "sk-a", 3), ("providers/openai/b", "sk-b", 1)];
@@ -517,6 +613,59 @@ mod tests {
     }
 
     #[test]
+    fn a_region_that_is_out_leaves_the_traffic_to_the_other_and_the_provider_is_as_well_as_its_best() {
+        let endpoints = endpoints(&TWO);
+        let (provider, now) = ("openai".into(), Instant::now());
+        let spot = |path: &str| {
+            let keyed = endpoints.now().at(&CredentialPath::parse(path).unwrap()).cloned();
+            keyed.unwrap().spot.clone().unwrap().id
+        };
+        let a = spot("providers/openai/a");
+        for (of_a, of_b, whole) in [
+            (Readiness::Ejected, Readiness::Passing, Readiness::Passing),
+            (Readiness::Ejected, Readiness::Probing, Readiness::Probing),
+            (Readiness::Ejected, Readiness::Ejected, Readiness::Ejected),
+        ] {
+            let health = |spot: &Spot| if spot.id == a { of_a } else { of_b };
+            let seen = endpoints.now().readiness(FIRST, &provider, None, now, &health);
+            assert_eq!(seen, whole);
+            let to_b = |n| pick_where(&endpoints, FIRST, n, &health).unwrap().ends_with("/b");
+            let share = (0..400).filter(|&n| to_b(n)).count();
+            // Where both are out they are asked by their weights: somebody has to be.
+            assert_eq!(share, if of_b == Readiness::Ejected { 100 } else { 400 });
+        }
+        let nothing_left = |path: &str| {
+            let keyed = endpoints.now().at(&CredentialPath::parse(path).unwrap()).cloned();
+            keyed
+                .unwrap()
+                .was_used_up(&"openai/m".into(), Duration::from_secs(9), now);
+        };
+        let seen = || {
+            let health = |spot: &Spot| {
+                if spot.id == a {
+                    Readiness::Ejected
+                } else {
+                    Readiness::Passing
+                }
+            };
+            endpoints
+                .now()
+                .readiness(FIRST, &provider, Some(&"openai/m".into()), now, &health)
+        };
+        nothing_left("providers/openai/a");
+        assert_eq!(seen(), Readiness::Passing);
+        nothing_left("providers/openai/b");
+        assert_eq!(seen(), Readiness::Resting);
+        // A credential that was refused is no way in as long as another is not.
+        let b = endpoints
+            .now()
+            .at(&CredentialPath::parse("providers/openai/b").unwrap())
+            .cloned();
+        b.unwrap().was_refused(now);
+        assert_eq!(seen(), Readiness::Ejected);
+    }
+
+    #[test]
     fn only_what_changed_is_built_anew() {
         let endpoints = endpoints(&TWO);
         let at = |path: &str| endpoints.now().at(&CredentialPath::parse(path).unwrap()).cloned();
@@ -537,6 +686,7 @@ mod tests {
         fn as_long_as_one_is_not_refused_by_this_request_there_is_one_to_try(
             weights in prop::collection::vec(0u32..5, 1..5),
             resting in prop::collection::vec(any::<bool>(), 5),
+            states in prop::collection::vec(prop::sample::select(&[Readiness::Passing, Readiness::Probing, Readiness::Ejected][..]), 5),
             random in any::<u32>(),
         ) {
             let names: Vec<String> = (0..weights.len()).map(|n| format!("providers/openai/c{n}")).collect();
@@ -548,12 +698,24 @@ mod tests {
                     endpoints.now().at(&CredentialPath::parse(name).unwrap()).unwrap().was_refused(now);
                 }
             }
-            let mut refused = Vec::new();
-            while let Some(next) = endpoints.now().pick(FIRST, &"openai".into(), &"openai/m".into(), &refused, random, now) {
-                prop_assert!(!refused.iter().any(|other| Arc::ptr_eq(other, &next)));
-                refused.push(next);
+            let health = |spot: &Spot| states[usize::try_from(spot.id.0).unwrap() % states.len()];
+            let (mut tried, mut last) = (Vec::new(), 0);
+            loop {
+                let (provider, deployment) = ("openai".into(), "openai/m".into());
+                let wanted = Wanted { provider: &provider, deployment: &deployment, tried: &tried, random, now };
+                let Some(next) = endpoints.now().pick(FIRST, &wanted, &health) else { break };
+                prop_assert!(!tried.iter().any(|other| Arc::ptr_eq(other, &next)));
+                // The well before those that are out, and these before those that were refused.
+                let place = match (next.is_resting(now), next.health(&health)) {
+                    (false, Readiness::Ejected) => 1,
+                    (false, _) => 0,
+                    (true, _) => 2,
+                };
+                prop_assert!(place >= last);
+                last = place;
+                tried.push(next);
             }
-            prop_assert_eq!(refused.len(), weights.len());
+            prop_assert_eq!(tried.len(), weights.len());
         }
     }
 }

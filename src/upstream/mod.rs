@@ -28,7 +28,7 @@ use crate::config::{Timeouts, UpstreamSettings};
 use crate::domain::address::AddressRules;
 use crate::domain::call::ErrorClass;
 use crate::domain::trace::TraceContext;
-use crate::providers::adapter::{Failure, WireRequest};
+use crate::providers::adapter::{AnswerForm, Failure, Listing, Payload, WireRequest};
 use crate::secrets::aws::sigv4::Unsigned;
 use answer::{Answer, AnswerBody};
 use endpoint::Endpoint;
@@ -107,12 +107,42 @@ impl Upstream {
         sent: SentMark,
         trace: &Propagated,
     ) -> Result<Answer, Failure> {
+        self.call(endpoint, &Method::POST, wire, sent, trace).await
+    }
+
+    /// Asks a question that asks for no work.
+    ///
+    /// # Errors
+    /// No answer came: the connection could not be made, or broke.
+    pub async fn list(&self, endpoint: &Endpoint, listing: Listing) -> Result<Answer, Failure> {
+        let wire = WireRequest {
+            path: listing.path,
+            payload: Payload::default(),
+            auth: listing.auth,
+            headers: listing.headers,
+            answer: AnswerForm::Whole,
+        };
+        let trace = Propagated::default();
+        self.call(endpoint, &Method::GET, wire, SentMark::default(), &trace)
+            .await
+    }
+
+    async fn call(
+        &self,
+        endpoint: &Endpoint,
+        method: &Method,
+        wire: WireRequest,
+        sent: SentMark,
+        trace: &Propagated,
+    ) -> Result<Answer, Failure> {
         let mut uri = endpoint.origin.parts();
         uri.path_and_query = Some(wire.path);
         let uri = Uri::from_parts(uri).map_err(|_| Failure::new(ErrorClass::Internal, "the address is not valid"))?;
         let mut headers = HeaderMap::with_capacity(8 + wire.headers.len() + endpoint.headers.len());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(wire.payload.len()));
+        if !wire.payload.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(wire.payload.len()));
+        }
         headers.insert(ACCEPT, HeaderValue::from_static(wire.answer.media_type()));
         // Decoding is not offered: a small compressed answer could stand for gigabytes.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -124,7 +154,7 @@ impl Upstream {
             headers.insert(name.clone(), value.clone());
         }
         let mut unsigned = Unsigned {
-            method: &Method::POST,
+            method,
             uri: &uri,
             headers: &mut headers,
             payload: wire.payload.parts(),
@@ -140,7 +170,7 @@ impl Upstream {
         })?;
         headers.extend(trace.headers());
         let mut request = Request::new(PayloadBody::new(wire.payload, sent));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let response = match endpoint.is_guarded {

@@ -29,6 +29,7 @@ mod failures;
 mod fetcher;
 mod fuzz;
 mod gemini;
+mod health;
 mod import;
 mod jobs;
 mod key_management;

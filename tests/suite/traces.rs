@@ -119,6 +119,7 @@ async fn a_stream_that_failed_over_shows_every_step_from_its_caller_to_the_ledge
         );
     }
     assert!(attempts[0].failed && !attempts[1].failed);
+    assert!(attempts.iter().all(|attempt| attempt.says(names::HEALTH) == "passing"));
     assert_eq!(attempts[0].says(names::ERROR_TYPE), "server_error");
     assert_eq!(attempts[0].says(names::HTTP_STATUS), "500");
     assert_eq!(
@@ -149,8 +150,15 @@ async fn a_stream_that_failed_over_shows_every_step_from_its_caller_to_the_ledge
     }
     assert_eq!(named(&spans, names::span::RESERVE).len(), 2);
     assert!(!named(&spans, names::span::JOURNAL).is_empty());
-    let reasons: serde_json::Value =
-        serde_json::from_str(one(&spans, names::span::PLAN).says(names::ROUTING_REASONS)).unwrap();
+    let plan = one(&spans, names::span::PLAN);
+    for (name, said) in [
+        (names::ROUTING_STRATEGY, "failover"),
+        (names::ROUTING_CANDIDATES, "2"),
+        (names::ROUTING_CHOSEN, "alpha/mock-chat"),
+    ] {
+        assert_eq!(plan.says(name), said, "{name}");
+    }
+    let reasons: serde_json::Value = serde_json::from_str(plan.says(names::ROUTING_REASONS)).unwrap();
     assert_eq!(reasons["attempts"].as_array().unwrap().len(), 2, "{reasons}");
     assert!(
         attempts.iter().all(|attempt| attempt.to <= root.to),

@@ -1,5 +1,6 @@
 //! Webhooks: events arrive signed and at least once, what fails is tried again, and what fails for long is switched off.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bonito::domain::budget::calendar::Period;
@@ -9,7 +10,9 @@ use bonito::domain::ids::ProviderId;
 use bonito::domain::job::{JobFilter, JobKind, NewJob};
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
+use bonito::domain::watched::{Spot, SpotId, Watched};
 use bonito::gates::notices::Notices as _;
+use bonito::store::organizations::FIRST_SLUG;
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook as Verifier;
@@ -373,10 +376,28 @@ async fn what_happens_is_told_once_however_many_replicas_see_it() {
         names.sort();
         names
     };
-    // A provider that everybody finds out about.
+    // A provider that everybody finds out about, one that nobody may use, and one that another organization lost.
+    let watched = |provider: &str, organization: Option<&str>| Watched {
+        organization: organization.map(Into::into),
+        spot: Arc::new(Spot {
+            id: SpotId(7),
+            provider: ProviderId::from(provider),
+            owner: None,
+            credential: Some("second".to_owned()),
+            region: Some("us-east-1".to_owned()),
+            host: None,
+            own_endpoint: false,
+        }),
+    };
+    let (echo, nobodys, anothers) = (
+        watched("echo", Some(FIRST_SLUG)),
+        watched("nobodys", None),
+        watched("echo", Some("another")),
+    );
     for replica in [&gateway, &twin] {
-        replica.notices().provider(&ProviderId::from("echo"), false);
-        replica.notices().provider(&ProviderId::from("nobodys"), false);
+        for watched in [&echo, &nobodys, &anothers] {
+            replica.notices().provider(watched, false);
+        }
     }
     receiver.until("/a", 1).await;
     // A key whose end is near; one that was revoked, and one that ends later, are not told of.
@@ -398,9 +419,14 @@ async fn what_happens_is_told_once_however_many_replicas_see_it() {
     gateway.store.enqueue(&job).await.unwrap();
     receiver.until("/a", 4).await;
     for replica in [&gateway, &twin] {
-        replica.notices().provider(&ProviderId::from("echo"), true);
+        replica.notices().provider(&echo, true);
     }
     let all = receiver.until("/a", 5).await;
+    let down = all.iter().find(|one| one.body.contains("provider.down")).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(&down.body).unwrap()["data"],
+        json!({"provider": "echo", "credential": "second", "region": "us-east-1"})
+    );
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(receiver.received("/a").len(), 5);
     assert_eq!(

@@ -17,7 +17,6 @@ use crate::config::{CredentialSettings, ProviderSettings, Settings, Stored, Unli
 use crate::gates::health_board::HealthBoard;
 use crate::gates::policies::{EndpointsSink, Policies};
 use crate::gates::secrets_board::SecretsBoard;
-use crate::routing::own;
 use crate::secrets::source::{Contents, SecretSource, SourceError, Wait};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::endpoints::{Endpoints, ReadNow};
@@ -37,7 +36,7 @@ pub struct KeeperArgs {
     pub endpoints: Arc<Endpoints>,
     /// Hears of other providers.
     pub catalog: CatalogHandle,
-    /// Where providers are watched.
+    /// Where credentials are watched, as long as they are there.
     pub board: Arc<HealthBoard>,
     /// Where it is told how the secrets are.
     pub secrets: Arc<SecretsBoard>,
@@ -184,20 +183,11 @@ impl Keeper {
         for (path, error) in self.args.endpoints.replace(&providers, &endpoints, &reading.own) {
             problems.insert(format!("{path}: {error}"));
         }
-        let new: Vec<_> = self
-            .args
-            .endpoints
-            .now()
-            .watched()
-            .into_iter()
-            .filter(|id| self.args.board.gate(id).is_none())
-            .collect();
-        self.args
-            .metrics
-            .announce(new.iter().filter(|id| own::whose(id).is_none()));
-        for id in new {
-            self.args.board.add(id);
-        }
+        let now = self.args.endpoints.now();
+        let spots = now.spots();
+        self.args.board.keep(|spot| spots.contains(&spot));
+        self.args.metrics.announce(now.gateway_providers().iter());
+        drop(now);
         let differs = served(&providers) != served(&held.providers);
         held.stored = stored;
         held.providers.clone_from(&providers);

@@ -18,7 +18,9 @@ use crate::domain::role::Right;
 use crate::http::management::auth::access::ProviderState;
 use crate::http::management::auth::providers::PricedDeployment;
 use crate::http::management::auth::{Asked, ReadProviders, ReadUsage};
+use crate::pipeline::route::WatchedCredential;
 use crate::routing::catalog_file::Capabilities;
+use crate::routing::plan::Readiness;
 use crate::secrets::source::tenant;
 use crate::upstream::endpoints::CredentialState;
 
@@ -257,7 +259,7 @@ fn credential_dialog(viewer: &Viewer, provider: &str) -> Markup {
 async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let id = viewer.param("id").unwrap_or_default().to_owned();
     let may = viewer.may::<ReadProviders>()?;
-    let (state, credentials) = may.provider(&id).await?;
+    let state = may.provider(&id).await?;
     let usage = viewer.may::<ReadUsage>()?;
     let now = Utc::now();
     let to = Hour::at_or_after(now);
@@ -282,7 +284,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let body = html! {
         div.grid.wide-left {
             (parts::card("Latency", html! { span { "48 hours, by the hour" } }, latency_chart(&question, &report)))
-            (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Store" } } }, credential_list(&viewer, &state, &credentials)))
+            (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Store" } } }, credential_list(&viewer, &state)))
         }
         section.card data-live="measured" { (measured(&state)) }
         @if viewer.can(Right::WriteProviders) { (test(&state, &models)) }
@@ -299,7 +301,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
 
 async fn detail_fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault> {
     let id = viewer.param("id").unwrap_or_default().to_owned();
-    let (state, _) = viewer.may::<ReadProviders>()?.provider(&id).await?;
+    let state = viewer.may::<ReadProviders>()?.provider(&id).await?;
     Ok(vec![("state", readiness(&state)), ("measured", measured(&state))])
 }
 
@@ -343,7 +345,16 @@ fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
     .render()
 }
 
-fn credential_list(viewer: &Viewer, state: &ProviderState, credentials: &[CredentialState]) -> Markup {
+/// How a credential is doing for the organization's requests.
+fn health_of(watched: &WatchedCredential) -> Markup {
+    match watched.readiness {
+        Readiness::Passing | Readiness::Resting => pill(Tone::Good, "in use"),
+        Readiness::Probing => pill(Tone::Warn, "probing"),
+        Readiness::Ejected => pill(Tone::Bad, "ejected"),
+    }
+}
+
+fn credential_list(viewer: &Viewer, state: &ProviderState) -> Markup {
     let own = viewer.can(Right::WriteProviders);
     let everywhere = viewer.caller().bearer().role.everywhere();
     let path = |credential: &CredentialState| {
@@ -363,17 +374,18 @@ fn credential_list(viewer: &Viewer, state: &ProviderState, credentials: &[Creden
     html! {
         @if state.id == BUILT_IN {
             (parts::empty("check", "None needed", "The provider is built in: it repeats what it is told, and costs nothing.", html! {}))
-        } @else if credentials.is_empty() {
+        } @else if state.credentials.is_empty() {
             (parts::empty("lock", "No credential", "Nothing of this organization can be asked here.", html! {}))
         } @else {
             ul.health {
-                @for credential in credentials {
+                @for watched in &state.credentials {
+                    @let credential = &watched.credential;
                     li {
                         div.grow {
                             span.strong { (credential.name.as_deref().unwrap_or("without a name")) }
-                            div.muted.small { @if credential.shared { "shared with other organizations" } @else { "this organization's own" } @if let Some(most) = credential.max_concurrent { ", " (most) " requests at a time" } }
+                            div.muted.small { @if credential.shared { "shared with other organizations" } @else { "this organization's own" } @if let Some(region) = credential.spot.as_ref().and_then(|spot| spot.region.as_deref()) { ", in " (region) } @if let Some(most) = credential.max_concurrent { ", " (most) " requests at a time" } }
                         }
-                        @if credential.resting { (pill(Tone::Bad, "refused lately")) } @else { (pill(Tone::Good, "in use")) }
+                        @if credential.resting { (pill(Tone::Bad, "refused lately")) } @else { (health_of(watched)) }
                         @if own && (everywhere || !credential.shared) {
                             button.icon-button type="button" data-api=(path(credential)) data-done="go:/gateway/providers" data-verb="Take away" data-confirm="The credential is gone from the store, and requests do not use it any more." aria-label={ "Take away the credential " (credential.name.as_deref().unwrap_or("without a name")) } title="Take away" { (icon("trash")) }
                         }

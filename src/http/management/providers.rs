@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use chrono::{DateTime, Utc};
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::types::ToJSON as _;
@@ -19,6 +20,7 @@ use super::schema::UnlistedModels;
 use crate::config::{CredentialPath, Unlisted};
 use crate::domain::measurement::Measured;
 use crate::domain::scope::canonical_provider;
+use crate::pipeline::route::WatchedCredential;
 use crate::routing::plan::Readiness;
 
 /// How much is repeated of what a provider says about a failed test.
@@ -96,9 +98,39 @@ struct ProviderCredential {
     shared: bool,
     /// Whether the provider refused it lately, so that it is left out for a while. Seen from the replica that answers.
     resting: bool,
+    /// The region of AWS or the location of Google that it is for.
+    #[oai(skip_serializing_if_is_none)]
+    region: Option<String>,
+    /// How the provider is doing with it for the organization's requests, seen from the replica that answers. Another
+    /// credential, another region and another organization may find it otherwise.
+    health: Health,
+    /// Until when it is out of the rotation.
+    #[oai(skip_serializing_if_is_none)]
+    ejected_until: Option<DateTime<Utc>>,
+    /// What the gateway's own probes with it came to, since its health is kept by the replica that answers.
+    #[oai(skip_serializing_if_is_none)]
+    probes: Option<Probes>,
     /// How many requests may be under way with it; absent: any number.
     #[oai(skip_serializing_if_is_none)]
     max_concurrent: Option<u32>,
+}
+
+/// The gateway's own probes, of which no ledger has anything.
+#[derive(Object)]
+struct Probes {
+    /// How many were made.
+    made: u64,
+    /// How many of them failed.
+    failed: u64,
+    /// Tokens they asked with.
+    input_tokens: u64,
+    /// Tokens they were answered with.
+    output_tokens: u64,
+    /// What they cost in nano-dollars, as far as there are prices.
+    cost_nanousd: i64,
+    /// When the last one ended.
+    #[oai(skip_serializing_if_is_none)]
+    last: Option<DateTime<Utc>>,
 }
 
 /// A provider with the credentials that the organization uses there.
@@ -113,10 +145,13 @@ struct ProviderDetails {
 /// How a provider is doing.
 #[derive(Object)]
 struct ProviderHealth {
-    /// How it is doing, seen from the replica that answers.
+    /// How it is doing for the organization's requests, seen from the replica that answers: as well as the best of its
+    /// credentials.
     health: Health,
     /// Whether every credential was refused lately.
     credentials_refused: bool,
+    /// How it is doing with each credential, the organization's own first.
+    credentials: Vec<ProviderCredential>,
     /// What requests have measured since the replica that answers was started.
     measured: Vec<MeasuredDeployment>,
 }
@@ -224,16 +259,11 @@ impl ProvidersApi {
         /// Its id.
         id: Path<String>,
     ) -> Result<Json<ProviderDetails>, Refusal> {
-        let (state, credentials) = may.provider(&id.0).await?;
-        let credentials = credentials.into_iter().map(|credential| ProviderCredential {
-            name: credential.name,
-            shared: credential.shared,
-            resting: credential.resting,
-            max_concurrent: credential.max_concurrent,
-        });
+        let mut state = may.provider(&id.0).await?;
+        let credentials = std::mem::take(&mut state.credentials);
         Ok(Json(ProviderDetails {
             provider: state.into(),
-            credentials: credentials.collect(),
+            credentials: credentials.into_iter().map(ProviderCredential::from).collect(),
         }))
     }
 
@@ -245,11 +275,14 @@ impl ProvidersApi {
         /// Its id.
         id: Path<String>,
     ) -> Result<Json<ProviderHealth>, Refusal> {
-        let (state, credentials) = may.provider(&id.0).await?;
+        let mut state = may.provider(&id.0).await?;
+        let credentials = std::mem::take(&mut state.credentials);
         let provider = Provider::from(state);
+        let refused = |one: &WatchedCredential| one.credential.resting;
         Ok(Json(ProviderHealth {
             health: provider.health,
-            credentials_refused: !credentials.is_empty() && credentials.iter().all(|credential| credential.resting),
+            credentials_refused: !credentials.is_empty() && credentials.iter().all(refused),
+            credentials: credentials.into_iter().map(ProviderCredential::from).collect(),
             measured: provider.measured,
         }))
     }
@@ -433,6 +466,34 @@ impl From<ProviderState> for Provider {
                 max_concurrent: own.max_concurrent,
                 enabled: Some(state.enabled),
             }),
+        }
+    }
+}
+
+impl From<WatchedCredential> for ProviderCredential {
+    fn from(watched: WatchedCredential) -> Self {
+        let WatchedCredential {
+            credential,
+            readiness,
+            ejected_until,
+            probes,
+        } = watched;
+        Self {
+            region: credential.spot.as_ref().and_then(|spot| spot.region.clone()),
+            name: credential.name,
+            shared: credential.shared,
+            resting: credential.resting,
+            health: readiness.into(),
+            ejected_until,
+            probes: (probes.made > 0).then(|| Probes {
+                made: probes.made,
+                failed: probes.failed,
+                input_tokens: probes.input_tokens,
+                output_tokens: probes.output_tokens,
+                cost_nanousd: probes.cost.0,
+                last: probes.last,
+            }),
+            max_concurrent: credential.max_concurrent,
         }
     }
 }

@@ -42,7 +42,7 @@ async fn a_panic_in_a_stream_is_told_counted_and_settled_once() {
     let pipeline = pipeline();
     let deployment = deployment(&pipeline);
     let mut meter = meter(&pipeline);
-    meter.attempt_begins(&deployment, None, None);
+    meter.attempt_begins(&deployment, None, None, None);
     meter.first_event();
     let opened = Opened {
         first: Bytes::from_static(b"first"),
@@ -72,7 +72,7 @@ async fn a_panic_before_the_first_event_is_no_callers_departure() {
         meter
             .mark_of_head()
             .store(head_sent, std::sync::atomic::Ordering::Release);
-        meter.attempt_begins(&deployment(&pipeline), None, None);
+        meter.attempt_begins(&deployment(&pipeline), None, None, None);
         let broken = catch_unwind(AssertUnwindSafe(move || {
             let _inside = meter;
             panic!("as the test wants it")

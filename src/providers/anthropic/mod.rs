@@ -28,7 +28,7 @@ use crate::config::ProviderKind;
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Payload, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Payload, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::translate::Translated;
 use decode::ClaudeTranslator;
@@ -106,6 +106,7 @@ impl Host {
 #[derive(Debug)]
 pub struct Anthropic {
     path: PathAndQuery,
+    models: PathAndQuery,
 }
 
 /// The adapter for a configured Anthropic account.
@@ -114,9 +115,13 @@ pub fn build(kind: &ProviderKind) -> Anthropic {
         unreachable!("the registration pairs kinds and adapters")
     };
     let base = base_url.path().trim_end_matches('/');
+    // The configuration has checked the base; endpoints are ours.
+    let path = |endpoint: &str| {
+        PathAndQuery::try_from(format!("{base}/v1/{endpoint}")).expect("a checked base path stays one")
+    };
     Anthropic {
-        // The configuration has checked the base; the endpoint is ours.
-        path: PathAndQuery::try_from(format!("{base}/v1/messages")).expect("a checked base path stays one"),
+        path: path("messages"),
+        models: path("models?limit=1"),
     }
 }
 
@@ -136,6 +141,16 @@ impl Adapter for Anthropic {
 
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
         headers.get("request-id").and_then(|id| id.to_str().ok())
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        Some(Listing {
+            headers: Host::Anthropic.headers(None, std::iter::empty()),
+            ..Listing::at(
+                self.models.clone(),
+                AuthScheme::Header(HeaderName::from_static("x-api-key")),
+            )
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::{AzureAuth, AzureSurface, ProviderKind};
 use crate::domain::call::Operation;
-use crate::providers::adapter::{Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable};
+use crate::providers::adapter::{Adapter, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable};
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::{Edits, Paths};
 use crate::providers::openai::write::Manner;
@@ -103,6 +103,16 @@ impl Adapter for Azure {
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
         failure::read(status, headers, body)
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        let path = match &self.surface {
+            Surface::V1(paths) => paths.models(),
+            Surface::Deployments { base_path, api_version } => {
+                Paths::with_query(&format!("{base_path}/openai"), &format!("?api-version={api_version}")).models()
+            }
+        };
+        Some(Listing::at(path, self.auth.clone()))
     }
 
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {

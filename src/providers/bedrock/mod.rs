@@ -31,7 +31,7 @@ use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::Operation;
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::translate::Translated;
 use decode::BedrockTranslator;
@@ -113,6 +113,13 @@ impl Adapter for Bedrock {
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
         failure::read(status, headers, body)
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        // Models are listed by another host, which may want rights of its own. The runtime has nothing at its root, and says
+        // so: a region that is down does not.
+        let path = PathAndQuery::try_from(format!("{}/", self.base)).expect("a checked base path stays one");
+        Some(Listing::at(path, AuthScheme::SigV4))
     }
 
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {

@@ -8,7 +8,7 @@ use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::Operation;
-use crate::providers::adapter::{Adapter, AuthScheme, Exchange, Failure, Support, Target, Unencodable};
+use crate::providers::adapter::{Adapter, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable};
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::{Edits, Paths};
 use crate::providers::openai::write::Manner;
@@ -150,6 +150,10 @@ impl Adapter for Compatible {
 
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
         headers.get("x-request-id").and_then(|id| id.to_str().ok())
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        Some(Listing::at(self.paths.models(), self.auth.clone()))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::chat::walk::Kind;
 use crate::config::ProviderKind;
 use crate::domain::call::{Dialect, ErrorClass, Operation};
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Payload, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Payload, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::openai::decode::{Forwarded, StreamRules};
 use crate::providers::openai::events::OpenAiTranslator;
@@ -99,6 +99,10 @@ impl Adapter for Echo {
     }
 
     fn request_id<'h>(&self, _headers: &'h HeaderMap) -> Option<&'h str> {
+        None
+    }
+
+    fn listing(&self) -> Option<Listing> {
         None
     }
 

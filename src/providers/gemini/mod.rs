@@ -31,7 +31,7 @@ use crate::domain::call::Operation;
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::Family;
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::anthropic;
 use crate::providers::openai;
@@ -52,6 +52,8 @@ pub struct Gemini {
 enum Host {
     /// Vertex AI.
     Vertex {
+        /// The base URL's own path.
+        base: String,
         /// `/v1/projects/{project}/locations/{location}`, below the base URL's own path.
         place: String,
     },
@@ -72,6 +74,7 @@ pub fn build(kind: &ProviderKind) -> Gemini {
             location,
             ..
         } => Host::Vertex {
+            base: base_path(base_url),
             place: format!(
                 "{}/v1/projects/{}/locations/{}",
                 base_path(base_url),
@@ -110,7 +113,7 @@ impl Host {
     fn method(&self, model: &str, method: &str) -> PathAndQuery {
         let resource = self.resource(model);
         let base = match self {
-            Self::Vertex { place } => place,
+            Self::Vertex { place, .. } => place,
             Self::Developer { base } => base,
         };
         checked(format!("{base}/{resource}:{method}"))
@@ -166,6 +169,15 @@ impl Adapter for Gemini {
             return anthropic::failure::read(status, headers, body);
         }
         failure::read(status, headers, body)
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        let path = match &self.host {
+            // Publishers' models are listed by the beta version alone.
+            Host::Vertex { base, .. } => format!("{base}/v1beta1/publishers/google/models?pageSize=1"),
+            Host::Developer { base } => format!("{base}/models?pageSize=1"),
+        };
+        Some(Listing::at(checked(path), self.host.auth()))
     }
 
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
@@ -225,7 +237,7 @@ impl Adapter for Gemini {
 impl Gemini {
     /// Asks Claude by `rawPredict`.
     fn claude(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
-        let Host::Vertex { place } = &self.host else {
+        let Host::Vertex { place, .. } = &self.host else {
             return Err(unserved("only Vertex AI serves models of other publishers").into());
         };
         let names = ["publishers/anthropic/models/", "anthropic/"];
@@ -242,7 +254,7 @@ impl Gemini {
 
     /// Asks a model of another publisher through Vertex AI's OpenAI-compatible surface.
     fn compatible(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
-        let Host::Vertex { place } = &self.host else {
+        let Host::Vertex { place, .. } = &self.host else {
             return Err(unserved("only Vertex AI serves models of other publishers").into());
         };
         if request.operation == Operation::Embedding {

@@ -18,6 +18,7 @@ pub struct Paths {
     chat: PathAndQuery,
     completion: PathAndQuery,
     embedding: PathAndQuery,
+    models: PathAndQuery,
 }
 
 impl Paths {
@@ -37,7 +38,13 @@ impl Paths {
             chat: path("chat/completions"),
             completion: path("completions"),
             embedding: path("embeddings"),
+            models: path("models"),
         }
+    }
+
+    /// The list of models.
+    pub fn models(&self) -> PathAndQuery {
+        self.models.clone()
     }
 
     /// The endpoint of an operation.

@@ -22,7 +22,7 @@ use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::{Dialect, Operation};
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Payload, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Payload, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::translate::Translated;
 use decode::{Forwarded, StreamRules};
@@ -73,6 +73,10 @@ impl Adapter for OpenAi {
 
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
         headers.get("x-request-id").and_then(|id| id.to_str().ok())
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        Some(Listing::at(self.paths.models(), AuthScheme::Bearer))
     }
 
     fn support(&self, _param: Param) -> Support {

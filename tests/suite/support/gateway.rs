@@ -914,7 +914,7 @@ impl TestGateway {
         let limiter = running.gateway().limiter.clone();
         let end = running.stop().await;
         for gate in board.gates() {
-            assert_eq!(gate.permits(), 0, "a permit to probe {} is left over", gate.id);
+            assert_eq!(gate.permits(), 0, "a permit to probe {} is left over", gate.watched);
         }
         assert_eq!(limiter.under_way(), 0, "requests still count against their limits");
         assert_eq!(journal.used(), 0, "slots of the journal are left over");

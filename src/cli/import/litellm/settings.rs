@@ -621,11 +621,11 @@ fn of_general(general: &mut Members, outcome: &mut Outcome, report: &mut Report)
             ),
             (
                 "background_health_checks",
-                "providers are judged by the requests they get, and asked again one at a time",
+                "providers are judged by the requests they get; health.probe has them asked besides",
             ),
             (
                 "health_check_interval",
-                "providers are judged by the requests they get, and asked again one at a time",
+                "providers are judged by the requests they get; health.probe_interval_ms is for those that are asked besides",
             ),
             (
                 "infer_model_from_keys",

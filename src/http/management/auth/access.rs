@@ -4,21 +4,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::{May, ReadConfig, ReadProviders, WriteConfig, endpoints};
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::ids::{KeyId, ProviderId};
 use crate::domain::key::RoutedKey;
 use crate::domain::measurement::Measured;
+use crate::domain::watched::Spot;
 use crate::gates::control::OrganizationFacts;
 use crate::gates::policies::Published;
 use crate::http::management::problem::Refusal;
-use crate::pipeline::route::Asker;
+use crate::pipeline::route::{Asker, WatchedCredential};
 use crate::routing::catalog::Deployment;
 use crate::routing::document::{self, Policy};
 use crate::routing::explain::Reasons;
 use crate::routing::facts::{Caller, Facts, tags_of};
-use crate::routing::own::{self, OwnProvider};
+use crate::routing::own::OwnProvider;
 use crate::routing::plan::{Readiness, Situation};
 use crate::routing::simulate::{self, Report};
 use crate::upstream::endpoints::Tenant;
@@ -33,6 +35,8 @@ pub struct ProviderState {
     pub readiness: Readiness,
     /// Until when it is out of the rotation, if it is.
     pub ejected_until: Option<DateTime<Utc>>,
+    /// The credentials that the organization's requests go with, its own first.
+    pub credentials: Vec<WatchedCredential>,
     /// Its deployments in the catalogue.
     pub deployments: usize,
     /// Those of them that were asked since the start, with what was measured.
@@ -287,15 +291,20 @@ impl May<ReadProviders> {
                 Some((deployment.id.to_string(), *measured))
             };
             let own = policy.own.provider(id.as_str()).cloned();
-            let watched = match own {
-                Some(_) => own::watched(tenant.organization, id.as_str()),
-                None => id.clone(),
-            };
+            let watched = endpoints.credentials(tenant, &id);
+            let watched: Vec<_> = watched
+                .into_iter()
+                .map(|one| pipeline.watch_over(tenant, one))
+                .collect();
+            let health = |spot: &Spot| pipeline.board.readiness(tenant.organization, spot);
+            let readiness = endpoints.readiness(tenant, &id, None, Instant::now(), &health);
+            let soonest = watched.iter().filter_map(|one| one.ejected_until).min();
             let state = ProviderState {
                 id: id.to_string(),
                 enabled: !policy.providers_off.contains(id.as_str()),
-                readiness: pipeline.board.readiness(&watched),
-                ejected_until: pipeline.board.gate(&watched).and_then(|gate| gate.ejected_until()),
+                readiness,
+                ejected_until: soonest.filter(|_| readiness == Readiness::Ejected),
+                credentials: watched,
                 deployments: listed().count(),
                 measured: listed().filter_map(of).collect(),
                 usable: endpoints.may_use(tenant, &id),

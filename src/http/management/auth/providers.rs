@@ -21,7 +21,7 @@ use crate::http::management::problem::Refusal;
 use crate::pipeline::probe::{NotProbed, Probed};
 use crate::routing::catalog_file::Capabilities;
 use crate::secrets::source::{SecretSource, SourceError, tenant};
-use crate::upstream::endpoints::{CredentialState, Tenant};
+use crate::upstream::endpoints::Tenant;
 
 /// How long a new credential is waited for here; other replicas have it within `secrets.refresh_ms`.
 const IN_FORCE: Duration = Duration::from_secs(5);
@@ -126,14 +126,10 @@ pub(super) fn tenant_of(organization: &OrganizationFacts) -> Tenant<'_> {
 
 impl May<ReadProviders> {
     /// One provider, with the credentials the organization uses there.
-    pub async fn provider(&self, id: &str) -> Result<(ProviderState, Vec<CredentialState>), Refusal> {
+    pub async fn provider(&self, id: &str) -> Result<ProviderState, Refusal> {
         let id = canonical_provider(id);
         let found = self.providers().await?.into_iter().find(|state| state.id == id);
-        let state = found.ok_or_else(|| Refusal::not_found("provider"))?;
-        let organization = self.facts().await?;
-        let endpoints = self.management.pipeline.endpoints.now();
-        let credentials = endpoints.credentials(tenant_of(&organization), &ProviderId::from(id));
-        Ok((state, credentials))
+        found.ok_or_else(|| Refusal::not_found("provider"))
     }
 
     /// What the organization's deployments cost it, by their ids, after one of them.
