@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bonito::domain::role::Role;
-use chrono::{TimeDelta, Utc};
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::rig::Browser;
@@ -271,7 +271,12 @@ async fn a_session_goes_on_while_pages_are_opened_up_to_its_end_and_never_comes_
     assert_eq!((page.status().as_u16(), renewed(&page)), (200, None), "it is as new");
 
     // It has half of its time left: whoever opens a page has all of it again, and nothing else renews it.
-    let at = |seconds: i64| format!("'{}'", (Utc::now() + TimeDelta::seconds(seconds)).to_rfc3339());
+    let at = |seconds: i64| {
+        format!(
+            "'{}'",
+            (Utc::now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Micros, true)
+        )
+    };
     let ends = async |expires: i64, ends: i64| {
         let set = format!(
             "UPDATE refresh_tokens SET expires_at = {}, ends_at = {}",
@@ -304,9 +309,7 @@ async fn a_session_goes_on_while_pages_are_opened_up_to_its_end_and_never_comes_
     );
     // A token is no cookie, and does not become one.
     let login_by_api = json!({"email": email, "password": PASSWORD});
-    let token = gateway
-        .manage("POST", "/api/auth/login", "", Some(&login_by_api))
-        .await;
+    let token = gateway.manage("POST", "/api/auth/login", "", Some(&login_by_api)).await;
     let token = token.json()["access_token"].as_str().unwrap().to_owned();
     ends(1_800, 80_000).await;
     let began = Instant::now();
