@@ -25,6 +25,7 @@ mod m20261129_100041_requests_by_time;
 mod m20261129_100042_usage_rollups;
 mod m20261130_100010_repricing;
 mod m20261130_100020_traces;
+mod m20261130_100060_batches_by_organization;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -55,6 +56,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_100042_usage_rollups::Migration),
             Box::new(m20261130_100010_repricing::Migration),
             Box::new(m20261130_100020_traces::Migration),
+            Box::new(m20261130_100060_batches_by_organization::Migration),
         ]
     }
 }

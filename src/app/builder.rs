@@ -482,6 +482,7 @@ impl Gateway {
                     directory: control.clone(),
                     audit: control.clone(),
                     repricings: control.clone(),
+                    batches: control.clone(),
                     jobs: Arc::new(opened.store.clone()),
                     keys: KeyDesk {
                         control: control.clone(),

@@ -5,12 +5,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::audit::{AuditFilter, AuditRow, Author, Deed};
+use crate::domain::batch::{Batch, BatchFilter};
 use crate::domain::config::{ConfigVersion, NewConfig, Saved};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::key::RoutedKey;
 use crate::domain::repricing::{PriceBook, Repricing, RepricingTerms};
 use crate::gates::audit::Audit;
+use crate::gates::batches::Batches;
 use crate::gates::control::{Configs, Directory, OrganizationFacts};
 use crate::gates::repricing::Repricings;
 use crate::routing::simulate::Recorded;
@@ -80,6 +82,18 @@ impl Audit for Control {
 
     async fn rows(&self, organization: OrganizationId, filter: AuditFilter) -> Result<Vec<AuditRow>, BoxError> {
         Ok(within(HISTORY_TIMEOUT, self.store.audit_rows(organization, filter)).await?)
+    }
+}
+
+#[async_trait::async_trait]
+impl Batches for Control {
+    async fn batches(
+        &self,
+        organization: OrganizationId,
+        filter: BatchFilter,
+        most: u64,
+    ) -> Result<Vec<Batch>, BoxError> {
+        Ok(within(TIMEOUT, self.store.batches_of(organization, filter, most)).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the management API asks of the database about people, answered by the store within a time.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::control::{Control, TIMEOUT};
@@ -48,6 +48,16 @@ impl SignIns for Control {
 
     async fn refresh(&self, presented: &Refresh, by: &Author) -> Result<Refreshed, BoxError> {
         Ok(within(TIMEOUT, self.store.refresh(presented, by)).await?)
+    }
+
+    async fn renew(
+        &self,
+        user: UserId,
+        session: Uuid,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<bool, BoxError> {
+        Ok(within(TIMEOUT, self.store.renew_session(user, session, now, until)).await?)
     }
 
     async fn end(&self, user: UserId, session: Uuid, by: &Author) -> Result<bool, BoxError> {

@@ -120,7 +120,7 @@ pub struct Batch {
     pub error_file: Option<Uuid>,
     /// How far it is.
     pub status: BatchStatus,
-    /// What is wrong with the input file: OpenAI's list.
+    /// What is wrong with it: OpenAI's list.
     pub errors: Option<Value>,
     /// What its owner says of it.
     pub metadata: Value,
@@ -144,6 +144,39 @@ pub struct Batch {
     pub cancelling_at: Option<DateTime<Utc>>,
     /// When it was over.
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl Batch {
+    /// Its id as callers see it.
+    pub fn public_id(&self) -> String {
+        format!("batch_{}", self.id.simple())
+    }
+
+    /// What was wrong first, for a batch that failed.
+    pub fn failure(&self) -> Option<String> {
+        let faults = self.errors.as_ref()?["data"].as_array()?;
+        let first = faults.first()?;
+        let message = first["message"].as_str()?;
+        let more = match faults.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        Some(match first["line"].as_u64() {
+            Some(line) => format!("line {line}: {message}{more}"),
+            None => format!("{message}{more}"),
+        })
+    }
+}
+
+/// Which batches of an organization are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BatchFilter {
+    /// Only those of this key.
+    pub key: Option<KeyId>,
+    /// Only those that are so far.
+    pub status: Option<BatchStatus>,
+    /// Only those that were created before this one.
+    pub before: Option<Uuid>,
 }
 
 /// The operation behind a batch's endpoint.

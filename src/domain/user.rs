@@ -4,8 +4,9 @@
 //! [`may_change`], [`may_delete`]), and that an organization is never left without somebody who may manage it.
 
 use std::fmt;
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::audit::Via;
 use super::ids::{OrganizationId, TeamId, UserId};
@@ -353,6 +354,26 @@ pub struct SessionState {
     pub revision: i64,
     /// Whether they must change their password before they do anything else.
     pub must_change_password: bool,
+    /// When it ends unless it is used.
+    pub expires_at: DateTime<Utc>,
+    /// When it ends whatever happens.
+    pub ends_at: DateTime<Utc>,
+}
+
+/// A session is renewed when so many-th part of the time that it may go unused has passed: not by every request.
+const RENEWED_PARTS: i32 = 100;
+
+impl SessionState {
+    /// Until when the session is good from now on, if it is time to say so: `unused` is how long one may go unused. Never
+    /// beyond its end.
+    pub fn renewed(&self, now: DateTime<Utc>, unused: Duration) -> Option<DateTime<Utc>> {
+        let unused = TimeDelta::from_std(unused).ok()?;
+        if now >= self.expires_at || self.expires_at - now > unused - unused / RENEWED_PARTS {
+            return None;
+        }
+        let until = now.checked_add_signed(unused)?.min(self.ends_at);
+        (until > self.expires_at).then_some(until)
+    }
 }
 
 #[cfg(test)]
@@ -498,6 +519,30 @@ mod tests {
             let allowed = may_change(actor, &user(target), &change, true).is_ok();
             prop_assert_eq!(allowed, actor.may_make(target) && actor.may_make(made));
             prop_assert_eq!(may_delete(actor, &user(target), true).is_ok(), actor.may_make(target));
+        }
+
+        #[test]
+        fn a_session_is_renewed_now_and_then_and_never_beyond_its_end(
+            left in -1_000..900_000_i64, to_end in 0..3_000_000_i64, unused in 1..800_000_u64,
+        ) {
+            let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+            let state = SessionState {
+                revision: 1,
+                must_change_password: false,
+                expires_at: now + TimeDelta::seconds(left.min(to_end)),
+                ends_at: now + TimeDelta::seconds(to_end),
+            };
+            match state.renewed(now, Duration::from_secs(unused)) {
+                Some(until) => {
+                    prop_assert!(until > state.expires_at && until <= state.ends_at && state.expires_at > now);
+                    prop_assert!(until <= now + TimeDelta::seconds(i64::try_from(unused).unwrap()));
+                    // Right afterwards there is nothing to do.
+                    let renewed = SessionState { expires_at: until, ..state };
+                    prop_assert_eq!(renewed.renewed(now, Duration::from_secs(unused)), None);
+                }
+                // What is over is not brought back.
+                None => prop_assert!(left <= 0 || to_end <= 0 || left.min(to_end) * 100 >= 99 * i64::try_from(unused).unwrap() || left >= to_end),
+            }
         }
 
         #[test]

@@ -2,6 +2,7 @@
 //! without waiting for anybody's mailbox.
 
 pub mod audit;
+pub mod batches;
 pub mod budgets;
 pub mod control;
 pub mod health_board;

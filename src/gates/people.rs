@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use moka::future::Cache;
 use uuid::Uuid;
 
@@ -42,6 +43,14 @@ pub trait SignIns: Send + Sync {
     async fn external_user(&self, external_id: &str) -> Result<Option<User>, BoxError>;
     /// Exchanges a refresh token for the next one.
     async fn refresh(&self, presented: &Refresh, by: &Author) -> Result<Refreshed, BoxError>;
+    /// Lets a session go on until a time. Says whether it is there.
+    async fn renew(
+        &self,
+        user: UserId,
+        session: Uuid,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<bool, BoxError>;
     /// Ends a session. Says whether there was one.
     async fn end(&self, user: UserId, session: Uuid, by: &Author) -> Result<bool, BoxError>;
     /// How a session stands; `None`: it is over.

@@ -1,7 +1,7 @@
 //! Files of callers in sealed pieces, and batches with what came of their lines so far.
 //!
-//! Everything belongs to a key of an organization; another key's id answers like a missing one. What is sealed comes and
-//! goes sealed.
+//! Everything belongs to a key of an organization; another key's id answers like a missing one. Whoever manages the
+//! organization sees the batches of all its keys, and nothing of what is in them. What is sealed comes and goes sealed.
 
 use chrono::{DateTime, Utc};
 use entity::{batch_results, batches, file_chunks, files};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::jobs::enqueue;
 use super::{Store, StoreError, storable, storable_text};
-use crate::domain::batch::{Batch, BatchStatus, Holder, StoredFile};
+use crate::domain::batch::{Batch, BatchFilter, BatchStatus, Holder, StoredFile};
 use crate::domain::ids::{KeyId, OrganizationId};
 use crate::domain::job::{JobKind, NewJob};
 
@@ -244,6 +244,33 @@ impl Store {
             .order_by_desc(Column::Id)
             .limit(limit);
         if let Some(before) = before {
+            query = query.filter(Column::Id.lt(before));
+        }
+        Ok(query.all(&self.db).await?.into_iter().map(batch_of).collect())
+    }
+
+    /// An organization's batches, whichever key's they are, newest first.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn batches_of(
+        &self,
+        organization: OrganizationId,
+        filter: BatchFilter,
+        limit: u64,
+    ) -> Result<Vec<Batch>, StoreError> {
+        use batches::Column;
+        let mut query = batches::Entity::find()
+            .filter(Column::OrganizationId.eq(organization.0))
+            .order_by_desc(Column::Id)
+            .limit(limit);
+        if let Some(key) = filter.key {
+            query = query.filter(Column::KeyId.eq(key.0));
+        }
+        if let Some(status) = filter.status {
+            query = query.filter(Column::Status.eq(status.as_str()));
+        }
+        if let Some(before) = filter.before {
             query = query.filter(Column::Id.lt(before));
         }
         Ok(query.all(&self.db).await?.into_iter().map(batch_of).collect())

@@ -405,6 +405,32 @@ impl Store {
         Ok(Refreshed::Good { user, via })
     }
 
+    /// Lets a session go on until a time, which is not beyond its end. Says whether it is there: one that was ended is not,
+    /// and nothing brings it back.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn renew_session(
+        &self,
+        user: UserId,
+        session: Uuid,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        use refresh_tokens::Column;
+        let (now, until) = (storable(now), storable(until));
+        let renewed = refresh_tokens::Entity::update_many()
+            .col_expr(Column::ExpiresAt, Expr::value(until))
+            .col_expr(Column::RefreshedAt, Expr::value(now))
+            .filter(Column::Id.eq(session))
+            .filter(Column::UserId.eq(user.0))
+            .filter(Column::ExpiresAt.gt(now))
+            .filter(Column::EndsAt.gte(until))
+            .exec(&self.db)
+            .await?;
+        Ok(renewed.rows_affected > 0)
+    }
+
     /// Ends a session of a user. Says whether there was one.
     ///
     /// # Errors
@@ -442,15 +468,15 @@ impl Store {
             .filter(Column::Id.eq(session))
             .filter(Column::UserId.eq(user.0))
             .filter(Column::ExpiresAt.gt(storable(now)))
-            .count(&self.db)
+            .one(&self.db)
             .await?;
-        if open == 0 {
-            return Ok(None);
-        }
+        let Some(open) = open else { return Ok(None) };
         let found = users::Entity::find_by_id(user.0).one(&self.db).await?;
         Ok(found.filter(|user| !user.disabled).map(|user| SessionState {
             revision: user.revision,
             must_change_password: user.must_change_password,
+            expires_at: open.expires_at,
+            ends_at: open.ends_at,
         }))
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bonito::domain::limit::{LimitOwner, LimitValues};
+use bonito::domain::role::Role;
 use reqwest::multipart::{Form, Part};
 use sea_orm::{ConnectionTrait as _, Database};
 use serde_json::{Value, json};
@@ -430,5 +431,91 @@ async fn what_is_uploaded_and_answered_is_sealed() {
         assert!(!sealed.windows(6).any(|part| part == b"CANARY"));
     }
     database.close().await.unwrap();
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_manages_an_organization_sees_how_far_its_batches_are_and_nobody_elses() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = with(&provider).start().await;
+    let (other_key, other_secret) = gateway.new_key_in(None, None).await;
+    let first = Caller::of(&gateway, &gateway.key);
+    let second = Caller::of(&gateway, &other_secret);
+    let done = first.batch(lines(3)).await;
+    first.until(&done, is("completed")).await;
+    let wrong = second.batch("{\"custom_id\": \"x\"}\n").await;
+    second.until(&wrong, is("failed")).await;
+    let list = async |query: &str, role: Role| {
+        let path = format!("/api/gateway/batches{query}");
+        gateway.manage("GET", &path, &gateway.token(role), None).await
+    };
+
+    // Newest first, with their progress, and nothing of what is in them.
+    let all = list("", Role::Viewer).await;
+    assert_eq!(all.status, 200, "{}", all.text);
+    let found = all.json()["data"].as_array().unwrap().clone();
+    assert_eq!(found.len(), 2);
+    assert_eq!((&found[0]["id"], &found[1]["id"]), (&wrong["id"], &done["id"]));
+    assert_eq!(
+        (&found[0]["status"], &found[0]["key_id"]),
+        (&json!("failed"), &json!(other_key.to_string()))
+    );
+    assert!(
+        found[0]["failure"].as_str().unwrap().starts_with("line 1: "),
+        "{}",
+        found[0]
+    );
+    assert_eq!(
+        (
+            &found[1]["status"],
+            &found[1]["total"],
+            &found[1]["completed"],
+            &found[1]["failed"]
+        ),
+        (&json!("completed"), &json!(3), &json!(3), &json!(0))
+    );
+    assert_eq!(found[1]["metadata"], json!({"purpose": "test"}));
+    assert!(
+        !all.text.contains("hi 1") && !all.text.contains("custom_id\\"),
+        "{}",
+        all.text
+    );
+
+    // Narrowed, and a page at a time.
+    for (query, expected) in [
+        ("?status=completed".to_owned(), &done),
+        (format!("?key_id={other_key}"), &wrong),
+    ] {
+        let narrowed = list(&query, Role::Admin).await.json();
+        assert_eq!(
+            narrowed["data"].as_array().map(Vec::len),
+            Some(1),
+            "{query}: {narrowed}"
+        );
+        assert_eq!(narrowed["data"][0]["id"], expected["id"]);
+    }
+    let page = list("?limit=1", Role::Owner).await.json();
+    assert_eq!(page["data"][0]["id"], wrong["id"]);
+    let next = page["next_cursor"].as_str().expect("there is more").to_owned();
+    let page = list(&format!("?limit=1&cursor={next}"), Role::Owner).await.json();
+    assert_eq!(
+        (&page["data"][0]["id"], &page["next_cursor"]),
+        (&done["id"], &Value::Null)
+    );
+    assert_eq!(list("?status=nearly", Role::Owner).await.status, 400);
+
+    // Another organization has none, whichever key it asks for; a member may not ask.
+    let elsewhere = gateway
+        .store
+        .create_organization("elsewhere", "Elsewhere")
+        .await
+        .unwrap();
+    let elsewhere = gateway.token_for(Role::Owner, elsewhere);
+    for query in [String::new(), format!("?key_id={other_key}"), format!("?cursor={next}")] {
+        let path = format!("/api/gateway/batches{query}");
+        let seen = gateway.manage("GET", &path, &elsewhere, None).await;
+        assert_eq!((seen.status, seen.json()["data"].clone()), (200, json!([])), "{query}");
+    }
+    assert_eq!(list("", Role::Member).await.status, 403);
     gateway.finish().await;
 }

@@ -83,7 +83,7 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "listAudit" => (Right::ReadAudit, None),
                 "getUsage" | "exportUsage" | "getInsights" => (Right::ReadUsage, None),
                 "listLogs" | "exportLogs" | "getLog" => (Right::ReadLogs, None),
-                "listJobs" => (Right::ReadJobs, None),
+                "listJobs" | "listBatches" => (Right::ReadJobs, None),
                 "retryJob" => (Right::RetryJobs, None),
                 "listKeys" | "getKey" => (Right::ReadKeys, None),
                 "createKey" => (Right::WriteKeys, Some(json!({"name": "matrix"}))),

@@ -1,5 +1,5 @@
-//! `/gateway/budgets`: what may be spent and asked for, by whom and for what. Everything that is changed here is changed by
-//! the API.
+//! `/gateway/budgets`: what may be spent, by whom and for what, and beside it the rate limits, which are `limits`'. Everything
+//! that is changed here is changed by the API.
 
 use std::collections::HashMap;
 
@@ -8,16 +8,16 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::filters::tags_of;
 use super::keys::{TeamChoice, offered, teams};
+use super::limits::{edit_limit, limit_table, new_limit};
 use super::parts::{self, Tone, icon, pill};
 use super::series::float;
-use super::usage::tags_of;
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::{BudgetScope, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use crate::domain::ids::{KeyId, TeamId};
-use crate::domain::limit::{LimitKind, LimitRule, WhenApart};
-use crate::domain::managed_limit::{ManagedBudget, ManagedLimit, ScopeFilter};
+use crate::domain::managed_limit::{ManagedBudget, ScopeFilter};
 use crate::domain::report::insight::runs_out;
 use crate::domain::role::{Right, Role};
 use crate::http::management::auth::{KeyInSight, ReadLimits, ReadLogs};
@@ -51,7 +51,7 @@ const SCOPES: [(&str, &str, bool, bool); 7] = [
 ];
 
 /// Names of what scopes name by ids, and what there is to choose.
-struct Names {
+pub(super) struct Names {
     keys: Vec<KeyInSight>,
     teams: Vec<TeamChoice>,
     models: Vec<String>,
@@ -75,14 +75,14 @@ fn short(id: Uuid) -> String {
 }
 
 /// Whom something is for: a word, a name, and where there is more about it.
-struct Whom {
+pub(super) struct Whom {
     kind: &'static str,
     name: String,
     href: Option<String>,
 }
 
 impl Whom {
-    fn of(kind: &'static str, reference: &str, names: &Names) -> Self {
+    pub(super) fn of(kind: &'static str, reference: &str, names: &Names) -> Self {
         let id = || reference.parse::<Uuid>().unwrap_or(Uuid::nil());
         let name = match kind {
             "organization" => "everything".to_owned(),
@@ -121,11 +121,11 @@ impl Whom {
     }
 
     /// For confirmations and labels.
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         format!("{} {}", self.kind.to_lowercase(), self.name)
     }
 
-    fn shown(&self) -> Markup {
+    pub(super) fn shown(&self) -> Markup {
         html! {
             @match &self.href {
                 Some(href) => a.name href=(href) { (self.name) },
@@ -258,6 +258,17 @@ fn meter(budget: &ManagedBudget) -> Markup {
     }
 }
 
+/// A threshold, and whether what is spent has reached it.
+fn threshold(percent: u16, share: f64) -> Markup {
+    html! {
+        @if share * 100.0 >= f64::from(percent) {
+            span.chip.reached title="reached; webhooks were told" { (percent) "%" span.visually-hidden { " (reached)" } }
+        } @else {
+            span.chip { (percent) "%" }
+        }
+    }
+}
+
 fn period_words(period: Period) -> &'static str {
     match period {
         Period::Daily => "a day",
@@ -307,7 +318,7 @@ fn budget_row(budget: &ManagedBudget, names: &Names, writes: bool, now: DateTime
                     @else if budget.set_aside.0 > 0 { span.small.muted { (format::usd(budget.set_aside.0)) " set aside for calls under way" } }
                 }
             }
-            td.wide { div.chips { @for percent in &terms.thresholds { span.chip { (percent) "%" } } @if terms.thresholds.is_empty() { span.muted { "none" } } } }
+            td.wide { div.chips { @for percent in &terms.thresholds { (threshold(*percent, share)) } @if terms.thresholds.is_empty() { span.muted { "none" } } } }
             td {
                 @if !terms.enabled { (pill(Tone::Quiet, "off")) }
                 @else if terms.enforcement == Enforcement::Hard { (pill(Tone::Warn, "refuses")) }
@@ -340,7 +351,7 @@ fn budget_values(budget: &ManagedBudget) -> Value {
     })
 }
 
-fn change_buttons(what: &str, path: &str, id: Uuid, whom: &Whom, values: &Value) -> Markup {
+pub(super) fn change_buttons(what: &str, path: &str, id: Uuid, whom: &Whom, values: &Value) -> Markup {
     let words = whom.words();
     let loss = if what == "budget" {
         "What was counted for it is forgotten, and nothing bounds this spend any more."
@@ -353,80 +364,8 @@ fn change_buttons(what: &str, path: &str, id: Uuid, whom: &Whom, values: &Value)
     }
 }
 
-fn limit_table(limits: &[ManagedLimit], names: &Names, writes: bool) -> Markup {
-    html! {
-        div.table-wrap tabindex="0" role="region" aria-label="Rate limits" {
-            table.table id="limits" data-sort {
-                thead { tr {
-                    th data-by="text" { button.sort type="button" { "For" } }
-                    th.right data-by="number" { button.sort type="button" { "Requests / min" } }
-                    th.right data-by="number" { button.sort type="button" { "Tokens / min" } }
-                    th.right.wide data-by="number" { button.sort type="button" { "At a time" } }
-                    th.wide { "Without Redis" }
-                    th { "State" }
-                    @if writes { th.right { span.visually-hidden { "Change" } } }
-                } }
-                tbody { @for limit in limits { (limit_row(limit, names, writes)) } }
-            }
-        }
-    }
-}
-
-fn amount(value: Option<u64>) -> Markup {
-    html! {
-        @match value {
-            Some(value) => (format::count(i64::try_from(value).unwrap_or(i64::MAX))),
-            None => span.muted { "—" },
-        }
-    }
-}
-
-fn apart_words(policy: WhenApart) -> &'static str {
-    match policy {
-        WhenApart::Local => "each replica allows its share",
-        WhenApart::Closed => "refuses",
-        WhenApart::Open => "lets through",
-    }
-}
-
-fn limit_row(limit: &ManagedLimit, names: &Names, writes: bool) -> Markup {
-    let LimitRule {
-        values,
-        when_apart,
-        enabled,
-        ..
-    } = &limit.rule;
-    let (kind, reference, model) = limit.rule.scope.written();
-    let whom = Whom::of(kind, &reference, names);
-    html! {
-        tr data-id=(limit.rule.id) {
-            td.wrap data-value=(whom.words()) { (whom.shown()) @if let Some(model) = model { " " (parts::chip(model)) } }
-            td.right data-value=(values.requests.unwrap_or(0)) { (amount(values.requests)) }
-            td.right data-value=(values.tokens.or(values.input_tokens).or(values.output_tokens).unwrap_or(0)) {
-                @if values.tokens.is_some() || (values.input_tokens.is_none() && values.output_tokens.is_none()) { div { (amount(values.tokens)) } }
-                @if values.input_tokens.is_some() { div.nowrap { (amount(values.input_tokens)) " " span.muted { "in" } } }
-                @if values.output_tokens.is_some() { div.nowrap { (amount(values.output_tokens)) " " span.muted { "out" } } }
-            }
-            td.right.wide data-value=(values.concurrency.unwrap_or(0)) { (amount(values.concurrency)) }
-            td.wide { (apart_words(*when_apart)) }
-            td { @if *enabled { (pill(Tone::Good, "on")) } @else { (pill(Tone::Quiet, "off")) } }
-            @if writes { td.right.nowrap { (change_buttons("limit", "rate-limits", limit.rule.id, &whom, &limit_values(limit))) } }
-        }
-    }
-}
-
-/// What a dialog that changes a limit begins with.
-fn limit_values(limit: &ManagedLimit) -> Value {
-    let mut values = json!({"when_redis_is_away": limit.rule.when_apart.as_str(), "enabled": limit.rule.enabled});
-    for kind in LimitKind::ALL {
-        let value = limit.rule.values.of(kind).map(|value| value.to_string());
-        values[kind.field()] = value.unwrap_or_default().into();
-    }
-    values
-}
-
 /// The fields that say whom something is for. The script shows the one that goes with the scope.
-fn scope_fields(viewer: &Viewer, names: &Names, at: &str, limits: bool) -> Markup {
+pub(super) fn scope_fields(viewer: &Viewer, names: &Names, at: &str, limits: bool) -> Markup {
     // Whoever is bound to a team sets what is for it and its keys.
     let bound = viewer.caller().bearer().role == Role::TeamAdmin;
     let scopes = SCOPES.iter().filter(|(kind, _, budget, limit)| {
@@ -521,13 +460,13 @@ fn more_of_budget(at: &str) -> Markup {
     }
 }
 
-fn enabled_field(at: &str) -> Markup {
+pub(super) fn enabled_field(at: &str) -> Markup {
     html! {
         label.check for={ (at) "-enabled" } { input id={ (at) "-enabled" } type="checkbox" name="enabled" data-type="bool" checked; "In force" }
     }
 }
 
-fn buttons(words: &str) -> Markup {
+pub(super) fn buttons(words: &str) -> Markup {
     html! {
         footer.dialog-foot {
             button.button type="button" data-closes { "Cancel" }
@@ -578,72 +517,6 @@ fn edit_budget() -> Markup {
                     (thresholds_field("change-budget"))
                     (more_of_budget("change-budget"))
                     (enabled_field("change-budget"))
-                }
-                (buttons("Save"))
-            }
-        },
-    )
-}
-
-fn value_fields(at: &str) -> Markup {
-    let fields = [
-        (LimitKind::Requests, "Requests a minute"),
-        (LimitKind::Concurrency, "Requests at a time"),
-        (LimitKind::Tokens, "Tokens a minute"),
-        (LimitKind::InputTokens, "Input tokens a minute"),
-        (LimitKind::OutputTokens, "Output tokens a minute"),
-    ];
-    html! {
-        div.columns {
-            @for (kind, label) in fields {
-                @let id = format!("{at}-{}", kind.as_str().replace('_', "-"));
-                (parts::field(&id, label, "", html! { input id=(id) name=(kind.field()) data-type="number" data-empty="null" inputmode="numeric" pattern="[0-9]*" title="A whole number" placeholder="no limit" autocomplete="off"; }))
-            }
-            (parts::field(&format!("{at}-apart"), "While Redis is away", "", html! {
-                select id={ (at) "-apart" } name="when_redis_is_away" {
-                    @if at == "limit" { option value="" { "as the gateway is configured" } }
-                    @for policy in WhenApart::ALL { option value=(policy.as_str()) { (apart_words(policy)) } }
-                }
-            }))
-        }
-    }
-}
-
-fn new_limit(viewer: &Viewer, names: &Names) -> Markup {
-    parts::dialog(
-        "new-limit",
-        "New rate limit",
-        html! {
-            form data-api="POST /api/gateway/rate-limits" data-done="reload" autocomplete="off" {
-                div.dialog-body.stack {
-                    (parts::form_fault())
-                    (scope_fields(viewer, names, "limit", true))
-                    div data-scope-for="organization team key each_key" {
-                        (parts::field("limit-only", "Only for the model", "A name, or a glob whose matches count together. None: every model.", html! {
-                            input id="limit-only" name="model" list="models-offered" placeholder="every model" autocomplete="off" spellcheck="false" aria-describedby="limit-only-hint";
-                        }))
-                    }
-                    (value_fields("limit"))
-                    (enabled_field("limit"))
-                }
-                (buttons("Create limit"))
-            }
-        },
-    )
-}
-
-fn edit_limit() -> Markup {
-    parts::dialog(
-        "edit-limit",
-        "Change rate limit",
-        html! {
-            form data-api="PATCH /api/gateway/rate-limits/{id}" data-done="reload" autocomplete="off" data-edits {
-                input type="hidden" name="_id";
-                div.dialog-body.stack {
-                    (parts::form_fault())
-                    p.soft { "For the " strong data-edits-whom {} ". What is empty is not limited." }
-                    (value_fields("change-limit"))
-                    (enabled_field("change-limit"))
                 }
                 (buttons("Save"))
             }

@@ -46,6 +46,15 @@ fn kind_words(kind: &str) -> &str {
     }
 }
 
+/// The pages of what goes on in the background.
+pub(super) fn tabs(viewer: &Viewer) -> Markup {
+    parts::tabs(
+        "Jobs",
+        viewer.path(),
+        &[("/gateway/jobs", "Queue"), ("/gateway/jobs/batches", "Batches")],
+    )
+}
+
 /// Whether the installation's own jobs are wanted, which only those see whose rights hold everywhere.
 fn installation(viewer: &Viewer) -> bool {
     viewer.query("installation") == Some("true") && viewer.caller().bearer().role.everywhere()
@@ -100,6 +109,7 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
     ];
     let kind = viewer.query("kind").unwrap_or_default();
     let body = html! {
+        (tabs(&viewer))
         form.filters method="get" action="/gateway/jobs" data-auto-submit {
             (parts::segmented("State", &states))
             @if viewer.caller().bearer().role.everywhere() { (parts::segmented("Whose", &whose)) }
@@ -143,7 +153,7 @@ fn list(viewer: &Viewer, jobs: &[JobView]) -> Markup {
         @if jobs.is_empty() && narrowed {
             (parts::empty("search", "No job is like that", "Nothing in the queue fits the filter.", html! { a.button href="/gateway/jobs" { "Show all jobs" } }))
         } @else if jobs.is_empty() {
-            (parts::empty("jobs", "Nothing to do", "Nothing is waiting, running or given up. Batches and deliveries appear here while they are under way.", html! {}))
+            (parts::empty("jobs", "Nothing to do", "Nothing is waiting, running or given up. Work on batches and deliveries appears here while it is under way.", html! {}))
         } @else {
             ul.audit aria-label="Jobs" { @for job in jobs { li { (one(job, retries, installation)) } } }
         }
@@ -160,7 +170,8 @@ fn state(state: JobState) -> Markup {
     pill(tone, state.as_str())
 }
 
-fn steady(at: chrono::DateTime<chrono::Utc>) -> Markup {
+/// A time that is the same each time it is made, so that nothing is replaced because it has become later.
+pub(super) fn steady(at: chrono::DateTime<chrono::Utc>) -> Markup {
     html! { time datetime=(at.to_rfc3339()) title=(format::stamp(at)) data-relative { (format::stamp(at)) } }
 }
 

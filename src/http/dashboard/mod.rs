@@ -30,14 +30,28 @@ pub mod layout;
 pub mod parts;
 pub mod series;
 
+mod audit;
+mod batches;
 mod budgets;
+mod catalogue;
+mod charges;
+mod chosen;
+mod endpoints;
+mod filters;
+mod insights;
 mod jobs;
+mod key;
 mod keys;
+mod limits;
 mod live;
 mod logs;
+mod members;
+mod models;
 mod overview;
 mod playground;
 mod providers;
+mod repricing;
+mod request;
 mod routing;
 mod settings;
 mod sign_in;
@@ -70,14 +84,21 @@ const VIEWS: &[&[View]] = &[
     overview::VIEWS,
     usage::VIEWS,
     logs::VIEWS,
+    request::VIEWS,
     keys::VIEWS,
+    key::VIEWS,
     budgets::VIEWS,
     providers::VIEWS,
+    catalogue::VIEWS,
+    repricing::VIEWS,
     routing::VIEWS,
     playground::VIEWS,
     webhooks::VIEWS,
     jobs::VIEWS,
+    batches::VIEWS,
     settings::VIEWS,
+    members::VIEWS,
+    audit::VIEWS,
 ];
 
 /// What pages may load, and who may show them. Plotly makes style elements without a text and fills them by the CSSOM,
@@ -334,7 +355,9 @@ impl Endpoint for Served {
             Handler::Live(fragments) => live::stream(viewer, fragments),
             Handler::Page(make) => {
                 let made = make(viewer.clone()).await;
-                framed(&viewer, made).await
+                // Only whoever opens pages uses their session: a page that was left open keeps nobody signed in.
+                let renewed = viewer.caller.renewed().await;
+                with_cookies(framed(&viewer, made).await, renewed)
             }
         };
         Ok(guarded(response))

@@ -365,19 +365,19 @@ fn checklist(steps: &Steps) -> Markup {
             steps.key,
             "Create a key",
             "Give each application a key of its own, with the models and the money it may use.",
-            page("/gateway/keys"),
+            page("/gateway/keys").map(|_| "/gateway/keys?new=1"),
         ),
         (
             steps.request,
             "Send a request",
-            "Paste a snippet from below; it arrives here within seconds.",
+            "Paste what a new key is shown with, or a snippet from below; it arrives here within seconds.",
             Some("#snippets"),
         ),
         (
             steps.budget,
             "Set a budget",
             "Be told before the money is spent, or stop when it is.",
-            page("/gateway/budgets"),
+            page("/gateway/budgets").map(|_| "/gateway/budgets?new=budget"),
         ),
     ];
     let done = all.iter().filter(|(done, ..)| *done).count();

@@ -196,6 +196,19 @@ pub fn bar(share: f64, label: &str) -> Markup {
     }
 }
 
+/// How much of some work is done, and how much of it failed, as shares.
+pub fn progress(done: f64, failed: f64, label: &str) -> Markup {
+    let (done, failed) = (done.clamp(0.0, 1.0), failed.clamp(0.0, 1.0));
+    let at = |share: f64| format!("{:.1}%", share.min(1.0) * 100.0);
+    html! {
+        svg.bar.progress role="img" aria-label=(label) {
+            rect.bar-back width="100%" height="100%" {}
+            rect.bar-failed width=(at(done + failed)) height="100%" {}
+            rect.bar-fill width=(at(done)) height="100%" {}
+        }
+    }
+}
+
 /// Nothing here, and what to do about it.
 pub fn empty(picture: &str, title: &str, text: &str, action: Markup) -> Markup {
     html! {
@@ -281,6 +294,15 @@ pub fn segmented(label: &str, choices: &[(&str, String, bool)]) -> Markup {
     }
 }
 
+/// The pages of one subject, each a link; `path` is where the viewer is.
+pub fn tabs(label: &str, path: &str, pages: &[(&str, &str)]) -> Markup {
+    html! {
+        nav.tabs aria-label=(label) {
+            @for (href, title) in pages { a href=(href) aria-current=[(path == *href).then_some("page")] { (title) } }
+        }
+    }
+}
+
 /// A field of a form: its label, what else to know, and the input, whose `id` is `id` and whose name is what faults name.
 pub fn field(id: &str, label: &str, hint: &str, input: Markup) -> Markup {
     html! {
@@ -347,6 +369,11 @@ mod tests {
     fn a_bar_is_never_wider_than_its_place() {
         assert!(bar(3.0, "x").into_string().contains("width=\"100.0%\""));
         assert!(bar(f64::NAN, "x").into_string().contains("bar good"));
+        let progress = progress(0.9, 0.4, "x").into_string();
+        assert!(
+            progress.contains("width=\"90.0%\"") && progress.contains("bar-failed\" width=\"100.0%\""),
+            "{progress}"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `/gateway/providers`: who answers, how they are doing, with which credentials, and what their models cost.
+//! `/gateway/providers`: who answers, how they are doing, and with which credentials. Endpoints of one's own are `endpoints`',
+//! models and what they cost `catalogue`'s, and past calls at other prices `repricing`'s.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +7,12 @@ use chrono::Utc;
 use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
+use super::endpoints::{endpoint_card, new_endpoint};
 use super::overview::readiness;
 use super::parts::{self, Tone, icon, pill};
 use super::series::{along, places};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::measurement::Measured;
-use crate::domain::pricing::Price;
 use crate::domain::report::hour::Hour;
 use crate::domain::report::usage::{Granularity, UsageFilter, UsageQuestion, UsageReport};
 use crate::domain::role::Right;
@@ -19,7 +20,6 @@ use crate::http::management::auth::access::ProviderState;
 use crate::http::management::auth::providers::PricedDeployment;
 use crate::http::management::auth::{Asked, ReadProviders, ReadUsage};
 use crate::pipeline::route::WatchedCredential;
-use crate::routing::catalog_file::Capabilities;
 use crate::routing::plan::Readiness;
 use crate::secrets::source::tenant;
 use crate::upstream::endpoints::CredentialState;
@@ -42,11 +42,6 @@ pub const VIEWS: &[View] = &[
         handler: Handler::Live(|viewer| Box::pin(list_fragments(viewer))),
     },
     View {
-        path: "/gateway/providers/catalogue",
-        nav: None,
-        handler: Handler::Page(|viewer| Box::pin(catalogue(viewer))),
-    },
-    View {
         path: "/gateway/providers/:id",
         nav: None,
         handler: Handler::Page(|viewer| Box::pin(detail(viewer))),
@@ -58,9 +53,8 @@ pub const VIEWS: &[View] = &[
     },
 ];
 
-/// Models that are read, and those that one page shows.
-const MOST_MODELS: usize = 5_000;
-const PAGE: usize = 100;
+/// Models that are read.
+pub(super) const MOST_MODELS: usize = 5_000;
 /// Providers that a credential can be stored for without anything being configured: id and name.
 const KINDS: [(&str, &str); 6] = [
     ("openai", "OpenAI"),
@@ -73,14 +67,14 @@ const KINDS: [(&str, &str); 6] = [
 /// The provider that needs no credential.
 const BUILT_IN: &str = "echo";
 
-fn tabs(viewer: &Viewer) -> Markup {
-    html! {
-        nav.tabs aria-label="Providers" {
-            @for (path, title) in [("/gateway/providers", "Providers"), ("/gateway/providers/catalogue", "Models and prices")] {
-                a href=(path) aria-current=[(viewer.path() == path).then_some("page")] { (title) }
-            }
-        }
-    }
+/// The pages of who answers and what that costs.
+pub(super) fn tabs(viewer: &Viewer) -> Markup {
+    let pages = [
+        ("/gateway/providers", "Providers"),
+        ("/gateway/providers/catalogue", "Models and prices"),
+        ("/gateway/providers/repricing", "Re-pricing"),
+    ];
+    parts::tabs("Providers", viewer.path(), &pages)
 }
 
 fn title_of(id: &str) -> &str {
@@ -105,14 +99,16 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let states = viewer.may::<ReadProviders>()?.providers().await?;
     let writes = viewer.can(Right::WriteProviders);
     let connect = html! { @if writes { button.button.primary type="button" data-opens="connect" { (icon("plus")) "Add credential" } } };
+    let endpoint = html! { @if viewer.can(Right::WriteConfig) { button.button type="button" data-opens="new-endpoint" { (icon("plus")) "Add endpoint" } } };
     let body = html! {
         (tabs(&viewer))
         section.card data-live="providers" { (table(&states, &connect)) }
         @if writes { (connect_dialogs(&viewer, &states)) }
+        @if viewer.can(Right::WriteConfig) { (new_endpoint(&states)) }
     };
     Ok(Page::new("Providers", body)
         .lead(html! { "Who answers, and how they are doing right now. Requests go around those that fail." })
-        .actions(connect)
+        .actions(html! { (endpoint) (connect) })
         .live("/gateway/providers/live"))
 }
 
@@ -137,9 +133,9 @@ fn table(states: &[ProviderState], connect: &Markup) -> Markup {
                             tr {
                                 td.wrap {
                                     a.name href={ "/gateway/providers/" (state.id) } { (title_of(&state.id)) }
-                                    div.sub { code { (state.id) } " · " (state.deployments) @if state.deployments == 1 { " model" } @else { " models" } }
+                                    div.sub { code { (state.id) } @if state.own.is_some() { " · own endpoint" } " · " (state.deployments) @if state.deployments == 1 { " model" } @else { " models" } }
                                 }
-                                td { (readiness(state)) }
+                                td { @if state.usable { (readiness(state)) } @else { (pill(Tone::Warn, "no credential")) } }
                                 td.right.nowrap { (first_token(mean(state.measured.values().filter_map(|one| one.first_token_ms)))) }
                                 td.right.nowrap.wide { (speed(mean(state.measured.values().filter_map(|one| one.tokens_per_second)))) }
                                 td.right.nowrap { (mean(state.measured.values().map(|one| one.error_rate)).map_or_else(|| "—".to_owned(), format::percent)) }
@@ -282,6 +278,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     models.retain(|model| model.provider == state.id);
     let writes = viewer.can(Right::WriteProviders) && state.id != BUILT_IN;
     let body = html! {
+        @if let Some(own) = &state.own { (endpoint_card(&state, own, viewer.can(Right::WriteConfig))) }
         div.grid.wide-left {
             (parts::card("Latency", html! { span { "48 hours, by the hour" } }, latency_chart(&question, &report)))
             (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Store" } } }, credential_list(&viewer, &state)))
@@ -444,186 +441,6 @@ fn test(state: &ProviderState, models: &[PricedDeployment]) -> Markup {
                     button.button.primary type="submit" { (icon("play")) "Ask" }
                 }
                 div data-test-result role="status" {}
-            }
-        },
-    )
-}
-
-fn capability_names(capabilities: &Capabilities) -> Vec<String> {
-    let all = [
-        (capabilities.vision, "vision"),
-        (capabilities.tools, "tools"),
-        (capabilities.json_schema, "JSON schema"),
-        (capabilities.reasoning, "reasoning"),
-        (capabilities.prompt_cache, "prompt cache"),
-    ];
-    all.iter()
-        .filter(|(can, _)| *can == Some(true))
-        .map(|(_, name)| (*name).to_owned())
-        .collect()
-}
-
-fn rate(price: Option<&Price>, of: impl Fn(&Price) -> Option<i64>) -> String {
-    price.and_then(of).map_or_else(|| "—".to_owned(), format::usd)
-}
-
-async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
-    let may = viewer.may::<ReadProviders>()?;
-    let mut models = may.prices(None, MOST_MODELS).await?;
-    let mut providers: Vec<String> = models.iter().map(|model| model.provider.clone()).collect();
-    providers.sort_unstable();
-    providers.dedup();
-    let all = models.len();
-    let provider = viewer.query("provider").unwrap_or_default();
-    let search = viewer.query("search").unwrap_or_default().trim().to_lowercase();
-    let priced = viewer.query("price").unwrap_or_default();
-    models.retain(|model| {
-        (provider.is_empty() || model.provider == provider)
-            && (search.is_empty()
-                || model.id.to_lowercase().contains(&search)
-                || model.model.to_lowercase().contains(&search))
-            && match priced {
-                "own" => model.own,
-                "none" => model.price.is_none(),
-                _ => true,
-            }
-    });
-    let found = models.len();
-    if let Some(after) = viewer.query("cursor") {
-        models.retain(|model| model.id.as_str() > after);
-    }
-    let more = models.len() > PAGE;
-    models.truncate(PAGE);
-    let next = models
-        .last()
-        .filter(|_| more)
-        .map(|last| viewer.url_with(&[("cursor", Some(&last.id))]));
-    let writes = viewer.can(Right::WriteConfig);
-    let body = html! {
-        (tabs(&viewer))
-        form.filters method="get" action="/gateway/providers/catalogue" role="search" data-auto-submit {
-            div.search {
-                (icon("search"))
-                label.visually-hidden for="search" { "Search models" }
-                input id="search" type="search" name="search" value=[viewer.query("search")] placeholder="Search models" data-search;
-                kbd aria-hidden="true" { "/" }
-            }
-            label.visually-hidden for="provider" { "Provider" }
-            select id="provider" name="provider" {
-                option value="" { "Any provider" }
-                @for one in &providers { option value=(one) selected[one == provider] { (one) } }
-            }
-            label.visually-hidden for="priced" { "Price" }
-            select id="priced" name="price" {
-                @for (value, words) in [("", "Any price"), ("own", "Own prices"), ("none", "Without a price")] { option value=(value) selected[value == priced] { (words) } }
-            }
-            button.button.no-js type="submit" { "Filter" }
-            span.muted.small { (format::count(i64::try_from(found).unwrap_or(i64::MAX))) " of " (format::count(i64::try_from(all).unwrap_or(i64::MAX))) " deployments" }
-        }
-        section.card {
-            @if models.is_empty() && all > 0 {
-                (parts::empty("search", "No model is like that", "Nothing in the catalogue fits what you are looking for.", html! { a.button href="/gateway/providers/catalogue" { "Show all" } }))
-            } @else if models.is_empty() {
-                (parts::empty("provider", "No models yet", "Models appear with the first credential of a provider.", html! { a.button href="/gateway/providers" { "Providers" } }))
-            } @else {
-                (catalogue_table(&models, writes))
-                (parts::more(next))
-            }
-        }
-        @if writes { (price_dialog()) }
-    };
-    Ok(Page::new("Providers", body)
-        .lead(html! { "What can be asked for, what it can do, and what a million tokens cost." })
-        .script("providers.js"))
-}
-
-fn catalogue_table(models: &[PricedDeployment], writes: bool) -> Markup {
-    html! {
-        div.table-wrap tabindex="0" role="region" aria-label="Models and prices" {
-            table.table id="catalogue" {
-                thead { tr {
-                    th { "Model" } th.right.wide { "Context" } th.wide { "Can" } th.right { "Input" } th.right { "Output" } th.right.wide { "Cached input" }
-                    @if writes { th { span.visually-hidden { "Actions" } } }
-                } }
-                tbody {
-                    @for model in models {
-                        @let price = model.price.as_deref();
-                        @let usual = model.usual.as_deref();
-                        tr {
-                            td.wrap {
-                                span.strong { (model.model) }
-                                div.sub { code { (model.id) } @if let Some(day) = model.retires { " · until " (day) } }
-                            }
-                            td.right.nowrap.wide {
-                                (tokens(model.context_tokens))
-                                @if let Some(most) = model.max_output_tokens { div.sub { (tokens(Some(most))) " out" } }
-                            }
-                            td.wide { div.chips { (parts::names(&capability_names(&model.capabilities), 5, "not said")) } }
-                            td.right.nowrap {
-                                (rate(price, |price| Some(price.rates.input.0)))
-                                @if model.own { div.sub { @if usual.is_some() { "own; list " (rate(usual, |price| Some(price.rates.input.0))) } @else { "own" } } }
-                            }
-                            td.right.nowrap {
-                                (rate(price, |price| Some(price.rates.output.0)))
-                                @if model.own { div.sub { @if usual.is_some() { "list " (rate(usual, |price| Some(price.rates.output.0))) } } }
-                            }
-                            td.right.nowrap.wide { (rate(price, |price| price.rates.cache_read.map(|rate| rate.0))) }
-                            @if writes {
-                                td.right {
-                                    button.button.small type="button" data-opens="price" data-deployment=(model.id) data-own[model.own]
-                                        data-input=[price.map(|price| price.rates.input.to_string())] data-output=[price.map(|price| price.rates.output.to_string())]
-                                        data-cache-read=[price.and_then(|price| price.rates.cache_read).map(|rate| rate.to_string())] data-cache-write=[price.and_then(|price| price.rates.cache_write).map(|rate| rate.to_string())] {
-                                        "Price" span.visually-hidden { " of " (model.id) }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn tokens(count: Option<u64>) -> String {
-    count.map_or_else(
-        || "—".to_owned(),
-        |count| format::short(i64::try_from(count).unwrap_or(i64::MAX)),
-    )
-}
-
-/// The dialog for an own price; `providers.js` fills it from the button that opened it.
-fn price_dialog() -> Markup {
-    let field = |id: &'static str, name: &'static str, label: &'static str, hint: &'static str, needed: bool| {
-        parts::field(
-            id,
-            label,
-            hint,
-            html! { input id=(id) name=(name) inputmode="decimal" autocomplete="off" required[needed] aria-describedby=[(!hint.is_empty()).then(|| format!("{id}-hint"))]; },
-        )
-    };
-    parts::dialog(
-        "price",
-        "Own price",
-        html! {
-            form data-price autocomplete="off" {
-                div.dialog-body.stack {
-                    (parts::form_fault())
-                    p.soft { "What " code data-price-of {} " costs this organization, in US dollars for a million tokens, from now on. What was billed before stays as it is." }
-                    input type="hidden" name="deployment";
-                    div.columns {
-                        (field("price-input", "input_usd", "Input", "", true))
-                        (field("price-output", "output_usd", "Output", "", true))
-                        (field("price-read", "cache_read_usd", "Cached input", "Empty: as input.", false))
-                        (field("price-write", "cache_write_usd", "Input into a cache", "Empty: as input.", false))
-                    }
-                }
-                footer.dialog-foot {
-                    button.button.danger type="button" data-price-reset hidden { "Use the list price" }
-                    span.grow {}
-                    button.button type="button" data-closes { "Cancel" }
-                    button.button.primary type="submit" { "Save" }
-                }
             }
         },
     )

@@ -4,8 +4,8 @@
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::audit::changes;
 use super::parts::{self, Tone, icon, pill};
-use super::settings::changes;
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::config::ConfigVersion;
 use crate::domain::difference::differences;
@@ -60,13 +60,14 @@ const FALLBACKS: [(&str, &str); 4] = [
 ];
 
 fn tabs(viewer: &Viewer) -> Markup {
-    let within = viewer.path().starts_with("/gateway/routing/versions");
-    html! {
-        nav.tabs aria-label="Routing" {
-            a href="/gateway/routing" aria-current=[(!within).then_some("page")] { "Policy" }
-            a href="/gateway/routing/versions" aria-current=[within.then_some("page")] { "Versions" }
-        }
-    }
+    let versions = "/gateway/routing/versions";
+    // A version is among the versions.
+    let at = if viewer.path().starts_with(versions) {
+        versions
+    } else {
+        viewer.path()
+    };
+    parts::tabs("Routing", at, &[("/gateway/routing", "Policy"), (versions, "Versions")])
 }
 
 fn read(config: &ConfigVersion) -> Result<Value, Fault> {

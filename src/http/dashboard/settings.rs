@@ -1,24 +1,16 @@
-//! `/gateway/settings`: the organization, the people in it, their teams, and what was done by whom.
+//! `/gateway/settings`: the organization and its teams. The people in it are `members`', and what was done by whom `audit`'s.
 
-use std::collections::HashMap;
-
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use maud::{Markup, html};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::parts::{self, Tone, icon, pill};
+use super::parts::{self, Tone, icon};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
-use crate::domain::audit::{AuditFilter, AuditRow};
 use crate::domain::call::ParameterPolicy;
-use crate::domain::difference::{Difference, differences};
-use crate::domain::ids::{TeamId, UserId};
-use crate::domain::report::forecast::midnight;
-use crate::domain::role::{Right, Role};
+use crate::domain::ids::TeamId;
+use crate::domain::role::Right;
 use crate::domain::scope::Scope;
 use crate::domain::tenancy::{DEFAULT_RATE_LIMIT_CEILING, Organization, Team};
-use crate::domain::user::User;
-use crate::http::management::auth::{ReadAudit, ReadOrganization, ReadTeams, ReadUsers};
+use crate::http::management::auth::{ReadOrganization, ReadTeams};
 
 /// The routes.
 pub const VIEWS: &[View] = &[
@@ -33,28 +25,16 @@ pub const VIEWS: &[View] = &[
         handler: Handler::Page(|viewer| Box::pin(first(viewer))),
     },
     View {
-        path: "/gateway/settings/members",
-        nav: None,
-        handler: Handler::Page(|viewer| Box::pin(members(viewer))),
-    },
-    View {
         path: "/gateway/settings/teams",
         nav: None,
         handler: Handler::Page(|viewer| Box::pin(teams(viewer))),
     },
-    View {
-        path: "/gateway/settings/audit",
-        nav: None,
-        handler: Handler::Page(|viewer| Box::pin(audit(viewer))),
-    },
 ];
 
 /// Rows of one page.
-const PAGE: u64 = 50;
+pub(super) const PAGE: u64 = 50;
 /// Teams and organizations to choose from.
-const MANY: u64 = 200;
-/// Characters of a value that a difference shows.
-const MOST_CHARS: usize = 400;
+pub(super) const MANY: u64 = 200;
 
 /// The pages of the settings that somebody may see.
 fn tabs(viewer: &Viewer) -> Markup {
@@ -64,21 +44,18 @@ fn tabs(viewer: &Viewer) -> Markup {
         ("/gateway/settings/teams", "Teams", Right::ReadTeams),
         ("/gateway/settings/audit", "Audit log", Right::ReadAudit),
     ];
-    html! {
-        nav.tabs aria-label="Settings" {
-            @for (path, title, right) in pages {
-                @if viewer.can(right) { a href=(path) aria-current=[(viewer.path() == path).then_some("page")] { (title) } }
-            }
-        }
-    }
+    let seen = pages.into_iter().filter(|(.., right)| viewer.can(*right));
+    let seen: Vec<(&str, &str)> = seen.map(|(path, title, _)| (path, title)).collect();
+    parts::tabs("Settings", viewer.path(), &seen)
 }
 
-fn page(viewer: &Viewer, body: Markup) -> Page {
+/// A page of the settings.
+pub(super) fn page(viewer: &Viewer, body: Markup) -> Page {
     Page::new("Settings", html! { (tabs(viewer)) (body) }).script("once.js")
 }
 
 /// The rows of a page, and the URL of the next one.
-fn paged<T>(viewer: &Viewer, mut rows: Vec<T>, id: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
+pub(super) fn paged<T>(viewer: &Viewer, mut rows: Vec<T>, id: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
     let most = usize::try_from(PAGE).unwrap_or(usize::MAX);
     let more = rows.len() > most;
     rows.truncate(most);
@@ -87,7 +64,7 @@ fn paged<T>(viewer: &Viewer, mut rows: Vec<T>, id: impl Fn(&T) -> String) -> (Ve
     (rows, next)
 }
 
-fn cursor(viewer: &Viewer) -> Option<Uuid> {
+pub(super) fn cursor(viewer: &Viewer) -> Option<Uuid> {
     viewer.query("cursor").and_then(|cursor| cursor.parse().ok())
 }
 
@@ -115,7 +92,7 @@ fn scope_words(scope: &Scope) -> Markup {
 }
 
 /// The buttons below the fields of a dialog's form.
-fn foot(verb: &str) -> Markup {
+pub(super) fn foot(verb: &str) -> Markup {
     html! {
         footer.dialog-foot {
             button.button type="button" data-closes { "Cancel" }
@@ -274,185 +251,6 @@ fn organizations(own: &Organization, all: &[Organization]) -> Markup {
     }
 }
 
-fn role_words(role: Role) -> &'static str {
-    match role {
-        Role::PlatformAdmin => "platform admin: everything, everywhere",
-        Role::Owner => "owner: everything here, members included",
-        Role::Admin => "admin: everything but owners and the organization",
-        Role::TeamAdmin => "team admin: keys, limits and budgets of a team",
-        Role::Member => "member: own keys and own usage",
-        Role::Viewer => "viewer: reads everything, changes nothing",
-    }
-}
-
-fn role_name(role: Role) -> String {
-    role.as_str().replace('_', " ")
-}
-
-fn user_state(user: &User) -> Markup {
-    match user {
-        User { disabled: true, .. } => pill(Tone::Bad, "switched off"),
-        User {
-            must_change_password: true,
-            ..
-        } => pill(Tone::Warn, "has a first password"),
-        _ => pill(Tone::Good, "active"),
-    }
-}
-
-async fn members(viewer: Viewer) -> Result<Page, Fault> {
-    let may = viewer.may::<ReadUsers>()?;
-    let team = viewer.query("team").and_then(|team| team.parse::<Uuid>().ok());
-    let may_teams = viewer.may::<ReadTeams>()?;
-    let (users, teams) = futures_util::join!(
-        may.users(team.map(TeamId), cursor(&viewer).map(UserId), PAGE + 1),
-        may_teams.teams(None, MANY),
-    );
-    let (users, next) = paged(&viewer, users?, |user: &User| user.id.0.to_string());
-    let teams = teams?;
-    let names: HashMap<TeamId, &str> = teams.iter().map(|team| (team.id, team.name.as_str())).collect();
-    let own = viewer.caller().bearer().role;
-    let writes = viewer.can(Right::WriteUsers);
-    let body = html! {
-        @if !teams.is_empty() {
-            form.filters method="get" action="/gateway/settings/members" data-auto-submit {
-                label.visually-hidden for="team" { "Team" }
-                select id="team" name="team" {
-                    option value="" { "Any team" }
-                    @for one in &teams { option value=(one.id) selected[Some(one.id.0) == team] { (one.name) } }
-                }
-                button.button.no-js type="submit" { "Filter" }
-            }
-        }
-        section.card {
-            @if users.is_empty() {
-                (parts::empty("user", "Nobody here", "Nobody has an account that fits.", html! { @if team.is_some() { a.button href="/gateway/settings/members" { "Show everybody" } } }))
-            } @else {
-                div.table-wrap tabindex="0" role="region" aria-label="Members" {
-                    table.table id="members" data-sort {
-                        thead { tr {
-                            th data-by="text" { button.sort type="button" { "Member" } }
-                            th data-by="text" { button.sort type="button" { "Role" } }
-                            th.wide { "Team" }
-                            th { "State" }
-                            th.right.wide { "Last sign-in" }
-                            @if writes { th { span.visually-hidden { "Actions" } } }
-                        } }
-                        tbody {
-                            @for user in &users {
-                                tr {
-                                    td.wrap { span.strong { (user.name) } div.sub { (user.email.as_str()) @if user.external { " · single sign-on" } } }
-                                    td.nowrap { (role_name(user.role)) }
-                                    td.wide.wrap { @match user.team { Some(team) => (names.get(&team).copied().unwrap_or("another team")), None => span.muted { "none" } } }
-                                    td { (user_state(user)) }
-                                    td.right.nowrap.wide { (parts::time_or(user.last_sign_in_at, "never")) }
-                                    @if writes {
-                                        td.right {
-                                            @if own.may_make(user.role) { button.button.small type="button" data-opens={ "edit-" (user.id.0) } { "Edit" span.visually-hidden { " " (user.name) } } }
-                                        }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-                (parts::more(next))
-            }
-        }
-        @if writes {
-            @for user in users.iter().filter(|user| own.may_make(user.role)) { (edit_member(user, own, &teams)) }
-            (new_member(own, &teams))
-            (once("Here is the password", "It is shown this once and kept nowhere. It is good for the first sign-in, at which another one has to be chosen."))
-        }
-    };
-    let actions = html! {
-        @if writes { button.button.primary type="button" data-opens="new-member" { (icon("plus")) "Add member" } }
-    };
-    Ok(page(&viewer, body)
-        .actions(actions)
-        .lead(html! { "Who manages the gateway, and what each may do." }))
-}
-
-fn role_field(id: &str, own: Role, chosen: Role) -> Markup {
-    parts::field(
-        id,
-        "Role",
-        "Nobody gives more than they hold.",
-        html! {
-            select id=(id) name="role" aria-describedby={ (id) "-hint" } {
-                @for role in Role::ALL { @if own.may_make(role) { option value=(role.as_str()) selected[role == chosen] { (role_words(role)) } } }
-            }
-        },
-    )
-}
-
-fn member_team(id: &str, teams: &[Team], chosen: Option<TeamId>) -> Markup {
-    parts::field(
-        id,
-        "Team",
-        "A team admin needs one; a member's keys are of it.",
-        html! {
-            select id=(id) name="team_id" data-empty="null" aria-describedby={ (id) "-hint" } {
-                option value="" { "No team" }
-                @for team in teams { option value=(team.id) selected[Some(team.id) == chosen] { (team.name) } }
-            }
-        },
-    )
-}
-
-fn new_member(own: Role, teams: &[Team]) -> Markup {
-    parts::dialog(
-        "new-member",
-        "Add member",
-        html! {
-            form data-api="POST /api/users" data-done="event" data-once="password" autocomplete="off" {
-                div.dialog-body.stack {
-                    (parts::form_fault())
-                    (parts::field("new-email", "Email", "What they sign in with.", html! { input id="new-email" name="email" type="email" required aria-describedby="new-email-hint"; }))
-                    (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" maxlength="128"; }))
-                    (role_field("new-role", own, Role::Member))
-                    (member_team("new-team", teams, None))
-                    (parts::field("new-way", "Signs in", "", html! {
-                        select id="new-way" name="external" data-type="bool" {
-                            option value="false" selected { "with a password that is made up for them" }
-                            option value="true" { "by single sign-on alone" }
-                        }
-                    }))
-                }
-                (foot("Add member"))
-            }
-        },
-    )
-}
-
-fn edit_member(user: &User, own: Role, teams: &[Team]) -> Markup {
-    let id = user.id.0;
-    let path = format!("/api/users/{id}");
-    parts::dialog(
-        &format!("edit-{id}"),
-        "Edit member",
-        html! {
-            form data-api={ "PATCH " (path) } autocomplete="off" {
-                div.dialog-body.stack {
-                    (parts::form_fault())
-                    p.soft { (user.email.as_str()) }
-                    (parts::field(&format!("name-{id}"), "Name", "", html! { input id={ "name-" (id) } name="name" required maxlength="128" value=(user.name); }))
-                    (role_field(&format!("role-{id}"), own, user.role))
-                    (member_team(&format!("team-{id}"), teams, user.team))
-                    label.check { input type="checkbox" name="disabled" data-type="bool" checked[user.disabled]; "May not sign in for the time being" }
-                    div.row {
-                        @if !user.external {
-                            button.button.small type="button" data-api={ "PATCH " (path) } data-body=(json!({"reset_password": true})) data-done="event" data-once="password" data-verb="Make a new password" data-confirm={ "The password of " (user.name) " stops working, and every session of theirs ends." } { (icon("lock")) "New password" }
-                        }
-                        button.button.small.danger type="button" data-api={ "DELETE " (path) } data-verb="Delete" data-confirm={ (user.name) " is deleted for good." } { (icon("trash")) "Delete" }
-                    }
-                }
-                (foot("Save"))
-            }
-        },
-    )
-}
-
 async fn teams(viewer: Viewer) -> Result<Page, Fault> {
     let may = viewer.may::<ReadTeams>()?;
     let found = may.teams(cursor(&viewer).map(TeamId), PAGE + 1).await?;
@@ -533,150 +331,4 @@ fn edit_team(team: &Team) -> Markup {
             }
         },
     )
-}
-
-/// The beginning of a day of UTC that a parameter names.
-fn day(viewer: &Viewer, name: &str) -> Option<DateTime<Utc>> {
-    let day = viewer.query(name)?.parse::<NaiveDate>().ok()?;
-    Some(midnight(day))
-}
-
-async fn audit(viewer: Viewer) -> Result<Page, Fault> {
-    let may = viewer.may::<ReadAudit>()?;
-    let text = |name: &str| viewer.query(name).map(|text| text.trim().to_owned());
-    let filter = AuditFilter {
-        actor: text("actor"),
-        action: text("action"),
-        resource: text("resource"),
-        resource_id: text("resource_id"),
-        from: day(&viewer, "from"),
-        // A day that is named is meant as a whole.
-        to: day(&viewer, "to").and_then(|day| day.checked_add_signed(TimeDelta::days(1))),
-        before: cursor(&viewer),
-        limit: PAGE + 1,
-    };
-    let narrowed = filter
-        != AuditFilter {
-            limit: PAGE + 1,
-            ..AuditFilter::default()
-        };
-    let (rows, next) = paged(&viewer, may.audit_rows(filter).await?, |row: &AuditRow| {
-        row.id.to_string()
-    });
-    let field = |name: &'static str, label: &'static str, kind: &'static str, placeholder: &'static str| {
-        html! {
-            div.field { label for=(name) { (label) } input id=(name) name=(name) type=(kind) value=[viewer.query(name)] placeholder=[(!placeholder.is_empty()).then_some(placeholder)] autocomplete="off"; }
-        }
-    };
-    let body = html! {
-        form.audit-filters method="get" action="/gateway/settings/audit" role="search" aria-label="Filter the audit log" {
-            (field("actor", "Who", "search", "somebody@example.com"))
-            (field("action", "Action", "search", "key.create"))
-            (field("resource", "Kind of thing", "search", "key"))
-            (field("resource_id", "Id of the thing", "search", ""))
-            (field("from", "From (UTC)", "date", ""))
-            (field("to", "To (UTC)", "date", ""))
-            div.row { button.button.primary type="submit" { "Filter" } @if narrowed { a.button href="/gateway/settings/audit" { "Clear" } } }
-        }
-        section.card {
-            @if rows.is_empty() && narrowed {
-                (parts::empty("search", "Nothing was done like that", "No entry of the audit log fits the filter.", html! { a.button href="/gateway/settings/audit" { "Show everything" } }))
-            } @else if rows.is_empty() {
-                (parts::empty("book", "Nothing was done yet", "Every change that somebody makes is written down here.", html! {}))
-            } @else {
-                ul.audit aria-label="What was done" { @for row in &rows { li { (entry(&viewer, row)) } } }
-                (parts::more(next))
-            }
-        }
-    };
-    Ok(page(&viewer, body).lead(html! { "What was changed, by whom and from where. Nothing here can be changed." }))
-}
-
-fn action_tone(action: &str) -> Tone {
-    match action.rsplit_once('.').map_or(action, |(_, verb)| verb) {
-        "delete" | "revoke" => Tone::Bad,
-        "create" | "set" => Tone::Good,
-        "sign_in_failed" | "failed" | "locked" => Tone::Warn,
-        _ => Tone::Info,
-    }
-}
-
-fn entry(viewer: &Viewer, row: &AuditRow) -> Markup {
-    let of = |name: &'static str, value: &str| viewer.url_with(&[(name, Some(value)), ("cursor", None)]);
-    html! {
-        details {
-            summary {
-                span.audit-action { (pill(action_tone(&row.action), &row.action)) }
-                span.audit-what { (row.resource_id) }
-                span.audit-who { (row.actor) }
-                span.audit-when { (parts::time(row.at)) }
-            }
-            div.audit-body.stack {
-                dl.facts {
-                    dt { "When" } dd { (format::stamp(row.at)) }
-                    dt { "Who" } dd { a href=(of("actor", &row.actor)) { (row.actor) } @if let Some(role) = &row.actor_role { " as " (role.replace('_', " ")) } ", by " (row.via) }
-                    dt { "From" } dd { @match &row.address { Some(address) => code { (address) }, None => span.muted { "the gateway itself" } } }
-                    dt { "What" } dd { (row.resource) " " a href=(of("resource_id", &row.resource_id)) { (row.resource_id) } }
-                    @if let Some(request) = &row.request_id { dt { "Request" } dd { (parts::copyable(request)) } }
-                }
-                (changes(&differences(row.before.as_ref().unwrap_or(&Value::Null), row.after.as_ref().unwrap_or(&Value::Null))))
-            }
-        }
-    }
-}
-
-/// What is different, place by place.
-pub(super) fn changes(found: &[Difference]) -> Markup {
-    html! {
-        @if !found.is_empty() {
-            div.table-wrap tabindex="0" role="region" aria-label="What changed" {
-                table.table.diff {
-                    thead { tr { th { "Where" } th { "Before" } th { "After" } } }
-                    tbody {
-                        @for one in found {
-                            tr {
-                                td.wrap { code { @if one.pointer.is_empty() { "all of it" } @else { (one.pointer) } } }
-                                td.wrap.diff-before { (side(one.before.as_ref())) }
-                                td.wrap.diff-after { (side(one.after.as_ref())) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn side(value: Option<&Value>) -> Markup {
-    let Some(value) = value.filter(|value| !value.is_null()) else {
-        return html! { span.muted { "—" } };
-    };
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Object(_) | Value::Array(_) => serde_json::to_string_pretty(value).unwrap_or_default(),
-        plain => plain.to_string(),
-    };
-    let short: String = text.chars().take(MOST_CHARS).collect();
-    html! { code.pre { (short) @if short.len() < text.len() { "…" } } }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_changed_is_text_and_bounded() {
-        let after = json!({"name": "<img src=x>", "long": "x".repeat(2 * MOST_CHARS)});
-        let shown = changes(&differences(&json!({"name": "before"}), &after)).into_string();
-        assert!(!shown.contains("<img") && shown.contains("&lt;img") && shown.contains("before"));
-        assert!(shown.contains('…') && !shown.contains(&"x".repeat(MOST_CHARS + 1)));
-        assert!(changes(&[]).into_string().is_empty());
-    }
-
-    #[test]
-    fn whatever_takes_something_away_is_marked() {
-        assert_eq!(action_tone("team.delete"), Tone::Bad);
-        assert_eq!(action_tone("key.create"), Tone::Good);
-        assert_eq!(action_tone("config.replace"), Tone::Info);
-    }
 }

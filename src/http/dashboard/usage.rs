@@ -3,23 +3,23 @@
 //! Everything that is chosen is in the URL, so that a page can be kept and sent to others; the same parameters are those
 //! of the API's export.
 
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
+use super::chosen::{Chosen, GRANULARITIES, GROUPINGS, Range, fits};
+use super::filters::{id_in, key_choice, name_choice, tags_of, team_choice, whose};
+use super::insights::{INSIGHT_DAYS, Known, ahead};
 use super::keys::{TeamChoice, offered, teams};
-use super::parts::{self, Tile, Tone, Wish, icon, pill};
+use super::parts::{self, Tile, Tone, Wish, icon};
 use super::series::{along, by_group, error_rate, float, places, ratio};
 use super::{Fault, Group as NavGroup, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::report::figures::{Figures, share};
-use crate::domain::report::forecast::{Forecast, midnight};
 use crate::domain::report::hour::Hour;
-use crate::domain::report::insight::{AtRisk, Insights};
 use crate::domain::report::usage::{Granularity, Group, GroupBy, UsageFilter, UsageQuestion, UsageReport, change};
-use crate::domain::role::{Right, Role};
+use crate::domain::role::Right;
 use crate::http::management::auth::{Asked, KeyInSight, ReadUsage};
-use crate::http::management::usage::{DEFAULT_GROUPS, MOST_DAYS, MOST_HOURS, MOST_MONTHS_IN_DAYS};
+use crate::http::management::usage::DEFAULT_GROUPS;
 
 /// The routes.
 pub const VIEWS: &[View] = &[View {
@@ -35,217 +35,15 @@ pub const VIEWS: &[View] = &[View {
 
 /// Groups that a chart tells apart; the others are shown together.
 const CHARTED: usize = 7;
-/// Keys and tags that a filter offers.
-const OFFERED: usize = 500;
-/// Days that insights look at.
-const INSIGHT_DAYS: i64 = 30;
-/// Insights of a kind that are shown.
-const INSIGHTS: usize = 5;
-/// Hours of a time whose points are hours, unless somebody says otherwise.
-const HOURS_OF_HOURS: i64 = 48;
-/// Hours of a time whose points are days, unless somebody says otherwise.
-const HOURS_OF_DAYS: i64 = 190 * 24;
 
 /// A figure out of many.
 type Figure = fn(&Figures) -> i64;
-
-/// A time to choose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Range {
-    Day,
-    Week,
-    Month,
-    Quarter,
-    ThisMonth,
-    LastMonth,
-}
-
-impl Range {
-    const ALL: [(Self, &'static str, &'static str); 6] = [
-        (Self::Day, "24h", "24h"),
-        (Self::Week, "7d", "7d"),
-        (Self::Month, "30d", "30d"),
-        (Self::Quarter, "90d", "90d"),
-        (Self::ThisMonth, "month", "This month"),
-        (Self::LastMonth, "last-month", "Last month"),
-    ];
-
-    fn of(word: &str) -> Option<Self> {
-        let found = Self::ALL.into_iter().find(|(_, own, _)| *own == word);
-        found.map(|(range, ..)| range)
-    }
-
-    /// The hours of it.
-    fn hours(self, now: DateTime<Utc>) -> (Hour, Hour) {
-        let to = Hour::at_or_after(now);
-        let first = now.date_naive().with_day(1).unwrap_or(now.date_naive());
-        match self {
-            Self::Day => (to.plus(-24), to),
-            Self::Week => (to.plus(-7 * 24), to),
-            Self::Month => (to.plus(-30 * 24), to),
-            Self::Quarter => (to.plus(-90 * 24), to),
-            // At the first moment of a month there is nothing of it yet.
-            Self::ThisMonth => (Hour::at(midnight(first)), to.max(Hour::at(midnight(first)).plus(1))),
-            Self::LastMonth => {
-                let before = first.pred_opt().and_then(|day| day.with_day(1)).unwrap_or(first);
-                (Hour::at(midnight(before)), Hour::at(midnight(first)))
-            }
-        }
-    }
-}
-
-/// What is looked at.
-struct Chosen {
-    /// The preset; `None`: a time of its own.
-    range: Option<Range>,
-    from: Hour,
-    to: Hour,
-    granularity: Granularity,
-    by: (&'static str, GroupBy),
-    grouped: bool,
-    /// What could not be made sense of.
-    faults: Vec<String>,
-}
-
-/// By what groups are made: as the URL and the API have it, in words, and as the domain has it.
-const GROUPINGS: [(&str, &str, GroupBy); 5] = [
-    ("model", "Model", GroupBy::Model),
-    ("provider", "Provider", GroupBy::Provider),
-    ("key", "Key", GroupBy::Key),
-    ("team", "Team", GroupBy::Team),
-    ("tag", "Tag", GroupBy::Tag),
-];
-/// How long points are: as the URL and the API have it, in words, and as the domain has it.
-const GRANULARITIES: [(&str, &str, Granularity); 3] = [
-    ("hour", "Hours", Granularity::Hour),
-    ("day", "Days", Granularity::Day),
-    ("month", "Months", Granularity::Month),
-];
-
-/// A day or a moment of UTC, as fields of forms and as the API have it. A day stands for its beginning, or as an end for
-/// the beginning of the next one.
-pub(super) fn moment(text: &str, end: bool) -> Option<DateTime<Utc>> {
-    if let Ok(day) = text.parse::<NaiveDate>() {
-        let day = if end { day.checked_add_days(Days::new(1))? } else { day };
-        return Some(midnight(day));
-    }
-    if let Ok(time) = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M") {
-        return Some(time.and_utc());
-    }
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
-}
-
-impl Chosen {
-    fn of(query: impl Fn(&str) -> Option<String>, now: DateTime<Utc>) -> Self {
-        let mut faults = Vec::new();
-        let preset = query("range").as_deref().and_then(Range::of);
-        let own = match (preset, query("from"), query("to")) {
-            (Some(_), ..) | (None, None, None) => None,
-            (None, from, to) => own_time(from.as_deref(), to.as_deref(), now)
-                .map_err(|fault| faults.push(fault))
-                .ok(),
-        };
-        let range = own.is_none().then(|| preset.unwrap_or(Range::Month));
-        let (from, to) = own.unwrap_or_else(|| preset.unwrap_or(Range::Month).hours(now));
-        let by = query("by").unwrap_or_default();
-        let by = GROUPINGS
-            .into_iter()
-            .find(|(own, ..)| *own == by)
-            .unwrap_or(GROUPINGS[0]);
-        let asked = query("granularity").unwrap_or_default();
-        let asked = GRANULARITIES.into_iter().find(|(own, ..)| *own == asked);
-        let granularity = match asked {
-            Some((.., granularity)) if fits(granularity, from, to) => granularity,
-            _ => usual(from, to),
-        };
-        Self {
-            range,
-            from,
-            to,
-            granularity,
-            by: (by.0, by.2),
-            grouped: query("bars").as_deref() == Some("grouped"),
-            faults,
-        }
-    }
-
-    fn by_title(&self) -> &'static str {
-        GROUPINGS
-            .into_iter()
-            .find(|(own, ..)| *own == self.by.0)
-            .map_or("Model", |(_, title, _)| title)
-    }
-
-    fn granularity_word(&self) -> &'static str {
-        let found = GRANULARITIES.into_iter().find(|(.., own)| *own == self.granularity);
-        found.map_or("day", |(word, ..)| word)
-    }
-
-    fn bars(&self) -> Kind {
-        if self.grouped { Kind::Grouped } else { Kind::Stacked }
-    }
-
-    /// The time in words.
-    fn words(&self) -> String {
-        let text = |hour: Hour| {
-            let time = hour.start();
-            if time == midnight(time.date_naive()) {
-                time.format("%b %-d, %Y").to_string()
-            } else {
-                time.format("%b %-d, %Y, %H:%M").to_string()
-            }
-        };
-        format!("{} – {} UTC", text(self.from), text(self.to))
-    }
-}
-
-/// Whether points of a length can be told for a time, by what the API answers at a time.
-fn fits(granularity: Granularity, from: Hour, to: Hour) -> bool {
-    let hours = to.0 - from.0;
-    match granularity {
-        Granularity::Hour => hours <= MOST_HOURS,
-        Granularity::Day => hours <= MOST_DAYS * 24,
-        Granularity::Month => hours <= MOST_MONTHS_IN_DAYS * 24,
-    }
-}
-
-fn usual(from: Hour, to: Hour) -> Granularity {
-    match to.0 - from.0 {
-        ..=HOURS_OF_HOURS => Granularity::Hour,
-        hours if hours <= HOURS_OF_DAYS => Granularity::Day,
-        _ => Granularity::Month,
-    }
-}
-
-/// A time that somebody has written themselves.
-fn own_time(from: Option<&str>, to: Option<&str>, now: DateTime<Utc>) -> Result<(Hour, Hour), String> {
-    let read = |text: Option<&str>, end: bool| {
-        text.map(|text| moment(text, end).ok_or_else(|| format!("“{text}” is no day such as 2026-11-30")))
-            .transpose()
-    };
-    let latest = Hour::at_or_after(now);
-    // What is still to come would only make the time before it, with which this is compared, another one.
-    let to = read(to, true)?.map_or(latest, Hour::at_or_after).min(latest);
-    let from = read(from, false)?.map_or(to.plus(-30 * 24), Hour::at);
-    if from >= to {
-        return Err("the beginning must lie before the end, and in the past".to_owned());
-    }
-    if !fits(Granularity::Month, from, to) {
-        return Err("at most ten years can be looked at".to_owned());
-    }
-    Ok((from, to))
-}
 
 /// Filters that are set: the parameter's name and its value.
 fn filters_set(viewer: &Viewer) -> Vec<(&'static str, String)> {
     let names = ["model", "provider", "key_id", "team_id", "tag"];
     let set = |name: &'static str| Some((name, viewer.query(name)?.to_owned()));
     names.into_iter().filter_map(set).collect()
-}
-
-/// An id in the URL. What is none is the id of nothing, which nobody has asked for anything with.
-pub(super) fn id_in(viewer: &Viewer, name: &str) -> Option<Uuid> {
-    viewer.query(name).map(|text| text.parse().unwrap_or(Uuid::nil()))
 }
 
 async fn usage(viewer: Viewer) -> Result<Page, Fault> {
@@ -291,7 +89,7 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
             (charts(&viewer, &chosen, &report, &question))
             (breakdown(&viewer, &chosen, &report))
         }
-        (ahead(&viewer, report.forecast.as_ref(), !filtered.is_empty(), &insights, now))
+        (ahead(&viewer, Known { keys: &keys, teams: &teams }, report.forecast.as_ref(), !filtered.is_empty(), &insights, now))
     };
     Ok(Page::new("Usage", body)
         .lead(html! {
@@ -299,15 +97,6 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
         })
         .actions(export(&viewer, &chosen))
         .charts())
-}
-
-/// Whose requests somebody sees.
-pub(super) fn whose(viewer: &Viewer) -> &'static str {
-    match viewer.caller().bearer().role {
-        Role::Member => "What your own keys have asked for.",
-        Role::TeamAdmin => "What your team's keys have asked for.",
-        _ => "What was asked for in the whole organization.",
-    }
 }
 
 fn toolbar(viewer: &Viewer, chosen: &Chosen) -> Markup {
@@ -372,57 +161,6 @@ struct Offer<'o> {
     teams: &'o [TeamChoice],
     models: &'o [String],
     providers: &'o [String],
-}
-
-/// The choice of a key. One that is chosen and not among those offered is offered as well.
-pub(super) fn key_choice(keys: &[KeyInSight], chosen: Option<&str>) -> Markup {
-    let is = |key: &KeyInSight| chosen == Some(key.id.to_string().as_str());
-    let beyond = keys.iter().skip(OFFERED).find(|key| is(key));
-    html! {
-        label.visually-hidden for="key_id" { "Key" }
-        select id="key_id" name="key_id" {
-            option value="" { "Any key" }
-            @if let (Some(own), false) = (chosen, keys.iter().any(is)) { option value=(own) selected { "Another key" } }
-            @for key in keys.iter().take(OFFERED).chain(beyond) { option value=(key.id) selected[is(key)] { (key.name) } }
-        }
-    }
-}
-
-/// The choice of a team; nothing where there is none to choose.
-pub(super) fn team_choice(teams: &[TeamChoice], chosen: Option<&str>) -> Markup {
-    html! {
-        @if !teams.is_empty() {
-            label.visually-hidden for="team_id" { "Team" }
-            select id="team_id" name="team_id" {
-                option value="" { "Any team" }
-                @for team in teams { option value=(team.id) selected[chosen == Some(team.id.to_string().as_str())] { (team.name) } }
-            }
-        }
-    }
-}
-
-/// A filter by a name that can be typed, with names to choose from.
-pub(super) fn name_choice(
-    name: &str,
-    label: &str,
-    placeholder: &str,
-    chosen: Option<&str>,
-    offered: &[String],
-) -> Markup {
-    html! {
-        label.visually-hidden for=(name) { (label) }
-        input.filter-name id=(name) name=(name) value=[chosen] placeholder=(placeholder) list={ (name) "-offered" } autocomplete="off" spellcheck="false";
-        datalist id={ (name) "-offered" } { @for own in offered { option value=(own) {} } }
-    }
-}
-
-/// The tags of keys, each once.
-pub(super) fn tags_of(keys: &[KeyInSight]) -> Vec<String> {
-    let mut tags: Vec<String> = keys.iter().flat_map(|key| key.tags.iter().cloned()).collect();
-    tags.sort_unstable();
-    tags.dedup();
-    tags.truncate(OFFERED);
-    tags
 }
 
 fn filters(viewer: &Viewer, offer: &Offer<'_>, filtered: bool) -> Markup {
@@ -850,223 +588,6 @@ fn portion(share: f64) -> Markup {
         svg.bar.good aria-hidden="true" focusable="false" {
             rect.bar-back width="100%" height="100%" {}
             rect.bar-fill width=(width) height="100%" {}
-        }
-    }
-}
-
-fn ahead(
-    viewer: &Viewer,
-    forecast: Option<&Forecast>,
-    filtered: bool,
-    insights: &Insights,
-    now: DateTime<Utc>,
-) -> Markup {
-    html! {
-        div.grid.two.after {
-            (parts::card("This month", html! { @if filtered { span { "by the same filters" } } }, month_end(forecast, now)))
-            (parts::card("What could cost less", html! { span { "the last " (INSIGHT_DAYS) " days, at today's prices" } }, savings(viewer, insights)))
-        }
-    }
-}
-
-fn month_end(forecast: Option<&Forecast>, now: DateTime<Utc>) -> Markup {
-    let Some(forecast) = forecast else {
-        return parts::empty(
-            "chart",
-            "Too early to say",
-            "As soon as a day of traffic is over, what the month will have cost is expected here.",
-            html! {},
-        );
-    };
-    let part = |nano: i64| share(nano, forecast.high_nanousd.max(1)).unwrap_or(0.0);
-    let width = |share: f64| format!("{:.1}%", share.clamp(0.0, 1.0) * 100.0);
-    let (spent, expected, low) = (
-        part(forecast.spent_nanousd),
-        part(forecast.expected_nanousd),
-        part(forecast.low_nanousd),
-    );
-    let days_left = (forecast.to - now).num_days();
-    html! {
-        div.card-body.stack id="forecast" {
-            div.forecast-figure {
-                span.tile-value title=(format::usd_exact(forecast.expected_nanousd)) { (format::usd(forecast.expected_nanousd)) }
-                span.muted { "expected by the end of " (forecast.from.format("%B")) }
-            }
-            svg.forecast-bar aria-hidden="true" focusable="false" {
-                rect.bar-back width="100%" height="100%" {}
-                rect.range x=(width(low)) width=(width(1.0 - low)) height="100%" {}
-                rect.expected width=(width(expected)) height="100%" {}
-                rect.spent width=(width(spent)) height="100%" {}
-            }
-            dl.facts {
-                dt { "Spent so far" } dd title=(format::usd_exact(forecast.spent_nanousd)) { (format::usd(forecast.spent_nanousd)) }
-                dt { "If every day were" } dd { "the cheapest " (format::usd(forecast.low_nanousd)) ", the dearest " (format::usd(forecast.high_nanousd)) }
-                dt { "Made from" } dd { (forecast.days) @if forecast.days == 1 { " full day" } @else { " full days" } ", each weekday by its own; " (days_left) @if days_left == 1 { " full day is left" } @else { " full days are left" } }
-            }
-        }
-    }
-}
-
-fn savings(viewer: &Viewer, insights: &Insights) -> Markup {
-    let caching = &insights.caching;
-    let prompts = caching.prompt_possible_nanousd > 0;
-    let none = insights.cheaper.is_empty()
-        && !prompts
-        && insights.idle_keys.is_empty()
-        && insights.at_risk.is_empty()
-        && caching.saved_nanousd == 0;
-    let item = |tone: Tone, word: &str, text: Markup, figure: Option<String>| {
-        html! {
-            li {
-                (pill(tone, word))
-                div.grow { (text) }
-                @if let Some(figure) = figure { span.strong.nowrap { (figure) } }
-            }
-        }
-    };
-    html! {
-        @if none {
-            (parts::empty("check", "Nothing to save", "No deployment would be cheaper, no key lies idle, no budget is at risk.", html! {}))
-        } @else {
-            ul.insights id="insights" {
-                @for budget in insights.at_risk.iter().take(INSIGHTS) { (item(Tone::Bad, "budget", at_risk(viewer, budget), Some(format!("{} of {}", format::usd(budget.spent_nanousd), format::usd(budget.amount_nanousd))))) }
-                @for cheaper in insights.cheaper.iter().take(INSIGHTS) {
-                    (item(Tone::Info, "cheaper", html! {
-                        p { strong { (cheaper.alternative) } " serves the same model as " (cheaper.deployment) " for less" }
-                        p.muted.small { (format::count(cheaper.requests)) " requests cost " (format::usd(cheaper.cost_nanousd)) "; there they would have cost " (format::usd(cheaper.alternative_nanousd)) }
-                    }, Some(format!("−{}", format::usd(cheaper.cost_nanousd - cheaper.alternative_nanousd)))))
-                }
-                @if prompts {
-                    (item(Tone::Info, "prompt cache", html! {
-                        p { "Prompts that begin alike can be cached by their providers" }
-                        p.muted.small { (format::percent(share(caching.cached_tokens, caching.input_tokens).unwrap_or(0.0))) " of the tokens are, which saved " (format::usd(caching.prompt_saved_nanousd)) "; the most there is to gain" }
-                    }, Some(format!("−{}", format::usd(caching.prompt_possible_nanousd)))))
-                }
-                @if caching.saved_nanousd > 0 {
-                    (item(Tone::Good, "cached answers", html! {
-                        p { (format::count(caching.hits)) " answers came out of the gateway's cache" }
-                    }, Some(format!("saved {}", format::usd(caching.saved_nanousd)))))
-                }
-                @for key in insights.idle_keys.iter().take(INSIGHTS) {
-                    (item(Tone::Quiet, "idle key", html! {
-                        p { a href={ "/gateway/keys/" (key.id) } { (key.name) } " is not used" }
-                        p.muted.small { "last used: " (parts::time_or(key.last_used_at, "never")) }
-                    }, None))
-                }
-                @if insights.idle_keys.len() > INSIGHTS { li { span.muted { "and " (insights.idle_keys.len() - INSIGHTS) " more keys that are not used" } } }
-            }
-        }
-    }
-}
-
-fn at_risk(viewer: &Viewer, budget: &AtRisk) -> Markup {
-    let over = budget.spent_nanousd >= budget.amount_nanousd;
-    let words = if budget.scope == "organization" {
-        "The budget of the organization".to_owned()
-    } else {
-        format!("A budget of the {} {}", budget.scope, budget.reference)
-    };
-    html! {
-        p {
-            @if viewer.can(Right::ReadLimits) { a href={ "/gateway/budgets?scope=" (budget.scope) } { (words) } } @else { (words) }
-            @if over { " is used up" } @else { " will be used up " (parts::time(budget.used_up_at)) }
-        }
-        p.muted.small { "its period ends " (parts::time(budget.ends_at)) @if !over { "; " (format::usd(budget.expected_nanousd)) " are expected by then" } }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use chrono::TimeDelta;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    fn chosen(query: &[(&str, &str)], now: DateTime<Utc>) -> Chosen {
-        let found = |name: &str| {
-            query
-                .iter()
-                .find(|(own, _)| *own == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
-        Chosen::of(found, now)
-    }
-
-    #[test]
-    fn a_time_is_what_the_url_says() {
-        let now = at("2026-11-29T13:14:15Z");
-        let time = |query: &[(&str, &str)]| {
-            let chosen = chosen(query, now);
-            (
-                chosen.from.start().to_rfc3339(),
-                chosen.to.start().to_rfc3339(),
-                chosen.granularity,
-            )
-        };
-        let said = |from: &str, to: &str, granularity| (format!("{from}+00:00"), format!("{to}+00:00"), granularity);
-        assert_eq!(
-            time(&[]),
-            said("2026-10-30T14:00:00", "2026-11-29T14:00:00", Granularity::Day)
-        );
-        assert_eq!(
-            time(&[("range", "24h")]),
-            said("2026-11-28T14:00:00", "2026-11-29T14:00:00", Granularity::Hour)
-        );
-        assert_eq!(
-            time(&[("range", "last-month")]),
-            said("2026-10-01T00:00:00", "2026-11-01T00:00:00", Granularity::Day)
-        );
-        // Both days are included, and nothing is of the future.
-        assert_eq!(
-            time(&[("from", "2026-11-03"), ("to", "2026-11-04")]),
-            said("2026-11-03T00:00:00", "2026-11-05T00:00:00", Granularity::Hour)
-        );
-        assert_eq!(
-            time(&[("from", "2026-11-29"), ("to", "2026-12-24")]).1,
-            "2026-11-29T14:00:00+00:00"
-        );
-        assert_eq!(
-            time(&[("from", "2020-01-01"), ("to", "2026-01-01")]).2,
-            Granularity::Month
-        );
-        // Hours of a year are more than anybody can look at.
-        assert_eq!(
-            time(&[("from", "2026-01-01"), ("to", "2026-06-01"), ("granularity", "hour")]).2,
-            Granularity::Day
-        );
-    }
-
-    #[test]
-    fn a_time_that_is_none_is_said_to_be_none() {
-        let now = at("2026-11-29T13:14:15Z");
-        for query in [
-            [("from", "yesterday"), ("to", "2026-11-04")],
-            [("from", "2026-11-04"), ("to", "2026-11-03")],
-            [("from", "2027-01-01"), ("to", "2027-01-02")],
-            [("from", "1990-01-01"), ("to", "2026-01-01")],
-        ] {
-            let chosen = chosen(&query, now);
-            assert_eq!(
-                (chosen.faults.len(), chosen.range),
-                (1, Some(Range::Month)),
-                "{query:?}"
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_the_url_says_the_api_would_answer(
-            range in "[a-z0-9-]{0,8}", from in "[0-9TZ:-]{0,12}", to in "[0-9TZ:-]{0,12}",
-            granularity in prop::sample::select(vec!["", "hour", "day", "month", "year"]), hours in 0..200_000_i64,
-        ) {
-            let now = at("2020-01-01T00:00:00Z") + TimeDelta::hours(hours);
-            let chosen = chosen(&[("range", &range), ("from", &from), ("to", &to), ("granularity", granularity)], now);
-            prop_assert!(chosen.from < chosen.to && fits(chosen.granularity, chosen.from, chosen.to));
         }
     }
 }

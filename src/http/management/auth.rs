@@ -8,6 +8,7 @@
 
 pub mod access;
 mod audit;
+mod batches;
 mod endpoints;
 mod jobs;
 pub mod keys;
@@ -145,6 +146,8 @@ pub struct Caller {
     bearer: Bearer,
     /// Whether they can do nothing but change their password.
     must_change_password: bool,
+    /// Whether it is a browser that showed a cookie, and not a token.
+    by_cookie: bool,
     /// The organization it is about; `None`: one they named and may not see.
     organization: Option<OrganizationId>,
     /// Whether no organization was named by somebody who may see all of them.
@@ -158,6 +161,7 @@ impl Caller {
     /// Nobody known, or it cannot be found out right now.
     pub async fn of(management: Arc<Management>, request: &Request) -> Result<Self, Refusal> {
         let headers = request.headers();
+        let by_cookie = sent_token(headers).is_none();
         let identity = match sent_token(headers) {
             Some(token) => management.identify(token).await?,
             None => management.identify_browser(request).await?,
@@ -171,7 +175,7 @@ impl Caller {
             Some(named) => Some(named.to_str().ok().and_then(|text| text.parse::<Uuid>().ok())),
             // A page's choice is taken where it can be: whoever has lost the right to it sees their own.
             None => session::chosen_organization(request)
-                .filter(|_| sent_token(headers).is_none() && bearer.role.everywhere())
+                .filter(|_| by_cookie && bearer.role.everywhere())
                 .map(Some),
         };
         let organization = match named {
@@ -194,6 +198,7 @@ impl Caller {
             everywhere: bearer.role.everywhere() && named.is_none(),
             bearer,
             must_change_password,
+            by_cookie,
             organization,
         })
     }

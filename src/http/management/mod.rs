@@ -6,6 +6,7 @@
 
 mod audit;
 pub mod auth;
+mod batches;
 mod budgets;
 mod config;
 mod jobs;
@@ -41,6 +42,7 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags};
 
 use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
+use crate::gates::batches::Batches;
 use crate::gates::control::{Configs, Directory, PayloadReader};
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
@@ -84,6 +86,8 @@ pub struct Management {
     pub audit: Arc<dyn Audit>,
     /// Keeps jobs.
     pub jobs: Arc<dyn Jobs>,
+    /// Knows the batches of keys.
+    pub batches: Arc<dyn Batches>,
     /// What handlers of keys, limits and budgets work with.
     pub keys: KeyDesk,
     /// Keeps endpoints and their deliveries.
@@ -208,7 +212,7 @@ type Managing = (
 /// What was done.
 type Looking = (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi);
 /// What goes on in the background.
-type Background = (jobs::JobsApi, webhooks::WebhooksApi);
+type Background = (jobs::JobsApi, batches::BatchesApi, webhooks::WebhooksApi);
 type Api = (Serving, Limiting, Managing, Looking, Background);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -229,7 +233,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
             users::UsersApi,
         ),
         (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi),
-        (jobs::JobsApi, webhooks::WebhooksApi),
+        (jobs::JobsApi, batches::BatchesApi, webhooks::WebhooksApi),
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

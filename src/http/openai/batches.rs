@@ -56,7 +56,7 @@ fn shown(batch: &Batch) -> Value {
     let at = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp());
     let over = |status: BatchStatus| at(batch.finished_at.filter(|_| batch.status == status));
     json!({
-        "id": format!("batch_{}", batch.id.simple()),
+        "id": batch.public_id(),
         "object": "batch",
         "endpoint": batch.endpoint,
         "errors": batch.errors,

@@ -1,4 +1,4 @@
-//! Jobs by pages: what waits and what was given up, and another try for the latter.
+//! Jobs by pages: what waits and what was given up, another try for the latter, and how far batches are.
 
 use std::time::Duration;
 
@@ -59,4 +59,38 @@ async fn a_dead_job_is_found_and_begun_anew_by_whoever_may() {
     browser.until_reads("No job is like that").await;
     browser.assert_quiet("jobs").await;
     world.finish([browser, other]).await;
+}
+
+#[tokio::test]
+async fn batches_are_shown_with_their_progress_as_they_go_on() {
+    let world = World::new().await;
+    let viewer = world.person("viewer", None).await;
+    let browser = world.browser_of(&viewer).await;
+    browser.open_page("/gateway/jobs").await;
+    browser.click("nav.tabs a[href='/gateway/jobs/batches']").await;
+    browser.until_at("/gateway/jobs/batches").await;
+    browser
+        .until("document.querySelectorAll('#batches tbody tr').length === 5")
+        .await;
+    browser.until_reads("1,252 of 2,000").await;
+    browser.until_reads("12 failed").await;
+    browser.until_reads("line 3: method must be POST").await;
+    browser.until_reads(&format!("job={EVIL}")).await;
+    // It goes on while one looks.
+    world
+        .gateway
+        .sql("UPDATE batches SET completed = 1988, status = 'finalizing' WHERE status = 'in_progress'")
+        .await;
+    browser.until_reads("2,000 of 2,000").await;
+    browser.until_reads("writing its files").await;
+    browser.choose("#status", "failed").await;
+    browser.until("location.search.includes('status=failed')").await;
+    browser
+        .until("document.querySelectorAll('#batches tbody tr').length === 1")
+        .await;
+    let key = world.keys[5].to_string();
+    browser.open_page(&format!("/gateway/jobs/batches?key_id={key}")).await;
+    browser.until_reads("No batch is like that").await;
+    browser.assert_quiet("batches").await;
+    world.finish([browser]).await;
 }

@@ -5,8 +5,10 @@
 
 mod budgets;
 mod jobs;
+mod journey;
 mod keys;
 mod logs;
+mod models;
 mod overview;
 mod playground;
 mod providers;
@@ -37,11 +39,13 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("/gateway/providers", "#providers tbody tr", "providers"),
     ("/gateway/providers/openai", "[data-live=measured]", "provider"),
     ("/gateway/providers/catalogue", "#catalogue tbody tr", "catalogue"),
+    ("/gateway/providers/repricing", "[data-live=repricings]", "repricing"),
     ("/gateway/routing", "[data-rules] li", "routing"),
     ("/gateway/routing/versions", ".empty", "routing-versions"),
     ("/gateway/playground", "[data-ask]", "playground"),
     ("/gateway/webhooks", ".empty", "webhooks"),
     ("/gateway/jobs", "[data-live=jobs]", "jobs"),
+    ("/gateway/jobs/batches", "#batches tbody tr", "batches"),
     ("/gateway/settings", "#org-name", "settings"),
     ("/gateway/settings/members", "#members tbody tr", "members"),
     ("/gateway/settings/teams", "#teams tbody tr", "teams"),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -26,6 +27,8 @@ pub struct Browser {
     /// The window.
     pub client: Client,
     origin: String,
+    /// How wide the window was asked to be. A phone's grows with a page that is too wide, so it cannot be asked.
+    width: AtomicU32,
     _driver: Child,
     _profile: tempfile::TempDir,
 }
@@ -94,6 +97,7 @@ impl Browser {
         let browser = Self {
             client,
             origin: origin.to_owned(),
+            width: AtomicU32::new(1440),
             _driver: driver,
             _profile: profile,
         };
@@ -114,6 +118,7 @@ impl Browser {
 
     /// Sets the size of the window and the theme of the system.
     pub async fn look(&self, width: u32, height: u32, dark: bool) {
+        self.width.store(width, Ordering::Relaxed);
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
         let scheme = if dark { "dark" } else { "light" };
@@ -283,8 +288,9 @@ impl Browser {
             .await
             .expect("axe-core answers");
         assert_eq!(found, json!([]), "{page}");
+        let width = self.width.load(Ordering::Relaxed);
         let wide = self
-            .value("document.documentElement.scrollWidth <= innerWidth ? '' : [...document.querySelectorAll('main *')].filter(node => node.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(node => node.outerHTML.slice(0, 120)).join('\\n') || 'it is'")
+            .value(&format!("document.documentElement.scrollWidth <= {width} ? '' : [...document.querySelectorAll('main *, dialog[open] *')].filter(node => node.getBoundingClientRect().right > {width} + 1).slice(0, 8).map(node => node.outerHTML.slice(0, 160)).join('\\n') || `it is ${{document.documentElement.scrollWidth}}`"))
             .await;
         assert_eq!(wide, json!(""), "{page} is wider than the window");
     }
@@ -296,9 +302,9 @@ impl Browser {
         }
         // A page that scrolls is taken as a whole, as if the window were that high; a dialog has the window's height.
         let size = self
-            .value("[innerWidth, document.querySelector('dialog[open], .menu-open') ? innerHeight : Math.max(innerHeight, document.documentElement.scrollHeight)]")
+            .value("document.querySelector('dialog[open], .menu-open') ? innerHeight : Math.max(innerHeight, document.documentElement.scrollHeight)")
             .await;
-        let (width, height) = (size[0].as_u64().expect("a width"), size[1].as_u64().expect("a height"));
+        let (width, height) = (self.width.load(Ordering::Relaxed), size.as_u64().expect("a height"));
         let metrics =
             |height: u64| json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         let before = self.value("innerHeight").await.as_u64().expect("a height");

@@ -1,10 +1,13 @@
 //! Signing in and out by pages, and what a session may.
 
+use std::time::{Duration, Instant};
+
 use bonito::domain::role::Role;
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::rig::Browser;
-use super::world::{PASSWORD, World};
+use super::world::{PASSWORD, World, person};
 use crate::support::TestGateway;
 use crate::support::issuer::Issuer;
 
@@ -225,6 +228,165 @@ async fn a_session_is_good_for_the_api_with_its_pages_proof_alone_and_ends_at_on
     assert_eq!(get("/api/auth/me", &changed).await.unwrap().status(), 401);
     let away = get("/gateway/keys", &changed).await.unwrap();
     assert_eq!(away.headers()["location"], "/login?next=%2Fgateway%2Fkeys");
+    gateway.finish().await;
+}
+
+/// What an answer says of the session's cookie: its value and its seconds; `None`: nothing.
+fn renewed(answer: &reqwest::Response) -> Option<(String, i64)> {
+    let lines = answer.headers().get_all("set-cookie").iter();
+    let mut lines = lines.filter_map(|line| line.to_str().ok());
+    let session = lines.find(|line| line.starts_with("bonito_session="))?;
+    let seconds = session.split("Max-Age=").nth(1)?.split(';').next()?.parse().ok()?;
+    Some((session.split(';').next()?.to_owned(), seconds))
+}
+
+#[tokio::test]
+async fn a_session_goes_on_while_pages_are_opened_up_to_its_end_and_never_comes_back() {
+    let gateway = TestGateway::builder()
+        .set("auth.recheck_ms", 20)
+        .set("auth.refresh_token_ms", 3_600_000)
+        .set("auth.session_ms", 86_400_000)
+        .start()
+        .await;
+    let email = person(&gateway, "owner", None).await;
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let get = |path: &str, session: &str| {
+        client
+            .get(format!("{}{path}", gateway.api))
+            .header("cookie", session)
+            .send()
+    };
+    let login = [("email", email.as_str()), ("password", PASSWORD)];
+    let answer = client
+        .post(format!("{}/login", gateway.api))
+        .form(&login)
+        .send()
+        .await
+        .unwrap();
+    let session = cookie(&answer);
+    let page = get("/gateway/keys", &session).await.unwrap();
+    assert_eq!((page.status().as_u16(), renewed(&page)), (200, None), "it is as new");
+
+    // It has half of its time left: whoever opens a page has all of it again, and nothing else renews it.
+    let at = |seconds: i64| {
+        format!(
+            "'{}'",
+            (Utc::now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Micros, true)
+        )
+    };
+    let ends = async |expires: i64, ends: i64| {
+        let set = format!(
+            "UPDATE refresh_tokens SET expires_at = {}, ends_at = {}",
+            at(expires),
+            at(ends)
+        );
+        gateway.sql(&set).await;
+    };
+    ends(1_800, 80_000).await;
+    let began = Instant::now();
+    let (next, seconds) = loop {
+        let asked = get("/api/auth/me", &session).await.unwrap();
+        assert_eq!((asked.status().as_u16(), renewed(&asked)), (200, None));
+        let page = get("/gateway/keys", &session).await.unwrap();
+        if let Some(found) = renewed(&page) {
+            break found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "it is not renewed");
+    };
+    assert!((3_500..=3_600).contains(&seconds), "{seconds}");
+    let later = format!(
+        "SELECT COUNT(*) AS n FROM refresh_tokens WHERE expires_at > {}",
+        at(3_500)
+    );
+    assert_eq!(gateway.number(&later).await, 1);
+    assert_eq!(
+        renewed(&get("/gateway/keys", &next).await.unwrap()),
+        None,
+        "once is enough"
+    );
+    // A token is no cookie, and does not become one.
+    let login_by_api = json!({"email": email, "password": PASSWORD});
+    let token = gateway.manage("POST", "/api/auth/login", "", Some(&login_by_api)).await;
+    let token = token.json()["access_token"].as_str().unwrap().to_owned();
+    ends(1_800, 80_000).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(100) {
+        let page = client
+            .get(format!("{}/gateway/keys", gateway.api))
+            .bearer_auth(&token)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!((page.status().as_u16(), renewed(&page)), (200, None));
+    }
+
+    // Its end is its end.
+    ends(60, 600).await;
+    let began = Instant::now();
+    let (last, seconds) = loop {
+        if let Some(found) = renewed(&get("/gateway/keys", &next).await.unwrap())
+            && found.1 <= 600
+        {
+            break found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "it is not renewed");
+    };
+    assert!(seconds > 500, "{seconds}");
+    assert_eq!(
+        renewed(&get("/gateway/keys", &last).await.unwrap()),
+        None,
+        "there is no more"
+    );
+
+    // Signed out, every cookie of the session is worth nothing, and opening pages brings none back.
+    let page = get("/gateway/keys", &last).await.unwrap().text().await.unwrap();
+    let proof = page
+        .split("name=\"csrf\" value=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap();
+    let out = client
+        .post(format!("{}/logout", gateway.api))
+        .header("cookie", &last)
+        .form(&[("csrf", proof)])
+        .send();
+    assert_eq!(out.await.unwrap().status(), 303);
+    for old in [&session, &next, &last] {
+        let page = get("/gateway/keys", old).await.unwrap();
+        assert_eq!((page.status().as_u16(), renewed(&page)), (303, None));
+        assert_eq!(get("/api/auth/me", old).await.unwrap().status(), 401);
+    }
+    // Nor after a change of the user, whatever the cookie was renewed to.
+    let answer = client
+        .post(format!("{}/login", gateway.api))
+        .form(&login)
+        .send()
+        .await
+        .unwrap();
+    let session = cookie(&answer);
+    ends(60, 80_000).await;
+    let admin = gateway.token(Role::PlatformAdmin);
+    let users = gateway.manage("GET", "/api/users", &admin, None).await.json();
+    let user = users["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|user| user["email"] == json!(email))
+        .unwrap();
+    let path = format!("/api/users/{}", user["id"].as_str().unwrap());
+    let disabled = gateway
+        .manage("PATCH", &path, &admin, Some(&json!({"disabled": true})))
+        .await;
+    assert_eq!(disabled.status, 200, "{}", disabled.text);
+    let began = Instant::now();
+    while get("/api/auth/me", &session).await.unwrap().status() != 401 {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is still good");
+    }
+    let page = get("/gateway/keys", &session).await.unwrap();
+    assert_eq!((page.status().as_u16(), renewed(&page)), (303, None));
     gateway.finish().await;
 }
 

@@ -1,4 +1,4 @@
-// Budgets and limits: shows the field that goes with a scope, and fills the dialogs that change something.
+// Budgets and limits: shows the field that goes with a scope.
 
 import { $, $$, element } from "./kit.js";
 
@@ -14,19 +14,6 @@ for (const select of $$("select[data-scope]")) {
   select.addEventListener("change", () => follow(select));
   follow(select);
 }
-
-// A dialog begins with what there is, each time it is opened.
-document.addEventListener("opened", ({ target, detail: button }) => {
-  const form = $("form[data-edits]", target);
-  if (!form || !button.dataset.values) return;
-  form.elements._id.value = button.dataset.id;
-  $("[data-edits-whom]", form).textContent = button.dataset.whom;
-  for (const [name, value] of Object.entries(JSON.parse(button.dataset.values))) {
-    const field = form.elements[name];
-    if (field.type === "checkbox") field.checked = value;
-    else field.value = value;
-  }
-});
 
 for (const list of $$("datalist[data-zones]")) {
   for (const zone of ["UTC", ...(Intl.supportedValuesOf?.("timeZone") ?? [])]) list.append(element("option", { value: zone }));

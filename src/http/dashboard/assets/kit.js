@@ -6,10 +6,14 @@
 //                                     An empty field is left out, or null with data-empty="null", or "" with data-empty="text".
 //                                     data-with="name" leaves a field out where that other one is empty.
 //                                     data-headers='{"if-match": "…"}' adds headers. {name} in the path is the field of that name.
+//                                     data-taken="a b" on a field: it is none of these. data-whole="name" on the form: what is
+//                                     wrong with the whole of it is said at that field. Names that begin with _ are not sent.
 //   button[data-api]                  the same without fields: data-body='{"…": 1}', data-confirm="What will happen", data-verb="Revoke".
-//   data-done                         afterwards: reload, close, toast:Words, go:/path, event. Several with spaces between, words with `_`.
+//   data-done                         afterwards: reload, close, toast:Words, go:/path/{name}, event. Several with spaces between, words with `_`.
 //                                     Whatever it is, `api:done` is raised with {answer, response}, and `api:failed` with {problem}.
 //   [data-opens="id"], [data-closes]  dialogs. form[data-auto-submit] sends itself when something is chosen.
+//   form[data-edits]                  in a dialog: begins with what the button that opens it says: data-values='{"name": …}', data-id for
+//                                     its field _id, data-whom for [data-edits-whom].
 //   [data-copy="text"], [data-copy-from="#id"]
 //   table[data-sort]                  th with data-by (number or text) sort the rows there are by the cells' data-value or text.
 //   time[data-relative]               is kept as "3 min ago".
@@ -80,7 +84,9 @@ const lists = (text) => text.split(/[\n,]/).map((item) => item.trim()).filter(Bo
 function valueOf(field) {
   const kind = field.dataset.type ?? "text";
   if (field.type === "radio" && !field.checked) return undefined;
-  if (kind === "bool") return field.type === "checkbox" ? field.checked : field.value === "true";
+  if (kind === "bool" && (field.type === "checkbox" || field.value)) {
+    return field.type === "checkbox" ? field.checked : field.value === "true";
+  }
   if (kind === "tokens") return tokensOf(field);
   if (kind === "tags") {
     return Object.fromEntries(tokensOf(field).map((tag) => {
@@ -95,13 +101,17 @@ function valueOf(field) {
     if (field.dataset.empty === "null") return null;
     return field.dataset.empty === "text" ? "" : undefined;
   }
-  if (kind === "number") return Number.isFinite(Number(text)) ? Number(text) : text;
+  const wrong = (problem) => new Failure({ errors: [{ pointer: `/${field.name.replaceAll(".", "/")}`, problem }] });
+  if (kind === "number") {
+    if (!Number.isFinite(Number(text))) throw wrong("must be a number");
+    return Number(text);
+  }
   if (kind === "time") return new Date(text).toISOString();
   if (kind === "json") {
     try {
       return JSON.parse(text);
     } catch {
-      throw new Failure({ errors: [{ pointer: `/${field.name.replaceAll(".", "/")}`, problem: "is no JSON" }] });
+      throw wrong("is no JSON");
     }
   }
   return text;
@@ -134,6 +144,12 @@ function compact(value) {
   return value;
 }
 
+/** What can be said to be wrong without asking: names that something else has. */
+function takenNames(form) {
+  const taken = [...form.elements].filter((field) => field.dataset.taken?.split(" ").includes(field.value.trim()));
+  if (taken.length) throw new Failure({ errors: taken.map((field) => ({ pointer: `/${field.name}`, problem: "is taken" })) });
+}
+
 function clearFaults(form) {
   for (const field of $$("[aria-invalid]", form)) field.removeAttribute("aria-invalid");
   for (const fault of $$("[data-fault], [data-form-fault]", form)) {
@@ -162,7 +178,8 @@ export function showFaults(form, problem) {
   let first = null;
   const errors = problem.errors?.length ? problem.errors : readerFaults(problem.detail);
   for (const { pointer, problem: words } of errors) {
-    const parts = pointer.split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
+    const said = pointer || (form.dataset.whole ? `/${form.dataset.whole}` : "");
+    const parts = said.split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
     let field = null;
     // A fault inside a list or an object is shown at the field that the whole of it came from.
     for (let length = parts.length; length > 0 && !field; length -= 1) {
@@ -179,8 +196,8 @@ export function showFaults(form, problem) {
     field.setAttribute("aria-errormessage", place.id);
     place.setAttribute("role", "alert");
     // Most faults are sentences without their subject; some have one.
-    const said = /^(must|is|are|has|have|may|can|cannot|does|needs|was|names)\b/.test(words) ? `This ${words}.` : `${words[0].toUpperCase()}${words.slice(1)}.`;
-    place.textContent = [place.textContent, said].filter(Boolean).join(" ");
+    const sentence = /^(must|is|are|has|have|may|can|cannot|does|needs|was|names)\b/.test(words) ? `This ${words}.` : `${words[0].toUpperCase()}${words.slice(1)}.`;
+    place.textContent = [place.textContent, sentence].filter(Boolean).join(" ");
     place.hidden = false;
     for (let folded = field.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
     first ??= field;
@@ -196,20 +213,25 @@ export function showFaults(form, problem) {
   first?.focus();
 }
 
+/** A path with the values of fields in the places of their names. */
+function filled(target, pattern) {
+  const values = target.elements;
+  return pattern.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(values?.[name]?.value ?? values?.[`_${name}`]?.value ?? ""));
+}
+
 function finish(target, what, done) {
   target.dispatchEvent(new CustomEvent("api:done", { bubbles: true, detail: done }));
   for (const step of (what ?? "reload").split(/\s+/)) {
     if (step === "reload") location.reload();
     else if (step === "close") target.closest("dialog")?.close();
     else if (step.startsWith("toast:")) toast(step.slice(6).replaceAll("_", " "));
-    else if (step.startsWith("go:")) location.assign(step.slice(3));
+    else if (step.startsWith("go:")) location.assign(filled(target, step.slice(3)));
   }
 }
 
 async function send(target, path, body, button) {
   const [method, pattern] = path.split(" ");
-  const values = target.elements;
-  const url = pattern.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(values?.[name]?.value ?? values?.[`_${name}`]?.value ?? ""));
+  const url = filled(target, pattern);
   button?.setAttribute("aria-busy", "true");
   try {
     const headers = JSON.parse(target.dataset.headers ?? "{}");
@@ -228,6 +250,7 @@ document.addEventListener("submit", async (event) => {
   if (button?.getAttribute("aria-busy")) return;
   clearFaults(form);
   try {
+    takenNames(form);
     if (form.dataset.confirm && !(await confirmed(form.dataset.confirm, form.dataset.verb))) return;
     const body = form.dataset.api.startsWith("GET") || form.dataset.api.startsWith("DELETE") ? undefined : gather(form);
     await send(form, form.dataset.api, body, button);
@@ -304,6 +327,24 @@ export function chips(input) {
 }
 
 // Dialogs, copying, menus, themes
+
+// A dialog that changes something begins with what there is, each time it is opened.
+document.addEventListener("opened", ({ target, detail: button }) => {
+  const form = $("form[data-edits]", target);
+  if (!form || !button.dataset.values) return;
+  form.reset();
+  clearFaults(form);
+  form.elements._id.value = button.dataset.id;
+  $("[data-edits-whom]", form).textContent = button.dataset.whom;
+  for (const [name, value] of Object.entries(JSON.parse(button.dataset.values))) {
+    const field = form.elements[name];
+    if (field.type === "checkbox") field.checked = value;
+    else field.value = value;
+    if (field.dataset?.type === "tokens") addTokens(field);
+  }
+  // What is folded away and says something is unfolded.
+  for (const folded of $$("details", form)) folded.open = $$("input, select", folded).some((field) => (field.tagName === "SELECT" ? field.selectedIndex > 0 : field.type !== "checkbox" && field.value));
+});
 
 async function copy(button) {
   const from = button.dataset.copyFrom ? $(button.dataset.copyFrom) : null;

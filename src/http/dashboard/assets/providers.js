@@ -1,6 +1,6 @@
-// Providers: says what came of a test, and changes one of the organization's own prices.
+// Providers: says what came of a test, and changes the organization's own prices.
 
-import { $, Failure, api, element, gather, showFaults, toast } from "./kit.js";
+import { $, Failure, api, element, gather, showFaults } from "./kit.js";
 
 document.addEventListener("submit", (event) => {
   if (event.target.matches("form[data-test]")) $("[data-test-result]").replaceChildren(element("p", { class: "muted" }, "Asking…"));
@@ -21,40 +21,34 @@ document.addEventListener("api:done", (event) => {
 const dialog = $("#price");
 const form = dialog && $("form", dialog);
 
-dialog?.addEventListener("opened", (event) => {
-  const { deployment, own, input, output, cacheRead, cacheWrite } = event.detail.dataset;
-  $("[data-price-of]", dialog).textContent = deployment;
-  form.reset();
-  form.elements.deployment.value = deployment;
-  form.elements.input_usd.value = input ?? "";
-  form.elements.output_usd.value = output ?? "";
-  form.elements.cache_read_usd.value = cacheRead ?? "";
-  form.elements.cache_write_usd.value = cacheWrite ?? "";
-  $("[data-price-reset]", dialog).hidden = own === undefined;
-});
+const moment = (time) => (time ? new Date(time).getTime() : 0);
+const day = (time) => (time ? `from ${new Date(time).toLocaleString()}` : "from the beginning");
 
-/** Puts a price into the config in the place of those the deployment has, unless somebody else was faster. */
-async function save(deployment, price) {
+/** The own prices in force, and how to say that one has changed them since. */
+async function own() {
   const { answer: config, response } = await api("GET", "/api/gateway/config");
-  const prices = (config.prices ?? []).filter((one) => one.deployment !== deployment);
-  if (price) prices.push(price);
+  return { config, prices: config.prices ?? [], etag: response.headers.get("etag") };
+}
+
+/** Writes all own prices, unless somebody else was faster. `place` is that of the one that is new, of whose faults the form tells. */
+async function write({ config, etag }, prices, place) {
   const draft = { ...config, prices };
   if (!prices.length) delete draft.prices;
   try {
-    await api("PUT", "/api/gateway/config", draft, { "if-match": response.headers.get("etag") });
+    await api("PUT", "/api/gateway/config", draft, { "if-match": etag });
   } catch (failure) {
-    if (!(failure instanceof Failure) || !price) throw failure;
-    // What is wrong is said of the price's place among all; here it is the only one.
-    const errors = (failure.problem.errors ?? []).map((fault) => ({ ...fault, pointer: fault.pointer.replace(/^\/prices\/\d+/, "") }));
+    if (!(failure instanceof Failure)) throw failure;
+    const errors = (failure.problem.errors ?? []).map((fault) => ({ ...fault, pointer: fault.pointer.replace(`/prices/${place}/`, "/") }));
     throw new Failure({ ...failure.problem, errors });
   }
   location.reload();
 }
 
-async function saving(button, deployment, price) {
+/** Does something with the prices; what is wrong is said in the dialog. */
+async function change(button, what) {
   button.setAttribute("aria-busy", "true");
   try {
-    await save(deployment, price);
+    await what(await own());
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
     showFaults(form, failure.problem);
@@ -63,15 +57,54 @@ async function saving(button, deployment, price) {
   }
 }
 
+function remove(price) {
+  const button = element("button", { type: "button", class: "button small", "aria-label": `Remove the price ${day(price.from)}` }, "Remove");
+  const same = (other) => other.deployment === price.deployment && moment(other.from) === moment(price.from);
+  button.addEventListener("click", () => change(button, (now) => write(now, now.prices.filter((other) => !same(other)))));
+  return button;
+}
+
+async function list(deployment) {
+  const prices = (await own()).prices.filter((price) => price.deployment === deployment).sort((one, other) => moment(one.from) - moment(other.from));
+  if (form.elements.deployment.value !== deployment) return;
+  const rows = prices.map((price) => element("li", {}, element("div", { class: "grow" }, `$${price.input_usd} in, $${price.output_usd} out`, element("div", { class: "muted small" }, day(price.from))), remove(price)));
+  $("[data-price-list]", dialog).replaceChildren(...rows);
+  $("[data-price-own]", dialog).hidden = !rows.length;
+  $("[data-price-reset]", dialog).hidden = !rows.length;
+}
+
+dialog?.addEventListener("opened", async (event) => {
+  const { deployment, input, output, cacheRead, cacheWrite } = event.detail.dataset;
+  $("[data-price-of]", dialog).textContent = deployment;
+  form.reset();
+  form.elements.deployment.value = deployment;
+  form.elements.input_usd.value = input ?? "";
+  form.elements.output_usd.value = output ?? "";
+  form.elements.cache_read_usd.value = cacheRead ?? "";
+  form.elements.cache_write_usd.value = cacheWrite ?? "";
+  form.elements.cache_write_1h_usd.value = event.detail.getAttribute("data-cache-write-1h") ?? "";
+  $("[data-price-own]", dialog).hidden = true;
+  $("[data-price-reset]", dialog).hidden = true;
+  try {
+    await list(deployment);
+  } catch (failure) {
+    if (!(failure instanceof Failure)) throw failure;
+    showFaults(form, failure.problem);
+  }
+});
+
 form?.addEventListener("submit", (event) => {
   event.preventDefault();
-  const price = gather(form);
-  // A hidden field is gathered like any other.
-  price.deployment = form.elements.deployment.value;
-  saving(event.submitter, price.deployment, price);
+  change(event.submitter, (now) => {
+    const price = gather(form);
+    // A hidden field is gathered like any other.
+    price.deployment = form.elements.deployment.value;
+    // One price holds from a moment on: another of the same moment stands in its place.
+    const prices = now.prices.filter((other) => other.deployment !== price.deployment || moment(other.from) !== moment(price.from));
+    return write(now, [...prices, price], prices.length);
+  });
 });
 
 $("[data-price-reset]")?.addEventListener("click", (event) => {
-  saving(event.currentTarget, form.elements.deployment.value, null);
-  toast("The list price holds again.");
+  change(event.currentTarget, (now) => write(now, now.prices.filter((price) => price.deployment !== form.elements.deployment.value)));
 });

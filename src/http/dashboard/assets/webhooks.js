@@ -1,8 +1,9 @@
-// Webhooks: what somebody has opened stays open when the list is brought up to date.
+// Lists that are kept up to date: what somebody has opened stays open, and what is marked begins open.
 
 import { $$ } from "./kit.js";
 
-const open = new Set();
+const open = new Set($$("[data-open-first]").map((part) => part.dataset.openKey));
+for (const part of $$("[data-open-first]")) part.open = true;
 
 document.addEventListener("toggle", (event) => {
   const key = event.target.dataset?.openKey;

@@ -1,5 +1,6 @@
 //! What the proofs about models are good for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -49,16 +50,20 @@ impl May<ReadProviders> {
         Ok((listed.collect(), policy.version))
     }
 
-    /// What the organization wrote of a model of its own.
-    pub async fn own_model(&self, id: &str) -> Result<Value, Refusal> {
+    /// What the organization wrote of its own models, by their ids.
+    pub async fn own_models(&self) -> Result<BTreeMap<String, Value>, Refusal> {
         let found = self.management.configs.current(self.organization).await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         let document = found.and_then(|config| serde_json::from_str::<Value>(&config.document).ok());
         let models = document.as_ref().and_then(|document| document["models"].as_array());
-        let written = models.into_iter().flatten().find(|model| id_of(model) == id);
-        written
-            .cloned()
-            .ok_or_else(|| Refusal::not_found("model of the organization's own"))
+        let written = models.into_iter().flatten();
+        Ok(written.map(|model| (id_of(model), model.clone())).collect())
+    }
+
+    /// What the organization wrote of a model of its own.
+    pub async fn own_model(&self, id: &str) -> Result<Value, Refusal> {
+        let written = self.own_models().await?.remove(id);
+        written.ok_or_else(|| Refusal::not_found("model of the organization's own"))
     }
 }
 

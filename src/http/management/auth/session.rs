@@ -3,6 +3,9 @@
 //! A cookie is sent by the browser whoever made the page that asks, so it is not enough: whatever is not a mere look has
 //! to come from a page of ours, which knows the session's proof ([`CSRF_HEADER`]), and what a browser says of where a
 //! request comes from must not be somewhere else.
+//!
+//! A session that is used goes on: opening a page renews it now and then ([`Caller::renewed`]), up to its end. Only the row
+//! in the database says whether there is a session, so a cookie that was renewed is worth nothing once that is gone.
 
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ use super::{Caller, Identified};
 use crate::http::management::Management;
 use crate::http::management::problem::Refusal;
 use crate::secrets::csrf::CsrfProofs;
-use crate::secrets::management_token::ManagementTokens;
+use crate::secrets::management_token::{Bearer, MAX_COOKIE_LIFETIME, ManagementTokens};
 
 /// The header in which a page of ours proves that it is one.
 pub const CSRF_HEADER: &str = "x-bonito-csrf";
@@ -58,6 +61,13 @@ impl BrowserSessions {
         let signed = self.tokens.sign(&signed_in.bearer, now, lifetime);
         let token = signed.map_err(|error| Refusal::unavailable(&error.into()))?;
         Ok(self.cookie(self.name(), &token, lifetime.as_secs()))
+    }
+
+    /// The cookie of a session that goes on until a time.
+    fn renew(&self, bearer: &Bearer, now: DateTime<Utc>, until: DateTime<Utc>) -> Option<String> {
+        let lifetime = (until - now).to_std().ok()?.min(MAX_COOKIE_LIFETIME);
+        let token = self.tokens.sign(bearer, now, lifetime).ok()?;
+        Some(self.cookie(self.name(), &token, lifetime.as_secs()))
     }
 
     /// What has a browser forget its session.
@@ -134,6 +144,22 @@ impl Caller {
     pub fn csrf(&self) -> String {
         let session = self.bearer.session;
         session.map_or_else(String::new, |session| self.management.browsers.proofs.of(session.id))
+    }
+
+    /// The cookie with which their session goes on, where it is time for another one. It says what the one they came with
+    /// says, so whatever ends that one ends it, too: the end of the session, or a change of its user.
+    pub async fn renewed(&self) -> Option<String> {
+        let (user, session) = self.bearer.user.zip(self.bearer.session).filter(|_| self.by_cookie)?;
+        let people = &self.management.people;
+        let (now, state) = (Utc::now(), people.sessions.state(user, session.id).await);
+        let until = state.ok()??.renewed(now, people.lifetimes.refresh)?;
+        // What cannot be written now may be by the next page.
+        let there = people.sign_ins.renew(user, session.id, now, until).await.ok()?;
+        people.sessions.forget(user, session.id).await;
+        if !there {
+            return None;
+        }
+        self.management.browsers.renew(&self.bearer, now, until)
     }
 
     /// Whether the session is still what it was when the caller was identified.

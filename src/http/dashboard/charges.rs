@@ -1,0 +1,206 @@
+//! What a request has cost: the sums that the meter made, to the last digit. They are shown only while the price in force has
+//! the version that is written on the attempt.
+
+use maud::{Markup, html};
+
+use super::{Viewer, format, parts};
+use crate::analytics::{AttemptRow, RequestRow};
+use crate::domain::money::NANO_PER_USD;
+use crate::domain::pricing::{Charge, Price};
+use crate::domain::usage::TokenUsage;
+use crate::http::management::auth::ReadProviders;
+use crate::http::management::problem::Refusal;
+
+/// Millionths of a nano-dollar in a dollar.
+const PARTS_PER_USD: i128 = NANO_PER_USD as i128 * 1_000_000;
+
+/// What deployments cost, with the versions of their prices; `None`: the viewer may not see it.
+pub async fn prices(viewer: &Viewer) -> Result<Option<Vec<(String, String, Price)>>, Refusal> {
+    let Ok(may) = viewer.may::<ReadProviders>() else {
+        return Ok(None);
+    };
+    let all = may.prices(None, usize::MAX).await?.into_iter();
+    let known = all.filter_map(|of| Some((of.provider, of.model, Price::clone(of.price.as_deref()?))));
+    Ok(Some(known.collect()))
+}
+
+/// Millionths of a nano-dollar as dollars, to the last digit there is.
+fn dollars(parts: i128) -> String {
+    let whole = parts / PARTS_PER_USD;
+    let fraction = format!("{:015}", parts % PARTS_PER_USD);
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.is_empty() {
+        format!("${whole}")
+    } else {
+        format!("${whole}.{fraction}")
+    }
+}
+
+/// The price that an attempt was charged at: the one in force, or that of a batch, if it still is of the version written
+/// on the attempt.
+fn price_of(attempt: &AttemptRow, prices: &[(String, String, Price)]) -> Option<Price> {
+    let version = attempt.price_version.as_deref()?;
+    let of_it = prices
+        .iter()
+        .filter(|(provider, model, _)| *provider == attempt.provider && *model == attempt.model);
+    of_it
+        .flat_map(|(.., price)| [Some(price.clone()), price.in_batch()])
+        .flatten()
+        .find(|price| price.version.as_str() == version)
+}
+
+fn usage_of(attempt: &AttemptRow) -> TokenUsage {
+    let count = |tokens: i64| u64::try_from(tokens).unwrap_or(0);
+    TokenUsage {
+        input: count(attempt.input_tokens),
+        cached_input: count(attempt.cached_tokens),
+        cache_write: count(attempt.cache_write_tokens),
+        output: count(attempt.output_tokens),
+        reasoning: count(attempt.reasoning_tokens),
+        ..TokenUsage::default()
+    }
+}
+
+/// The card of it.
+pub fn cost(row: &RequestRow, attempts: &[AttemptRow], prices: Option<&[(String, String, Price)]>) -> Markup {
+    let charged: Vec<&AttemptRow> = attempts
+        .iter()
+        .filter(|attempt| attempt.cost_nanousd != Some(0) || attempt.input_tokens + attempt.output_tokens > 0)
+        .collect();
+    html! {
+        @if row.cache == "hit" {
+            (parts::empty("check", "It cost nothing", "The answer came out of the cache.", html! {
+                @if let Some(saved) = row.saved_nanousd { p.muted.small { "A provider's answer would have cost " (format::usd_exact(saved)) "." } }
+            }))
+        } @else if charged.is_empty() {
+            (parts::empty("check", "It cost nothing", "No provider has answered, so nobody has charged anything.", html! {}))
+        } @else {
+            div.card-body.stack id="cost" {
+                @for attempt in &charged { (charge(attempt, charged.len() > 1, prices)) }
+                @if row.metering != "reported" {
+                    p.muted.small {
+                        @if row.metering == "unpriced" { "Nobody has said what this deployment costs, so it is in no sum." }
+                        @else { "The provider did not say how many tokens it were; they were counted here." }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn charge(attempt: &AttemptRow, several: bool, prices: Option<&[(String, String, Price)]>) -> Markup {
+    let usage = usage_of(attempt);
+    let price = prices.and_then(|prices| price_of(attempt, prices));
+    let charges: Vec<Charge> = price
+        .iter()
+        .flat_map(|price| price.charges(&usage))
+        .filter(|charge| charge.tokens > 0)
+        .collect();
+    let sum: i128 = charges.iter().map(Charge::per_million).sum();
+    let exact = price
+        .as_ref()
+        .and_then(|price| price.cost(&usage).ok())
+        .map(|cost| cost.0);
+    html! {
+        div {
+            @if several { h3 { "Attempt " (attempt.number) ", " (attempt.provider) "/" (attempt.model) } }
+            @if let Some(price) = &price {
+                div.table-wrap tabindex="0" role="region" aria-label={ "Cost of attempt " (attempt.number) } {
+                    table.table.sums {
+                        thead { tr { th { "Tokens" } th.right { "Count" } th.right { "USD a million" } th.right { "USD" } } }
+                        tbody {
+                            @for charge in &charges {
+                                tr {
+                                    td { (charge.kind) }
+                                    td.right data-tokens=(charge.tokens) { (format::count(i64::try_from(charge.tokens).unwrap_or(i64::MAX))) }
+                                    td.right { "× " (format::usd_exact(charge.rate.0)) }
+                                    td.right { "= " (dollars(charge.per_million())) }
+                                }
+                            }
+                        }
+                        tfoot {
+                            @if sum % 1_000_000 != 0 { tr { td colspan="3" { "Together" } td.right { (dollars(sum)) } } }
+                            tr.total {
+                                td colspan="3" { @if sum % 1_000_000 != 0 { "Rounded up to the nano-dollar" } @else { "Together" } }
+                                td.right data-cost=[attempt.cost_nanousd] { (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) }
+                            }
+                        }
+                    }
+                }
+                @if exact != attempt.cost_nanousd {
+                    p.muted.small { "What was charged is " (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) ". The tokens that are kept here do not tell all kinds apart, such as what was written to a cache for an hour." }
+                }
+                p.muted.small { "By price " code { (price.version) } "." }
+            } @else {
+                dl.facts {
+                    dt { "Tokens" } dd { (format::count(attempt.input_tokens)) " in, " (format::count(attempt.output_tokens)) " out" }
+                    dt { "Cost" } dd { (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) }
+                    @if let Some(version) = &attempt.price_version { dt { "Price" } dd { code { (version) } } }
+                }
+                @if prices.is_none() { p.muted.small { "Prices are shown to those who may see providers." } }
+                @else if attempt.price_version.is_some() { p.muted.small { "This price is not in force any more, so its figures are not shown." } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::request::tests::attempt;
+    use super::*;
+    use crate::domain::money::NanoUsd;
+    use crate::domain::pricing::Rates;
+
+    #[test]
+    fn millionths_of_nano_dollars_are_written_out() {
+        for (parts, text) in [
+            (0, "$0"),
+            (1, "$0.000000000000001"),
+            (250_000_000_000, "$0.00025"),
+            (PARTS_PER_USD * 3, "$3"),
+        ] {
+            assert_eq!(dollars(parts), text);
+        }
+    }
+
+    #[test]
+    fn figures_of_another_price_are_not_shown() {
+        let price = Price {
+            version: "list#1".into(),
+            rates: Rates {
+                input: NanoUsd(1_000_000),
+                output: NanoUsd(2_000_000),
+                ..Rates::default()
+            },
+            long_prompt: None,
+            batch: None,
+        };
+        let one = attempt(1, 0, 10, Some(5));
+        let prices = |price: &Price| vec![("p".to_owned(), "m".to_owned(), price.clone())];
+        assert_eq!(price_of(&one, &prices(&price)), Some(price.clone()));
+        let newer = Price {
+            version: "list#2".into(),
+            ..price
+        };
+        assert_eq!(price_of(&one, &prices(&newer)), None);
+        let shown = charge(&one, false, Some(&prices(&newer))).into_string();
+        assert!(shown.contains("not in force any more"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_shown_sums_are_what_is_charged(input in 0..500_000_u64, cached in 0..500_000_u64, output in 0..90_000_u64, rate in 1..90_000_000_000_i64) {
+            let price = Price {
+                version: "v".into(),
+                rates: Rates { input: NanoUsd(rate), output: NanoUsd(rate / 3 + 1), cache_read: Some(NanoUsd(rate / 10)), ..Rates::default() },
+                long_prompt: None,
+                batch: None,
+            };
+            let usage = TokenUsage { input, cached_input: cached, output, ..TokenUsage::default() };
+            let sum: i128 = price.charges(&usage).iter().map(Charge::per_million).sum();
+            prop_assert_eq!((sum + 999_999) / 1_000_000, i128::from(price.cost(&usage).unwrap().0));
+        }
+    }
+}
