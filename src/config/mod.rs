@@ -37,7 +37,7 @@ pub use providers::{
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
     LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, SecretsSettings, ServerSettings,
-    Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings,
+    Settings, SnapshotSettings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings, UsageSettings,
 };
 pub use stored::{CredentialPath, Fields, Stored};
 pub use tracing::{Propagation, Sampler, TracingSettings};

@@ -11,6 +11,7 @@ mod load;
 mod restart;
 mod revocation;
 mod secrecy;
+mod snapshot;
 mod webhooks;
 
 /// Whether to run at full size.
