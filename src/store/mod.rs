@@ -36,7 +36,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use migration::MigratorTrait;
 use refusal::refusal;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, RuntimeErr, TransactionTrait,
@@ -213,7 +212,14 @@ impl Store {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let turn = self.begin_setup().await?;
         let result = async {
-            migration::Migrator::up(&self.db, None).await?;
+            let newer = migration::bring_up(&self.db).await?;
+            if !newer.is_empty() {
+                let steps = newer.join(", ");
+                tracing::warn!(
+                    steps,
+                    "a newer version has changed the schema; this one goes on beside it"
+                );
+            }
             self.make_partitions(Utc::now()).await
         };
         let result = result.await;

@@ -12,6 +12,7 @@ mod restart;
 mod revocation;
 mod secrecy;
 mod snapshot;
+mod upgrade;
 mod webhooks;
 
 /// Whether to run at full size.
