@@ -3,6 +3,7 @@
 //! In the everyday suite they run for seconds. With `BONITO_PROMISES=full`, which `just promises` sets, they run at full
 //! size and print a line with their figures for the table.
 
+mod chaos;
 mod credentials;
 mod durability;
 mod history;
