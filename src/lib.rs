@@ -7,7 +7,7 @@
 //! | 0 | [`domain`] | pure values and arithmetic |
 //! | 1 | [`chat`] [`config`] [`telemetry`] | requests, settings, logs and metrics |
 //! | 2 | [`providers`] [`routing`] | pure adapters and pure choice |
-//! | 3 | [`store`] [`upstream`] [`secrets`] [`cluster`] [`gates`] [`journal`] [`analytics`] [`queue`] | effects, one concern each |
+//! | 3 | [`store`] [`upstream`] [`secrets`] [`cluster`] [`gates`] [`journal`] [`analytics`] [`queue`] [`snapshot`] | effects, one concern each |
 //! | 4 | [`pipeline`] [`actors`] [`jobs`] | the path of a request; those who keep watch; work that is done later |
 //! | 5 | [`http`] | the surface |
 //! | 6 | [`app`] [`cli`] | puts it together |
@@ -32,6 +32,7 @@ pub mod providers;
 pub mod queue;
 pub mod routing;
 pub mod secrets;
+pub mod snapshot;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -1,7 +1,12 @@
 //! The schema, step by step. A step that has been released is never changed; a new one is added after it.
+//!
+//! Each step is done as a whole or not at all, on every database: a process that dies in the middle of one leaves nothing of
+//! it. Steps of newer versions that a database has seen are left alone ([`bring_up`]), because those versions only add: an
+//! older one serves beside them, and can be started again.
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::DatabaseConnection;
 
 mod m20261101_000001_foundation;
 mod m20261124_000001_shared_credentials;
@@ -33,7 +38,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![
+        let steps: Vec<Box<dyn MigrationTrait>> = vec![
             Box::new(m20261101_000001_foundation::Migration),
             Box::new(m20261124_000001_shared_credentials::Migration),
             Box::new(m20261124_000002_revisions::Migration),
@@ -57,6 +62,78 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_100010_repricing::Migration),
             Box::new(m20261130_100020_traces::Migration),
             Box::new(m20261130_100060_batches_by_organization::Migration),
-        ]
+        ];
+        steps.into_iter().map(|step| Box::new(Whole(step)) as _).collect()
     }
+}
+
+/// A step that is done as a whole or not at all. Postgres would do so by itself, SQLite would not.
+struct Whole(Box<dyn MigrationTrait>);
+
+impl MigrationName for Whole {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Whole {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        self.0.up(manager).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        self.0.down(manager).await
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+}
+
+/// A step of a newer version, which a database has seen.
+struct Newer(String);
+
+impl MigrationName for Newer {
+    fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Newer {
+    async fn up(&self, _manager: &SchemaManager) -> Result<(), DbErr> {
+        Ok(())
+    }
+
+    async fn down(&self, _manager: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Custom(format!("only a newer version can take {} back", self.0)))
+    }
+}
+
+/// Our steps, and those that only the database knows.
+struct Beside(Vec<String>);
+
+impl sea_orm_migration::MigratorTraitSelf for Beside {
+    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
+        let newer = self.0.iter().map(|name| Box::new(Newer(name.clone())) as _);
+        let ours = <Migrator as MigratorTrait>::migrations();
+        ours.into_iter().chain(newer).collect()
+    }
+}
+
+/// Runs the steps that a database has not seen yet. Gives the steps of newer versions that it has seen.
+///
+/// # Errors
+/// A step failed; nothing of it was done, and it is done the next time.
+pub async fn bring_up(db: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let ours: Vec<String> = Migrator::migrations()
+        .iter()
+        .map(|step| step.name().to_owned())
+        .collect();
+    let seen = Migrator::get_migration_models(db).await?;
+    let seen = seen.into_iter().map(|step| step.version);
+    let newer: Vec<String> = seen.filter(|name| !ours.contains(name)).collect();
+    sea_orm_migration::MigratorTraitSelf::up(&Beside(newer.clone()), db, None).await?;
+    Ok(newer)
 }

@@ -1,7 +1,8 @@
 //! Reads organizations' gateway configs, compiles them and publishes them; looks for changes now and then, and whenever
 //! Postgres tells of one.
 //!
-//! A config that cannot be read, because a newer version of the gateway wrote it, leaves the last good one in force.
+//! A config that cannot be read, because a newer version of the gateway wrote it, leaves the last good one in force. A start
+//! without the database has those of the last good [`Snapshot`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::domain::ids::OrganizationId;
 use crate::domain::key::Revision;
 use crate::gates::policies::{Policies, Published};
 use crate::routing::document::{self, Policy};
+use crate::snapshot::{KnownConfig, Snapshot};
 use crate::store::configs::ConfigChanges;
 use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +39,10 @@ pub struct ConfigsArgs {
     pub poll: Duration,
     /// The strategy of configs that name none.
     pub default_strategy: Strategy,
+    /// What was in force when the database last answered.
+    pub snapshot: Arc<Snapshot>,
+    /// Whether the start goes on from that, because the database is away.
+    pub from_snapshot: bool,
     /// Shows which change is in force.
     pub metrics: Arc<Metrics>,
 }
@@ -88,6 +94,11 @@ impl Actor for ConfigsActor {
             look_again: false,
             _watch: watch,
         };
+        if state.args.from_snapshot && !state.args.policies.were_read() {
+            state.publish_last_good();
+            state.look(&myself);
+            return Ok(state);
+        }
         // The first request must not be routed by a default where somebody wrote a rule. After a failure of this actor the
         // last good ones are still in force, and a database that is down is no reason to fail again.
         match within(LOOK_TIMEOUT, state.args.store.configs_changed_since(None)).await {
@@ -133,9 +144,30 @@ impl ConfigsState {
         });
     }
 
+    /// Publishes what the snapshot has. What changed since is asked for.
+    fn publish_last_good(&mut self) {
+        let Some((revision, known)) = self.args.snapshot.configs() else {
+            return;
+        };
+        let configs = known
+            .into_iter()
+            .map(|known| (known.organization, known.slug, known.config));
+        self.publish(ConfigChanges {
+            revision,
+            configs: configs.collect(),
+        });
+    }
+
     fn publish(&mut self, changes: ConfigChanges) {
         self.args.metrics.config_revision.set(changes.revision.0);
+        let replaces = self.seen.is_none();
         self.seen = Some(changes.revision);
+        let known = changes.configs.iter().map(|(organization, slug, config)| KnownConfig {
+            organization: *organization,
+            slug: slug.clone(),
+            config: config.clone(),
+        });
+        self.args.snapshot.configs_are(changes.revision, known, replaces);
         let strategy = self.args.default_strategy;
         let compiled = changes.configs.into_iter().filter_map(|(organization, slug, config)| {
             let policy = compile(organization, &config, strategy)?;

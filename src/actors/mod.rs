@@ -8,6 +8,7 @@
 //! ├─ Ledger                     journal → database in batches
 //! ├─ Secrets                    reads credentials again
 //! ├─ Configs                    publishes organizations' configs
+//! ├─ Snapshot                   writes the last good snapshot to the disk
 //! └─ Catalog                    publishes the catalogue
 //! ```
 //!
@@ -26,6 +27,7 @@ pub mod providers;
 pub mod replicas;
 pub mod root;
 pub mod secrets;
+pub mod snapshot;
 pub mod supervise;
 
 use ractor::ActorProcessingErr;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Handled;
 use crate::cluster::Limiter;
+use crate::snapshot::Snapshot;
 use crate::store::{Store, within};
 
 /// Beats that a replica may miss.
@@ -38,6 +39,10 @@ pub struct ReplicasArgs {
     pub beat: Duration,
     /// Hears how many there are.
     pub limiter: Arc<Limiter>,
+    /// Remembers it.
+    pub snapshot: Arc<Snapshot>,
+    /// Whether the start goes on from that, because the database is away.
+    pub from_snapshot: bool,
 }
 
 /// What the actor hears.
@@ -69,8 +74,14 @@ impl Actor for ReplicasActor {
             args,
             seen: Seen::default(),
         };
+        if state.args.from_snapshot {
+            // As many as there were. With fewer, each would take too large a share of limits that they cannot count together.
+            state.args.limiter.replicas_are(state.args.snapshot.replicas());
+        }
         if state.args.store.is_some() {
-            state.beat().await;
+            if !state.args.from_snapshot {
+                state.beat().await;
+            }
             myself.send_interval(state.args.beat, || ReplicasMsg::Beat);
         }
         Ok(state)
@@ -101,6 +112,7 @@ impl ReplicasState {
                 let silence = self.args.beat * MISSED_BEATS;
                 let (alive, gone) = self.seen.look(beats, silence, Instant::now());
                 self.args.limiter.replicas_are(alive);
+                self.args.snapshot.replicas_are(alive);
                 if !gone.is_empty() {
                     let _ = within(BEAT_TIMEOUT, store.forget_replicas(&gone)).await;
                 }

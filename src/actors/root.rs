@@ -17,6 +17,7 @@ use super::ledger::{LedgerActor, LedgerArgs, LedgerHandle};
 use super::providers::{ProvidersActor, ProvidersArgs};
 use super::replicas::{ReplicasActor, ReplicasArgs};
 use super::secrets::{SecretsActor, SecretsArgs};
+use super::snapshot::{SnapshotActor, SnapshotArgs};
 use super::supervise::{Restarts, Verdict};
 use crate::telemetry::metrics::Metrics;
 
@@ -42,6 +43,8 @@ pub struct RootArgs {
     pub secrets: SecretsArgs,
     /// For the replicas.
     pub replicas: ReplicasArgs,
+    /// For the snapshot.
+    pub snapshot: SnapshotArgs,
     /// Where to reach the catalogue, also after it was started again.
     pub catalog_handle: CatalogHandle,
     /// Where to reach the ledger, also after it was started again.
@@ -77,10 +80,12 @@ pub enum Child {
     Configs,
     /// The replicas.
     Replicas,
+    /// The snapshot.
+    Snapshot,
 }
 
 impl Child {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Catalog,
         Self::Providers,
         Self::Secrets,
@@ -89,6 +94,7 @@ impl Child {
         Self::Ledger,
         Self::Replicas,
         Self::Keys,
+        Self::Snapshot,
     ];
 
     fn name(self) -> &'static str {
@@ -101,6 +107,7 @@ impl Child {
             Self::Secrets => "secrets",
             Self::Configs => "configs",
             Self::Replicas => "replicas",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -145,6 +152,10 @@ impl RootState {
                     .0
                     .get_cell(),
                 Child::Replicas => Actor::spawn_linked(None, ReplicasActor, args.replicas, supervisor)
+                    .await?
+                    .0
+                    .get_cell(),
+                Child::Snapshot => Actor::spawn_linked(None, SnapshotActor, args.snapshot, supervisor)
                     .await?
                     .0
                     .get_cell(),

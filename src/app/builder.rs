@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::budgets::DatabaseBank;
 use super::control::Control;
-use super::first_start::{self, Opened};
+use super::first_start::{self, OpenError, Opened};
 use super::inference::PipelineInference;
 use super::notices::StoredNotices;
 use super::payloads::{self, SealedPayloads};
@@ -31,6 +31,7 @@ use crate::actors::replicas::ReplicasArgs;
 use crate::actors::root::{Root, RootArgs, RootMsg};
 use crate::actors::secrets::SecretsArgs;
 use crate::actors::secrets::keeper::{Keeper, KeeperArgs};
+use crate::actors::snapshot::SnapshotArgs;
 use crate::analytics::Analytics;
 use crate::cache::shared::{Seal, Shared};
 use crate::cache::{CacheBounds, ResponseCache};
@@ -167,6 +168,10 @@ pub struct Gateway {
     pub jobs: JobsArgs,
     /// Tells organizations how providers are doing.
     pub notices: Arc<StoredNotices>,
+    /// The last good snapshot, and where it is written.
+    pub snapshot: SnapshotArgs,
+    /// Waits for the database, where the start went on without it.
+    pub catching_up: Option<JoinHandle<Result<(), OpenError>>>,
     /// The top of the actors, and its end.
     pub root: (ActorRef<RootMsg>, JoinHandle<()>),
 }
@@ -222,6 +227,16 @@ impl Gateway {
         let live = Arc::new(ArcSwap::from(settings.clone()));
         let catalog_handle = CatalogHandle::default();
         let policies = Arc::new(Policies::new(Policy::of_strategy(settings.routing.default_strategy)));
+        let from_snapshot = opened.snapshot.is_start;
+        let snapshot = SnapshotArgs {
+            snapshot: opened.snapshot.snapshot.clone(),
+            file: opened.snapshot.file.clone(),
+            every: settings.snapshot.write,
+            metrics: metrics.clone(),
+        };
+        if from_snapshot {
+            metrics.snapshot_starts.inc();
+        }
         let keeper = Arc::new(Keeper::new(KeeperArgs {
             source: SecretSource::open(&settings, &opened.master_key)?,
             settings: live.clone(),
@@ -230,6 +245,8 @@ impl Gateway {
             board: board.clone(),
             secrets: secrets.clone(),
             policies: policies.clone(),
+            snapshot: snapshot.snapshot.clone(),
+            from_snapshot,
             metrics: metrics.clone(),
         }));
         keeper.read_first().await;
@@ -287,6 +304,7 @@ impl Gateway {
                 poll: settings.keys.poll,
                 idle: settings.keys.idle,
                 budgets: budgets.clone(),
+                snapshot: snapshot.snapshot.clone(),
                 metrics: metrics.clone(),
             },
             providers: ProvidersArgs {
@@ -334,6 +352,8 @@ impl Gateway {
                 policies: policies.clone(),
                 poll: settings.keys.poll,
                 default_strategy: settings.routing.default_strategy,
+                snapshot: snapshot.snapshot.clone(),
+                from_snapshot,
                 metrics: metrics.clone(),
             },
             secrets: SecretsArgs { keeper },
@@ -344,13 +364,21 @@ impl Gateway {
                 replica,
                 beat: settings.rate_limits.heartbeat,
                 limiter: limiter.clone(),
+                snapshot: snapshot.snapshot.clone(),
+                from_snapshot,
             },
+            snapshot: snapshot.clone(),
             catalog_handle,
             ledger_handle: ledger.clone(),
             keys_handle: keys.clone(),
             metrics: metrics.clone(),
         };
         let root = Actor::spawn(None, Root, root).await?;
+
+        let catching_up = from_snapshot.then(|| {
+            let (store, master_key) = (opened.store.clone(), opened.master_key.clone());
+            tokio::spawn(async move { first_start::catch_up(&store, &master_key).await })
+        });
 
         let (payloads, to_keep) = PayloadGate::new(metrics.clone());
         let seal = PayloadSeal::new(&opened.master_key);
@@ -527,6 +555,7 @@ impl Gateway {
                 secrets,
                 limiter: limiter.clone(),
                 store: opened.store.clone(),
+                snapshot: snapshot.snapshot.clone(),
                 stopping: stopping.clone(),
             }),
             store: opened.store.clone(),
@@ -542,6 +571,8 @@ impl Gateway {
             keeping: AbortOnDropHandle::new(keeping),
             jobs,
             notices,
+            snapshot,
+            catching_up,
             root,
         })
     }

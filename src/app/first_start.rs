@@ -1,9 +1,15 @@
 //! Opening the database: schema, master key, and on the very first start an organization with a key and somebody who may
-//! manage it.
+//! manage it. While the database is away, a process that serves goes on from its last good snapshot instead
+//! ([`open_to_serve`]), and [`catch_up`] does what was left out when there is a database again.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Instant;
+use url::Url;
 use uuid::Uuid;
 
 use crate::config::Settings;
@@ -16,12 +22,22 @@ use crate::domain::scope::Scope;
 use crate::domain::user::{Email, NewUser};
 use crate::secrets::master_key::{MasterKey, MasterKeyError, MasterKeySources, new_api_key};
 use crate::secrets::password::{self, PasswordError, Passwords};
+use crate::secrets::sealing::Sealer;
 use crate::secrets::source::Wait;
 use crate::secrets::source::vault::VaultSource;
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::snapshot::file::{Seal, SnapshotFile};
+use crate::snapshot::{Moment, Rules, Snapshot};
+use crate::store::{Store, StoreError, StoreOptions, is_outage, within};
 
 /// Connections to the embedded database: one writes, and each costs a thread and a page cache.
 const MAX_SQLITE_CONNECTIONS: u32 = 3;
+
+/// What the snapshot is sealed for.
+const SNAPSHOT_PURPOSE: &str = "snapshot";
+/// How often a database is tried that was away at the start.
+const CATCH_UP_EVERY: Duration = Duration::from_secs(1);
+/// How long each of these tries waits for it to answer at all.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +77,30 @@ pub struct Opened {
     pub first_key: Option<ApiKey>,
     /// Who was just made the installation's first user: on the very first start, and where there are no users.
     pub first_owner: Option<FirstOwner>,
+    /// The last good snapshot.
+    pub snapshot: LastGood,
+}
+
+/// The last good snapshot of a process, and what it was good for.
+#[derive(Clone)]
+pub struct LastGood {
+    /// What is known.
+    pub snapshot: Arc<Snapshot>,
+    /// Where it is kept; `None`: nowhere.
+    pub file: Option<SnapshotFile>,
+    /// Whether the start goes on from it, because the database is away.
+    pub is_start: bool,
+}
+
+impl LastGood {
+    /// There is none, and none is made.
+    pub fn none() -> Self {
+        Self {
+            snapshot: Arc::new(Snapshot::off()),
+            file: None,
+            is_start: false,
+        }
+    }
 }
 
 /// The first user, with what they sign in with. It is nowhere else.
@@ -111,6 +151,7 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
         min_connections: settings.database.min_connections,
         acquire_timeout: settings.database.acquire_timeout,
         statement_timeout: settings.database.statement_timeout,
+        lazy: false,
     }
 }
 
@@ -121,22 +162,115 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
 /// See [`OpenError`].
 pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Opened, OpenError> {
     let options = store_options(settings);
-    let data_dir = settings.data.dir.as_path();
-    prepare_data_dir(&options, data_dir)?;
-    let in_vault = master_key_in_vault(settings, master_key).await?;
+    prepare_data_dir(&options, &settings.data.dir)?;
+    let master_key = find_master_key(settings, &options, master_key).await?;
+    let store = Store::connect(&options).await?;
+    set_up(settings, store, master_key, LastGood::none()).await
+}
+
+/// The same for a process that serves: if the database is away and there is a snapshot that may be used, from that.
+///
+/// # Errors
+/// See [`OpenError`]. A database that refuses us is no database that is away.
+pub async fn open_to_serve(settings: &Settings, master_key: &MasterKeyInput) -> Result<Opened, OpenError> {
+    let options = store_options(settings);
+    prepare_data_dir(&options, &settings.data.dir)?;
+    let master_key = find_master_key(settings, &options, master_key).await?;
+    let last_good = last_good(settings, &options, &master_key).await;
+    if !last_good.snapshot.can_start(Instant::now()) {
+        let store = Store::connect(&options).await?;
+        return set_up(settings, store, master_key, last_good).await;
+    }
+    // Only whether it is there has to be known soon; bringing its schema up to date may take as long as it takes.
+    let reached = within(settings.snapshot.start_wait, async {
+        let store = Store::connect(&options).await?;
+        store.ping().await.map(|()| store)
+    });
+    let error = match reached.await {
+        Ok(store) => match set_up(settings, store, master_key.clone(), last_good.clone()).await {
+            Err(OpenError::Store(error)) if is_outage(&error) => error,
+            opened => return opened,
+        },
+        Err(error) if is_outage(&error) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let age_s = last_good.snapshot.age(Instant::now()).as_secs();
+    tracing::error!(
+        %error, age_s, keys = last_good.snapshot.known_keys(),
+        "the database cannot be reached; starting from the last good snapshot"
+    );
+    last_good.snapshot.lost();
+    Ok(Opened {
+        store: Store::connect(&StoreOptions { lazy: true, ..options }).await?,
+        master_key,
+        first_key: None,
+        first_owner: None,
+        snapshot: LastGood {
+            is_start: true,
+            ..last_good
+        },
+    })
+}
+
+/// Brings the schema of a database up to date that was away at the start, and checks that it is ours, as soon as it is
+/// there. What a very first start makes is not made here: nobody would be shown it.
+///
+/// # Errors
+/// It is there, and belongs to another master key.
+pub async fn catch_up(store: &Store, master_key: &MasterKey) -> Result<(), OpenError> {
+    loop {
+        let caught_up = async {
+            within(CATCH_UP_PATIENCE, store.ping()).await?;
+            store.migrate().await?;
+            check_master_key(store, master_key).await
+        };
+        match caught_up.await {
+            Ok(()) => {
+                tracing::info!("the database is there, and its schema is up to date");
+                return Ok(());
+            }
+            Err(error @ OpenError::WrongMasterKey) => return Err(error),
+            Err(error) => tracing::debug!(%error, "the database is still away"),
+        }
+        tokio::time::sleep(CATCH_UP_EVERY).await;
+    }
+}
+
+async fn find_master_key(
+    settings: &Settings,
+    options: &StoreOptions,
+    given: &MasterKeyInput,
+) -> Result<MasterKey, OpenError> {
+    let in_vault = master_key_in_vault(settings, given).await?;
     let in_vault = in_vault
         .as_ref()
         .map(|(key, place)| (key.expose_secret(), place.as_str()));
-    let master_key = MasterKey::find(&MasterKeySources {
-        value: master_key.value.as_deref(),
-        file: master_key.file.as_deref(),
+    let sources = MasterKeySources {
+        value: given.value.as_deref(),
+        file: given.file.as_deref(),
         vault: in_vault,
-        generate_in: options.is_sqlite().then_some(data_dir),
-    })?;
-    let store = connect(&options).await?;
-    if store.remember("master_key_check", &master_key.check_value()).await? != master_key.check_value() {
-        return Err(OpenError::WrongMasterKey);
+        generate_in: options.is_sqlite().then_some(settings.data.dir.as_path()),
+    };
+    Ok(MasterKey::find(&sources)?)
+}
+
+async fn check_master_key(store: &Store, master_key: &MasterKey) -> Result<(), OpenError> {
+    let ours = master_key.check_value();
+    match store.remember("master_key_check", &ours).await? == ours {
+        true => Ok(()),
+        false => Err(OpenError::WrongMasterKey),
     }
+}
+
+/// Sets up what is missing in a database.
+async fn set_up(
+    settings: &Settings,
+    store: Store,
+    master_key: MasterKey,
+    snapshot: LastGood,
+) -> Result<Opened, OpenError> {
+    store.migrate().await?;
+    check_master_key(&store, &master_key).await?;
     let key = new_api_key();
     let hasher = master_key.key_hasher();
     let created = store
@@ -163,7 +297,80 @@ pub async fn open(settings: &Settings, master_key: &MasterKeyInput) -> Result<Op
         master_key,
         first_key: created.then_some(key),
         first_owner,
+        snapshot,
     })
+}
+
+/// The snapshot that an earlier process left, as far as it may be used.
+async fn last_good(settings: &Settings, options: &StoreOptions, master_key: &MasterKey) -> LastGood {
+    let snapshot = &settings.snapshot;
+    let rules = Rules {
+        max_age: snapshot.max_age,
+        write: snapshot.write,
+        // The embedded database is on the same disk.
+        max_keys: if options.is_sqlite() { 0 } else { snapshot.max_keys },
+        // The local store of credentials too.
+        credentials: snapshot.credentials && settings.vault.address.is_some(),
+    };
+    if !snapshot.enabled || (rules.max_keys == 0 && !rules.credentials) {
+        return LastGood::none();
+    }
+    let seal = SnapshotSeal {
+        sealer: Sealer::new(master_key, SNAPSHOT_PURPOSE),
+        place: place_of(&options.url),
+    };
+    let file = SnapshotFile::new(&settings.data.dir, Arc::new(seal));
+    let snapshot = Arc::new(Snapshot::new(rules));
+    let reading = file.clone();
+    let read = tokio::task::spawn_blocking(move || reading.read()).await;
+    let not_used = match read {
+        Ok(Ok(Some(bytes))) => snapshot
+            .take_over(&bytes, Moment::now())
+            .err()
+            .map(|why| why.to_string()),
+        Ok(Ok(None)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(why) = not_used {
+        let path = file.path().display().to_string();
+        tracing::warn!(path, why, "the last good snapshot is not used");
+    }
+    LastGood {
+        snapshot,
+        file: Some(file),
+        is_start: false,
+    }
+}
+
+/// Seals a snapshot for the database it is a copy of.
+struct SnapshotSeal {
+    sealer: Sealer,
+    place: Vec<u8>,
+}
+
+impl Seal for SnapshotSeal {
+    fn seal(&self, plain: &[u8]) -> Vec<u8> {
+        self.sealer.seal(&self.place, plain)
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.sealer.open(&self.place, sealed).ok().map(Zeroizing::new)
+    }
+}
+
+/// Where a database is, without how one gets in: a password may change.
+fn place_of(url: &str) -> Vec<u8> {
+    let place = match Url::parse(url) {
+        Ok(url) if url.has_host() => format!(
+            "{}:{}{}",
+            url.host_str().unwrap_or_default(),
+            url.port().unwrap_or_default(),
+            url.path()
+        ),
+        _ => "embedded".to_owned(),
+    };
+    place.into_bytes()
 }
 
 /// Makes somebody who may do everything, if there is nobody who may do anything.
@@ -216,11 +423,7 @@ async fn master_key_in_vault(
 pub async fn migrated(settings: &Settings) -> Result<Store, OpenError> {
     let options = store_options(settings);
     prepare_data_dir(&options, &settings.data.dir)?;
-    connect(&options).await
-}
-
-async fn connect(options: &StoreOptions) -> Result<Store, OpenError> {
-    let store = Store::connect(options).await?;
+    let store = Store::connect(&options).await?;
     store.migrate().await?;
     Ok(store)
 }

@@ -110,7 +110,9 @@ async fn said(refusal: &GatewayError, id: RequestId) -> Served {
     let wait = match refusal {
         // What is under way ends at some time that nobody knows.
         GatewayError::Limited(reached) => Some(reached.retry_after.unwrap_or(UNKNOWN)),
-        GatewayError::Overloaded { retry_after } | GatewayError::Uncounted { retry_after } => Some(*retry_after),
+        GatewayError::Overloaded { retry_after }
+        | GatewayError::Uncounted { retry_after }
+        | GatewayError::KeyUnchecked { retry_after } => Some(*retry_after),
         _ => None,
     };
     if let Some(wait) = wait {

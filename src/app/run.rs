@@ -11,8 +11,10 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::builder::Gateway;
+use super::first_start::OpenError;
 use super::workers::Workers;
 use crate::actors::ledger::set_aside;
+use crate::actors::snapshot::write_last;
 use crate::config::Settings;
 use crate::domain::error::BoxError;
 use crate::gates::load_gate::LagGate;
@@ -220,7 +222,23 @@ pub(super) async fn until_stopped(gateway: &mut Gateway, signals: StopSignals) -
             tracing::error!("the actors cannot be kept up, the process stops");
             End::Unclean
         }
+        error = not_ours(&mut gateway.catching_up) => {
+            tracing::error!(%error, "the database that was away at the start is not this gateway's, the process stops");
+            End::Unclean
+        }
     }
+}
+
+/// Returns if a database that was away at the start turns out to be another's.
+async fn not_ours(catching_up: &mut Option<JoinHandle<Result<(), OpenError>>>) -> OpenError {
+    if let Some(waiting) = catching_up {
+        let ended = waiting.await;
+        *catching_up = None;
+        if let Ok(Err(error)) = ended {
+            return error;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Writes what is left, stops the actors and closes the database. Nobody makes requests any more.
@@ -244,12 +262,16 @@ pub(super) async fn close(gateway: Gateway, operations: OperationsListener) -> E
         tracing::warn!("some prompts and answers that were to be kept are not");
     }
     let all_written = end == End::Clean;
+    if let Some(waiting) = gateway.catching_up {
+        waiting.abort();
+    }
     let (root, ended) = gateway.root;
     root.stop(None);
     // Polled to its end already if it is what stopped us.
     if !ended.is_finished() {
         let _ = ended.await;
     }
+    write_last(&gateway.snapshot).await;
     // What is not in the ledger must stay set aside until it is.
     if all_written && let Err(error) = within(LAST_WORDS, gateway.store.return_slices()).await {
         tracing::warn!(%error, "parts of budgets were not given back, they are free again in a minute");

@@ -26,7 +26,7 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
         tracing::warn!("{warning}");
     }
     let settings = Arc::new(settings);
-    let opened = first_start::open(&settings, &master_key_input()).await?;
+    let opened = first_start::open_to_serve(&settings, &master_key_input()).await?;
     let started = async {
         let gateway = Gateway::start(settings.clone(), &opened).await?;
         // Not before: a start that waits for something can be ended by a signal.
@@ -106,6 +106,9 @@ fn greeting(settings: &Settings, running: &Running, opened: &Opened) -> String {
         format!("  docs        {url}/docs"),
         format!("  operations  http://{}/readyz", running.operations),
     ];
+    if opened.snapshot.is_start {
+        lines.push("  database    away; started from the last good snapshot".into());
+    }
     for provider in settings.providers.iter().filter(|provider| provider.enabled) {
         let from = match &provider.origin {
             Origin::Default => "built in".to_owned(),

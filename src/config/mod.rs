@@ -37,8 +37,8 @@ pub use providers::{
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,
     LedgerSettings, LimitsSettings, LogFormat, ModelTimeouts, OperationsSettings, ProbeBy, ProbeSettings,
-    SecretsSettings, ServerSettings, Settings, StreamSettings, SyncMode, TelemetrySettings, Timeouts, UpstreamSettings,
-    UsageSettings,
+    SecretsSettings, ServerSettings, Settings, SnapshotSettings, StreamSettings, SyncMode, TelemetrySettings, Timeouts,
+    UpstreamSettings, UsageSettings,
 };
 pub use stored::{CredentialPath, Fields, Stored};
 pub use tracing::{Propagation, Sampler, TracingSettings};

@@ -66,6 +66,8 @@ pub struct Settings {
     pub fetch: FetchSettings,
     /// `[keys]`
     pub keys: KeysSettings,
+    /// `[snapshot]`
+    pub snapshot: SnapshotSettings,
     /// `[journal]`
     pub journal: JournalSettings,
     /// `[budgets]`
@@ -340,6 +342,23 @@ pub struct KeysSettings {
     pub max_age: Duration,
     /// How often other processes' changes are looked for.
     pub poll: Duration,
+}
+
+/// The last good snapshot.
+#[derive(Debug, Clone)]
+pub struct SnapshotSettings {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How long a replica serves that cannot ask its database.
+    pub max_age: Duration,
+    /// The time between two writings at least.
+    pub write: Duration,
+    /// How long a start waits for the database when it could do without.
+    pub start_wait: Duration,
+    /// How many keys are in it.
+    pub max_keys: usize,
+    /// Whether what was read from Vault is in it.
+    pub credentials: bool,
 }
 
 /// Usage records on their way to the database.
@@ -679,6 +698,14 @@ impl Settings {
                 max_age: reader.milliseconds("keys.max_age_ms", 1..=30 * DAY_MS),
                 poll: reader.milliseconds("keys.poll_ms", 1..=HOUR_MS),
             },
+            snapshot: SnapshotSettings {
+                enabled: reader.flag("snapshot.enabled"),
+                max_age: reader.milliseconds("snapshot.max_age_ms", SECOND_MS..=30 * DAY_MS),
+                write: reader.milliseconds("snapshot.write_ms", 10..=HOUR_MS),
+                start_wait: reader.milliseconds("snapshot.start_wait_ms", 1..=HOUR_MS),
+                max_keys: reader.count("snapshot.max_keys", 1..=10_000_000),
+                credentials: reader.flag("snapshot.credentials"),
+            },
             journal: JournalSettings {
                 dir: reader.optional_text("journal.dir").map(PathBuf::from),
                 max_records: reader.count("journal.max_records", 1..=100_000_000),
@@ -815,6 +842,11 @@ impl Settings {
         }
         if reader.sound(&["secrets.rest_ms", "secrets.max_rest_ms"]) && self.secrets.max_rest < self.secrets.rest {
             reader.refuse("secrets.max_rest_ms", "is less than secrets.rest_ms", None);
+        }
+        // Less, and the first look that fails would be the end of what it is for.
+        let both = ["snapshot.max_age_ms", "keys.poll_ms"];
+        if reader.sound(&both) && self.snapshot.max_age < 2 * self.keys.poll {
+            reader.refuse("snapshot.max_age_ms", "is less than twice keys.poll_ms", None);
         }
     }
 }

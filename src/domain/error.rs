@@ -86,6 +86,11 @@ pub enum GatewayError {
         /// When a retry may succeed.
         retry_after: Duration,
     },
+    /// Whose key it is cannot be found out now.
+    KeyUnchecked {
+        /// When a retry may succeed.
+        retry_after: Duration,
+    },
     /// Our fault. `detail` is for the log and never for the caller.
     Internal {
         /// What happened, without prompts or secrets.
@@ -143,7 +148,7 @@ impl GatewayError {
                     ErrorClass::Budget
                 }
             },
-            Self::Overloaded { .. } | Self::Uncounted { .. } => ErrorClass::Shed,
+            Self::Overloaded { .. } | Self::Uncounted { .. } | Self::KeyUnchecked { .. } => ErrorClass::Shed,
             Self::Limited(_) => ErrorClass::LimitReached,
             Self::Internal { .. } => ErrorClass::Internal,
         }

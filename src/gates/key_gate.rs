@@ -16,7 +16,7 @@ use crate::domain::record::Owner;
 /// One key: what it may do, and what it has done since it was opened.
 pub struct KeyGate {
     /// What the database says about it.
-    pub row: KeyRow,
+    pub row: Arc<KeyRow>,
     /// The budgets its calls count against.
     pub budgets: Box<[Arc<BudgetGate>]>,
     /// What limits its requests. The first of them is about the key alone and all models.
@@ -44,7 +44,8 @@ impl std::fmt::Debug for KeyGate {
 
 impl KeyGate {
     /// The gate of a key, for callers whose secret has this hash.
-    pub fn new(row: KeyRow, hash: KeyHash) -> Self {
+    pub fn new(row: impl Into<Arc<KeyRow>>, hash: KeyHash) -> Self {
+        let row = row.into();
         let previous = row.previous.filter(|(previous, _)| *previous == hash);
         let ends = match (row.expires_at, previous) {
             (Some(end), Some((_, until))) => Some(end.min(until)),

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 /// How the secrets are.
 #[derive(Default, Debug)]
 pub struct SecretsBoard {
-    read_at: ArcSwapOption<Instant>,
+    /// When it was last read by this process, and how old what it had then was.
+    read_at: ArcSwapOption<(Instant, Duration)>,
     outage: ArcSwapOption<String>,
     problems: ArcSwap<Vec<String>>,
 }
@@ -19,8 +20,13 @@ pub struct SecretsBoard {
 impl SecretsBoard {
     /// The store was read as a whole.
     pub fn read(&self, now: Instant) {
-        self.read_at.store(Some(Arc::new(now)));
+        self.read_at.store(Some(Arc::new((now, Duration::ZERO))));
         self.outage.store(None);
+    }
+
+    /// It was read so long ago, by a process before this one.
+    pub fn was_read(&self, now: Instant, age: Duration) {
+        self.read_at.store(Some(Arc::new((now, age))));
     }
 
     /// The store could not be read.
@@ -38,7 +44,7 @@ impl SecretsBoard {
         self.read_at
             .load()
             .as_ref()
-            .map(|at| now.saturating_duration_since(**at))
+            .map(|read| read.1 + now.saturating_duration_since(read.0))
     }
 
     /// Everything that is wrong, in words for an operator.

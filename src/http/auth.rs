@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
@@ -25,6 +26,8 @@ const X_API_KEY: &str = "x-api-key";
 /// The header in which proxies say who called them.
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
+/// When a key that could not be looked up may be again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How often a key that changes while we look at it is looked up again.
 const MAX_LOOKS: usize = 5;
 
@@ -56,10 +59,12 @@ impl CallerKey {
         for _ in 0..MAX_LOOKS {
             let gate = state.keyring.gate(hash).await.map_err(|error| match error {
                 Unknown::TooManyGuesses { retry_after } => GatewayError::Overloaded { retry_after },
-                Unknown::Failed(error) => GatewayError::Internal {
-                    detail: "a key could not be looked up".into(),
-                    source: Some(error.into()),
-                },
+                Unknown::Failed(error) => {
+                    tracing::warn!(error, "a key could not be looked up");
+                    GatewayError::KeyUnchecked {
+                        retry_after: LOOK_AGAIN,
+                    }
+                }
             })?;
             match gate {
                 // It changed between our finding it and our looking at it; what it is now, only the database knows.

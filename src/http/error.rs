@@ -429,6 +429,20 @@ fn said(error: &GatewayError) -> Said<'_> {
                 )
             }
         }
+        GatewayError::KeyUnchecked { retry_after } => {
+            let message = "this key cannot be checked at the moment, because the gateway does not reach its database; try \
+                           again later";
+            Said {
+                retry_after: Some(*retry_after),
+                should_retry: Some(true),
+                ..plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "service_unavailable_error",
+                    "overloaded",
+                    message.into(),
+                )
+            }
+        }
         GatewayError::Overloaded { retry_after } => {
             let message = "the gateway cannot take more requests right now; try again later".into();
             Said {

@@ -16,6 +16,7 @@ use crate::gates::health_board::{HealthBoard, Overview, STATES, SpotOverview};
 use crate::gates::secrets_board::SecretsBoard;
 use crate::journal::Journal;
 use crate::routing::plan::Readiness;
+use crate::snapshot::{Snapshot, Standing};
 use crate::store::{Store, within};
 use crate::telemetry::metrics::Metrics;
 
@@ -36,6 +37,8 @@ pub struct Operations {
     pub limiter: Arc<Limiter>,
     /// The database.
     pub store: Store,
+    /// What is known while the database is away.
+    pub snapshot: Arc<Snapshot>,
     /// Whether the process is stopping.
     pub stopping: Arc<AtomicBool>,
 }
@@ -58,14 +61,33 @@ fn livez() -> Response {
     json_answer(StatusCode::OK, &json!({"status": "alive"}))
 }
 
-/// Whether requests should be sent here, and what is degraded. Only stopping makes a replica unready: with the database
-/// down it still serves the keys it knows.
+/// Whether requests should be sent here, and what is degraded. A replica that stops is not ready, and neither is one that
+/// has not reached its database for so long that it lets no key in; until then it serves the keys it knows.
 #[handler]
 async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
     let mut degraded = Vec::new();
     // The error's own words may name addresses.
     if within(PING_TIMEOUT, operations.store.ping()).await.is_err() {
         degraded.push(json!({"component": "database", "reason": "it refuses, cannot be reached or does not answer"}));
+    }
+    let standing = operations.snapshot.standing(Instant::now());
+    match standing {
+        Standing::InTouch => {}
+        Standing::CutOff { age, left } => degraded.push(json!({
+            "component": "snapshot",
+            "reason": format!(
+                "known keys are served by what the database said {} s ago, for {} s more",
+                age.as_secs(),
+                left.as_secs()
+            ),
+        })),
+        Standing::AgedOut { age } => degraded.push(json!({
+            "component": "snapshot",
+            "reason": format!(
+                "no key is let in: the database last answered {} s ago, longer than snapshot.max_age_ms",
+                age.as_secs()
+            ),
+        })),
     }
     // That an organization's own credential or endpoint is down degrades that organization, and not the replica.
     let mut own_credentials = Vec::new();
@@ -86,10 +108,11 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
         }));
     }
     let stopping = operations.stopping.load(Ordering::Acquire);
-    let (status, word) = match (stopping, degraded.is_empty()) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        (false, true) => (StatusCode::OK, "ready"),
-        (false, false) => (StatusCode::OK, "degraded"),
+    let (status, word) = match (standing, degraded.is_empty()) {
+        _ if stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (Standing::AgedOut { .. }, _) => (StatusCode::SERVICE_UNAVAILABLE, "cut off"),
+        (_, true) => (StatusCode::OK, "ready"),
+        (_, false) => (StatusCode::OK, "degraded"),
     };
     let mut said = json!({"status": word, "degraded": degraded});
     if !own_credentials.is_empty() {
@@ -163,6 +186,13 @@ fn metrics(Data(operations): Data<&Arc<Operations>>) -> Response {
     let age = age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     operations.metrics.secret_age.set(age);
     look_at_providers(operations);
+    let now = Instant::now();
+    let snapshot = &operations.snapshot;
+    let age = snapshot.keeps_keys().then(|| snapshot.age(now).as_secs());
+    let age = age.map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
+    operations.metrics.snapshot_age.set(age);
+    let keys = i64::try_from(snapshot.known_keys()).unwrap_or(i64::MAX);
+    operations.metrics.snapshot_keys.set(keys);
     operations.metrics.look_at_process();
     Response::builder()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")

@@ -247,6 +247,25 @@ impl Store {
         Ok(KeyChanges { revision, keys })
     }
 
+    /// Those of these keys that there are no more, of whichever organizations they were.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn missing_keys(&self, ids: &[KeyId]) -> Result<Vec<KeyId>, StoreError> {
+        let mut missing = Vec::new();
+        for part in ids.chunks(TOUCHED_AT_ONCE) {
+            let there: Vec<Uuid> = gateway_keys::Entity::find()
+                .select_only()
+                .column(gateway_keys::Column::Id)
+                .filter(gateway_keys::Column::Id.is_in(part.iter().map(|id| id.0)))
+                .into_tuple()
+                .all(&self.db)
+                .await?;
+            missing.extend(part.iter().filter(|id| !there.contains(&id.0)));
+        }
+        Ok(missing)
+    }
+
     /// Those of an organization's keys that have these ids, as routing sees them.
     ///
     /// # Errors

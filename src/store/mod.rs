@@ -36,7 +36,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use migration::MigratorTrait;
 use refusal::refusal;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, RuntimeErr, TransactionTrait,
@@ -92,6 +91,8 @@ pub struct StoreOptions {
     pub acquire_timeout: Duration,
     /// How long Postgres works on a statement before it gives up; `None`: as long as it takes. SQLite has no such limit.
     pub statement_timeout: Option<Duration>,
+    /// Whether to connect when somebody first asks for something, so that there need not be a database now.
+    pub lazy: bool,
 }
 
 impl StoreOptions {
@@ -113,6 +114,7 @@ impl StoreOptions {
             .min_connections(self.min_connections.min(self.max_connections))
             .acquire_timeout(self.acquire_timeout)
             .connect_timeout(self.acquire_timeout)
+            .connect_lazy(self.lazy)
             .sqlx_logging(false);
         if let Some(limit) = self.statement_timeout.filter(|_| !self.is_sqlite()) {
             connect.statement_timeout(limit);
@@ -210,7 +212,14 @@ impl Store {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let turn = self.begin_setup().await?;
         let result = async {
-            migration::Migrator::up(&self.db, None).await?;
+            let newer = migration::bring_up(&self.db).await?;
+            if !newer.is_empty() {
+                let steps = newer.join(", ");
+                tracing::warn!(
+                    steps,
+                    "a newer version has changed the schema; this one goes on beside it"
+                );
+            }
             self.make_partitions(Utc::now()).await
         };
         let result = result.await;
@@ -270,6 +279,36 @@ impl Store {
         }
     }
 }
+
+/// Whether an error is about reaching the database, and not about what it says: it may be gone with time alone.
+pub fn is_outage(error: &StoreError) -> bool {
+    match error {
+        DbErr::ConnectionAcquire(_) => true,
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => match &**error {
+            // It is starting, stopping or full; any other answer is one.
+            sqlx::Error::Database(error) => {
+                let code = error.code().unwrap_or_default();
+                NOT_NOW.iter().any(|class| code.starts_with(class))
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            _ => false,
+        },
+        // That it took too long, which `within` says.
+        DbErr::Conn(RuntimeErr::Internal(_)) => true,
+        _ => false,
+    }
+}
+
+/// Classes of Postgres' codes that say "not now": connection exception, insufficient resources, operator intervention
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+const NOT_NOW: [&str; 3] = ["08", "53", "57"];
 
 /// A time as both databases keep it: Postgres has microseconds, SQLite would keep more.
 pub fn storable(time: DateTime<Utc>) -> DateTime<Utc> {

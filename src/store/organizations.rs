@@ -663,6 +663,7 @@ mod tests {
             url: StoreOptions::embedded_url(dir.path()),
             max_connections: 2,
             min_connections: 0,
+            lazy: false,
             statement_timeout: None,
             acquire_timeout: std::time::Duration::from_secs(5),
         };

@@ -208,6 +208,14 @@ pub struct Metrics {
     pub secret_refresh_failures: Count,
     /// Seconds since it was last read as a whole.
     pub secret_age: Gauge,
+    /// Seconds since the database was last known to agree with what this replica knows of keys.
+    pub snapshot_age: Gauge,
+    /// Keys that the last good snapshot has.
+    pub snapshot_keys: Gauge,
+    /// Starts from the last good snapshot.
+    pub snapshot_starts: Count,
+    /// Snapshots that could not be written.
+    pub snapshot_failures: Count,
     restarts: Family<ActorLabels, Count>,
     /// Of providers' health, of probes and of routing.
     pub providers_health: ProviderMetrics,
@@ -268,6 +276,10 @@ impl Default for Metrics {
             ledger_failures: Counter::default(),
             secret_refresh_failures: Counter::default(),
             secret_age: Gauge::default(),
+            snapshot_age: Gauge::default(),
+            snapshot_keys: Gauge::default(),
+            snapshot_starts: Counter::default(),
+            snapshot_failures: Counter::default(),
             restarts: Family::default(),
             providers_health: ProviderMetrics::default(),
             budgets: BudgetMetrics::default(),
@@ -458,6 +470,26 @@ impl Metrics {
             names::SECRET_AGE,
             "Seconds since the secret store was last read; -1: never",
             self.secret_age.clone(),
+        );
+        registry.register(
+            names::SNAPSHOT_AGE,
+            "Seconds since the database last agreed with what is known of keys; -1: nobody keeps count",
+            self.snapshot_age.clone(),
+        );
+        registry.register(
+            names::SNAPSHOT_KEYS,
+            "Keys that the last good snapshot has",
+            self.snapshot_keys.clone(),
+        );
+        registry.register(
+            names::SNAPSHOT_STARTS,
+            "Starts from the last good snapshot, because the database did not answer",
+            self.snapshot_starts.clone(),
+        );
+        registry.register(
+            names::SNAPSHOT_FAILURES,
+            "Snapshots that could not be written",
+            self.snapshot_failures.clone(),
         );
         registry.register(
             names::ACTOR_RESTARTS,

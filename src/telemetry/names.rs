@@ -100,6 +100,14 @@ names! {
     SECRET_FAILURES = "bonito_secret_refresh_failures",
     /// Seconds since the secret store was last read as a whole; -1: never (gauge).
     SECRET_AGE = "bonito_secret_age_seconds",
+    /// Seconds since the database was last known to agree with what this replica knows of keys; -1: nobody keeps count (gauge).
+    SNAPSHOT_AGE = "bonito_snapshot_age_seconds",
+    /// Keys that the last good snapshot has (gauge).
+    SNAPSHOT_KEYS = "bonito_snapshot_keys",
+    /// Starts from the last good snapshot, because the database did not answer (counter).
+    SNAPSHOT_STARTS = "bonito_snapshot_starts",
+    /// Snapshots that could not be written (counter).
+    SNAPSHOT_FAILURES = "bonito_snapshot_write_failures",
     /// Attempts that budgets stopped, by scope and reason (counter).
     BUDGET_REFUSALS = "bonito_budget_refusals",
     /// Calls that waited for a budget, by what came of it (counter).

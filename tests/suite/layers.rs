@@ -18,6 +18,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("gates", &["journal"]),
         ("analytics", &["store"]),
         ("queue", &["store"]),
+        ("snapshot", &[]),
     ],
     &[("pipeline", &[]), ("actors", &[]), ("jobs", &[])],
     &[("http", &[])],
@@ -67,6 +68,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("analytics", &["poem", "sea_orm", "ractor", "entity"]),
     ("queue", &["poem", "sea_orm", "ractor", "entity"]),
     ("jobs", &["poem", "sea_orm", "ractor", "entity"]),
+    ("snapshot", &["poem", "sea_orm", "ractor", "entity"]),
     ("http", &["sea_orm", "ractor", "entity"]),
 ];
 

@@ -451,6 +451,7 @@ async fn what_was_in_the_ledger_before_is_there_after_the_migration() {
         max_connections: 4,
         min_connections: 0,
         acquire_timeout: Duration::from_secs(5),
+        lazy: false,
         statement_timeout: Some(Duration::from_secs(30)),
     };
     let store = Store::connect(&options).await.unwrap();

@@ -18,11 +18,14 @@ use crate::gates::health_board::HealthBoard;
 use crate::gates::policies::{EndpointsSink, Policies};
 use crate::gates::secrets_board::SecretsBoard;
 use crate::secrets::source::{Contents, SecretSource, SourceError, Wait};
+use crate::snapshot::{Moment, Snapshot};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::endpoints::{Endpoints, ReadNow};
 
 /// After a failed reading the next one comes sooner than usual.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long a start waits for the store that goes on from the last good snapshot: the database is away already.
+const HURRIED: Duration = Duration::from_millis(500);
 /// The least time between two readings that nobody asked for.
 const LEAST: Duration = Duration::from_millis(50);
 
@@ -42,6 +45,10 @@ pub struct KeeperArgs {
     pub secrets: Arc<SecretsBoard>,
     /// Knows the endpoints of organizations' own.
     pub policies: Arc<Policies>,
+    /// Remembers what was read, for a start at which it cannot be.
+    pub snapshot: Arc<Snapshot>,
+    /// Whether the start goes on from that, because the database is away.
+    pub from_snapshot: bool,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -71,18 +78,39 @@ impl Keeper {
         }
     }
 
-    /// The first reading. A store that is down is waited for, `secrets.start_wait_ms` in all; then the start goes on
-    /// without what only it has.
+    /// The first reading. A store that is down is waited for, `secrets.start_wait_ms` in all; then the start goes on with
+    /// what the last good snapshot has of it, or else without what only it has.
     pub async fn read_first(&self) {
         let settings = self.args.settings.load_full();
         let expected = settings.reader.expected();
-        let wait = Wait::new(settings.secrets.start_wait);
-        let read = wait.until(async || self.args.source.read(&expected).await).await;
-        if let Err(error) = &read {
-            tracing::error!(
+        let patience = match self.args.from_snapshot {
+            true => settings.secrets.start_wait.min(HURRIED),
+            false => settings.secrets.start_wait,
+        };
+        let last_good = self.args.snapshot.credentials(Instant::now());
+        let reading = Wait::new(patience).until(async || self.args.source.read(&expected).await);
+        let read = match &last_good {
+            // One call may take longer than there is time for.
+            Some(_) => tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| {
+                let name = self.args.source.name().to_owned();
+                Err(SourceError::Unreachable(name))
+            }),
+            None => reading.await,
+        };
+        match (&read, last_good) {
+            (Err(error), Some((stored, age))) => {
+                tracing::error!(
+                    %error, store = self.args.source.name(), age_s = age.as_secs(),
+                    "the secret store cannot be read; starting with what it said when the last good snapshot was made"
+                );
+                self.args.secrets.was_read(Instant::now(), age);
+                self.held.lock().await.stored = Stored::clone(&stored);
+            }
+            (Err(error), None) => tracing::error!(
                 %error, store = self.args.source.name(),
                 "the secret store cannot be read; starting without the providers that only it has a credential for"
-            );
+            ),
+            (Ok(_), _) => {}
         }
         self.take_in(read).await;
     }
@@ -127,6 +155,7 @@ impl Keeper {
     }
 
     async fn take_in(&self, read: Result<Contents, SourceError>) {
+        let at = Moment::now();
         let mut held = self.held.lock().await;
         let mut problems = BTreeSet::new();
         let mut warnings = BTreeSet::new();
@@ -146,6 +175,7 @@ impl Keeper {
                 }
                 warnings.extend(contents.warnings);
                 self.publish(&mut held, stored, &mut problems, &mut warnings);
+                self.args.snapshot.credentials_are(&held.stored, at);
             }
             Err(error) => {
                 self.args.metrics.secret_refresh_failures.inc();

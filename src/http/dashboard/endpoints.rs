@@ -125,6 +125,7 @@ mod tests {
             enabled: true,
             readiness: Readiness::Passing,
             ejected_until: None,
+            credentials: Vec::new(),
             deployments: 1,
             measured: BTreeMap::new(),
             usable,

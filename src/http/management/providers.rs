@@ -485,7 +485,7 @@ impl From<WatchedCredential> for ProviderCredential {
             resting: credential.resting,
             health: readiness.into(),
             ejected_until,
-            probes: (probes.made > 0).then(|| Probes {
+            probes: (probes.made > 0).then_some(Probes {
                 made: probes.made,
                 failed: probes.failed,
                 input_tokens: probes.input_tokens,

@@ -74,6 +74,7 @@ fn target(traits: &ModelTraits) -> Target<'_> {
 fn adapter() -> Anthropic {
     Anthropic {
         path: PathAndQuery::from_static("/v1/messages"),
+        models: PathAndQuery::from_static("/v1/models?limit=1"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! size and print a line with their figures for the table.
 
 mod addresses;
+mod chaos;
 mod credentials;
 mod durability;
 mod history;
@@ -16,6 +17,8 @@ mod panics;
 mod restart;
 mod revocation;
 mod secrecy;
+mod snapshot;
+mod upgrade;
 mod upstreams;
 mod webhooks;
 

@@ -14,11 +14,11 @@ use crate::support::process::Installation;
 /// Replicas behind the balancer.
 const REPLICAS: usize = 3;
 /// How long connections are taken after a stop was asked for; the balancer asks every 50 ms.
-const NOTICE: Duration = Duration::from_secs(3);
+pub(super) const NOTICE: Duration = Duration::from_secs(3);
 
 /// A client as applications have one, except that it forgets idle connections sooner than a replica leaves: what neither
 /// side is using may be closed by either at any moment, and HTTP/1.1 has no way to say that a request has not begun.
-fn client() -> reqwest::Client {
+pub(super) fn client() -> reqwest::Client {
     let client = reqwest::Client::builder().pool_idle_timeout(NOTICE / 4);
     client.build().expect("a client")
 }

@@ -160,6 +160,7 @@ impl Builder {
             master_key,
             first_key,
             first_owner,
+            snapshot,
         } = first_start::open(&settings, &input).await.expect("the gateway opens");
         if first_key.is_some() {
             // It is made with the default, which a test that is about something else may exceed.
@@ -181,6 +182,7 @@ impl Builder {
             master_key,
             first_key: None,
             first_owner: None,
+            snapshot,
         };
         let gateway = Gateway::start(settings.clone(), &opened)
             .await

@@ -15,6 +15,7 @@ pub mod receiver;
 pub mod redis;
 pub mod script;
 pub mod vault;
+pub mod world;
 
 pub use gateway::TestGateway;
 #[allow(unused_imports, reason = "a toolbox: each test takes what it needs")]

@@ -80,6 +80,11 @@ impl Installation {
         std::fs::write(path, format!("{file}\n{lines}\n")).expect("the file can be written");
     }
 
+    /// Another configuration file.
+    pub fn configure(&self, file: &str) {
+        std::fs::write(self.dir().join("bonito.toml"), file).expect("the file can be written");
+    }
+
     /// Its directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -121,6 +126,55 @@ impl Installation {
         self.run("work", ports::kept_free(), "data").await
     }
 
+    /// Runs one command of the binary on the real database, whatever stands in front of it, and gives what it printed.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        let mut command = self.binary(ports::kept_free(), "data");
+        let output = command
+            .args(arguments)
+            .env("DATABASE_URL", &self.database)
+            .output()
+            .await
+            .expect("the binary starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts one command of the binary, to be killed.
+    pub fn begin(&self, argument: &str) -> Child {
+        let mut command = self.binary(ports::kept_free(), "data");
+        command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the binary starts")
+    }
+
+    /// Starts it where it cannot start, and gives what it said.
+    pub async fn fails_to_start(&self) -> String {
+        let mut command = self.binary(self.port, "data");
+        let ended = tokio::time::timeout(PATIENCE, command.arg("serve").output()).await;
+        let output = ended.expect("it gives up").expect("the binary starts");
+        assert!(!output.status.success(), "it started");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// The binary with its settings, and nothing said of what to do.
+    fn binary(&self, port: u16, data: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bonito"));
+        command.args(["--config", "bonito.toml"]);
+        command.current_dir(self.dir()).env_clear().kill_on_drop(true);
+        command
+            .env("BONITO_SERVER_LISTEN", format!("127.0.0.1:{port}"))
+            .env("BONITO_OPERATIONS_LISTEN", format!("127.0.0.2:{port}"))
+            .env("BONITO_DATA_DIR", data)
+            .env("BONITO_MASTER_KEY", MASTER_KEY)
+            .env("DATABASE_URL", &self.database)
+            .env("TEST_KEY", "sk-secret-of-openai")
+            // Whatever else the machine does, requests are not turned away for it here.
+            .env("BONITO_OVERLOAD_LAG_MS", "0")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        command
+    }
+
     async fn run(&self, what: &str, port: u16, data: &str) -> Process {
         let file = |name: &str| -> File {
             let mut options = OpenOptions::new();
@@ -128,27 +182,13 @@ impl Installation {
             opened.expect("the file can be written")
         };
         let (api, operations) = (format!("127.0.0.1:{port}"), format!("127.0.0.2:{port}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bonito"));
-        command.args(["--config", "bonito.toml", what]);
-        command.current_dir(self.dir()).env_clear().kill_on_drop(true);
-        command
-            .env("BONITO_SERVER_LISTEN", &api)
-            .env("BONITO_OPERATIONS_LISTEN", &operations)
-            .env("BONITO_DATA_DIR", data)
-            .env("BONITO_MASTER_KEY", MASTER_KEY)
-            .env("DATABASE_URL", &self.database)
-            .env("TEST_KEY", "sk-secret-of-openai")
-            // Whatever else the machine does, requests are not turned away for it here.
-            .env("BONITO_OVERLOAD_LAG_MS", "0");
+        let mut command = self.binary(port, data);
+        command.arg(what);
         if what == "work" {
             // No two share a journal, and there may be many.
             command.env("BONITO_JOURNAL_DIR", format!("data/journal-of-{port}"));
         }
-        command
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(file("stdout"))
-            .stderr(file("stderr"));
+        command.stdout(file("stdout")).stderr(file("stderr"));
         let began = Instant::now();
         let mut child = command.spawn().expect("the binary starts");
         let ready = format!("http://{operations}/readyz");
@@ -210,6 +250,7 @@ impl Installation {
             min_connections: 0,
             statement_timeout: None,
             acquire_timeout: PATIENCE,
+            lazy: false,
         };
         let store = Store::connect(&options).await.expect("the database can be reached");
         let organization = store.organization_by_slug(FIRST_SLUG).await.expect("it answers");
@@ -232,7 +273,8 @@ impl Installation {
             .expect("the database can be reached")
     }
 
-    async fn sql(&self, statement: &str) {
+    /// Runs statements in its database, past the gateway.
+    pub async fn sql(&self, statement: &str) {
         let database = self.connection().await;
         database
             .execute_unprepared(statement)

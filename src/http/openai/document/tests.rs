@@ -298,6 +298,9 @@ fn real_errors() -> Vec<GatewayError> {
         GatewayError::Uncounted {
             retry_after: Duration::from_secs(1),
         },
+        GatewayError::KeyUnchecked {
+            retry_after: Duration::from_secs(1),
+        },
         GatewayError::internal("a test"),
     ];
     let (provider, model) = ("azure".into(), "gpt-4o".into());
