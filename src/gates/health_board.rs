@@ -444,6 +444,11 @@ impl ProviderGate {
         self.sink.store(Some(Arc::new(sink)));
     }
 
+    /// Whether somebody hears of outcomes: its actor begins a moment after the gate.
+    pub fn is_listened_to(&self) -> bool {
+        self.sink.load().is_some()
+    }
+
     /// A request is about to try this provider. The first one to a probing provider is its probe.
     pub fn probe(self: &Arc<Self>) -> Probe {
         match self.state.load(Ordering::Acquire) {

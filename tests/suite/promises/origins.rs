@@ -374,7 +374,8 @@ async fn p29_a_credential_goes_to_its_provider_alone_and_strangers_bytes_become_
     // By the provider: to somewhere else, with headers of its own, and with what it was sent.
     let echoed = format!("Incorrect API key provided: {CREDENTIAL}.\r\nx-evil: 1\n{{\"level\":\"x-evil\"}}");
     let echo = json!({"message": echoed, "type": "x_evil\r\nx-evil: 1", "code": "x-evil\",x_evil=\"1", "param": null});
-    let with_headers = |answer: Answer| {
+    let origin = elsewhere.origin.clone();
+    let with_headers = move |answer: Answer| {
         [
             "x-evil",
             "set-cookie",
@@ -390,7 +391,7 @@ async fn p29_a_credential_goes_to_its_provider_alone_and_strangers_bytes_become_
             answer.header(name, &format!("{CREDENTIAL}; x-evil=1"))
         })
         .header("x-request-id", "x-evil\u{e9} \"1\"")
-        .header("location", &elsewhere.origin)
+        .header("location", &origin)
     };
     let mut scripts: Vec<Script> = vec![Script::redirected_to(&elsewhere.origin)];
     for status in [301, 302, 303, 307, 308] {

@@ -7,7 +7,6 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use bonito::domain::budget::calendar::Period;
-use bonito::domain::ids::ProviderId;
 use serde_json::json;
 
 use super::{figures, size};
@@ -57,7 +56,7 @@ async fn p14_a_panic_costs_one_request_and_nothing_of_what_it_held() {
     // Asked when a provider refuses a credential.
     pipeline.endpoints.read_by(Box::new(|_| break_down()));
     // Told when a provider has failed.
-    let gate = pipeline.board.gate(&ProviderId::from("alpha")).unwrap();
+    let gate = gateway.gate_of("alpha", "mock-chat").await;
     gate.report_to(Box::new(|_| break_down()));
     drop((pipeline, gate));
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bonito::domain::health::Outcome;
 use bonito::domain::ids::ProviderId;
+use bonito::gates::health_board::Overview;
 use bonito::routing::plan::Readiness;
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -441,14 +442,15 @@ struct Ailed {
 
 /// Waits until the first provider is, or is no longer, in the rotation.
 async fn until_passing(gateway: &TestGateway, passing: bool, patience: Duration) -> Duration {
-    let gate = gateway
-        .pipeline()
-        .board
-        .gate(&ProviderId::from("alpha"))
-        .expect("it is on the board");
+    let board = gateway.pipeline().board.clone();
+    let readiness = || {
+        let overview = board.overview();
+        let of_it = overview.get(&ProviderId::from("alpha"));
+        of_it.map_or(Readiness::Passing, Overview::readiness)
+    };
     let began = Instant::now();
-    while (gate.readiness() == Readiness::Passing) != passing {
-        assert!(began.elapsed() < patience, "alpha stays {:?}", gate.readiness());
+    while (readiness() == Readiness::Passing) != passing {
+        assert!(began.elapsed() < patience, "alpha stays {:?}", readiness());
         sleep(Duration::from_millis(2)).await;
     }
     began.elapsed()
@@ -814,15 +816,10 @@ async fn p18_an_answer_that_is_none_never_looks_like_one() {
         .await;
     // Whatever health decides by, instead of what it decides.
     let outcomes: Arc<Mutex<Vec<Outcome>>> = Arc::default();
-    let gates: Vec<_> = ["openai", "anthropic"]
-        .map(|id| {
-            gateway
-                .pipeline()
-                .board
-                .gate(&ProviderId::from(id))
-                .expect("it is on the board")
-        })
-        .into();
+    let gates = [
+        gateway.gate_of("openai", "mock-chat").await,
+        gateway.gate_of("anthropic", claude).await,
+    ];
     for gate in &gates {
         let (outcomes, gate_again) = (outcomes.clone(), Arc::downgrade(gate));
         gate.report_to(Box::new(move |outcome| {

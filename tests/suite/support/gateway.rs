@@ -28,6 +28,7 @@ use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
 use bonito::domain::user::{Email, NewUser, UserCreated};
+use bonito::gates::health_board::ProviderGate;
 use bonito::pipeline::Pipeline;
 use bonito::secrets::management_token::{Bearer, ManagementTokens, Session};
 use bonito::secrets::master_key::{MasterKey, new_api_key};
@@ -694,6 +695,20 @@ impl TestGateway {
             .http
             .pipeline
             .clone()
+    }
+
+    /// The gate of a provider's one credential, with its actor behind it. A first request to a model that it serves makes it.
+    pub async fn gate_of(&self, provider: &str, model: &str) -> Arc<ProviderGate> {
+        let reply = self.chat(model, "hi").await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let board = self.pipeline().board.clone();
+        let is_of = |gate: &Arc<ProviderGate>| gate.watched.spot.provider.as_str() == provider && gate.is_listened_to();
+        loop {
+            if let Some(gate) = board.gates().into_iter().find(is_of) {
+                return gate;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Its data directory.
