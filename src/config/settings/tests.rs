@@ -55,13 +55,14 @@ fn the_typed_settings_have_one_field_for_each_default() {
             _ => {}
         }
     }
-    // Several settings of traces, which have OpenTelemetry's names, make one field; that each is read is checked above.
-    let of_traces = |path: &str| path.starts_with("tracing.");
-    fields.retain(|path: &String| !of_traces(path));
+    // Several settings of traces, which have OpenTelemetry's names, make one field, and so do those of probes; that each is
+    // read is checked above.
+    let of_several = |path: &str| path.starts_with("tracing.") || path.starts_with("health.probe");
+    fields.retain(|path: &String| !of_several(path));
     let leaves: BTreeSet<String> = layers
         .leaves
         .keys()
-        .filter(|path| !of_traces(path))
+        .filter(|path| !of_several(path))
         .map(|path| path.strip_suffix("_ms").unwrap_or(path).to_owned())
         .collect();
     assert_eq!(fields, leaves);
