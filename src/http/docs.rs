@@ -4,11 +4,13 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, LOCATION};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use poem::{Endpoint, Request, Response};
 
-use super::management;
+use super::boundary::Arrival;
+use super::inference::require;
 use super::openai::document;
+use super::{error, management};
 
 /// The page is large and always the same; it is built when somebody first asks for it.
 static PAGE: LazyLock<Bytes> = LazyLock::new(|| document::docs_page().into());
@@ -29,30 +31,36 @@ pub fn landing() -> impl Endpoint<Output = Response> {
 
 /// `/docs`.
 pub fn page() -> impl Endpoint<Output = Response> {
-    poem::endpoint::make_sync(|_: Request| cached("text/html; charset=utf-8", PAGE.clone()))
+    poem::endpoint::make_sync(|request: Request| cached(&request, "text/html; charset=utf-8", || PAGE.clone()))
 }
 
 /// `/docs/management`.
 pub fn management_page() -> impl Endpoint<Output = Response> {
-    poem::endpoint::make_sync(|_: Request| cached("text/html; charset=utf-8", MANAGEMENT_PAGE.clone()))
+    poem::endpoint::make_sync(|request: Request| {
+        cached(&request, "text/html; charset=utf-8", || MANAGEMENT_PAGE.clone())
+    })
 }
 
 /// The document of the management API.
 pub fn management(public_url: &str) -> impl Endpoint<Output = Response> + use<> {
     let server_url: Arc<str> = public_url.into();
     let document: LazyLock<Bytes, _> = LazyLock::new(move || Bytes::from(management::specification(&server_url)));
-    poem::endpoint::make_sync(move |_: Request| cached("application/json", document.clone()))
+    poem::endpoint::make_sync(move |request: Request| cached(&request, "application/json", || document.clone()))
 }
 
 /// The document of the inference surface.
 pub fn inference(public_url: &str) -> impl Endpoint<Output = Response> + use<> {
     let server_url: Arc<str> = public_url.into();
     let document: LazyLock<Bytes, _> = LazyLock::new(move || Bytes::from(document::specification(&server_url)));
-    poem::endpoint::make_sync(move |_: Request| cached("application/json", document.clone()))
+    poem::endpoint::make_sync(move |request: Request| cached(&request, "application/json", || document.clone()))
 }
 
-fn cached(kind: &'static str, body: Bytes) -> Response {
-    let mut response = Response::builder().content_type(kind).body(body);
+/// What is always the same, for those who want to read it.
+fn cached(request: &Request, kind: &'static str, body: impl FnOnce() -> Bytes) -> Response {
+    if let Err(refusal) = require(request, &Method::GET) {
+        return error::response(&refusal, Arrival::of(request).id);
+    }
+    let mut response = Response::builder().content_type(kind).body(body());
     response
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));

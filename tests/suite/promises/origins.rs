@@ -204,6 +204,7 @@ const MEMBERS: &[&str] = &[
 /// All that a provider is sent besides the body.
 const SENT: &[&str] = &[
     "accept",
+    "accept-encoding",
     "authorization",
     "content-length",
     "content-type",

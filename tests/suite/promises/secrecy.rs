@@ -201,7 +201,10 @@ fn whatever_form_a_secret_is_in_the_search_would_find_it() {
     }
     assert!(needles.found_in(b"control-019").is_empty());
     let mut packed = b"before".to_vec();
-    packed.extend(packed_with_gzip(value.as_bytes()));
+    // What is short is not packed at all but copied.
+    packed.extend(packed_with_gzip(
+        format!("{value} {}", "and so on ".repeat(50)).as_bytes(),
+    ));
     packed.extend(b"behind");
     let unpacked = gunzipped(&packed);
     assert_eq!(unpacked.len(), 1);
