@@ -22,7 +22,9 @@ use crate::gates::load_gate::Place;
 use crate::providers::adapter::Failure;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::{Plan, Readiness};
+use crate::secrets::credential::Credential;
 use crate::telemetry::names::trace::{DEPLOYMENT, span};
+use crate::telemetry::redaction::redacted;
 use crate::telemetry::trace::{Kind, gen_ai};
 use crate::upstream::endpoints::{Keyed, Tenant, Wanted};
 
@@ -92,6 +94,20 @@ impl Pipeline {
             () = self.stop.cancelled() => Err(cut_off()),
         }
     }
+}
+
+/// Takes what is secret out of a provider's words: its callers are told them, and it may repeat what it was sent.
+fn hide(credential: &Credential, failure: &mut Failure) {
+    let hidden = |text: &str| {
+        let mut text = redacted(text).into_owned();
+        credential.take_out_of(&mut text);
+        text
+    };
+    failure.message = hidden(&failure.message);
+    failure.code = failure.code.as_deref().map(hidden);
+    failure.param = failure.param.as_deref().map(hidden);
+    // JSON that would have to be changed is left out.
+    failure.inner = failure.inner.take().filter(|inner| hidden(inner.get()) == inner.get());
 }
 
 /// What becomes of a request that outlasts the grace period of a stop.
@@ -271,7 +287,8 @@ impl<'p> Tries<'p> {
         is_elsewhere
     }
 
-    async fn failed(&mut self, failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
+    async fn failed(&mut self, mut failure: Failure, keyed: &Arc<Keyed>, meter: &mut Meter) {
+        hide(&keyed.endpoint.credential, &mut failure);
         let place = self.order[self.next - 1];
         let deployment = &self.plan.attempts[place].deployment;
         let (class, retry_after) = (failure.class, failure.retry_after);

@@ -162,6 +162,17 @@ impl Credential {
         Ok(Self::Token(TokenCell::new_boxed(source)))
     }
 
+    /// Takes this credential out of a text, should a provider repeat what it was sent. Tokens that are fetched have shapes
+    /// that are known anywhere; keys may look like anything.
+    pub fn take_out_of(&self, text: &mut String) {
+        let Self::Static(value) = self else { return };
+        let sent = value.to_str().unwrap_or_default();
+        let secret = sent.rsplit(' ').next().unwrap_or_default();
+        if !secret.is_empty() && text.contains(secret) {
+            *text = text.replace(secret, "[hidden]");
+        }
+    }
+
     /// Puts onto `request` what makes the provider accept it, and says what that was.
     ///
     /// `now` becomes part of a signature. Nothing of the request may be changed afterwards.

