@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::load::{Seen, call};
-use super::{figures, size};
+use super::{figures, full, size};
 use crate::support::fault_proxy::Fault;
 use crate::support::gateway::chat;
 use crate::support::process::Process;
 use crate::support::world::{World, about, readiness};
 use crate::support::{ScriptedProvider, TestGateway};
 
-/// How soon a replica must be ready and serve.
-const START: Duration = Duration::from_secs(5);
+/// How soon a replica must be ready and serve. A debug build beside other tests gets more time; what it took is printed.
+fn start() -> Duration {
+    Duration::from_secs(if full() { 5 } else { 30 })
+}
+
 /// How long something in the background may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// One whole answer and one stream.
@@ -105,7 +108,7 @@ async fn p22_a_replica_starts_and_serves_within_5_s_with_postgres_redis_and_vaul
         let served_after = began.elapsed();
         slowest = (slowest.0.max(ready_after), slowest.1.max(served_after));
         assert!(
-            served_after < START,
+            served_after < start(),
             "ready after {ready_after:?}, served after {served_after:?}"
         );
 
@@ -124,7 +127,7 @@ async fn p22_a_replica_starts_and_serves_within_5_s_with_postgres_redis_and_vaul
             let refused = status_of(&process, key).await;
             assert_eq!(refused.status, 503, "{what}: {refused:?}");
             assert!(
-                refused.retry_after.is_some() && refused.took < START,
+                refused.retry_after.is_some() && refused.took < start(),
                 "{what}: {refused:?}"
             );
         }
