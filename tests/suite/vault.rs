@@ -261,7 +261,7 @@ async fn a_secret_that_became_nonsense_or_forbidden_keeps_its_last_good_value() 
 #[tokio::test]
 async fn a_token_is_renewed_before_it_ends_and_a_revoked_one_is_replaced() {
     let (vault, provider) = (VaultDouble::start().await, ScriptedProvider::start().await);
-    vault.approle("role-1", "secret-1", Duration::from_secs(1));
+    vault.approle("role-1", "secret-1", Duration::from_secs(2));
     vault.put("secret", "providers/openai", &key("sk-1"));
     let gateway = on(&provider)
         .env("VAULT_ADDR", &vault.address())

@@ -20,7 +20,7 @@ fn start() -> Duration {
 }
 
 /// How long something in the background may take to be seen.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// One whole answer and one stream.
 async fn is_served(process: &Process, key: &str, name: &str) -> Vec<Seen> {
     let client = reqwest::Client::new();

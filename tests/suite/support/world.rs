@@ -21,8 +21,6 @@ const IN_VAULT: &str = "sk-canary-that-only-vault-has";
 pub struct World {
     /// Both providers.
     pub provider: ScriptedProvider,
-    /// The ways to them.
-    pub providers: [FaultProxy; 2],
     /// The way to Postgres.
     pub database: FaultProxy,
     /// Redis, which has a way of its own.
@@ -31,6 +29,8 @@ pub struct World {
     pub vault: FaultProxy,
     /// The gateway.
     pub installation: Installation,
+    /// The ways to the providers.
+    _ways: [FaultProxy; 2],
     _vault: VaultDouble,
 }
 
@@ -53,7 +53,7 @@ impl World {
             double.put("secret", &format!("providers/{id}"), &json!({ "api_key": IN_VAULT }));
         }
         let vault = FaultProxy::start(double.address().trim_start_matches("http://").parse().unwrap()).await;
-        let providers = [
+        let ways = [
             FaultProxy::start(provider.address()).await,
             FaultProxy::start(provider.address()).await,
         ];
@@ -64,7 +64,7 @@ impl World {
                 proxy.address()
             )
         };
-        installation.configure(&(of("openai", &providers[0]) + &of("second", &providers[1])));
+        installation.configure(&(of("openai", &ways[0]) + &of("second", &ways[1])));
         installation.set("DATABASE_URL", url);
         installation.set("BONITO_REDIS_URL", redis.url());
         installation.set("VAULT_ADDR", format!("http://{}", vault.address()));
@@ -76,11 +76,11 @@ impl World {
         installation.set("BONITO_DATABASE_ACQUIRE_TIMEOUT_MS", 2_000);
         Some(Self {
             provider,
-            providers,
             database,
             redis,
             vault,
             installation,
+            _ways: ways,
             _vault: double,
         })
     }
