@@ -6,7 +6,7 @@
 //! database sets a part of it aside.
 //!
 //! [`Snapshot`] is the copy in memory. Actors write into it what they hear from the database and read from it when they
-//! hear nothing; [`file`] is the sealed copy on the disk, from which a start goes on. Nothing here waits.
+//! hear nothing; [`mod@file`] is the sealed copy on the disk, from which a start goes on. Nothing here waits.
 //!
 //! **How old it may be.** Whatever is in it is as good as the last look for changes that went well: [`Snapshot::heard`]. From
 //! then on it may be used for [`Rules::max_age`], and not a moment longer, whatever was restarted in between. While the

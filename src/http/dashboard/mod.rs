@@ -2,7 +2,7 @@
 //!
 //! # To write a page
 //!
-//! 1. A file `<page>.rs` here with `pub const VIEWS: &[View] = &[…]`, and one line in [`VIEWS`] below. A [`View`] is a
+//! 1. A file `<page>.rs` here with `pub const VIEWS: &[View] = &[…]`, and one line in `VIEWS` below. A [`View`] is a
 //!    route; with a [`Nav`] it is in the navigation of those who have the right. Patterns are poem's (`/gateway/keys/:id`).
 //! 2. `async fn list(viewer: Viewer) -> Result<Page, Fault>`: ask for proofs by `viewer.may::<ReadKeys>()?`, which is the
 //!    `May<ReadKeys>` of the API's handlers with the same methods; `?` on what they refuse gives the right error page (401
@@ -10,7 +10,7 @@
 //!    parameter of the URL, `viewer.param("id")` of the path, `viewer.can(Right::WriteKeys)` says what to show.
 //! 3. Give a [`Page`]: `Page::new("Keys", html! { … }).crumb("Keys", "/gateway/keys").actions(html! { … })`. Components are
 //!    in [`parts`] (tiles, tables, pills, bars, empty and error states, dialogs, fields, copyable code), numbers and times
-//!    in [`format`], charts in [`chart`]. No inline `style` and no inline script: the policy forbids them; classes are in
+//!    in [`mod@format`], charts in [`chart`]. No inline `style` and no inline script: the policy forbids them; classes are in
 //!    `assets/dashboard.css`.
 //! 4. Writing is the API's. A form says `data-api="POST /api/gateway/keys"`, its fields are named as the body is
 //!    (`limits.requests_per_minute`, `budgets.0.amount_usd`), `data-type` is one of `number`, `bool`, `list`, `tokens`,

@@ -1,6 +1,6 @@
 //! Spans on their way to a collector: OTLP over HTTP, as protobuf.
 //!
-//! [`Outbox::put`] never waits: where the queue is full, the span is dropped and counted. A task of its own takes spans out
+//! `Outbox::put` never waits: where the queue is full, the span is dropped and counted. A task of its own takes spans out
 //! and sends them; a collector that is down or hangs costs the queue's memory and nothing else, and is told of in the log
 //! once a minute.
 //!
