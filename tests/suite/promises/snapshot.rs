@@ -148,9 +148,8 @@ async fn p22_a_replica_starts_and_serves_within_5_s_with_postgres_redis_and_vaul
         world.all_are(Fault::None);
         let is_refused = async || status_of(&process, &revoked).await.status == 401;
         let revoked_after = until("the revoked key is refused", is_refused).await;
-        until("the database is back and the snapshot in touch", async || {
-            let (_, readiness) = crate::support::world::readiness(&process).await;
-            about(&readiness, "database").is_empty() && about(&readiness, "snapshot").is_empty()
+        until("nothing is degraded any more", async || {
+            readiness_is_ready(&process).await
         })
         .await;
         for key in [&never_used, &budgeted, &first] {
