@@ -227,7 +227,8 @@ impl Redis {
 /// Opens the connections, on the runtime this is called on.
 async fn open(config: Config, options: RedisOptions, metrics: Arc<LimitMetrics>) -> Result<Link, BoxError> {
     let pool = Builder::from_config(Config {
-        fail_fast: true,
+        // Otherwise a first connection that fails is the last one: who starts without Redis would never be with it.
+        fail_fast: false,
         ..config
     })
     // Whoever asks has a shorter patience; this clears away what was asked in vain.

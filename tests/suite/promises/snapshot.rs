@@ -47,7 +47,6 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "readiness stays degraded for more than a minute after everything came back, which is not understood yet"]
 async fn p22_a_replica_starts_and_serves_within_5_s_with_postgres_redis_and_vault_all_down() {
     let Some(mut world) = World::start().await else { return };
     let process = world.installation.start().await;
