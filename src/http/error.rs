@@ -274,6 +274,20 @@ fn body(said: &Said<'_>) -> Vec<u8> {
     serde_json::to_vec(&body).expect("texts and numbers always serialise")
 }
 
+/// What cannot be served at the moment, and may be after a while.
+fn not_now<'e>(retry_after: Duration, message: String) -> Said<'e> {
+    Said {
+        retry_after: Some(retry_after),
+        should_retry: Some(true),
+        ..plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "overloaded",
+            message,
+        )
+    }
+}
+
 fn plain<'e>(status: StatusCode, kind: &'static str, code: &str, message: String) -> Said<'e> {
     Said {
         status,
@@ -305,16 +319,7 @@ fn budget(refusal: &BudgetRefusal) -> Said<'_> {
             param: Some("model"),
             ..plain(StatusCode::FORBIDDEN, "permission_error", "model_not_priced", message)
         },
-        Reason::Unknown => Said {
-            retry_after: Some(DEFAULT_RETRY),
-            should_retry: Some(true),
-            ..plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "service_unavailable_error",
-                "overloaded",
-                message,
-            )
-        },
+        Reason::Unknown => not_now(DEFAULT_RETRY, message),
     }
 }
 
@@ -418,43 +423,16 @@ fn said(error: &GatewayError) -> Said<'_> {
         GatewayError::Uncounted { retry_after } => {
             let message = "rate limits cannot be counted at the moment, and this key's are to hold all the same; try again \
                            later";
-            Said {
-                retry_after: Some(*retry_after),
-                should_retry: Some(true),
-                ..plain(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "service_unavailable_error",
-                    "overloaded",
-                    message.into(),
-                )
-            }
+            not_now(*retry_after, message.into())
         }
         GatewayError::KeyUnchecked { retry_after } => {
             let message = "this key cannot be checked at the moment, because the gateway does not reach its database; try \
                            again later";
-            Said {
-                retry_after: Some(*retry_after),
-                should_retry: Some(true),
-                ..plain(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "service_unavailable_error",
-                    "overloaded",
-                    message.into(),
-                )
-            }
+            not_now(*retry_after, message.into())
         }
         GatewayError::Overloaded { retry_after } => {
-            let message = "the gateway cannot take more requests right now; try again later".into();
-            Said {
-                retry_after: Some(*retry_after),
-                should_retry: Some(true),
-                ..plain(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "service_unavailable_error",
-                    "overloaded",
-                    message,
-                )
-            }
+            let message = "the gateway cannot take more requests right now; try again later";
+            not_now(*retry_after, message.into())
         }
         GatewayError::Internal { .. } => {
             let message = "something went wrong in the gateway; its log knows more under this request's id".into();
