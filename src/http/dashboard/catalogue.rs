@@ -80,12 +80,7 @@ async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
         (tabs(&viewer))
         (own_models(&may.own_models().await?, writes))
         form.filters method="get" action="/gateway/providers/catalogue" role="search" data-auto-submit {
-            div.search {
-                (icon("search"))
-                label.visually-hidden for="search" { "Search models" }
-                input id="search" type="search" name="search" value=[viewer.query("search")] placeholder="Search models" data-search;
-                kbd aria-hidden="true" { "/" }
-            }
+            (parts::search("search", "Search models", "Search models", viewer.query("search")))
             label.visually-hidden for="provider" { "Provider" }
             select id="provider" name="provider" {
                 option value="" { "Any provider" }

@@ -239,12 +239,7 @@ fn filters(viewer: &Viewer, teams: &[TeamChoice]) -> Markup {
     let chosen = viewer.query("team").unwrap_or_default();
     html! {
         form.filters method="get" action="/gateway/keys" role="search" data-auto-submit {
-            div.search {
-                (icon("search"))
-                label.visually-hidden for="search" { "Search keys" }
-                input id="search" type="search" name="search" value=[viewer.query("search")] placeholder="Search by name or prefix" data-search;
-                kbd aria-hidden="true" { "/" }
-            }
+            (parts::search("search", "Search keys", "Search by name or prefix", viewer.query("search")))
             label.visually-hidden for="status" { "State" }
             select id="status" name="status" {
                 option value="" { "Any state" }

@@ -237,12 +237,7 @@ fn filters(
     html! {
         form.log-filters method="get" action="/gateway/logs" role="search" aria-label="Filters" {
             div.filters {
-                div.search {
-                    (icon("search"))
-                    label.visually-hidden for="request_id" { "Id of a request" }
-                    input id="request_id" type="search" name="request_id" value=[value("request_id")] placeholder="Find a request by its id" data-search spellcheck="false";
-                    kbd aria-hidden="true" { "/" }
-                }
+                (parts::search("request_id", "Id of a request", "Find a request by its id", value("request_id")))
                 label.visually-hidden for="outcome" { "Result" }
                 select id="outcome" name="outcome" {
                     option value="" { "Any result" }

@@ -303,6 +303,19 @@ pub fn tabs(label: &str, path: &str, pages: &[(&str, &str)]) -> Markup {
     }
 }
 
+/// The field of a list's filters that finds things by a text of theirs; the key `/` leads there. `name` is that of the
+/// parameter, and `value` what it has now.
+pub fn search(name: &str, label: &str, placeholder: &str, value: Option<&str>) -> Markup {
+    html! {
+        div.search {
+            (icon("search"))
+            label.visually-hidden for=(name) { (label) }
+            input id=(name) type="search" name=(name) value=[value] placeholder=(placeholder) data-search spellcheck="false";
+            kbd aria-hidden="true" { "/" }
+        }
+    }
+}
+
 /// A field of a form: its label, what else to know, and the input, whose `id` is `id` and whose name is what faults name.
 pub fn field(id: &str, label: &str, hint: &str, input: Markup) -> Markup {
     html! {
