@@ -147,12 +147,9 @@ fn unwell_together(own: &[SpotOverview]) -> Option<Value> {
     }))
 }
 
+/// What keeps a provider from requests, if anything does.
 fn reason(readiness: Readiness) -> Option<&'static str> {
-    match readiness {
-        Readiness::Passing | Readiness::Resting => None,
-        Readiness::Probing => Some("probing"),
-        Readiness::Ejected => Some("ejected"),
-    }
+    matches!(readiness, Readiness::Probing | Readiness::Ejected).then(|| readiness.as_str())
 }
 
 /// Shows how providers are doing, those that nobody has asked included.
@@ -163,7 +160,7 @@ fn look_at_providers(operations: &Operations) {
         let readiness = of.map_or(Readiness::Passing, Overview::readiness);
         let count = |index: usize| of.map_or(0, |of| of.spots.iter().map(|spot| spot.counts[index]).sum());
         let watched = STATES.iter().enumerate();
-        let watched = watched.map(|(index, state)| (reason(*state).unwrap_or("passing"), count(index)));
+        let watched = watched.map(|(index, state)| (state.as_str(), count(index)));
         operations
             .metrics
             .providers_health

@@ -103,10 +103,7 @@ async fn a_new_admin_gets_from_the_first_sign_in_to_the_bill_by_pages_alone() {
     browser.fill("#password", &password).await;
     browser.click("button[type=submit]").await;
     browser.until_at("/gateway/password").await;
-    browser.fill("#current", &password).await;
-    browser.fill("#new", PASSWORD).await;
-    browser.fill("#again", PASSWORD).await;
-    browser.click("button[type=submit]").await;
+    browser.choose_password(&password, PASSWORD, PASSWORD).await;
     browser.until_at("/gateway").await;
     browser.until_reads("Getting started").await;
     browser.assert_quiet("signing in").await;

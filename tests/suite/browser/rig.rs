@@ -192,6 +192,14 @@ impl Browser {
             .unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
+    /// Chooses a password on the page for that.
+    pub async fn choose_password(&self, current: &str, new: &str, again: &str) {
+        self.fill("#current", current).await;
+        self.fill("#new", new).await;
+        self.fill("#again", again).await;
+        self.click("button[type=submit]").await;
+    }
+
     /// Types into a field, in the place of what it has.
     pub async fn fill(&self, selector: &str, text: &str) {
         let found = self.client.find(Locator::Css(selector)).await;

@@ -38,15 +38,11 @@ async fn the_first_owner_signs_in_chooses_a_password_looks_around_and_leaves() {
     // Nothing else can be reached before.
     browser.open_page("/gateway").await;
     browser.until_at("/gateway/password").await;
-    browser.fill("#current", &password).await;
-    browser.fill("#new", PASSWORD).await;
-    browser.fill("#again", "something else entirely").await;
-    browser.click("button[type=submit]").await;
+    browser
+        .choose_password(&password, PASSWORD, "something else entirely")
+        .await;
     browser.until_reads("is not the same as the new password").await;
-    browser.fill("#current", &password).await;
-    browser.fill("#new", PASSWORD).await;
-    browser.fill("#again", PASSWORD).await;
-    browser.click("button[type=submit]").await;
+    browser.choose_password(&password, PASSWORD, PASSWORD).await;
     browser.until_at("/gateway").await;
     browser.until_reads("Getting started").await;
     browser.until_reads("No requests yet").await;
