@@ -22,6 +22,7 @@ use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision, RoutedKey};
 use crate::domain::network;
+use crate::domain::restraint::Restraints;
 use crate::domain::scope::Scope;
 
 /// Keys whose last use is written in one statement. Each is three values of the some 32,000 a statement may have.
@@ -52,12 +53,16 @@ impl Store {
     pub async fn create_key(&self, key: NewKey) -> Result<(), StoreError> {
         let transaction = self.db.begin().await?;
         let (organization, told) = (key.organization, key_event(key.id, &key.name, &key.prefix));
-        Self::insert_key(&transaction, key).await?;
+        Self::insert_key(&transaction, key, &Restraints::default()).await?;
         emit(&transaction, organization, EventKind::KeyCreated, told).await?;
         transaction.commit().await
     }
 
-    pub(super) async fn insert_key(db: &impl ConnectionTrait, key: NewKey) -> Result<(), StoreError> {
+    pub(super) async fn insert_key(
+        db: &impl ConnectionTrait,
+        key: NewKey,
+        restraints: &Restraints,
+    ) -> Result<(), StoreError> {
         let now = storable(Utc::now());
         let row = gateway_keys::ActiveModel {
             id: Set(key.id.0),
@@ -85,6 +90,7 @@ impl Store {
             updated_at: Set(now),
             // Nobody can have it in memory yet.
             revision: Set(0),
+            set_by: Set(restraints.stored()),
         };
         gateway_keys::Entity::insert(row)
             .exec_without_returning(db)
