@@ -21,8 +21,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::{Job, Next, Outcome, Run};
+use crate::domain::ids::OrganizationId;
 use crate::domain::job::{JobId, JobKind, JobState};
-use crate::store::jobs::{Claimed, Ending, LaneRoom, Room};
+use crate::store::jobs::{Claimed, Ending, LaneRoom, Offer, OrganizationRoom, Room};
 use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::names::trace as names;
@@ -77,6 +78,7 @@ struct Shared {
 struct Held {
     kind: JobKind,
     lane: Option<Uuid>,
+    organization: Option<OrganizationId>,
     claim: i64,
     /// Whose it is no longer ours.
     lost: CancellationToken,
@@ -176,13 +178,13 @@ async fn take(shared: Arc<Shared>) {
 
 impl Shared {
     async fn take_some(self: &Arc<Self>) -> Result<usize, StoreError> {
-        let (room, lanes) = self.room();
-        if room.is_empty() {
+        let offer = self.offer();
+        if offer.room.is_empty() {
             return Ok(0);
         }
         // The lease begins when the database says so, which is after this.
         let ours_until = Instant::now() + self.options.lease;
-        let claim = self.store.claim_jobs(self.id, &room, &lanes, self.options.lease);
+        let claim = self.store.claim_jobs(self.id, &offer, self.options.lease);
         let claimed = within(QUERY_TIMEOUT, claim).await?;
         let taken = claimed.len();
         for job in claimed {
@@ -192,7 +194,7 @@ impl Shared {
     }
 
     /// What there is room for.
-    fn room(&self) -> (Vec<Room>, Vec<LaneRoom>) {
+    fn offer(&self) -> Offer {
         let running = self.running.lock();
         let room = self.jobs.keys().filter_map(|&kind| {
             let held = running.values().filter(|held| held.kind == kind).count();
@@ -200,16 +202,31 @@ impl Shared {
             (places > 0).then_some(Room { kind, places })
         });
         let mut lanes: HashMap<Uuid, (JobKind, usize)> = HashMap::new();
+        let mut organizations: HashMap<(JobKind, OrganizationId), usize> = HashMap::new();
         for held in running.values() {
             if let Some(lane) = held.lane {
                 lanes.entry(lane).or_insert((held.kind, 0)).1 += 1;
+            }
+            if let Some(organization) = held.organization {
+                *organizations.entry((held.kind, organization)).or_default() += 1;
             }
         }
         let lanes = lanes.into_iter().map(|(lane, (kind, held))| LaneRoom {
             lane,
             places: kind.terms().at_once_in_lane.saturating_sub(held),
         });
-        (room.collect(), lanes.collect())
+        let organizations = organizations
+            .into_iter()
+            .map(|((kind, organization), held)| OrganizationRoom {
+                kind,
+                organization,
+                places: kind.terms().at_once_of_one.saturating_sub(held),
+            });
+        Offer {
+            room: room.collect(),
+            lanes: lanes.collect(),
+            organizations: organizations.collect(),
+        }
     }
 
     fn begin(self: &Arc<Self>, job: Claimed, ours_until: Instant) {
@@ -217,6 +234,7 @@ impl Shared {
         let held = Held {
             kind: job.kind,
             lane: job.lane,
+            organization: job.organization,
             claim: job.claim,
             lost: lost.clone(),
             ours_until,

@@ -7,6 +7,7 @@
 //!
 //! Times are the database's own: replicas' clocks need not agree.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -48,12 +49,34 @@ pub struct Room {
     pub places: usize,
 }
 
-/// What a lane has room for, and of which kind; lanes that are not named have room for all that their kind allows.
+/// What a worker has room for, and what stands against taking it from everywhere.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Offer {
+    /// The kinds there is room for.
+    pub room: Vec<Room>,
+    /// Lanes that have less room than their kind allows.
+    pub lanes: Vec<LaneRoom>,
+    /// Organizations that have less room than a kind allows one.
+    pub organizations: Vec<OrganizationRoom>,
+}
+
+/// What a lane has room for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LaneRoom {
     /// The lane.
     pub lane: Uuid,
     /// How many more.
+    pub places: usize,
+}
+
+/// What an organization has room for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OrganizationRoom {
+    /// The kind.
+    pub kind: JobKind,
+    /// The organization.
+    pub organization: OrganizationId,
+    /// How many more of it.
     pub places: usize,
 }
 
@@ -168,15 +191,15 @@ impl Store {
     pub async fn claim_jobs(
         &self,
         worker: Uuid,
-        room: &[Room],
-        lanes: &[LaneRoom],
+        offer: &Offer,
         lease: Duration,
     ) -> Result<Vec<Claimed>, StoreError> {
-        let kinds = room
+        let kinds = offer
+            .room
             .iter()
             .filter(|room| room.places > 0)
             .map(|room| room.kind.as_str());
-        let full = lanes.iter().filter(|lane| lane.places == 0).map(|lane| lane.lane);
+        let full = offer.lanes.iter().filter(|lane| lane.places == 0).map(|lane| lane.lane);
         let mut due = gateway_jobs::Entity::find()
             .filter(Column::State.eq(JobState::Waiting.as_str()))
             .filter(Column::Kind.is_in(kinds))
@@ -191,19 +214,32 @@ impl Store {
                     .add(Column::Lane.is_not_in(full)),
             );
         }
+        for Room { kind, .. } in &offer.room {
+            let full = offer.organizations.iter();
+            let full = full.filter(|one| one.kind == *kind && one.places == 0);
+            let full: Vec<Uuid> = full.map(|one| one.organization.0).collect();
+            if !full.is_empty() {
+                due = due.filter(
+                    Condition::any()
+                        .add(Column::Kind.ne(kind.as_str()))
+                        .add(Column::OrganizationId.is_null())
+                        .add(Column::OrganizationId.is_not_in(full)),
+                );
+            }
+        }
         if self.backend() == DatabaseBackend::Postgres {
             let transaction = self.db.begin().await?;
             let now = now(&transaction).await?;
             let due = due
                 .filter(Column::RunAt.lte(now))
                 .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-            let chosen = choose(due.all(&transaction).await?, room, lanes);
+            let chosen = choose(due.all(&transaction).await?, offer);
             let claimed = take(&transaction, worker, &chosen, later(now, lease)).await?;
             transaction.commit().await?;
             Ok(claimed)
         } else {
             let now = storable(Utc::now());
-            let chosen = choose(due.filter(Column::RunAt.lte(now)).all(&self.db).await?, room, lanes);
+            let chosen = choose(due.filter(Column::RunAt.lte(now)).all(&self.db).await?, offer);
             take(&self.db, worker, &chosen, later(now, lease)).await
         }
     }
@@ -485,32 +521,31 @@ impl Store {
 }
 
 /// Those of the jobs that there is room for, in their order.
-fn choose(due: Vec<gateway_jobs::Model>, room: &[Room], lanes: &[LaneRoom]) -> Vec<Uuid> {
-    let mut places: Vec<(JobKind, usize)> = room.iter().map(|room| (room.kind, room.places)).collect();
-    let mut lanes: Vec<(Uuid, usize)> = lanes.iter().map(|lane| (lane.lane, lane.places)).collect();
+fn choose(due: Vec<gateway_jobs::Model>, offer: &Offer) -> Vec<Uuid> {
+    let mut places: HashMap<JobKind, usize> = offer.room.iter().map(|room| (room.kind, room.places)).collect();
+    let mut lanes: HashMap<Uuid, usize> = offer.lanes.iter().map(|lane| (lane.lane, lane.places)).collect();
+    let organizations = offer.organizations.iter();
+    let mut organizations: HashMap<(JobKind, Uuid), usize> = organizations
+        .map(|one| ((one.kind, one.organization.0), one.places))
+        .collect();
     let mut chosen = Vec::new();
     for row in due {
         let Some(kind) = JobKind::parse(&row.kind) else {
             continue;
         };
-        let Some((_, places)) = places.iter_mut().find(|(of, _)| *of == kind) else {
-            continue;
-        };
-        if *places == 0 {
-            continue;
-        }
+        let terms = kind.terms();
+        let of_kind = places.entry(kind).or_insert(0);
+        let mut bounds = vec![of_kind];
         if let Some(lane) = row.lane {
-            let at = lanes.iter().position(|(of, _)| *of == lane).unwrap_or_else(|| {
-                lanes.push((lane, kind.terms().at_once_in_lane));
-                lanes.len() - 1
-            });
-            if lanes[at].1 == 0 {
-                continue;
-            }
-            lanes[at].1 -= 1;
+            bounds.push(lanes.entry(lane).or_insert(terms.at_once_in_lane));
         }
-        *places -= 1;
-        chosen.push(row.id);
+        if let Some(organization) = row.organization_id {
+            bounds.push(organizations.entry((kind, organization)).or_insert(terms.at_once_of_one));
+        }
+        if bounds.iter().all(|places| **places > 0) {
+            bounds.into_iter().for_each(|places| *places -= 1);
+            chosen.push(row.id);
+        }
     }
     chosen
 }

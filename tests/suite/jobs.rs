@@ -390,10 +390,13 @@ async fn a_job_that_kills_its_workers_is_given_up() {
     let gateway = quiet().await;
     let id = gateway.store.enqueue(&job(&gateway, json!({}))).await.unwrap();
     let most = JobKind::Retention.terms().max_attempts;
-    let room = [bonito::store::jobs::Room {
-        kind: JobKind::Retention,
-        places: 10,
-    }];
+    let offer = bonito::store::jobs::Offer {
+        room: vec![bonito::store::jobs::Room {
+            kind: JobKind::Retention,
+            places: 10,
+        }],
+        ..Default::default()
+    };
     for attempt in 1..=most {
         // Each of them takes it and is never heard of again.
         let began = Instant::now();
@@ -401,7 +404,7 @@ async fn a_job_that_kills_its_workers_is_given_up() {
             let worker = uuid::Uuid::now_v7();
             let claimed = gateway
                 .store
-                .claim_jobs(worker, &room, &[], Duration::ZERO)
+                .claim_jobs(worker, &offer, Duration::ZERO)
                 .await
                 .unwrap();
             if let Some(claimed) = claimed.iter().find(|claimed| claimed.id == id) {

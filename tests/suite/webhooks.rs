@@ -358,6 +358,41 @@ async fn an_endpoint_that_hangs_holds_up_nobody_but_itself() {
 }
 
 #[tokio::test]
+async fn an_organization_whose_endpoints_all_hang_holds_up_no_other() {
+    let receiver = Receiver::start().await;
+    let gateway = sending_to(&receiver).set("webhooks.timeout_ms", 30_000).start().await;
+    let paths: Vec<String> = (0..20).map(|number| format!("/hang/{number}")).collect();
+    for path in &paths {
+        receiver.behave(path, Behaviour::Hang);
+        create(&gateway, json!({"url": format!("{}{path}", receiver.url)})).await;
+    }
+    let other = gateway.store.create_organization("other", "Other").await.unwrap();
+    let hook = json!({"url": format!("{}/other", receiver.url)});
+    let owner = gateway.token_for(Role::Owner, other);
+    let made = gateway.manage("POST", WEBHOOKS, &owner, Some(&hook)).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    for _ in 0..5 {
+        let sent = gateway.store.emit(gateway.organization, EventKind::KeyRevoked, json!({}));
+        assert_eq!(sent.await.unwrap(), 20);
+    }
+    let most = JobKind::WebhookDelivery.terms().at_once_of_one;
+    let hanging = || paths.iter().map(|path| receiver.received(path).len()).sum::<usize>();
+    let began = Instant::now();
+    while hanging() < most {
+        assert!(began.elapsed() < PATIENCE, "{} of {most}", hanging());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for sent in 1..=5 {
+        let began = Instant::now();
+        gateway.store.emit(other, EventKind::KeyRevoked, json!({})).await.unwrap();
+        receiver.until("/other", sent).await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    assert_eq!(hanging(), most, "a hundred wait");
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn what_happens_is_told_once_however_many_replicas_see_it() {
     let receiver = Receiver::start().await;
     let gateway = sending_to(&receiver).start().await;
