@@ -4,9 +4,11 @@
 //! nothing is kept. When all are served, or it is cancelled, or its time is over, the results become files.
 //!
 //! A line that a limit holds up waits for it, and one that providers fail at is tried again a few times. One that fails all
-//! the same is an error of its own and no failure of the job.
+//! the same is an error of its own and no failure of the job. While all lines under way wait for a limit the job gives its
+//! place to others and comes back: a key with few requests per minute may take a day for its batch, and other keys of the
+//! organization have batches too.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +16,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::time::sleep;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::files::{Files, Writing};
@@ -36,6 +40,8 @@ const AT_ONCE: u64 = 64;
 const LATER: [u64; 4] = [1, 5, 20, 60];
 /// How often a batch that only waits looks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The least time for which a place is given to others.
+const LEAST_AWAY: Duration = Duration::from_secs(1);
 
 /// The job.
 pub(super) struct ServeBatch {
@@ -70,6 +76,37 @@ struct Reader<'f> {
     ready: std::vec::IntoIter<Vec<u8>>,
     number: u32,
     max_line_bytes: usize,
+}
+
+/// The lines under way that wait for a limit, and when each is asked for again.
+#[derive(Default)]
+struct Waiting {
+    until: Mutex<HashMap<u32, Instant>>,
+    changed: Notify,
+}
+
+/// One of them, as long as it waits.
+struct Waits<'w>(&'w Waiting, u32);
+
+impl Waiting {
+    fn begin(&self, line: u32, until: Instant) -> Waits<'_> {
+        self.until.lock().insert(line, until);
+        self.changed.notify_one();
+        Waits(self, line)
+    }
+
+    /// How long it is until the first of them is asked for again, if all lines under way wait.
+    fn of_all(&self, under_way: usize, now: Instant) -> Option<Duration> {
+        let until = self.until.lock();
+        let soonest = until.values().min().filter(|_| until.len() == under_way)?;
+        Some(soonest.saturating_duration_since(now))
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.until.lock().remove(&self.1);
+    }
 }
 
 /// Why reading a file ended early.
@@ -255,14 +292,14 @@ impl ServeBatch {
         let mut reader = Reader::new(&self.files, &file, self.rules.max_line_bytes);
         let mut under_way = FuturesUnordered::new();
         let (mut more, mut status) = (true, BatchStatus::InProgress);
-        let stopping = run.stopping.clone();
+        let (stopping, waiting) = (run.stopping.clone(), Waiting::default());
         loop {
             let goes_on =
                 status == BatchStatus::InProgress && !stopping.is_cancelled() && Utc::now() < batch.expires_at;
             while more && goes_on && under_way.len() < self.rules.concurrency {
                 match reader.next().await {
                     Ok(Some((number, line))) if !done.contains(&number) => {
-                        under_way.push(self.line(batch, operation, number, line, run));
+                        under_way.push(self.line(batch, operation, (number, line), run, &waiting));
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => more = false,
@@ -270,14 +307,18 @@ impl ServeBatch {
                     Err(Unread::TooLong(_)) => return Err(JobFailure::for_good("the input file has changed")),
                 }
             }
+            if let (true, Some(wait)) = (goes_on, waiting.of_all(under_way.len(), Instant::now())) {
+                return Ok(Some(Outcome::Again(wait.max(LEAST_AWAY))));
+            }
             tokio::select! {
                 ended = under_way.next(), if !under_way.is_empty() => {
                     if let Some(now) = ended.transpose()?.flatten() {
                         status = now;
                     }
                 }
+                () = waiting.changed.notified(), if !under_way.is_empty() => {}
                 () = sleep(LOOK_EVERY), if !under_way.is_empty() => {
-                    // All of them may be waiting for a limit.
+                    // They may all take long.
                     let now = store.batch(batch.holder, batch.id).await?;
                     status = now.map_or(BatchStatus::Cancelled, |batch| batch.status);
                 }
@@ -323,9 +364,9 @@ impl ServeBatch {
         &self,
         batch: &Batch,
         operation: Operation,
-        number: u32,
-        text: Vec<u8>,
+        (number, text): (u32, Vec<u8>),
         run: &Run,
+        waiting: &Waiting,
     ) -> Result<Option<BatchStatus>, JobFailure> {
         let store = &self.files.store;
         let text = String::from_utf8(text)?;
@@ -336,6 +377,7 @@ impl ServeBatch {
         let (id, status, answer) = loop {
             let served = self.inference.serve(batch.holder, operation, body.clone()).await;
             let served = served.map_err(|error| JobFailure::new(error.to_string()))?;
+            let limited = matches!(served, Served::Wait(_));
             let again = match &served {
                 Served::Answered { may_pass: true, .. } => later.next().map(Duration::from_secs),
                 Served::Answered { .. } => None,
@@ -345,9 +387,12 @@ impl ServeBatch {
                 (Served::Answered { id, status, body, .. }, None) => break (id, status, body),
                 (_, wait) => {
                     let wait = wait.unwrap_or(LOOK_EVERY);
-                    tokio::select! {
-                        () = sleep(wait) => {}
-                        () = run.stopping.cancelled() => return Ok(None),
+                    {
+                        let _waits = limited.then(|| waiting.begin(number, Instant::now() + wait));
+                        tokio::select! {
+                            () = sleep(wait) => {}
+                            () = run.stopping.cancelled() => return Ok(None),
+                        }
                     }
                     if Utc::now() >= batch.expires_at {
                         return Ok(None);

@@ -72,7 +72,7 @@ impl Job for Retention {
             }
             sleep(PAUSE).await;
         }
-        self.store.fail_lost_batches(now - LOST).await?;
+        self.store.fail_lost_batches(now - LOST, AT_ONCE).await?;
         self.store.forget_notices(before(NOTICES)).await?;
         let Some(days) = self.keep.requests_days else {
             return Ok(Outcome::Done);

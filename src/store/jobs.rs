@@ -7,7 +7,7 @@
 //!
 //! Times are the database's own: replicas' clocks need not agree.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -164,6 +164,39 @@ pub(super) async fn enqueue(db: &impl ConnectionTrait, job: &NewJob) -> Result<J
         db.execute_unprepared(&JOBS.notify()).await?;
     }
     Ok(JobId(there.id))
+}
+
+/// Makes a job due at once that waits for a later time.
+pub(super) async fn hurry(db: &impl ConnectionTrait, kind: JobKind, key: &str) -> Result<(), StoreError> {
+    gateway_jobs::Entity::update_many()
+        .col_expr(Column::RunAt, Expr::value(now(db).await?))
+        .filter(Column::Kind.eq(kind.as_str()))
+        .filter(Column::DedupKey.eq(storable_text(key)))
+        .filter(Column::State.eq(JobState::Waiting.as_str()))
+        .exec(db)
+        .await?;
+    if db.get_database_backend() == DatabaseBackend::Postgres {
+        db.execute_unprepared(&JOBS.notify()).await?;
+    }
+    Ok(())
+}
+
+/// Those of these keys that have a job of a kind which is not over.
+pub(super) async fn keys_alive(
+    db: &impl ConnectionTrait,
+    kind: JobKind,
+    keys: &[String],
+) -> Result<HashSet<String>, StoreError> {
+    // A job that is over has no key.
+    let alive: Vec<String> = gateway_jobs::Entity::find()
+        .select_only()
+        .column(Column::DedupKey)
+        .filter(Column::Kind.eq(kind.as_str()))
+        .filter(Column::DedupKey.is_in(keys.iter().map(String::as_str)))
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(alive.into_iter().collect())
 }
 
 impl Store {
