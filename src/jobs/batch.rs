@@ -38,6 +38,9 @@ const MAX_FAULTS: usize = 100;
 const AT_ONCE: u64 = 64;
 /// How long to wait before a line is tried again that providers failed at, in seconds. Nobody waits for it.
 const LATER: [u64; 4] = [1, 5, 20, 60];
+/// How long to wait before a database that failed is given a line's result again, in milliseconds. The line was served and
+/// paid for; shorter in all than a worker's lease, after which somebody else has the batch.
+const KEEP_AGAIN_MS: [u64; 6] = [100, 300, 1_000, 2_000, 3_000, 4_000];
 /// How often a batch that only waits looks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The least time for which a place is given to others.
@@ -290,12 +293,16 @@ impl ServeBatch {
         };
         let done: HashSet<u32> = store.lines_done(batch.id).await?.into_iter().collect();
         let mut reader = Reader::new(&self.files, &file, self.rules.max_line_bytes);
+        let (stopping, waiting) = (run.stopping.clone(), Waiting::default());
         let mut under_way = FuturesUnordered::new();
         let (mut more, mut status) = (true, BatchStatus::InProgress);
-        let (stopping, waiting) = (run.stopping.clone(), Waiting::default());
+        // What went wrong first. Lines under way are served and paid for by then, so they end before the attempt does.
+        let mut failure: Option<JobFailure> = None;
         loop {
-            let goes_on =
-                status == BatchStatus::InProgress && !stopping.is_cancelled() && Utc::now() < batch.expires_at;
+            let goes_on = failure.is_none()
+                && status == BatchStatus::InProgress
+                && !stopping.is_cancelled()
+                && Utc::now() < batch.expires_at;
             while more && goes_on && under_way.len() < self.rules.concurrency {
                 match reader.next().await {
                     Ok(Some((number, line))) if !done.contains(&number) => {
@@ -303,30 +310,50 @@ impl ServeBatch {
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => more = false,
-                    Err(Unread::Failed(failure)) => return Err(failure),
-                    Err(Unread::TooLong(_)) => return Err(JobFailure::for_good("the input file has changed")),
+                    Err(Unread::Failed(why)) => {
+                        failure = Some(why);
+                        break;
+                    }
+                    Err(Unread::TooLong(_)) => {
+                        failure = Some(JobFailure::for_good("the input file has changed"));
+                        break;
+                    }
                 }
             }
-            if let (true, Some(wait)) = (goes_on, waiting.of_all(under_way.len(), Instant::now())) {
-                return Ok(Some(Outcome::Again(wait.max(LEAST_AWAY))));
+            if let Some(wait) = waiting.of_all(under_way.len(), Instant::now()) {
+                match failure.take() {
+                    Some(failure) => return Err(failure),
+                    None if goes_on => return Ok(Some(Outcome::Again(wait.max(LEAST_AWAY)))),
+                    None => {}
+                }
             }
             tokio::select! {
                 ended = under_way.next(), if !under_way.is_empty() => {
-                    if let Some(now) = ended.transpose()?.flatten() {
-                        status = now;
+                    match ended {
+                        Some(Ok(Some(now))) => status = now,
+                        Some(Err(why)) => {
+                            failure.get_or_insert(why);
+                        }
+                        Some(Ok(None)) | None => {}
                     }
                 }
                 () = waiting.changed.notified(), if !under_way.is_empty() => {}
                 () = sleep(LOOK_EVERY), if !under_way.is_empty() => {
                     // They may all take long.
-                    let now = store.batch(batch.holder, batch.id).await?;
-                    status = now.map_or(BatchStatus::Cancelled, |batch| batch.status);
+                    match store.batch(batch.holder, batch.id).await {
+                        Ok(now) => status = now.map_or(BatchStatus::Cancelled, |batch| batch.status),
+                        // It may answer again before a line ends.
+                        Err(error) => tracing::warn!(batch = %batch.id, %error, "a batch could not be looked at"),
+                    }
                 }
                 else => break,
             }
             if status != BatchStatus::InProgress && status != BatchStatus::Cancelling {
                 return Ok(None);
             }
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
         }
         if status != BatchStatus::InProgress {
             return Ok(None);
@@ -413,7 +440,31 @@ impl ServeBatch {
             "error": null,
         });
         let sealed = self.files.seal_result(batch.id, number, result.to_string().as_bytes());
-        Ok(store.line_done(batch.id, number, status == 200, sealed).await?)
+        self.keep(batch.id, number, status == 200, sealed).await
+    }
+
+    /// Keeps what came of a line, a few times over if the database fails: a line that is not kept is served and paid for
+    /// again.
+    async fn keep(
+        &self,
+        batch: Uuid,
+        number: u32,
+        ok: bool,
+        sealed: Vec<u8>,
+    ) -> Result<Option<BatchStatus>, JobFailure> {
+        let mut again = KEEP_AGAIN_MS.into_iter().map(Duration::from_millis);
+        loop {
+            match self.files.store.line_done(batch, number, ok, sealed.clone()).await {
+                Ok(status) => return Ok(status),
+                Err(error) => {
+                    let Some(wait) = again.next() else {
+                        return Err(error.into());
+                    };
+                    tracing::warn!(%batch, line = number, %error, wait_ms = wait.as_millis(), "a line's result could not be kept, it is tried again");
+                    sleep(wait).await;
+                }
+            }
+        }
     }
 
     /// Writes the files.
