@@ -21,6 +21,15 @@ impl fmt::Display for JobId {
     }
 }
 
+/// That a worker has a job: good until somebody else is given it, whatever that worker knows of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// The job.
+    pub job: JobId,
+    /// The number of the claim, which rises each time the job is given to somebody.
+    pub number: i64,
+}
+
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum JobKind {

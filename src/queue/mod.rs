@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::error::BoxError;
 use crate::domain::ids::OrganizationId;
-use crate::domain::job::{JobFilter, JobId, JobKind, JobView, NewJob};
+use crate::domain::job::{Claim, JobFilter, JobId, JobKind, JobView, NewJob};
 use crate::store::{Store, within};
 
 /// How long one question may take.
@@ -39,8 +39,9 @@ pub trait Job: Send + Sync {
 /// One attempt at a job.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The job.
-    pub id: JobId,
+    /// The job, and that it is ours. What is written for it is written with this ([`Store::note_attempt`]), so that a worker
+    /// that slept past its lease changes nothing.
+    pub claim: Claim,
     /// For whom; `None`: for the installation.
     pub organization: Option<OrganizationId>,
     /// What it needs to know.

@@ -282,7 +282,7 @@ impl Shared {
     async fn attempt(&self, job: &Claimed) -> &'static str {
         let (terms, kind) = (job.kind.terms(), job.kind.as_str());
         let run = Run {
-            id: job.id,
+            claim: job.claimed(),
             organization: job.organization,
             payload: job.payload.clone(),
             attempt: job.attempt,

@@ -25,7 +25,7 @@ use super::revisions::{JOBS, Watch};
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::event::EventKind;
 use crate::domain::ids::OrganizationId;
-use crate::domain::job::{JobFilter, JobId, JobKind, JobState, JobView, NewJob};
+use crate::domain::job::{Claim, JobFilter, JobId, JobKind, JobState, JobView, NewJob};
 use crate::domain::trace::TraceContext;
 use crate::telemetry::trace::Ambient;
 
@@ -101,6 +101,16 @@ pub struct Claimed {
     pub trace: Option<TraceContext>,
 }
 
+impl Claimed {
+    /// That this worker has it.
+    pub fn claimed(&self) -> Claim {
+        Claim {
+            job: self.id,
+            number: self.claim,
+        }
+    }
+}
+
 /// What became of a job.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Ending {
@@ -164,6 +174,17 @@ pub(super) async fn enqueue(db: &impl ConnectionTrait, job: &NewJob) -> Result<J
         db.execute_unprepared(&JOBS.notify()).await?;
     }
     Ok(JobId(there.id))
+}
+
+/// Whether a worker still has a job. Until the transaction ends nobody else is given it.
+pub(super) async fn is_held(db: &impl ConnectionTrait, claim: Claim) -> Result<bool, StoreError> {
+    let mut held = gateway_jobs::Entity::find_by_id(claim.job.0)
+        .filter(Column::Claim.eq(claim.number))
+        .filter(Column::State.eq(JobState::Running.as_str()));
+    if db.get_database_backend() == DatabaseBackend::Postgres {
+        held = held.lock_exclusive();
+    }
+    Ok(held.one(db).await?.is_some())
 }
 
 /// Makes a job due at once that waits for a later time.

@@ -13,10 +13,12 @@ use uuid::Uuid;
 
 use super::audit::record;
 use super::events::{deliver, emit, names};
+use super::jobs::is_held;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::audit::{Author, Deed};
 use crate::domain::event::{self, EventKind};
 use crate::domain::ids::OrganizationId;
+use crate::domain::job::Claim;
 use crate::domain::webhook::{Attempt, Delivery, DeliveryState, MOST, Webhook, WebhookTerms};
 
 /// A delivery with what it takes to make it.
@@ -277,13 +279,15 @@ impl Store {
         }))
     }
 
-    /// Notes an attempt at a delivery, and what it says about the webhook: one that has failed for longer than `patience`
-    /// is switched off, and so is one whose endpoint says that it is `gone`. Others of the organization are told.
+    /// Notes an attempt at a delivery by whoever has its job, and what it says about the webhook: one that has failed for longer than `patience`
+    /// is switched off, and so is one whose endpoint says that it is `gone`. Others of the organization are told. Nothing changes where somebody else
+    /// has the job by now, or the delivery is over: whoever slept past their lease knows nothing of what came of it.
     ///
     /// # Errors
     /// The database fails.
     pub async fn note_attempt(
         &self,
+        by: Claim,
         delivery: &Delivery,
         organization: OrganizationId,
         attempt: Option<Attempt>,
@@ -301,13 +305,23 @@ impl Store {
         };
         let mut attempts = delivery.attempts.clone();
         attempts.extend(attempt);
-        webhook_deliveries::Entity::update_many()
+        if !is_held(&transaction, by).await? {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        let noted = webhook_deliveries::Entity::update_many()
             .col_expr(Sent::State, Expr::value(state.as_str()))
             .col_expr(Sent::Attempts, Expr::value(json!(attempts)))
             .col_expr(Sent::FinishedAt, Expr::value((came != Came::Failed).then_some(now)))
             .filter(Sent::Id.eq(delivery.id))
+            .filter(Sent::OrganizationId.eq(organization.0))
+            .filter(Sent::State.eq(DeliveryState::Waiting.as_str()))
             .exec(&transaction)
             .await?;
+        if noted.rows_affected == 0 {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
         let this = Column::Id.eq(delivery.webhook);
         if came == Came::Delivered {
             webhooks::Entity::update_many()
