@@ -554,3 +554,55 @@ async fn insights_name_what_could_cost_less() {
     assert_eq!(found["budgets_at_risk"], json!([]));
     gateway.finish().await;
 }
+
+#[tokio::test]
+async fn insights_name_nothing_that_requests_may_not_go_to() {
+    let at = ScriptedProvider::start().await;
+    let lines = [("alpha", "10"), ("beta", "1"), ("gamma", "2")].map(|(id, usd)| {
+        format!(
+            "[providers.{id}]\nbase_url = {:?}\napi_key_env = \"TEST_KEY\"\n[[providers.{id}.deployments]]\n\
+             model = \"m\"\nname = \"m\"\ninput_usd = {usd:?}\noutput_usd = {usd:?}\n",
+            at.base_url()
+        )
+    });
+    let mut builder = TestGateway::builder().env("TEST_KEY", "sk");
+    for line in &lines {
+        builder = builder.file(line);
+    }
+    let gateway = builder.start().await;
+    let (key, _) = gateway.new_key(&[], &[], None).await;
+    let one = Like {
+        cost: 150_000,
+        ..like(&gateway, key)
+    };
+    serve(&gateway, &[(Utc::now(), one)]).await;
+    let token = gateway.token(Role::Viewer);
+    let named = async || {
+        let found = ask(&gateway, "insights", &token).await;
+        let named = found["cheaper_deployments"].as_array().unwrap().first().cloned();
+        named.map(|cheaper| (cheaper["alternative"].clone(), cheaper["alternative_cost_nanousd"].clone()))
+    };
+    assert_eq!(named().await, Some((json!("beta/m"), json!(15_000))));
+    gateway.configure(&json!({"providers": {"beta": {"enabled": false}}})).await;
+    assert_eq!(named().await, Some((json!("gamma/m"), json!(30_000))));
+    let price = json!([{"deployment": "gamma/m", "input_usd": "3", "output_usd": "3"}]);
+    gateway.configure(&json!({"providers": {"beta": {"enabled": false}}, "prices": price})).await;
+    assert_eq!(named().await, Some((json!("gamma/m"), json!(45_000))));
+    let eu = json!({"allowed": ["eu"], "places": {"alpha": "eu", "beta": "eu", "gamma": "us"}, "unknown": "refuse"});
+    gateway.configure(&json!({"residency": eu})).await;
+    assert_eq!(named().await, Some((json!("beta/m"), json!(15_000))));
+    gateway.configure(&json!({"residency": {"allowed": ["us"], "places": {"gamma": "us"}, "unknown": "refuse"}})).await;
+    assert_eq!(named().await, Some((json!("gamma/m"), json!(30_000))));
+    gateway.configure(&json!({})).await;
+    let owner = gateway.token(Role::PlatformAdmin);
+    let path = format!("/api/organizations/{}", gateway.organization);
+    for (change, left) in [
+        (json!({"allowed_models": {"models": [], "providers": ["alpha", "gamma"]}}), Some((json!("gamma/m"), json!(30_000)))),
+        (json!({"shared_credentials": false}), None),
+    ] {
+        let changed = gateway.manage("PATCH", &path, &owner, Some(&change)).await;
+        assert_eq!(changed.status, 200, "{}", changed.text);
+        assert_eq!(named().await, left, "{change}");
+    }
+    gateway.finish().await;
+}
