@@ -4,6 +4,7 @@
 //! be rare. Such a search goes back through time step by step, so that no statement reads more than a step, and ends after
 //! a while with what it has found and the place where to go on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -123,14 +124,16 @@ fn back(from: DateTime<Utc>, step: TimeDelta) -> DateTime<Utc> {
     from.checked_sub_signed(step).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// Whether an index leads straight to the newest requests a filter is about: none but these are asked for.
+/// Whether an index leads straight to the newest requests a filter is about: none but these are asked for. There is one for a
+/// key, one for a model and one for failures, and none for two of these together: a key's many requests would be read for a
+/// model that it asked for once.
 fn has_index(filter: &LogFilter) -> bool {
     let LogFilter {
         organization: _,
         keys,
         team,
         provider,
-        model: _,
+        model,
         status,
         error_class,
         failed,
@@ -141,7 +144,9 @@ fn has_index(filter: &LogFilter) -> bool {
         to: _,
         id,
     } = filter;
-    let one_key = keys.as_ref().is_none_or(|keys| keys.len() <= 1);
+    let few_keys = keys.as_ref().is_none_or(|keys| keys.len() <= 1);
+    let indexed = [keys.is_some(), model.is_some(), *failed == Some(true)];
+    let together = indexed.into_iter().filter(|&asked| asked).count() > 1;
     let others = team.is_some()
         || provider.is_some()
         || status.is_some()
@@ -150,7 +155,8 @@ fn has_index(filter: &LogFilter) -> bool {
         || stream.is_some()
         || min_cost_nanousd.is_some()
         || min_latency_us.is_some();
-    id.is_some() || one_key && !others
+    let no_keys = keys.as_ref().is_some_and(BTreeSet::is_empty);
+    id.is_some() || no_keys || few_keys && !together && !others
 }
 
 fn condition(filter: &LogFilter) -> Condition {
@@ -188,4 +194,41 @@ fn condition(filter: &LogFilter) -> Condition {
         .add_option(filter.stream.map(|stream| Column::Stream.eq(stream)))
         .add_option(filter.min_cost_nanousd.map(|cost| Column::CostNanousd.gte(cost)))
         .add_option(filter.min_latency_us.map(|latency| Column::LatencyUs.gte(latency)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::OrganizationId;
+
+    #[test]
+    fn what_has_no_index_of_its_own_is_searched_for_step_by_step() {
+        let all = || LogFilter::all(OrganizationId(Uuid::nil()));
+        let keys = |many: u128| Some((0..many).map(Uuid::from_u128).collect::<BTreeSet<_>>());
+        let (key, model) = (keys(1), Some("m".to_owned()));
+        let now = Some(Utc::now());
+        let indexed = [
+            all(),
+            LogFilter { keys: key.clone(), from: now, to: now, ..all() },
+            LogFilter { model: model.clone(), ..all() },
+            LogFilter { failed: Some(true), ..all() },
+            LogFilter { keys: keys(0), model: model.clone(), ..all() },
+            LogFilter { id: Some(Uuid::nil()), keys: key.clone(), model: model.clone(), ..all() },
+        ];
+        for filter in indexed {
+            assert!(has_index(&filter), "{filter:?}");
+        }
+        let searched = [
+            LogFilter { keys: keys(2), ..all() },
+            LogFilter { keys: key.clone(), model: model.clone(), ..all() },
+            LogFilter { keys: key, failed: Some(true), ..all() },
+            LogFilter { model, failed: Some(true), ..all() },
+            LogFilter { failed: Some(false), ..all() },
+            LogFilter { status: Some(500), ..all() },
+            LogFilter { team: Some(Uuid::nil()), ..all() },
+        ];
+        for filter in searched {
+            assert!(!has_index(&filter), "{filter:?}");
+        }
+    }
 }
