@@ -606,3 +606,39 @@ async fn insights_name_nothing_that_requests_may_not_go_to() {
     }
     gateway.finish().await;
 }
+
+#[tokio::test]
+async fn a_table_of_groups_adds_up_however_few_are_told_apart() {
+    let gateway = TestGateway::builder().start().await;
+    let (key, _) = gateway.new_key(&[], &[], None).await;
+    let now = Utc::now();
+    let mut requests = Vec::new();
+    for (model, cost) in [("a", 4_000), ("b", 300), ("c", 20), ("d", 1)] {
+        for days in [0, 3] {
+            let one = Like {
+                model,
+                cost,
+                ..like(&gateway, key)
+            };
+            requests.push((now - TimeDelta::days(days), one));
+        }
+    }
+    serve(&gateway, &requests).await;
+    let token = gateway.token(Role::Viewer);
+    for (limit, names) in [(1, vec!["a", "(others)"]), (3, vec!["a", "b", "c", "(others)"]), (4, vec!["a", "b", "c", "d"])] {
+        let path = format!("/api/gateway/usage/export.csv?group_by=model&groups_limit={limit}&granularity=day");
+        let table = gateway.manage("GET", &path, &token, None).await;
+        assert_eq!(table.status, 200, "{}", table.text);
+        let mut lines = table.text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let head = lines.next().unwrap();
+        let at = |name: &str| head.iter().position(|column| *column == name).unwrap();
+        let (name, cost, count) = (at("group_name"), at("cost_nanousd"), at("requests"));
+        let lines: Vec<_> = lines.collect();
+        let mut told: Vec<&str> = lines.iter().map(|line| line[name]).collect();
+        told.dedup();
+        assert_eq!(told, names, "{}", table.text);
+        let sum = |column: usize| lines.iter().map(|line| line[column].parse::<i64>().unwrap()).sum::<i64>();
+        assert_eq!((sum(cost), sum(count), lines.len()), (8_642, 8, 2 * names.len()), "{}", table.text);
+    }
+    gateway.finish().await;
+}
