@@ -16,6 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::events::emit;
+use super::many::one_of;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::call::ParameterPolicy;
 use crate::domain::event::EventKind;
@@ -226,10 +227,12 @@ impl Store {
             .collect();
         let mut changed = Condition::any().add(gateway_keys::Column::Revision.gt(since));
         if !teams.is_empty() {
-            changed = changed.add(gateway_keys::Column::TeamId.is_in(teams.keys().copied()));
+            let of_team = Expr::col(gateway_keys::Column::TeamId);
+            changed = changed.add(one_of(self.backend(), of_team, teams.keys().copied()));
         }
         if !organizations.is_empty() {
-            changed = changed.add(gateway_keys::Column::OrganizationId.is_in(organizations.keys().copied()));
+            let of_organization = Expr::col(gateway_keys::Column::OrganizationId);
+            changed = changed.add(one_of(self.backend(), of_organization, organizations.keys().copied()));
         }
         let keys: Vec<(Uuid, Option<Uuid>, Uuid, i64)> = gateway_keys::Entity::find()
             .select_only()

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::gateway_requests;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, Condition, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ledger::RequestRow;
+use super::many::one_of;
 use super::{Store, StoreError};
 use crate::domain::report::hour::{first_id, time_of};
 use crate::domain::report::log::LogFilter;
@@ -95,7 +97,7 @@ impl Store {
         use gateway_requests::Column;
         gateway_requests::Entity::find()
             .filter(Column::OrganizationId.eq(filter.organization.0))
-            .filter(condition(filter))
+            .filter(condition(filter, self.backend()))
             .filter(Condition::all().add_option(start.map(|start| Column::Id.gte(start))))
             .filter(Condition::all().add_option(end.map(|end| Column::Id.lt(end))))
             .order_by_desc(Column::Id)
@@ -159,7 +161,7 @@ fn has_index(filter: &LogFilter) -> bool {
     id.is_some() || no_keys || few_keys && !together && !others
 }
 
-fn condition(filter: &LogFilter) -> Condition {
+fn condition(filter: &LogFilter, backend: DatabaseBackend) -> Condition {
     use gateway_requests::Column;
     let failed = filter.failed.or(filter.error_class.as_ref().map(|_| true));
     let keys = filter.keys.as_ref();
@@ -167,7 +169,7 @@ fn condition(filter: &LogFilter) -> Condition {
         .add_option(filter.id.map(|id| Column::Id.eq(id)))
         .add_option(filter.from.map(|from| Column::Id.gte(first_id(from))))
         .add_option(filter.to.map(|to| Column::Id.lt(first_id(to))))
-        .add_option(keys.map(|keys| Column::KeyId.is_in(keys.iter().copied())))
+        .add_option(keys.map(|keys| one_of(backend, Expr::col(Column::KeyId), keys.iter().copied())))
         .add_option(filter.team.map(|team| Column::TeamId.eq(team)))
         .add_option(
             filter
@@ -209,23 +211,64 @@ mod tests {
         let now = Some(Utc::now());
         let indexed = [
             all(),
-            LogFilter { keys: key.clone(), from: now, to: now, ..all() },
-            LogFilter { model: model.clone(), ..all() },
-            LogFilter { failed: Some(true), ..all() },
-            LogFilter { keys: keys(0), model: model.clone(), ..all() },
-            LogFilter { id: Some(Uuid::nil()), keys: key.clone(), model: model.clone(), ..all() },
+            LogFilter {
+                keys: key.clone(),
+                from: now,
+                to: now,
+                ..all()
+            },
+            LogFilter {
+                model: model.clone(),
+                ..all()
+            },
+            LogFilter {
+                failed: Some(true),
+                ..all()
+            },
+            LogFilter {
+                keys: keys(0),
+                model: model.clone(),
+                ..all()
+            },
+            LogFilter {
+                id: Some(Uuid::nil()),
+                keys: key.clone(),
+                model: model.clone(),
+                ..all()
+            },
         ];
         for filter in indexed {
             assert!(has_index(&filter), "{filter:?}");
         }
         let searched = [
             LogFilter { keys: keys(2), ..all() },
-            LogFilter { keys: key.clone(), model: model.clone(), ..all() },
-            LogFilter { keys: key, failed: Some(true), ..all() },
-            LogFilter { model, failed: Some(true), ..all() },
-            LogFilter { failed: Some(false), ..all() },
-            LogFilter { status: Some(500), ..all() },
-            LogFilter { team: Some(Uuid::nil()), ..all() },
+            LogFilter {
+                keys: key.clone(),
+                model: model.clone(),
+                ..all()
+            },
+            LogFilter {
+                keys: key,
+                failed: Some(true),
+                ..all()
+            },
+            LogFilter {
+                model,
+                failed: Some(true),
+                ..all()
+            },
+            LogFilter {
+                failed: Some(false),
+                ..all()
+            },
+            LogFilter {
+                status: Some(500),
+                ..all()
+            },
+            LogFilter {
+                team: Some(Uuid::nil()),
+                ..all()
+            },
         ];
         for filter in searched {
             assert!(!has_index(&filter), "{filter:?}");

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod logs;
 mod managed_keys;
 mod managed_limits;
+mod many;
 pub mod meta;
 pub mod organizations;
 pub mod partitions;
