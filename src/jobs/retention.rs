@@ -41,14 +41,14 @@ impl Job for Retention {
             (JobState::Dead, self.keep.dead_jobs),
         ] {
             while self.store.forget_jobs(state, kept, AT_ONCE).await? == AT_ONCE {
-                if run.stopping.is_cancelled() {
+                if run.gives_way() {
                     return Ok(Outcome::Again(Duration::ZERO));
                 }
                 sleep(PAUSE).await;
             }
         }
         while self.store.forget_payloads(AT_ONCE).await? == AT_ONCE {
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;
@@ -60,14 +60,14 @@ impl Job for Retention {
             .await?
             == AT_ONCE
         {
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;
         }
         let now = Utc::now();
         while self.store.forget_files(now, now - UPLOAD, AT_ONCE).await? == AT_ONCE {
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;
@@ -86,7 +86,7 @@ impl Job for Retention {
                     tracing::info!(partitions, "dropped partitions of requests whose time is over");
                 }
             }
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;

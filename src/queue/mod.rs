@@ -12,6 +12,7 @@ pub mod worker;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::error::BoxError;
@@ -52,9 +53,16 @@ pub struct Run {
     pub last: bool,
     /// Cancelled when the process stops: a job that takes long ends itself with [`Outcome::Again`].
     pub stopping: CancellationToken,
+    /// From when on it does the same so that others get its place, long before an attempt has taken too long and fails.
+    pub turn_ends: Instant,
 }
 
 impl Run {
+    /// Whether a job that takes long should end itself with [`Outcome::Again`].
+    pub fn gives_way(&self) -> bool {
+        self.stopping.is_cancelled() || Instant::now() >= self.turn_ends
+    }
+
     /// What the job was told, as a type.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ use crate::telemetry::trace::{Ambient, Tracer};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often dead workers' jobs are looked for.
 const RECOVER_EVERY: Duration = Duration::from_secs(2);
+/// A job that takes long has a turn of this part of the time that an attempt may take, and goes on at its next one.
+const TURNS: u32 = 6;
 /// How often jobs are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait before a job's end is told again to a database that failed.
@@ -288,6 +290,7 @@ impl Shared {
             attempt: job.attempt,
             last: job.attempt >= terms.max_attempts,
             stopping: self.stop.clone(),
+            turn_ends: Instant::now() + terms.timeout / TURNS,
         };
         let began = Instant::now();
         let done = match self.jobs.get(&job.kind) {
