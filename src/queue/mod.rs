@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::audit::Author;
 use crate::domain::error::BoxError;
 use crate::domain::ids::OrganizationId;
 use crate::domain::job::{Claim, JobFilter, JobId, JobKind, JobView, NewJob};
@@ -156,12 +157,17 @@ pub trait Jobs: Send + Sync {
     /// It cannot be read right now.
     async fn job(&self, organization: Option<OrganizationId>, id: JobId) -> Result<Option<JobView>, BoxError>;
 
-    /// Lets a dead job begin anew. Gives what it is afterwards, and whether it was dead; `None`: there is no such job.
+    /// Lets a dead job begin anew, and records who did it in which organization. Gives what it is afterwards, and whether it
+    /// was dead; `None`: there is no such job.
     ///
     /// # Errors
     /// It cannot be written right now.
-    async fn retry(&self, organization: Option<OrganizationId>, id: JobId)
-    -> Result<Option<(JobView, bool)>, BoxError>;
+    async fn retry(
+        &self,
+        organization: Option<OrganizationId>,
+        id: JobId,
+        by: (OrganizationId, &Author),
+    ) -> Result<Option<(JobView, bool)>, BoxError>;
 }
 
 #[async_trait::async_trait]
@@ -182,7 +188,8 @@ impl Jobs for Store {
         &self,
         organization: Option<OrganizationId>,
         id: JobId,
+        by: (OrganizationId, &Author),
     ) -> Result<Option<(JobView, bool)>, BoxError> {
-        Ok(within(TIMEOUT, self.retry_job(organization, id)).await?)
+        Ok(within(TIMEOUT, self.retry_job(organization, id, by)).await?)
     }
 }

@@ -17,12 +17,15 @@ use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
     TransactionTrait, UpdateMany,
 };
+use serde_json::json;
 use uuid::Uuid;
 
+use super::audit::record;
 use super::budgets::{later, now};
 use super::events::emit;
 use super::revisions::{JOBS, Watch};
 use super::{Store, StoreError, storable, storable_text};
+use crate::domain::audit::{Author, Deed};
 use crate::domain::event::EventKind;
 use crate::domain::ids::OrganizationId;
 use crate::domain::job::{Claim, JobFilter, JobId, JobKind, JobState, JobView, NewJob};
@@ -459,7 +462,7 @@ impl Store {
             let job = NewJob {
                 // While the last one is not over, the next one would do the same.
                 key: Some("every".into()),
-                ..NewJob::new(kind, serde_json::json!({}))
+                ..NewJob::new(kind, json!({}))
             };
             enqueue(&transaction, &job).await?;
         }
@@ -497,7 +500,8 @@ impl Store {
         Ok(one(&self.db, organization, id).await?.map(view))
     }
 
-    /// Lets a dead job begin anew. Gives what it is afterwards, and whether it was dead; `None`: there is no such job.
+    /// Lets a dead job begin anew, which somebody does in an organization. Gives what it is afterwards, and whether it was
+    /// dead; `None`: there is no such job.
     ///
     /// # Errors
     /// The database fails.
@@ -505,8 +509,9 @@ impl Store {
         &self,
         organization: Option<OrganizationId>,
         id: JobId,
+        (of, by): (OrganizationId, &Author),
     ) -> Result<Option<(JobView, bool)>, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin_write().await?;
         let now = now(&transaction).await?;
         let again = waits(gateway_jobs::Entity::update_many(), now)
             .col_expr(Column::Attempts, Expr::value(0))
@@ -516,12 +521,17 @@ impl Store {
             .filter(Column::State.eq(JobState::Dead.as_str()))
             .exec(&transaction)
             .await?;
-        let found = one(&transaction, organization, id).await?;
-        if again.rows_affected > 0 && transaction.get_database_backend() == DatabaseBackend::Postgres {
-            transaction.execute_unprepared(&JOBS.notify()).await?;
+        let found = one(&transaction, organization, id).await?.map(view);
+        let was_dead = again.rows_affected > 0;
+        if let (true, Some(job)) = (was_dead, &found) {
+            let deed = Deed::new("job.retry", id).before(json!({"kind": job.kind, "last_error": job.last_error}));
+            record(&transaction, of, by, deed).await?;
+            if transaction.get_database_backend() == DatabaseBackend::Postgres {
+                transaction.execute_unprepared(&JOBS.notify()).await?;
+            }
         }
         transaction.commit().await?;
-        Ok(found.map(|row| (view(row), again.rows_affected > 0)))
+        Ok(found.map(|job| (job, was_dead)))
     }
 
     /// How many jobs there are of each kind in each state.
@@ -680,7 +690,7 @@ async fn tell_of_death(
     if kind == JobKind::WebhookDelivery.as_str() {
         return Ok(());
     }
-    let data = serde_json::json!({"job_id": id, "kind": kind, "error": excerpt(error)});
+    let data = json!({"job_id": id, "kind": kind, "error": excerpt(error)});
     emit(db, organization, EventKind::JobDead, data).await.map(drop)
 }
 
