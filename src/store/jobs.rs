@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use entity::{gateway_job_schedules, gateway_jobs};
+use entity::{gateway_job_schedules, gateway_jobs, organizations};
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, OnConflict};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::audit::record;
 use super::budgets::{later, now};
 use super::events::emit;
+use super::organizations::FIRST_SLUG;
 use super::revisions::{JOBS, Watch};
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::audit::{Author, Deed};
@@ -361,8 +362,8 @@ impl Store {
                 .col_expr(Column::LastError, Expr::value(excerpt(error))),
         };
         let ours = ended.exec(&transaction).await?.rows_affected > 0;
-        if let (true, Ending::Dead(error), Some(organization)) = (ours, ending, job.organization) {
-            tell_of_death(&transaction, organization, job.id.0, job.kind.as_str(), error).await?;
+        if let (true, Ending::Dead(error)) = (ours, ending) {
+            tell_of_death(&transaction, job.organization, job.id.0, job.kind.as_str(), error).await?;
         }
         if ours && matches!(ending, Ending::Done) && !job.kind.terms().kept {
             gateway_jobs::Entity::delete_by_id(job.id.0).exec(&transaction).await?;
@@ -418,8 +419,9 @@ impl Store {
                 .filter(Column::LeaseUntil.lt(looked))
                 .exec(&transaction)
                 .await?;
-            if let (1.., true, Some(organization)) = (done.rows_affected, too_often, row.organization_id) {
-                tell_of_death(&transaction, OrganizationId(organization), row.id, &row.kind, GONE).await?;
+            if let (1.., true) = (done.rows_affected, too_often) {
+                let organization = row.organization_id.map(OrganizationId);
+                tell_of_death(&transaction, organization, row.id, &row.kind, GONE).await?;
             }
             transaction.commit().await?;
             match (done.rows_affected, too_often) {
@@ -679,10 +681,11 @@ fn over(
 }
 
 /// Tells an organization that a job of its was given up. Deliveries have a log of their own, and telling of them would never
-/// end.
+/// end. Of the installation's own jobs the first organization is told, which is that of whoever set the gateway up; why one
+/// was given up is in the log and in the list of jobs, since it may name what is another organization's.
 async fn tell_of_death(
     db: &impl ConnectionTrait,
-    organization: OrganizationId,
+    organization: Option<OrganizationId>,
     id: Uuid,
     kind: &str,
     error: &str,
@@ -690,6 +693,15 @@ async fn tell_of_death(
     if kind == JobKind::WebhookDelivery.as_str() {
         return Ok(());
     }
+    let Some(organization) = organization else {
+        let first = organizations::Entity::find()
+            .filter(organizations::Column::Slug.eq(FIRST_SLUG))
+            .one(db)
+            .await?;
+        let Some(first) = first else { return Ok(()) };
+        let data = json!({"job_id": id, "kind": kind, "installation": true});
+        return emit(db, OrganizationId(first.id), EventKind::JobDead, data).await.map(drop);
+    };
     let data = json!({"job_id": id, "kind": kind, "error": excerpt(error)});
     emit(db, organization, EventKind::JobDead, data).await.map(drop)
 }
