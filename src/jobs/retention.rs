@@ -77,7 +77,17 @@ impl Job for Retention {
         let Some(days) = self.keep.requests_days else {
             return Ok(Outcome::Done);
         };
-        let keep_from = Hour::at(Utc::now() - TimeDelta::days(days.into()));
+        let over = Utc::now() - TimeDelta::days(days.into());
+        // What is told of requests goes when they do.
+        while self.store.forget_budget_events(over, AT_ONCE).await? == AT_ONCE
+            || self.store.forget_repricings(over, AT_ONCE).await? == AT_ONCE
+        {
+            if run.gives_way() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+        let keep_from = Hour::at(over);
         loop {
             match self.store.purge(keep_from).await? {
                 Purged::Nothing => return Ok(Outcome::Done),
