@@ -6,9 +6,7 @@
 use chrono::{DateTime, Utc};
 use entity::{batch_results, batches, file_chunks, files};
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
-use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait, UpdateMany,
-};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, UpdateMany};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -211,7 +209,7 @@ impl Store {
             lane: Some(batch.holder.organization.0),
             ..NewJob::new(JobKind::Batch, json!({"batch": batch.id, "key": batch.holder.key.0}))
         };
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         batches::Entity::insert(row)
             .exec_without_returning(&transaction)
             .await?;
@@ -282,7 +280,7 @@ impl Store {
     /// The database fails.
     pub async fn cancel_batch(&self, holder: Holder, id: Uuid) -> Result<Option<Batch>, StoreError> {
         use batches::Column;
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let cancelled = batches::Entity::update_many()
             .col_expr(Column::Status, Expr::value(BatchStatus::Cancelling.as_str()))
             .col_expr(Column::CancellingAt, Expr::value(Some(storable(Utc::now()))))
@@ -399,7 +397,7 @@ impl Store {
         sealed: Vec<u8>,
     ) -> Result<Option<BatchStatus>, StoreError> {
         use batches::Column;
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let row = batch_results::ActiveModel {
             batch_id: Set(id),
             line: Set(number(line)),
@@ -476,7 +474,7 @@ impl Store {
         errors: Option<&StoredFile>,
     ) -> Result<bool, StoreError> {
         use batches::Column;
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let over = batches::Entity::update_many()
             .col_expr(Column::Status, Expr::value(ending.as_str()))
             .col_expr(Column::OutputFileId, Expr::value(output.map(|file| file.id)))

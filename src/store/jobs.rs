@@ -15,7 +15,7 @@ use entity::{gateway_job_schedules, gateway_jobs, organizations};
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, OnConflict};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
-    TransactionTrait, UpdateMany,
+    UpdateMany,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -230,7 +230,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobId, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let id = enqueue(&transaction, job).await?;
         transaction.commit().await?;
         Ok(id)
@@ -246,12 +246,7 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn claim_jobs(
-        &self,
-        worker: Uuid,
-        offer: &Offer,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, StoreError> {
+    pub async fn claim_jobs(&self, worker: Uuid, offer: &Offer, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
         let kinds = offer
             .room
             .iter()
@@ -286,7 +281,7 @@ impl Store {
             }
         }
         if self.backend() == DatabaseBackend::Postgres {
-            let transaction = self.db.begin().await?;
+            let transaction = self.begin().await?;
             let now = now(&transaction).await?;
             let due = due
                 .filter(Column::RunAt.lte(now))
@@ -330,7 +325,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn end_job(&self, worker: Uuid, job: &Claimed, ending: &Ending) -> Result<bool, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let now = now(&transaction).await?;
         let ours = |update: UpdateMany<gateway_jobs::Entity>| {
             update
@@ -405,7 +400,7 @@ impl Store {
             // What a newer version enqueued has terms that are not known here.
             let most = JobKind::parse(&row.kind).map_or(u32::MAX, |kind| kind.terms().max_attempts);
             let too_often = u32::try_from(row.attempts).unwrap_or(0) >= most;
-            let transaction = self.db.begin().await?;
+            let transaction = self.begin().await?;
             let update = if too_often {
                 over(gateway_jobs::Entity::update_many(), JobState::Dead, looked)
             } else {
@@ -443,7 +438,7 @@ impl Store {
         let Some(every) = kind.terms().every else {
             return Ok(Duration::MAX);
         };
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         // Written first: it takes SQLite's one place for writers. A new installation's first job is due at once.
         let row = ActiveModel {
             kind: Set(kind.as_str().into()),
@@ -606,7 +601,11 @@ fn choose(due: Vec<gateway_jobs::Model>, offer: &Offer) -> Vec<Uuid> {
             bounds.push(lanes.entry(lane).or_insert(terms.at_once_in_lane));
         }
         if let Some(organization) = row.organization_id {
-            bounds.push(organizations.entry((kind, organization)).or_insert(terms.at_once_of_one));
+            bounds.push(
+                organizations
+                    .entry((kind, organization))
+                    .or_insert(terms.at_once_of_one),
+            );
         }
         if bounds.iter().all(|places| **places > 0) {
             bounds.into_iter().for_each(|places| *places -= 1);
@@ -700,7 +699,9 @@ async fn tell_of_death(
             .await?;
         let Some(first) = first else { return Ok(()) };
         let data = json!({"job_id": id, "kind": kind, "installation": true});
-        return emit(db, OrganizationId(first.id), EventKind::JobDead, data).await.map(drop);
+        return emit(db, OrganizationId(first.id), EventKind::JobDead, data)
+            .await
+            .map(drop);
     };
     let data = json!({"job_id": id, "kind": kind, "error": excerpt(error)});
     emit(db, organization, EventKind::JobDead, data).await.map(drop)

@@ -9,9 +9,7 @@ use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
 use ipnet::{IpNet, Ipv4Net};
 use sea_orm::sea_query::{CaseStatement, Expr};
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait,
-};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -52,7 +50,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn create_key(&self, key: NewKey) -> Result<(), StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let (organization, told) = (key.organization, key_event(key.id, &key.name, &key.prefix));
         Self::insert_key(&transaction, key, &Restraints::default()).await?;
         emit(&transaction, organization, EventKind::KeyCreated, told).await?;

@@ -6,7 +6,7 @@
 //! there are such rows of it, since only what is in a partition of its own is ever dropped.
 
 use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
-use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use uuid::Uuid;
 
 use super::usage::{is_pending, set_purged_before};
@@ -78,7 +78,9 @@ impl Store {
         let mut oldest: Option<Uuid> = None;
         for (table, column) in TABLES {
             let statement = format!("SELECT {column} AS id FROM {table}_default ORDER BY {column} LIMIT 1");
-            let row = self.db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, statement));
+            let row = self
+                .db
+                .query_one_raw(Statement::from_string(DatabaseBackend::Postgres, statement));
             let found = row.await?.map(|row| row.try_get::<Uuid>("", "id")).transpose()?;
             oldest = oldest.into_iter().chain(found).min();
         }
@@ -94,7 +96,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let name = format!("{table}_{}", month.format("%Y%m"));
         let range = format!("{column} >= '{from}' AND {column} < '{to}'");
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         for statement in [
             format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"),
             format!("CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS)"),
@@ -124,7 +126,7 @@ impl Store {
                 continue;
             }
             let attempts = partition.name.replace("gateway_requests", "gateway_attempts");
-            let transaction = self.db.begin().await?;
+            let transaction = self.begin().await?;
             for statement in [
                 format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"),
                 // A batch that is being written is waited for, so that its marks are seen.

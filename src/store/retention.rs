@@ -6,9 +6,7 @@
 use chrono::{DateTime, Utc};
 use entity::{gateway_attempts, gateway_budget_events, gateway_budgets, gateway_repricings, gateway_requests};
 use sea_orm::sea_query::Query;
-use sea_orm::{
-    ColumnTrait, Condition, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
-};
+use sea_orm::{ColumnTrait, Condition, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use super::usage::{is_pending, set_purged_before};
@@ -112,7 +110,7 @@ impl Store {
 
     async fn purge_hour(&self, hour: Hour) -> Result<Purged, StoreError> {
         let (from, to) = (hour.first_id(), hour.plus(1).first_id());
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         // Written first: it takes the one place for writers, so that no batch comes in between.
         set_purged_before(&transaction, hour.plus(1)).await?;
         if is_pending(&transaction, (Hour(0), hour.plus(1))).await? {

@@ -17,12 +17,12 @@ use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, OnConflict, Query, SelectStatement};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, FromQueryResult,
-    IsolationLevel, Iterable as _, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait,
+    IsolationLevel, Iterable as _, QueryFilter, QueryOrder, QuerySelect, Set, TransactionOptions,
 };
 use uuid::Uuid;
 
 use super::many::one_of;
-use super::{Store, StoreError};
+use super::{Store, StoreError, begin};
 use crate::domain::call::CacheStatus;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::record::Metering;
@@ -132,7 +132,11 @@ impl Store {
     /// Begins to read what must be of one moment.
     async fn moment(&self) -> Result<DatabaseTransaction, StoreError> {
         let isolation = (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
-        self.db.begin_with_config(isolation, None).await
+        let options = TransactionOptions {
+            isolation_level: isolation,
+            ..Default::default()
+        };
+        begin(&self.db, options).await
     }
 
     /// Hours before one whose sums are not up to date, oldest first.
@@ -197,7 +201,7 @@ impl Store {
     /// The database fails; nothing has changed.
     pub async fn write_hour(&self, read: HourRead, cells: Cells) -> Result<bool, StoreError> {
         let HourRead { hour, marks, late } = read;
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         if !take_marks(&transaction, HOUR, hour.start(), &marks).await? {
             transaction.rollback().await?;
             return Ok(false);
@@ -262,7 +266,7 @@ impl Store {
     /// # Errors
     /// The database fails; nothing has changed.
     pub async fn write_day(&self, day: Day, marks: &Marks, cells: &Cells) -> Result<bool, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         if !take_marks(&transaction, DAY, day.start(), marks).await? {
             transaction.rollback().await?;
             return Ok(false);
@@ -585,7 +589,10 @@ fn rows_filter(question: &SumsQuestion, backend: DatabaseBackend) -> Condition {
                 .organization
                 .map(|organization| Column::OrganizationId.eq(organization.0)),
         )
-        .add_option(keys.as_ref().map(|keys| one_of(backend, Expr::col(Column::KeyId), keys.iter().copied())))
+        .add_option(
+            keys.as_ref()
+                .map(|keys| one_of(backend, Expr::col(Column::KeyId), keys.iter().copied())),
+        )
         .add_option(team.map(|team| Column::TeamId.eq(team)))
         .add_option(provider.as_ref().map(|provider| Column::Provider.eq(provider.as_str())))
         .add_option(model.as_ref().map(|model| Column::Model.eq(model.as_str())))
