@@ -53,6 +53,8 @@ pub struct Model {
     pub updated_at: DateTimeUtc,
     /// The number of that change, by which replicas know whether they have seen it.
     pub revision: i64,
+    /// Who set what holds it back, by pointers to its members: `{"/expires_at":"member"}`. What is not there was set by an admin.
+    pub set_by: Option<Json>,
 }
 
 /// Relations are followed by explicit queries.

@@ -1,21 +1,58 @@
-//! What an organization could do for less, from its last weeks and today's prices.
+//! What an organization could do for less, from its last weeks and today's prices: its own, at the providers that its
+//! requests may go to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::usage::BY_DEPLOYMENT;
 use super::{Analytics, AnalyticsError, Sight};
-use crate::domain::ids::OrganizationId;
+use crate::domain::ids::{OrganizationId, ProviderId};
 use crate::domain::pricing::Price;
 use crate::domain::report::figures::Figures;
 use crate::domain::report::hour::Hour;
 use crate::domain::report::insight::{AtRisk, Caching, Cheaper, IdleKey, Insights, runs_out};
 use crate::domain::report::usage::UsageFilter;
+use crate::domain::scope::Scope;
 use crate::domain::usage::TokenUsage;
 use crate::routing::catalog::{Catalog, Deployment};
+use crate::routing::document::Policy;
+use crate::routing::plan::Bounds;
 use crate::store::usage::SumsQuestion;
+
+/// What an organization's requests may go to now, and what it costs them there.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    /// The organization's config.
+    pub policy: Arc<Policy>,
+    /// Its catalogue.
+    pub catalog: Arc<Catalog>,
+    /// The scopes of the organization, and of the team whose requests are looked at.
+    pub scopes: Vec<Arc<Scope>>,
+    /// The providers that there is a credential for.
+    pub usable: BTreeSet<ProviderId>,
+}
+
+impl Offered {
+    /// The deployments of a model at the organization's prices, whether requests may go there or not.
+    fn listed(&self, model: &str, at: DateTime<Utc>) -> impl Iterator<Item = Arc<Deployment>> {
+        self.catalog
+            .deployments()
+            .filter(move |deployment| deployment.model.as_str() == model)
+            .map(move |deployment| self.policy.terms.priced(deployment, at))
+    }
+
+    /// Whether requests may go to a deployment.
+    fn admits(&self, deployment: &Deployment) -> bool {
+        let bounds = Bounds {
+            policy: &self.policy,
+            scopes: &self.scopes,
+            may_use: &|provider| self.usable.contains(provider),
+        };
+        bounds.exclude(deployment, None).is_none()
+    }
+}
 
 impl Analytics {
     /// Looks at the last days.
@@ -26,18 +63,18 @@ impl Analytics {
         &self,
         organization: OrganizationId,
         sight: &Sight,
-        days: i64,
-        now: DateTime<Utc>,
+        offered: &Offered,
+        (days, now): (i64, DateTime<Utc>),
     ) -> Result<Insights, AnalyticsError> {
-        self.in_turn(self.look(organization, sight, days, now)).await
+        self.in_turn(self.look(organization, sight, offered, (days, now))).await
     }
 
     async fn look(
         &self,
         organization: OrganizationId,
         sight: &Sight,
-        days: i64,
-        now: DateTime<Utc>,
+        offered: &Offered,
+        (days, now): (i64, DateTime<Utc>),
     ) -> Result<Insights, AnalyticsError> {
         let (team, keys) = sight.narrow(None, None);
         let from = now - TimeDelta::days(days);
@@ -60,7 +97,6 @@ impl Analytics {
                 served.entry((cell.provider, cell.model)).or_default().merge(&figures);
             })
             .await?;
-        let catalog = self.catalog.load();
         let labels = self.store.key_labels(Some(organization)).await?.into_iter();
         let mut idle: Vec<IdleKey> = labels
             .filter(|key| key.usable && key.created_at < from && key.last_used_at.is_none_or(|at| at < from))
@@ -75,8 +111,8 @@ impl Analytics {
             .collect();
         idle.sort_by_key(|key| key.last_used_at);
         Ok(Insights {
-            cheaper: cheaper(&served, &catalog),
-            caching: caching(&served, &catalog),
+            cheaper: cheaper(&served, offered, now),
+            caching: caching(&served, offered, now),
             idle_keys: idle,
             // Others' budgets are nobody's business who does not see everything.
             at_risk: match sight {
@@ -137,15 +173,16 @@ fn at(price: &Price, usage: &TokenUsage) -> Option<i64> {
     plain.cost(usage).ok().map(|cost| cost.0)
 }
 
-/// Traffic that another deployment of the same model would have served for less, at today's prices.
-fn cheaper(served: &BTreeMap<(String, String), Figures>, catalog: &Catalog) -> Vec<Cheaper> {
+/// Traffic that another deployment of the same model, which it may go to, would have served for less at today's prices.
+fn cheaper(served: &BTreeMap<(String, String), Figures>, offered: &Offered, now: DateTime<Utc>) -> Vec<Cheaper> {
     let mut found = Vec::new();
     for ((provider, model), figures) in served {
         if provider.is_empty() || figures.cost_nanousd == 0 {
             continue;
         }
         let usage = usage_of(figures);
-        let others = same_model(catalog, model).filter(|other| other.provider.as_str() != provider);
+        let others = offered.listed(model, now);
+        let others = others.filter(|other| other.provider.as_str() != provider && offered.admits(other));
         let priced = others.filter_map(|other| Some((at(other.price.as_ref()?, &usage)?, other)));
         let Some((cost, best)) = priced.min_by_key(|(cost, _)| *cost) else {
             continue;
@@ -164,21 +201,17 @@ fn cheaper(served: &BTreeMap<(String, String), Figures>, catalog: &Catalog) -> V
     found
 }
 
-fn same_model<'c>(catalog: &'c Catalog, model: &str) -> impl Iterator<Item = &'c Arc<Deployment>> {
-    catalog
-        .deployments()
-        .filter(move |deployment| deployment.model.as_str() == model)
-}
-
 /// What caches did, and what those of prompts could do.
-fn caching(served: &BTreeMap<(String, String), Figures>, catalog: &Catalog) -> Caching {
+fn caching(served: &BTreeMap<(String, String), Figures>, offered: &Offered, now: DateTime<Utc>) -> Caching {
     let mut caching = Caching::default();
     for ((provider, model), figures) in served {
         caching.requests += figures.requests;
         caching.hits += figures.cache_hits;
         caching.saved_nanousd += figures.saved_nanousd;
-        let deployment = same_model(catalog, model).find(|deployment| deployment.provider.as_str() == provider);
-        let Some(price) = deployment.and_then(|deployment| deployment.price.as_ref()) else {
+        let deployment = offered
+            .listed(model, now)
+            .find(|deployment| deployment.provider.as_str() == provider);
+        let Some(price) = deployment.as_ref().and_then(|deployment| deployment.price.as_ref()) else {
             continue;
         };
         if price.rates.cache_read.is_none() {

@@ -11,15 +11,12 @@ pub mod rollup;
 pub mod usage;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::ids::{OrganizationId, TeamId, UserId};
-use crate::routing::catalog::Catalog;
 use crate::store::labels::KeyLabel;
 use crate::store::{Store, StoreError};
 
@@ -39,8 +36,6 @@ pub type AnalyticsError = StoreError;
 pub struct Analytics {
     /// The database.
     pub store: Store,
-    /// Deployments and their prices now.
-    pub catalog: Arc<ArcSwap<Catalog>>,
 }
 
 /// Whose requests somebody may see, within an organization.

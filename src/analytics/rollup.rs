@@ -62,6 +62,7 @@ pub async fn roll_day(store: &Store, day: Day) -> Result<bool, StoreError> {
 pub async fn tend(store: &Store, now: DateTime<Utc>) -> Result<Done, StoreError> {
     let mut done = Done::default();
     store.make_partitions(now).await?;
+    store.make_past_partition(now).await?;
     let hours = store.pending_hours(Hour::at(now - SETTLED), AT_ONCE).await?;
     done.more = hours.len() as u64 == AT_ONCE;
     for hour in hours {

@@ -11,7 +11,7 @@ use crate::domain::report::cells::{Cell, Cut};
 use crate::domain::report::figures::Figures;
 use crate::domain::report::forecast::{forecast, needs_from};
 use crate::domain::report::hour::{Day, Hour};
-use crate::domain::report::usage::{Granularity, Group, GroupBy, Point, UsageQuestion, UsageReport};
+use crate::domain::report::usage::{Granularity, Group, GroupBy, UsageQuestion, UsageReport};
 use crate::store::usage::SumsQuestion;
 
 /// What a group is about: an id, a name, or neither.
@@ -153,7 +153,7 @@ impl Names {
         &self,
         groups: HashMap<GroupKey, (Figures, Series)>,
         question: &UsageQuestion,
-    ) -> (Vec<Group>, Option<Figures>) {
+    ) -> (Vec<Group>, Option<Group>) {
         let mut groups: Vec<(GroupKey, (Figures, Series))> = groups.into_iter().collect();
         groups.sort_by(|(one, (of_one, _)), (other, (of_other, _))| {
             let weight = |figures: &Figures| (figures.cost_nanousd, figures.requests);
@@ -162,9 +162,19 @@ impl Names {
         let beyond = groups.split_off(groups.len().min(question.most_groups));
         // Tags overlap, so that what is left over of them is no sum of requests.
         let others = (!beyond.is_empty() && question.group_by != Some(GroupBy::Tag)).then(|| {
-            let mut others = Figures::default();
-            beyond.iter().for_each(|(_, (figures, _))| others.merge(figures));
-            others
+            let (mut figures, mut series) = (Figures::default(), Series::new());
+            for (_, (of_one, points)) in beyond {
+                figures.merge(&of_one);
+                for (at, of_point) in points {
+                    series.entry(at).or_default().merge(&of_point);
+                }
+            }
+            Group {
+                id: None,
+                name: None,
+                figures,
+                series: series.into_iter().collect(),
+            }
         });
         let shown = groups.into_iter().map(|((id, name), (figures, series))| Group {
             id: (!id.is_nil()).then_some(id),
@@ -205,25 +215,38 @@ const COLUMNS: [&str; 21] = [
     "first_token_p95_ms",
 ];
 
-/// A report as a table: a line for each point, of each group where there are groups. In pieces of bounded size.
-pub fn table(report: &UsageReport, grouped: bool) -> Vec<String> {
+/// What the groups beyond the most that were asked for are called together in a table.
+const OTHERS: &str = "(others)";
+
+/// A report as a table: a line for each point, of each group where there are groups, and of what is beyond the most of them,
+/// so that the lines add up to the totals. Tags overlap and do not. A piece for each group, made when it is asked for.
+pub fn table(report: UsageReport, grouped: bool) -> impl Iterator<Item = String> + Send + 'static {
     let mut csv = Csv::default();
     csv.line(COLUMNS.map(Into::into));
-    let mut pieces = vec![csv.take()];
-    let mut add = |id: Option<Uuid>, name: Option<&str>, series: &[Point]| {
-        for (at, figures) in series {
-            csv.line(line(*at, id, name, figures));
-        }
-        pieces.push(csv.take());
-    };
-    if grouped {
-        for group in &report.groups {
-            add(group.id, group.name.as_deref(), &group.series);
-        }
+    let parts: Vec<Group> = if grouped {
+        let others = report.others.map(|others| Group {
+            name: Some(OTHERS.to_owned()),
+            ..others
+        });
+        report.groups.into_iter().chain(others).collect()
     } else {
-        add(None, None, &report.series);
+        vec![Group {
+            id: None,
+            name: None,
+            figures: report.totals,
+            series: report.series,
+        }]
+    };
+    let head = std::iter::once(csv.take());
+    head.chain(parts.into_iter().filter(|part| !part.series.is_empty()).map(lines))
+}
+
+fn lines(part: Group) -> String {
+    let mut csv = Csv::default();
+    for (at, figures) in &part.series {
+        csv.line(line(*at, part.id, part.name.as_deref(), figures));
     }
-    pieces
+    csv.take()
 }
 
 fn line<'c>(at: DateTime<Utc>, id: Option<Uuid>, name: Option<&'c str>, figures: &Figures) -> [CsvCell<'c>; 21] {

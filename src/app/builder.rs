@@ -522,7 +522,6 @@ impl Gateway {
                     webhooks,
                     analytics: Arc::new(Analytics {
                         store: opened.store.clone(),
-                        catalog: pipeline.catalog.clone(),
                     }),
                     people: people(&settings, &opened.master_key, control, outgoing, &public_url),
                     payloads: Arc::new(SealedPayloads {

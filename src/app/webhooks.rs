@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use secrecy::zeroize::Zeroizing;
 use uuid::Uuid;
 
+use crate::domain::audit::Author;
 use crate::domain::error::BoxError;
 use crate::domain::ids::OrganizationId;
 use crate::domain::webhook::{Delivery, DeliveryState, Webhook, WebhookTerms};
@@ -55,10 +56,11 @@ impl Webhooks for StoredWebhooks {
         &self,
         organization: OrganizationId,
         terms: &WebhookTerms,
+        by: &Author,
     ) -> Result<Result<WithSecret, NotCreated>, BoxError> {
         let id = Uuid::now_v7();
         let (secret, sealed) = self.secret(id);
-        let created = within(TIMEOUT, self.store.create_webhook(organization, id, terms, sealed)).await?;
+        let created = within(TIMEOUT, self.store.create_webhook(organization, id, terms, sealed, by)).await?;
         Ok(created.map(|webhook| (webhook, secret)).ok_or(NotCreated::TooMany))
     }
 
@@ -80,8 +82,9 @@ impl Webhooks for StoredWebhooks {
         organization: OrganizationId,
         id: Uuid,
         terms: &WebhookTerms,
+        by: &Author,
     ) -> Result<Option<Webhook>, BoxError> {
-        Ok(within(TIMEOUT, self.store.change_webhook(organization, id, terms)).await?)
+        Ok(within(TIMEOUT, self.store.change_webhook(organization, id, terms, by)).await?)
     }
 
     async fn rotate(
@@ -89,19 +92,24 @@ impl Webhooks for StoredWebhooks {
         organization: OrganizationId,
         id: Uuid,
         overlap: Duration,
+        by: &Author,
     ) -> Result<Option<WithSecret>, BoxError> {
         let (secret, sealed) = self.secret(id);
         let overlap = TimeDelta::from_std(overlap)?;
-        let rotated = within(TIMEOUT, self.store.rotate_webhook(organization, id, sealed, overlap)).await?;
+        let rotated = within(
+            TIMEOUT,
+            self.store.rotate_webhook(organization, id, sealed, overlap, by),
+        )
+        .await?;
         Ok(rotated.map(|webhook| (webhook, secret)))
     }
 
-    async fn delete(&self, organization: OrganizationId, id: Uuid) -> Result<bool, BoxError> {
-        Ok(within(TIMEOUT, self.store.delete_webhook(organization, id)).await?)
+    async fn delete(&self, organization: OrganizationId, id: Uuid, by: &Author) -> Result<bool, BoxError> {
+        Ok(within(TIMEOUT, self.store.delete_webhook(organization, id, by)).await?)
     }
 
-    async fn test(&self, organization: OrganizationId, id: Uuid) -> Result<Option<Delivery>, BoxError> {
-        Ok(within(TIMEOUT, self.store.test_webhook(organization, id)).await?)
+    async fn test(&self, organization: OrganizationId, id: Uuid, by: &Author) -> Result<Option<Delivery>, BoxError> {
+        Ok(within(TIMEOUT, self.store.test_webhook(organization, id, by)).await?)
     }
 
     async fn deliveries(
@@ -121,7 +129,8 @@ impl Webhooks for StoredWebhooks {
         organization: OrganizationId,
         webhook: Uuid,
         delivery: Uuid,
+        by: &Author,
     ) -> Result<Option<Delivery>, BoxError> {
-        Ok(within(TIMEOUT, self.store.replay_delivery(organization, webhook, delivery)).await?)
+        Ok(within(TIMEOUT, self.store.replay_delivery(organization, webhook, delivery, by)).await?)
     }
 }

@@ -321,6 +321,13 @@ fn done(outcome: KeyOutcome) -> Result<(), BoxError> {
         KeyOutcome::Revoked => Err("the key is revoked, which is for good".into()),
         KeyOutcome::NoSuchTeam => Err("the organization has no such team".into()),
         KeyOutcome::NoSuchOwner => Err("the organization has no such user".into()),
+        // Commands are above everybody; a reader of the type need not know that.
+        KeyOutcome::Held(faults) => {
+            let faults = faults
+                .iter()
+                .map(|fault| format!("{} {}", fault.pointer, fault.problem));
+            Err(faults.collect::<Vec<_>>().join("; ").into())
+        }
     }
 }
 

@@ -167,7 +167,7 @@ impl Holdings {
 
 /// Whether everything that `inner` matches is matched by `outer`, both being names or globs. A star of the inner one can
 /// only be matched by one of the outer one, so comparing them as texts never says yes too often.
-fn covers(outer: &str, inner: &str) -> bool {
+pub fn covers(outer: &str, inner: &str) -> bool {
     matches(outer, inner)
 }
 

@@ -21,6 +21,15 @@ impl fmt::Display for JobId {
     }
 }
 
+/// That a worker has a job: good until somebody else is given it, whatever that worker knows of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// The job.
+    pub job: JobId,
+    /// The number of the claim, which rises each time the job is given to somebody.
+    pub number: i64,
+}
+
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum JobKind {
@@ -47,6 +56,8 @@ pub struct Terms {
     pub at_once: usize,
     /// How many of them that share a lane one process runs at a time.
     pub at_once_in_lane: usize,
+    /// How many of one organization's one process runs at a time, in all their lanes.
+    pub at_once_of_one: usize,
     /// How often one is begun before it is given up. A worker that dies has begun it.
     pub max_attempts: u32,
     /// How long one may take.
@@ -200,6 +211,7 @@ impl JobKind {
         const USUAL: Terms = Terms {
             at_once: 1,
             at_once_in_lane: 1,
+            at_once_of_one: 1,
             max_attempts: 10,
             timeout: HOUR,
             backoff: Backoff {
@@ -217,10 +229,12 @@ impl JobKind {
                 }),
                 ..USUAL
             },
-            // An endpoint that hangs takes its own lane's places for as long as an attempt may last, and no more.
+            // An endpoint that hangs takes its own lane's places for as long as an attempt may last, and no more. An
+            // organization may have many such endpoints, so what it takes in all is bounded too: others find room.
             Self::WebhookDelivery => Terms {
-                at_once: 64,
+                at_once: 256,
                 at_once_in_lane: 4,
+                at_once_of_one: 64,
                 max_attempts: super::webhook::MAX_ATTEMPTS,
                 timeout: MINUTE,
                 kept: false,
@@ -237,6 +251,7 @@ impl JobKind {
             Self::Batch => Terms {
                 at_once: 8,
                 at_once_in_lane: 2,
+                at_once_of_one: 2,
                 timeout: HOUR.saturating_mul(26),
                 ..USUAL
             },
@@ -328,6 +343,14 @@ mod tests {
             assert!(
                 terms.at_once > 0 && terms.at_once_in_lane > 0 && terms.max_attempts > 0,
                 "{kind:?}"
+            );
+            assert!(
+                terms.at_once_in_lane <= terms.at_once_of_one,
+                "{kind:?}: a lane is an organization's"
+            );
+            assert!(
+                terms.at_once == 1 || terms.at_once_of_one <= terms.at_once / 2,
+                "{kind:?}: one organization leaves room"
             );
         }
         for state in JobState::ALL {

@@ -6,9 +6,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::authority::FieldFault;
 use super::call::ParameterPolicy;
 use super::ids::{KeyId, TeamId, UserId};
 use super::key::Named;
+use super::restraint::Restraints;
 use super::scope::Scope;
 
 /// Longest name of a key, in characters.
@@ -120,6 +122,8 @@ pub struct ManagedKey {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// Who set what holds it back.
+    pub restraints: Restraints,
 }
 
 impl ManagedKey {
@@ -190,6 +194,8 @@ pub enum KeyOutcome {
     NoSuchTeam,
     /// The organization has no such user.
     NoSuchOwner,
+    /// It would loosen what somebody with more has set.
+    Held(Vec<FieldFault>),
 }
 
 /// Which keys are wanted.

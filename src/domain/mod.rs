@@ -31,6 +31,7 @@ pub mod record;
 pub mod redaction;
 pub mod report;
 pub mod repricing;
+pub mod restraint;
 pub mod retry_budget;
 pub mod role;
 pub mod scope;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::ids::OrganizationId;
@@ -36,6 +37,19 @@ pub struct Webhook {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Webhook {
+    /// The webhook as the audit log keeps it. The path and query of its URL may be a permission, so only the origin is there.
+    pub fn recorded(&self) -> Value {
+        let origin = self.url.split('/').take(3).collect::<Vec<_>>().join("/");
+        json!({
+            "url_origin": origin,
+            "description": self.description,
+            "events": self.events,
+            "enabled": self.enabled,
+        })
+    }
 }
 
 /// What a webhook is to be.

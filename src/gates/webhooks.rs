@@ -5,6 +5,7 @@ use std::time::Duration;
 use secrecy::zeroize::Zeroizing;
 use uuid::Uuid;
 
+use crate::domain::audit::Author;
 use crate::domain::error::BoxError;
 use crate::domain::ids::OrganizationId;
 use crate::domain::webhook::{Delivery, DeliveryState, Webhook, WebhookTerms};
@@ -19,7 +20,7 @@ pub enum NotCreated {
 /// A webhook with its secret, which is shown this once.
 pub type WithSecret = (Webhook, Zeroizing<String>);
 
-/// Keeps webhooks.
+/// Keeps webhooks. What is written is written together with who did it, into the audit log.
 #[async_trait::async_trait]
 pub trait Webhooks: Send + Sync {
     /// What is wrong with a URL, as far as that can be told without asking anybody.
@@ -33,6 +34,7 @@ pub trait Webhooks: Send + Sync {
         &self,
         organization: OrganizationId,
         terms: &WebhookTerms,
+        by: &Author,
     ) -> Result<Result<WithSecret, NotCreated>, BoxError>;
 
     /// An organization's, oldest first, after one of them.
@@ -61,6 +63,7 @@ pub trait Webhooks: Send + Sync {
         organization: OrganizationId,
         id: Uuid,
         terms: &WebhookTerms,
+        by: &Author,
     ) -> Result<Option<Webhook>, BoxError>;
 
     /// Gives one a new secret; the old one goes on signing as well for a while.
@@ -72,19 +75,20 @@ pub trait Webhooks: Send + Sync {
         organization: OrganizationId,
         id: Uuid,
         overlap: Duration,
+        by: &Author,
     ) -> Result<Option<WithSecret>, BoxError>;
 
     /// Deletes one.
     ///
     /// # Errors
     /// It cannot be written right now.
-    async fn delete(&self, organization: OrganizationId, id: Uuid) -> Result<bool, BoxError>;
+    async fn delete(&self, organization: OrganizationId, id: Uuid, by: &Author) -> Result<bool, BoxError>;
 
     /// Sends it a test event.
     ///
     /// # Errors
     /// It cannot be written right now.
-    async fn test(&self, organization: OrganizationId, id: Uuid) -> Result<Option<Delivery>, BoxError>;
+    async fn test(&self, organization: OrganizationId, id: Uuid, by: &Author) -> Result<Option<Delivery>, BoxError>;
 
     /// What was sent, newest first, before one of them.
     ///
@@ -108,5 +112,6 @@ pub trait Webhooks: Send + Sync {
         organization: OrganizationId,
         webhook: Uuid,
         delivery: Uuid,
+        by: &Author,
     ) -> Result<Option<Delivery>, BoxError>;
 }

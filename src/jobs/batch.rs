@@ -4,9 +4,11 @@
 //! nothing is kept. When all are served, or it is cancelled, or its time is over, the results become files.
 //!
 //! A line that a limit holds up waits for it, and one that providers fail at is tried again a few times. One that fails all
-//! the same is an error of its own and no failure of the job.
+//! the same is an error of its own and no failure of the job. While all lines under way wait for a limit the job gives its
+//! place to others and comes back: a key with few requests per minute may take a day for its batch, and other keys of the
+//! organization have batches too.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +16,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::time::sleep;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::files::{Files, Writing};
@@ -34,8 +38,13 @@ const MAX_FAULTS: usize = 100;
 const AT_ONCE: u64 = 64;
 /// How long to wait before a line is tried again that providers failed at, in seconds. Nobody waits for it.
 const LATER: [u64; 4] = [1, 5, 20, 60];
+/// How long to wait before a database that failed is given a line's result again, in milliseconds. The line was served and
+/// paid for; shorter in all than a worker's lease, after which somebody else has the batch.
+const KEEP_AGAIN_MS: [u64; 6] = [100, 300, 1_000, 2_000, 3_000, 4_000];
 /// How often a batch that only waits looks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The least time for which a place is given to others.
+const LEAST_AWAY: Duration = Duration::from_secs(1);
 
 /// The job.
 pub(super) struct ServeBatch {
@@ -70,6 +79,37 @@ struct Reader<'f> {
     ready: std::vec::IntoIter<Vec<u8>>,
     number: u32,
     max_line_bytes: usize,
+}
+
+/// The lines under way that wait for a limit, and when each is asked for again.
+#[derive(Default)]
+struct Waiting {
+    until: Mutex<HashMap<u32, Instant>>,
+    changed: Notify,
+}
+
+/// One of them, as long as it waits.
+struct Waits<'w>(&'w Waiting, u32);
+
+impl Waiting {
+    fn begin(&self, line: u32, until: Instant) -> Waits<'_> {
+        self.until.lock().insert(line, until);
+        self.changed.notify_one();
+        Waits(self, line)
+    }
+
+    /// How long it is until the first of them is asked for again, if all lines under way wait.
+    fn of_all(&self, under_way: usize, now: Instant) -> Option<Duration> {
+        let until = self.until.lock();
+        let soonest = until.values().min().filter(|_| until.len() == under_way)?;
+        Some(soonest.saturating_duration_since(now))
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.until.lock().remove(&self.1);
+    }
 }
 
 /// Why reading a file ended early.
@@ -253,39 +293,67 @@ impl ServeBatch {
         };
         let done: HashSet<u32> = store.lines_done(batch.id).await?.into_iter().collect();
         let mut reader = Reader::new(&self.files, &file, self.rules.max_line_bytes);
+        let (stopping, waiting) = (run.stopping.clone(), Waiting::default());
         let mut under_way = FuturesUnordered::new();
         let (mut more, mut status) = (true, BatchStatus::InProgress);
-        let stopping = run.stopping.clone();
+        // What went wrong first. Lines under way are served and paid for by then, so they end before the attempt does.
+        let mut failure: Option<JobFailure> = None;
         loop {
-            let goes_on =
-                status == BatchStatus::InProgress && !stopping.is_cancelled() && Utc::now() < batch.expires_at;
+            let goes_on = failure.is_none()
+                && status == BatchStatus::InProgress
+                && !stopping.is_cancelled()
+                && Utc::now() < batch.expires_at;
             while more && goes_on && under_way.len() < self.rules.concurrency {
                 match reader.next().await {
                     Ok(Some((number, line))) if !done.contains(&number) => {
-                        under_way.push(self.line(batch, operation, number, line, run));
+                        under_way.push(self.line(batch, operation, (number, line), run, &waiting));
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => more = false,
-                    Err(Unread::Failed(failure)) => return Err(failure),
-                    Err(Unread::TooLong(_)) => return Err(JobFailure::for_good("the input file has changed")),
+                    Err(Unread::Failed(why)) => {
+                        failure = Some(why);
+                        break;
+                    }
+                    Err(Unread::TooLong(_)) => {
+                        failure = Some(JobFailure::for_good("the input file has changed"));
+                        break;
+                    }
+                }
+            }
+            if let Some(wait) = waiting.of_all(under_way.len(), Instant::now()) {
+                match failure.take() {
+                    Some(failure) => return Err(failure),
+                    None if goes_on => return Ok(Some(Outcome::Again(wait.max(LEAST_AWAY)))),
+                    None => {}
                 }
             }
             tokio::select! {
                 ended = under_way.next(), if !under_way.is_empty() => {
-                    if let Some(now) = ended.transpose()?.flatten() {
-                        status = now;
+                    match ended {
+                        Some(Ok(Some(now))) => status = now,
+                        Some(Err(why)) => {
+                            failure.get_or_insert(why);
+                        }
+                        Some(Ok(None)) | None => {}
                     }
                 }
+                () = waiting.changed.notified(), if !under_way.is_empty() => {}
                 () = sleep(LOOK_EVERY), if !under_way.is_empty() => {
-                    // All of them may be waiting for a limit.
-                    let now = store.batch(batch.holder, batch.id).await?;
-                    status = now.map_or(BatchStatus::Cancelled, |batch| batch.status);
+                    // They may all take long.
+                    match store.batch(batch.holder, batch.id).await {
+                        Ok(now) => status = now.map_or(BatchStatus::Cancelled, |batch| batch.status),
+                        // It may answer again before a line ends.
+                        Err(error) => tracing::warn!(batch = %batch.id, %error, "a batch could not be looked at"),
+                    }
                 }
                 else => break,
             }
             if status != BatchStatus::InProgress && status != BatchStatus::Cancelling {
                 return Ok(None);
             }
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
         }
         if status != BatchStatus::InProgress {
             return Ok(None);
@@ -323,9 +391,9 @@ impl ServeBatch {
         &self,
         batch: &Batch,
         operation: Operation,
-        number: u32,
-        text: Vec<u8>,
+        (number, text): (u32, Vec<u8>),
         run: &Run,
+        waiting: &Waiting,
     ) -> Result<Option<BatchStatus>, JobFailure> {
         let store = &self.files.store;
         let text = String::from_utf8(text)?;
@@ -336,6 +404,7 @@ impl ServeBatch {
         let (id, status, answer) = loop {
             let served = self.inference.serve(batch.holder, operation, body.clone()).await;
             let served = served.map_err(|error| JobFailure::new(error.to_string()))?;
+            let limited = matches!(served, Served::Wait(_));
             let again = match &served {
                 Served::Answered { may_pass: true, .. } => later.next().map(Duration::from_secs),
                 Served::Answered { .. } => None,
@@ -345,9 +414,12 @@ impl ServeBatch {
                 (Served::Answered { id, status, body, .. }, None) => break (id, status, body),
                 (_, wait) => {
                     let wait = wait.unwrap_or(LOOK_EVERY);
-                    tokio::select! {
-                        () = sleep(wait) => {}
-                        () = run.stopping.cancelled() => return Ok(None),
+                    {
+                        let _waits = limited.then(|| waiting.begin(number, Instant::now() + wait));
+                        tokio::select! {
+                            () = sleep(wait) => {}
+                            () = run.stopping.cancelled() => return Ok(None),
+                        }
                     }
                     if Utc::now() >= batch.expires_at {
                         return Ok(None);
@@ -368,7 +440,31 @@ impl ServeBatch {
             "error": null,
         });
         let sealed = self.files.seal_result(batch.id, number, result.to_string().as_bytes());
-        Ok(store.line_done(batch.id, number, status == 200, sealed).await?)
+        self.keep(batch.id, number, status == 200, sealed).await
+    }
+
+    /// Keeps what came of a line, a few times over if the database fails: a line that is not kept is served and paid for
+    /// again.
+    async fn keep(
+        &self,
+        batch: Uuid,
+        number: u32,
+        ok: bool,
+        sealed: Vec<u8>,
+    ) -> Result<Option<BatchStatus>, JobFailure> {
+        let mut again = KEEP_AGAIN_MS.into_iter().map(Duration::from_millis);
+        loop {
+            match self.files.store.line_done(batch, number, ok, sealed.clone()).await {
+                Ok(status) => return Ok(status),
+                Err(error) => {
+                    let Some(wait) = again.next() else {
+                        return Err(error.into());
+                    };
+                    tracing::warn!(%batch, line = number, %error, wait_ms = wait.as_millis(), "a line's result could not be kept, it is tried again");
+                    sleep(wait).await;
+                }
+            }
+        }
     }
 
     /// Writes the files.

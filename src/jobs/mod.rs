@@ -7,7 +7,7 @@ mod anomalies;
 pub mod batch;
 pub mod files;
 mod key_expiry;
-mod reprice;
+pub mod reprice;
 mod retention;
 mod usage_rollup;
 mod webhook;

@@ -17,8 +17,9 @@ const AT_ONCE: u64 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The job.
-pub(super) struct Reprice {
-    pub(super) store: Store,
+pub struct Reprice {
+    /// Where past calls are.
+    pub store: Store,
 }
 
 /// What it is told.
@@ -39,7 +40,7 @@ impl Job for Reprice {
             match self.store.advance_repricing(told.repricing, AT_ONCE).await? {
                 Advance::Done => return Ok(Outcome::Done),
                 Advance::Gone => return Err(JobFailure::for_good("the re-pricing was given up or is gone")),
-                Advance::More if run.stopping.is_cancelled() => return Ok(Outcome::Again(Duration::ZERO)),
+                Advance::More if run.gives_way() => return Ok(Outcome::Again(Duration::ZERO)),
                 Advance::More => sleep(PAUSE).await,
             }
         }

@@ -41,14 +41,14 @@ impl Job for Retention {
             (JobState::Dead, self.keep.dead_jobs),
         ] {
             while self.store.forget_jobs(state, kept, AT_ONCE).await? == AT_ONCE {
-                if run.stopping.is_cancelled() {
+                if run.gives_way() {
                     return Ok(Outcome::Again(Duration::ZERO));
                 }
                 sleep(PAUSE).await;
             }
         }
         while self.store.forget_payloads(AT_ONCE).await? == AT_ONCE {
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;
@@ -60,24 +60,34 @@ impl Job for Retention {
             .await?
             == AT_ONCE
         {
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;
         }
         let now = Utc::now();
         while self.store.forget_files(now, now - UPLOAD, AT_ONCE).await? == AT_ONCE {
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;
         }
-        self.store.fail_lost_batches(now - LOST).await?;
+        self.store.fail_lost_batches(now - LOST, AT_ONCE).await?;
         self.store.forget_notices(before(NOTICES)).await?;
         let Some(days) = self.keep.requests_days else {
             return Ok(Outcome::Done);
         };
-        let keep_from = Hour::at(Utc::now() - TimeDelta::days(days.into()));
+        let over = Utc::now() - TimeDelta::days(days.into());
+        // What is told of requests goes when they do.
+        while self.store.forget_budget_events(over, AT_ONCE).await? == AT_ONCE
+            || self.store.forget_repricings(over, AT_ONCE).await? == AT_ONCE
+        {
+            if run.gives_way() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+        let keep_from = Hour::at(over);
         loop {
             match self.store.purge(keep_from).await? {
                 Purged::Nothing => return Ok(Outcome::Done),
@@ -86,7 +96,7 @@ impl Job for Retention {
                     tracing::info!(partitions, "dropped partitions of requests whose time is over");
                 }
             }
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
             sleep(PAUSE).await;

@@ -27,7 +27,7 @@ impl Job for UsageRollup {
             if !done.more {
                 return Ok(Outcome::Done);
             }
-            if run.stopping.is_cancelled() {
+            if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }
         }

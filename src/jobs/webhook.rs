@@ -64,7 +64,7 @@ impl Job for WebhookDelivery {
         }
         if !webhook.enabled && delivery.kind != crate::domain::event::EventKind::WebhookTest.as_str() {
             self.store
-                .note_attempt(delivery, organization, None, Came::GivenUp, None)
+                .note_attempt(run.claim, delivery, organization, None, Came::GivenUp, None)
                 .await?;
             return Ok(Outcome::Done);
         }
@@ -120,7 +120,7 @@ impl Job for WebhookDelivery {
         };
         let Some(failure) = failure else {
             self.store
-                .note_attempt(delivery, organization, Some(attempt), Came::Delivered, None)
+                .note_attempt(run.claim, delivery, organization, Some(attempt), Came::Delivered, None)
                 .await?;
             return Ok(Outcome::Done);
         };
@@ -133,7 +133,7 @@ impl Job for WebhookDelivery {
         };
         let off = self
             .store
-            .note_attempt(delivery, organization, Some(attempt), came, Some(off))
+            .note_attempt(run.claim, delivery, organization, Some(attempt), came, Some(off))
             .await?;
         if off {
             tracing::warn!(webhook = %webhook.id, %organization, "a webhook was switched off: {failure}");

@@ -12,11 +12,13 @@ pub mod worker;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::audit::Author;
 use crate::domain::error::BoxError;
 use crate::domain::ids::OrganizationId;
-use crate::domain::job::{JobFilter, JobId, JobKind, JobView, NewJob};
+use crate::domain::job::{Claim, JobFilter, JobId, JobKind, JobView, NewJob};
 use crate::store::{Store, within};
 
 /// How long one question may take.
@@ -39,8 +41,9 @@ pub trait Job: Send + Sync {
 /// One attempt at a job.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The job.
-    pub id: JobId,
+    /// The job, and that it is ours. What is written for it is written with this ([`Store::note_attempt`]), so that a worker
+    /// that slept past its lease changes nothing.
+    pub claim: Claim,
     /// For whom; `None`: for the installation.
     pub organization: Option<OrganizationId>,
     /// What it needs to know.
@@ -51,9 +54,16 @@ pub struct Run {
     pub last: bool,
     /// Cancelled when the process stops: a job that takes long ends itself with [`Outcome::Again`].
     pub stopping: CancellationToken,
+    /// From when on it does the same so that others get its place, long before an attempt has taken too long and fails.
+    pub turn_ends: Instant,
 }
 
 impl Run {
+    /// Whether a job that takes long should end itself with [`Outcome::Again`].
+    pub fn gives_way(&self) -> bool {
+        self.stopping.is_cancelled() || Instant::now() >= self.turn_ends
+    }
+
     /// What the job was told, as a type.
     ///
     /// # Errors
@@ -147,12 +157,17 @@ pub trait Jobs: Send + Sync {
     /// It cannot be read right now.
     async fn job(&self, organization: Option<OrganizationId>, id: JobId) -> Result<Option<JobView>, BoxError>;
 
-    /// Lets a dead job begin anew. Gives what it is afterwards, and whether it was dead; `None`: there is no such job.
+    /// Lets a dead job begin anew, and records who did it in which organization. Gives what it is afterwards, and whether it
+    /// was dead; `None`: there is no such job.
     ///
     /// # Errors
     /// It cannot be written right now.
-    async fn retry(&self, organization: Option<OrganizationId>, id: JobId)
-    -> Result<Option<(JobView, bool)>, BoxError>;
+    async fn retry(
+        &self,
+        organization: Option<OrganizationId>,
+        id: JobId,
+        by: (OrganizationId, &Author),
+    ) -> Result<Option<(JobView, bool)>, BoxError>;
 }
 
 #[async_trait::async_trait]
@@ -173,7 +188,8 @@ impl Jobs for Store {
         &self,
         organization: Option<OrganizationId>,
         id: JobId,
+        by: (OrganizationId, &Author),
     ) -> Result<Option<(JobView, bool)>, BoxError> {
-        Ok(within(TIMEOUT, self.retry_job(organization, id)).await?)
+        Ok(within(TIMEOUT, self.retry_job(organization, id, by)).await?)
     }
 }

@@ -21,8 +21,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::{Job, Next, Outcome, Run};
+use crate::domain::ids::OrganizationId;
 use crate::domain::job::{JobId, JobKind, JobState};
-use crate::store::jobs::{Claimed, Ending, LaneRoom, Room};
+use crate::store::jobs::{Claimed, Ending, LaneRoom, Offer, OrganizationRoom, Room};
 use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::names::trace as names;
@@ -32,6 +33,8 @@ use crate::telemetry::trace::{Ambient, Tracer};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often dead workers' jobs are looked for.
 const RECOVER_EVERY: Duration = Duration::from_secs(2);
+/// A job that takes long has a turn of this part of the time that an attempt may take, and goes on at its next one.
+const TURNS: u32 = 6;
 /// How often jobs are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait before a job's end is told again to a database that failed.
@@ -77,6 +80,7 @@ struct Shared {
 struct Held {
     kind: JobKind,
     lane: Option<Uuid>,
+    organization: Option<OrganizationId>,
     claim: i64,
     /// Whose it is no longer ours.
     lost: CancellationToken,
@@ -176,13 +180,13 @@ async fn take(shared: Arc<Shared>) {
 
 impl Shared {
     async fn take_some(self: &Arc<Self>) -> Result<usize, StoreError> {
-        let (room, lanes) = self.room();
-        if room.is_empty() {
+        let offer = self.offer();
+        if offer.room.is_empty() {
             return Ok(0);
         }
         // The lease begins when the database says so, which is after this.
         let ours_until = Instant::now() + self.options.lease;
-        let claim = self.store.claim_jobs(self.id, &room, &lanes, self.options.lease);
+        let claim = self.store.claim_jobs(self.id, &offer, self.options.lease);
         let claimed = within(QUERY_TIMEOUT, claim).await?;
         let taken = claimed.len();
         for job in claimed {
@@ -192,7 +196,7 @@ impl Shared {
     }
 
     /// What there is room for.
-    fn room(&self) -> (Vec<Room>, Vec<LaneRoom>) {
+    fn offer(&self) -> Offer {
         let running = self.running.lock();
         let room = self.jobs.keys().filter_map(|&kind| {
             let held = running.values().filter(|held| held.kind == kind).count();
@@ -200,16 +204,31 @@ impl Shared {
             (places > 0).then_some(Room { kind, places })
         });
         let mut lanes: HashMap<Uuid, (JobKind, usize)> = HashMap::new();
+        let mut organizations: HashMap<(JobKind, OrganizationId), usize> = HashMap::new();
         for held in running.values() {
             if let Some(lane) = held.lane {
                 lanes.entry(lane).or_insert((held.kind, 0)).1 += 1;
+            }
+            if let Some(organization) = held.organization {
+                *organizations.entry((held.kind, organization)).or_default() += 1;
             }
         }
         let lanes = lanes.into_iter().map(|(lane, (kind, held))| LaneRoom {
             lane,
             places: kind.terms().at_once_in_lane.saturating_sub(held),
         });
-        (room.collect(), lanes.collect())
+        let organizations = organizations
+            .into_iter()
+            .map(|((kind, organization), held)| OrganizationRoom {
+                kind,
+                organization,
+                places: kind.terms().at_once_of_one.saturating_sub(held),
+            });
+        Offer {
+            room: room.collect(),
+            lanes: lanes.collect(),
+            organizations: organizations.collect(),
+        }
     }
 
     fn begin(self: &Arc<Self>, job: Claimed, ours_until: Instant) {
@@ -217,6 +236,7 @@ impl Shared {
         let held = Held {
             kind: job.kind,
             lane: job.lane,
+            organization: job.organization,
             claim: job.claim,
             lost: lost.clone(),
             ours_until,
@@ -264,12 +284,13 @@ impl Shared {
     async fn attempt(&self, job: &Claimed) -> &'static str {
         let (terms, kind) = (job.kind.terms(), job.kind.as_str());
         let run = Run {
-            id: job.id,
+            claim: job.claimed(),
             organization: job.organization,
             payload: job.payload.clone(),
             attempt: job.attempt,
             last: job.attempt >= terms.max_attempts,
             stopping: self.stop.clone(),
+            turn_ends: Instant::now() + terms.timeout / TURNS,
         };
         let began = Instant::now();
         let done = match self.jobs.get(&job.kind) {

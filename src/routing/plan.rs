@@ -76,6 +76,47 @@ pub struct Situation<'s> {
     pub budget_exhausted: bool,
 }
 
+/// What keeps deployments from an organization's requests, whatever is asked.
+#[derive(Clone, Copy)]
+pub struct Bounds<'b> {
+    /// The organization's config.
+    pub policy: &'b Policy,
+    /// Every scope the requests have to satisfy.
+    pub scopes: &'b [Arc<Scope>],
+    /// Whether the organization has a credential for a provider.
+    pub may_use: &'b dyn Fn(&ProviderId) -> bool,
+}
+
+impl Bounds<'_> {
+    /// Why a deployment is left out of every decision, if it is.
+    pub fn exclude(&self, deployment: &Deployment, alias: Option<&str>) -> Option<Exclusion> {
+        self.out_of_reach(deployment, alias)
+            .or_else(|| self.out_of_place(deployment))
+    }
+
+    fn out_of_reach(&self, deployment: &Deployment, alias: Option<&str>) -> Option<Exclusion> {
+        if !self.scopes.iter().all(|scope| deployment.allowed_by(scope, alias)) {
+            return Some(Exclusion::Scope);
+        }
+        if !(self.may_use)(&deployment.provider) {
+            return Some(Exclusion::NoCredential);
+        }
+        let off = self.policy.providers_off.contains(deployment.provider.as_str());
+        off.then_some(Exclusion::ProviderOff)
+    }
+
+    fn out_of_place(&self, deployment: &Deployment) -> Option<Exclusion> {
+        let residency = self.policy.residency.as_ref()?;
+        let (id, provider) = (deployment.id.as_str(), deployment.provider.as_str());
+        let said = residency.places.get(id).or_else(|| residency.places.get(provider));
+        let place = said.map(String::as_str).or(deployment.place.as_deref());
+        let fits = place.map_or(residency.unknown_allowed, |place| {
+            geography::is_allowed(place, &residency.allowed)
+        });
+        (!fits).then_some(Exclusion::Residency)
+    }
+}
+
 /// When a deployment is tried.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -496,31 +537,20 @@ impl Choice<'_, '_> {
             may_use,
             ..
         } = *self.situation;
+        let bounds = Bounds {
+            policy,
+            scopes,
+            may_use,
+        };
+        if let Some(why) = bounds.out_of_reach(deployment, alias) {
+            return Some(why);
+        }
         let (id, provider) = (deployment.id.as_str(), deployment.provider.as_str());
-        if !scopes.iter().all(|scope| deployment.allowed_by(scope, alias)) {
-            return Some(Exclusion::Scope);
-        }
-        if !may_use(&deployment.provider) {
-            return Some(Exclusion::NoCredential);
-        }
-        if policy.providers_off.contains(provider) {
-            return Some(Exclusion::ProviderOff);
-        }
         let named = |to: &String| to == provider || to == id || deployment.names.contains(to);
         if self.pin.is_some_and(|pin| !pin.iter().any(named)) {
             return Some(Exclusion::PinnedElsewhere);
         }
-        if let Some(residency) = &policy.residency {
-            let said = residency.places.get(id).or_else(|| residency.places.get(provider));
-            let place = said.map(String::as_str).or(deployment.place.as_deref());
-            let fits = place.map_or(residency.unknown_allowed, |place| {
-                geography::is_allowed(place, &residency.allowed)
-            });
-            if !fits {
-                return Some(Exclusion::Residency);
-            }
-        }
-        None
+        bounds.out_of_place(deployment)
     }
 
     /// Leaves out what the prompt does not fit, as long as something is left that it fits. With nothing else left the

@@ -6,13 +6,11 @@
 use chrono::{DateTime, Utc};
 use entity::{batch_results, batches, file_chunks, files};
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
-use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait, UpdateMany,
-};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, UpdateMany};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::jobs::enqueue;
+use super::jobs::{enqueue, hurry, keys_alive};
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::batch::{Batch, BatchFilter, BatchStatus, Holder, StoredFile};
 use crate::domain::ids::{KeyId, OrganizationId};
@@ -211,7 +209,7 @@ impl Store {
             lane: Some(batch.holder.organization.0),
             ..NewJob::new(JobKind::Batch, json!({"batch": batch.id, "key": batch.holder.key.0}))
         };
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         batches::Entity::insert(row)
             .exec_without_returning(&transaction)
             .await?;
@@ -282,15 +280,21 @@ impl Store {
     /// The database fails.
     pub async fn cancel_batch(&self, holder: Holder, id: Uuid) -> Result<Option<Batch>, StoreError> {
         use batches::Column;
-        batches::Entity::update_many()
+        let transaction = self.begin().await?;
+        let cancelled = batches::Entity::update_many()
             .col_expr(Column::Status, Expr::value(BatchStatus::Cancelling.as_str()))
             .col_expr(Column::CancellingAt, Expr::value(Some(storable(Utc::now()))))
             .filter(Column::Id.eq(id))
             .filter(Column::OrganizationId.eq(holder.organization.0))
             .filter(Column::KeyId.eq(holder.key.0))
             .filter(Column::Status.is_in([BatchStatus::Validating.as_str(), BatchStatus::InProgress.as_str()]))
-            .exec(&self.db)
+            .exec(&transaction)
             .await?;
+        if cancelled.rows_affected > 0 {
+            // Its job may be waiting for a limit.
+            hurry(&transaction, JobKind::Batch, &id.to_string()).await?;
+        }
+        transaction.commit().await?;
         self.batch(holder, id).await
     }
 
@@ -322,13 +326,28 @@ impl Store {
         self.fail(Condition::all().add(batches::Column::Id.eq(id))).await
     }
 
-    /// Gives up batches whose time was over before a moment and that nobody works on any more.
+    /// Gives up batches whose time was over before a moment and that have no job any more, as many as are named at most. One
+    /// whose job only waits is not lost: the job writes its files and lets it expire.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn fail_lost_batches(&self, expired_before: DateTime<Utc>) -> Result<bool, StoreError> {
-        self.fail(Condition::all().add(batches::Column::ExpiresAt.lt(expired_before)))
-            .await
+    pub async fn fail_lost_batches(&self, expired_before: DateTime<Utc>, most: u64) -> Result<bool, StoreError> {
+        use batches::Column;
+        let over = BatchStatus::ALL.into_iter().filter(|status| status.is_over());
+        let late: Vec<Uuid> = batches::Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::ExpiresAt.lt(expired_before))
+            .filter(Column::Status.is_not_in(over.map(BatchStatus::as_str)))
+            .order_by_asc(Column::ExpiresAt)
+            .limit(most)
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let names: Vec<String> = late.iter().map(Uuid::to_string).collect();
+        let alive = keys_alive(&self.db, JobKind::Batch, &names).await?;
+        let lost = late.into_iter().filter(|id| !alive.contains(&id.to_string()));
+        self.fail(Condition::all().add(Column::Id.is_in(lost))).await
     }
 
     async fn fail(&self, which: Condition) -> Result<bool, StoreError> {
@@ -378,7 +397,7 @@ impl Store {
         sealed: Vec<u8>,
     ) -> Result<Option<BatchStatus>, StoreError> {
         use batches::Column;
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let row = batch_results::ActiveModel {
             batch_id: Set(id),
             line: Set(number(line)),
@@ -455,7 +474,7 @@ impl Store {
         errors: Option<&StoredFile>,
     ) -> Result<bool, StoreError> {
         use batches::Column;
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let over = batches::Entity::update_many()
             .col_expr(Column::Status, Expr::value(ending.as_str()))
             .col_expr(Column::OutputFileId, Expr::value(output.map(|file| file.id)))

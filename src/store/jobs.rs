@@ -7,24 +7,29 @@
 //!
 //! Times are the database's own: replicas' clocks need not agree.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use entity::{gateway_job_schedules, gateway_jobs};
+use entity::{gateway_job_schedules, gateway_jobs, organizations};
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, OnConflict};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
-    TransactionTrait, UpdateMany,
+    UpdateMany,
 };
+use serde_json::json;
 use uuid::Uuid;
 
+use super::audit::record;
 use super::budgets::{later, now};
 use super::events::emit;
+use super::organizations::FIRST_SLUG;
 use super::revisions::{JOBS, Watch};
 use super::{Store, StoreError, storable, storable_text};
+use crate::domain::audit::{Author, Deed};
 use crate::domain::event::EventKind;
 use crate::domain::ids::OrganizationId;
-use crate::domain::job::{JobFilter, JobId, JobKind, JobState, JobView, NewJob};
+use crate::domain::job::{Claim, JobFilter, JobId, JobKind, JobState, JobView, NewJob};
 use crate::domain::trace::TraceContext;
 use crate::telemetry::trace::Ambient;
 
@@ -48,12 +53,34 @@ pub struct Room {
     pub places: usize,
 }
 
-/// What a lane has room for, and of which kind; lanes that are not named have room for all that their kind allows.
+/// What a worker has room for, and what stands against taking it from everywhere.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Offer {
+    /// The kinds there is room for.
+    pub room: Vec<Room>,
+    /// Lanes that have less room than their kind allows.
+    pub lanes: Vec<LaneRoom>,
+    /// Organizations that have less room than a kind allows one.
+    pub organizations: Vec<OrganizationRoom>,
+}
+
+/// What a lane has room for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LaneRoom {
     /// The lane.
     pub lane: Uuid,
     /// How many more.
+    pub places: usize,
+}
+
+/// What an organization has room for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OrganizationRoom {
+    /// The kind.
+    pub kind: JobKind,
+    /// The organization.
+    pub organization: OrganizationId,
+    /// How many more of it.
     pub places: usize,
 }
 
@@ -76,6 +103,16 @@ pub struct Claimed {
     pub attempt: u32,
     /// Where it was enqueued in a trace.
     pub trace: Option<TraceContext>,
+}
+
+impl Claimed {
+    /// That this worker has it.
+    pub fn claimed(&self) -> Claim {
+        Claim {
+            job: self.id,
+            number: self.claim,
+        }
+    }
 }
 
 /// What became of a job.
@@ -143,13 +180,57 @@ pub(super) async fn enqueue(db: &impl ConnectionTrait, job: &NewJob) -> Result<J
     Ok(JobId(there.id))
 }
 
+/// Whether a worker still has a job. Until the transaction ends nobody else is given it.
+pub(super) async fn is_held(db: &impl ConnectionTrait, claim: Claim) -> Result<bool, StoreError> {
+    let mut held = gateway_jobs::Entity::find_by_id(claim.job.0)
+        .filter(Column::Claim.eq(claim.number))
+        .filter(Column::State.eq(JobState::Running.as_str()));
+    if db.get_database_backend() == DatabaseBackend::Postgres {
+        held = held.lock_exclusive();
+    }
+    Ok(held.one(db).await?.is_some())
+}
+
+/// Makes a job due at once that waits for a later time.
+pub(super) async fn hurry(db: &impl ConnectionTrait, kind: JobKind, key: &str) -> Result<(), StoreError> {
+    gateway_jobs::Entity::update_many()
+        .col_expr(Column::RunAt, Expr::value(now(db).await?))
+        .filter(Column::Kind.eq(kind.as_str()))
+        .filter(Column::DedupKey.eq(storable_text(key)))
+        .filter(Column::State.eq(JobState::Waiting.as_str()))
+        .exec(db)
+        .await?;
+    if db.get_database_backend() == DatabaseBackend::Postgres {
+        db.execute_unprepared(&JOBS.notify()).await?;
+    }
+    Ok(())
+}
+
+/// Those of these keys that have a job of a kind which is not over.
+pub(super) async fn keys_alive(
+    db: &impl ConnectionTrait,
+    kind: JobKind,
+    keys: &[String],
+) -> Result<HashSet<String>, StoreError> {
+    // A job that is over has no key.
+    let alive: Vec<String> = gateway_jobs::Entity::find()
+        .select_only()
+        .column(Column::DedupKey)
+        .filter(Column::Kind.eq(kind.as_str()))
+        .filter(Column::DedupKey.is_in(keys.iter().map(String::as_str)))
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(alive.into_iter().collect())
+}
+
 impl Store {
     /// Enqueues a job by itself. See [`NewJob`] for what becomes of one whose key is taken.
     ///
     /// # Errors
     /// The database fails.
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobId, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let id = enqueue(&transaction, job).await?;
         transaction.commit().await?;
         Ok(id)
@@ -165,18 +246,13 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn claim_jobs(
-        &self,
-        worker: Uuid,
-        room: &[Room],
-        lanes: &[LaneRoom],
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, StoreError> {
-        let kinds = room
+    pub async fn claim_jobs(&self, worker: Uuid, offer: &Offer, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
+        let kinds = offer
+            .room
             .iter()
             .filter(|room| room.places > 0)
             .map(|room| room.kind.as_str());
-        let full = lanes.iter().filter(|lane| lane.places == 0).map(|lane| lane.lane);
+        let full = offer.lanes.iter().filter(|lane| lane.places == 0).map(|lane| lane.lane);
         let mut due = gateway_jobs::Entity::find()
             .filter(Column::State.eq(JobState::Waiting.as_str()))
             .filter(Column::Kind.is_in(kinds))
@@ -191,19 +267,32 @@ impl Store {
                     .add(Column::Lane.is_not_in(full)),
             );
         }
+        for Room { kind, .. } in &offer.room {
+            let full = offer.organizations.iter();
+            let full = full.filter(|one| one.kind == *kind && one.places == 0);
+            let full: Vec<Uuid> = full.map(|one| one.organization.0).collect();
+            if !full.is_empty() {
+                due = due.filter(
+                    Condition::any()
+                        .add(Column::Kind.ne(kind.as_str()))
+                        .add(Column::OrganizationId.is_null())
+                        .add(Column::OrganizationId.is_not_in(full)),
+                );
+            }
+        }
         if self.backend() == DatabaseBackend::Postgres {
-            let transaction = self.db.begin().await?;
+            let transaction = self.begin().await?;
             let now = now(&transaction).await?;
             let due = due
                 .filter(Column::RunAt.lte(now))
                 .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-            let chosen = choose(due.all(&transaction).await?, room, lanes);
+            let chosen = choose(due.all(&transaction).await?, offer);
             let claimed = take(&transaction, worker, &chosen, later(now, lease)).await?;
             transaction.commit().await?;
             Ok(claimed)
         } else {
             let now = storable(Utc::now());
-            let chosen = choose(due.filter(Column::RunAt.lte(now)).all(&self.db).await?, room, lanes);
+            let chosen = choose(due.filter(Column::RunAt.lte(now)).all(&self.db).await?, offer);
             take(&self.db, worker, &chosen, later(now, lease)).await
         }
     }
@@ -236,7 +325,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn end_job(&self, worker: Uuid, job: &Claimed, ending: &Ending) -> Result<bool, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let now = now(&transaction).await?;
         let ours = |update: UpdateMany<gateway_jobs::Entity>| {
             update
@@ -268,8 +357,8 @@ impl Store {
                 .col_expr(Column::LastError, Expr::value(excerpt(error))),
         };
         let ours = ended.exec(&transaction).await?.rows_affected > 0;
-        if let (true, Ending::Dead(error), Some(organization)) = (ours, ending, job.organization) {
-            tell_of_death(&transaction, organization, job.id.0, job.kind.as_str(), error).await?;
+        if let (true, Ending::Dead(error)) = (ours, ending) {
+            tell_of_death(&transaction, job.organization, job.id.0, job.kind.as_str(), error).await?;
         }
         if ours && matches!(ending, Ending::Done) && !job.kind.terms().kept {
             gateway_jobs::Entity::delete_by_id(job.id.0).exec(&transaction).await?;
@@ -311,7 +400,7 @@ impl Store {
             // What a newer version enqueued has terms that are not known here.
             let most = JobKind::parse(&row.kind).map_or(u32::MAX, |kind| kind.terms().max_attempts);
             let too_often = u32::try_from(row.attempts).unwrap_or(0) >= most;
-            let transaction = self.db.begin().await?;
+            let transaction = self.begin().await?;
             let update = if too_often {
                 over(gateway_jobs::Entity::update_many(), JobState::Dead, looked)
             } else {
@@ -325,8 +414,9 @@ impl Store {
                 .filter(Column::LeaseUntil.lt(looked))
                 .exec(&transaction)
                 .await?;
-            if let (1.., true, Some(organization)) = (done.rows_affected, too_often, row.organization_id) {
-                tell_of_death(&transaction, OrganizationId(organization), row.id, &row.kind, GONE).await?;
+            if let (1.., true) = (done.rows_affected, too_often) {
+                let organization = row.organization_id.map(OrganizationId);
+                tell_of_death(&transaction, organization, row.id, &row.kind, GONE).await?;
             }
             transaction.commit().await?;
             match (done.rows_affected, too_often) {
@@ -348,7 +438,7 @@ impl Store {
         let Some(every) = kind.terms().every else {
             return Ok(Duration::MAX);
         };
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         // Written first: it takes SQLite's one place for writers. A new installation's first job is due at once.
         let row = ActiveModel {
             kind: Set(kind.as_str().into()),
@@ -369,7 +459,7 @@ impl Store {
             let job = NewJob {
                 // While the last one is not over, the next one would do the same.
                 key: Some("every".into()),
-                ..NewJob::new(kind, serde_json::json!({}))
+                ..NewJob::new(kind, json!({}))
             };
             enqueue(&transaction, &job).await?;
         }
@@ -407,7 +497,8 @@ impl Store {
         Ok(one(&self.db, organization, id).await?.map(view))
     }
 
-    /// Lets a dead job begin anew. Gives what it is afterwards, and whether it was dead; `None`: there is no such job.
+    /// Lets a dead job begin anew, which somebody does in an organization. Gives what it is afterwards, and whether it was
+    /// dead; `None`: there is no such job.
     ///
     /// # Errors
     /// The database fails.
@@ -415,8 +506,9 @@ impl Store {
         &self,
         organization: Option<OrganizationId>,
         id: JobId,
+        (of, by): (OrganizationId, &Author),
     ) -> Result<Option<(JobView, bool)>, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin_write().await?;
         let now = now(&transaction).await?;
         let again = waits(gateway_jobs::Entity::update_many(), now)
             .col_expr(Column::Attempts, Expr::value(0))
@@ -426,12 +518,17 @@ impl Store {
             .filter(Column::State.eq(JobState::Dead.as_str()))
             .exec(&transaction)
             .await?;
-        let found = one(&transaction, organization, id).await?;
-        if again.rows_affected > 0 && transaction.get_database_backend() == DatabaseBackend::Postgres {
-            transaction.execute_unprepared(&JOBS.notify()).await?;
+        let found = one(&transaction, organization, id).await?.map(view);
+        let was_dead = again.rows_affected > 0;
+        if let (true, Some(job)) = (was_dead, &found) {
+            let deed = Deed::new("job.retry", id).before(json!({"kind": job.kind, "last_error": job.last_error}));
+            record(&transaction, of, by, deed).await?;
+            if transaction.get_database_backend() == DatabaseBackend::Postgres {
+                transaction.execute_unprepared(&JOBS.notify()).await?;
+            }
         }
         transaction.commit().await?;
-        Ok(found.map(|row| (view(row), again.rows_affected > 0)))
+        Ok(found.map(|job| (job, was_dead)))
     }
 
     /// How many jobs there are of each kind in each state.
@@ -485,32 +582,35 @@ impl Store {
 }
 
 /// Those of the jobs that there is room for, in their order.
-fn choose(due: Vec<gateway_jobs::Model>, room: &[Room], lanes: &[LaneRoom]) -> Vec<Uuid> {
-    let mut places: Vec<(JobKind, usize)> = room.iter().map(|room| (room.kind, room.places)).collect();
-    let mut lanes: Vec<(Uuid, usize)> = lanes.iter().map(|lane| (lane.lane, lane.places)).collect();
+fn choose(due: Vec<gateway_jobs::Model>, offer: &Offer) -> Vec<Uuid> {
+    let mut places: HashMap<JobKind, usize> = offer.room.iter().map(|room| (room.kind, room.places)).collect();
+    let mut lanes: HashMap<Uuid, usize> = offer.lanes.iter().map(|lane| (lane.lane, lane.places)).collect();
+    let organizations = offer.organizations.iter();
+    let mut organizations: HashMap<(JobKind, Uuid), usize> = organizations
+        .map(|one| ((one.kind, one.organization.0), one.places))
+        .collect();
     let mut chosen = Vec::new();
     for row in due {
         let Some(kind) = JobKind::parse(&row.kind) else {
             continue;
         };
-        let Some((_, places)) = places.iter_mut().find(|(of, _)| *of == kind) else {
-            continue;
-        };
-        if *places == 0 {
-            continue;
-        }
+        let terms = kind.terms();
+        let of_kind = places.entry(kind).or_insert(0);
+        let mut bounds = vec![of_kind];
         if let Some(lane) = row.lane {
-            let at = lanes.iter().position(|(of, _)| *of == lane).unwrap_or_else(|| {
-                lanes.push((lane, kind.terms().at_once_in_lane));
-                lanes.len() - 1
-            });
-            if lanes[at].1 == 0 {
-                continue;
-            }
-            lanes[at].1 -= 1;
+            bounds.push(lanes.entry(lane).or_insert(terms.at_once_in_lane));
         }
-        *places -= 1;
-        chosen.push(row.id);
+        if let Some(organization) = row.organization_id {
+            bounds.push(
+                organizations
+                    .entry((kind, organization))
+                    .or_insert(terms.at_once_of_one),
+            );
+        }
+        if bounds.iter().all(|places| **places > 0) {
+            bounds.into_iter().for_each(|places| *places -= 1);
+            chosen.push(row.id);
+        }
     }
     chosen
 }
@@ -580,10 +680,11 @@ fn over(
 }
 
 /// Tells an organization that a job of its was given up. Deliveries have a log of their own, and telling of them would never
-/// end.
+/// end. Of the installation's own jobs the first organization is told, which is that of whoever set the gateway up; why one
+/// was given up is in the log and in the list of jobs, since it may name what is another organization's.
 async fn tell_of_death(
     db: &impl ConnectionTrait,
-    organization: OrganizationId,
+    organization: Option<OrganizationId>,
     id: Uuid,
     kind: &str,
     error: &str,
@@ -591,7 +692,18 @@ async fn tell_of_death(
     if kind == JobKind::WebhookDelivery.as_str() {
         return Ok(());
     }
-    let data = serde_json::json!({"job_id": id, "kind": kind, "error": excerpt(error)});
+    let Some(organization) = organization else {
+        let first = organizations::Entity::find()
+            .filter(organizations::Column::Slug.eq(FIRST_SLUG))
+            .one(db)
+            .await?;
+        let Some(first) = first else { return Ok(()) };
+        let data = json!({"job_id": id, "kind": kind, "installation": true});
+        return emit(db, OrganizationId(first.id), EventKind::JobDead, data)
+            .await
+            .map(drop);
+    };
+    let data = json!({"job_id": id, "kind": kind, "error": excerpt(error)});
     emit(db, organization, EventKind::JobDead, data).await.map(drop)
 }
 

@@ -9,19 +9,19 @@ use chrono::{DateTime, Utc};
 use entity::{gateway_keys, organizations, teams};
 use ipnet::{IpNet, Ipv4Net};
 use sea_orm::sea_query::{CaseStatement, Expr};
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait,
-};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::events::emit;
+use super::many::one_of;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::call::ParameterPolicy;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, Named, NewKey, Revision, RoutedKey};
 use crate::domain::network;
+use crate::domain::restraint::Restraints;
 use crate::domain::scope::Scope;
 
 /// Keys whose last use is written in one statement. Each is three values of the some 32,000 a statement may have.
@@ -50,14 +50,18 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn create_key(&self, key: NewKey) -> Result<(), StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         let (organization, told) = (key.organization, key_event(key.id, &key.name, &key.prefix));
-        Self::insert_key(&transaction, key).await?;
+        Self::insert_key(&transaction, key, &Restraints::default()).await?;
         emit(&transaction, organization, EventKind::KeyCreated, told).await?;
         transaction.commit().await
     }
 
-    pub(super) async fn insert_key(db: &impl ConnectionTrait, key: NewKey) -> Result<(), StoreError> {
+    pub(super) async fn insert_key(
+        db: &impl ConnectionTrait,
+        key: NewKey,
+        restraints: &Restraints,
+    ) -> Result<(), StoreError> {
         let now = storable(Utc::now());
         let row = gateway_keys::ActiveModel {
             id: Set(key.id.0),
@@ -85,6 +89,7 @@ impl Store {
             updated_at: Set(now),
             // Nobody can have it in memory yet.
             revision: Set(0),
+            set_by: Set(restraints.stored()),
         };
         gateway_keys::Entity::insert(row)
             .exec_without_returning(db)
@@ -220,10 +225,12 @@ impl Store {
             .collect();
         let mut changed = Condition::any().add(gateway_keys::Column::Revision.gt(since));
         if !teams.is_empty() {
-            changed = changed.add(gateway_keys::Column::TeamId.is_in(teams.keys().copied()));
+            let of_team = Expr::col(gateway_keys::Column::TeamId);
+            changed = changed.add(one_of(self.backend(), of_team, teams.keys().copied()));
         }
         if !organizations.is_empty() {
-            changed = changed.add(gateway_keys::Column::OrganizationId.is_in(organizations.keys().copied()));
+            let of_organization = Expr::col(gateway_keys::Column::OrganizationId);
+            changed = changed.add(one_of(self.backend(), of_organization, organizations.keys().copied()));
         }
         let keys: Vec<(Uuid, Option<Uuid>, Uuid, i64)> = gateway_keys::Entity::find()
             .select_only()

@@ -7,7 +7,6 @@ use entity::{gateway_attempts, gateway_requests};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, SimpleExpr};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Set,
-    TransactionTrait,
 };
 
 use uuid::Uuid;
@@ -84,7 +83,7 @@ impl Store {
     }
 
     async fn begin_batch(&self) -> Result<DatabaseTransaction, StoreError> {
-        let transaction = self.ledger.begin().await?;
+        let transaction = self.begin_in_ledger().await?;
         budgets::begin_batch(&transaction).await?;
         Ok(transaction)
     }
@@ -107,7 +106,7 @@ impl Store {
     /// Whether the database would take a record about which there is nothing to complain. Nothing is left of the try.
     async fn takes_records(&self) -> Result<bool, StoreError> {
         let record = harmless_record();
-        let transaction = self.ledger.begin().await?;
+        let transaction = self.begin_in_ledger().await?;
         let tried = async {
             self.inserts
                 .run(&transaction, std::iter::once(request_row(&record)))

@@ -4,15 +4,18 @@
 //! be rare. Such a search goes back through time step by step, so that no statement reads more than a step, and ends after
 //! a while with what it has found and the place where to go on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::gateway_requests;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, Condition, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ledger::RequestRow;
+use super::many::one_of;
 use super::{Store, StoreError};
 use crate::domain::report::hour::{first_id, time_of};
 use crate::domain::report::log::LogFilter;
@@ -94,7 +97,7 @@ impl Store {
         use gateway_requests::Column;
         gateway_requests::Entity::find()
             .filter(Column::OrganizationId.eq(filter.organization.0))
-            .filter(condition(filter))
+            .filter(condition(filter, self.backend()))
             .filter(Condition::all().add_option(start.map(|start| Column::Id.gte(start))))
             .filter(Condition::all().add_option(end.map(|end| Column::Id.lt(end))))
             .order_by_desc(Column::Id)
@@ -123,14 +126,16 @@ fn back(from: DateTime<Utc>, step: TimeDelta) -> DateTime<Utc> {
     from.checked_sub_signed(step).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// Whether an index leads straight to the newest requests a filter is about: none but these are asked for.
+/// Whether an index leads straight to the newest requests a filter is about: none but these are asked for. There is one for a
+/// key, one for a model and one for failures, and none for two of these together: a key's many requests would be read for a
+/// model that it asked for once.
 fn has_index(filter: &LogFilter) -> bool {
     let LogFilter {
         organization: _,
         keys,
         team,
         provider,
-        model: _,
+        model,
         status,
         error_class,
         failed,
@@ -141,7 +146,9 @@ fn has_index(filter: &LogFilter) -> bool {
         to: _,
         id,
     } = filter;
-    let one_key = keys.as_ref().is_none_or(|keys| keys.len() <= 1);
+    let few_keys = keys.as_ref().is_none_or(|keys| keys.len() <= 1);
+    let indexed = [keys.is_some(), model.is_some(), *failed == Some(true)];
+    let together = indexed.into_iter().filter(|&asked| asked).count() > 1;
     let others = team.is_some()
         || provider.is_some()
         || status.is_some()
@@ -150,10 +157,11 @@ fn has_index(filter: &LogFilter) -> bool {
         || stream.is_some()
         || min_cost_nanousd.is_some()
         || min_latency_us.is_some();
-    id.is_some() || one_key && !others
+    let no_keys = keys.as_ref().is_some_and(BTreeSet::is_empty);
+    id.is_some() || no_keys || few_keys && !together && !others
 }
 
-fn condition(filter: &LogFilter) -> Condition {
+fn condition(filter: &LogFilter, backend: DatabaseBackend) -> Condition {
     use gateway_requests::Column;
     let failed = filter.failed.or(filter.error_class.as_ref().map(|_| true));
     let keys = filter.keys.as_ref();
@@ -161,7 +169,7 @@ fn condition(filter: &LogFilter) -> Condition {
         .add_option(filter.id.map(|id| Column::Id.eq(id)))
         .add_option(filter.from.map(|from| Column::Id.gte(first_id(from))))
         .add_option(filter.to.map(|to| Column::Id.lt(first_id(to))))
-        .add_option(keys.map(|keys| Column::KeyId.is_in(keys.iter().copied())))
+        .add_option(keys.map(|keys| one_of(backend, Expr::col(Column::KeyId), keys.iter().copied())))
         .add_option(filter.team.map(|team| Column::TeamId.eq(team)))
         .add_option(
             filter
@@ -188,4 +196,82 @@ fn condition(filter: &LogFilter) -> Condition {
         .add_option(filter.stream.map(|stream| Column::Stream.eq(stream)))
         .add_option(filter.min_cost_nanousd.map(|cost| Column::CostNanousd.gte(cost)))
         .add_option(filter.min_latency_us.map(|latency| Column::LatencyUs.gte(latency)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::OrganizationId;
+
+    #[test]
+    fn what_has_no_index_of_its_own_is_searched_for_step_by_step() {
+        let all = || LogFilter::all(OrganizationId(Uuid::nil()));
+        let keys = |many: u128| Some((0..many).map(Uuid::from_u128).collect::<BTreeSet<_>>());
+        let (key, model) = (keys(1), Some("m".to_owned()));
+        let now = Some(Utc::now());
+        let indexed = [
+            all(),
+            LogFilter {
+                keys: key.clone(),
+                from: now,
+                to: now,
+                ..all()
+            },
+            LogFilter {
+                model: model.clone(),
+                ..all()
+            },
+            LogFilter {
+                failed: Some(true),
+                ..all()
+            },
+            LogFilter {
+                keys: keys(0),
+                model: model.clone(),
+                ..all()
+            },
+            LogFilter {
+                id: Some(Uuid::nil()),
+                keys: key.clone(),
+                model: model.clone(),
+                ..all()
+            },
+        ];
+        for filter in indexed {
+            assert!(has_index(&filter), "{filter:?}");
+        }
+        let searched = [
+            LogFilter { keys: keys(2), ..all() },
+            LogFilter {
+                keys: key.clone(),
+                model: model.clone(),
+                ..all()
+            },
+            LogFilter {
+                keys: key,
+                failed: Some(true),
+                ..all()
+            },
+            LogFilter {
+                model,
+                failed: Some(true),
+                ..all()
+            },
+            LogFilter {
+                failed: Some(false),
+                ..all()
+            },
+            LogFilter {
+                status: Some(500),
+                ..all()
+            },
+            LogFilter {
+                team: Some(Uuid::nil()),
+                ..all()
+            },
+        ];
+        for filter in searched {
+            assert!(!has_index(&filter), "{filter:?}");
+        }
+    }
 }

@@ -27,6 +27,7 @@ use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, Named, NewKey};
 use crate::domain::limit::LimitRule;
 use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, KeyState, ManagedKey};
+use crate::domain::restraint::{Hand, Restraints};
 
 /// Keys whose name has a text in it, or whose secret's shown part begins with it. What is special to `LIKE` is not here.
 fn with_text(text: &str) -> Condition {
@@ -118,7 +119,8 @@ impl Store {
             change.finish(0).await?;
             return Ok(missing);
         }
-        Self::insert_key(&change.transaction, key).await?;
+        let restraints = Restraints::at_creation(&key, Hand::of(by.role));
+        Self::insert_key(&change.transaction, key, &restraints).await?;
         if let Some(limit) = limit {
             Self::insert_rate_limit(&change, organization, limit).await?;
         }
@@ -159,6 +161,13 @@ impl Store {
             change.finish(0).await?;
             return Ok(KeyOutcome::Revoked);
         }
+        let restraints = match before.restraints.after(&before, &different, Hand::of(by.role)) {
+            Ok(restraints) => restraints,
+            Err(faults) => {
+                change.finish(0).await?;
+                return Ok(KeyOutcome::Held(faults));
+            }
+        };
         let (team, owner) = (different.team.flatten(), different.owner.flatten());
         if let Some(missing) = missing(&change.transaction, organization, team, owner).await? {
             change.finish(0).await?;
@@ -166,7 +175,8 @@ impl Store {
         }
         let mut update = gateway_keys::Entity::update_many()
             .col_expr(Column::UpdatedAt, Expr::value(storable(Utc::now())))
-            .col_expr(Column::Revision, Expr::value(change.revision));
+            .col_expr(Column::Revision, Expr::value(change.revision))
+            .col_expr(Column::SetBy, Expr::value(restraints.stored()));
         if let Some(name) = &different.name {
             update = update.col_expr(Column::Name, Expr::value(storable_text(name)));
         }
@@ -464,6 +474,7 @@ fn managed(row: gateway_keys::Model, teams: &HashMap<Uuid, teams::Model>) -> Man
             .cache_ttl_ms
             .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
         allowed_ips: read_networks(row.id, row.allowed_ips.as_ref()),
+        restraints: Restraints::read(row.set_by.as_ref()),
         name: row.name,
         prefix: row.prefix,
         metadata: row.metadata,

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod logs;
 mod managed_keys;
 mod managed_limits;
+mod many;
 pub mod meta;
 pub mod organizations;
 pub mod partitions;
@@ -38,7 +39,8 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound, Utc};
 use refusal::refusal;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, RuntimeErr, TransactionTrait,
+    ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    TransactionOptions, TransactionTrait,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
@@ -230,8 +232,8 @@ impl Store {
     /// Waits for the turn to set something up. The turn ends with the transaction.
     ///
     /// On SQLite the transaction does not lock: the embedded database belongs to one process.
-    async fn begin_setup(&self) -> Result<sea_orm::DatabaseTransaction, StoreError> {
-        let turn = self.db.begin().await?;
+    async fn begin_setup(&self) -> Result<DatabaseTransaction, StoreError> {
+        let turn = self.begin().await?;
         if self.backend() == DatabaseBackend::Postgres {
             turn.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({SETUP_LOCK})"))
                 .await?;
@@ -248,14 +250,24 @@ impl Store {
         turn.map_err(|_| DbErr::Conn(RuntimeErr::Internal("the database is being closed".into())))
     }
 
+    /// Begins a transaction.
+    async fn begin(&self) -> Result<DatabaseTransaction, StoreError> {
+        begin(&self.db, TransactionOptions::default()).await
+    }
+
+    /// Begins one where the ledger is written.
+    async fn begin_in_ledger(&self) -> Result<DatabaseTransaction, StoreError> {
+        begin(&self.ledger, TransactionOptions::default()).await
+    }
+
     /// Begins a transaction that reads before it writes. On SQLite it takes the one place for writers at once: one that
     /// has read and then wants it is refused, however short the other writer is.
-    async fn begin_write(&self) -> Result<sea_orm::DatabaseTransaction, StoreError> {
-        let options = sea_orm::TransactionOptions {
+    async fn begin_write(&self) -> Result<DatabaseTransaction, StoreError> {
+        let options = TransactionOptions {
             sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        self.db.begin_with_options(options).await
+        begin(&self.db, options).await
     }
 
     fn backend(&self) -> DatabaseBackend {
@@ -278,6 +290,25 @@ impl Store {
             }
         }
     }
+}
+
+/// Begins a transaction, in a task that nobody takes away.
+///
+/// Questions have time limits ([`within`]), so whoever begins may be dropped in the middle. sqlx-postgres counts a transaction
+/// when the answer to its `BEGIN` is there, and rolls back only what it has counted: a connection whose `BEGIN` was sent and
+/// not heard of went back to the pool inside a transaction that nobody knew of. Whatever was written with it afterwards was
+/// said to be done, and was undone, or not, by whoever had it next. Here the task hears the answer in any case, and a
+/// transaction that nobody waits for is rolled back. So `TransactionTrait`, which begins without this, is imported nowhere else.
+///
+/// # Source
+/// `PgTransactionManager::begin` and its `Rollback` in `sqlx-postgres/src/transaction.rs`, version 0.9.0.
+async fn begin(db: &DatabaseConnection, options: TransactionOptions) -> Result<DatabaseTransaction, StoreError> {
+    let db = db.clone();
+    let begun = tokio::spawn(async move { db.begin_with_options(options).await });
+    begun.await.unwrap_or_else(|error| {
+        let message = format!("a transaction could not be begun: {error}");
+        Err(DbErr::Conn(RuntimeErr::Internal(message)))
+    })
 }
 
 /// Whether an error is about reaching the database, and not about what it says: it may be gone with time alone.

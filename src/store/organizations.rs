@@ -21,6 +21,7 @@ use crate::domain::audit::{Author, Deed};
 use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::{OrganizationId, TeamId};
 use crate::domain::key::{NewKey, NewTeam};
+use crate::domain::restraint::Restraints;
 use crate::domain::scope::Scope;
 use crate::domain::tenancy::{
     Needed, NewOrganization, Organization, OrganizationChange, OrganizationChanged, Team, TeamChange, TeamChanged,
@@ -61,7 +62,7 @@ impl Store {
         organizations::Entity::insert(organization)
             .exec_without_returning(&turn)
             .await?;
-        Self::insert_key(&turn, key(OrganizationId(id))).await?;
+        Self::insert_key(&turn, key(OrganizationId(id)), &Restraints::default()).await?;
         turn.commit().await?;
         Ok(true)
     }

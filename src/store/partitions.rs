@@ -2,10 +2,11 @@
 //! no partitions; there is nothing to do there.
 //!
 //! A partition is a range of request ids, which begin with the time. Rows that no partition is there for go to the
-//! default one, so that nothing is ever lost; they move when their month gets one.
+//! default one, so that nothing is ever lost; they move when their month gets one. A month that is past gets one as well when
+//! there are such rows of it, since only what is in a partition of its own is ever dropped.
 
 use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
-use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use uuid::Uuid;
 
 use super::usage::{is_pending, set_purged_before};
@@ -37,6 +38,24 @@ impl Store {
         if self.backend() != DatabaseBackend::Postgres {
             return Ok(());
         }
+        let months = std::iter::successors(Some(first_of_month(now)), |month| Some(next_month(*month)));
+        self.make_missing(months.take(1 + MONTHS_AHEAD)).await
+    }
+
+    /// Makes the partition of the oldest month that is past and has rows without one.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn make_past_partition(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        if self.backend() != DatabaseBackend::Postgres {
+            return Ok(());
+        }
+        let oldest = self.oldest_without_partition().await?.map(time_of).map(first_of_month);
+        let past = oldest.filter(|month| *month < first_of_month(now));
+        self.make_missing(past.into_iter()).await
+    }
+
+    async fn make_missing(&self, months: impl Iterator<Item = NaiveDate> + Clone) -> Result<(), StoreError> {
         for (table, column) in TABLES {
             let there = self.partitions(table).await?;
             // The rows from before there were partitions may have some of this month.
@@ -44,17 +63,28 @@ impl Store {
                 let ranges = there.iter().filter_map(|partition| partition.range);
                 ranges.into_iter().any(|(first, end)| first < to && from < end)
             };
-            let mut first = first_of_month(now);
-            for _ in 0..=MONTHS_AHEAD {
-                let next = next_month(first);
-                let range = (first_id(midnight(first)), first_id(midnight(next)));
+            for month in months.clone() {
+                let range = (first_id(midnight(month)), first_id(midnight(next_month(month))));
                 if !taken(range) {
-                    self.make_partition(table, column, first, range).await?;
+                    self.make_partition(table, column, month, range).await?;
                 }
-                first = next;
             }
         }
         Ok(())
+    }
+
+    /// The lowest id in the default partitions.
+    async fn oldest_without_partition(&self) -> Result<Option<Uuid>, StoreError> {
+        let mut oldest: Option<Uuid> = None;
+        for (table, column) in TABLES {
+            let statement = format!("SELECT {column} AS id FROM {table}_default ORDER BY {column} LIMIT 1");
+            let row = self
+                .db
+                .query_one_raw(Statement::from_string(DatabaseBackend::Postgres, statement));
+            let found = row.await?.map(|row| row.try_get::<Uuid>("", "id")).transpose()?;
+            oldest = oldest.into_iter().chain(found).min();
+        }
+        Ok(oldest)
     }
 
     async fn make_partition(
@@ -66,7 +96,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let name = format!("{table}_{}", month.format("%Y%m"));
         let range = format!("{column} >= '{from}' AND {column} < '{to}'");
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         for statement in [
             format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"),
             format!("CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS)"),
@@ -96,7 +126,7 @@ impl Store {
                 continue;
             }
             let attempts = partition.name.replace("gateway_requests", "gateway_attempts");
-            let transaction = self.db.begin().await?;
+            let transaction = self.begin().await?;
             for statement in [
                 format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"),
                 // A batch that is being written is waited for, so that its marks are seen.

@@ -27,7 +27,7 @@ use crate::domain::repricing::{PastCall, PriceBook, Repricing, RepricingTerms, S
 use crate::domain::usage::TokenUsage;
 
 /// A re-pricing that is not over.
-const RUNNING: &str = "running";
+pub(super) const RUNNING: &str = "running";
 /// One that is.
 const DONE: &str = "done";
 /// One whose job was given up.

@@ -3,12 +3,15 @@
 //! On Postgres a month goes at a time, by dropping its partition. On SQLite an hour goes at a time, in a transaction of
 //! its own, so that the ledger never waits long for its turn to write. Neither touches an hour whose sums are not made.
 
-use entity::{gateway_attempts, gateway_requests};
-use sea_orm::{ColumnTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait};
+use chrono::{DateTime, Utc};
+use entity::{gateway_attempts, gateway_budget_events, gateway_budgets, gateway_repricings, gateway_requests};
+use sea_orm::sea_query::Query;
+use sea_orm::{ColumnTrait, Condition, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use super::usage::{is_pending, set_purged_before};
-use super::{Store, StoreError};
+use super::{Store, StoreError, repricing};
+use crate::domain::budget::calendar::Period;
 use crate::domain::ids::RequestId;
 use crate::domain::report::hour::Hour;
 
@@ -52,9 +55,62 @@ impl Store {
         }
     }
 
+    /// Forgets thresholds of budgets that were reached before a time, as many as are named at most. Those of a budget that
+    /// never begins anew stay: they say that it has been told of.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn forget_budget_events(&self, before: DateTime<Utc>, most: u64) -> Result<u64, StoreError> {
+        use gateway_budget_events::Column;
+        let endless = Query::select()
+            .column(gateway_budgets::Column::Id)
+            .from(gateway_budgets::Entity)
+            .and_where(gateway_budgets::Column::Period.eq(Period::Total.as_str()))
+            .take();
+        let ids: Vec<Uuid> = gateway_budget_events::Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::CreatedAt.lt(before))
+            .filter(Column::NoticedAt.is_not_null())
+            .filter(Column::BudgetId.not_in_subquery(endless))
+            .limit(most)
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let forgotten = gateway_budget_events::Entity::delete_many()
+            .filter(Column::Id.is_in(ids))
+            .exec(&self.db)
+            .await?;
+        Ok(forgotten.rows_affected)
+    }
+
+    /// Forgets re-pricings that were begun before a time and are not under way, as many as are named at most.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn forget_repricings(&self, before: DateTime<Utc>, most: u64) -> Result<u64, StoreError> {
+        use gateway_repricings::Column;
+        let over = Condition::all().add(Column::State.ne(repricing::RUNNING));
+        let ids: Vec<Uuid> = gateway_repricings::Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::CreatedAt.lt(before))
+            .filter(over.clone())
+            .limit(most)
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let forgotten = gateway_repricings::Entity::delete_many()
+            .filter(Column::Id.is_in(ids))
+            .filter(over)
+            .exec(&self.db)
+            .await?;
+        Ok(forgotten.rows_affected)
+    }
+
     async fn purge_hour(&self, hour: Hour) -> Result<Purged, StoreError> {
         let (from, to) = (hour.first_id(), hour.plus(1).first_id());
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         // Written first: it takes the one place for writers, so that no batch comes in between.
         set_purged_before(&transaction, hour.plus(1)).await?;
         if is_pending(&transaction, (Hour(0), hour.plus(1))).await? {

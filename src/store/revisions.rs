@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use entity::gateway_revisions;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, TransactionTrait,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use uuid::Uuid;
 
@@ -87,7 +85,7 @@ impl Store {
 
     /// Begins a change. Others that change things of the same kind wait until it ends.
     pub(super) async fn begin_change(&self, kind: &Kind) -> Result<Change, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         gateway_revisions::Entity::update_many()
             .col_expr(
                 gateway_revisions::Column::Value,

@@ -17,11 +17,12 @@ use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, OnConflict, Query, SelectStatement};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, FromQueryResult,
-    IsolationLevel, Iterable as _, QueryFilter, QueryOrder, QuerySelect, Set, TransactionTrait,
+    IsolationLevel, Iterable as _, QueryFilter, QueryOrder, QuerySelect, Set, TransactionOptions,
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::many::one_of;
+use super::{Store, StoreError, begin};
 use crate::domain::call::CacheStatus;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId};
 use crate::domain::record::Metering;
@@ -131,7 +132,11 @@ impl Store {
     /// Begins to read what must be of one moment.
     async fn moment(&self) -> Result<DatabaseTransaction, StoreError> {
         let isolation = (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
-        self.db.begin_with_config(isolation, None).await
+        let options = TransactionOptions {
+            isolation_level: isolation,
+            ..Default::default()
+        };
+        begin(&self.db, options).await
     }
 
     /// Hours before one whose sums are not up to date, oldest first.
@@ -196,7 +201,7 @@ impl Store {
     /// The database fails; nothing has changed.
     pub async fn write_hour(&self, read: HourRead, cells: Cells) -> Result<bool, StoreError> {
         let HourRead { hour, marks, late } = read;
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         if !take_marks(&transaction, HOUR, hour.start(), &marks).await? {
             transaction.rollback().await?;
             return Ok(false);
@@ -261,7 +266,7 @@ impl Store {
     /// # Errors
     /// The database fails; nothing has changed.
     pub async fn write_day(&self, day: Day, marks: &Marks, cells: &Cells) -> Result<bool, StoreError> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         if !take_marks(&transaction, DAY, day.start(), marks).await? {
             transaction.rollback().await?;
             return Ok(false);
@@ -294,7 +299,7 @@ impl Store {
         let plan = Plan::of(question, &pending);
         fold_sums(&moment, "usage_daily", Some(question), &plan.days, &mut each).await?;
         fold_sums(&moment, "usage_hourly", Some(question), &plan.hours, &mut each).await?;
-        let filter = rows_filter(question);
+        let filter = rows_filter(question, self.backend());
         for (from, to) in plan.rows {
             let mut sums: BTreeMap<(Hour, Cell), Figures> = BTreeMap::new();
             rows_between(&moment, (from.first_id(), to.first_id()), &filter, |row| {
@@ -570,7 +575,7 @@ fn ids_between(from: Uuid, to: Uuid) -> Condition {
 }
 
 /// The rows a question is about, whenever they came.
-fn rows_filter(question: &SumsQuestion) -> Condition {
+fn rows_filter(question: &SumsQuestion, backend: DatabaseBackend) -> Condition {
     use gateway_requests::Column;
     let UsageFilter {
         keys,
@@ -584,7 +589,10 @@ fn rows_filter(question: &SumsQuestion) -> Condition {
                 .organization
                 .map(|organization| Column::OrganizationId.eq(organization.0)),
         )
-        .add_option(keys.as_ref().map(|keys| Column::KeyId.is_in(keys.iter().copied())))
+        .add_option(
+            keys.as_ref()
+                .map(|keys| one_of(backend, Expr::col(Column::KeyId), keys.iter().copied())),
+        )
         .add_option(team.map(|team| Column::TeamId.eq(team)))
         .add_option(provider.as_ref().map(|provider| Column::Provider.eq(provider.as_str())))
         .add_option(model.as_ref().map(|model| Column::Model.eq(model.as_str())))
@@ -641,7 +649,12 @@ async fn rows_between(
 }
 
 /// The statement that reads sums of spans: those a question is about, or all.
-fn sums_query(table: &'static str, question: Option<&SumsQuestion>, spans: &[(Hour, Hour)]) -> SelectStatement {
+fn sums_query(
+    backend: DatabaseBackend,
+    table: &'static str,
+    question: Option<&SumsQuestion>,
+    spans: &[(Hour, Hour)],
+) -> SelectStatement {
     use hourly::Column;
     let mut query = Query::select()
         .columns(Column::iter())
@@ -665,7 +678,7 @@ fn sums_query(table: &'static str, question: Option<&SumsQuestion>, spans: &[(Ho
         model,
     } = &question.filter;
     if let Some(keys) = keys {
-        query.and_where(Expr::col(Column::KeyId).is_in(keys.iter().copied()));
+        query.and_where(one_of(backend, Expr::col(Column::KeyId), keys.iter().copied()));
     }
     if let Some(team) = team {
         query.and_where(Expr::col(Column::TeamId).eq(*team));
@@ -690,7 +703,8 @@ async fn fold_sums(
     if spans.is_empty() {
         return Ok(());
     }
-    let statement = moment.get_database_backend().build(&sums_query(table, question, spans));
+    let backend = moment.get_database_backend();
+    let statement = backend.build(&sums_query(backend, table, question, spans));
     let mut rows = hourly::Model::find_by_statement(statement).stream(moment).await?;
     while let Some(row) = rows.try_next().await? {
         let starts_at = row.starts_at;

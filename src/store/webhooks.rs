@@ -13,10 +13,12 @@ use uuid::Uuid;
 
 use super::audit::record;
 use super::events::{deliver, emit, names};
+use super::jobs::is_held;
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::audit::{Author, Deed};
 use crate::domain::event::{self, EventKind};
 use crate::domain::ids::OrganizationId;
+use crate::domain::job::Claim;
 use crate::domain::webhook::{Attempt, Delivery, DeliveryState, MOST, Webhook, WebhookTerms};
 
 /// A delivery with what it takes to make it.
@@ -52,6 +54,7 @@ impl Store {
         id: Uuid,
         terms: &WebhookTerms,
         sealed_secret: String,
+        by: &Author,
     ) -> Result<Option<Webhook>, StoreError> {
         let transaction = self.begin_write().await?;
         let there = webhooks::Entity::find()
@@ -77,9 +80,11 @@ impl Store {
             created_at: Set(now),
             updated_at: Set(now),
         };
-        let row = webhooks::Entity::insert(row).exec_with_returning(&transaction).await?;
+        let created = view(webhooks::Entity::insert(row).exec_with_returning(&transaction).await?);
+        let deed = Deed::new("webhook.create", id).after(created.recorded());
+        record(&transaction, organization, by, deed).await?;
         transaction.commit().await?;
-        Ok(Some(view(row)))
+        Ok(Some(created))
     }
 
     /// An organization's webhooks, oldest first, after one of them.
@@ -119,8 +124,13 @@ impl Store {
         organization: OrganizationId,
         id: Uuid,
         terms: &WebhookTerms,
+        by: &Author,
     ) -> Result<Option<Webhook>, StoreError> {
         use webhooks::Column;
+        let transaction = self.begin_write().await?;
+        let Some(before) = row(&transaction, organization, id).await?.map(view) else {
+            return Ok(None);
+        };
         let changed = webhooks::Entity::update_many()
             .col_expr(Column::Url, Expr::value(storable_text(&terms.url)))
             .col_expr(Column::Description, Expr::value(storable_text(&terms.description)))
@@ -131,9 +141,15 @@ impl Store {
             .col_expr(Column::UpdatedAt, Expr::value(storable(Utc::now())))
             .filter(Column::OrganizationId.eq(organization.0))
             .filter(Column::Id.eq(id))
-            .exec_with_returning(&self.db)
+            .exec_with_returning(&transaction)
             .await?;
-        Ok(changed.into_iter().next().map(view))
+        let Some(changed) = changed.into_iter().next().map(view) else {
+            return Ok(None);
+        };
+        let deed = Deed::new("webhook.change", id).before(before.recorded());
+        record(&transaction, organization, by, deed.after(changed.recorded())).await?;
+        transaction.commit().await?;
+        Ok(Some(changed))
     }
 
     /// Gives a webhook a new secret. Events are signed with the one before as well, for a while.
@@ -146,9 +162,11 @@ impl Store {
         id: Uuid,
         sealed_secret: String,
         overlap: TimeDelta,
+        by: &Author,
     ) -> Result<Option<Webhook>, StoreError> {
         use webhooks::Column;
         let now = storable(Utc::now());
+        let transaction = self.begin_write().await?;
         let until = (overlap > TimeDelta::zero()).then(|| storable(now + overlap));
         // The columns on the right are those before the change.
         let rotated = webhooks::Entity::update_many()
@@ -158,29 +176,52 @@ impl Store {
             .col_expr(Column::UpdatedAt, Expr::value(now))
             .filter(Column::OrganizationId.eq(organization.0))
             .filter(Column::Id.eq(id))
-            .exec_with_returning(&self.db)
+            .exec_with_returning(&transaction)
             .await?;
-        Ok(rotated.into_iter().next().map(view))
+        let Some(rotated) = rotated.into_iter().next().map(view) else {
+            return Ok(None);
+        };
+        let deed = Deed::new("webhook.rotate", id).after(json!({"old_also_until": rotated.previous_until}));
+        record(&transaction, organization, by, deed).await?;
+        transaction.commit().await?;
+        Ok(Some(rotated))
     }
 
     /// Deletes a webhook with everything that was sent to it. Says whether there was one.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn delete_webhook(&self, organization: OrganizationId, id: Uuid) -> Result<bool, StoreError> {
-        let deleted = webhooks::Entity::delete_many()
+    pub async fn delete_webhook(
+        &self,
+        organization: OrganizationId,
+        id: Uuid,
+        by: &Author,
+    ) -> Result<bool, StoreError> {
+        let transaction = self.begin_write().await?;
+        let Some(before) = row(&transaction, organization, id).await?.map(view) else {
+            return Ok(false);
+        };
+        webhooks::Entity::delete_many()
             .filter(webhooks::Column::OrganizationId.eq(organization.0))
             .filter(webhooks::Column::Id.eq(id))
-            .exec(&self.db)
+            .exec(&transaction)
             .await?;
-        Ok(deleted.rows_affected > 0)
+        let deed = Deed::new("webhook.delete", id).before(before.recorded());
+        record(&transaction, organization, by, deed).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Sends a test event to one webhook, whatever it wants. Gives the delivery; `None`: there is no such webhook.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn test_webhook(&self, organization: OrganizationId, id: Uuid) -> Result<Option<Delivery>, StoreError> {
+    pub async fn test_webhook(
+        &self,
+        organization: OrganizationId,
+        id: Uuid,
+        by: &Author,
+    ) -> Result<Option<Delivery>, StoreError> {
         let transaction = self.begin_write().await?;
         if row(&transaction, organization, id).await?.is_none() {
             return Ok(None);
@@ -194,6 +235,7 @@ impl Store {
         );
         let sent = deliver(&transaction, organization, id, Uuid::now_v7(), kind.as_str(), body).await?;
         let delivery = delivery_row(&transaction, organization, id, sent).await?;
+        record(&transaction, organization, by, Deed::new("webhook.test", id)).await?;
         transaction.commit().await?;
         Ok(delivery.map(delivery_view))
     }
@@ -234,6 +276,7 @@ impl Store {
         organization: OrganizationId,
         webhook: Uuid,
         id: Uuid,
+        by: &Author,
     ) -> Result<Option<Delivery>, StoreError> {
         let transaction = self.begin_write().await?;
         let Some(old) = delivery_row(&transaction, organization, webhook, id).await? else {
@@ -249,6 +292,8 @@ impl Store {
         )
         .await?;
         let new = delivery_row(&transaction, organization, webhook, sent).await?;
+        let deed = Deed::new("webhook.replay", webhook).after(json!({"delivery": id, "again": sent}));
+        record(&transaction, organization, by, deed).await?;
         transaction.commit().await?;
         Ok(new.map(delivery_view))
     }
@@ -277,13 +322,15 @@ impl Store {
         }))
     }
 
-    /// Notes an attempt at a delivery, and what it says about the webhook: one that has failed for longer than `patience`
-    /// is switched off, and so is one whose endpoint says that it is `gone`. Others of the organization are told.
+    /// Notes an attempt at a delivery by whoever has its job, and what it says about the webhook: one that has failed for longer than `patience`
+    /// is switched off, and so is one whose endpoint says that it is `gone`. Others of the organization are told. Nothing changes where somebody else
+    /// has the job by now, or the delivery is over: whoever slept past their lease knows nothing of what came of it.
     ///
     /// # Errors
     /// The database fails.
     pub async fn note_attempt(
         &self,
+        by: Claim,
         delivery: &Delivery,
         organization: OrganizationId,
         attempt: Option<Attempt>,
@@ -301,13 +348,23 @@ impl Store {
         };
         let mut attempts = delivery.attempts.clone();
         attempts.extend(attempt);
-        webhook_deliveries::Entity::update_many()
+        if !is_held(&transaction, by).await? {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        let noted = webhook_deliveries::Entity::update_many()
             .col_expr(Sent::State, Expr::value(state.as_str()))
             .col_expr(Sent::Attempts, Expr::value(json!(attempts)))
             .col_expr(Sent::FinishedAt, Expr::value((came != Came::Failed).then_some(now)))
             .filter(Sent::Id.eq(delivery.id))
+            .filter(Sent::OrganizationId.eq(organization.0))
+            .filter(Sent::State.eq(DeliveryState::Waiting.as_str()))
             .exec(&transaction)
             .await?;
+        if noted.rows_affected == 0 {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
         let this = Column::Id.eq(delivery.webhook);
         if came == Came::Delivered {
             webhooks::Entity::update_many()

@@ -2,6 +2,7 @@
 
 use bonito::domain::audit::{AuditFilter, AuditRow};
 use bonito::domain::ids::OrganizationId;
+use bonito::domain::job::{JobKind, NewJob};
 use bonito::domain::role::Role;
 use serde_json::{Value, json};
 
@@ -137,5 +138,59 @@ async fn nobody_reads_what_was_done_in_another_organization() {
         .manage("GET", &format!("{AUDIT}?cursor={after}"), &foreign, None)
         .await;
     assert_eq!(theirs.json()["data"], json!([]));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_about_webhooks_and_jobs_is_not_done() {
+    let gateway = TestGateway::builder().set("jobs.in_serve", false).start().await;
+    let admin = gateway.token(Role::Admin);
+    let hooks = "/api/gateway/webhooks";
+    let body = json!({"url": "https://hooks.example.com/x"});
+    let made = gateway.manage("POST", hooks, &admin, Some(&body)).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let hook = format!("{hooks}/{}", made.json()["id"].as_str().unwrap());
+    let sent = gateway.manage("POST", &format!("{hook}/test"), &admin, None).await;
+    let delivery = sent.json()["id"].as_str().unwrap().to_owned();
+    let job = NewJob {
+        organization: Some(gateway.organization),
+        ..NewJob::new(JobKind::Retention, json!({}))
+    };
+    let job = gateway.store.enqueue(&job).await.unwrap();
+    gateway
+        .sql("UPDATE gateway_jobs SET state = 'dead' WHERE kind = 'retention'")
+        .await;
+    let state = async || {
+        let hooks = gateway.manage("GET", hooks, &admin, None).await.text;
+        let sent = gateway
+            .manage("GET", &format!("{hook}/deliveries"), &admin, None)
+            .await
+            .text;
+        let secrets = gateway.number("SELECT count(previous_secret) AS n FROM webhooks").await;
+        let job = gateway.store.job(Some(gateway.organization), job).await.unwrap();
+        (hooks, sent, secrets, job)
+    };
+    let (before, recorded) = (state().await, rows(&gateway, gateway.organization).await.len());
+    let deeds = [
+        ("POST", hooks.to_owned(), Some(body), 201),
+        ("PATCH", hook.clone(), Some(json!({"enabled": false})), 200),
+        ("POST", format!("{hook}/rotate"), Some(json!({})), 200),
+        ("POST", format!("{hook}/test"), None, 202),
+        ("POST", format!("{hook}/deliveries/{delivery}/replay"), None, 202),
+        ("POST", format!("/api/gateway/jobs/{job}/retry"), None, 200),
+        ("DELETE", hook.clone(), None, 204),
+    ];
+    gateway.sql("ALTER TABLE audit_log RENAME TO audit_log_away").await;
+    for (method, path, body, _) in &deeds {
+        let refused = gateway.manage(method, path, &admin, body.as_ref()).await;
+        assert_eq!(refused.status, 503, "{method} {path}: {}", refused.text);
+    }
+    gateway.sql("ALTER TABLE audit_log_away RENAME TO audit_log").await;
+    assert_eq!(state().await, before);
+    for (method, path, body, status) in &deeds {
+        let done = gateway.manage(method, path, &admin, body.as_ref()).await;
+        assert_eq!(done.status, *status, "{method} {path}: {}", done.text);
+    }
+    assert_eq!(rows(&gateway, gateway.organization).await.len(), recorded + deeds.len());
     gateway.finish().await;
 }

@@ -314,6 +314,83 @@ async fn a_batch_waits_for_the_keys_limits_rather_than_fail() {
 }
 
 #[tokio::test]
+async fn batches_that_wait_for_a_keys_limit_leave_their_places_to_other_keys() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = with(&provider).start().await;
+    let (id, slow) = gateway.new_key(&[], &[], None).await;
+    let one_a_minute = LimitValues {
+        requests: Some(1),
+        ..LimitValues::default()
+    };
+    gateway.new_limit(LimitOwner::Key(id), None, one_a_minute).await;
+    let (slow, quick) = (Caller::of(&gateway, &slow), Caller::of(&gateway, &gateway.key));
+    // As many as the organization has places.
+    let held = [slow.batch(lines(50)).await, slow.batch(lines(50)).await];
+    for batch in &held {
+        slow.until(batch, is("in_progress")).await;
+    }
+    let began = Instant::now();
+    let done = quick.until(&quick.batch(lines(5)).await, is("completed")).await;
+    assert_eq!(done["request_counts"]["completed"], 5);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // One that waits hears at once that it is cancelled, and one that goes on serves as much as the limit lets through.
+    let path = format!("/v1/batches/{}/cancel", held[0]["id"].as_str().unwrap());
+    let began = Instant::now();
+    assert_eq!(slow.post(&path, json!({})).await.status, 200);
+    slow.until(&held[0], is("cancelled")).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let going = slow.until(&held[1], is("in_progress")).await;
+    assert!(going["request_counts"]["completed"].as_u64() <= Some(1), "{going}");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_never_began_expires_with_its_files_and_one_without_a_job_fails() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = with(&provider).set("jobs.in_serve", false).start().await;
+    let caller = Caller::of(&gateway, &gateway.key);
+    let (waits, lost) = (caller.batch(lines(4)).await, caller.batch(lines(4)).await);
+    let database = Database::connect(gateway.database_url()).await.unwrap();
+    let now = bonito::store::storable(chrono::Utc::now());
+    let expired = (now - chrono::TimeDelta::hours(3)).to_rfc3339();
+    let lost_id: uuid::Uuid = lost["id"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("batch_")
+        .unwrap()
+        .parse()
+        .unwrap();
+    for statement in [
+        format!("UPDATE batches SET expires_at = '{expired}'"),
+        format!("UPDATE gateway_jobs SET state = 'dead', dedup_key = NULL WHERE dedup_key = '{lost_id}'"),
+    ] {
+        database.execute_unprepared(&statement).await.unwrap();
+    }
+    database.close().await.unwrap();
+    gateway
+        .store
+        .fail_lost_batches(now - chrono::TimeDelta::hours(2), 100)
+        .await
+        .unwrap();
+    let failed = caller.until(&lost, is("failed")).await;
+    assert_eq!(failed["errors"]["data"][0]["code"], "server_error");
+    caller.until(&waits, is("validating")).await;
+
+    // Somebody has room for it at last.
+    let twin = with(&provider).on_the_database_of(&gateway).start().await;
+    let expired = caller.until(&waits, is("expired")).await;
+    let errors = caller.results(&expired["error_file_id"]).await;
+    assert_eq!(errors.len(), 4);
+    assert!(
+        errors.values().all(|line| line["error"]["code"] == "batch_expired"),
+        "{errors:?}"
+    );
+    assert!(provider.requests().is_empty());
+    twin.finish().await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_batch_can_be_cancelled_and_what_was_served_stays() {
     let provider = ScriptedProvider::start().await;
     provider.always(Script::slow_to_begin(Duration::from_millis(150)));
@@ -410,6 +487,35 @@ async fn a_batch_goes_on_after_its_process_was_killed_and_serves_no_kept_line_ag
         "{all} requests, {asked} before, {kept} kept"
     );
     assert_eq!(process.terminate().await, 0);
+}
+
+#[tokio::test]
+async fn a_database_that_fails_for_a_moment_has_no_line_served_twice() {
+    let provider = ScriptedProvider::start().await;
+    provider.always(Script::slow_to_begin(Duration::from_millis(400)));
+    let gateway = with(&provider).set("batches.concurrency", 4).start().await;
+    let caller = Caller::of(&gateway, &gateway.key);
+    let batch = caller.batch(lines(4)).await;
+    let began = Instant::now();
+    while provider.requests().len() < 4 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Their results cannot be kept when they come; the ledger knows that they were served.
+    let database = Database::connect(gateway.database_url()).await.unwrap();
+    let rename = async |from: &str, to: &str| {
+        let statement = format!("ALTER TABLE {from} RENAME TO {to}");
+        database.execute_unprepared(&statement).await.unwrap();
+    };
+    rename("batch_results", "batch_results_away").await;
+    gateway.totals_of(4).await;
+    rename("batch_results_away", "batch_results").await;
+    let done = caller.until(&batch, is("completed")).await;
+    assert_eq!(done["request_counts"], json!({"total": 4, "completed": 4, "failed": 0}));
+    assert_eq!(provider.requests().len(), 4, "each is asked and paid for once");
+    assert_eq!(caller.results(&done["output_file_id"]).await.len(), 4);
+    database.close().await.unwrap();
+    gateway.finish().await;
 }
 
 #[tokio::test]

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bonito::domain::audit::Author;
 use bonito::domain::job::{JobFilter, JobId, JobKind, JobState, JobView, NewJob};
 use bonito::domain::role::Role;
+use bonito::domain::webhook::WebhookTerms;
 use bonito::queue::worker::{Worker, WorkerOptions};
 use bonito::queue::{Job, JobFailure, Outcome, Run};
 use bonito::store::Store;
@@ -386,24 +388,73 @@ async fn a_job_of_a_worker_that_is_gone_goes_on_elsewhere_and_the_zombie_changes
 }
 
 #[tokio::test]
+async fn the_first_organization_is_told_when_a_job_of_the_installation_is_given_up() {
+    let gateway = quiet().await;
+    let store = &gateway.store;
+    let other = store.create_organization("other", "Other").await.unwrap();
+    let terms = WebhookTerms {
+        url: "https://hooks.example.com/x".into(),
+        description: String::new(),
+        events: vec!["job.dead".into()],
+        enabled: true,
+    };
+    let mut hooks = Vec::new();
+    for organization in [gateway.organization, other] {
+        let (id, by) = (uuid::Uuid::now_v7(), Author::system("test"));
+        let made = store
+            .create_webhook(organization, id, &terms, "sealed".into(), &by)
+            .await;
+        hooks.push((organization, made.unwrap().unwrap().id));
+    }
+    let id = store
+        .enqueue(&NewJob::new(JobKind::Retention, json!({})))
+        .await
+        .unwrap();
+    let worker = worker(store, PATIENCE, |_| async {
+        Err(JobFailure::for_good("what is another's"))
+    });
+    let began = Instant::now();
+    while store.job(None, id).await.unwrap().unwrap().state != JobState::Dead {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    worker.stop().await;
+    let mut told = Vec::new();
+    for (organization, hook) in hooks {
+        let sent = store.deliveries(organization, hook, None, None, 100).await.unwrap();
+        let bodies = sent
+            .iter()
+            .map(|sent| serde_json::from_str::<Value>(&sent.body).unwrap());
+        told.push(bodies.collect::<Vec<_>>());
+    }
+    assert!(told[1].is_empty(), "{:?}", told[1]);
+    let of_this = told[0]
+        .iter()
+        .find(|body| body["data"]["job_id"] == json!(id.0))
+        .unwrap();
+    let data = json!({"job_id": id.0, "kind": "retention", "installation": true});
+    assert_eq!((&of_this["type"], &of_this["data"]), (&json!("job.dead"), &data));
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_job_that_kills_its_workers_is_given_up() {
     let gateway = quiet().await;
     let id = gateway.store.enqueue(&job(&gateway, json!({}))).await.unwrap();
     let most = JobKind::Retention.terms().max_attempts;
-    let room = [bonito::store::jobs::Room {
-        kind: JobKind::Retention,
-        places: 10,
-    }];
+    let offer = bonito::store::jobs::Offer {
+        room: vec![bonito::store::jobs::Room {
+            kind: JobKind::Retention,
+            places: 10,
+        }],
+        ..Default::default()
+    };
     for attempt in 1..=most {
         // Each of them takes it and is never heard of again.
         let began = Instant::now();
         loop {
             let worker = uuid::Uuid::now_v7();
-            let claimed = gateway
-                .store
-                .claim_jobs(worker, &room, &[], Duration::ZERO)
-                .await
-                .unwrap();
+            let claimed = gateway.store.claim_jobs(worker, &offer, Duration::ZERO).await.unwrap();
             if let Some(claimed) = claimed.iter().find(|claimed| claimed.id == id) {
                 assert_eq!(claimed.attempt, attempt);
                 break;

@@ -491,6 +491,122 @@ async fn keys_are_found_by_what_they_are_page_by_page() {
     gateway.finish().await;
 }
 
+/// P27: each role, by each way of letting go what holds a key back.
+#[tokio::test]
+async fn p27_nobody_sheds_what_somebody_with_more_has_put_on_a_key() {
+    let gateway = TestGateway::builder().start().await;
+    gateway.new_user(user(2)).await;
+    let (team, _) = gateway.new_team("search", Scope::default(), Scope::default()).await;
+    let admin = Somebody::admin(&gateway);
+    let budget = json!({"scope": "tag", "reference": "env=prod", "amount_usd": "10", "period": "monthly"});
+    admin.does("POST", BUDGETS, Some(budget)).await;
+    let end = Utc::now() + TimeDelta::days(1);
+    let held = json!({
+        "metadata": {"env": "prod"}, "expires_at": end, "allowed_ips": ["127.0.0.0/8"], "rate_limit": 50,
+        "allowed_models": {"models": ["echo"], "providers": ["echo"]}, "disabled": true
+    });
+    let made = json!({"name": "bo's", "team_id": team.0, "owner_id": user(2).0});
+    let made = admin.does("POST", KEYS, Some(made)).await;
+    let (id, path) = (id_of(&made), format!("{KEYS}/{}", id_of(&made)));
+    let before = admin.does("PATCH", &path, Some(held.clone())).await;
+    becomes(&gateway, &secret_of(&made), 401).await;
+    let ways = [
+        (json!({"metadata": {}}), "/metadata/env"),
+        (json!({"metadata": null}), "/metadata/env"),
+        (json!({"metadata": {"env": "test", "more": "x"}}), "/metadata/env"),
+        (json!({"expires_at": null}), "/expires_at"),
+        (json!({"expires_at": end + TimeDelta::seconds(1)}), "/expires_at"),
+        (json!({"allowed_ips": []}), "/allowed_ips"),
+        (json!({"allowed_ips": null}), "/allowed_ips"),
+        (json!({"allowed_ips": ["127.0.0.1", "192.0.2.1"]}), "/allowed_ips"),
+        (json!({"allowed_ips": ["0.0.0.0/0"]}), "/allowed_ips"),
+        (json!({"rate_limit": 51}), "/rate_limit"),
+        (
+            json!({"allowed_models": {"providers": ["echo"]}}),
+            "/allowed_models/models",
+        ),
+        (
+            json!({"allowed_models": {"models": ["echo"]}}),
+            "/allowed_models/providers",
+        ),
+        (json!({"disabled": false}), "/disabled"),
+    ];
+    for role in Role::ALL {
+        let actor = Somebody::new(&gateway, role, Some(team), Some(user(2)));
+        for (way, pointer) in &ways {
+            match role {
+                Role::Viewer => assert_eq!(actor.ask("PATCH", &path, Some(way.clone())).await.status, 403),
+                Role::TeamAdmin | Role::Member => {
+                    assert_eq!(
+                        actor.faults("PATCH", &path, way.clone()).await,
+                        [*pointer],
+                        "{role} {way}"
+                    );
+                }
+                Role::PlatformAdmin | Role::Owner | Role::Admin => {
+                    actor.does("PATCH", &path, Some(way.clone())).await;
+                    admin.does("PATCH", &path, Some(held.clone())).await;
+                }
+            }
+        }
+    }
+    // Nor is there a way around it: a key that is rotated is still switched off, and still ends.
+    let member = Somebody::new(&gateway, Role::Member, Some(team), Some(user(2)));
+    let rotated = member.does("POST", &format!("{path}/rotate"), Some(json!({}))).await;
+    assert_eq!(status_of(&gateway, &secret_of(&rotated)).await, 401);
+    let mut now = admin.does("GET", &path, None).await;
+    for field in [
+        "metadata",
+        "expires_at",
+        "allowed_ips",
+        "rate_limit",
+        "allowed_models",
+        "status",
+    ] {
+        assert_eq!(now[field], before[field], "{field}");
+    }
+
+    // Stricter is always possible, and stays an admin's.
+    let stricter = json!({"rate_limit": 40, "allowed_ips": ["127.0.0.1"], "metadata": {"env": "prod", "own": "x"}});
+    now = member.does("PATCH", &path, Some(stricter)).await;
+    assert_eq!(
+        (&now["rate_limit"], &now["allowed_ips"]),
+        (&json!(40), &json!(["127.0.0.1/32"]))
+    );
+    assert_eq!(
+        member.faults("PATCH", &path, json!({"rate_limit": 50})).await,
+        ["/rate_limit"]
+    );
+    // What one has set oneself one takes back, and a team admin what members have set.
+    let lead = Somebody::new(&gateway, Role::TeamAdmin, Some(team), None);
+    now = member
+        .does("PATCH", &path, Some(json!({"metadata": {"env": "prod"}})))
+        .await;
+    assert_eq!(now["metadata"], json!({"env": "prod"}));
+    admin.does("PATCH", &path, Some(json!({"disabled": false}))).await;
+    member.does("PATCH", &path, Some(json!({"disabled": true}))).await;
+    member.does("PATCH", &path, Some(json!({"disabled": false}))).await;
+    lead.does("PATCH", &path, Some(json!({"disabled": true}))).await;
+    assert_eq!(
+        member.faults("PATCH", &path, json!({"disabled": false})).await,
+        ["/disabled"]
+    );
+    lead.does("PATCH", &path, Some(json!({"disabled": false}))).await;
+    let own = json!({"name": "own", "expires_at": end, "metadata": {"env": "prod"}, "allowed_ips": ["127.0.0.1"]});
+    let own = format!("{KEYS}/{}", id_of(&member.does("POST", KEYS, Some(own)).await));
+    let freed = json!({"expires_at": null, "metadata": {}, "allowed_ips": [], "rate_limit": 60});
+    now = member.does("PATCH", &own, Some(freed)).await;
+    assert_eq!((now.get("expires_at"), &now["metadata"]), (None, &json!({})));
+
+    // What was refused was not recorded as done.
+    let recorded = rows(&gateway, gateway.organization).await;
+    let by_member = recorded.iter().filter(|row| {
+        row.resource_id == id && row.action == "key.update" && row.actor_role.as_deref() == Some("member")
+    });
+    assert_eq!(by_member.count(), 4);
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn a_team_admin_and_a_member_reach_their_own_keys_and_give_what_they_hold() {
     let gateway = TestGateway::builder().start().await;

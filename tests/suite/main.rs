@@ -59,6 +59,7 @@ mod schemathesis;
 mod streams;
 mod support;
 mod traces;
+mod transactions;
 mod usage;
 mod usage_sums;
 mod vault;

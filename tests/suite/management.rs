@@ -311,7 +311,10 @@ impl Things {
     async fn fill_webhook(&self, gateway: &TestGateway, path: &str) -> String {
         let (store, organization) = (&gateway.store, gateway.organization);
         for old in store.webhooks(organization, None, 100).await.unwrap() {
-            store.delete_webhook(organization, old.id).await.unwrap();
+            store
+                .delete_webhook(organization, old.id, &Author::system("test"))
+                .await
+                .unwrap();
         }
         let terms = WebhookTerms {
             url: "https://hooks.invalid/x".into(),
@@ -321,10 +324,15 @@ impl Things {
         };
         let id = Uuid::now_v7();
         store
-            .create_webhook(organization, id, &terms, String::new())
+            .create_webhook(organization, id, &terms, String::new(), &Author::system("test"))
             .await
             .unwrap();
-        let delivery = store.test_webhook(organization, id).await.unwrap().unwrap().id;
+        let delivery = store
+            .test_webhook(organization, id, &Author::system("test"))
+            .await
+            .unwrap()
+            .unwrap()
+            .id;
         path.replace("{id}", &id.to_string())
             .replace("{delivery}", &delivery.to_string())
     }

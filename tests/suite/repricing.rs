@@ -7,11 +7,14 @@ use bonito::domain::audit::Author;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetId, BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::KeyId;
+use bonito::domain::job::{Claim, JobId};
 use bonito::domain::money::NanoUsd;
 use bonito::domain::pricing::{Price, Rates};
 use bonito::domain::report::hour::Hour;
 use bonito::domain::repricing::{PriceBook, RepricingTerms};
 use bonito::domain::role::Role;
+use bonito::jobs::reprice::Reprice;
+use bonito::queue::{Job as _, Outcome, Run};
 use bonito::store::repricing::Advance;
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -108,6 +111,63 @@ async fn everything_agrees(gateway: &TestGateway, budgets: &[(BudgetId, &str)], 
     let figures = ask(gateway, "GET", &usage, None).await.json();
     assert_eq!(figures["totals"]["cost_nanousd"], json!(all), "{figures}");
     all
+}
+
+#[tokio::test]
+async fn a_repricing_that_takes_long_gives_its_place_back_and_goes_on_where_it_was() {
+    let gateway = TestGateway::builder().set("jobs.in_serve", false).start().await;
+    let (key, _) = gateway.new_key(&[], &[], None).await;
+    let like = Like {
+        organization: gateway.organization,
+        team: None,
+        key,
+        provider: "alpha",
+        model: "m",
+        error: None,
+        cost: 1_000,
+        latency_us: 20_000,
+    };
+    let records: Vec<_> = (0..450)
+        .map(|_| record(Utc::now() - TimeDelta::hours(1), &like))
+        .collect();
+    assert!(gateway.store.write_records(&records).await.unwrap().is_empty());
+    let terms = json!({"from": "2026-01-01T00:00:00Z", "dry_run": true});
+    let begun = ask(&gateway, "POST", REPRICE, Some(terms)).await;
+    assert_eq!(begun.status, 202, "{}", begun.text);
+    let path = begun.header("location").to_owned();
+    let job = Reprice {
+        store: gateway.store.clone(),
+    };
+    let run = Run {
+        claim: Claim {
+            job: JobId(Uuid::now_v7()),
+            number: 1,
+        },
+        organization: Some(gateway.organization),
+        payload: json!({"repricing": begun.json()["id"]}),
+        attempt: 1,
+        last: false,
+        stopping: Default::default(),
+        turn_ends: tokio::time::Instant::now(),
+    };
+    // Each turn is over before it begins, and does one part all the same.
+    for looked_at in [200, 400] {
+        assert_eq!(job.run(&run).await.unwrap(), Outcome::Again(Duration::ZERO));
+        let seen = ask(&gateway, "GET", &path, None).await.json();
+        assert_eq!(
+            (&seen["state"], &seen["requests"]),
+            (&json!("running"), &json!(looked_at)),
+            "{seen}"
+        );
+    }
+    assert_eq!(job.run(&run).await.unwrap(), Outcome::Done);
+    let seen = ask(&gateway, "GET", &path, None).await.json();
+    assert_eq!(
+        (&seen["state"], &seen["requests"]),
+        (&json!("done"), &json!(450)),
+        "{seen}"
+    );
+    gateway.finish().await;
 }
 
 #[tokio::test]

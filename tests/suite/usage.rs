@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::support::database::on_postgres;
 use crate::support::gateway::{Reply, chat};
 use crate::support::{Script, ScriptedProvider, TestGateway};
 use crate::usage_sums::{Like, record};
@@ -552,5 +553,177 @@ async fn insights_name_what_could_cost_less() {
         .collect();
     assert_eq!(idle, ["first key", "test key"]);
     assert_eq!(found["budgets_at_risk"], json!([]));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn insights_name_nothing_that_requests_may_not_go_to() {
+    let at = ScriptedProvider::start().await;
+    let lines = [("alpha", "10"), ("beta", "1"), ("gamma", "2")].map(|(id, usd)| {
+        format!(
+            "[providers.{id}]\nbase_url = {:?}\napi_key_env = \"TEST_KEY\"\n[[providers.{id}.deployments]]\n\
+             model = \"m\"\nname = \"m\"\ninput_usd = {usd:?}\noutput_usd = {usd:?}\n",
+            at.base_url()
+        )
+    });
+    let mut builder = TestGateway::builder().env("TEST_KEY", "sk");
+    for line in &lines {
+        builder = builder.file(line);
+    }
+    let gateway = builder.start().await;
+    let (key, _) = gateway.new_key(&[], &[], None).await;
+    let one = Like {
+        cost: 150_000,
+        ..like(&gateway, key)
+    };
+    serve(&gateway, &[(Utc::now(), one)]).await;
+    let token = gateway.token(Role::Viewer);
+    let named = async || {
+        let found = ask(&gateway, "insights", &token).await;
+        let named = found["cheaper_deployments"].as_array().unwrap().first().cloned();
+        named.map(|cheaper| {
+            (
+                cheaper["alternative"].clone(),
+                cheaper["alternative_cost_nanousd"].clone(),
+            )
+        })
+    };
+    assert_eq!(named().await, Some((json!("beta/m"), json!(15_000))));
+    gateway
+        .configure(&json!({"providers": {"beta": {"enabled": false}}}))
+        .await;
+    assert_eq!(named().await, Some((json!("gamma/m"), json!(30_000))));
+    let price = json!([{"deployment": "gamma/m", "input_usd": "3", "output_usd": "3"}]);
+    gateway
+        .configure(&json!({"providers": {"beta": {"enabled": false}}, "prices": price}))
+        .await;
+    assert_eq!(named().await, Some((json!("gamma/m"), json!(45_000))));
+    let eu = json!({"allowed": ["eu"], "places": {"alpha": "eu", "beta": "eu", "gamma": "us"}, "unknown": "refuse"});
+    gateway.configure(&json!({"residency": eu})).await;
+    assert_eq!(named().await, Some((json!("beta/m"), json!(15_000))));
+    gateway
+        .configure(&json!({"residency": {"allowed": ["us"], "places": {"gamma": "us"}, "unknown": "refuse"}}))
+        .await;
+    assert_eq!(named().await, Some((json!("gamma/m"), json!(30_000))));
+    gateway.configure(&json!({})).await;
+    let owner = gateway.token(Role::PlatformAdmin);
+    let path = format!("/api/organizations/{}", gateway.organization);
+    for (change, left) in [
+        (
+            json!({"allowed_models": {"models": [], "providers": ["alpha", "gamma"]}}),
+            Some((json!("gamma/m"), json!(30_000))),
+        ),
+        (json!({"shared_credentials": false}), None),
+    ] {
+        let changed = gateway.manage("PATCH", &path, &owner, Some(&change)).await;
+        assert_eq!(changed.status, 200, "{}", changed.text);
+        assert_eq!(named().await, left, "{change}");
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_table_of_groups_adds_up_however_few_are_told_apart() {
+    let gateway = TestGateway::builder().start().await;
+    let (key, _) = gateway.new_key(&[], &[], None).await;
+    let now = Utc::now();
+    let mut requests = Vec::new();
+    for (model, cost) in [("a", 4_000), ("b", 300), ("c", 20), ("d", 1)] {
+        for days in [0, 3] {
+            let one = Like {
+                model,
+                cost,
+                ..like(&gateway, key)
+            };
+            requests.push((now - TimeDelta::days(days), one));
+        }
+    }
+    serve(&gateway, &requests).await;
+    let token = gateway.token(Role::Viewer);
+    for (limit, names) in [
+        (1, vec!["a", "(others)"]),
+        (3, vec!["a", "b", "c", "(others)"]),
+        (4, vec!["a", "b", "c", "d"]),
+    ] {
+        let path = format!("/api/gateway/usage/export.csv?group_by=model&groups_limit={limit}&granularity=day");
+        let table = gateway.manage("GET", &path, &token, None).await;
+        assert_eq!(table.status, 200, "{}", table.text);
+        let mut lines = table.text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let head = lines.next().unwrap();
+        let at = |name: &str| head.iter().position(|column| *column == name).unwrap();
+        let (name, cost, count) = (at("group_name"), at("cost_nanousd"), at("requests"));
+        let lines: Vec<_> = lines.collect();
+        let mut told: Vec<&str> = lines.iter().map(|line| line[name]).collect();
+        told.dedup();
+        assert_eq!(told, names, "{}", table.text);
+        let sum = |column: usize| {
+            lines
+                .iter()
+                .map(|line| line[column].parse::<i64>().unwrap())
+                .sum::<i64>()
+        };
+        assert_eq!(
+            (sum(cost), sum(count), lines.len()),
+            (8_642, 8, 2 * names.len()),
+            "{}",
+            table.text
+        );
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_tag_may_have_more_keys_than_a_statement_has_values() {
+    let gateway = TestGateway::builder().start().await;
+    let tagged = json!({"name": "one of many", "metadata": {"env": "prod"}});
+    let admin = gateway.token(Role::Admin);
+    let made = gateway
+        .manage("POST", "/api/gateway/keys", &admin, Some(&tagged))
+        .await
+        .json();
+    let key = KeyId(made["id"].as_str().unwrap().parse().unwrap());
+    let one = Like {
+        cost: 1_234,
+        ..like(&gateway, key)
+    };
+    let (now, key) = (Utc::now(), gateway.new_key(&[], &[], None).await.0);
+    serve(&gateway, &[(now, one), (now, like(&gateway, key))]).await;
+    let (many, id, hash) = match on_postgres() {
+        true => (66_000, "gen_random_uuid()", "md5(n::text)"),
+        false => (33_000, "randomblob(16)", "hex(randomblob(16))"),
+    };
+    gateway
+        .sql(&format!(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {many}) \
+             INSERT INTO gateway_keys (id, organization_id, name, prefix, hash, rate_limit, metadata, disabled, \
+             created_at, updated_at, revision) SELECT {id}, organization_id, name, prefix, {hash}, rate_limit, \
+             metadata, disabled, created_at, updated_at, revision FROM gateway_keys, numbers \
+             WHERE name = 'one of many'"
+        ))
+        .await;
+    let token = gateway.token(Role::Viewer);
+    for tag in ["env", "env%3Dprod"] {
+        let figures = ask(&gateway, &format!("usage?tag={tag}"), &token).await;
+        assert_eq!(
+            (&figures["totals"]["requests"], &figures["totals"]["cost_nanousd"]),
+            (&json!(1), &json!(1_234))
+        );
+        let log = ask(&gateway, &format!("logs?tag={tag}"), &token).await;
+        assert_eq!(log["data"].as_array().map(Vec::len), Some(1), "{log}");
+    }
+    // Summed up, it is the same.
+    tend(&gateway.store, Utc::now() + TimeDelta::hours(3)).await.unwrap();
+    let figures = ask(&gateway, "usage?tag=env", &token).await;
+    assert_eq!(figures["totals"]["cost_nanousd"], json!(1_234));
+    let budget = json!({"scope": "tag", "reference": "env=prod", "amount_usd": "10", "period": "monthly"});
+    let made = gateway
+        .manage("POST", "/api/gateway/budgets", &admin, Some(&budget))
+        .await;
+    assert_eq!(
+        (made.status, made.json()["spent_usd"].clone()),
+        (201, json!("0.000001234")),
+        "{}",
+        made.text
+    );
     gateway.finish().await;
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bonito::analytics::rollup::{roll_day, roll_hour, tend};
+use bonito::domain::budget::calendar::Period;
+use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use bonito::domain::ids::{KeyId, OrganizationId, PriceVersion, RequestId, TeamId};
 use bonito::domain::money::NanoUsd;
@@ -400,6 +402,100 @@ async fn rows_that_no_partition_is_there_for_are_kept_and_move_when_there_is_one
     assert_eq!(gateway.number("SELECT count(*) AS n FROM gateway_requests").await, 2);
     assert!(store.request(gateway.organization, past.id).await.unwrap().is_some());
     store.make_partitions(old).await.unwrap();
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_month_that_never_had_a_partition_gets_one_and_is_dropped_like_the_others() {
+    if !on_postgres() {
+        return;
+    }
+    let gateway = quiet().await;
+    let store = &gateway.store;
+    let now = Utc::now();
+    let (older, old) = (now - TimeDelta::days(200), now - TimeDelta::days(100));
+    let records = [older, old, now].map(|at| record(at, &like(&gateway)));
+    store.write_records(&records).await.unwrap();
+    let default = "SELECT count(*) AS n FROM gateway_requests_default";
+    assert_eq!(gateway.number(default).await, 2);
+    // A month at a time.
+    for left in [1, 0, 0] {
+        store.make_past_partition(now).await.unwrap();
+        assert_eq!(gateway.number(default).await, left);
+    }
+    while tend(store, now + TimeDelta::days(2)).await.unwrap().more {}
+    let keep_from = Hour::at(now - TimeDelta::days(60));
+    while store.purge(keep_from).await.unwrap() != Purged::Nothing {}
+    for table in ["gateway_requests", "gateway_attempts"] {
+        assert_eq!(
+            gateway.number(&format!("SELECT count(*) AS n FROM {table}")).await,
+            1,
+            "{table}"
+        );
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_told_of_budgets_and_repricings_goes_with_the_requests_it_is_about() {
+    let gateway = quiet().await;
+    let store = &gateway.store;
+    let now = Utc::now();
+    let id = |n: u128| match on_postgres() {
+        true => format!("'{}'", Uuid::from_u128(n)),
+        false => format!("x'{}'", Uuid::from_u128(n).simple()),
+    };
+    let at = |days: i64| (now - TimeDelta::days(days)).to_rfc3339();
+    let organization = id(gateway.organization.0.as_u128());
+    let endless = BudgetTerms {
+        amount: NanoUsd(1),
+        period: Period::Total,
+        zone: chrono_tz::UTC,
+        enforcement: Enforcement::Soft,
+        unpriced: Unpriced::Allow,
+        default_output_tokens: None,
+        thresholds: DEFAULT_THRESHOLDS.to_vec().into(),
+        enabled: true,
+    };
+    let set = store.set_budget(gateway.organization, &BudgetScope::Organization, &endless);
+    let endless = id(set.await.unwrap().unwrap().0.as_u128());
+    for (n, budget, days) in [(1, id(9), 500), (2, id(9), 10), (3, endless, 500)] {
+        let at = at(days);
+        gateway
+            .sql(&format!(
+                "INSERT INTO gateway_budget_events (id, organization_id, budget_id, period_start, threshold, spent_nanousd, \
+                 amount_nanousd, created_at, noticed_at) VALUES ({}, {organization}, {budget}, '{at}', {n}, 1, 1, '{at}', \
+                 '{at}')",
+                id(n)
+            ))
+            .await;
+    }
+    for (n, state, days) in [
+        (1, "done", 500),
+        (2, "running", 500),
+        (3, "done", 10),
+        (4, "given_up", 500),
+    ] {
+        let at = at(days);
+        gateway
+            .sql(&format!(
+                "INSERT INTO gateway_repricings (id, organization_id, job_id, dry_run, from_at, to_at, author, prices, state, \
+                 sums, created_at) VALUES ({0}, {organization}, {0}, true, '{at}', '{at}', 'x', '', '{state}', '{{}}', '{at}')",
+                id(n)
+            ))
+            .await;
+    }
+    let over = now - TimeDelta::days(400);
+    assert_eq!(store.forget_budget_events(over, 100).await.unwrap(), 1);
+    assert_eq!(store.forget_repricings(over, 1).await.unwrap(), 1);
+    assert_eq!(store.forget_repricings(over, 100).await.unwrap(), 1);
+    for (table, left) in [("gateway_budget_events", 2), ("gateway_repricings", 2)] {
+        assert_eq!(
+            gateway.number(&format!("SELECT count(*) AS n FROM {table}")).await,
+            left,
+            "{table}"
+        );
+    }
     gateway.finish().await;
 }
 

@@ -11,11 +11,15 @@ use bonito::domain::job::{JobFilter, JobKind, NewJob};
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::watched::{Spot, SpotId, Watched};
+use bonito::domain::webhook::Attempt;
 use bonito::gates::notices::Notices as _;
+use bonito::store::jobs::{Ending, Offer, Room};
 use bonito::store::organizations::FIRST_SLUG;
+use bonito::store::webhooks::{Came, SwitchOff};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook as Verifier;
+use uuid::Uuid;
 
 use crate::support::gateway::Builder;
 use crate::support::receiver::{Behaviour, Received, Receiver};
@@ -354,6 +358,124 @@ async fn an_endpoint_that_hangs_holds_up_nobody_but_itself() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let hanging = receiver.received("/hang").len();
     assert!((1..=4).contains(&hanging), "{hanging} at a time");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn an_organization_whose_endpoints_all_hang_holds_up_no_other() {
+    let receiver = Receiver::start().await;
+    let gateway = sending_to(&receiver).set("webhooks.timeout_ms", 30_000).start().await;
+    let paths: Vec<String> = (0..20).map(|number| format!("/hang/{number}")).collect();
+    for path in &paths {
+        receiver.behave(path, Behaviour::Hang);
+        create(&gateway, json!({"url": format!("{}{path}", receiver.url)})).await;
+    }
+    let other = gateway.store.create_organization("other", "Other").await.unwrap();
+    let hook = json!({"url": format!("{}/other", receiver.url)});
+    let owner = gateway.token_for(Role::Owner, other);
+    let made = gateway.manage("POST", WEBHOOKS, &owner, Some(&hook)).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    for _ in 0..5 {
+        let sent = gateway
+            .store
+            .emit(gateway.organization, EventKind::KeyRevoked, json!({}));
+        assert_eq!(sent.await.unwrap(), 20);
+    }
+    let most = JobKind::WebhookDelivery.terms().at_once_of_one;
+    let hanging = || paths.iter().map(|path| receiver.received(path).len()).sum::<usize>();
+    let began = Instant::now();
+    while hanging() < most {
+        assert!(began.elapsed() < PATIENCE, "{} of {most}", hanging());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for sent in 1..=5 {
+        let began = Instant::now();
+        gateway
+            .store
+            .emit(other, EventKind::KeyRevoked, json!({}))
+            .await
+            .unwrap();
+        receiver.until("/other", sent).await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    assert_eq!(hanging(), most, "a hundred wait");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_slept_past_its_lease_does_not_take_back_what_was_delivered() {
+    let gateway = TestGateway::builder()
+        .set("jobs.in_serve", false)
+        .set("webhooks.allow_http", true);
+    let gateway = gateway.set("fetch.allowed_networks", "127.0.0.1/32").start().await;
+    let (id, _) = create(&gateway, json!({"url": "http://127.0.0.1:443/a"})).await;
+    let store = &gateway.store;
+    store
+        .emit(gateway.organization, EventKind::KeyRevoked, json!({}))
+        .await
+        .unwrap();
+    let offer = Offer {
+        room: vec![Room {
+            kind: JobKind::WebhookDelivery,
+            places: 1,
+        }],
+        ..Offer::default()
+    };
+    let (sleeping, working) = (Uuid::now_v7(), Uuid::now_v7());
+    let claim = async |worker: Uuid, lease: Duration| {
+        let claimed = store.claim_jobs(worker, &offer, lease).await.unwrap();
+        claimed.into_iter().next().unwrap()
+    };
+    let sleeper = claim(sleeping, Duration::ZERO).await;
+    let delivery: Uuid = sleeper.payload["delivery"].as_str().unwrap().parse().unwrap();
+    let seen = store
+        .to_deliver(gateway.organization, delivery)
+        .await
+        .unwrap()
+        .unwrap()
+        .delivery;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(store.recover_jobs().await.unwrap().0, 1);
+    // Another one has it, and delivers.
+    let awake = claim(working, PATIENCE).await;
+    assert_eq!(awake.id, sleeper.id);
+    let attempt = |status| Attempt {
+        at: Utc::now(),
+        status: Some(status),
+        latency_ms: 1,
+        error: None,
+        excerpt: None,
+    };
+    let off = Some(SwitchOff::FailingFor(TimeDelta::zero()));
+    let zombie = async |came, off| {
+        let (by, attempt) = (sleeper.claimed(), Some(attempt(500)));
+        let noted = store.note_attempt(by, &seen, gateway.organization, attempt, came, off);
+        assert!(!noted.await.unwrap(), "it switches nothing off");
+    };
+    zombie(Came::GivenUp, off).await;
+    assert_eq!(deliveries(&gateway, &id).await[0]["state"], "waiting");
+    let (by, made) = (awake.claimed(), Some(attempt(204)));
+    let noted = store.note_attempt(by, &seen, gateway.organization, made, Came::Delivered, None);
+    noted.await.unwrap();
+    zombie(Came::Failed, None).await;
+    assert!(store.end_job(working, &awake, &Ending::Done).await.unwrap());
+    for (came, off) in [(Came::Failed, None), (Came::GivenUp, off)] {
+        zombie(came, off).await;
+        let log = deliveries(&gateway, &id).await;
+        assert_eq!(
+            (&log[0]["state"], &log[0]["attempts"][0]["status"]),
+            (&json!("delivered"), &json!(204))
+        );
+    }
+    let admin = gateway.token(Role::Admin);
+    let shown = gateway
+        .manage("GET", &format!("{WEBHOOKS}/{id}"), &admin, None)
+        .await
+        .json();
+    assert!(
+        shown["enabled"] == true && shown.get("failing_since").is_none(),
+        "{shown}"
+    );
     gateway.finish().await;
 }
 

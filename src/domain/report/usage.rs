@@ -137,8 +137,8 @@ pub struct UsageReport {
     pub series: Vec<Point>,
     /// By group, dearest first.
     pub groups: Vec<Group>,
-    /// The groups beyond the most that were asked for, together.
-    pub others: Option<Figures>,
+    /// The groups beyond the most that were asked for, as one that has neither id nor name.
+    pub others: Option<Group>,
     /// What this month will have cost, by the same filter.
     pub forecast: Option<Forecast>,
 }

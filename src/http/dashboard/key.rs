@@ -439,6 +439,7 @@ mod tests {
                 last_used_at: None,
                 created_at: DateTime::UNIX_EPOCH,
                 updated_at: DateTime::UNIX_EPOCH,
+                restraints: Default::default(),
             },
             limits: Vec::new(),
             budgets: Vec::new(),

@@ -570,7 +570,7 @@ fn breakdown(viewer: &Viewer, chosen: &Chosen, report: &UsageReport) -> Markup {
                         }
                     }
                     tfoot {
-                        @if let Some(others) = &report.others {
+                        @if let Some(others) = report.others.as_ref().map(|others| &others.figures) {
                             tr { td { "Others" } td title=(format::usd_exact(others.cost_nanousd)) { (format::usd(others.cost_nanousd)) } (cells(others)) }
                         }
                         tr.total { td { "Everything" } td title=(format::usd_exact(total)) { (format::usd(total)) } (cells(&report.totals)) }

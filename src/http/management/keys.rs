@@ -323,7 +323,10 @@ impl KeysApi {
 
     /// Change a key
     ///
-    /// Every replica follows within a second. A key that is revoked stays as it is.
+    /// Every replica follows within a second. A key that is revoked stays as it is. What somebody with more has set can be made
+    /// stricter by those with less, and not looser: a member and a team admin do not take away, put off or widen an end,
+    /// networks, a scope, tags or a rate limit that an admin gave the key, and do not switch on what an admin switched off.
+    /// What one has set oneself one takes back.
     #[oai(path = "/:id", method = "patch", operation_id = "updateKey")]
     async fn update(
         &self,

@@ -481,7 +481,7 @@ impl UsageApi {
         };
         let grouped = question.group_by.is_some();
         let report = may.usage(&asked, question).await?;
-        let pieces = table(&report, grouped).into_iter().map(|piece| Ok(Bytes::from(piece)));
+        let pieces = table(report, grouped).map(|piece| Ok(Bytes::from(piece)));
         Ok(Table::of("bonito-usage", stream::iter(pieces)))
     }
 
@@ -530,7 +530,7 @@ fn shown(question: &UsageQuestion, report: UsageReport) -> Usage {
             })
             .collect(),
         groups: groups.into_iter().map(group).collect(),
-        others: others.as_ref().map(figures),
+        others: others.as_ref().map(|others| figures(&others.figures)),
         forecast: forecast.map(month_end),
     }
 }

@@ -8,7 +8,6 @@ use entity::{gateway_budget_slices, gateway_budget_spend, gateway_budgets};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Set,
-    TransactionTrait,
 };
 use uuid::Uuid;
 
@@ -80,7 +79,7 @@ impl Store {
     pub async fn exchange_slice(&self, order: &SliceOrder) -> Result<Option<Heard>, StoreError> {
         use gateway_budget_spend::Column;
         let (budget, start) = (order.budget.0, storable(order.start));
-        let transaction = self.db.begin().await?;
+        let transaction = self.begin().await?;
         // Written first: it takes SQLite's one place for writers, and makes sure that there is a row to lock.
         let row = spend_row(order.organization.0, budget, start, 0);
         let unless_there = OnConflict::columns([Column::BudgetId, Column::PeriodStart])

@@ -10,7 +10,10 @@ use entity::{
     gateway_attempts, gateway_budget_events, gateway_budget_spend, gateway_budgets, gateway_keys, gateway_requests,
 };
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func, IntoCondition, OnConflict, SimpleExpr};
-use sea_orm::{ColumnTrait, Condition, DatabaseTransaction, EntityTrait, JoinType, QueryFilter, QuerySelect, Set};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait as _, DatabaseTransaction, EntityTrait, JoinType, QueryFilter, QuerySelect,
+    Set,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -22,6 +25,7 @@ use crate::domain::money::NanoUsd;
 use crate::domain::record::{Owner, UsageRecord};
 use crate::domain::report::hour::first_id;
 use crate::store::events::emit;
+use crate::store::many::one_of;
 use crate::store::{StoreError, storable};
 
 /// By how much what a call cost is another sum than before.
@@ -243,7 +247,9 @@ pub(super) async fn in_the_ledger(
                 .all(transaction)
                 .await?;
             let tagged = keys.into_iter().filter(|(_, metadata)| has_tag(metadata, tag));
-            Request::KeyId.is_in(tagged.map(|(id, _)| id)).into_condition()
+            let key = Expr::col((gateway_requests::Entity, Request::KeyId));
+            let backend = transaction.get_database_backend();
+            Condition::all().add(one_of(backend, key, tagged.map(|(id, _)| id)))
         }
     };
     // That of bigints is a NUMERIC on Postgres; it is brought back to what the columns are.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use bonito::domain::audit::Author;
 use bonito::domain::event::EventKind;
 use bonito::domain::job::{JobFilter, JobKind, JobState, NewJob};
 use bonito::domain::webhook::WebhookTerms;
@@ -75,7 +76,7 @@ async fn p24_every_event_arrives_at_least_once_under_one_name_whatever_happens_t
         };
         let sealed = sealer.seal_text(id.as_bytes(), &new_secret());
         store
-            .create_webhook(organization, id, &terms, sealed)
+            .create_webhook(organization, id, &terms, sealed, &Author::system("test"))
             .await
             .unwrap()
             .unwrap();

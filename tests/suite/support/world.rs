@@ -121,7 +121,7 @@ impl World {
 }
 
 /// A proxy before the server of a URL, and the URL by way of it.
-async fn behind_a_proxy(url: &str) -> (FaultProxy, String) {
+pub async fn behind_a_proxy(url: &str) -> (FaultProxy, String) {
     let server = url.split('@').nth(1).and_then(|rest| rest.split('/').next());
     let server = server.expect("the URL names a server");
     let address: SocketAddr = server.parse().expect("an address and a port");

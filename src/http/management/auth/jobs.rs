@@ -1,9 +1,6 @@
 //! What proofs about jobs are good for.
 
-use serde_json::json;
-
 use super::{Grant, May, ReadJobs, RetryJobs};
-use crate::domain::audit::Deed;
 use crate::domain::ids::OrganizationId;
 use crate::domain::job::{JobFilter, JobId, JobView};
 use crate::http::management::problem::Refusal;
@@ -35,7 +32,11 @@ impl May<RetryJobs> {
     /// Lets a dead job begin anew.
     pub async fn retry(&self, installation: bool, id: JobId) -> Result<JobView, Refusal> {
         let organization = self.whose_jobs(installation)?;
-        let retried = self.management.jobs.retry(organization, id).await;
+        let retried = self
+            .management
+            .jobs
+            .retry(organization, id, (self.organization, &self.author))
+            .await;
         let (job, was_dead) = retried
             .map_err(|error| Refusal::unavailable(&error))?
             .ok_or_else(|| Refusal::not_found("job"))?;
@@ -43,8 +44,6 @@ impl May<RetryJobs> {
             let detail = format!("the job is {}; only a dead one can be retried", job.state.as_str());
             return Err(Refusal::conflict(detail));
         }
-        let deed = Deed::new("job.retry", id).before(json!({"kind": job.kind, "last_error": job.last_error}));
-        self.record(deed).await?;
         Ok(job)
     }
 }

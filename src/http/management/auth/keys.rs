@@ -367,5 +367,6 @@ fn done(outcome: Result<KeyOutcome, BoxError>) -> Result<ManagedKey, Refusal> {
         )),
         KeyOutcome::NoSuchTeam => Err(Refusal::field("/team_id", "there is no such team")),
         KeyOutcome::NoSuchOwner => Err(Refusal::field("/owner_id", "there is no such user")),
+        KeyOutcome::Held(faults) => Err(Refusal::fields(faults)),
     }
 }

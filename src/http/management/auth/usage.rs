@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Grant, May, ReadLogs, ReadUsage};
+use crate::analytics::insights::Offered;
 use crate::analytics::logs::Detail;
 use crate::analytics::{Analytics, AnalyticsError, LogPage, Sight, tags};
 use crate::domain::ids::{OrganizationId, RequestId};
@@ -14,6 +15,7 @@ use crate::domain::report::insight::Insights;
 use crate::domain::report::log::LogFilter;
 use crate::domain::report::usage::{GroupBy, UsageFilter, UsageQuestion, UsageReport};
 use crate::http::management::problem::Refusal;
+use crate::upstream::endpoints::Tenant;
 
 /// Which requests somebody asks about, before it is known which of them they may see.
 #[derive(Clone, Default, Debug)]
@@ -124,13 +126,30 @@ impl May<ReadUsage> {
 
     /// What could be done for less.
     pub async fn insights(&self, days: i64, now: DateTime<Utc>) -> Result<Insights, Refusal> {
-        let sight = self.sight().await?;
+        let (sight, offered) = (self.sight().await?, self.offered().await?);
         let found = self
             .management
             .analytics
-            .insights(self.organization, &sight, days, now)
+            .insights(self.organization, &sight, &offered, (days, now))
             .await;
         found.map_err(unavailable)
+    }
+
+    /// What requests may go to now, and what it costs them there.
+    async fn offered(&self) -> Result<Offered, Refusal> {
+        let (organization, holdings) = (self.facts().await?, self.holdings().await?);
+        let tenant = Tenant {
+            organization: &organization.slug,
+            shared: organization.shared_credentials,
+        };
+        let pipeline = &self.management.pipeline;
+        let endpoints = pipeline.endpoints.now();
+        Ok(Offered {
+            policy: pipeline.policies.of(self.organization),
+            catalog: pipeline.catalog_of(self.organization),
+            scopes: holdings.scopes.into_iter().map(|(_, scope)| scope.into()).collect(),
+            usable: endpoints.usable(tenant).map(|(provider, _)| provider).collect(),
+        })
     }
 }
 

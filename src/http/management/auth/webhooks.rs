@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{May, ReadWebhooks, WriteWebhooks};
-use crate::domain::audit::Deed;
 use crate::domain::event::EventKind;
 use crate::domain::webhook::{Delivery, DeliveryState, MOST, Webhook, WebhookTerms};
 use crate::gates::webhooks::{NotCreated, WithSecret};
@@ -26,17 +24,6 @@ pub struct WebhookChange {
     pub events: Option<Vec<String>>,
     /// Whether events are sent.
     pub enabled: Option<bool>,
-}
-
-/// A webhook as the audit log has it. The path and query of its URL may be a permission, so only the origin is there.
-fn recorded(webhook: &Webhook) -> Value {
-    let origin = webhook.url.split('/').take(3).collect::<Vec<_>>().join("/");
-    json!({
-        "url_origin": origin,
-        "description": webhook.description,
-        "events": webhook.events,
-        "enabled": webhook.enabled,
-    })
 }
 
 impl May<ReadWebhooks> {
@@ -79,16 +66,16 @@ impl May<WriteWebhooks> {
         organization
             .map_err(|error| Refusal::unavailable(&error))?
             .ok_or_else(|| Refusal::not_found("organization"))?;
-        let created = self.management.webhooks.create(self.organization, terms).await;
-        let (webhook, secret) =
-            created
-                .map_err(|error| Refusal::unavailable(&error))?
-                .map_err(|NotCreated::TooMany| {
-                    Refusal::conflict(format!("an organization may have {MOST} webhooks; delete one first"))
-                })?;
-        self.record(Deed::new("webhook.create", webhook.id).after(recorded(&webhook)))
-            .await?;
-        Ok((webhook, secret))
+        let created = self
+            .management
+            .webhooks
+            .create(self.organization, terms, &self.author)
+            .await;
+        created
+            .map_err(|error| Refusal::unavailable(&error))?
+            .map_err(|NotCreated::TooMany| {
+                Refusal::conflict(format!("an organization may have {MOST} webhooks; delete one first"))
+            })
     }
 
     /// Changes one.
@@ -101,45 +88,46 @@ impl May<WriteWebhooks> {
             enabled: change.enabled.unwrap_or(before.enabled),
         };
         self.check_terms(&terms)?;
-        let changed = self.management.webhooks.change(self.organization, id, &terms).await;
-        let changed = changed
+        let changed = self
+            .management
+            .webhooks
+            .change(self.organization, id, &terms, &self.author);
+        changed
+            .await
             .map_err(|error| Refusal::unavailable(&error))?
-            .ok_or_else(|| Refusal::not_found("webhook"))?;
-        let deed = Deed::new("webhook.change", id).before(recorded(&before));
-        self.record(deed.after(recorded(&changed))).await?;
-        Ok(changed)
+            .ok_or_else(|| Refusal::not_found("webhook"))
     }
 
     /// Gives one a new secret.
     pub async fn rotate(&self, id: Uuid, overlap: Duration) -> Result<WithSecret, Refusal> {
-        let rotated = self.management.webhooks.rotate(self.organization, id, overlap).await;
-        let rotated = rotated
+        let rotated = self
+            .management
+            .webhooks
+            .rotate(self.organization, id, overlap, &self.author);
+        rotated
+            .await
             .map_err(|error| Refusal::unavailable(&error))?
-            .ok_or_else(|| Refusal::not_found("webhook"))?;
-        let overlap = json!({"old_also_until": rotated.0.previous_until});
-        self.record(Deed::new("webhook.rotate", id).after(overlap)).await?;
-        Ok(rotated)
+            .ok_or_else(|| Refusal::not_found("webhook"))
     }
 
     /// Deletes one.
     pub async fn delete(&self, id: Uuid) -> Result<(), Refusal> {
-        let before = self.there(id).await?;
-        let deleted = self.management.webhooks.delete(self.organization, id).await;
-        if !deleted.map_err(|error| Refusal::unavailable(&error))? {
-            return Err(Refusal::not_found("webhook"));
+        let deleted = self
+            .management
+            .webhooks
+            .delete(self.organization, id, &self.author)
+            .await;
+        match deleted.map_err(|error| Refusal::unavailable(&error))? {
+            true => Ok(()),
+            false => Err(Refusal::not_found("webhook")),
         }
-        self.record(Deed::new("webhook.delete", id).before(recorded(&before)))
-            .await
     }
 
     /// Sends it a test event.
     pub async fn test(&self, id: Uuid) -> Result<Delivery, Refusal> {
-        let sent = self.management.webhooks.test(self.organization, id).await;
-        let sent = sent
-            .map_err(|error| Refusal::unavailable(&error))?
-            .ok_or_else(|| Refusal::not_found("webhook"))?;
-        self.record(Deed::new("webhook.test", id)).await?;
-        Ok(sent)
+        let sent = self.management.webhooks.test(self.organization, id, &self.author).await;
+        sent.map_err(|error| Refusal::unavailable(&error))?
+            .ok_or_else(|| Refusal::not_found("webhook"))
     }
 
     /// Sends something once more.
@@ -147,14 +135,10 @@ impl May<WriteWebhooks> {
         let sent = self
             .management
             .webhooks
-            .replay(self.organization, webhook, delivery)
+            .replay(self.organization, webhook, delivery, &self.author)
             .await;
-        let sent = sent
-            .map_err(|error| Refusal::unavailable(&error))?
-            .ok_or_else(|| Refusal::not_found("delivery"))?;
-        let deed = Deed::new("webhook.replay", webhook).after(json!({"delivery": delivery, "again": sent.id}));
-        self.record(deed).await?;
-        Ok(sent)
+        sent.map_err(|error| Refusal::unavailable(&error))?
+            .ok_or_else(|| Refusal::not_found("delivery"))
     }
 
     async fn there(&self, id: Uuid) -> Result<Webhook, Refusal> {
