@@ -10,13 +10,15 @@
 use std::collections::VecDeque;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::read::{carried, carried_for_text};
 use crate::chat::event::{Delta, Event, FinishReason};
-use crate::chat::ids;
 use crate::chat::render::{Identity, Render};
 use crate::chat::request::Request;
+use crate::chat::{arguments, ids};
 use crate::domain::usage::TokenUsage;
 
 /// Writes Anthropic's answers.
@@ -44,6 +46,43 @@ enum Open {
     Call(u32),
 }
 
+/// An answer as it is written.
+#[derive(Serialize)]
+struct Message<'m> {
+    id: String,
+    r#type: &'static str,
+    role: &'static str,
+    model: &'m str,
+    content: Vec<Block>,
+    stop_reason: Value,
+    stop_sequence: Value,
+    usage: Value,
+}
+
+/// The event that begins a stream.
+#[derive(Serialize)]
+struct MessageStart<'m> {
+    r#type: &'static str,
+    message: Message<'m>,
+}
+
+/// A block of a whole answer.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Block {
+    Plain(Value),
+    Call(CallBlock),
+}
+
+/// A call, whose arguments are no value: they go out as the model wrote them.
+#[derive(Serialize)]
+struct CallBlock {
+    r#type: &'static str,
+    id: String,
+    name: String,
+    input: Box<RawValue>,
+}
+
 /// Why an answer ended.
 struct Stop {
     reason: FinishReason,
@@ -67,17 +106,17 @@ impl Renderer {
         }
     }
 
-    fn message(&self, content: Vec<Value>, stop_reason: Value, stop_sequence: Value, usage: Value) -> Value {
-        json!({
-            "id": format!("msg_{}", self.identity.id.replace('-', "")),
-            "type": "message",
-            "role": "assistant",
-            "model": self.model,
-            "content": content,
-            "stop_reason": stop_reason,
-            "stop_sequence": stop_sequence,
-            "usage": usage,
-        })
+    fn message(&self, content: Vec<Block>, stop_reason: Value, stop_sequence: Value, usage: Value) -> Message<'_> {
+        Message {
+            id: format!("msg_{}", self.identity.id.replace('-', "")),
+            r#type: "message",
+            role: "assistant",
+            model: &self.model,
+            content,
+            stop_reason,
+            stop_sequence,
+            usage,
+        }
     }
 
     fn begin(&mut self, out: &mut BytesMut) {
@@ -90,11 +129,11 @@ impl Renderer {
             ..TokenUsage::default()
         };
         let message = self.message(Vec::new(), Value::Null, Value::Null, usage_object(&usage));
-        write(
-            out,
-            "message_start",
-            &json!({"type": "message_start", "message": message}),
-        );
+        let start = MessageStart {
+            r#type: "message_start",
+            message,
+        };
+        write(out, "message_start", &start);
     }
 
     fn open(&mut self, open: Open, block: Value, out: &mut BytesMut) {
@@ -300,7 +339,7 @@ impl Render for Renderer {
 /// What a whole answer holds.
 #[derive(Default)]
 struct Folded {
-    blocks: Vec<Value>,
+    blocks: Vec<Block>,
     thought: String,
     /// The calls: where each stands among the blocks, and its arguments.
     calls: Vec<(u32, usize, String)>,
@@ -322,17 +361,18 @@ impl Folded {
                 let thought = std::mem::take(&mut self.thought);
                 if !thought.is_empty() || !signature.is_empty() {
                     let block = json!({"type": "thinking", "thinking": thought, "signature": signature});
-                    self.blocks.push(block);
+                    self.blocks.push(Block::Plain(block));
                 }
             }
             Delta::TextSignature(signature) => {
                 let signature = carried_for_text(&signature);
                 let block = json!({"type": "thinking", "thinking": "", "signature": signature});
-                self.blocks.push(block);
+                self.blocks.push(Block::Plain(block));
             }
             Delta::RedactedThought { data, issuer } => {
                 let data = carried(&crate::chat::conversation::Signature { value: data, issuer });
-                self.blocks.push(json!({"type": "redacted_thinking", "data": data}));
+                let block = json!({"type": "redacted_thinking", "data": data});
+                self.blocks.push(Block::Plain(block));
             }
             Delta::Call {
                 index,
@@ -345,12 +385,16 @@ impl Folded {
                     None => id,
                 };
                 self.calls.push((index, self.blocks.len(), String::new()));
-                self.blocks
-                    .push(json!({"type": "tool_use", "id": id, "name": name, "input": {}}));
+                self.blocks.push(Block::Call(CallBlock {
+                    r#type: "tool_use",
+                    id,
+                    name,
+                    input: arguments::embedded("{}").to_owned(),
+                }));
             }
             Delta::Arguments { index, fragment } => {
-                if let Some((_, _, arguments)) = self.calls.iter_mut().find(|(call, _, _)| *call == index) {
-                    arguments.push_str(&fragment);
+                if let Some((_, _, so_far)) = self.calls.iter_mut().find(|(call, _, _)| *call == index) {
+                    so_far.push_str(&fragment);
                 }
             }
             Delta::CallEnd { .. } | Delta::Annotation(_) | Delta::Logprobs(_) => {}
@@ -362,22 +406,24 @@ impl Folded {
             return;
         }
         match self.blocks.last_mut() {
-            Some(last) if last["type"] == "text" => {
+            Some(Block::Plain(last)) if last["type"] == "text" => {
                 let so_far = last["text"].as_str().unwrap_or_default();
                 last["text"] = format!("{so_far}{text}").into();
             }
-            _ => self.blocks.push(json!({"type": "text", "text": text})),
+            _ => self.blocks.push(Block::Plain(json!({"type": "text", "text": text}))),
         }
     }
 
-    fn content(mut self) -> Vec<Value> {
+    fn content(mut self) -> Vec<Block> {
         if !self.thought.is_empty() {
             self.delta(Delta::ThoughtEnd { signature: None });
         }
-        for (_, at, arguments) in &self.calls {
+        for (_, at, written) in self.calls {
             // Cut arguments are no JSON; an empty object is what Anthropic itself shows then.
-            let input: Option<Value> = serde_json::from_str(arguments).ok();
-            self.blocks[*at]["input"] = input.filter(Value::is_object).unwrap_or_else(|| json!({}));
+            let is_object = serde_json::from_str::<Value>(&written).is_ok_and(|input| input.is_object());
+            if is_object && let Block::Call(call) = &mut self.blocks[at] {
+                call.input = arguments::embedded_whole(written);
+            }
         }
         self.blocks
     }
@@ -407,7 +453,7 @@ pub fn usage_object(usage: &TokenUsage) -> Value {
 }
 
 /// Writes an event. Anthropic's SDKs skip those without a name.
-fn write(out: &mut BytesMut, name: &str, data: &Value) {
+fn write(out: &mut BytesMut, name: &str, data: &impl Serialize) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\ndata: ");

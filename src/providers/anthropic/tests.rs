@@ -15,7 +15,7 @@ use crate::domain::call::ErrorClass;
 use crate::domain::model::{ClaudeThinking, ClaudeTraits, ForcedTool, ModelTraits, ThinksUnasked};
 use crate::providers::adapter::{Fetched, MediaLibrary, WireAnswer};
 use crate::providers::conformance::{Model, conformance};
-use crate::providers::testing::{self, Outcome, STREAM_LIMITS, cut, outcome};
+use crate::providers::testing::{self, ARGUMENTS, Outcome, STREAM_LIMITS, cut, outcome};
 use crate::providers::translate::Translator;
 
 const TEXT: &[u8] = include_bytes!("fixtures/text.sse");
@@ -203,6 +203,21 @@ fn instructions_in_the_middle_stay_where_the_model_takes_them_there() {
         .collect();
     assert_eq!(texts, ["first", "after one", "before three"]);
     assert_eq!(body["messages"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn arguments_of_calls_go_out_as_they_were_written() {
+    let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}});
+    let encoded = encode(
+        &NEWEST,
+        json!({"messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "a", "content": "x"},
+        ]}),
+    );
+    let body = std::str::from_utf8(&encoded.body).unwrap();
+    assert!(body.contains(&format!("\"input\":{ARGUMENTS}")), "{body}");
 }
 
 #[test]
@@ -821,7 +836,7 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
             .replace("{\\\"x\\\":", "{\\\"value\\\":[")
             .replace("\"1}\"", "\"1, 2]}\"");
         let outcome = seen_as(&request(json!({"response_format": list})), &OLD, [wrapped.as_bytes()]);
-        assert!(outcome.relayed.contains(r#""content":"[1,2]""#), "{outcome}");
+        assert!(outcome.relayed.contains(r#""content":"[1, 2]""#), "{outcome}");
         // What is said in front of it is no part of the answer, and is the answer where the tool is not called.
         let text = records[9..12].concat();
         assert!(text.contains("I'll check both."));
@@ -859,6 +874,69 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
             let whole = testing::whole(&adapter(), &chat(object.clone()), answer).unwrap();
             let body: Value = serde_json::from_slice(&whole.body).unwrap();
             assert_eq!(body["choices"][0]["message"]["content"], kept, "{said}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_what_the_model_wrote_whole_and_streamed() {
+        let translator = ClaudeTranslator::new(Reading::default());
+        let usage = r#""usage":{"input_tokens":1,"output_tokens":1}"#;
+        let body = format!(
+            r#"{{"content":[{{"type":"tool_use","id":"t","name":"f","input":{ARGUMENTS}}}],"stop_reason":"tool_use",{usage}}}"#
+        );
+        let pieces = [&ARGUMENTS[..20], &ARGUMENTS[20..]].map(|piece| {
+            let delta = json!({"type": "input_json_delta", "partial_json": piece});
+            format!(
+                "data: {}\n\n",
+                json!({"type": "content_block_delta", "index": 0, "delta": delta})
+            )
+        });
+        let stream = format!(
+            "data: {{\"type\":\"message_start\",\"message\":{{{usage}}}}}\n\n\
+             data: {{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{{}}}}}}\n\n\
+             {}data: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"tool_use\"}}}}\n\ndata: {{\"type\":\"message_stop\"}}\n\n",
+            pieces.concat()
+        );
+        // A host may also begin a call with all that it holds.
+        let at_once = stream
+            .replace(&pieces.concat(), "")
+            .replace("\"input\":{}", &format!("\"input\":{ARGUMENTS}"));
+        let answer = |body: String| WireAnswer {
+            headers: HeaderMap::new(),
+            body: body.into(),
+        };
+        let of_whole = translator.whole(vec![answer(body.clone())]).unwrap();
+        for events in [
+            of_whole,
+            events_of_stream(&translator, stream.as_bytes()),
+            events_of_stream(&translator, at_once.as_bytes()),
+        ] {
+            let written: String = events.iter().filter_map(written).collect();
+            assert_eq!(written, ARGUMENTS);
+        }
+        for (input, expected) in [
+            ("null", Ok("")),
+            ("{ }", Ok("")),
+            ("[1]", Err(ErrorClass::Malformed)),
+            ("\"x\"", Err(ErrorClass::Malformed)),
+        ] {
+            let events = translator.whole(vec![answer(body.replace(ARGUMENTS, input))]);
+            let found = events.map(|events| events.iter().filter_map(written).collect::<String>());
+            assert_eq!(
+                found.map_err(|failure| failure.class),
+                expected.map(ToOwned::to_owned),
+                "{input}"
+            );
+        }
+    }
+
+    fn written(event: &Event) -> Option<&str> {
+        match event {
+            Event::Delta {
+                delta: Delta::Arguments { fragment, .. },
+                ..
+            } => Some(fragment),
+            _ => None,
         }
     }
 

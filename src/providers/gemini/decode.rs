@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::encode::function_name;
@@ -15,8 +16,8 @@ use super::failure;
 use super::wire::{Answer, Candidate, FunctionCall, LogprobsResult, Part, TokenLogprob, Usage};
 use crate::chat::conversation::{Conversation, Issuer, Signature};
 use crate::chat::event::{Delta, Event, FinishReason};
-use crate::chat::ids;
 use crate::chat::render::Identity;
+use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::sse::{self, Records};
@@ -416,9 +417,9 @@ impl Choice {
         let Some(sent) = call.name.filter(|name| !name.is_empty()) else {
             return Err(malformed("sent a call without the name of a function"));
         };
-        let fragment = match call.args {
-            None | Some(Value::Null) => "{}".to_owned(),
-            Some(args @ Value::Object(_)) => args.to_string(),
+        let fragment = match call.args.as_deref().map(RawValue::get) {
+            None => "{}".to_owned(),
+            Some(args) if args.starts_with('{') => arguments::without_layout(args).into_owned(),
             Some(_) => return Err(malformed("sent a call whose arguments are no object")),
         };
         let index = self.calls;

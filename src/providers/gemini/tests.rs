@@ -17,7 +17,7 @@ use crate::domain::model::{
 use crate::providers::adapter::{Fetched, MediaLibrary, Reader, WireAnswer};
 use crate::providers::conformance::{Model, conformance};
 use crate::providers::testing::{
-    MODEL, Outcome, cut, decoder, encoded, joined, outcome, request, secret, streamed, streamed_chat, whole,
+    ARGUMENTS, MODEL, Outcome, cut, decoder, encoded, joined, outcome, request, secret, streamed, streamed_chat, whole,
 };
 
 const TEXT: &[u8] = include_bytes!("fixtures/text.sse");
@@ -303,6 +303,36 @@ fn a_conversation_with_tools_and_an_image_is_written_in_googles_words() {
             "stop[5..]"
         ]
     );
+}
+
+#[test]
+fn arguments_and_results_are_handed_on_as_they_were_written() {
+    let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}});
+    let history = chat(json!({"messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": ARGUMENTS},
+    ]}));
+    let body = joined(encoded(&vertex(), &history, &of(&V3)).payload);
+    assert!(body.contains(&format!("\"args\":{ARGUMENTS}")), "{body}");
+    assert!(body.contains(&format!("\"response\":{ARGUMENTS}")), "{body}");
+
+    let answer = format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"functionCall":{{"name":"f","args":{ARGUMENTS}}}}}]}},"finishReason":"STOP"}}]}}"#
+    );
+    let of_whole = whole(&developer(), &chat(json!({})), answer.clone()).unwrap();
+    let of_whole: Value = serde_json::from_slice(&of_whole.body).unwrap();
+    assert_eq!(
+        of_whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"],
+        ARGUMENTS
+    );
+    let of_stream = gathered(&streamed(
+        &developer(),
+        &streamed_chat(true),
+        format!("data: {answer}\n\n").as_bytes(),
+    ));
+    let of_stream = of_stream.to_string();
+    assert!(of_stream.contains(&json!(ARGUMENTS).to_string()), "{of_stream}");
 }
 
 #[test]

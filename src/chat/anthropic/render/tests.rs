@@ -106,6 +106,39 @@ fn the_reason_to_stop_is_one_that_clients_act_on() {
     }
 }
 
+/// What an answer with one call says of its arguments, in its own bytes.
+fn input_of(arguments: &str, reason: FinishReason) -> String {
+    let events = vec![
+        said(Delta::Call {
+            index: 0,
+            id: "c".into(),
+            name: "f".into(),
+            signature: None,
+        }),
+        said(Delta::Arguments {
+            index: 0,
+            fragment: arguments.into(),
+        }),
+        said(Delta::CallEnd { index: 0 }),
+        Event::Finish {
+            choice: 0,
+            reason,
+            stop_sequence: None,
+        },
+    ];
+    let answer = crate::chat::render::renderer(&messages()).whole(events, None);
+    let answer = std::str::from_utf8(&answer).unwrap();
+    let (_, input) = answer.split_once("\"input\":").unwrap();
+    let (input, _) = input.split_once("}],\"stop_reason\"").unwrap();
+    input.to_owned()
+}
+
+#[test]
+fn arguments_stand_in_a_whole_answer_as_the_model_wrote_them() {
+    let arguments = r#"{"lat":31.245270191439438, "id":12345678901234567890123,"b":1.0,"a":"\u00e9"}"#;
+    assert_eq!(input_of(arguments, FinishReason::ToolCalls), arguments);
+}
+
 #[test]
 fn arguments_that_were_cut_are_an_empty_object_in_a_whole_answer() {
     let events = [
