@@ -511,6 +511,80 @@ async fn a_stream_that_goes_wrong_ends_in_an_error_event_and_is_recorded() {
     gateway.finish().await;
 }
 
+/// Arguments that a tree of values would change.
+const ARGUMENTS: &str = r#"{"lat":31.245270191439438, "id":12345678901234567890123,"b":1.0}"#;
+
+/// A whole answer of OpenAI's with one call, and why it ended.
+fn calling(arguments: &str, reason: &str) -> Answer {
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "look", "arguments": arguments}});
+    let message = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+    let usage = json!({"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10});
+    let choices = json!([{"index": 0, "message": message, "finish_reason": reason}]);
+    Answer::json(
+        200,
+        &json!({"id": "c", "object": "chat.completion", "choices": choices, "usage": usage}),
+    )
+}
+
+#[tokio::test]
+async fn arguments_of_tools_pass_byte_for_byte_and_broken_ones_are_seen_to_be() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let tools = json!([{"name": "look", "input_schema": {"type": "object"}}]);
+
+    // There and back through a provider of another dialect.
+    openai.script(calling(ARGUMENTS, "tool_calls"));
+    let body = json!({"model": OTHER, "max_tokens": 100, "tools": tools, "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "call_0", "name": "look", "input": {"here": 1}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_0", "content": "x"}]},
+    ]});
+    let sent = body.to_string().replace(r#"{"here":1}"#, ARGUMENTS);
+    let reply = post_with(&gateway, "/v1/messages", sent, &[]).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert!(reply.text.contains(&format!("\"input\":{ARGUMENTS}")), "{}", reply.text);
+    let received: Value = serde_json::from_slice(&openai.requests()[0].body).unwrap();
+    assert_eq!(
+        received["messages"][1]["tool_calls"][0]["function"]["arguments"],
+        ARGUMENTS
+    );
+
+    // The same in OpenAI's dialect, to Claude.
+    let block = json!({"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"here": 1}});
+    let answer = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "x", "content": [block],
+        "stop_reason": "tool_use", "usage": {"input_tokens": 5, "output_tokens": 5}});
+    let answer = answer.to_string().replace(r#"{"here":1}"#, ARGUMENTS);
+    anthropic.script(Answer::whole(200, "application/json", answer));
+    let call = json!({"id": "call_0", "type": "function", "function": {"name": "look", "arguments": ARGUMENTS}});
+    let body = json!({"model": CLAUDE, "max_tokens": 100, "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "x"},
+    ]});
+    let reply = gateway.post("/v1/chat/completions", &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let written = &reply.json()["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"];
+    assert_eq!(written, ARGUMENTS);
+    let received = anthropic.requests()[0].body.clone();
+    let received = std::str::from_utf8(&received).unwrap();
+    assert!(received.contains(&format!("\"input\":{ARGUMENTS}")), "{received}");
+
+    // A call that the model got wrong, and one that the ceiling on tokens has cut.
+    for (arguments, reason, input) in [
+        (
+            r#"{"path":"/tmp",}"#,
+            "tool_calls",
+            json!({"_raw": r#"{"path":"/tmp",}"#}),
+        ),
+        (r#"{"path":"/t"#, "length", json!({})),
+    ] {
+        openai.script(calling(arguments, reason));
+        let reply = post(&gateway, &asking(OTHER, "hi", json!({"tools": tools}))).await;
+        assert_eq!(reply.json()["content"][0]["input"], input, "{reason}: {}", reply.text);
+    }
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn what_a_coding_agent_sends_works_with_every_provider() {
     let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);

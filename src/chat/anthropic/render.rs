@@ -7,6 +7,7 @@
 //! "Messages" and "Streaming messages" of Anthropic's documentation,
 //! <https://platform.claude.com/docs/en/build-with-claude/streaming>.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -331,7 +332,11 @@ impl Render for Renderer {
         }
         let (reason, sequence) = self.stop_reason(!folded.calls.is_empty(), folded.refused);
         let usage = usage.copied().unwrap_or_default();
-        let message = self.message(folded.content(), reason, sequence, usage_object(&usage));
+        let was_cut = self
+            .stop
+            .as_ref()
+            .is_some_and(|stop| stop.reason == FinishReason::Length);
+        let message = self.message(folded.content(was_cut), reason, sequence, usage_object(&usage));
         serde_json::to_vec(&message).expect("values always serialise").into()
     }
 }
@@ -414,15 +419,20 @@ impl Folded {
         }
     }
 
-    fn content(mut self) -> Vec<Block> {
+    /// The blocks. `was_cut` where the ceiling on tokens ended the answer.
+    fn content(mut self, was_cut: bool) -> Vec<Block> {
         if !self.thought.is_empty() {
             self.delta(Delta::ThoughtEnd { signature: None });
         }
         for (_, at, written) in self.calls {
-            // Cut arguments are no JSON; an empty object is what Anthropic itself shows then.
-            let is_object = serde_json::from_str::<Value>(&written).is_ok_and(|input| input.is_object());
-            if is_object && let Block::Call(call) = &mut self.blocks[at] {
-                call.input = arguments::embedded_whole(written);
+            let Block::Call(call) = &mut self.blocks[at] else {
+                continue;
+            };
+            let object = arguments::as_object(&written);
+            // Arguments that the ceiling on tokens has cut are no JSON, and Anthropic itself shows an empty object then: the
+            // reason to stop says what happened. Nothing else says that a call is broken, so then the call does.
+            if !was_cut || matches!(object, Cow::Borrowed(_)) {
+                call.input = arguments::embedded_whole(object.into_owned());
             }
         }
         self.blocks

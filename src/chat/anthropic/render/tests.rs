@@ -141,19 +141,18 @@ fn arguments_stand_in_a_whole_answer_as_the_model_wrote_them() {
 
 #[test]
 fn arguments_that_were_cut_are_an_empty_object_in_a_whole_answer() {
-    let events = [
-        said(Delta::Call {
-            index: 0,
-            id: "c".into(),
-            name: "f".into(),
-            signature: None,
-        }),
-        said(Delta::Arguments {
-            index: 0,
-            fragment: "{\"a\":".into(),
-        }),
-    ];
-    assert_eq!(whole(&messages(), &events, None)["content"][0]["input"], json!({}));
+    assert_eq!(input_of("{\"a\":", FinishReason::Length), "{}");
+    assert_eq!(input_of("{\"a\":1}", FinishReason::Length), "{\"a\":1}");
+    assert_eq!(input_of("", FinishReason::ToolCalls), "{}");
+}
+
+#[test]
+fn a_call_that_the_model_got_wrong_is_not_one_without_arguments() {
+    for reason in [FinishReason::ToolCalls, FinishReason::Stop, FinishReason::ContentFilter] {
+        let broken = r#"{"path":"/tmp",}"#;
+        assert_eq!(input_of(broken, reason), json!({"_raw": broken}).to_string());
+        assert_eq!(input_of("[1.0]", reason), r#"{"_value":[1.0]}"#);
+    }
 }
 
 #[test]
