@@ -30,6 +30,15 @@ use crate::providers::translate::{EventReader, Translator};
 /// The largest answer that is held back because it has to be unwrapped, or may not be the answer.
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
+/// What can be said in a block of a kind that is read here.
+const DELTAS: [&str; 5] = [
+    "text_delta",
+    "thinking_delta",
+    "signature_delta",
+    "input_json_delta",
+    "citations_delta",
+];
+
 /// Turns Claude's answers into events.
 #[derive(Debug)]
 pub struct ClaudeTranslator {
@@ -317,7 +326,10 @@ impl Answer {
     /// Begins a block with what it holds already: nothing in a stream, everything in a whole answer. `written` is its text.
     fn block(&mut self, index: u64, block: &Value, written: &str, events: &mut Vec<Event>) -> Result<(), Failure> {
         let text = |name: &str| block[name].as_str().unwrap_or_default().to_owned();
-        let open = match block["type"].as_str().unwrap_or_default() {
+        let Some(kind) = block["type"].as_str() else {
+            return Err(malformed("began a block without saying of which kind"));
+        };
+        let open = match kind {
             "text" => Open::Text { from: self.said_chars },
             "thinking" => Open::Thought {
                 words: false,
@@ -338,7 +350,7 @@ impl Answer {
             _ => Open::Other,
         };
         self.open = Some((index, open));
-        match block["type"].as_str().unwrap_or_default() {
+        match kind {
             "text" => {
                 self.more(index, &json!({"type": "text_delta", "text": block["text"]}), events)?;
                 for citation in block["citations"].as_array().into_iter().flatten() {
@@ -390,11 +402,15 @@ impl Answer {
 
     /// Reads a delta of a block.
     fn more(&mut self, index: u64, delta: &Value, events: &mut Vec<Event>) -> Result<(), Failure> {
-        let Some((_, open)) = self.open.as_mut().filter(|(open, _)| *open == index) else {
-            return Ok(());
+        let kind = delta["type"].as_str().unwrap_or_default();
+        let open = match self.open.as_mut().filter(|(open, _)| *open == index) {
+            Some((_, open)) => open,
+            // Something was said that has no place. Without it the answer would be another one.
+            None if DELTAS.contains(&kind) => return Err(malformed("sent a piece of a block that is not open")),
+            None => return Ok(()),
         };
         let text = |name: &str| delta[name].as_str().unwrap_or_default();
-        match (delta["type"].as_str().unwrap_or_default(), open) {
+        match (kind, open) {
             ("text_delta", Open::Text { .. }) if matches!(self.reading.form, AnswerText::Tool { .. }) => {
                 let text = text("text");
                 if self.preamble.len() + text.len() > MAX_HELD_BYTES {
@@ -440,6 +456,11 @@ impl Answer {
                 if let Some(annotation) = annotation(&delta["citation"], from, self.said_chars) {
                     self.say(Delta::Annotation(annotation), events);
                 }
+            }
+            // A block that is passed over, and what is newer than this reader.
+            (_, Open::Other) => {}
+            (kind, _) if DELTAS.contains(&kind) => {
+                return Err(malformed("sent a block of one kind with a piece of another"));
             }
             _ => {}
         }

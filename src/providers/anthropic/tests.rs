@@ -816,6 +816,58 @@ mod translated {
     }
 
     #[test]
+    fn what_is_said_outside_of_its_block_is_no_answer() {
+        let event = |data: Value| format!("data: {data}\n\n");
+        let start =
+            event(json!({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}}));
+        let end = event(json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
+            + &event(json!({"type": "message_stop"}));
+        let begun = |index: u64, block: Value| {
+            event(json!({"type": "content_block_start", "index": index, "content_block": block}))
+        };
+        let said =
+            |index: u64, delta: Value| event(json!({"type": "content_block_delta", "index": index, "delta": delta}));
+        let words = json!({"type": "text_delta", "text": "hi"});
+        let text = json!({"type": "text", "text": ""});
+        let newer = json!({"type": "hologram"});
+        for (stream, class) in [
+            (said(0, words.clone()), Some(ErrorClass::Malformed)),
+            (
+                begun(0, text.clone()) + &said(1, words.clone()),
+                Some(ErrorClass::Malformed),
+            ),
+            (
+                begun(0, text.clone()) + &said(0, json!({"type": "input_json_delta", "partial_json": "{}"})),
+                Some(ErrorClass::Malformed),
+            ),
+            (
+                begun(0, text.clone())
+                    + &event(json!({"type": "content_block_stop", "index": 0}))
+                    + &said(0, words.clone()),
+                Some(ErrorClass::Malformed),
+            ),
+            (
+                begun(0, json!({})) + &said(0, words.clone()),
+                Some(ErrorClass::Malformed),
+            ),
+            (begun(0, text.clone()) + &said(0, words.clone()), None),
+            // Blocks and pieces of kinds that nobody here knows are passed over.
+            (begun(0, newer) + &said(0, words), None),
+            (
+                begun(0, text) + &said(0, json!({"type": "beam_delta", "beam": 1})),
+                None,
+            ),
+            (said(0, json!({"type": "beam_delta", "beam": 1})), None),
+        ] {
+            assert_eq!(
+                seen([format!("{start}{stream}{end}").as_bytes()]).class(),
+                class,
+                "{stream}"
+            );
+        }
+    }
+
+    #[test]
     fn a_tool_that_stands_for_the_answer_is_unwrapped() {
         let start = r#"event: content_block_start
 data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"json_output","input":{}}}
