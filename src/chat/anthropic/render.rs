@@ -1,14 +1,14 @@
 //! From events to Anthropic's answers, whole and streamed.
 //!
 //! Blocks of an Anthropic stream stand one after the other, so what arrives while a call of a tool is still being written
-//! waits until that call is complete.
+//! waits until that call is complete. How much may wait is limited.
 //!
 //! # Source
 //! "Messages" and "Streaming messages" of Anthropic's documentation,
 //! <https://platform.claude.com/docs/en/build-with-claude/streaming>.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::HashMap;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
@@ -16,8 +16,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::read::{carried, carried_for_text};
+use crate::chat::conversation::Signature;
 use crate::chat::event::{Delta, Event, FinishReason};
-use crate::chat::render::{Identity, Render};
+use crate::chat::render::{self, Identity, Render, TooMuch};
 use crate::chat::request::Request;
 use crate::chat::{arguments, ids};
 use crate::domain::usage::TokenUsage;
@@ -33,10 +34,62 @@ pub struct Renderer {
     blocks: u32,
     open: Option<Open>,
     /// What has to wait until the open call is complete.
-    held: VecDeque<Delta>,
+    held: Held,
     called: bool,
     refused: bool,
     stop: Option<Stop>,
+}
+
+/// What waits for the open call.
+#[derive(Default)]
+struct Held {
+    deltas: Vec<Delta>,
+    /// Where the arguments of each call stand among them, so that their pieces become one.
+    arguments: HashMap<u32, usize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn push(&mut self, delta: Delta) -> Result<(), TooMuch> {
+        match (&delta, self.deltas.last_mut()) {
+            // Nobody will see them.
+            (Delta::Annotation(_) | Delta::Logprobs(_), _) => return Ok(()),
+            (Delta::Arguments { index, fragment }, _) => {
+                if let Some(Delta::Arguments { fragment: so_far, .. }) =
+                    self.arguments.get(index).and_then(|at| self.deltas.get_mut(*at))
+                {
+                    so_far.push_str(fragment);
+                    return render::hold(&mut self.bytes, fragment.len());
+                }
+                self.arguments.insert(*index, self.deltas.len());
+            }
+            (Delta::Text(text), Some(Delta::Text(so_far))) | (Delta::Thought(text), Some(Delta::Thought(so_far))) => {
+                so_far.push_str(text);
+                return render::hold(&mut self.bytes, text.len());
+            }
+            _ => {}
+        }
+        let bytes = size_of::<Delta>() + said_bytes(&delta);
+        self.deltas.push(delta);
+        render::hold(&mut self.bytes, bytes)
+    }
+}
+
+/// The bytes that a delta holds outside of itself.
+fn said_bytes(delta: &Delta) -> usize {
+    let signed = |signature: &Option<Signature>| signature.as_ref().map_or(0, |signature| signature.value.len());
+    match delta {
+        Delta::Text(text) | Delta::Thought(text) | Delta::Refusal(text) => text.len(),
+        Delta::TextSignature(signature) => signature.value.len(),
+        Delta::ThoughtEnd { signature } => signed(signature),
+        Delta::RedactedThought { data, .. } => data.len(),
+        Delta::Call {
+            id, name, signature, ..
+        } => id.len() + name.len() + signed(signature),
+        Delta::Arguments { fragment, .. } => fragment.len(),
+        Delta::Image { media_type, data } => media_type.len() + data.len(),
+        Delta::CallEnd { .. } | Delta::Annotation(_) | Delta::Logprobs(_) => 0,
+    }
 }
 
 /// The block that is being written.
@@ -100,7 +153,7 @@ impl Renderer {
             begun: false,
             blocks: 0,
             open: None,
-            held: VecDeque::new(),
+            held: Held::default(),
             called: false,
             refused: false,
             stop: None,
@@ -178,12 +231,11 @@ impl Renderer {
         }
     }
 
-    fn delta(&mut self, delta: Delta, out: &mut BytesMut) {
+    fn delta(&mut self, delta: Delta, out: &mut BytesMut) -> Result<(), TooMuch> {
         if let Some(Open::Call(open)) = self.open {
             let of_open = matches!(&delta, Delta::Arguments { index, .. } | Delta::CallEnd { index } if *index == open);
             if !of_open {
-                self.held.push_back(delta);
-                return;
+                return self.held.push(delta);
             }
         }
         match delta {
@@ -238,16 +290,21 @@ impl Renderer {
                     self.more(json!({"type": "input_json_delta", "partial_json": fragment}), out);
                 }
             }
-            Delta::CallEnd { .. } => {
-                self.close(out);
-                for delta in std::mem::take(&mut self.held) {
-                    self.delta(delta, out);
-                }
-            }
+            Delta::CallEnd { .. } => self.end_call(out)?,
             Delta::Image { media_type, data } => self.text(&picture(&media_type, &data), out),
             // Anthropic's answers have no place for either.
             Delta::Annotation(_) | Delta::Logprobs(_) => {}
         }
+        Ok(())
+    }
+
+    /// Ends the open block and writes what has waited for it, up to the next call that is not complete.
+    fn end_call(&mut self, out: &mut BytesMut) -> Result<(), TooMuch> {
+        self.close(out);
+        for delta in std::mem::take(&mut self.held).deltas {
+            self.delta(delta, out)?;
+        }
+        Ok(())
     }
 
     fn stop_reason(&self, called: bool, refused: bool) -> (Value, Value) {
@@ -270,23 +327,20 @@ impl Renderer {
 }
 
 impl Render for Renderer {
-    fn event(&mut self, event: Event, out: &mut BytesMut) {
+    fn event(&mut self, event: Event, out: &mut BytesMut) -> Result<(), TooMuch> {
         self.begin(out);
         match event {
             Event::Start { .. } | Event::Usage(_) => {}
             // There is only one answer in this dialect, and nobody can ask for more.
-            Event::Delta { choice: 0, delta } => self.delta(delta, out),
+            Event::Delta { choice: 0, delta } => self.delta(delta, out)?,
             Event::Finish {
                 choice: 0,
                 reason,
                 stop_sequence,
             } => {
-                while matches!(self.open, Some(Open::Call(_))) || !self.held.is_empty() {
+                while matches!(self.open, Some(Open::Call(_))) || !self.held.deltas.is_empty() {
                     // A call that was cut by the ceiling on tokens is complete as it is.
-                    self.close(out);
-                    for delta in std::mem::take(&mut self.held) {
-                        self.delta(delta, out);
-                    }
+                    self.end_call(out)?;
                 }
                 self.close(out);
                 self.stop = Some(Stop {
@@ -296,6 +350,7 @@ impl Render for Renderer {
             }
             Event::Delta { .. } | Event::Finish { .. } => {}
         }
+        Ok(())
     }
 
     fn end(&mut self, usage: Option<&TokenUsage>, out: &mut BytesMut) {

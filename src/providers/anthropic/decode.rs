@@ -19,6 +19,7 @@ use super::{failure, schema};
 use crate::chat::conversation::{Issuer, Signature};
 use crate::chat::estimate::TextTally;
 use crate::chat::event::{Delta, Event, FinishReason};
+use crate::chat::render::MAX_HELD_BYTES;
 use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
@@ -26,9 +27,6 @@ use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::fence::Fence;
 use crate::providers::sse::{self, Records, TooLarge};
 use crate::providers::translate::{EventReader, Translator};
-
-/// The largest answer that is held back because it has to be unwrapped, or may not be the answer.
-const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
 /// What can be said in a block of a kind that is read here.
 const DELTAS: [&str; 5] = [

@@ -165,6 +165,37 @@ fn a_picture_is_a_text_that_shows_it() {
     assert_eq!(answer["content"][0]["text"], "![image](data:image/png;base64,AAAA)");
 }
 
+#[test]
+fn what_waits_for_an_open_call_is_limited_however_small_its_pieces_are() {
+    let call = |index| {
+        said(Delta::Call {
+            index,
+            id: "c".into(),
+            name: "f".into(),
+            signature: None,
+        })
+    };
+    let small = [said(Delta::Refusal("x".into())), said(Delta::CallEnd { index: 7 })];
+    let mut renderer = Renderer::new(&messages());
+    let mut out = BytesMut::new();
+    renderer.event(call(0), &mut out).unwrap();
+    let written = out.len();
+    let most = render::MAX_HELD_BYTES / size_of::<Delta>() + 1;
+    let given_up = (0..most).find(|at| renderer.event(small[at % 2].clone(), &mut out).is_err());
+    assert!(given_up.is_some(), "{most} deltas are held");
+    assert_eq!(out.len(), written);
+    // Pieces of one call or text become one, so that a long one is no more than its bytes.
+    let mut renderer = Renderer::new(&messages());
+    renderer.event(call(0), &mut out).unwrap();
+    renderer.event(call(1), &mut out).unwrap();
+    for _ in 0..most {
+        let fragment = "x".to_owned();
+        renderer
+            .event(said(Delta::Arguments { index: 1, fragment }), &mut out)
+            .unwrap();
+    }
+}
+
 /// A message put together from a stream as Anthropic's SDKs do it.
 fn gathered(stream: &str) -> Value {
     let mut message = Value::Null;
