@@ -127,6 +127,12 @@ impl Given {
         self.known.iter().any(|(known, _)| *known == param)
     }
 
+    /// The caller's name for a parameter, to say that its value could not be taken as it is.
+    pub fn name_of(&self, param: Param) -> String {
+        let found = self.known.iter().find(|(known, _)| *known == param);
+        found.map_or(param.as_str(), |(_, name)| name).to_owned()
+    }
+
     /// The fields nobody here knows.
     pub fn unknown(&self) -> &[String] {
         &self.unknown

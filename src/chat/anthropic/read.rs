@@ -78,9 +78,17 @@ fn parameter(name: String, value: Value, conversation: &mut Conversation) -> Rea
             given.note(Param::TopK);
         }
         "stop_sequences" => {
-            let texts = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            let texts = texts.iter().filter_map(Value::as_str).filter(|text| !text.is_empty());
-            conversation.stop = texts.map(ToOwned::to_owned).collect();
+            let Value::Array(texts) = value else {
+                return Err(refused("stop_sequences", "must be an array of strings"));
+            };
+            for (index, text) in texts.into_iter().enumerate() {
+                match text {
+                    // It would end every answer before it began.
+                    Value::String(text) if text.is_empty() => {}
+                    Value::String(text) => conversation.stop.push(text),
+                    _ => return Err(refused(format!("stop_sequences[{index}]"), "must be a string")),
+                }
+            }
             if !conversation.stop.is_empty() {
                 given.note_as(Param::Stop, name);
             }

@@ -7,6 +7,7 @@
 //! # Source
 //! "Messages" of Anthropic's API reference, <https://platform.claude.com/docs/en/api/messages>.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use base64::Engine as _;
@@ -108,6 +109,7 @@ pub fn body(request: &Request, target: &Target<'_>, host: Host) -> Result<Encode
         wanted: Vec::new(),
         fields: Map::new(),
         instructions: Vec::new(),
+        shortened: Cell::new(false),
     };
     writer.write(conversation, request.stream)
 }
@@ -130,6 +132,8 @@ struct Writer<'t> {
     fields: Map<String, Value>,
     /// Instructions of ours, which come after the caller's own so that these stay a prefix that can be cached.
     instructions: Vec<String>,
+    /// Whether a mark for an hour became one for minutes, because the model has no other.
+    shortened: Cell<bool>,
 }
 
 /// A body, whose messages are kept apart because calls in them hold arguments that are no values.
@@ -282,7 +286,9 @@ impl Writer<'_> {
             Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { required: true, .. })
         );
         if must_call {
-            // The answer will be a call of the caller's own tools, whose arguments have a form of their own.
+            // The answer will be a call of the caller's own tools, whose arguments have a form of their own, and whatever is
+            // said beside it has none.
+            self.taken.leave(Param::ResponseFormat);
             return Form::Own(None);
         }
         if self.traits.forced_tool != ForcedTool::Never {
@@ -433,7 +439,11 @@ impl Writer<'_> {
     fn sampling(&mut self, conversation: &Conversation, plan: &Plan) {
         let sampling = &conversation.sampling;
         let free = self.traits.sampling_params;
+        // OpenAI counts to two.
         let temperature = sampling.temperature.map(|temperature| temperature.min(1.0));
+        if temperature < sampling.temperature {
+            self.notes.add(conversation.given.name_of(Param::Temperature));
+        }
         let (default_temperature, default_top_p) = (temperature == Some(1.0), sampling.top_p == Some(1.0));
         if default_temperature || (free && !plan.thinks) {
             self.taken.take(Param::Temperature);
@@ -500,7 +510,11 @@ impl Writer<'_> {
     fn mark(&self, mark: CacheMark) -> Value {
         match mark {
             CacheMark::OneHour if self.traits.one_hour_cache => json!({"type": "ephemeral", "ttl": "1h"}),
-            CacheMark::OneHour | CacheMark::FiveMinutes => json!({"type": "ephemeral"}),
+            CacheMark::OneHour => {
+                self.shortened.set(true);
+                json!({"type": "ephemeral"})
+            }
+            CacheMark::FiveMinutes => json!({"type": "ephemeral"}),
         }
     }
 
@@ -527,7 +541,7 @@ impl Writer<'_> {
         if surplus > 0 {
             self.notes.add(format!("cache_control[{most}..]"));
         }
-        let mut minutes = false;
+        let (mut minutes, mut shortened) = (false, false);
         for_each_mark(&mut self.fields, messages, &mut |place| {
             let Some(mark) = place else { return };
             if surplus > 0 {
@@ -537,9 +551,13 @@ impl Writer<'_> {
             }
             if minutes && mark["ttl"] == "1h" {
                 *mark = json!({"type": "ephemeral"});
+                shortened = true;
             }
             minutes |= mark["ttl"] != "1h";
         });
+        if shortened || self.shortened.get() {
+            self.notes.add("cache_control.ttl");
+        }
     }
 }
 

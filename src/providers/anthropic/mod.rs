@@ -202,7 +202,7 @@ pub fn exchange(
 pub fn support(param: Param) -> Support {
     match param {
         Param::CacheControl | Param::Stream | Param::TopK | Param::TopP => Support::Forwarded,
-        // Temperatures above 1 become 1, which is the hottest there is.
+        // Temperatures above 1 become 1, which is the hottest there is, and are then named as dropped.
         Param::MaxCompletionTokens
         | Param::ParallelToolCalls
         | Param::ReasoningEffort

@@ -298,8 +298,11 @@ fn a_schema_is_asked_for_in_the_best_way_the_model_has() {
     );
     let with_tools = json!({"response_format": point(), "tools": [weather()]});
     assert_eq!(sent(&OLD, with_tools)["tool_choice"], json!({"type": "any"}));
+    // Where a call is all that may come, the schema has nothing to hold for.
     let must_call = json!({"response_format": point(), "tools": [weather()], "tool_choice": "required"});
-    assert_eq!(sent(&OLD, must_call)["tools"].as_array().unwrap().len(), 1);
+    assert_eq!(sent(&OLD, must_call.clone())["tools"].as_array().unwrap().len(), 1);
+    assert!(dropped(&OLD, must_call.clone()).contains(&"response_format".to_owned()));
+    assert!(!dropped(&V4_5, must_call).contains(&"response_format".to_owned()));
 
     // What cannot be enforced goes through a tool, and where that cannot be forced, into words.
     assert_eq!(
@@ -332,7 +335,12 @@ fn sampling_goes_to_models_that_take_it() {
         (&body["temperature"], body.get("top_p"), &body["top_k"]),
         (&json!(1.0), None, &json!(9))
     );
-    assert_eq!(dropped(&V4_5, fields.clone()), ["top_p"]);
+    assert_eq!(
+        dropped(&V4_5, fields.clone()),
+        ["top_p", "temperature"],
+        "hotter than it gets"
+    );
+    assert_eq!(dropped(&NEWEST, json!({"temperature": 1.25})), ["temperature"]);
     assert_eq!(sent(&V4_5, json!({"top_p": 0.5}))["top_p"], 0.5);
     assert_eq!(
         dropped(&NEWEST, json!({"temperature": 0.5, "top_p": 0.5, "top_k": 9})),
@@ -468,8 +476,16 @@ fn four_marks_of_a_cache_are_kept_and_the_longer_come_first() {
     .map(|block| &block["cache_control"])
     .into();
     assert_eq!(marks, [&minutes, &minutes, &minutes]);
-    assert_eq!(encoded.dropped.names(), ["cache_control[4..]"]);
-    assert_eq!(sent(&OLD, json!({"cache_control": hour}))["cache_control"], minutes);
+    assert_eq!(encoded.dropped.names(), ["cache_control[4..]", "cache_control.ttl"]);
+    let encoded = encode(&OLD, json!({"cache_control": hour}));
+    let body: Value = serde_json::from_slice(&encoded.body).unwrap();
+    assert_eq!(body["cache_control"], minutes);
+    assert_eq!(
+        encoded.dropped.names(),
+        ["cache_control.ttl"],
+        "it is gone sooner than was wanted"
+    );
+    assert!(dropped(&NEWEST, json!({"cache_control": hour})).is_empty());
 }
 
 #[test]

@@ -280,11 +280,14 @@ impl<'c> Writer<'c> {
         } else {
             tools.choice = wanted;
         }
-        if matches!(conversation.format, Format::JsonSchema { .. }) && self.schema.is_none() && can_force {
+        let needs_tool = matches!(conversation.format, Format::JsonSchema { .. }) && self.schema.is_none();
+        if !needs_tool || !can_force {
+            self.format_in_words();
+        } else if tools.choice.is_none() {
+            // Where a call of the caller's own tools must come, one that stands for the answer could come in its place. The
+            // form then counts as dropped.
             self.json_tool(&mut tools, silent);
             silent = false;
-        } else {
-            self.format_in_words();
         }
         if silent && tools.are_sent() {
             self.instructions.push(NO_CALLS.into());
@@ -400,6 +403,10 @@ impl<'c> Writer<'c> {
             let most = self.target.max_output_tokens.unwrap_or(u64::MAX);
             self.body.inference_config.max_tokens = Some(wanted.min(most).max(least));
             self.taken.take(Param::MaxCompletionTokens);
+            if wanted < least {
+                // The answer may become longer than the caller wanted it.
+                self.notes.add(conversation.given.name_of(Param::MaxCompletionTokens));
+            }
         }
         let takes_stop = self.target.traits.family != Family::Gpt || self.target.traits.openai.stop;
         if takes_stop {
@@ -434,7 +441,7 @@ impl<'c> Writer<'c> {
             config.temperature = Some(wanted.clamp(0.0, 1.0));
             self.taken.take(Param::Temperature);
             if wanted > 1.0 {
-                self.notes.add("temperature");
+                self.notes.add(self.conversation.given.name_of(Param::Temperature));
             }
         }
         // Claude takes one of the two; and while it thinks, nearly all of the probability.

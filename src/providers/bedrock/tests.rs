@@ -420,6 +420,11 @@ fn a_schema_is_native_or_a_tool_or_asked_for_in_words() {
     assert_eq!(body["toolConfig"]["toolChoice"], json!({"any": {}}));
     assert_eq!(body["toolConfig"]["tools"][1]["toolSpec"]["name"], "json_output");
 
+    // Where a call of theirs must come, no other may be in its place.
+    let (body, dropped) = format(json!({"tools": [weather()], "tool_choice": "required"}), &nova());
+    assert_eq!(body["toolConfig"]["tools"].as_array().unwrap().len(), 1);
+    assert_eq!(dropped, ["response_format"]);
+
     // Arguments are objects, so anything else is wrapped into one.
     let list = json!({"type": "json_schema", "json_schema": {"name": "l", "schema": {"type": "array", "items": {"type": "string"}}}});
     let (body, _) = format(json!({"response_format": list}), &sonnet());
@@ -535,7 +540,7 @@ fn thinking_is_asked_for_in_each_familys_own_words() {
 fn limits_of_a_model_are_kept() {
     let (body, dropped) = sent(json!({"max_tokens": 3, "stop": "x", "temperature": 0.5}), &gpt());
     assert_eq!(body["inferenceConfig"], json!({"maxTokens": 16}));
-    assert_eq!(dropped, ["stop", "temperature"]);
+    assert_eq!(dropped, ["stop", "temperature", "max_tokens"]);
     let (body, dropped) = sent(json!({"max_tokens": 3, "temperature": 1.5, "top_k": 5}), &nova());
     assert_eq!(body["inferenceConfig"], json!({"maxTokens": 3, "temperature": 1.0}));
     assert_eq!(

@@ -527,16 +527,24 @@ impl Writer<'_> {
             }
         }
         if self.traits.penalties {
-            if let Some(penalty) = sampling.frequency_penalty {
-                self.configure("frequencyPenalty", penalty.min(MAX_PENALTY), Param::FrequencyPenalty);
-            }
-            if let Some(penalty) = sampling.presence_penalty {
-                self.configure("presencePenalty", penalty.min(MAX_PENALTY), Param::PresencePenalty);
+            let penalties = [
+                ("frequencyPenalty", sampling.frequency_penalty, Param::FrequencyPenalty),
+                ("presencePenalty", sampling.presence_penalty, Param::PresencePenalty),
+            ];
+            for (name, penalty, param) in penalties {
+                let Some(penalty) = penalty else { continue };
+                self.configure(name, penalty.min(MAX_PENALTY), param);
+                if penalty > MAX_PENALTY {
+                    self.notes.add(param.as_str());
+                }
             }
         }
         if let Some(seed) = sampling.seed {
-            // It has 32 bits here. The same seed stays the same, whatever is cut off.
+            // It has 32 bits here. The same seed stays the same, whatever is cut off, and two may become one.
             self.configure("seed", seed as i32, Param::Seed);
+            if i32::try_from(seed).is_err() {
+                self.notes.add(Param::Seed.as_str());
+            }
         }
         if self.traits.logprobs && sampling.logprobs {
             self.configure("responseLogprobs", true, Param::Logprobs);

@@ -283,6 +283,8 @@ fn a_conversation_with_tools_and_an_image_is_written_in_googles_words() {
             "parallel_tool_calls",
             "logit_bias",
             "stop[5..]",
+            "presence_penalty",
+            "seed",
             "metadata.Cost Center"
         ]
     );
@@ -300,7 +302,8 @@ fn a_conversation_with_tools_and_an_image_is_written_in_googles_words() {
             "user",
             "parallel_tool_calls",
             "logit_bias",
-            "stop[5..]"
+            "stop[5..]",
+            "seed"
         ]
     );
 }
@@ -652,6 +655,31 @@ fn several_answers_come_whole_and_become_a_stream() {
         (exchange.calls[0].answer, exchange.dropped.names()),
         (AnswerForm::EventStream, &["n".to_owned()][..])
     );
+}
+
+#[test]
+fn values_that_google_does_not_take_as_they_are_are_named() {
+    let (body, dropped) = sent(
+        json!({"seed": -7, "frequency_penalty": -2, "presence_penalty": 1.5}),
+        &V2_5,
+    );
+    let config = &body["generationConfig"];
+    assert_eq!(
+        (&config["seed"], &config["frequencyPenalty"], &config["presencePenalty"]),
+        (&json!(-7), &json!(-2.0), &json!(1.5))
+    );
+    assert!(dropped.is_empty(), "{dropped:?}");
+    let seed = (1_i64 << 32) + 7;
+    let (body, dropped) = sent(
+        json!({"seed": seed, "frequency_penalty": 2, "presence_penalty": 2.0}),
+        &V2_5,
+    );
+    let config = &body["generationConfig"];
+    assert_eq!(
+        (&config["seed"], &config["frequencyPenalty"], &config["presencePenalty"]),
+        (&json!(7), &json!(1.99), &json!(1.99))
+    );
+    assert_eq!(dropped, ["frequency_penalty", "presence_penalty", "seed"]);
 }
 
 #[test]

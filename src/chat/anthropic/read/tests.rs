@@ -276,3 +276,16 @@ fn arguments_of_calls_are_taken_as_they_were_written() {
     let twice = messages(with("{},\"input\":{}").as_bytes()).unwrap_err();
     assert_eq!(twice.field.as_deref(), Some("messages[1].content"));
 }
+
+#[test]
+fn texts_that_end_an_answer_are_texts() {
+    let refused = |stops: Value| {
+        let fault = messages(&body(json!({"stop_sequences": stops}))).unwrap_err();
+        (fault.field.unwrap(), fault.problem)
+    };
+    assert_eq!(refused(json!("END")).0, "stop_sequences");
+    for odd in [json!(7), Value::Null, json!(["x"])] {
+        let (field, problem) = refused(json!(["END", odd]));
+        assert_eq!((&*field, &*problem), ("stop_sequences[1]", "must be a string"));
+    }
+}
