@@ -4,10 +4,13 @@
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Reply, read};
+use crate::support::provider::{bedrock, gemini};
 use crate::support::{Answer, Script, ScriptedProvider, TestGateway};
 
 const CLAUDE: &str = "claude-opus-5-5";
 const OTHER: &str = "mock-chat";
+const ON_BEDROCK: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
+const ON_GOOGLE: &str = "gemini-3-flash-preview";
 
 async fn start(anthropic: &ScriptedProvider, openai: &ScriptedProvider) -> TestGateway {
     TestGateway::builder()
@@ -588,7 +591,22 @@ async fn arguments_of_tools_pass_byte_for_byte_and_broken_ones_are_seen_to_be() 
 #[tokio::test]
 async fn what_a_coding_agent_sends_works_with_every_provider() {
     let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
-    let gateway = start(&anthropic, &openai).await;
+    let (aws, google) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    aws.always(bedrock::faithful());
+    google.always(gemini::developer("gemini-key-1"));
+    let gateway = TestGateway::builder()
+        .provider("anthropic", &anthropic.origin(), &[CLAUDE])
+        .openai(&openai, &[OTHER])
+        .env("GEMINI_KEY", "gemini-key-1")
+        .env("AWS_KEY", bedrock::BEARER)
+        .file(&format!(
+            "[providers.aws]\nbase_url = {:?}\nregion = \"us-east-1\"\nbearer_token_env = \"AWS_KEY\"\n\
+             [providers.gemini]\nbase_url = {:?}\napi_key_env = \"GEMINI_KEY\"",
+            aws.origin(),
+            google.origin()
+        ))
+        .start()
+        .await;
     let tools: Vec<Value> = (0..40)
         .map(|number| {
             let mut tool = json!({
@@ -620,10 +638,23 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
         ("x-app", "cli"),
         ("anthropic-dangerous-direct-browser-access", "true"),
     ];
-    for model in [CLAUDE, OTHER] {
+    // What stays behind of the betas, beside `context_management`, which belongs to one of them.
+    let interleaved = "anthropic-beta.interleaved-thinking-2025-05-14";
+    for (model, stays) in [
+        (CLAUDE, &[][..]),
+        (OTHER, &["anthropic-beta.claude-code-20250219", interleaved][..]),
+        (
+            ON_BEDROCK,
+            &[
+                "anthropic-beta.claude-code-20250219",
+                "anthropic-beta.context-management-2025-06-27",
+            ],
+        ),
+        (ON_GOOGLE, &["anthropic-beta.claude-code-20250219", interleaved]),
+    ] {
         let mut messages = vec![json!({"role": "user", "content": [
             {"type": "text", "text": "<system-reminder>be careful</system-reminder>"},
-            {"type": "text", "text": "read the file", "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": "call for the file about the weather", "cache_control": {"type": "ephemeral"}},
         ]})];
         for turn in 0..3 {
             let body = json!({
@@ -645,9 +676,18 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             assert_eq!(reply.status, 200, "turn {turn}: {}", reply.text);
             let message = gathered(&reply);
             assert_eq!(message["stop_reason"], if turn == 1 { "end_turn" } else { "tool_use" });
-            if model == OTHER {
-                assert!(reply.header("x-bonito-dropped-params").contains("context_management"));
-            }
+            let dropped = reply.header("x-bonito-dropped-params");
+            assert_eq!(
+                dropped.contains("context_management"),
+                model != CLAUDE,
+                "{model}: {dropped}"
+            );
+            assert!(stays.iter().all(|name| dropped.contains(name)), "{model}: {dropped}");
+            assert_eq!(
+                dropped.contains(interleaved),
+                stays.contains(&interleaved),
+                "{model}: {dropped}"
+            );
             messages.push(json!({"role": "assistant", "content": message["content"]}));
             let calls = message["content"]
                 .as_array()
@@ -658,7 +698,7 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
                 .map(|call| json!({"type": "tool_result", "tool_use_id": call["id"], "content": [{"type": "text", "text": "1\tfn main() {}"}]}))
                 .collect();
             let next = if results.is_empty() {
-                json!("once more")
+                json!("call once more for the weather")
             } else {
                 json!(results)
             };
@@ -672,6 +712,14 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             .all(|request| request.header("anthropic-beta") == Some(headers[1].1))
     );
     assert!(received.iter().all(|request| request.header("x-app").is_none()));
+    let received = aws.requests();
+    assert_eq!(received.len(), 3);
+    for request in received {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let betas = &body["additionalModelRequestFields"]["anthropic_beta"];
+        assert_eq!(*betas, json!(["interleaved-thinking-2025-05-14"]));
+    }
+    assert_eq!(google.requests().len(), 3);
     gateway.finish().await;
 }
 

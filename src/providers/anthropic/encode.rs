@@ -230,13 +230,10 @@ impl Writer<'_> {
         self.stops(conversation);
         self.sampling(conversation, &plan);
         self.rest(conversation);
-        if stream && self.host.stream_in_body() {
+        if stream {
             self.set("stream", true);
         }
         self.cache(conversation, &mut messages.list);
-        if self.host.betas_in_body() && !betas.is_empty() {
-            self.set("anthropic_beta", betas.clone());
-        }
         let mut dropped = conversation.given.without(&self.taken);
         for name in self.notes.names() {
             dropped.add(name.clone());

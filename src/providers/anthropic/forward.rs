@@ -23,13 +23,13 @@ const MAX_HELD_BYTES: usize = 64 * 1024;
 
 /// The body for a host: the caller's bytes with the model's name replaced, or with the version in its place.
 ///
-/// Two things make a body be written anew. Bedrock has neither `stream` nor a header for betas. And thoughts that another
-/// provider's model had, or that nobody signed, would be refused by Claude: a conversation that moved here from elsewhere
-/// is sent without them.
+/// Thoughts that another provider's model had, or that nobody signed, would be refused by Claude: a conversation that moved
+/// here from elsewhere is written anew without them.
 pub fn body(request: &Request, wire_name: &str, host: Host) -> Payload {
     let body = &request.body;
-    let rewritten = host.betas_in_body() || may_hold_foreign_thoughts(body);
-    if rewritten && let Some(body) = rewrite(request, wire_name, host) {
+    if may_hold_foreign_thoughts(body)
+        && let Some(body) = rewrite(request, wire_name, host)
+    {
         return Payload::from(body);
     }
     let mut payload = Payload::default();
@@ -90,13 +90,6 @@ fn rewrite(request: &Request, wire_name: &str, host: Host) -> Option<Bytes> {
             fields.shift_remove("model");
             fields.insert("anthropic_version".to_owned(), version.into());
         }
-    }
-    if !host.stream_in_body() {
-        fields.shift_remove("stream");
-    }
-    let betas = &request.headers.anthropic_betas;
-    if host.betas_in_body() && !betas.is_empty() {
-        fields.insert("anthropic_beta".to_owned(), betas.clone().into());
     }
     serde_json::to_vec(&fields).ok().map(Bytes::from)
 }

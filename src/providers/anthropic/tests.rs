@@ -451,9 +451,6 @@ fn other_hosts_fetch_nothing_and_have_no_model_in_their_body() {
         (vertex.get("cache_control"), &block["cache_control"]),
         (None, &json!({"type": "ephemeral"}))
     );
-    let bedrock = body(Host::Bedrock);
-    assert_eq!(bedrock["anthropic_version"], "bedrock-2023-05-31");
-    assert_eq!(bedrock.get("stream"), None);
     assert_eq!(body(Host::Anthropic)["cache_control"], json!({"type": "ephemeral"}));
 }
 
@@ -579,12 +576,6 @@ mod forwarded {
             let expected = BODY.replacen("\"model\" : \"m\"", "\"anthropic_version\":\"vertex-2023-10-16\"", 1);
             assert_eq!(sent(&messages(body), Host::Vertex), expected);
         }
-        let mut request = messages(BODY);
-        request.headers.anthropic_betas = vec!["a-1".to_owned(), "b-2".to_owned()];
-        let body: Value = serde_json::from_str(&sent(&request, Host::Bedrock)).unwrap();
-        assert_eq!((body.get("model"), body.get("stream")), (None, None));
-        assert_eq!(body["anthropic_version"], "bedrock-2023-05-31");
-        assert_eq!(body["anthropic_beta"], json!(["a-1", "b-2"]));
     }
 
     #[test]

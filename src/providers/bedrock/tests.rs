@@ -302,6 +302,47 @@ fn a_caller_of_anthropics_dialect() {
 }
 
 #[test]
+fn betas_that_bedrock_knows_are_asked_for_and_others_are_named() {
+    let limits = BodyLimits {
+        depth: 64,
+        messages: 100,
+        embedding_inputs: 1,
+    };
+    let asked = |fields: Value, betas: &[&str], traits: &ModelTraits| {
+        let mut body = json!({"model": "m", "max_tokens": 4096, "messages": [{"role": "user", "content": "hi"}]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        let mut request =
+            Request::parse(Operation::Chat, Dialect::Anthropic, body.to_string().into(), &limits).unwrap();
+        request.headers.anthropic_betas = betas.iter().map(|beta| (*beta).to_owned()).collect();
+        let exchange = exchange(&request, traits);
+        let sent = body_of(&exchange)["additionalModelRequestFields"]["anthropic_beta"].clone();
+        (sent, exchange.dropped.names().to_vec())
+    };
+    let (interleaved, long) = ("interleaved-thinking-2025-05-14", "context-1m-2025-08-07");
+    let agent = ["claude-code-20250219", interleaved, long];
+    let unknown = "anthropic-beta.claude-code-20250219".to_owned();
+    let thinking = json!({
+        "thinking": {"type": "enabled", "budget_tokens": 2000}, "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+    });
+    // What we ask for ourselves is there once.
+    assert_eq!(
+        asked(thinking, &agent, &sonnet()),
+        (json!([interleaved, long]), vec![unknown.clone()])
+    );
+    assert_eq!(
+        asked(json!({}), &agent, &sonnet()),
+        (json!([interleaved, long]), vec![unknown.clone()])
+    );
+    // The newest think between calls without being asked to.
+    assert_eq!(asked(json!({}), &agent, &newest()), (json!([long]), vec![unknown]));
+    let all = agent.map(|beta| format!("anthropic-beta.{beta}")).to_vec();
+    assert_eq!(asked(json!({}), &agent, &nova()), (Value::Null, all));
+    assert_eq!(asked(json!({}), &[], &sonnet()), (Value::Null, Vec::new()));
+}
+
+#[test]
 fn a_choice_of_tools_is_made_for_models_that_have_it_and_asked_for_in_words_otherwise() {
     let tools = json!([weather(), {"type": "function", "function": {"name": "other"}}]);
     let asked = |choice: Value, traits: &ModelTraits| {

@@ -102,6 +102,7 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
     for name in notes.names() {
         dropped.add(name.clone());
     }
+    request.headers.drop_betas(&mut dropped, |_| false);
     let body = Body {
         fields: &fields,
         contents: &contents,

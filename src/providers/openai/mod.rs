@@ -117,7 +117,8 @@ pub fn exchange(
         };
         return Ok(Exchange::whole(call, Forwarded::new(request, rules)));
     }
-    let (body, dropped) = write::body(request, target, manner)?;
+    let (body, mut dropped) = write::body(request, target, manner)?;
+    request.headers.drop_betas(&mut dropped, |_| false);
     call.payload = body.into();
     let translator = OpenAiTranslator::new(request.conversation()?, rules);
     Ok(Exchange {
