@@ -617,6 +617,38 @@ mod forwarded {
         assert_eq!(sent["messages"][1]["content"], kept);
     }
 
+    #[test]
+    fn whatever_is_beside_a_foreign_thought_stays_as_it_was_written() {
+        let foreign = r#"{"type":"thinking","thinking":"","signature":"bonito:google:abc"}"#;
+        let own = r#"{"type":"tool_use","id":"a","name":"f","input":{"lat":31.245270191439438, "id":12345678901234567890123}}"#;
+        let user = r#"{"role":"user","content":"say \"bonito:\" and \"signature\": \"\""}"#;
+        let body = |content: &str| {
+            format!(
+                r#"{{ "x":1.0e1,"messages":[ {user},{{"role":"assistant" , "content":[{content} ]}}, {user}],"model":"claude-x"}}"#
+            )
+        };
+        for (content, kept) in [
+            (own.to_owned(), own.to_owned()),
+            (format!("{foreign} , {own}"), own.to_owned()),
+            (format!("{own} , {foreign}"), own.to_owned()),
+            (
+                format!("{foreign},{foreign},{own}, {foreign},{own}"),
+                format!("{own},{own}"),
+            ),
+        ] {
+            assert_eq!(
+                sent(&messages(body(&content)), Host::Anthropic),
+                body(&kept),
+                "{content}"
+            );
+        }
+        // The first message, and the last.
+        let alone = format!(r#"{{"role":"assistant","content":[{foreign}]}}"#);
+        let around = format!(r#"{{"model":"m","messages":[{alone}, {user} ,{alone}],"max_tokens":5}}"#);
+        let expected = format!(r#"{{"anthropic_version":"vertex-2023-10-16","messages":[{user}],"max_tokens":5}}"#);
+        assert_eq!(sent(&messages(around), Host::Vertex), expected);
+    }
+
     fn seen<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
         let exchange = adapter()
             .encode(&messages(BODY), &target(&NEWEST))

@@ -111,10 +111,7 @@ pub fn exchange(
         answer: AnswerForm::of(request.stream),
     };
     if request.dialect == Dialect::OpenAi && !only_chats {
-        call.payload = match encode::without_foreign_marks(request, edits, manner.genuine) {
-            Some(body) => body.into(),
-            None => encode::splice(request, edits),
-        };
+        call.payload = encode::splice(request, edits, encode::foreign_marks(request, manner.genuine));
         return Ok(Exchange::whole(call, Forwarded::new(request, rules)));
     }
     let (body, mut dropped) = write::body(request, target, manner)?;
