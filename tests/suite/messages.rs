@@ -589,6 +589,17 @@ async fn arguments_of_tools_pass_byte_for_byte_and_broken_ones_are_seen_to_be() 
 }
 
 #[tokio::test]
+async fn a_reason_to_stop_that_nobody_knows_is_an_error_and_is_recorded() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    openai.always(calling("{}", "mood_change"));
+    let reply = post(&gateway, &asking(OTHER, "hi", json!({}))).await;
+    assert_eq!(reply.status, 502, "{}", reply.text);
+    assert_eq!(gateway.row(&reply).await.error_class.as_deref(), Some("malformed"));
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn what_a_coding_agent_sends_works_with_every_provider() {
     let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
     let (aws, google) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
@@ -648,9 +659,9 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             &[
                 "anthropic-beta.claude-code-20250219",
                 "anthropic-beta.context-management-2025-06-27",
-            ],
+            ][..],
         ),
-        (ON_GOOGLE, &["anthropic-beta.claude-code-20250219", interleaved]),
+        (ON_GOOGLE, &["anthropic-beta.claude-code-20250219", interleaved][..]),
     ] {
         let mut messages = vec![json!({"role": "user", "content": [
             {"type": "text", "text": "<system-reminder>be careful</system-reminder>"},

@@ -524,8 +524,8 @@ impl Answer {
             // The call that stands for the answer's text is none.
             "tool_use" if self.calls > 0 => FinishReason::ToolCalls,
             "refusal" => FinishReason::ContentFilter,
-            // `end_turn`, `stop_sequence`, `pause_turn`, and what is newer than this reader.
-            _ => FinishReason::Stop,
+            "end_turn" | "stop_sequence" | "pause_turn" | "tool_use" => FinishReason::Stop,
+            newer => return Err(Failure::unknown_reason(newer)),
         };
         if let Some(explanation) = stop.explanation
             && reason == FinishReason::ContentFilter

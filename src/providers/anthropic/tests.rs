@@ -800,7 +800,6 @@ mod translated {
             ("\"end_turn\"", "stop"),
             ("\"stop_sequence\"", "stop"),
             ("\"pause_turn\"", "stop"),
-            ("\"something_new\"", "stop"),
             // A call that is none.
             ("\"tool_use\"", "stop"),
             ("\"max_tokens\"", "length"),
@@ -814,8 +813,11 @@ mod translated {
                 "{reason}: {outcome}"
             );
         }
-        let outcome = seen([ended("null").as_bytes()]);
-        assert_eq!(outcome.class(), Some(ErrorClass::Malformed), "no reason is made up");
+        for reason in ["null", "\"mood_change\""] {
+            let outcome = seen([ended(reason).as_bytes()]);
+            assert_eq!(outcome.class(), Some(ErrorClass::Malformed), "no reason is made up");
+            assert!(!outcome.relayed.contains("\"finish_reason\":\""), "{outcome}");
+        }
     }
 
     #[test]

@@ -688,8 +688,9 @@ impl Blocks {
                 failure.code = Some(reason.to_owned());
                 return Err(failure);
             }
-            // A caller that gets calls has to know, and a reason that is newer than this is an end.
-            _ => complete,
+            // A caller that gets calls has to know.
+            "end_turn" | "stop_sequence" | "tool_use" | "malformed_model_output" | "malformed_tool_use" => complete,
+            newer => return Err(Failure::unknown_reason(newer)),
         };
         events.push(Event::Finish {
             choice: self.choice,

@@ -853,12 +853,14 @@ fn every_reason_to_stop_is_told_apart() {
         ("guardrail_intervened", "content_filter"),
         ("content_filtered", "content_filter"),
         ("malformed_tool_use", "stop"),
-        ("newer_than_this", "stop"),
     ] {
         assert_eq!(finish(text(), reason).unwrap(), expected, "{reason}");
     }
     let call = json!([{"toolUse": {"toolUseId": "a", "name": "get_weather", "input": {}}}]);
     assert_eq!(finish(call, "tool_use").unwrap(), "tool_calls");
+    let failure = finish(text(), "newer_than_this").unwrap_err();
+    assert_eq!(failure.class, ErrorClass::Malformed);
+    assert!(failure.message.contains("(newer_than_this)"), "{}", failure.message);
     let failure = finish(json!([]), "malformed_model_output").unwrap_err();
     assert_eq!(failure.class, ErrorClass::ServerError);
 }

@@ -335,7 +335,9 @@ impl State {
         }
         for (&choice, state) in &mut self.choices {
             state.close(choice, events);
-            let reason = reason(state.finish.as_deref().unwrap_or_default(), state.calls > 0);
+            let said = state.finish.as_deref().unwrap_or_default();
+            let reason =
+                reason(said, state.calls > 0).ok_or_else(|| Unfinished::Failed(Failure::unknown_reason(said)))?;
             events.push(finished(choice, reason));
         }
         Ok(())
@@ -499,17 +501,20 @@ fn is_fault(reason: &str) -> bool {
     )
 }
 
-/// Why a candidate ended. What is not known here is treated as `OTHER`, which is no success.
-fn reason(reason: &str, called: bool) -> FinishReason {
-    match reason {
+/// Why a candidate ended; `None` where it says something that is not known here.
+fn reason(reason: &str, called: bool) -> Option<FinishReason> {
+    Some(match reason {
         "MAX_TOKENS" | "CONTINUATION" => FinishReason::Length,
         "STOP" if called => FinishReason::ToolCalls,
         "STOP" => FinishReason::Stop,
         // A fault behind something that can be used.
         fault if is_fault(fault) && called => FinishReason::ToolCalls,
         fault if is_fault(fault) => FinishReason::Stop,
-        _ => FinishReason::ContentFilter,
-    }
+        "SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "OTHER" | "ESCALATION"
+        | "MODEL_ARMOR" | "NO_IMAGE" => FinishReason::ContentFilter,
+        image if image.starts_with("IMAGE_") => FinishReason::ContentFilter,
+        _ => return None,
+    })
 }
 
 /// Probabilities in OpenAI's shape.

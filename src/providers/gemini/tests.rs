@@ -786,11 +786,13 @@ fn every_reason_to_finish_has_its_meaning() {
         ("IMAGE_SAFETY", "content_filter"),
         ("NO_IMAGE", "content_filter"),
         ("OTHER", "content_filter"),
-        ("OF_TOMORROW", "content_filter"),
         ("MALFORMED_FUNCTION_CALL", "stop"),
     ] {
         assert_eq!(finish(reason, text()).as_deref(), Ok(expected), "{reason}");
     }
+    let (class, message) = finish("OF_TOMORROW", text()).unwrap_err();
+    assert_eq!(class, ErrorClass::Malformed);
+    assert!(message.contains("(OF_TOMORROW)"), "{message}");
     assert_eq!(finish("STOP", call()).as_deref(), Ok("tool_calls"));
     assert_eq!(finish("MAX_TOKENS", call()).as_deref(), Ok("length"));
     assert_eq!(finish("SAFETY", json!([])).as_deref(), Ok("content_filter"));

@@ -65,7 +65,7 @@ impl Translator for OpenAiTranslator {
         for choice in choices {
             state.choice(choice, "message", &mut events)?;
         }
-        state.close_all(&mut events);
+        state.close_all(&mut events)?;
         if let Some(usage) = answer.get("usage").and_then(|usage| wire::usage(&usage.to_string())) {
             events.push(Event::Usage(usage));
         }
@@ -114,8 +114,7 @@ impl ChunkReader {
             return Ok(());
         }
         if data == b"[DONE]" {
-            self.finish(events);
-            return Ok(());
+            return self.finish(events);
         }
         let malformed = || Failure::new(ErrorClass::Malformed, "sent an event that is not a JSON object");
         let chunk: Value = serde_json::from_slice(data).map_err(|_| malformed())?;
@@ -139,9 +138,10 @@ impl ChunkReader {
         Ok(())
     }
 
-    fn finish(&mut self, events: &mut Vec<Event>) {
+    fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+        self.state.close_all(events)?;
         self.complete = true;
-        self.state.close_all(events);
+        Ok(())
     }
 }
 
@@ -164,7 +164,7 @@ impl EventReader for ChunkReader {
             })?;
         }
         if !self.complete && !self.rules.done_marker && self.state.finished() {
-            self.finish(events);
+            self.finish(events)?;
         }
         if self.complete { Ok(()) } else { Err(cut()) }
     }
@@ -304,34 +304,50 @@ impl State {
         for annotation in message["annotations"].as_array().map(Vec::as_slice).unwrap_or_default() {
             say(Delta::Annotation(annotation.clone()));
         }
-        if let Some(reason) = choice["finish_reason"].as_str()
-            && state.finish.is_none()
-        {
-            state.finish = Some(match reason {
-                "length" => FinishReason::Length,
-                "tool_calls" | "function_call" => FinishReason::ToolCalls,
-                "content_filter" => FinishReason::ContentFilter,
-                _ => FinishReason::Stop,
-            });
+        let reason = choice["finish_reason"].as_str().filter(|reason| !reason.is_empty());
+        if let Some(reason) = reason.filter(|_| state.finish.is_none()) {
+            state.finish = Some(finish(reason)?);
         }
         Ok(())
     }
 
     /// Ends what is open, and says why each choice ended. It is said last: some providers send more behind their finish.
-    fn close_all(&mut self, events: &mut Vec<Event>) {
+    fn close_all(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
         for (&choice, state) in &mut self.choices {
             if std::mem::take(&mut state.thinking) {
                 let delta = Delta::ThoughtEnd { signature: None };
                 events.push(Event::Delta { choice, delta });
             }
             state.end_calls(true, |delta| events.push(Event::Delta { choice, delta }));
+            let Some(reason) = state.finish else {
+                let problem = "ended its answer without saying why";
+                return Err(Failure::new(ErrorClass::Malformed, problem));
+            };
             events.push(Event::Finish {
                 choice,
-                reason: state.finish.unwrap_or(FinishReason::Stop),
+                reason,
                 stop_sequence: None,
             });
         }
+        Ok(())
     }
+}
+
+/// Why a choice ended, in OpenAI's words and in those of its imitators (Together's `eos`, Mistral's `model_length` and
+/// `error`, DeepSeek's `insufficient_system_resource`, and Anthropic's, which some proxies leave as they are).
+fn finish(reason: &str) -> Result<FinishReason, Failure> {
+    Ok(match reason {
+        "stop" | "eos" | "end_turn" | "stop_sequence" => FinishReason::Stop,
+        "length" | "model_length" | "max_tokens" => FinishReason::Length,
+        "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
+        "content_filter" => FinishReason::ContentFilter,
+        "error" => return Err(Failure::new(ErrorClass::ServerError, "broke off its answer")),
+        "insufficient_system_resource" => {
+            let problem = "broke off its answer for want of resources";
+            return Err(Failure::new(ErrorClass::Overloaded, problem));
+        }
+        newer => return Err(Failure::unknown_reason(newer)),
+    })
 }
 
 #[cfg(test)]
@@ -469,6 +485,30 @@ mod tests {
             "Finish",
         ];
         assert_eq!(found.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_reason_that_nobody_knows_is_no_success() {
+        let ended = |reason: Value| {
+            let finish = json!({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": reason}]});
+            let chunk = Bytes::from(format!("data: {finish}\n\ndata: [DONE]\n\n"));
+            events([chunk]).map_err(|failure| (failure.class, failure.message))
+        };
+        for known in ["stop", "eos", "model_length", "content_filter"] {
+            assert!(ended(json!(known)).is_ok(), "{known}");
+        }
+        let (class, message) = ended(json!("mood_change")).unwrap_err();
+        assert_eq!(class, ErrorClass::Malformed);
+        assert!(message.contains("(mood_change)"), "{message}");
+        // None at all, under whatever form.
+        for none in [Value::Null, json!(""), json!(7)] {
+            assert_eq!(ended(none).unwrap_err().0, ErrorClass::Malformed);
+        }
+        assert_eq!(ended(json!("error")).unwrap_err().0, ErrorClass::ServerError);
+        assert_eq!(
+            ended(json!("insufficient_system_resource")).unwrap_err().0,
+            ErrorClass::Overloaded
+        );
     }
 
     #[test]
