@@ -302,6 +302,34 @@ fn a_caller_of_anthropics_dialect() {
 }
 
 #[test]
+fn thoughts_between_texts_go_back_in_their_order() {
+    let thought = |text: &str| json!({"type": "thinking", "thinking": text, "signature": "c2ln"});
+    let body = json!({"model": "m", "max_tokens": 4096, "messages": [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": [
+            thought("A"), {"type": "text", "text": "I look."}, thought("B"),
+            {"type": "tool_use", "id": "a", "name": "get_weather", "input": {}},
+        ]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "18C"}]},
+    ]});
+    let limits = BodyLimits {
+        depth: 64,
+        messages: 100,
+        embedding_inputs: 1,
+    };
+    let request = Request::parse(Operation::Chat, Dialect::Anthropic, body.to_string().into(), &limits).unwrap();
+    let body = body_of(&exchange(&request, &sonnet()));
+    let reasoning = |text: &str| json!({"reasoningContent": {"reasoningText": {"text": text, "signature": "c2ln"}}});
+    assert_eq!(
+        body["messages"][1]["content"],
+        json!([
+            reasoning("A"), {"text": "I look."}, reasoning("B"),
+            {"toolUse": {"toolUseId": "a", "name": "get_weather", "input": {}}},
+        ])
+    );
+}
+
+#[test]
 fn betas_that_bedrock_knows_are_asked_for_and_others_are_named() {
     let limits = BodyLimits {
         depth: 64,
