@@ -61,6 +61,13 @@ pub fn span(document: &str, part: &RawValue) -> Range<usize> {
     start..start + part.get().len()
 }
 
+/// Where the name of a member stands, quotes included, whose value begins at `value`. It must be one without quotes inside.
+pub fn name_before(document: &str, value: usize) -> Range<usize> {
+    let before = &document.as_bytes()[..value];
+    let closing = memchr::memrchr(b'"', before).unwrap_or(0);
+    memchr::memrchr(b'"', &before[..closing]).unwrap_or(0)..closing + 1
+}
+
 /// The stretches that have to go for some members of an object or an array to be gone, each with one comma. `open` is where
 /// its bracket stands, and each member is the end of its value and whether it stays.
 pub fn without(document: &str, open: usize, members: &[(usize, bool)]) -> Vec<Range<usize>> {

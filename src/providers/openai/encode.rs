@@ -9,10 +9,12 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::chat::ids;
+use crate::chat::param::{Dropped, Param};
 use crate::chat::request::Request;
 use crate::domain::call::Operation;
 use crate::providers::adapter::Payload;
 use crate::providers::cuts::{self, Cut, Members};
+use crate::providers::openai::write::Manner;
 
 /// The endpoints below a base URL, made once.
 #[derive(Clone, Debug)]
@@ -155,6 +157,52 @@ pub fn foreign_marks(request: &Request, genuine: bool) -> Vec<Cut> {
         marks.extend(signed);
     }
     if marked { marks } else { Vec::new() }
+}
+
+/// What has to go, or to have another name, because an imitator refuses requests for it; and what of it said something.
+pub fn refused_fields(request: &Request, manner: Manner) -> (Vec<Cut>, Dropped) {
+    let mut dropped = Dropped::default();
+    let untouched = manner.refused.is_empty() && manner.renamed.is_empty();
+    if untouched || request.operation == Operation::Embedding {
+        return (Vec::new(), dropped);
+    }
+    let read = || {
+        let document = std::str::from_utf8(&request.body).ok()?;
+        let Members(members) = serde_json::from_str(document).ok()?;
+        Some((document, members))
+    };
+    // The body was walked, and is an object.
+    let Some((document, members)) = read() else {
+        return (Vec::new(), dropped);
+    };
+    let mut cuts: Vec<Cut> = Vec::new();
+    let mut ends = Vec::with_capacity(members.len());
+    for (name, value) in &members {
+        let place = cuts::span(document, value);
+        let refused = Param::of_field(name).filter(|param| manner.refuses(*param));
+        if let Some(param) = refused
+            && !param.is_default(value.get())
+        {
+            dropped.add(name.as_str());
+        }
+        let theirs = manner.name_of(name);
+        // Under both names it would be there twice. Null says nothing under either.
+        let has_two_names = manner
+            .renamed
+            .iter()
+            .any(|(ours, theirs)| name == ours || name == theirs);
+        let is_null = |value: &RawValue| value.get() == "null";
+        let doubled = theirs != name && members.iter().any(|(other, value)| other == theirs && !is_null(value));
+        let stays = refused.is_none() && !doubled && !(has_two_names && is_null(value));
+        if theirs != name && stays {
+            cuts.push((cuts::name_before(document, place.start), format!("\"{theirs}\"").into()));
+        }
+        ends.push((place.end, stays));
+    }
+    let open = memchr::memchr(b'{', &request.body).unwrap_or(0);
+    let gone = cuts::without(document, open, &ends);
+    cuts.extend(gone.into_iter().map(|range| (range, Bytes::new())));
+    (cuts, dropped)
 }
 
 /// The cut that takes the signature out of an id, if there is one in it.

@@ -59,12 +59,16 @@ impl Adapter for OpenAi {
             report_usage: true,
             modern_max_tokens: target.reasoning,
         };
-        let manner = Manner {
-            genuine: true,
-            stream_options: true,
-        };
         let path = |operation| self.paths.of(operation);
-        exchange(request, target, path, &edits, AuthScheme::Bearer, RULES, manner)
+        exchange(
+            request,
+            target,
+            path,
+            &edits,
+            AuthScheme::Bearer,
+            RULES,
+            Manner::GENUINE,
+        )
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
@@ -111,8 +115,13 @@ pub fn exchange(
         answer: AnswerForm::of(request.stream),
     };
     if request.dialect == Dialect::OpenAi && !only_chats {
-        call.payload = encode::splice(request, edits, encode::foreign_marks(request, manner.genuine));
-        return Ok(Exchange::whole(call, Forwarded::new(request, rules)));
+        let (mut cuts, dropped) = encode::refused_fields(request, manner);
+        cuts.extend(encode::foreign_marks(request, manner.genuine));
+        call.payload = encode::splice(request, edits, cuts);
+        return Ok(Exchange {
+            dropped,
+            ..Exchange::whole(call, Forwarded::new(request, rules))
+        });
     }
     let (body, mut dropped) = write::body(request, target, manner)?;
     request.headers.drop_betas(&mut dropped, |_| false);
