@@ -11,7 +11,9 @@
 use std::fmt;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::arguments;
 use super::param::Given;
 pub use crate::domain::model::Effort;
 
@@ -180,6 +182,13 @@ pub struct ToolCall {
     pub signature: Option<Signature>,
     /// Whether the prompt should be cached up to here.
     pub cache: Option<CacheMark>,
+}
+
+impl ToolCall {
+    /// The arguments as they go into a document: byte for byte.
+    pub fn embedded_arguments(&self) -> &RawValue {
+        arguments::embedded(&self.arguments)
+    }
 }
 
 /// A tool has answered.

@@ -6,7 +6,8 @@
 //!
 //! * the first turn is the user's, and no two turns of one role stand next to each other (system turns aside);
 //! * every call is answered in the user's turn directly after it, once, before anything else in that turn;
-//! * no result stands without its call, no turn is empty, and an assistant's turn is thoughts, then text, then calls.
+//! * no result stands without its call, no turn is empty, and in an assistant's turn texts stand in front of the calls they
+//!   came behind, and thoughts where they were thought: each is signed together with what came before it.
 
 use std::collections::HashMap;
 
@@ -174,28 +175,28 @@ fn push(arranged: &mut Vec<Turn>, turn: Turn) {
     }
 }
 
-/// An assistant's turn as thoughts, text, calls; and its calls. The second call under one id is left out.
+/// An assistant's turn with its texts in front of its calls, and its calls. Nothing passes a thought. The second call under
+/// one id is left out.
 fn in_order(turn: Turn) -> (Turn, Vec<(String, String)>) {
-    let (mut thoughts, mut said, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut parts, mut calls) = (Vec::with_capacity(turn.parts.len()), Vec::new());
     let mut names: Vec<(String, String)> = Vec::new();
     for part in turn.parts {
         match &part {
-            Part::Thinking(_) => thoughts.push(part),
+            Part::Thinking(_) => {
+                parts.append(&mut calls);
+                parts.push(part);
+            }
             Part::Call(call) => {
                 if names.iter().all(|(id, _)| *id != call.id) {
                     names.push((call.id.clone(), call.name.clone()));
                     calls.push(part);
                 }
             }
-            Part::Text(_) | Part::Media(_) | Part::Result(_) => said.push(part),
+            Part::Text(_) | Part::Media(_) | Part::Result(_) => parts.push(part),
         }
     }
-    thoughts.extend(said);
-    thoughts.extend(calls);
-    let turn = Turn {
-        role: turn.role,
-        parts: thoughts,
-    };
+    parts.append(&mut calls);
+    let turn = Turn { role: turn.role, parts };
     (turn, names)
 }
 
@@ -212,7 +213,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::chat::conversation::ToolCall;
+    use crate::chat::conversation::{Thinking, ToolCall};
 
     fn turn(role: Role, parts: Vec<Part>) -> Turn {
         Turn { role, parts }
@@ -272,6 +273,37 @@ mod tests {
             "User: \"weather?\"\nAssistant: \"looking\", call a, call b\n\
              User: result a tool_a=18, result b tool_b=23, \"and now?\""
         );
+    }
+
+    #[test]
+    fn thoughts_stay_where_they_were_thought() {
+        let thought = |text: &str| {
+            Part::Thinking(Thinking::Words {
+                text: text.to_owned(),
+                signature: None,
+            })
+        };
+        let said = vec![
+            thought("A"),
+            Part::text("one"),
+            thought("B"),
+            call("a"),
+            Part::text("two"),
+            call("b"),
+            thought("C"),
+            call("c"),
+        ];
+        let turns = vec![turn(Role::User, vec![Part::text("x")]), turn(Role::Assistant, said)];
+        let shown: Vec<String> = arrange(turns)[1]
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Thinking(Thinking::Words { text, .. }) | Part::Text(Text { text, .. }) => text.clone(),
+                Part::Call(call) => call.id.clone(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shown, ["A", "one", "B", "two", "a", "b", "C", "c"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! the answer passes through [`event`]s and a [`render`]er.
 
 pub mod anthropic;
+pub mod arguments;
 pub mod conversation;
 pub mod data_url;
 pub mod embedding;

@@ -90,6 +90,35 @@ params! {
     WebSearchOptions = "web_search_options",
 }
 
+impl Param {
+    /// The parameter that a field of OpenAI's dialect stands for, under any of its names there.
+    pub fn of_field(name: &str) -> Option<Self> {
+        match name {
+            "functions" => Some(Self::Tools),
+            "function_call" => Some(Self::ToolChoice),
+            "max_tokens" => Some(Self::MaxCompletionTokens),
+            "safety_identifier" => Some(Self::User),
+            "thinking" => Some(Self::ReasoningEffort),
+            name => Self::ALL.iter().copied().find(|param| param.as_str() == name),
+        }
+    }
+
+    /// Whether a value, as it is written, says what holds anyway.
+    pub fn is_default(self, written: &str) -> bool {
+        written == "null"
+            || match self {
+                Self::FrequencyPenalty | Self::PresencePenalty => written.parse() == Ok(0.0),
+                Self::LogitBias | Self::Metadata => written.trim_matches(['{', '}']).trim().is_empty(),
+                Self::Logprobs | Self::Store => written == "false",
+                Self::N => written == "1",
+                Self::ParallelToolCalls => written == "true",
+                Self::ServiceTier => written == "\"auto\"",
+                Self::TopLogprobs => written == "0",
+                _ => false,
+            }
+    }
+}
+
 impl fmt::Display for Param {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -125,6 +154,12 @@ impl Given {
     /// Whether the parameter was given, under whatever name.
     pub fn has(&self, param: Param) -> bool {
         self.known.iter().any(|(known, _)| *known == param)
+    }
+
+    /// The caller's name for a parameter, to say that its value could not be taken as it is.
+    pub fn name_of(&self, param: Param) -> String {
+        let found = self.known.iter().find(|(known, _)| *known == param);
+        found.map_or(param.as_str(), |(_, name)| name).to_owned()
     }
 
     /// The fields nobody here knows.
@@ -233,6 +268,25 @@ mod tests {
         taken.take(Param::MaxCompletionTokens);
         taken.take_field("x_own");
         assert_eq!(given.without(&taken).names(), ["seed"]);
+    }
+
+    #[test]
+    fn fields_are_known_by_all_their_names_and_values_that_say_nothing_are_told_apart() {
+        for &param in Param::ALL {
+            assert_eq!(Param::of_field(param.as_str()), Some(param));
+        }
+        assert_eq!(Param::of_field("max_tokens"), Some(Param::MaxCompletionTokens));
+        assert_eq!(Param::of_field("x_own"), None);
+        for (param, default, other) in [
+            (Param::N, "1", "2"),
+            (Param::Logprobs, "false", "true"),
+            (Param::PresencePenalty, "0.0", "-0.5"),
+            (Param::LogitBias, "{ }", "{\"1\":2}"),
+            (Param::ServiceTier, "\"auto\"", "\"flex\""),
+            (Param::User, "null", "\"\""),
+        ] {
+            assert!(param.is_default(default) && !param.is_default(other), "{param}");
+        }
     }
 
     #[test]

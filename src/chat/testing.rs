@@ -28,7 +28,7 @@ pub(super) fn streamed(request: &Request, events: &[Event], usage: Option<&Token
     let mut renderer = render::renderer(request);
     let mut out = BytesMut::new();
     for event in events {
-        renderer.event(event.clone(), &mut out);
+        renderer.event(event.clone(), &mut out).expect("it is not much");
     }
     renderer.end(usage, &mut out);
     String::from_utf8(out.to_vec()).unwrap()

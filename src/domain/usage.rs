@@ -7,6 +7,7 @@
 //! | provider | prompt count includes cached and written tokens | output count includes reasoning |
 //! |---|---|---|
 //! | OpenAI, Azure | yes | yes |
+//! | imitators of OpenAI | yes | yes, unless the total says that it stands beside it (xAI) |
 //! | Anthropic, Claude on Vertex | no: add both | yes |
 //! | Bedrock's Converse | no: add both | yes |
 //! | Gemini | yes (nothing is reported as written) | no: add the thoughts |

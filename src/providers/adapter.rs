@@ -407,4 +407,12 @@ impl Failure {
             retry_after: None,
         }
     }
+
+    /// An answer that ended for a reason nobody here knows. Nobody can tell then whether it is complete, so it is not handed
+    /// on as if it were.
+    pub fn unknown_reason(reason: &str) -> Self {
+        let shown: String = reason.chars().filter(char::is_ascii_graphic).take(60).collect();
+        let problem = format!("ended its answer for a reason that the gateway does not know ({shown})");
+        Self::new(ErrorClass::Malformed, problem)
+    }
 }

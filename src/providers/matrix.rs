@@ -112,6 +112,21 @@ pub fn markdown() -> String {
     }
     let dialects: Vec<String> = DIALECTS.iter().map(|row| format!("`{}`", row.name)).collect();
     let _ = write!(page, "\nDialects of `compatible`: {}.\n", dialects.join(", "));
+    page.push_str(
+        "\nEverything is forwarded by `compatible` but what a dialect is known to refuse or to call otherwise:\n\n",
+    );
+    page.push_str("| dialect | refused | translated |\n|---|---|---|\n");
+    for row in DIALECTS.iter().filter(|row| !row.refused.is_empty()) {
+        let refused: Vec<String> = row.refused.iter().map(|param| format!("`{param}`")).collect();
+        let renamed: Vec<String> = row.renamed.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} |",
+            row.name,
+            refused.join(", "),
+            renamed.join(", ")
+        );
+    }
     page
 }
 

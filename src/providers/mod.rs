@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod allowance;
 #[cfg(test)]
 mod conformance;
+mod cuts;
 pub mod event_stream;
 pub mod fence;
 pub mod matrix;

@@ -20,6 +20,10 @@ pub(super) const STREAM_LIMITS: StreamLimits = StreamLimits {
     max_event_bytes: 1 << 20,
 };
 
+/// Arguments that a tree of values would change: a double without its last digit, a number that no integer holds, a float
+/// that is whole, an escape, white space, and an order that is not the alphabet's.
+pub(super) const ARGUMENTS: &str = r#"{"lat":31.245270191439438, "id":12345678901234567890123,"b":1.0,"a":"\u00e9"}"#;
+
 static TRAITS: LazyLock<ModelTraits> = LazyLock::new(ModelTraits::default);
 static NO_MEDIA: LazyLock<MediaLibrary> = LazyLock::new(MediaLibrary::default);
 

@@ -8,10 +8,13 @@ use bytes::{Bytes, BytesMut};
 use super::adapter::{Decoder, Failure, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
 use crate::chat::estimate::TextTally;
 use crate::chat::event::{Delta, Event};
-use crate::chat::render::{self, Render};
+use crate::chat::render::{self, Render, TooMuch};
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
+
+/// Calls of tools in one choice; no model makes a hundred.
+pub(super) const MAX_CALLS: u32 = 1_000;
 
 /// Turns a provider's answers to one request into events.
 pub trait Translator: Send {
@@ -92,7 +95,7 @@ impl<T: Translator + 'static> Reader for Translated<T> {
         let tally = Tally::of(&events)?;
         let mut stream = BytesMut::new();
         for event in events {
-            self.renderer.event(event, &mut stream);
+            self.renderer.event(event, &mut stream).map_err(too_much)?;
         }
         self.renderer.end(tally.usage.as_ref(), &mut stream);
         Ok(WholeAnswer {
@@ -101,6 +104,10 @@ impl<T: Translator + 'static> Reader for Translated<T> {
             generated: tally.generated,
         })
     }
+}
+
+fn too_much(_: TooMuch) -> Failure {
+    Failure::new(ErrorClass::Malformed, "answered with more than the gateway holds")
 }
 
 /// What went by so far.
@@ -115,7 +122,7 @@ impl Tally {
     fn of(events: &[Event]) -> Result<Self, Failure> {
         let mut tally = Self::default();
         for event in events {
-            tally.see(event);
+            tally.see(event)?;
         }
         if !tally.finished {
             return Err(Failure::new(ErrorClass::Malformed, "answered 200 without an answer"));
@@ -123,7 +130,7 @@ impl Tally {
         Ok(tally)
     }
 
-    fn see(&mut self, event: &Event) {
+    fn see(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Start { .. } => {}
             Event::Finish { .. } => self.finished = true,
@@ -131,6 +138,10 @@ impl Tally {
             Event::Delta { delta, .. } => match delta {
                 Delta::Text(text) | Delta::Thought(text) | Delta::Refusal(text) => self.generated.add(text),
                 Delta::Arguments { fragment, .. } => self.generated.add(fragment),
+                Delta::Call { index, .. } if *index >= MAX_CALLS => {
+                    let problem = "called more tools than an answer can";
+                    return Err(Failure::new(ErrorClass::Malformed, problem));
+                }
                 Delta::Call { name, .. } => self.generated.add(name),
                 Delta::TextSignature(_)
                 | Delta::ThoughtEnd { .. }
@@ -141,6 +152,7 @@ impl Tally {
                 | Delta::Image { .. } => {}
             },
         }
+        Ok(())
     }
 }
 
@@ -158,17 +170,17 @@ struct TranslatedStream {
 }
 
 impl TranslatedStream {
-    fn render(&mut self, out: &mut Relayed) {
+    fn render(&mut self, out: &mut Relayed) -> Result<(), Failure> {
         for event in self.events.drain(..) {
-            self.tally.see(&event);
+            self.tally.see(&event)?;
             match event {
                 Event::Start { .. } => self.start = Some(event),
                 Event::Usage(_) => {}
                 Event::Delta { .. } | Event::Finish { .. } => {
                     if let Some(start) = self.start.take() {
-                        self.renderer.event(start, &mut out.bytes);
+                        self.renderer.event(start, &mut out.bytes).map_err(too_much)?;
                     }
-                    self.renderer.event(event, &mut out.bytes);
+                    self.renderer.event(event, &mut out.bytes).map_err(too_much)?;
                 }
             }
         }
@@ -176,6 +188,7 @@ impl TranslatedStream {
             self.ended = true;
             self.renderer.end(self.tally.usage.as_ref(), &mut out.bytes);
         }
+        Ok(())
     }
 }
 
@@ -185,7 +198,7 @@ impl Decoder for TranslatedStream {
             return Ok(());
         }
         let result = self.reader.feed(bytes, &mut self.events);
-        self.render(out);
+        self.render(out)?;
         result
     }
 
@@ -194,7 +207,7 @@ impl Decoder for TranslatedStream {
             return Ok(());
         }
         let result = self.reader.end(&mut self.events);
-        self.render(out);
+        self.render(out)?;
         result?;
         if self.ended {
             return Ok(());

@@ -293,7 +293,7 @@ async fn what_claude_cannot_do_is_named_and_the_rest_is_done() {
         json!({"temperature": 1.7, "stop": "END", "max_tokens": 50}),
     )
     .await;
-    assert_eq!(reply.header("x-bonito-dropped-params"), "");
+    assert_eq!(reply.header("x-bonito-dropped-params"), "temperature");
     assert_eq!(reply.json()["choices"][0]["message"]["content"], "You said: stop here ");
     let reply = ask(&gateway, BUDGETED, "words:40", json!({"max_tokens": 3})).await;
     assert_eq!(reply.json()["choices"][0]["finish_reason"], "length");

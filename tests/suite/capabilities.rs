@@ -47,6 +47,11 @@ async fn a_key_sees_what_becomes_of_each_parameter_at_each_of_its_providers() {
     }
     assert_eq!(rows["openai"]["parameters"]["logit_bias"], "forwarded");
     assert_eq!(rows["echo"]["parameters"]["logit_bias"], "refused");
+    assert_eq!(
+        rows["groq"]["parameters"]["logit_bias"], "refused",
+        "as its dialect has it"
+    );
+    assert_eq!(rows["groq"]["parameters"]["seed"], "forwarded");
     gateway.finish().await;
 }
 

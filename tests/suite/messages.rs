@@ -4,10 +4,13 @@
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Reply, read};
+use crate::support::provider::{bedrock, gemini};
 use crate::support::{Answer, Script, ScriptedProvider, TestGateway};
 
 const CLAUDE: &str = "claude-opus-5-5";
 const OTHER: &str = "mock-chat";
+const ON_BEDROCK: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
+const ON_GOOGLE: &str = "gemini-3-flash-preview";
 
 async fn start(anthropic: &ScriptedProvider, openai: &ScriptedProvider) -> TestGateway {
     TestGateway::builder()
@@ -511,10 +514,110 @@ async fn a_stream_that_goes_wrong_ends_in_an_error_event_and_is_recorded() {
     gateway.finish().await;
 }
 
+/// Arguments that a tree of values would change.
+const ARGUMENTS: &str = r#"{"lat":31.245270191439438, "id":12345678901234567890123,"b":1.0}"#;
+
+/// A whole answer of OpenAI's with one call, and why it ended.
+fn calling(arguments: &str, reason: &str) -> Answer {
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "look", "arguments": arguments}});
+    let message = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+    let usage = json!({"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10});
+    let choices = json!([{"index": 0, "message": message, "finish_reason": reason}]);
+    Answer::json(
+        200,
+        &json!({"id": "c", "object": "chat.completion", "choices": choices, "usage": usage}),
+    )
+}
+
+#[tokio::test]
+async fn arguments_of_tools_pass_byte_for_byte_and_broken_ones_are_seen_to_be() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let tools = json!([{"name": "look", "input_schema": {"type": "object"}}]);
+
+    // There and back through a provider of another dialect.
+    openai.script(calling(ARGUMENTS, "tool_calls"));
+    let body = json!({"model": OTHER, "max_tokens": 100, "tools": tools, "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "call_0", "name": "look", "input": {"here": 1}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_0", "content": "x"}]},
+    ]});
+    let sent = body.to_string().replace(r#"{"here":1}"#, ARGUMENTS);
+    let reply = post_with(&gateway, "/v1/messages", sent, &[]).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert!(reply.text.contains(&format!("\"input\":{ARGUMENTS}")), "{}", reply.text);
+    let received: Value = serde_json::from_slice(&openai.requests()[0].body).unwrap();
+    assert_eq!(
+        received["messages"][1]["tool_calls"][0]["function"]["arguments"],
+        ARGUMENTS
+    );
+
+    // The same in OpenAI's dialect, to Claude.
+    let block = json!({"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"here": 1}});
+    let answer = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "x", "content": [block],
+        "stop_reason": "tool_use", "usage": {"input_tokens": 5, "output_tokens": 5}});
+    let answer = answer.to_string().replace(r#"{"here":1}"#, ARGUMENTS);
+    anthropic.script(Answer::whole(200, "application/json", answer));
+    let call = json!({"id": "call_0", "type": "function", "function": {"name": "look", "arguments": ARGUMENTS}});
+    let body = json!({"model": CLAUDE, "max_tokens": 100, "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "x"},
+    ]});
+    let reply = gateway.post("/v1/chat/completions", &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let written = &reply.json()["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"];
+    assert_eq!(written, ARGUMENTS);
+    let received = anthropic.requests()[0].body.clone();
+    let received = std::str::from_utf8(&received).unwrap();
+    assert!(received.contains(&format!("\"input\":{ARGUMENTS}")), "{received}");
+
+    // A call that the model got wrong, and one that the ceiling on tokens has cut.
+    for (arguments, reason, input) in [
+        (
+            r#"{"path":"/tmp",}"#,
+            "tool_calls",
+            json!({"_raw": r#"{"path":"/tmp",}"#}),
+        ),
+        (r#"{"path":"/t"#, "length", json!({})),
+    ] {
+        openai.script(calling(arguments, reason));
+        let reply = post(&gateway, &asking(OTHER, "hi", json!({"tools": tools}))).await;
+        assert_eq!(reply.json()["content"][0]["input"], input, "{reason}: {}", reply.text);
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_reason_to_stop_that_nobody_knows_is_an_error_and_is_recorded() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    openai.always(calling("{}", "mood_change"));
+    let reply = post(&gateway, &asking(OTHER, "hi", json!({}))).await;
+    assert_eq!(reply.status, 502, "{}", reply.text);
+    assert_eq!(gateway.row(&reply).await.error_class.as_deref(), Some("malformed"));
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn what_a_coding_agent_sends_works_with_every_provider() {
     let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
-    let gateway = start(&anthropic, &openai).await;
+    let (aws, google) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    aws.always(bedrock::faithful());
+    google.always(gemini::developer("gemini-key-1"));
+    let gateway = TestGateway::builder()
+        .provider("anthropic", &anthropic.origin(), &[CLAUDE])
+        .openai(&openai, &[OTHER])
+        .env("GEMINI_KEY", "gemini-key-1")
+        .env("AWS_KEY", bedrock::BEARER)
+        .file(&format!(
+            "[providers.aws]\nbase_url = {:?}\nregion = \"us-east-1\"\nbearer_token_env = \"AWS_KEY\"\n\
+             [providers.gemini]\nbase_url = {:?}\napi_key_env = \"GEMINI_KEY\"",
+            aws.origin(),
+            google.origin()
+        ))
+        .start()
+        .await;
     let tools: Vec<Value> = (0..40)
         .map(|number| {
             let mut tool = json!({
@@ -546,10 +649,23 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
         ("x-app", "cli"),
         ("anthropic-dangerous-direct-browser-access", "true"),
     ];
-    for model in [CLAUDE, OTHER] {
+    // What stays behind of the betas, beside `context_management`, which belongs to one of them.
+    let interleaved = "anthropic-beta.interleaved-thinking-2025-05-14";
+    for (model, stays) in [
+        (CLAUDE, &[][..]),
+        (OTHER, &["anthropic-beta.claude-code-20250219", interleaved][..]),
+        (
+            ON_BEDROCK,
+            &[
+                "anthropic-beta.claude-code-20250219",
+                "anthropic-beta.context-management-2025-06-27",
+            ][..],
+        ),
+        (ON_GOOGLE, &["anthropic-beta.claude-code-20250219", interleaved][..]),
+    ] {
         let mut messages = vec![json!({"role": "user", "content": [
             {"type": "text", "text": "<system-reminder>be careful</system-reminder>"},
-            {"type": "text", "text": "read the file", "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": "call for the file about the weather", "cache_control": {"type": "ephemeral"}},
         ]})];
         for turn in 0..3 {
             let body = json!({
@@ -571,9 +687,18 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             assert_eq!(reply.status, 200, "turn {turn}: {}", reply.text);
             let message = gathered(&reply);
             assert_eq!(message["stop_reason"], if turn == 1 { "end_turn" } else { "tool_use" });
-            if model == OTHER {
-                assert!(reply.header("x-bonito-dropped-params").contains("context_management"));
-            }
+            let dropped = reply.header("x-bonito-dropped-params");
+            assert_eq!(
+                dropped.contains("context_management"),
+                model != CLAUDE,
+                "{model}: {dropped}"
+            );
+            assert!(stays.iter().all(|name| dropped.contains(name)), "{model}: {dropped}");
+            assert_eq!(
+                dropped.contains(interleaved),
+                stays.contains(&interleaved),
+                "{model}: {dropped}"
+            );
             messages.push(json!({"role": "assistant", "content": message["content"]}));
             let calls = message["content"]
                 .as_array()
@@ -584,7 +709,7 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
                 .map(|call| json!({"type": "tool_result", "tool_use_id": call["id"], "content": [{"type": "text", "text": "1\tfn main() {}"}]}))
                 .collect();
             let next = if results.is_empty() {
-                json!("once more")
+                json!("call once more for the weather")
             } else {
                 json!(results)
             };
@@ -598,6 +723,14 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             .all(|request| request.header("anthropic-beta") == Some(headers[1].1))
     );
     assert!(received.iter().all(|request| request.header("x-app").is_none()));
+    let received = aws.requests();
+    assert_eq!(received.len(), 3);
+    for request in received {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let betas = &body["additionalModelRequestFields"]["anthropic_beta"];
+        assert_eq!(*betas, json!(["interleaved-thinking-2025-05-14"]));
+    }
+    assert_eq!(google.requests().len(), 3);
     gateway.finish().await;
 }
 

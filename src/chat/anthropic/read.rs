@@ -6,6 +6,8 @@
 //! # Source
 //! "Messages" of Anthropic's API reference, <https://platform.claude.com/docs/en/api/messages>.
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::chat::conversation::{
@@ -32,7 +34,9 @@ pub fn messages(body: &[u8]) -> Read<Conversation> {
     })?;
     let mut conversation = Conversation::default();
     for (name, value) in fields {
-        if !value.is_null() {
+        if name == "messages" {
+            turns(value, body, &mut conversation)?;
+        } else if !value.is_null() {
             parameter(name, value, &mut conversation)?;
         }
     }
@@ -48,9 +52,8 @@ fn parameter(name: String, value: Value, conversation: &mut Conversation) -> Rea
     let sampling = &mut conversation.sampling;
     match name.as_str() {
         "model" | "stream" => {}
-        "messages" => turns(value, conversation)?,
         "system" => {
-            for part in blocks(value, usize::MAX, "system", conversation)? {
+            for part in blocks(value, &[], usize::MAX, "system", conversation)? {
                 if let Part::Text(text) = part
                     && !text.is_blank()
                 {
@@ -75,9 +78,17 @@ fn parameter(name: String, value: Value, conversation: &mut Conversation) -> Rea
             given.note(Param::TopK);
         }
         "stop_sequences" => {
-            let texts = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            let texts = texts.iter().filter_map(Value::as_str).filter(|text| !text.is_empty());
-            conversation.stop = texts.map(ToOwned::to_owned).collect();
+            let Value::Array(texts) = value else {
+                return Err(refused("stop_sequences", "must be an array of strings"));
+            };
+            for (index, text) in texts.into_iter().enumerate() {
+                match text {
+                    // It would end every answer before it began.
+                    Value::String(text) if text.is_empty() => {}
+                    Value::String(text) => conversation.stop.push(text),
+                    _ => return Err(refused(format!("stop_sequences[{index}]"), "must be a string")),
+                }
+            }
             if !conversation.stop.is_empty() {
                 given.note_as(Param::Stop, name);
             }
@@ -223,13 +234,48 @@ fn tool(mut fields: Object, place: &str) -> Read<Option<Tool>> {
     }))
 }
 
-fn turns(value: Value, conversation: &mut Conversation) -> Read<()> {
+/// The body once more, for what has to be taken from it as it was written.
+#[derive(Deserialize)]
+struct Written<'b> {
+    #[serde(borrow)]
+    messages: Vec<&'b RawValue>,
+}
+
+/// A message whose content is blocks.
+#[derive(Deserialize)]
+struct WrittenMessage<'b> {
+    #[serde(borrow)]
+    content: Vec<WrittenBlock<'b>>,
+}
+
+/// A block with the arguments of a call, which a tree of values would not keep as they are.
+#[derive(Deserialize)]
+struct WrittenBlock<'b> {
+    #[serde(borrow, default)]
+    input: Option<&'b RawValue>,
+}
+
+/// The blocks of a message as they were written, where one of them is a call.
+fn written_blocks<'b>(message: &Value, written: Option<&&'b RawValue>, place: &str) -> Read<Vec<WrittenBlock<'b>>> {
+    let blocks = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !blocks.iter().any(|block| block["type"] == "tool_use") {
+        return Ok(Vec::new());
+    }
+    let message: Option<WrittenMessage<'b>> = written.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    // Both are readings of the same text, and differ only where a field is there twice.
+    let message = message.ok_or_else(|| refused(format!("{place}.content"), "holds a block that has a field twice"))?;
+    Ok(message.content)
+}
+
+fn turns(value: Value, body: &[u8], conversation: &mut Conversation) -> Read<()> {
     let Value::Array(messages) = value else {
         return Err(refused("messages", "must be an array of messages"));
     };
+    let written = serde_json::from_slice::<Written<'_>>(body).map_or_else(|_| Vec::new(), |written| written.messages);
     let mut turns = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         let place = format!("messages[{index}]");
+        let written = written_blocks(&message, written.get(index), &place)?;
         let mut fields = into_object(message, &place)?;
         let role = match required_text(&fields, "role", &place)?.as_str() {
             "user" => Role::User,
@@ -238,7 +284,7 @@ fn turns(value: Value, conversation: &mut Conversation) -> Read<()> {
             _ => return Err(refused(format!("{place}.role"), "must be user, assistant or system")),
         };
         let content = fields.shift_remove("content").unwrap_or(Value::Null);
-        let parts = blocks(content, index, &format!("{place}.content"), conversation)?;
+        let parts = blocks(content, &written, index, &format!("{place}.content"), conversation)?;
         let parts = if role == Role::Assistant { signed(parts) } else { parts };
         turns.push(Turn { role, parts });
     }
@@ -246,7 +292,14 @@ fn turns(value: Value, conversation: &mut Conversation) -> Read<()> {
     Ok(())
 }
 
-fn blocks(content: Value, message: usize, place: &str, conversation: &mut Conversation) -> Read<Vec<Part>> {
+/// The parts that a content stands for. `written` holds its blocks as they were written, where calls may be among them.
+fn blocks(
+    content: Value,
+    written: &[WrittenBlock<'_>],
+    message: usize,
+    place: &str,
+    conversation: &mut Conversation,
+) -> Read<Vec<Part>> {
     match content {
         Value::Null => Ok(Vec::new()),
         Value::String(text) => Ok(vec![Part::text(text)]),
@@ -255,7 +308,8 @@ fn blocks(content: Value, message: usize, place: &str, conversation: &mut Conver
             for (index, value) in blocks.into_iter().enumerate() {
                 let at = Place { message, part: index };
                 let path = format!("{place}[{index}]");
-                parts.extend(block(into_object(value, &path)?, at, &path, conversation)?);
+                let input = written.get(index).and_then(|block| block.input);
+                parts.extend(block(into_object(value, &path)?, input, at, &path, conversation)?);
             }
             Ok(parts)
         }
@@ -265,7 +319,13 @@ fn blocks(content: Value, message: usize, place: &str, conversation: &mut Conver
     }
 }
 
-fn block(mut fields: Object, at: Place, place: &str, conversation: &mut Conversation) -> Read<Option<Part>> {
+fn block(
+    mut fields: Object,
+    input: Option<&RawValue>,
+    at: Place,
+    place: &str,
+    conversation: &mut Conversation,
+) -> Read<Option<Part>> {
     let cache = fields.get("cache_control").and_then(cache_mark);
     if cache.is_some() {
         conversation.given.note(Param::CacheControl);
@@ -298,11 +358,20 @@ fn block(mut fields: Object, at: Place, place: &str, conversation: &mut Conversa
         "tool_use" => {
             let id = required_text(&fields, "id", place)?;
             let (bare, signature) = ids::split(&id);
-            let input = fields.get("input").filter(|input| input.is_object());
+            let arguments = match input.map(RawValue::get) {
+                None => "{}",
+                Some(input) if input.starts_with('{') => input,
+                Some(_) => {
+                    return Err(refused(
+                        format!("{place}.input"),
+                        "must be an object: the tool's arguments",
+                    ));
+                }
+            };
             Part::Call(ToolCall {
                 id: bare.to_owned(),
                 name: required_text(&fields, "name", place)?,
-                arguments: input.map_or_else(|| "{}".to_owned(), Value::to_string),
+                arguments: arguments.to_owned(),
                 signature,
                 cache,
             })
@@ -313,7 +382,7 @@ fn block(mut fields: Object, at: Place, place: &str, conversation: &mut Conversa
             Part::Result(ToolResult {
                 id: ids::split(&id).0.to_owned(),
                 name: None,
-                content: blocks(content, at.message, &format!("{place}.content"), conversation)?,
+                content: blocks(content, &[], at.message, &format!("{place}.content"), conversation)?,
                 is_error: fields.get("is_error") == Some(&Value::Bool(true)),
                 cache,
             })
@@ -341,7 +410,7 @@ fn block(mut fields: Object, at: Place, place: &str, conversation: &mut Conversa
             let title = optional_text(&fields, "title").unwrap_or_default();
             let content = fields.shift_remove("content").unwrap_or(Value::Null);
             let mut found = format!("{title}\n");
-            for part in blocks(content, at.message, &format!("{place}.content"), conversation)? {
+            for part in blocks(content, &[], at.message, &format!("{place}.content"), conversation)? {
                 if let Part::Text(text) = part {
                     found.push_str(&text.text);
                 }

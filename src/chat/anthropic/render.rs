@@ -1,22 +1,26 @@
 //! From events to Anthropic's answers, whole and streamed.
 //!
 //! Blocks of an Anthropic stream stand one after the other, so what arrives while a call of a tool is still being written
-//! waits until that call is complete.
+//! waits until that call is complete. How much may wait is limited.
 //!
 //! # Source
 //! "Messages" and "Streaming messages" of Anthropic's documentation,
 //! <https://platform.claude.com/docs/en/build-with-claude/streaming>.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::HashMap;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::read::{carried, carried_for_text};
+use crate::chat::conversation::Signature;
 use crate::chat::event::{Delta, Event, FinishReason};
-use crate::chat::ids;
-use crate::chat::render::{Identity, Render};
+use crate::chat::render::{self, Identity, Render, TooMuch};
 use crate::chat::request::Request;
+use crate::chat::{arguments, ids};
 use crate::domain::usage::TokenUsage;
 
 /// Writes Anthropic's answers.
@@ -30,10 +34,62 @@ pub struct Renderer {
     blocks: u32,
     open: Option<Open>,
     /// What has to wait until the open call is complete.
-    held: VecDeque<Delta>,
+    held: Held,
     called: bool,
     refused: bool,
     stop: Option<Stop>,
+}
+
+/// What waits for the open call.
+#[derive(Default)]
+struct Held {
+    deltas: Vec<Delta>,
+    /// Where the arguments of each call stand among them, so that their pieces become one.
+    arguments: HashMap<u32, usize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn push(&mut self, delta: Delta) -> Result<(), TooMuch> {
+        match (&delta, self.deltas.last_mut()) {
+            // Nobody will see them.
+            (Delta::Annotation(_) | Delta::Logprobs(_), _) => return Ok(()),
+            (Delta::Arguments { index, fragment }, _) => {
+                if let Some(Delta::Arguments { fragment: so_far, .. }) =
+                    self.arguments.get(index).and_then(|at| self.deltas.get_mut(*at))
+                {
+                    so_far.push_str(fragment);
+                    return render::hold(&mut self.bytes, fragment.len());
+                }
+                self.arguments.insert(*index, self.deltas.len());
+            }
+            (Delta::Text(text), Some(Delta::Text(so_far))) | (Delta::Thought(text), Some(Delta::Thought(so_far))) => {
+                so_far.push_str(text);
+                return render::hold(&mut self.bytes, text.len());
+            }
+            _ => {}
+        }
+        let bytes = size_of::<Delta>() + said_bytes(&delta);
+        self.deltas.push(delta);
+        render::hold(&mut self.bytes, bytes)
+    }
+}
+
+/// The bytes that a delta holds outside of itself.
+fn said_bytes(delta: &Delta) -> usize {
+    let signed = |signature: &Option<Signature>| signature.as_ref().map_or(0, |signature| signature.value.len());
+    match delta {
+        Delta::Text(text) | Delta::Thought(text) | Delta::Refusal(text) => text.len(),
+        Delta::TextSignature(signature) => signature.value.len(),
+        Delta::ThoughtEnd { signature } => signed(signature),
+        Delta::RedactedThought { data, .. } => data.len(),
+        Delta::Call {
+            id, name, signature, ..
+        } => id.len() + name.len() + signed(signature),
+        Delta::Arguments { fragment, .. } => fragment.len(),
+        Delta::Image { media_type, data } => media_type.len() + data.len(),
+        Delta::CallEnd { .. } | Delta::Annotation(_) | Delta::Logprobs(_) => 0,
+    }
 }
 
 /// The block that is being written.
@@ -42,6 +98,43 @@ enum Open {
     Text,
     Thinking,
     Call(u32),
+}
+
+/// An answer as it is written.
+#[derive(Serialize)]
+struct Message<'m> {
+    id: String,
+    r#type: &'static str,
+    role: &'static str,
+    model: &'m str,
+    content: Vec<Block>,
+    stop_reason: Value,
+    stop_sequence: Value,
+    usage: Value,
+}
+
+/// The event that begins a stream.
+#[derive(Serialize)]
+struct MessageStart<'m> {
+    r#type: &'static str,
+    message: Message<'m>,
+}
+
+/// A block of a whole answer.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Block {
+    Plain(Value),
+    Call(CallBlock),
+}
+
+/// A call, whose arguments are no value: they go out as the model wrote them.
+#[derive(Serialize)]
+struct CallBlock {
+    r#type: &'static str,
+    id: String,
+    name: String,
+    input: Box<RawValue>,
 }
 
 /// Why an answer ended.
@@ -60,24 +153,24 @@ impl Renderer {
             begun: false,
             blocks: 0,
             open: None,
-            held: VecDeque::new(),
+            held: Held::default(),
             called: false,
             refused: false,
             stop: None,
         }
     }
 
-    fn message(&self, content: Vec<Value>, stop_reason: Value, stop_sequence: Value, usage: Value) -> Value {
-        json!({
-            "id": format!("msg_{}", self.identity.id.replace('-', "")),
-            "type": "message",
-            "role": "assistant",
-            "model": self.model,
-            "content": content,
-            "stop_reason": stop_reason,
-            "stop_sequence": stop_sequence,
-            "usage": usage,
-        })
+    fn message(&self, content: Vec<Block>, stop_reason: Value, stop_sequence: Value, usage: Value) -> Message<'_> {
+        Message {
+            id: format!("msg_{}", self.identity.id.replace('-', "")),
+            r#type: "message",
+            role: "assistant",
+            model: &self.model,
+            content,
+            stop_reason,
+            stop_sequence,
+            usage,
+        }
     }
 
     fn begin(&mut self, out: &mut BytesMut) {
@@ -90,11 +183,11 @@ impl Renderer {
             ..TokenUsage::default()
         };
         let message = self.message(Vec::new(), Value::Null, Value::Null, usage_object(&usage));
-        write(
-            out,
-            "message_start",
-            &json!({"type": "message_start", "message": message}),
-        );
+        let start = MessageStart {
+            r#type: "message_start",
+            message,
+        };
+        write(out, "message_start", &start);
     }
 
     fn open(&mut self, open: Open, block: Value, out: &mut BytesMut) {
@@ -138,12 +231,11 @@ impl Renderer {
         }
     }
 
-    fn delta(&mut self, delta: Delta, out: &mut BytesMut) {
+    fn delta(&mut self, delta: Delta, out: &mut BytesMut) -> Result<(), TooMuch> {
         if let Some(Open::Call(open)) = self.open {
             let of_open = matches!(&delta, Delta::Arguments { index, .. } | Delta::CallEnd { index } if *index == open);
             if !of_open {
-                self.held.push_back(delta);
-                return;
+                return self.held.push(delta);
             }
         }
         match delta {
@@ -198,16 +290,21 @@ impl Renderer {
                     self.more(json!({"type": "input_json_delta", "partial_json": fragment}), out);
                 }
             }
-            Delta::CallEnd { .. } => {
-                self.close(out);
-                for delta in std::mem::take(&mut self.held) {
-                    self.delta(delta, out);
-                }
-            }
+            Delta::CallEnd { .. } => self.end_call(out)?,
             Delta::Image { media_type, data } => self.text(&picture(&media_type, &data), out),
             // Anthropic's answers have no place for either.
             Delta::Annotation(_) | Delta::Logprobs(_) => {}
         }
+        Ok(())
+    }
+
+    /// Ends the open block and writes what has waited for it, up to the next call that is not complete.
+    fn end_call(&mut self, out: &mut BytesMut) -> Result<(), TooMuch> {
+        self.close(out);
+        for delta in std::mem::take(&mut self.held).deltas {
+            self.delta(delta, out)?;
+        }
+        Ok(())
     }
 
     fn stop_reason(&self, called: bool, refused: bool) -> (Value, Value) {
@@ -230,23 +327,20 @@ impl Renderer {
 }
 
 impl Render for Renderer {
-    fn event(&mut self, event: Event, out: &mut BytesMut) {
+    fn event(&mut self, event: Event, out: &mut BytesMut) -> Result<(), TooMuch> {
         self.begin(out);
         match event {
             Event::Start { .. } | Event::Usage(_) => {}
             // There is only one answer in this dialect, and nobody can ask for more.
-            Event::Delta { choice: 0, delta } => self.delta(delta, out),
+            Event::Delta { choice: 0, delta } => self.delta(delta, out)?,
             Event::Finish {
                 choice: 0,
                 reason,
                 stop_sequence,
             } => {
-                while matches!(self.open, Some(Open::Call(_))) || !self.held.is_empty() {
+                while matches!(self.open, Some(Open::Call(_))) || !self.held.deltas.is_empty() {
                     // A call that was cut by the ceiling on tokens is complete as it is.
-                    self.close(out);
-                    for delta in std::mem::take(&mut self.held) {
-                        self.delta(delta, out);
-                    }
+                    self.end_call(out)?;
                 }
                 self.close(out);
                 self.stop = Some(Stop {
@@ -256,6 +350,7 @@ impl Render for Renderer {
             }
             Event::Delta { .. } | Event::Finish { .. } => {}
         }
+        Ok(())
     }
 
     fn end(&mut self, usage: Option<&TokenUsage>, out: &mut BytesMut) {
@@ -292,7 +387,11 @@ impl Render for Renderer {
         }
         let (reason, sequence) = self.stop_reason(!folded.calls.is_empty(), folded.refused);
         let usage = usage.copied().unwrap_or_default();
-        let message = self.message(folded.content(), reason, sequence, usage_object(&usage));
+        let was_cut = self
+            .stop
+            .as_ref()
+            .is_some_and(|stop| stop.reason == FinishReason::Length);
+        let message = self.message(folded.content(was_cut), reason, sequence, usage_object(&usage));
         serde_json::to_vec(&message).expect("values always serialise").into()
     }
 }
@@ -300,7 +399,7 @@ impl Render for Renderer {
 /// What a whole answer holds.
 #[derive(Default)]
 struct Folded {
-    blocks: Vec<Value>,
+    blocks: Vec<Block>,
     thought: String,
     /// The calls: where each stands among the blocks, and its arguments.
     calls: Vec<(u32, usize, String)>,
@@ -322,17 +421,18 @@ impl Folded {
                 let thought = std::mem::take(&mut self.thought);
                 if !thought.is_empty() || !signature.is_empty() {
                     let block = json!({"type": "thinking", "thinking": thought, "signature": signature});
-                    self.blocks.push(block);
+                    self.blocks.push(Block::Plain(block));
                 }
             }
             Delta::TextSignature(signature) => {
                 let signature = carried_for_text(&signature);
                 let block = json!({"type": "thinking", "thinking": "", "signature": signature});
-                self.blocks.push(block);
+                self.blocks.push(Block::Plain(block));
             }
             Delta::RedactedThought { data, issuer } => {
                 let data = carried(&crate::chat::conversation::Signature { value: data, issuer });
-                self.blocks.push(json!({"type": "redacted_thinking", "data": data}));
+                let block = json!({"type": "redacted_thinking", "data": data});
+                self.blocks.push(Block::Plain(block));
             }
             Delta::Call {
                 index,
@@ -345,12 +445,16 @@ impl Folded {
                     None => id,
                 };
                 self.calls.push((index, self.blocks.len(), String::new()));
-                self.blocks
-                    .push(json!({"type": "tool_use", "id": id, "name": name, "input": {}}));
+                self.blocks.push(Block::Call(CallBlock {
+                    r#type: "tool_use",
+                    id,
+                    name,
+                    input: arguments::embedded("{}").to_owned(),
+                }));
             }
             Delta::Arguments { index, fragment } => {
-                if let Some((_, _, arguments)) = self.calls.iter_mut().find(|(call, _, _)| *call == index) {
-                    arguments.push_str(&fragment);
+                if let Some((_, _, so_far)) = self.calls.iter_mut().find(|(call, _, _)| *call == index) {
+                    so_far.push_str(&fragment);
                 }
             }
             Delta::CallEnd { .. } | Delta::Annotation(_) | Delta::Logprobs(_) => {}
@@ -362,22 +466,29 @@ impl Folded {
             return;
         }
         match self.blocks.last_mut() {
-            Some(last) if last["type"] == "text" => {
+            Some(Block::Plain(last)) if last["type"] == "text" => {
                 let so_far = last["text"].as_str().unwrap_or_default();
                 last["text"] = format!("{so_far}{text}").into();
             }
-            _ => self.blocks.push(json!({"type": "text", "text": text})),
+            _ => self.blocks.push(Block::Plain(json!({"type": "text", "text": text}))),
         }
     }
 
-    fn content(mut self) -> Vec<Value> {
+    /// The blocks. `was_cut` where the ceiling on tokens ended the answer.
+    fn content(mut self, was_cut: bool) -> Vec<Block> {
         if !self.thought.is_empty() {
             self.delta(Delta::ThoughtEnd { signature: None });
         }
-        for (_, at, arguments) in &self.calls {
-            // Cut arguments are no JSON; an empty object is what Anthropic itself shows then.
-            let input: Option<Value> = serde_json::from_str(arguments).ok();
-            self.blocks[*at]["input"] = input.filter(Value::is_object).unwrap_or_else(|| json!({}));
+        for (_, at, written) in self.calls {
+            let Block::Call(call) = &mut self.blocks[at] else {
+                continue;
+            };
+            let object = arguments::as_object(&written);
+            // Arguments that the ceiling on tokens has cut are no JSON, and Anthropic itself shows an empty object then: the
+            // reason to stop says what happened. Nothing else says that a call is broken, so then the call does.
+            if !was_cut || matches!(object, Cow::Borrowed(_)) {
+                call.input = arguments::embedded_whole(object.into_owned());
+            }
         }
         self.blocks
     }
@@ -407,7 +518,7 @@ pub fn usage_object(usage: &TokenUsage) -> Value {
 }
 
 /// Writes an event. Anthropic's SDKs skip those without a name.
-fn write(out: &mut BytesMut, name: &str, data: &Value) {
+fn write(out: &mut BytesMut, name: &str, data: &impl Serialize) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\ndata: ");

@@ -11,7 +11,7 @@ use crate::chat::conversation::{
     Sampling, Signature, Text, Thinking, ThinkingMode, Tool, ToolCall, ToolChoice, ToolResult, Turn,
 };
 use crate::chat::param::{Given, Param};
-use crate::chat::{history, ids};
+use crate::chat::{arguments, history, ids};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 
 type Object = Map<String, Value>;
@@ -508,7 +508,7 @@ fn messages(value: Option<Value>, conversation: &mut Conversation) -> Read<()> {
                         id,
                         name: named(&call)
                             .ok_or_else(|| refused(format!("{place}.function_call.name"), "is required"))?,
-                        arguments: arguments(&call["arguments"]),
+                        arguments: object_of_arguments(&call["arguments"]),
                         signature: None,
                         cache: None,
                     }));
@@ -545,7 +545,7 @@ fn tool_call(value: Value, place: &str) -> Read<ToolCall> {
         })
     });
     let (name, arguments) = match (fields.get("function"), fields.get("custom")) {
-        (Some(function), _) => (named(function), arguments(&function["arguments"])),
+        (Some(function), _) => (named(function), object_of_arguments(&function["arguments"])),
         (None, Some(custom)) => {
             let input = serde_json::json!({"input": custom["input"].as_str().unwrap_or_default()});
             (named(custom), input.to_string())
@@ -561,17 +561,12 @@ fn tool_call(value: Value, place: &str) -> Read<ToolCall> {
     })
 }
 
-/// Arguments as the text of a JSON object. What a model got wrong once must not make the history unusable.
-fn arguments(value: &Value) -> String {
+/// Arguments as the text of a JSON object. They should be a text; what some clients write instead is taken as one.
+fn object_of_arguments(value: &Value) -> String {
     match value {
-        Value::Object(_) => value.to_string(),
-        Value::String(text) if text.trim().is_empty() => "{}".to_owned(),
-        Value::String(text) => match serde_json::from_str::<Value>(text) {
-            Ok(Value::Object(_)) => text.clone(),
-            Ok(other) => serde_json::json!({"_value": other}).to_string(),
-            Err(_) => serde_json::json!({"_raw": text}).to_string(),
-        },
-        _ => "{}".to_owned(),
+        Value::Null => "{}".to_owned(),
+        Value::String(text) => arguments::as_object(text).into_owned(),
+        other => arguments::as_object(&other.to_string()).into_owned(),
     }
 }
 

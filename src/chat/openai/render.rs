@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::chat::conversation::{Issuer, Signature};
 use crate::chat::event::{Delta, Event, FinishReason};
 use crate::chat::ids;
-use crate::chat::render::{Identity, Render};
+use crate::chat::render::{self, Identity, Render, TooMuch};
 use crate::chat::request::Request;
 use crate::domain::call::Operation;
 use crate::domain::usage::TokenUsage;
@@ -26,6 +26,8 @@ pub struct Renderer {
     /// Tools that take a free text: their arguments are unwrapped.
     free_text: HashSet<String>,
     choices: BTreeMap<u32, Choice>,
+    /// Bytes of thoughts and free texts that wait for their ends.
+    held: usize,
 }
 
 /// What was said in a choice so far.
@@ -78,6 +80,7 @@ impl Renderer {
                 .map(|tool| tool.name.clone())
                 .collect(),
             choices: BTreeMap::new(),
+            held: 0,
         }
     }
 
@@ -134,7 +137,7 @@ impl Renderer {
         }
     }
 
-    fn delta(&mut self, choice: u32, delta: Delta, out: &mut BytesMut) {
+    fn delta(&mut self, choice: u32, delta: Delta, out: &mut BytesMut) -> Result<(), TooMuch> {
         self.begin(choice, out);
         if self.legacy {
             // A legacy completion is text and nothing else.
@@ -143,7 +146,7 @@ impl Renderer {
             {
                 self.choice_chunk(choice, text.into(), None, out);
             }
-            return;
+            return Ok(());
         }
         let free_text = matches!(&delta, Delta::Call { name, .. } if self.free_text.contains(name));
         let state = self.choices.entry(choice).or_default();
@@ -152,10 +155,12 @@ impl Renderer {
             Delta::Text(text) => Some(json!({"content": text})),
             Delta::Thought(text) if text.is_empty() => None,
             Delta::Thought(text) => {
+                render::hold(&mut self.held, text.len())?;
                 state.thought.push_str(&text);
                 Some(json!({"reasoning_content": text}))
             }
             Delta::ThoughtEnd { signature } => {
+                self.held -= state.thought.len();
                 let block = thought(std::mem::take(&mut state.thought), signature);
                 state.next_block(block)
             }
@@ -168,7 +173,7 @@ impl Renderer {
                 let choices =
                     json!([{"index": choice, "delta": {}, "logprobs": {"content": tokens}, "finish_reason": null}]);
                 self.chunk(choices, None, out);
-                return;
+                return Ok(());
             }
             Delta::Call {
                 index,
@@ -193,6 +198,7 @@ impl Renderer {
             Delta::Arguments { index, fragment } => {
                 let call = state.call(index);
                 if call.free_text {
+                    render::hold(&mut self.held, fragment.len())?;
                     call.arguments.push_str(&fragment);
                     None
                 } else {
@@ -203,7 +209,8 @@ impl Renderer {
             Delta::CallEnd { index } => {
                 let call = state.call(index);
                 if call.free_text {
-                    let input = unwrapped(&call.arguments);
+                    self.held -= call.arguments.len();
+                    let input = unwrapped(&std::mem::take(&mut call.arguments));
                     Some(json!({"tool_calls": [{"index": index, "custom": {"input": input}}]}))
                 } else if std::mem::replace(&mut call.written, true) {
                     None
@@ -215,6 +222,7 @@ impl Renderer {
         if let Some(said) = said {
             self.choice_chunk(choice, said, None, out);
         }
+        Ok(())
     }
 }
 
@@ -324,18 +332,19 @@ impl Call {
 }
 
 impl Render for Renderer {
-    fn event(&mut self, event: Event, out: &mut BytesMut) {
+    fn event(&mut self, event: Event, out: &mut BytesMut) -> Result<(), TooMuch> {
         match event {
             // Usage has a chunk of its own at the end.
             Event::Usage(_) => {}
             Event::Start { .. } => self.begin(0, out),
-            Event::Delta { choice, delta } => self.delta(choice, delta, out),
+            Event::Delta { choice, delta } => self.delta(choice, delta, out)?,
             Event::Finish { choice, reason, .. } => {
                 self.begin(choice, out);
                 let nothing = if self.legacy { "".into() } else { json!({}) };
                 self.choice_chunk(choice, nothing, Some(reason), out);
             }
         }
+        Ok(())
     }
 
     fn end(&mut self, usage: Option<&TokenUsage>, out: &mut BytesMut) {

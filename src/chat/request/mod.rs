@@ -21,6 +21,7 @@ use serde::de::{self, MapAccess};
 use super::conversation::Conversation;
 use super::estimate::TextTally;
 use super::openai;
+use super::param::Dropped;
 use super::render::Identity;
 use super::walk::{Fields, Kind, Walk};
 use crate::domain::budget::worst_case::Attachments;
@@ -112,6 +113,15 @@ pub struct DialectHeaders {
     pub anthropic_version: Option<String>,
     /// Anthropic's `anthropic-beta`: names of features, as they came, each once.
     pub anthropic_betas: Vec<String>,
+}
+
+impl DialectHeaders {
+    /// Notes betas that a provider is not asked for, each under its name: `anthropic-beta.context-1m-2025-08-07`.
+    pub fn drop_betas(&self, dropped: &mut Dropped, asked_for: impl Fn(&str) -> bool) {
+        for beta in self.anthropic_betas.iter().filter(|beta| !asked_for(beta)) {
+            dropped.add(format!("anthropic-beta.{beta}"));
+        }
+    }
 }
 
 /// What a caller said about its stream.

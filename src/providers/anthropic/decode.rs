@@ -6,16 +6,21 @@
 //! # Source
 //! "Streaming messages" of Anthropic's documentation, <https://platform.claude.com/docs/en/build-with-claude/streaming>.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::encode::{AnswerText, Reading};
-use super::failure;
 use super::wire::Usage;
+use super::{failure, schema};
 use crate::chat::conversation::{Issuer, Signature};
 use crate::chat::estimate::TextTally;
 use crate::chat::event::{Delta, Event, FinishReason};
-use crate::chat::ids;
+use crate::chat::render::MAX_HELD_BYTES;
+use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
@@ -23,8 +28,14 @@ use crate::providers::fence::Fence;
 use crate::providers::sse::{self, Records, TooLarge};
 use crate::providers::translate::{EventReader, Translator};
 
-/// The largest answer that is held back because it has to be unwrapped, or may not be the answer.
-const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
+/// What can be said in a block of a kind that is read here.
+const DELTAS: [&str; 5] = [
+    "text_delta",
+    "thinking_delta",
+    "signature_delta",
+    "input_json_delta",
+    "citations_delta",
+];
 
 /// Turns Claude's answers into events.
 #[derive(Debug)]
@@ -47,19 +58,22 @@ impl ClaudeTranslator {
 impl Translator for ClaudeTranslator {
     fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
         let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
-        let message: Value = serde_json::from_slice(&body)
-            .map_err(|_| malformed("answered 200 with a body that is not a JSON object"))?;
-        if let Some(error) = message.get("error").filter(|error| !error.is_null()) {
+        let unreadable = |_| malformed("answered 200 with a body that is not a JSON object");
+        let Message { content, rest } = serde_json::from_slice(&body).map_err(unreadable)?;
+        if let Some(error) = rest.get("error").filter(|error| !error.is_null()) {
             return Err(failure::reported(&error.to_string()));
         }
-        let Some(blocks) = message["content"].as_array() else {
+        let blocks: Option<Vec<&RawValue>> = content.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let Some(blocks) = blocks else {
             return Err(malformed("answered 200 without content"));
         };
+        let message = Value::from(rest);
         let mut events = Vec::new();
         let mut answer = self.answer();
         answer.start(&message, &mut events);
-        for (index, block) in blocks.iter().enumerate() {
-            answer.block(index as u64, block, &mut events)?;
+        for (index, raw) in blocks.into_iter().enumerate() {
+            let block: Value = serde_json::from_str(raw.get()).map_err(unreadable)?;
+            answer.block(index as u64, &block, raw.get(), &mut events)?;
             answer.close(&mut events);
         }
         answer.ending(&message, &message["usage"], &mut events);
@@ -77,6 +91,40 @@ impl Translator for ClaudeTranslator {
 
 fn malformed(problem: &str) -> Failure {
     Failure::new(ErrorClass::Malformed, problem)
+}
+
+/// A whole answer. Its blocks are read one by one out of their text, because that has to be kept of arguments.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// What is taken from the text of a block itself.
+#[derive(Deserialize)]
+struct Written<'a> {
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+}
+
+/// An event that begins a block.
+#[derive(Deserialize)]
+struct Beginning<'a> {
+    #[serde(borrow)]
+    content_block: &'a RawValue,
+}
+
+/// The arguments that stand in a call's block, as the provider wrote them; nothing where there are none.
+fn written_arguments(block: &str) -> Result<Cow<'_, str>, Failure> {
+    let written: Written<'_> = serde_json::from_str(block).map_err(|_| malformed("sent a call that cannot be read"))?;
+    match written.input.map(RawValue::get) {
+        None => Ok(Cow::Borrowed("")),
+        Some(input) if input.starts_with('{') && input[1..].trim_start() == "}" => Ok(Cow::Borrowed("")),
+        Some(input) if input.starts_with('{') => Ok(arguments::without_layout(input)),
+        Some(_) => Err(malformed("sent a call whose arguments are no object")),
+    }
 }
 
 /// Reads the records of a stream of server-sent events.
@@ -223,7 +271,9 @@ impl Answer {
             "content_block_start" => {
                 self.start(&Value::Null, events);
                 self.close(events);
-                self.block(index, &event["content_block"], events)?;
+                let written: Option<Beginning<'_>> = serde_json::from_slice(data).ok();
+                let written = written.map_or("{}", |event| event.content_block.get());
+                self.block(index, &event["content_block"], written, events)?;
             }
             "content_block_delta" => self.more(index, &event["delta"], events)?,
             "content_block_stop" => self.close(events),
@@ -271,10 +321,13 @@ impl Answer {
         events.push(Event::Delta { choice: 0, delta });
     }
 
-    /// Begins a block with what it holds already: nothing in a stream, everything in a whole answer.
-    fn block(&mut self, index: u64, block: &Value, events: &mut Vec<Event>) -> Result<(), Failure> {
+    /// Begins a block with what it holds already: nothing in a stream, everything in a whole answer. `written` is its text.
+    fn block(&mut self, index: u64, block: &Value, written: &str, events: &mut Vec<Event>) -> Result<(), Failure> {
         let text = |name: &str| block[name].as_str().unwrap_or_default().to_owned();
-        let open = match block["type"].as_str().unwrap_or_default() {
+        let Some(kind) = block["type"].as_str() else {
+            return Err(malformed("began a block without saying of which kind"));
+        };
+        let open = match kind {
             "text" => Open::Text { from: self.said_chars },
             "thinking" => Open::Thought {
                 words: false,
@@ -295,7 +348,7 @@ impl Answer {
             _ => Open::Other,
         };
         self.open = Some((index, open));
-        match block["type"].as_str().unwrap_or_default() {
+        match kind {
             "text" => {
                 self.more(index, &json!({"type": "text_delta", "text": block["text"]}), events)?;
                 for citation in block["citations"].as_array().into_iter().flatten() {
@@ -308,14 +361,12 @@ impl Answer {
                 events,
             )?,
             "tool_use" => {
-                if let Some(input) = block["input"].as_object().filter(|input| !input.is_empty()) {
-                    let fragment = serde_json::to_string(input).expect("values always serialise");
-                    self.more(
-                        index,
-                        &json!({"type": "input_json_delta", "partial_json": fragment}),
-                        events,
-                    )?;
-                }
+                let arguments = written_arguments(written)?;
+                self.more(
+                    index,
+                    &json!({"type": "input_json_delta", "partial_json": arguments}),
+                    events,
+                )?;
             }
             _ => {}
         }
@@ -349,11 +400,15 @@ impl Answer {
 
     /// Reads a delta of a block.
     fn more(&mut self, index: u64, delta: &Value, events: &mut Vec<Event>) -> Result<(), Failure> {
-        let Some((_, open)) = self.open.as_mut().filter(|(open, _)| *open == index) else {
-            return Ok(());
+        let kind = delta["type"].as_str().unwrap_or_default();
+        let open = match self.open.as_mut().filter(|(open, _)| *open == index) {
+            Some((_, open)) => open,
+            // Something was said that has no place. Without it the answer would be another one.
+            None if DELTAS.contains(&kind) => return Err(malformed("sent a piece of a block that is not open")),
+            None => return Ok(()),
         };
         let text = |name: &str| delta[name].as_str().unwrap_or_default();
-        match (delta["type"].as_str().unwrap_or_default(), open) {
+        match (kind, open) {
             ("text_delta", Open::Text { .. }) if matches!(self.reading.form, AnswerText::Tool { .. }) => {
                 let text = text("text");
                 if self.preamble.len() + text.len() > MAX_HELD_BYTES {
@@ -400,6 +455,11 @@ impl Answer {
                     self.say(Delta::Annotation(annotation), events);
                 }
             }
+            // A block that is passed over, and what is newer than this reader.
+            (_, Open::Other) => {}
+            (kind, _) if DELTAS.contains(&kind) => {
+                return Err(malformed("sent a block of one kind with a piece of another"));
+            }
             _ => {}
         }
         Ok(())
@@ -427,12 +487,8 @@ impl Answer {
             Some((_, Open::Call { index })) => self.say(Delta::CallEnd { index }, events),
             Some((_, Open::Form { arguments, any })) => {
                 if let AnswerText::Tool { wrapped: true, .. } = self.reading.form {
-                    let read: Option<Value> = serde_json::from_str(&arguments).ok();
                     // What was cut by the ceiling on tokens is handed on as it is.
-                    let text = read
-                        .and_then(|read| Some(read.get("value")?.to_string()))
-                        .unwrap_or(arguments);
-                    self.text(text, events);
+                    self.text(schema::unwrapped(&arguments).unwrap_or(arguments), events);
                 } else if !any {
                     self.text("{}".to_owned(), events);
                 }
@@ -468,8 +524,8 @@ impl Answer {
             // The call that stands for the answer's text is none.
             "tool_use" if self.calls > 0 => FinishReason::ToolCalls,
             "refusal" => FinishReason::ContentFilter,
-            // `end_turn`, `stop_sequence`, `pause_turn`, and what is newer than this reader.
-            _ => FinishReason::Stop,
+            "end_turn" | "stop_sequence" | "pause_turn" | "tool_use" => FinishReason::Stop,
+            newer => return Err(Failure::unknown_reason(newer)),
         };
         if let Some(explanation) = stop.explanation
             && reason == FinishReason::ContentFilter

@@ -7,11 +7,14 @@
 //! # Source
 //! "Messages" of Anthropic's API reference, <https://platform.claude.com/docs/en/api/messages>.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::thinking::{self, Circumstances, Plan};
@@ -106,6 +109,7 @@ pub fn body(request: &Request, target: &Target<'_>, host: Host) -> Result<Encode
         wanted: Vec::new(),
         fields: Map::new(),
         instructions: Vec::new(),
+        shortened: Cell::new(false),
     };
     writer.write(conversation, request.stream)
 }
@@ -128,12 +132,51 @@ struct Writer<'t> {
     fields: Map<String, Value>,
     /// Instructions of ours, which come after the caller's own so that these stay a prefix that can be cached.
     instructions: Vec<String>,
+    /// Whether a mark for an hour became one for minutes, because the model has no other.
+    shortened: Cell<bool>,
+}
+
+/// A body, whose messages are kept apart because calls in them hold arguments that are no values.
+#[derive(Serialize)]
+struct Body<'b> {
+    #[serde(flatten)]
+    fields: &'b Map<String, Value>,
+    messages: &'b [Message<'b>],
 }
 
 /// A message under way.
-struct Message {
+#[derive(Serialize)]
+struct Message<'c> {
     role: &'static str,
-    content: Vec<Value>,
+    content: Vec<Block<'c>>,
+}
+
+/// A block of a message.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Block<'c> {
+    Plain(Value),
+    Call(CallBlock<'c>),
+}
+
+/// A call of a tool.
+#[derive(Serialize)]
+struct CallBlock<'c> {
+    r#type: &'static str,
+    id: String,
+    name: String,
+    input: &'c RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<Value>,
+}
+
+impl Block<'_> {
+    fn is_thought(&self) -> bool {
+        match self {
+            Self::Plain(block) => block["type"] == "thinking" || block["type"] == "redacted_thinking",
+            Self::Call(_) => false,
+        }
+    }
 }
 
 /// How the answer is brought into the form the caller wants.
@@ -168,7 +211,7 @@ impl Writer<'_> {
             thoughts_missing: thoughts_missing(conversation),
         };
         let plan = thinking::plan(conversation.reasoning.as_ref(), self.traits, circumstances);
-        let messages = self.messages(conversation, &plan, matches!(&form, Form::Own(Some(_))))?;
+        let mut messages = self.messages(conversation, &plan, matches!(&form, Form::Own(Some(_))))?;
         if !self.wanted.is_empty() {
             return Err(Unencodable::NeedsMedia(std::mem::take(&mut self.wanted)));
         }
@@ -176,7 +219,6 @@ impl Writer<'_> {
         if !system.is_empty() {
             self.set("system", system);
         }
-        self.set("messages", messages.list);
         let offers_tools = !tools.is_empty();
         if offers_tools {
             self.set("tools", tools);
@@ -188,21 +230,20 @@ impl Writer<'_> {
         self.stops(conversation);
         self.sampling(conversation, &plan);
         self.rest(conversation);
-        if stream && self.host.stream_in_body() {
+        if stream {
             self.set("stream", true);
         }
-        self.cache(conversation);
-        if self.host.betas_in_body() && !betas.is_empty() {
-            self.set("anthropic_beta", betas.clone());
-        }
+        self.cache(conversation, &mut messages.list);
         let mut dropped = conversation.given.without(&self.taken);
         for name in self.notes.names() {
             dropped.add(name.clone());
         }
+        let body = Body {
+            fields: &self.fields,
+            messages: &messages.list,
+        };
         Ok(Encoded {
-            body: serde_json::to_vec(&self.fields)
-                .expect("values always serialise")
-                .into(),
+            body: serde_json::to_vec(&body).expect("values always serialise").into(),
             betas,
             dropped,
             reading,
@@ -242,7 +283,9 @@ impl Writer<'_> {
             Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { required: true, .. })
         );
         if must_call {
-            // The answer will be a call of the caller's own tools, whose arguments have a form of their own.
+            // The answer will be a call of the caller's own tools, whose arguments have a form of their own, and whatever is
+            // said beside it has none.
+            self.taken.leave(Param::ResponseFormat);
             return Form::Own(None);
         }
         if self.traits.forced_tool != ForcedTool::Never {
@@ -393,7 +436,11 @@ impl Writer<'_> {
     fn sampling(&mut self, conversation: &Conversation, plan: &Plan) {
         let sampling = &conversation.sampling;
         let free = self.traits.sampling_params;
+        // OpenAI counts to two.
         let temperature = sampling.temperature.map(|temperature| temperature.min(1.0));
+        if temperature < sampling.temperature {
+            self.notes.add(conversation.given.name_of(Param::Temperature));
+        }
         let (default_temperature, default_top_p) = (temperature == Some(1.0), sampling.top_p == Some(1.0));
         if default_temperature || (free && !plan.thinks) {
             self.taken.take(Param::Temperature);
@@ -452,80 +499,107 @@ impl Writer<'_> {
 
     fn marked(&self, mut block: Value, mark: Option<CacheMark>) -> Value {
         if let Some(mark) = mark {
-            block["cache_control"] = match mark {
-                CacheMark::OneHour if self.traits.one_hour_cache => json!({"type": "ephemeral", "ttl": "1h"}),
-                CacheMark::OneHour | CacheMark::FiveMinutes => json!({"type": "ephemeral"}),
-            };
+            block["cache_control"] = self.mark(mark);
         }
         block
     }
 
+    fn mark(&self, mark: CacheMark) -> Value {
+        match mark {
+            CacheMark::OneHour if self.traits.one_hour_cache => json!({"type": "ephemeral", "ttl": "1h"}),
+            CacheMark::OneHour => {
+                self.shortened.set(true);
+                json!({"type": "ephemeral"})
+            }
+            CacheMark::FiveMinutes => json!({"type": "ephemeral"}),
+        }
+    }
+
     /// Puts the mark of the whole request where it belongs, and holds all of them to Anthropic's rules: four at most, of
     /// which the last are kept since they cover the most, and none for an hour behind one for minutes.
-    fn cache(&mut self, conversation: &Conversation) {
+    fn cache(&mut self, conversation: &Conversation, messages: &mut [Message<'_>]) {
         self.taken.take(Param::CacheControl);
         let mut most = MAX_CACHE_MARKS;
         if let Some(mark) = conversation.cache {
-            let marked = self.marked(json!({}), Some(mark));
+            let mark = self.mark(mark);
             if self.host.places_cache_marks() {
                 most -= 1;
-                self.fields.extend(marked.as_object().cloned().unwrap_or_default());
-            } else if let Some(block) = last_block(&mut self.fields) {
-                block["cache_control"] = marked["cache_control"].clone();
+                self.set("cache_control", mark);
+            } else if let Some(block) = messages.last_mut().and_then(|last| last.content.last_mut()) {
+                match block {
+                    Block::Plain(block) => block["cache_control"] = mark,
+                    Block::Call(call) => call.cache_control = Some(mark),
+                }
             }
         }
         let mut count: usize = 0;
-        for_each_mark(&mut self.fields, &mut |_| count += 1);
+        for_each_mark(&mut self.fields, messages, &mut |_| count += 1);
         let mut surplus = count.saturating_sub(most);
         if surplus > 0 {
             self.notes.add(format!("cache_control[{most}..]"));
         }
-        let mut minutes = false;
-        for_each_mark(&mut self.fields, &mut |block| {
+        let (mut minutes, mut shortened) = (false, false);
+        for_each_mark(&mut self.fields, messages, &mut |place| {
+            let Some(mark) = place else { return };
             if surplus > 0 {
                 surplus -= 1;
-                block.shift_remove("cache_control");
+                *place = None;
                 return;
             }
-            let mark = &mut block["cache_control"];
             if minutes && mark["ttl"] == "1h" {
                 *mark = json!({"type": "ephemeral"});
+                shortened = true;
             }
             minutes |= mark["ttl"] != "1h";
         });
-    }
-}
-
-/// The block that ends the prompt.
-fn last_block(fields: &mut Map<String, Value>) -> Option<&mut Value> {
-    let message = fields.get_mut("messages")?.as_array_mut()?.last_mut()?;
-    message["content"].as_array_mut()?.last_mut()
-}
-
-/// Visits every block and tool that carries a mark, in the order of the prompt as Anthropic caches it.
-fn for_each_mark(fields: &mut Map<String, Value>, visit: &mut impl FnMut(&mut Map<String, Value>)) {
-    fn within(value: &mut Value, visit: &mut impl FnMut(&mut Map<String, Value>)) {
-        for block in value.as_array_mut().into_iter().flatten() {
-            let Value::Object(block) = block else { continue };
-            // A result of a tool holds blocks, and a mark on itself comes after theirs.
-            if let Some(content) = block.get_mut("content") {
-                within(content, visit);
-            }
-            if block.contains_key("cache_control") {
-                visit(block);
-            }
+        if shortened || self.shortened.get() {
+            self.notes.add("cache_control.ttl");
         }
     }
-    for name in ["tools", "system", "messages"] {
+}
+
+/// Visits every mark on a block or a tool, in the order of the prompt as Anthropic caches it. A visitor may take it away.
+fn for_each_mark(
+    fields: &mut Map<String, Value>,
+    messages: &mut [Message<'_>],
+    visit: &mut impl FnMut(&mut Option<Value>),
+) {
+    fn on(block: &mut Value, visit: &mut impl FnMut(&mut Option<Value>)) {
+        // A result of a tool holds blocks, and a mark on itself comes after theirs.
+        if let Some(content) = block.get_mut("content") {
+            within(content, visit);
+        }
+        let Value::Object(block) = block else { return };
+        let mut mark = block.shift_remove("cache_control");
+        if mark.is_some() {
+            visit(&mut mark);
+        }
+        if let Some(mark) = mark {
+            block.insert("cache_control".to_owned(), mark);
+        }
+    }
+    fn within(value: &mut Value, visit: &mut impl FnMut(&mut Option<Value>)) {
+        for block in value.as_array_mut().into_iter().flatten() {
+            on(block, visit);
+        }
+    }
+    for name in ["tools", "system"] {
         if let Some(value) = fields.get_mut(name) {
             within(value, visit);
+        }
+    }
+    for block in messages.iter_mut().flat_map(|message| &mut message.content) {
+        match block {
+            Block::Plain(block) => on(block, visit),
+            Block::Call(call) if call.cache_control.is_some() => visit(&mut call.cache_control),
+            Block::Call(_) => {}
         }
     }
 }
 
 /// The messages, and the instructions that may not stand among them.
 struct Messages<'c> {
-    list: Vec<Value>,
+    list: Vec<Message<'c>>,
     moved: Vec<&'c Text>,
 }
 
@@ -536,7 +610,7 @@ impl Writer<'_> {
         plan: &Plan,
         formed: bool,
     ) -> Result<Messages<'c>, InvalidRequest> {
-        let mut list: Vec<Message> = Vec::with_capacity(conversation.turns.len() + 1);
+        let mut list: Vec<Message<'c>> = Vec::with_capacity(conversation.turns.len() + 1);
         let mut moved: Vec<&Text> = Vec::new();
         // Instructions in the middle may stand between the user and the assistant and nowhere else, so they wait for
         // what the user has to say.
@@ -549,7 +623,7 @@ impl Writer<'_> {
                 })),
                 Role::User => {
                     let content = self.user(&turn.parts)?;
-                    push(&mut list, "user", content);
+                    push(&mut list, "user", content.into_iter().map(Block::Plain).collect());
                 }
                 Role::Assistant => {
                     let content = self.assistant(&turn.parts);
@@ -563,24 +637,19 @@ impl Writer<'_> {
         self.instruct(&mut list, &mut waiting, &mut moved);
         let prefilled = list.last().is_some_and(|last| last.role == "assistant");
         if prefilled && (!self.traits.prefill || plan.thinks || formed) {
-            push(&mut list, "user", vec![json!({"type": "text", "text": GO_ON})]);
-        } else if prefilled && let Some(last) = list.last_mut().and_then(|last| last.content.last_mut()) {
+            let go_on = Block::Plain(json!({"type": "text", "text": GO_ON}));
+            push(&mut list, "user", vec![go_on]);
+        } else if prefilled && let Some(Block::Plain(last)) = list.last_mut().and_then(|last| last.content.last_mut()) {
             // What is to be continued must not end in white space.
             if let Some(text) = last["text"].as_str() {
                 last["text"] = text.trim_end().into();
             }
         }
-        let list = list
-            .into_iter()
-            .map(|message| json!({"role": message.role, "content": message.content}));
-        Ok(Messages {
-            list: list.collect(),
-            moved,
-        })
+        Ok(Messages { list, moved })
     }
 
     /// Puts the instructions that wait behind the user's last message, or in front of the conversation.
-    fn instruct<'c>(&self, list: &mut Vec<Message>, waiting: &mut Vec<&'c Text>, moved: &mut Vec<&'c Text>) {
+    fn instruct<'c>(&self, list: &mut Vec<Message<'c>>, waiting: &mut Vec<&'c Text>, moved: &mut Vec<&'c Text>) {
         let texts = std::mem::take(waiting);
         let fits = self.traits.mid_conversation_system && list.last().is_some_and(|last| last.role == "user");
         if !fits {
@@ -590,7 +659,7 @@ impl Writer<'_> {
         let content = texts
             .iter()
             .map(|text| self.marked(json!({"type": "text", "text": text.text}), text.cache));
-        push(list, "system", content.collect());
+        push(list, "system", content.map(Block::Plain).collect());
     }
 
     fn user(&mut self, parts: &[Part]) -> Result<Vec<Value>, InvalidRequest> {
@@ -607,31 +676,30 @@ impl Writer<'_> {
         Ok(content)
     }
 
-    fn assistant(&mut self, parts: &[Part]) -> Vec<Value> {
+    fn assistant<'c>(&mut self, parts: &'c [Part]) -> Vec<Block<'c>> {
         let mut content = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
-                Part::Thinking(thought) => content.extend(own_thought(thought)),
+                Part::Thinking(thought) => content.extend(own_thought(thought).map(Block::Plain)),
                 Part::Text(text) if text.is_blank() => {}
-                Part::Text(text) => content.push(self.marked(json!({"type": "text", "text": text.text}), text.cache)),
-                Part::Call(call) => {
-                    let input: Option<Value> = serde_json::from_str(&call.arguments).ok();
-                    let block = json!({
-                        "type": "tool_use",
-                        "id": call_id(&call.id),
-                        "name": tool_name(&call.name),
-                        "input": input.filter(Value::is_object).unwrap_or_else(|| json!({})),
-                    });
-                    content.push(self.marked(block, call.cache));
+                Part::Text(text) => {
+                    let block = json!({"type": "text", "text": text.text});
+                    content.push(Block::Plain(self.marked(block, text.cache)));
                 }
+                Part::Call(call) => content.push(Block::Call(CallBlock {
+                    r#type: "tool_use",
+                    id: call_id(&call.id),
+                    name: tool_name(&call.name),
+                    input: call.embedded_arguments(),
+                    cache_control: call.cache.map(|mark| self.mark(mark)),
+                })),
                 // Claude draws and speaks nothing, so what another model did is not for it to have said.
                 Part::Media(media) => self.notes.add(media.place.to_string()),
                 Part::Result(_) => {}
             }
         }
         // Thoughts alone say nothing, and are refused.
-        let only_thoughts = |block: &Value| block["type"] == "thinking" || block["type"] == "redacted_thinking";
-        if content.iter().all(only_thoughts) {
+        if content.iter().all(Block::is_thought) {
             content.clear();
         }
         content
@@ -697,7 +765,7 @@ impl Writer<'_> {
 }
 
 /// Adds a message, or joins it with the last one of the same role.
-fn push(list: &mut Vec<Message>, role: &'static str, content: Vec<Value>) {
+fn push<'c>(list: &mut Vec<Message<'c>>, role: &'static str, content: Vec<Block<'c>>) {
     if content.is_empty() {
         return;
     }

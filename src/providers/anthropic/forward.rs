@@ -2,11 +2,12 @@
 //! what passes is only counted.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::wire::Usage;
 use super::{Host, failure};
@@ -16,6 +17,7 @@ use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Decoder, Failure, Payload, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
+use crate::providers::cuts::{self, Cut, Members};
 use crate::providers::sse::{self, Records, TooLarge};
 
 /// The most that is held back until an answer has really begun.
@@ -23,32 +25,24 @@ const MAX_HELD_BYTES: usize = 64 * 1024;
 
 /// The body for a host: the caller's bytes with the model's name replaced, or with the version in its place.
 ///
-/// Two things make a body be written anew. Bedrock has neither `stream` nor a header for betas. And thoughts that another
-/// provider's model had, or that nobody signed, would be refused by Claude: a conversation that moved here from elsewhere
-/// is sent without them.
+/// Thoughts that another provider's model had, or that nobody signed, would be refused by Claude: a conversation that moved
+/// here from elsewhere goes out without them, and otherwise as it is.
 pub fn body(request: &Request, wire_name: &str, host: Host) -> Payload {
     let body = &request.body;
-    let rewritten = host.betas_in_body() || may_hold_foreign_thoughts(body);
-    if rewritten && let Some(body) = rewrite(request, wire_name, host) {
-        return Payload::from(body);
-    }
-    let mut payload = Payload::default();
+    let mut cuts = foreign_thoughts(body).unwrap_or_default();
     let value = request.model_span.clone();
-    let (from, replacement) = match host.version_in_body() {
-        Some(version) => (
-            name_of_field(body, value.start),
-            format!("\"anthropic_version\":\"{version}\""),
-        ),
-        None if wire_name == request.model => (value.end, String::new()),
-        None => (
-            value.start,
-            serde_json::to_string(wire_name).expect("a string always serialises"),
-        ),
-    };
-    payload.push(body.slice(..from));
-    payload.push(replacement);
-    payload.push(body.slice(value.end..));
-    payload
+    match host.version_in_body() {
+        Some(version) => {
+            let version = format!("\"anthropic_version\":\"{version}\"");
+            cuts.push((name_of_field(body, value.start)..value.end, version.into()));
+        }
+        None if wire_name == request.model => {}
+        None => {
+            let name = serde_json::to_string(wire_name).expect("a string always serialises");
+            cuts.push((value, name.into()));
+        }
+    }
+    cuts::applied(body, &mut cuts)
 }
 
 /// Where the name of the field begins whose value begins at `value`. A name has no quotes inside: `model` needs none, and
@@ -72,33 +66,55 @@ fn may_hold_foreign_thoughts(body: &[u8]) -> bool {
     marked() || unsigned()
 }
 
-/// The body without thoughts that Claude would refuse, and with what a host wants to have in it.
-fn rewrite(request: &Request, wire_name: &str, host: Host) -> Option<Bytes> {
-    let mut fields: Map<String, Value> = serde_json::from_slice(&request.body).ok()?;
-    if let Some(Value::Array(messages)) = fields.get_mut("messages") {
-        for message in messages.iter_mut() {
-            if let Some(Value::Array(blocks)) = message.get_mut("content") {
-                blocks.retain(|block| !is_unsigned_or_foreign(block));
+/// The messages of a body as they are written.
+#[derive(Deserialize)]
+struct Conversation<'b> {
+    #[serde(borrow)]
+    messages: Vec<&'b RawValue>,
+}
+
+/// What has to go for thoughts to be gone that Claude would refuse; `None` where there are none. A message that held nothing
+/// else goes as a whole: neighbours of one role are joined by the service itself.
+fn foreign_thoughts(body: &Bytes) -> Option<Vec<Cut>> {
+    if !may_hold_foreign_thoughts(body) {
+        return None;
+    }
+    let document = std::str::from_utf8(body).ok()?;
+    let messages = serde_json::from_str::<Conversation<'_>>(document).ok()?.messages;
+    let mut gone: Vec<Range<usize>> = Vec::new();
+    let mut ends = Vec::with_capacity(messages.len());
+    for message in &messages {
+        let mut stays = true;
+        if let Some((blocks, content)) = blocks_of(message) {
+            let start = cuts::span(document, content).start;
+            let kept: Vec<(usize, bool)> = blocks
+                .into_iter()
+                .map(|block| (cuts::span(document, block).end, !is_foreign(block)))
+                .collect();
+            stays = kept.is_empty() || kept.iter().any(|(_, stays)| *stays);
+            if stays {
+                gone.extend(cuts::without(document, start, &kept));
             }
         }
-        // Neighbours of one role are joined by the service itself.
-        messages.retain(|message| message["content"].as_array().is_none_or(|blocks| !blocks.is_empty()));
+        ends.push((cuts::span(document, message).end, stays));
     }
-    match host.version_in_body() {
-        None => drop(fields.insert("model".to_owned(), wire_name.into())),
-        Some(version) => {
-            fields.shift_remove("model");
-            fields.insert("anthropic_version".to_owned(), version.into());
-        }
+    if let Some(first) = messages.first() {
+        let first = cuts::span(document, first).start;
+        let open = memchr::memrchr(b'[', &body[..first])?;
+        gone.extend(cuts::without(document, open, &ends));
     }
-    if !host.stream_in_body() {
-        fields.shift_remove("stream");
-    }
-    let betas = &request.headers.anthropic_betas;
-    if host.betas_in_body() && !betas.is_empty() {
-        fields.insert("anthropic_beta".to_owned(), betas.clone().into());
-    }
-    serde_json::to_vec(&fields).ok().map(Bytes::from)
+    Some(gone.into_iter().map(|range| (range, Bytes::new())).collect())
+}
+
+/// The blocks of a message, with the array they stand in. None where its content is a text.
+fn blocks_of(message: &RawValue) -> Option<(Vec<&RawValue>, &RawValue)> {
+    let Members(members) = serde_json::from_str(message.get()).ok()?;
+    let (_, content) = members.into_iter().find(|(name, _)| name == "content")?;
+    Some((serde_json::from_str(content.get()).ok()?, content))
+}
+
+fn is_foreign(block: &RawValue) -> bool {
+    serde_json::from_str(block.get()).is_ok_and(|block: Value| is_unsigned_or_foreign(&block))
 }
 
 /// Understands the answer to a request that was forwarded: it goes back as it came.

@@ -2,8 +2,8 @@
 //!
 //! A caller that speaks Anthropic's dialect is forwarded byte for byte (`forward`); everybody else's conversation is
 //! written anew (`encode`) and the answer read into events (`decode`). Claude has several hosts that take the same body and
-//! give the same answer but for a few fields, which `Host` tells apart, so that the adapters of Vertex AI and Bedrock can
-//! call `exchange` with a path and a credential of their own.
+//! give the same answer but for a few fields, which `Host` tells apart, so that the adapter of Vertex AI can call `exchange`
+//! with a path and a credential of its own. Bedrock is asked by Converse, in `bedrock`.
 //!
 //! Start with `encode`; `thinking` and `schema` are the two parts of it that need rules of their own.
 //!
@@ -45,8 +45,6 @@ pub enum Host {
     Anthropic,
     /// Vertex AI's `rawPredict`: the model is in the path, the version in the body, and nothing is fetched.
     Vertex,
-    /// Bedrock's InvokeModel: as Vertex AI, and betas are in the body and the stream is another path.
-    Bedrock,
 }
 
 impl Host {
@@ -55,23 +53,12 @@ impl Host {
         match self {
             Self::Anthropic => None,
             Self::Vertex => Some("vertex-2023-10-16"),
-            Self::Bedrock => Some("bedrock-2023-05-31"),
         }
-    }
-
-    /// Whether `stream` stands in the body.
-    fn stream_in_body(self) -> bool {
-        self != Self::Bedrock
     }
 
     /// Whether it fetches images and documents at https addresses.
     fn fetches(self) -> bool {
         self == Self::Anthropic
-    }
-
-    /// Whether betas stand in the body instead of a header.
-    fn betas_in_body(self) -> bool {
-        self == Self::Bedrock
     }
 
     /// Whether it takes the one mark of a cache on the whole request, which it then puts where it fits.
@@ -92,8 +79,7 @@ impl Host {
             headers.push((HeaderName::from_static("anthropic-version"), version));
         }
         let betas: Vec<&str> = betas.collect();
-        if !self.betas_in_body()
-            && !betas.is_empty()
+        if !betas.is_empty()
             && let Ok(value) = HeaderValue::from_str(&betas.join(","))
         {
             headers.push((HeaderName::from_static("anthropic-beta"), value));
@@ -202,7 +188,7 @@ pub fn exchange(
 pub fn support(param: Param) -> Support {
     match param {
         Param::CacheControl | Param::Stream | Param::TopK | Param::TopP => Support::Forwarded,
-        // Temperatures above 1 become 1, which is the hottest there is.
+        // Temperatures above 1 become 1, which is the hottest there is, and are then named as dropped.
         Param::MaxCompletionTokens
         | Param::ParallelToolCalls
         | Param::ReasoningEffort

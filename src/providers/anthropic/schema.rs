@@ -11,6 +11,8 @@
 
 use std::collections::HashSet;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 type Object = Map<String, Value>;
@@ -305,6 +307,18 @@ pub fn of_answer(schema: &Value) -> (Value, bool) {
     (outer, true)
 }
 
+/// The answer that stands under `value` in a tool's arguments, as the model wrote it; `None` where there is none, or where
+/// the arguments are cut.
+pub fn unwrapped(arguments: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        value: &'a RawValue,
+    }
+    let wrapped: Wrapped<'_> = serde_json::from_str(arguments).ok()?;
+    Some(wrapped.value.get().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,6 +424,15 @@ mod tests {
         assert_eq!(arguments(Some(&parts))["required"], json!(["a", "b"]));
         let elsewhere = json!({"$ref": "#/$defs/it", "$defs": {"it": {"type": "object", "properties": {"x": {}}}}});
         assert_eq!(arguments(Some(&elsewhere))["properties"], json!({"x": {}}));
+    }
+
+    #[test]
+    fn an_answer_is_unwrapped_as_it_was_written() {
+        let numbers = "[31.245270191439438, 12345678901234567890123]";
+        let wrapped = format!("{{\"value\":{numbers} }}");
+        assert_eq!(unwrapped(&wrapped).as_deref(), Some(numbers));
+        assert_eq!(unwrapped(&wrapped[..wrapped.len() - 1]), None);
+        assert_eq!(unwrapped("{}"), None);
     }
 
     #[test]

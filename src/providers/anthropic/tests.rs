@@ -15,7 +15,7 @@ use crate::domain::call::ErrorClass;
 use crate::domain::model::{ClaudeThinking, ClaudeTraits, ForcedTool, ModelTraits, ThinksUnasked};
 use crate::providers::adapter::{Fetched, MediaLibrary, WireAnswer};
 use crate::providers::conformance::{Model, conformance};
-use crate::providers::testing::{self, Outcome, STREAM_LIMITS, cut, outcome};
+use crate::providers::testing::{self, ARGUMENTS, Outcome, STREAM_LIMITS, cut, outcome};
 use crate::providers::translate::Translator;
 
 const TEXT: &[u8] = include_bytes!("fixtures/text.sse");
@@ -206,6 +206,21 @@ fn instructions_in_the_middle_stay_where_the_model_takes_them_there() {
 }
 
 #[test]
+fn arguments_of_calls_go_out_as_they_were_written() {
+    let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}});
+    let encoded = encode(
+        &NEWEST,
+        json!({"messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "a", "content": "x"},
+        ]}),
+    );
+    let body = std::str::from_utf8(&encoded.body).unwrap();
+    assert!(body.contains(&format!("\"input\":{ARGUMENTS}")), "{body}");
+}
+
+#[test]
 fn a_choice_of_tools_has_its_counterpart() {
     let with = |choice: Value| json!({"tools": [weather()], "tool_choice": choice});
     let choice = |traits: &ModelTraits, choice: Value| sent(traits, with(choice))["tool_choice"].clone();
@@ -283,8 +298,11 @@ fn a_schema_is_asked_for_in_the_best_way_the_model_has() {
     );
     let with_tools = json!({"response_format": point(), "tools": [weather()]});
     assert_eq!(sent(&OLD, with_tools)["tool_choice"], json!({"type": "any"}));
+    // Where a call is all that may come, the schema has nothing to hold for.
     let must_call = json!({"response_format": point(), "tools": [weather()], "tool_choice": "required"});
-    assert_eq!(sent(&OLD, must_call)["tools"].as_array().unwrap().len(), 1);
+    assert_eq!(sent(&OLD, must_call.clone())["tools"].as_array().unwrap().len(), 1);
+    assert!(dropped(&OLD, must_call.clone()).contains(&"response_format".to_owned()));
+    assert!(!dropped(&V4_5, must_call).contains(&"response_format".to_owned()));
 
     // What cannot be enforced goes through a tool, and where that cannot be forced, into words.
     assert_eq!(
@@ -317,7 +335,12 @@ fn sampling_goes_to_models_that_take_it() {
         (&body["temperature"], body.get("top_p"), &body["top_k"]),
         (&json!(1.0), None, &json!(9))
     );
-    assert_eq!(dropped(&V4_5, fields.clone()), ["top_p"]);
+    assert_eq!(
+        dropped(&V4_5, fields.clone()),
+        ["top_p", "temperature"],
+        "hotter than it gets"
+    );
+    assert_eq!(dropped(&NEWEST, json!({"temperature": 1.25})), ["temperature"]);
     assert_eq!(sent(&V4_5, json!({"top_p": 0.5}))["top_p"], 0.5);
     assert_eq!(
         dropped(&NEWEST, json!({"temperature": 0.5, "top_p": 0.5, "top_k": 9})),
@@ -428,9 +451,6 @@ fn other_hosts_fetch_nothing_and_have_no_model_in_their_body() {
         (vertex.get("cache_control"), &block["cache_control"]),
         (None, &json!({"type": "ephemeral"}))
     );
-    let bedrock = body(Host::Bedrock);
-    assert_eq!(bedrock["anthropic_version"], "bedrock-2023-05-31");
-    assert_eq!(bedrock.get("stream"), None);
     assert_eq!(body(Host::Anthropic)["cache_control"], json!({"type": "ephemeral"}));
 }
 
@@ -453,8 +473,16 @@ fn four_marks_of_a_cache_are_kept_and_the_longer_come_first() {
     .map(|block| &block["cache_control"])
     .into();
     assert_eq!(marks, [&minutes, &minutes, &minutes]);
-    assert_eq!(encoded.dropped.names(), ["cache_control[4..]"]);
-    assert_eq!(sent(&OLD, json!({"cache_control": hour}))["cache_control"], minutes);
+    assert_eq!(encoded.dropped.names(), ["cache_control[4..]", "cache_control.ttl"]);
+    let encoded = encode(&OLD, json!({"cache_control": hour}));
+    let body: Value = serde_json::from_slice(&encoded.body).unwrap();
+    assert_eq!(body["cache_control"], minutes);
+    assert_eq!(
+        encoded.dropped.names(),
+        ["cache_control.ttl"],
+        "it is gone sooner than was wanted"
+    );
+    assert!(dropped(&NEWEST, json!({"cache_control": hour})).is_empty());
 }
 
 #[test]
@@ -548,12 +576,6 @@ mod forwarded {
             let expected = BODY.replacen("\"model\" : \"m\"", "\"anthropic_version\":\"vertex-2023-10-16\"", 1);
             assert_eq!(sent(&messages(body), Host::Vertex), expected);
         }
-        let mut request = messages(BODY);
-        request.headers.anthropic_betas = vec!["a-1".to_owned(), "b-2".to_owned()];
-        let body: Value = serde_json::from_str(&sent(&request, Host::Bedrock)).unwrap();
-        assert_eq!((body.get("model"), body.get("stream")), (None, None));
-        assert_eq!(body["anthropic_version"], "bedrock-2023-05-31");
-        assert_eq!(body["anthropic_beta"], json!(["a-1", "b-2"]));
     }
 
     #[test]
@@ -593,6 +615,38 @@ mod forwarded {
         assert_eq!(sent["messages"].as_array().unwrap().len(), 4);
         let kept = json!([{"type": "thinking", "thinking": "own", "signature": "Eq+/"}, {"type": "text", "text": "b"}]);
         assert_eq!(sent["messages"][1]["content"], kept);
+    }
+
+    #[test]
+    fn whatever_is_beside_a_foreign_thought_stays_as_it_was_written() {
+        let foreign = r#"{"type":"thinking","thinking":"","signature":"bonito:google:abc"}"#;
+        let own = r#"{"type":"tool_use","id":"a","name":"f","input":{"lat":31.245270191439438, "id":12345678901234567890123}}"#;
+        let user = r#"{"role":"user","content":"say \"bonito:\" and \"signature\": \"\""}"#;
+        let body = |content: &str| {
+            format!(
+                r#"{{ "x":1.0e1,"messages":[ {user},{{"role":"assistant" , "content":[{content} ]}}, {user}],"model":"claude-x"}}"#
+            )
+        };
+        for (content, kept) in [
+            (own.to_owned(), own.to_owned()),
+            (format!("{foreign} , {own}"), own.to_owned()),
+            (format!("{own} , {foreign}"), own.to_owned()),
+            (
+                format!("{foreign},{foreign},{own}, {foreign},{own}"),
+                format!("{own},{own}"),
+            ),
+        ] {
+            assert_eq!(
+                sent(&messages(body(&content)), Host::Anthropic),
+                body(&kept),
+                "{content}"
+            );
+        }
+        // The first message, and the last.
+        let alone = format!(r#"{{"role":"assistant","content":[{foreign}]}}"#);
+        let around = format!(r#"{{"model":"m","messages":[{alone}, {user} ,{alone}],"max_tokens":5}}"#);
+        let expected = format!(r#"{{"anthropic_version":"vertex-2023-10-16","messages":[{user}],"max_tokens":5}}"#);
+        assert_eq!(sent(&messages(around), Host::Vertex), expected);
     }
 
     fn seen<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
@@ -746,7 +800,6 @@ mod translated {
             ("\"end_turn\"", "stop"),
             ("\"stop_sequence\"", "stop"),
             ("\"pause_turn\"", "stop"),
-            ("\"something_new\"", "stop"),
             // A call that is none.
             ("\"tool_use\"", "stop"),
             ("\"max_tokens\"", "length"),
@@ -760,8 +813,11 @@ mod translated {
                 "{reason}: {outcome}"
             );
         }
-        let outcome = seen([ended("null").as_bytes()]);
-        assert_eq!(outcome.class(), Some(ErrorClass::Malformed), "no reason is made up");
+        for reason in ["null", "\"mood_change\""] {
+            let outcome = seen([ended(reason).as_bytes()]);
+            assert_eq!(outcome.class(), Some(ErrorClass::Malformed), "no reason is made up");
+            assert!(!outcome.relayed.contains("\"finish_reason\":\""), "{outcome}");
+        }
     }
 
     #[test]
@@ -801,6 +857,58 @@ mod translated {
     }
 
     #[test]
+    fn what_is_said_outside_of_its_block_is_no_answer() {
+        let event = |data: Value| format!("data: {data}\n\n");
+        let start =
+            event(json!({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}}));
+        let end = event(json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
+            + &event(json!({"type": "message_stop"}));
+        let begun = |index: u64, block: Value| {
+            event(json!({"type": "content_block_start", "index": index, "content_block": block}))
+        };
+        let said =
+            |index: u64, delta: Value| event(json!({"type": "content_block_delta", "index": index, "delta": delta}));
+        let words = json!({"type": "text_delta", "text": "hi"});
+        let text = json!({"type": "text", "text": ""});
+        let newer = json!({"type": "hologram"});
+        for (stream, class) in [
+            (said(0, words.clone()), Some(ErrorClass::Malformed)),
+            (
+                begun(0, text.clone()) + &said(1, words.clone()),
+                Some(ErrorClass::Malformed),
+            ),
+            (
+                begun(0, text.clone()) + &said(0, json!({"type": "input_json_delta", "partial_json": "{}"})),
+                Some(ErrorClass::Malformed),
+            ),
+            (
+                begun(0, text.clone())
+                    + &event(json!({"type": "content_block_stop", "index": 0}))
+                    + &said(0, words.clone()),
+                Some(ErrorClass::Malformed),
+            ),
+            (
+                begun(0, json!({})) + &said(0, words.clone()),
+                Some(ErrorClass::Malformed),
+            ),
+            (begun(0, text.clone()) + &said(0, words.clone()), None),
+            // Blocks and pieces of kinds that nobody here knows are passed over.
+            (begun(0, newer) + &said(0, words), None),
+            (
+                begun(0, text) + &said(0, json!({"type": "beam_delta", "beam": 1})),
+                None,
+            ),
+            (said(0, json!({"type": "beam_delta", "beam": 1})), None),
+        ] {
+            assert_eq!(
+                seen([format!("{start}{stream}{end}").as_bytes()]).class(),
+                class,
+                "{stream}"
+            );
+        }
+    }
+
+    #[test]
     fn a_tool_that_stands_for_the_answer_is_unwrapped() {
         let start = r#"event: content_block_start
 data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"json_output","input":{}}}
@@ -821,7 +929,7 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
             .replace("{\\\"x\\\":", "{\\\"value\\\":[")
             .replace("\"1}\"", "\"1, 2]}\"");
         let outcome = seen_as(&request(json!({"response_format": list})), &OLD, [wrapped.as_bytes()]);
-        assert!(outcome.relayed.contains(r#""content":"[1,2]""#), "{outcome}");
+        assert!(outcome.relayed.contains(r#""content":"[1, 2]""#), "{outcome}");
         // What is said in front of it is no part of the answer, and is the answer where the tool is not called.
         let text = records[9..12].concat();
         assert!(text.contains("I'll check both."));
@@ -859,6 +967,69 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
             let whole = testing::whole(&adapter(), &chat(object.clone()), answer).unwrap();
             let body: Value = serde_json::from_slice(&whole.body).unwrap();
             assert_eq!(body["choices"][0]["message"]["content"], kept, "{said}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_what_the_model_wrote_whole_and_streamed() {
+        let translator = ClaudeTranslator::new(Reading::default());
+        let usage = r#""usage":{"input_tokens":1,"output_tokens":1}"#;
+        let body = format!(
+            r#"{{"content":[{{"type":"tool_use","id":"t","name":"f","input":{ARGUMENTS}}}],"stop_reason":"tool_use",{usage}}}"#
+        );
+        let pieces = [&ARGUMENTS[..20], &ARGUMENTS[20..]].map(|piece| {
+            let delta = json!({"type": "input_json_delta", "partial_json": piece});
+            format!(
+                "data: {}\n\n",
+                json!({"type": "content_block_delta", "index": 0, "delta": delta})
+            )
+        });
+        let stream = format!(
+            "data: {{\"type\":\"message_start\",\"message\":{{{usage}}}}}\n\n\
+             data: {{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{{}}}}}}\n\n\
+             {}data: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"tool_use\"}}}}\n\ndata: {{\"type\":\"message_stop\"}}\n\n",
+            pieces.concat()
+        );
+        // A host may also begin a call with all that it holds.
+        let at_once = stream
+            .replace(&pieces.concat(), "")
+            .replace("\"input\":{}", &format!("\"input\":{ARGUMENTS}"));
+        let answer = |body: String| WireAnswer {
+            headers: HeaderMap::new(),
+            body: body.into(),
+        };
+        let of_whole = translator.whole(vec![answer(body.clone())]).unwrap();
+        for events in [
+            of_whole,
+            events_of_stream(&translator, stream.as_bytes()),
+            events_of_stream(&translator, at_once.as_bytes()),
+        ] {
+            let written: String = events.iter().filter_map(written).collect();
+            assert_eq!(written, ARGUMENTS);
+        }
+        for (input, expected) in [
+            ("null", Ok("")),
+            ("{ }", Ok("")),
+            ("[1]", Err(ErrorClass::Malformed)),
+            ("\"x\"", Err(ErrorClass::Malformed)),
+        ] {
+            let events = translator.whole(vec![answer(body.replace(ARGUMENTS, input))]);
+            let found = events.map(|events| events.iter().filter_map(written).collect::<String>());
+            assert_eq!(
+                found.map_err(|failure| failure.class),
+                expected.map(ToOwned::to_owned),
+                "{input}"
+            );
+        }
+    }
+
+    fn written(event: &Event) -> Option<&str> {
+        match event {
+            Event::Delta {
+                delta: Delta::Arguments { fragment, .. },
+                ..
+            } => Some(fragment),
+            _ => None,
         }
     }
 

@@ -85,12 +85,8 @@ impl Adapter for Azure {
             done_marker: true,
             merges_filter_records: true,
         };
-        let manner = Manner {
-            genuine: true,
-            stream_options: true,
-        };
         let path = |operation| self.path(operation, target.wire_name);
-        exchange(request, target, path, &edits, self.auth.clone(), rules, manner)
+        exchange(request, target, path, &edits, self.auth.clone(), rules, Manner::GENUINE)
     }
 
     fn support(&self, _param: Param) -> Support {

@@ -7,15 +7,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{failure, wire};
 use crate::chat::conversation::{Issuer, Signature};
 use crate::chat::event::{Delta, Event, FinishReason};
-use crate::chat::ids;
+use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
+use crate::providers::anthropic::schema;
 use crate::providers::event_stream::{Broken, Message, Messages};
 use crate::providers::fence::Fence;
 use crate::providers::translate::{EventReader, Translator};
@@ -338,9 +340,15 @@ impl Blocks {
                 ..wire::Start::default()
             };
             self.start(index, start, events)?;
-            let input = call.input.map(|input| input.get().to_owned()).unwrap_or_default();
+            let input = call.input.as_deref().map(RawValue::get).unwrap_or_default();
+            if !input.is_empty() && !input.starts_with('{') {
+                let problem = "sent a call whose arguments are no object";
+                return Err(Failure::new(ErrorClass::Malformed, problem));
+            }
             let delta = wire::Delta {
-                tool_use: Some(wire::CallDelta { input }),
+                tool_use: Some(wire::CallDelta {
+                    input: arguments::without_layout(input).into_owned(),
+                }),
                 ..delta
             };
             self.delta(index, delta, events)?;
@@ -640,9 +648,8 @@ impl Blocks {
                 if !said {
                     self.say_text("{}".to_owned(), events);
                 } else if !held.is_empty() {
-                    let value = serde_json::from_str::<Value>(&held).ok();
-                    let inner = value.and_then(|mut value| value.as_object_mut()?.shift_remove("value"));
-                    self.say_text(inner.map_or(held, |inner| inner.to_string()), events);
+                    // What was cut by the ceiling on tokens is handed on as it is.
+                    self.say_text(schema::unwrapped(&held).unwrap_or(held), events);
                 }
             }
             Some(Block::Image { format, bytes }) => {
@@ -681,8 +688,9 @@ impl Blocks {
                 failure.code = Some(reason.to_owned());
                 return Err(failure);
             }
-            // A caller that gets calls has to know, and a reason that is newer than this is an end.
-            _ => complete,
+            // A caller that gets calls has to know.
+            "end_turn" | "stop_sequence" | "tool_use" | "malformed_model_output" | "malformed_tool_use" => complete,
+            newer => return Err(Failure::unknown_reason(newer)),
         };
         events.push(Event::Finish {
             choice: self.choice,

@@ -21,11 +21,12 @@ use super::wire::{
 use crate::chat::conversation::{CacheMark, Conversation, Format, Issuer, Part, Tool, ToolChoice};
 use crate::chat::ids;
 use crate::chat::param::{Dropped, Param, Taken};
-use crate::chat::request::Request;
+use crate::chat::request::{DialectHeaders, Request};
 use crate::domain::call::Dialect;
 use crate::domain::error::{InvalidKind, InvalidRequest};
-use crate::domain::model::{Family, ForcedTool, TakesSampling};
+use crate::domain::model::{ClaudeThinking, Family, ForcedTool, TakesSampling};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
+use crate::providers::anthropic::encode::INTERLEAVED_THINKING;
 use crate::providers::anthropic::schema;
 
 /// The longest name of a tool, and the longest id of a call.
@@ -35,6 +36,21 @@ const MAX_CHOICES: u32 = 8;
 /// Pairs that `requestMetadata` takes, and the bytes of each half.
 const MAX_METADATA: usize = 16;
 const MAX_METADATA_BYTES: usize = 256;
+
+/// Where Claude's betas stand among the fields that Converse passes on.
+const BETAS: &str = "anthropic_beta";
+/// Betas of Claude that Bedrock knows and that need nothing in the body but their name. Those that go with fields or tools of
+/// their own are left out as these are: one without the other would be refused, or mean nothing.
+///
+/// # Source
+/// "Request and Response" of "Anthropic Claude Messages API" in the Amazon Bedrock user guide,
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html>.
+const KNOWN_BETAS: [&str; 4] = [
+    "context-1m-2025-08-07",
+    "dev-full-thinking-2025-05-14",
+    "output-128k-2025-02-19",
+    "token-efficient-tools-2025-02-19",
+];
 
 const NO_CALLS: &str = "Do not call any tool; answer in words.";
 const MUST_CALL: &str = "Answer by calling a tool.";
@@ -84,6 +100,7 @@ pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unenc
     writer.parallel_calls(&tools);
     writer.rest(request);
     writer.reasoning(thinking);
+    writer.betas(&request.headers);
     let stream = request.stream && times == 1 && (!tools.are_sent() || bedrock.tools_while_streaming);
     let asked = Asked {
         names: tools.names(conversation),
@@ -280,11 +297,14 @@ impl<'c> Writer<'c> {
         } else {
             tools.choice = wanted;
         }
-        if matches!(conversation.format, Format::JsonSchema { .. }) && self.schema.is_none() && can_force {
+        let needs_tool = matches!(conversation.format, Format::JsonSchema { .. }) && self.schema.is_none();
+        if !needs_tool || !can_force {
+            self.format_in_words();
+        } else if tools.choice.is_none() {
+            // Where a call of the caller's own tools must come, one that stands for the answer could come in its place. The
+            // form then counts as dropped.
             self.json_tool(&mut tools, silent);
             silent = false;
-        } else {
-            self.format_in_words();
         }
         if silent && tools.are_sent() {
             self.instructions.push(NO_CALLS.into());
@@ -400,6 +420,10 @@ impl<'c> Writer<'c> {
             let most = self.target.max_output_tokens.unwrap_or(u64::MAX);
             self.body.inference_config.max_tokens = Some(wanted.min(most).max(least));
             self.taken.take(Param::MaxCompletionTokens);
+            if wanted < least {
+                // The answer may become longer than the caller wanted it.
+                self.notes.add(conversation.given.name_of(Param::MaxCompletionTokens));
+            }
         }
         let takes_stop = self.target.traits.family != Family::Gpt || self.target.traits.openai.stop;
         if takes_stop {
@@ -434,7 +458,7 @@ impl<'c> Writer<'c> {
             config.temperature = Some(wanted.clamp(0.0, 1.0));
             self.taken.take(Param::Temperature);
             if wanted > 1.0 {
-                self.notes.add("temperature");
+                self.notes.add(self.conversation.given.name_of(Param::Temperature));
             }
         }
         // Claude takes one of the two; and while it thinks, nearly all of the probability.
@@ -462,6 +486,34 @@ impl<'c> Writer<'c> {
         }
         self.body.additional_model_request_fields.extend(thinking.fields);
         self.body.output_config.effort = thinking.effort.map(|effort| effort.as_str());
+    }
+
+    /// Asks for the caller's betas beside our own. Bedrock refuses a request for one that it does not know.
+    fn betas(&mut self, headers: &DialectHeaders) {
+        let traits = &self.target.traits.claude;
+        let claude = self.is_claude();
+        let fields = &mut self.body.additional_model_request_fields;
+        let mut betas = match fields.shift_remove(BETAS) {
+            Some(Value::Array(own)) => own,
+            _ => Vec::new(),
+        };
+        let takes = |beta: &str| match beta {
+            INTERLEAVED_THINKING => traits.interleaved_thinking_beta,
+            beta => KNOWN_BETAS.contains(&beta),
+        };
+        // Models that think as they see fit do so between calls, too.
+        let heeds = |beta: &str| beta == INTERLEAVED_THINKING && traits.thinking.contains(&ClaudeThinking::Adaptive);
+        if claude {
+            for beta in headers.anthropic_betas.iter().filter(|beta| takes(beta)) {
+                if betas.iter().all(|known| known != beta) {
+                    betas.push(beta.as_str().into());
+                }
+            }
+        }
+        headers.drop_betas(&mut self.notes, |beta| claude && (takes(beta) || heeds(beta)));
+        if !betas.is_empty() {
+            self.additional(BETAS, betas.into());
+        }
     }
 
     fn rest(&mut self, request: &'c Request) {

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::value::RawValue;
 
 use super::encode::{MAX_NAME_BYTES, Tools, Writer, refused, tool_name};
 use super::reasoning::Plan;
@@ -200,12 +199,10 @@ impl<'c> Content<'_, 'c> {
             let words = format!("(called the tool {} with {})", call.name, call.arguments);
             return Block::Text(words.into());
         }
-        // The reader made it an object.
-        let input = serde_json::from_str(&call.arguments);
         Block::ToolUse {
             tool_use_id: call_id(&call.id),
             name: tool_name(&call.name),
-            input: input.unwrap_or_else(|_| no_arguments()),
+            input: call.embedded_arguments(),
         }
     }
 
@@ -389,8 +386,4 @@ fn call_id(id: &str) -> Cow<'_, str> {
     ids::fitting(id, MAX_NAME_BYTES, |byte| {
         byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte)
     })
-}
-
-fn no_arguments() -> &'static RawValue {
-    serde_json::from_str("{}").expect("it is JSON")
 }

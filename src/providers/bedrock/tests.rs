@@ -302,6 +302,75 @@ fn a_caller_of_anthropics_dialect() {
 }
 
 #[test]
+fn thoughts_between_texts_go_back_in_their_order() {
+    let thought = |text: &str| json!({"type": "thinking", "thinking": text, "signature": "c2ln"});
+    let body = json!({"model": "m", "max_tokens": 4096, "messages": [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": [
+            thought("A"), {"type": "text", "text": "I look."}, thought("B"),
+            {"type": "tool_use", "id": "a", "name": "get_weather", "input": {}},
+        ]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "18C"}]},
+    ]});
+    let limits = BodyLimits {
+        depth: 64,
+        messages: 100,
+        embedding_inputs: 1,
+    };
+    let request = Request::parse(Operation::Chat, Dialect::Anthropic, body.to_string().into(), &limits).unwrap();
+    let body = body_of(&exchange(&request, &sonnet()));
+    let reasoning = |text: &str| json!({"reasoningContent": {"reasoningText": {"text": text, "signature": "c2ln"}}});
+    assert_eq!(
+        body["messages"][1]["content"],
+        json!([
+            reasoning("A"), {"text": "I look."}, reasoning("B"),
+            {"toolUse": {"toolUseId": "a", "name": "get_weather", "input": {}}},
+        ])
+    );
+}
+
+#[test]
+fn betas_that_bedrock_knows_are_asked_for_and_others_are_named() {
+    let limits = BodyLimits {
+        depth: 64,
+        messages: 100,
+        embedding_inputs: 1,
+    };
+    let asked = |fields: Value, betas: &[&str], traits: &ModelTraits| {
+        let mut body = json!({"model": "m", "max_tokens": 4096, "messages": [{"role": "user", "content": "hi"}]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        let mut request =
+            Request::parse(Operation::Chat, Dialect::Anthropic, body.to_string().into(), &limits).unwrap();
+        request.headers.anthropic_betas = betas.iter().map(|beta| (*beta).to_owned()).collect();
+        let exchange = exchange(&request, traits);
+        let sent = body_of(&exchange)["additionalModelRequestFields"]["anthropic_beta"].clone();
+        (sent, exchange.dropped.names().to_vec())
+    };
+    let (interleaved, long) = ("interleaved-thinking-2025-05-14", "context-1m-2025-08-07");
+    let agent = ["claude-code-20250219", interleaved, long];
+    let unknown = "anthropic-beta.claude-code-20250219".to_owned();
+    let thinking = json!({
+        "thinking": {"type": "enabled", "budget_tokens": 2000}, "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+    });
+    // What we ask for ourselves is there once.
+    assert_eq!(
+        asked(thinking, &agent, &sonnet()),
+        (json!([interleaved, long]), vec![unknown.clone()])
+    );
+    assert_eq!(
+        asked(json!({}), &agent, &sonnet()),
+        (json!([interleaved, long]), vec![unknown.clone()])
+    );
+    // The newest think between calls without being asked to.
+    assert_eq!(asked(json!({}), &agent, &newest()), (json!([long]), vec![unknown]));
+    let all = agent.map(|beta| format!("anthropic-beta.{beta}")).to_vec();
+    assert_eq!(asked(json!({}), &agent, &nova()), (Value::Null, all));
+    assert_eq!(asked(json!({}), &[], &sonnet()), (Value::Null, Vec::new()));
+}
+
+#[test]
 fn a_choice_of_tools_is_made_for_models_that_have_it_and_asked_for_in_words_otherwise() {
     let tools = json!([weather(), {"type": "function", "function": {"name": "other"}}]);
     let asked = |choice: Value, traits: &ModelTraits| {
@@ -420,6 +489,11 @@ fn a_schema_is_native_or_a_tool_or_asked_for_in_words() {
     assert_eq!(body["toolConfig"]["toolChoice"], json!({"any": {}}));
     assert_eq!(body["toolConfig"]["tools"][1]["toolSpec"]["name"], "json_output");
 
+    // Where a call of theirs must come, no other may be in its place.
+    let (body, dropped) = format(json!({"tools": [weather()], "tool_choice": "required"}), &nova());
+    assert_eq!(body["toolConfig"]["tools"].as_array().unwrap().len(), 1);
+    assert_eq!(dropped, ["response_format"]);
+
     // Arguments are objects, so anything else is wrapped into one.
     let list = json!({"type": "json_schema", "json_schema": {"name": "l", "schema": {"type": "array", "items": {"type": "string"}}}});
     let (body, _) = format(json!({"response_format": list}), &sonnet());
@@ -535,7 +609,7 @@ fn thinking_is_asked_for_in_each_familys_own_words() {
 fn limits_of_a_model_are_kept() {
     let (body, dropped) = sent(json!({"max_tokens": 3, "stop": "x", "temperature": 0.5}), &gpt());
     assert_eq!(body["inferenceConfig"], json!({"maxTokens": 16}));
-    assert_eq!(dropped, ["stop", "temperature"]);
+    assert_eq!(dropped, ["stop", "temperature", "max_tokens"]);
     let (body, dropped) = sent(json!({"max_tokens": 3, "temperature": 1.5, "top_k": 5}), &nova());
     assert_eq!(body["inferenceConfig"], json!({"maxTokens": 3, "temperature": 1.0}));
     assert_eq!(
@@ -807,12 +881,14 @@ fn every_reason_to_stop_is_told_apart() {
         ("guardrail_intervened", "content_filter"),
         ("content_filtered", "content_filter"),
         ("malformed_tool_use", "stop"),
-        ("newer_than_this", "stop"),
     ] {
         assert_eq!(finish(text(), reason).unwrap(), expected, "{reason}");
     }
     let call = json!([{"toolUse": {"toolUseId": "a", "name": "get_weather", "input": {}}}]);
     assert_eq!(finish(call, "tool_use").unwrap(), "tool_calls");
+    let failure = finish(text(), "newer_than_this").unwrap_err();
+    assert_eq!(failure.class, ErrorClass::Malformed);
+    assert!(failure.message.contains("(newer_than_this)"), "{}", failure.message);
     let failure = finish(json!([]), "malformed_model_output").unwrap_err();
     assert_eq!(failure.class, ErrorClass::ServerError);
 }

@@ -23,8 +23,12 @@ pub struct DialectRow {
     pub base_url: Option<&'static str>,
     /// The variable its own SDK reads the key from.
     pub key_variable: Option<&'static str>,
-    /// Whether `stream_options` is understood. Where it is not, usage comes by itself or is estimated.
-    pub stream_options: bool,
+    /// Parameters that it refuses requests for, as its documentation says or its answers have shown. What an imitator merely
+    /// ignores is not here, and what it does not know may depend on the model. Where `stream_options` is refused, usage comes
+    /// by itself or is estimated.
+    pub refused: &'static [Param],
+    /// Fields that it knows under another name: OpenAI's, and its own.
+    pub renamed: &'static [(&'static str, &'static str)],
     /// Whether a complete stream ends with `data: [DONE]`.
     pub done_marker: bool,
 }
@@ -34,7 +38,8 @@ const fn row(name: &'static str, base_url: Option<&'static str>, key_variable: O
         name,
         base_url,
         key_variable,
-        stream_options: true,
+        refused: &[],
+        renamed: &[],
         done_marker: true,
     }
 }
@@ -53,10 +58,30 @@ pub const DIALECTS: &[DialectRow] = &[
         Some("https://api.fireworks.ai/inference/v1"),
         Some("FIREWORKS_API_KEY"),
     ),
-    row("groq", Some("https://api.groq.com/openai/v1"), Some("GROQ_API_KEY")),
-    // Mistral reports usage in the last chunk without being asked, and refuses fields that it does not know.
+    // "Currently unsupported OpenAI features", <https://console.groq.com/docs/openai>: status 400 for each.
     DialectRow {
-        stream_options: false,
+        refused: &[Param::LogitBias, Param::Logprobs, Param::N, Param::TopLogprobs],
+        ..row("groq", Some("https://api.groq.com/openai/v1"), Some("GROQ_API_KEY"))
+    },
+    // Mistral reports usage in the last chunk without being asked, and answers 422 (`extra_forbidden`) to fields that are not
+    // in "Chat completion" of its reference, <https://docs.mistral.ai/api/endpoint/chat>.
+    DialectRow {
+        refused: &[
+            Param::Audio,
+            Param::LogitBias,
+            Param::Logprobs,
+            Param::Modalities,
+            Param::PromptCacheRetention,
+            Param::ServiceTier,
+            Param::Store,
+            Param::StreamOptions,
+            Param::TopK,
+            Param::TopLogprobs,
+            Param::User,
+            Param::Verbosity,
+            Param::WebSearchOptions,
+        ],
+        renamed: &[("max_completion_tokens", "max_tokens"), ("seed", "random_seed")],
         ..row("mistral", Some("https://api.mistral.ai/v1"), Some("MISTRAL_API_KEY"))
     },
     row("ollama", Some("http://127.0.0.1:11434/v1"), None),
@@ -67,7 +92,7 @@ pub const DIALECTS: &[DialectRow] = &[
     ),
     // Perplexity ends its streams by closing them after the last finish reason, and reports usage by itself.
     DialectRow {
-        stream_options: false,
+        refused: &[Param::StreamOptions],
         done_marker: false,
         ..row(
             "perplexity",
@@ -117,27 +142,40 @@ pub fn build(kind: &ProviderKind) -> Compatible {
     }
 }
 
+impl Compatible {
+    fn manner(&self) -> Manner {
+        Manner {
+            refused: self.dialect.refused,
+            renamed: self.dialect.renamed,
+            ..Manner::IMITATED
+        }
+    }
+}
+
 impl Adapter for Compatible {
     fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
         let edits = Edits {
             model: Some(target.wire_name),
-            report_usage: self.dialect.stream_options,
+            report_usage: !self.manner().refuses(Param::StreamOptions),
             modern_max_tokens: false,
         };
         let rules = StreamRules {
             done_marker: self.dialect.done_marker,
             merges_filter_records: false,
         };
-        let manner = Manner {
-            genuine: false,
-            stream_options: self.dialect.stream_options,
-        };
         let path = |operation| self.paths.of(operation);
-        exchange(request, target, path, &edits, self.auth.clone(), rules, manner)
+        exchange(request, target, path, &edits, self.auth.clone(), rules, self.manner())
     }
 
-    fn support(&self, _param: Param) -> Support {
-        Support::Forwarded
+    fn support(&self, param: Param) -> Support {
+        let renamed = |(name, _): &(&str, &str)| Param::of_field(name) == Some(param);
+        if self.manner().refuses(param) {
+            Support::Refused
+        } else if self.dialect.renamed.iter().any(renamed) {
+            Support::Translated
+        } else {
+            Support::Forwarded
+        }
     }
 
     fn serves(&self, _operation: Operation) -> bool {

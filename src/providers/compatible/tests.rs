@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::domain::call::ErrorClass;
-use crate::providers::conformance::conformance;
+use crate::chat::request::BodyLimits;
+use crate::domain::call::{Dialect, ErrorClass};
+use crate::providers::conformance::{Kit, conformance};
 use crate::providers::testing::{MODEL, encoded, joined, request, secret, streamed, streamed_chat};
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
@@ -75,7 +76,7 @@ fn only_those_who_understand_it_are_asked_for_the_usage() {
     let plain = body.replace(r#""m""#, r#""prod""#);
     for row in DIALECTS {
         let asked = sent(row.name, body).contains("include_usage");
-        assert_eq!(asked, row.stream_options, "{}", row.name);
+        assert_eq!(asked, !row.refused.contains(&Param::StreamOptions), "{}", row.name);
     }
     assert_eq!(sent("mistral", body), plain);
     assert!(
@@ -85,11 +86,90 @@ fn only_those_who_understand_it_are_asked_for_the_usage() {
 }
 
 #[test]
-fn the_callers_own_stream_options_go_even_to_those_who_do_not_understand_them() {
-    // This is what happens today. A provider that refuses unknown fields refuses the whole request for it, although the
-    // caller would get the usage anyway: the field would better be left out for such dialects.
-    let body = r#"{"stream":true,"stream_options":{"include_usage":true},"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
-    assert_eq!(sent("mistral", body), body.replace(r#""m""#, r#""prod""#));
+fn what_a_dialect_refuses_is_taken_out_and_named() {
+    let exchanged = |dialect: &str, body: &str| {
+        let adapter = endpoint("https://example.com/v1", dialect, true);
+        let mut exchange = adapter
+            .encode(&request(Operation::Chat, body.to_owned()), &MODEL)
+            .unwrap();
+        (
+            joined(exchange.calls.remove(0).payload),
+            exchange.dropped.names().to_vec(),
+        )
+    };
+    let body = r#"{"stream_options" : {"include_usage":true}, "seed":12345678901234567, "stream":true,"model":"prod" , "max_completion_tokens":5,"user":"u", "x":1.0,"messages":[{"role":"user","content":"hi"}],"top_k":3 }"#;
+    let (sent, dropped) = exchanged("mistral", body);
+    assert_eq!(
+        sent,
+        r#"{"random_seed":12345678901234567, "stream":true,"model":"prod" , "max_tokens":5, "x":1.0,"messages":[{"role":"user","content":"hi"}] }"#
+    );
+    assert_eq!(dropped, ["stream_options", "user", "top_k"]);
+    assert_eq!(exchanged("vllm", body), (body.to_owned(), Vec::new()));
+
+    // What says nothing is taken out without a word, and the usage is still asked for where that is understood.
+    let body = r#"{"n":1,"logprobs":false,"logit_bias":{},"model":"prod","stream":true,"messages":[{"role":"user","content":"hi"}],"top_logprobs":null}"#;
+    let (sent, dropped) = exchanged("groq", body);
+    assert_eq!(
+        sent,
+        r#"{"stream_options":{"include_usage":true},"model":"prod","stream":true,"messages":[{"role":"user","content":"hi"}]}"#
+    );
+    assert!(dropped.is_empty(), "{dropped:?}");
+    assert_eq!(exchanged("groq", &body.replace("\"n\":1", "\"n\":2")).1, ["n"]);
+
+    // Under both names there would be two of one.
+    let rest = r#""model":"prod","messages":[{"role":"user","content":"hi"}]}"#;
+    for (twice, once) in [
+        (
+            r#"{"max_tokens":null,"max_completion_tokens":7,"#,
+            r#"{"max_tokens":7,"#,
+        ),
+        (r#"{"seed":1,"random_seed":2,"#, r#"{"random_seed":2,"#),
+    ] {
+        let (sent, dropped) = exchanged("mistral", &format!("{twice}{rest}"));
+        assert_eq!((sent, dropped), (format!("{once}{rest}"), Vec::new()));
+    }
+}
+
+#[test]
+fn callers_of_another_dialect_hear_of_it_too() {
+    let body = r#"{"model":"m","max_tokens":9,"stream":true,"top_k":4,"metadata":{"user_id":"u"},"messages":[{"role":"user","content":"hi"}]}"#;
+    let limits = BodyLimits {
+        depth: 64,
+        messages: 10,
+        embedding_inputs: 1,
+    };
+    let request = Request::parse(Operation::Chat, Dialect::Anthropic, body.into(), &limits).unwrap();
+    let sent = |dialect| {
+        let adapter = endpoint("https://example.com/v1", dialect, true);
+        let mut exchange = adapter.encode(&request, &MODEL).unwrap();
+        (
+            joined(exchange.calls.remove(0).payload),
+            exchange.dropped.names().to_vec(),
+        )
+    };
+    let (body, dropped) = sent("mistral");
+    assert!(
+        !body.contains("stream_options") && !body.contains("\"user\":"),
+        "{body}"
+    );
+    assert_eq!(dropped, ["top_k", "metadata.user_id"]);
+    let (body, dropped) = sent("vllm");
+    assert!(
+        body.contains("include_usage") && body.contains("\"user\":\"u\""),
+        "{body}"
+    );
+    assert_eq!(dropped, ["top_k"]);
+}
+
+#[test]
+fn what_is_said_of_each_dialect_is_true() {
+    for row in DIALECTS {
+        let adapter = endpoint("https://example.com/v1", row.name, true);
+        Kit::new(Box::new(adapter), "openai/fixtures", module_path!()).what_is_said_of_parameters_is_true();
+    }
+    let mistral = endpoint("https://example.com/v1", "mistral", true);
+    assert_eq!(mistral.support(Param::StreamOptions), Support::Refused);
+    assert_eq!(mistral.support(Param::Seed), Support::Translated);
 }
 
 #[test]

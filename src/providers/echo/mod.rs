@@ -137,7 +137,9 @@ impl Echo {
                 taken.take(param);
             }
         }
-        conversation.given.without(&taken)
+        let mut dropped = conversation.given.without(&taken);
+        request.headers.drop_betas(&mut dropped, |_| false);
+        dropped
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::encode::function_name;
@@ -15,8 +16,8 @@ use super::failure;
 use super::wire::{Answer, Candidate, FunctionCall, LogprobsResult, Part, TokenLogprob, Usage};
 use crate::chat::conversation::{Conversation, Issuer, Signature};
 use crate::chat::event::{Delta, Event, FinishReason};
-use crate::chat::ids;
 use crate::chat::render::Identity;
+use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::sse::{self, Records};
@@ -334,7 +335,9 @@ impl State {
         }
         for (&choice, state) in &mut self.choices {
             state.close(choice, events);
-            let reason = reason(state.finish.as_deref().unwrap_or_default(), state.calls > 0);
+            let said = state.finish.as_deref().unwrap_or_default();
+            let reason =
+                reason(said, state.calls > 0).ok_or_else(|| Unfinished::Failed(Failure::unknown_reason(said)))?;
             events.push(finished(choice, reason));
         }
         Ok(())
@@ -416,9 +419,9 @@ impl Choice {
         let Some(sent) = call.name.filter(|name| !name.is_empty()) else {
             return Err(malformed("sent a call without the name of a function"));
         };
-        let fragment = match call.args {
-            None | Some(Value::Null) => "{}".to_owned(),
-            Some(args @ Value::Object(_)) => args.to_string(),
+        let fragment = match call.args.as_deref().map(RawValue::get) {
+            None => "{}".to_owned(),
+            Some(args) if args.starts_with('{') => arguments::without_layout(args).into_owned(),
             Some(_) => return Err(malformed("sent a call whose arguments are no object")),
         };
         let index = self.calls;
@@ -498,17 +501,20 @@ fn is_fault(reason: &str) -> bool {
     )
 }
 
-/// Why a candidate ended. What is not known here is treated as `OTHER`, which is no success.
-fn reason(reason: &str, called: bool) -> FinishReason {
-    match reason {
+/// Why a candidate ended; `None` where it says something that is not known here.
+fn reason(reason: &str, called: bool) -> Option<FinishReason> {
+    Some(match reason {
         "MAX_TOKENS" | "CONTINUATION" => FinishReason::Length,
         "STOP" if called => FinishReason::ToolCalls,
         "STOP" => FinishReason::Stop,
         // A fault behind something that can be used.
         fault if is_fault(fault) && called => FinishReason::ToolCalls,
         fault if is_fault(fault) => FinishReason::Stop,
-        _ => FinishReason::ContentFilter,
-    }
+        "SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "OTHER" | "ESCALATION"
+        | "MODEL_ARMOR" | "NO_IMAGE" => FinishReason::ContentFilter,
+        image if image.starts_with("IMAGE_") => FinishReason::ContentFilter,
+        _ => return None,
+    })
 }
 
 /// Probabilities in OpenAI's shape.

@@ -4,6 +4,8 @@
 //! "GenerateContentRequest" and "GenerationConfig", <https://ai.google.dev/api/generate-content>; "Thinking", "Thought
 //! signatures" and "Function calling" of both hosts' guides.
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::{Host, schema};
@@ -13,7 +15,7 @@ use crate::chat::conversation::{
 };
 use crate::chat::param::{Dropped, Param, Taken};
 use crate::chat::request::Request;
-use crate::chat::{history, ids};
+use crate::chat::{arguments, history, ids};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::{GeminiGeneration, GeminiThinking, GeminiTraits, ThinkingBudget};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
@@ -80,7 +82,6 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
             .fields
             .insert("systemInstruction".to_owned(), json!({"parts": system}));
     }
-    writer.fields.insert("contents".to_owned(), contents.into());
     writer.limits(conversation);
     writer.sampling(conversation, request.stream);
     writer.reasoning(conversation);
@@ -101,11 +102,66 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
     for name in notes.names() {
         dropped.add(name.clone());
     }
+    request.headers.drop_betas(&mut dropped, |_| false);
+    let body = Body {
+        fields: &fields,
+        contents: &contents,
+    };
     Ok(Encoded {
-        body: serde_json::to_vec(&fields).expect("values always serialise"),
+        body: serde_json::to_vec(&body).expect("values always serialise"),
         dropped,
         streams,
     })
+}
+
+/// A body, whose contents are kept apart because they hold arguments that are no values.
+#[derive(Serialize)]
+struct Body<'b> {
+    #[serde(flatten)]
+    fields: &'b Map<String, Value>,
+    contents: &'b [Content<'b>],
+}
+
+/// What one side says.
+#[derive(Serialize)]
+struct Content<'c> {
+    role: &'static str,
+    parts: Vec<Piece<'c>>,
+}
+
+/// A piece of what is said.
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+enum Piece<'c> {
+    Plain(Value),
+    Call {
+        function_call: FunctionCall<'c>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        thought_signature: Option<&'c str>,
+    },
+    Result {
+        function_response: FunctionResponse<'c>,
+    },
+}
+
+/// A call of a function.
+#[derive(Serialize)]
+struct FunctionCall<'c> {
+    name: String,
+    args: &'c RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'c str>,
+}
+
+/// The result of one.
+#[derive(Serialize)]
+struct FunctionResponse<'c> {
+    name: String,
+    response: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'c str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Value>,
 }
 
 struct Writer<'t> {
@@ -127,13 +183,13 @@ impl Writer<'_> {
     }
 
     /// The turns, in the two roles there are.
-    fn contents(&mut self, turns: &[(Role, Vec<&Part>)]) -> Result<Vec<Value>, InvalidRequest> {
+    fn contents<'c>(&mut self, turns: &[(Role, Vec<&'c Part>)]) -> Result<Vec<Content<'c>>, InvalidRequest> {
         // Everything behind the user's last words is one turn in Google's sense, and in it calls must be signed. Words
         // beside results are not counted as words: a signature too many does no harm.
         let is_result = |part: &&Part| matches!(part, Part::Result(_));
         let is_spoken = |(role, parts): &(Role, Vec<&Part>)| *role == Role::User && !parts.iter().any(is_result);
         let current = turns.iter().rposition(is_spoken).unwrap_or(0);
-        let mut contents: Vec<(&str, Vec<Value>)> = Vec::with_capacity(turns.len());
+        let mut contents: Vec<Content<'c>> = Vec::with_capacity(turns.len());
         for (at, (role, parts)) in turns.iter().enumerate() {
             let (role, parts) = match role {
                 Role::Assistant => ("model", self.model(parts, at > current)?),
@@ -142,22 +198,22 @@ impl Writer<'_> {
             match contents.last_mut() {
                 // A turn of nothing but another model's thoughts leaves nothing, and its neighbours meet.
                 _ if parts.is_empty() => {}
-                Some((last, known)) if *last == role => known.extend(parts),
-                _ => contents.push((role, parts)),
+                Some(last) if last.role == role => last.parts.extend(parts),
+                _ => contents.push(Content { role, parts }),
             }
         }
         // Newer models refuse to have words put into their mouth.
-        if self.traits.generation >= GeminiGeneration::V3 && contents.last().is_some_and(|(role, _)| *role == "model") {
-            contents.push(("user", vec![json!({"text": GO_ON})]));
+        if self.traits.generation >= GeminiGeneration::V3 && contents.last().is_some_and(|last| last.role == "model") {
+            contents.push(Content {
+                role: "user",
+                parts: vec![Piece::Plain(json!({"text": GO_ON}))],
+            });
         }
-        Ok(contents
-            .into_iter()
-            .map(|(role, parts)| json!({"role": role, "parts": parts}))
-            .collect())
+        Ok(contents)
     }
 
     /// A turn of the model's.
-    fn model(&mut self, parts: &[&Part], is_current: bool) -> Result<Vec<Value>, InvalidRequest> {
+    fn model<'c>(&mut self, parts: &[&'c Part], is_current: bool) -> Result<Vec<Piece<'c>>, InvalidRequest> {
         let mut written = Vec::with_capacity(parts.len());
         let mut unsigned_call_is_first = self.traits.needs_thought_signatures && is_current;
         for part in parts {
@@ -165,42 +221,44 @@ impl Writer<'_> {
                 Part::Text(text) => {
                     let signature = own(text.signature.as_ref());
                     if !text.text.is_empty() || signature.is_some() {
-                        written.push(signed(json!({"text": text.text}), signature));
+                        written.push(Piece::Plain(signed(json!({"text": text.text}), signature)));
                     }
                 }
                 // Thoughts in words go back only where they are signed; others, and those of other models, need not.
                 Part::Thinking(Thinking::Words { text, signature }) => {
                     if let Some(signature) = own(signature.as_ref()) {
-                        written.push(signed(json!({"text": text, "thought": true}), Some(signature)));
+                        let thought = signed(json!({"text": text, "thought": true}), Some(signature));
+                        written.push(Piece::Plain(thought));
                     }
                 }
                 Part::Thinking(Thinking::Redacted { .. }) | Part::Result(_) => {}
-                Part::Media(media) => written.extend(self.media(media)?),
+                Part::Media(media) => written.extend(self.media(media)?.map(Piece::Plain)),
                 Part::Call(call) => {
                     let mut signature = own(call.signature.as_ref());
                     // Only the first of several is signed by the model.
                     if std::mem::take(&mut unsigned_call_is_first) && signature.is_none() {
                         signature = Some(NO_SIGNATURE);
                     }
-                    written.push(signed(json!({"functionCall": self.call(call)}), signature));
+                    written.push(Piece::Call {
+                        function_call: self.call(call),
+                        thought_signature: signature,
+                    });
                 }
             }
         }
         Ok(written)
     }
 
-    fn call(&self, call: &ToolCall) -> Value {
-        // The readers let nothing through that is not an object.
-        let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
-        let mut written = json!({"name": function_name(&call.name), "args": arguments});
-        if self.traits.function_call_ids {
-            written["id"] = call.id.as_str().into();
+    fn call<'c>(&self, call: &'c ToolCall) -> FunctionCall<'c> {
+        FunctionCall {
+            name: function_name(&call.name),
+            args: call.embedded_arguments(),
+            id: self.traits.function_call_ids.then_some(&call.id),
         }
-        written
     }
 
     /// A turn of the user's: first the results of functions, then what is said.
-    fn user(&mut self, parts: &[&Part]) -> Result<Vec<Value>, InvalidRequest> {
+    fn user<'c>(&mut self, parts: &[&'c Part]) -> Result<Vec<Piece<'c>>, InvalidRequest> {
         let mut results = Vec::new();
         let mut said = Vec::new();
         for part in parts {
@@ -212,12 +270,12 @@ impl Writer<'_> {
                 Part::Call(_) | Part::Thinking(_) => {}
             }
         }
-        results.extend(said);
+        results.extend(said.into_iter().map(Piece::Plain));
         Ok(results)
     }
 
     /// The result of a function. Before Gemini 3 it holds no media, which then go into what the user says.
-    fn result(&mut self, result: &ToolResult, said: &mut Vec<Value>) -> Result<Value, InvalidRequest> {
+    fn result<'c>(&mut self, result: &'c ToolResult, said: &mut Vec<Value>) -> Result<Piece<'c>, InvalidRequest> {
         let name = result.name.as_deref().unwrap_or("function");
         let mut texts: Vec<&str> = Vec::new();
         let mut media = Vec::new();
@@ -229,24 +287,25 @@ impl Writer<'_> {
             }
         }
         let text = texts.join("\n");
-        let response = match serde_json::from_str(&text) {
-            _ if result.is_error => json!({"error": text}),
-            Ok(object @ Value::Object(_)) => object,
-            _ => json!({"output": text}),
+        let response = match serde_json::from_str::<Value>(&text) {
+            _ if result.is_error => json!({"error": text}).to_string(),
+            // An object is the response itself, as the tool wrote it.
+            Ok(Value::Object(_)) => text,
+            _ => json!({"output": text}).to_string(),
         };
-        let mut written = json!({"name": function_name(name), "response": response});
-        if self.traits.function_call_ids {
-            written["id"] = result.id.as_str().into();
+        let takes_media = self.traits.generation >= GeminiGeneration::V3;
+        if !takes_media && !media.is_empty() {
+            said.push(json!({"text": format!("From {name}:")}));
+            said.append(&mut media);
         }
-        if !media.is_empty() {
-            if self.traits.generation >= GeminiGeneration::V3 {
-                written["parts"] = media.into();
-            } else {
-                said.push(json!({"text": format!("From {name}:")}));
-                said.extend(media);
-            }
-        }
-        Ok(json!({"functionResponse": written}))
+        Ok(Piece::Result {
+            function_response: FunctionResponse {
+                name: function_name(name),
+                response: arguments::embedded_whole(response),
+                id: self.traits.function_call_ids.then_some(&result.id),
+                parts: media,
+            },
+        })
     }
 
     /// A medium; `None` where it has to be fetched first.
@@ -469,16 +528,24 @@ impl Writer<'_> {
             }
         }
         if self.traits.penalties {
-            if let Some(penalty) = sampling.frequency_penalty {
-                self.configure("frequencyPenalty", penalty.min(MAX_PENALTY), Param::FrequencyPenalty);
-            }
-            if let Some(penalty) = sampling.presence_penalty {
-                self.configure("presencePenalty", penalty.min(MAX_PENALTY), Param::PresencePenalty);
+            let penalties = [
+                ("frequencyPenalty", sampling.frequency_penalty, Param::FrequencyPenalty),
+                ("presencePenalty", sampling.presence_penalty, Param::PresencePenalty),
+            ];
+            for (name, penalty, param) in penalties {
+                let Some(penalty) = penalty else { continue };
+                self.configure(name, penalty.min(MAX_PENALTY), param);
+                if penalty > MAX_PENALTY {
+                    self.notes.add(param.as_str());
+                }
             }
         }
         if let Some(seed) = sampling.seed {
-            // It has 32 bits here. The same seed stays the same, whatever is cut off.
+            // It has 32 bits here. The same seed stays the same, whatever is cut off, and two may become one.
             self.configure("seed", seed as i32, Param::Seed);
+            if i32::try_from(seed).is_err() {
+                self.notes.add(Param::Seed.as_str());
+            }
         }
         if self.traits.logprobs && sampling.logprobs {
             self.configure("responseLogprobs", true, Param::Logprobs);

@@ -269,17 +269,21 @@ impl Gemini {
             done_marker: true,
             merges_filter_records: false,
         };
-        let manner = Manner {
-            genuine: false,
-            stream_options: true,
-        };
         // It knows no legacy completions.
         let target = Target {
             only_chats: true,
             ..*target
         };
         let path = |_| checked(format!("{place}/endpoints/openapi/chat/completions"));
-        openai::exchange(request, &target, path, &edits, AuthScheme::Bearer, rules, manner)
+        openai::exchange(
+            request,
+            &target,
+            path,
+            &edits,
+            AuthScheme::Bearer,
+            rules,
+            Manner::IMITATED,
+        )
     }
 }
 

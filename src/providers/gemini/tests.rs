@@ -17,7 +17,7 @@ use crate::domain::model::{
 use crate::providers::adapter::{Fetched, MediaLibrary, Reader, WireAnswer};
 use crate::providers::conformance::{Model, conformance};
 use crate::providers::testing::{
-    MODEL, Outcome, cut, decoder, encoded, joined, outcome, request, secret, streamed, streamed_chat, whole,
+    ARGUMENTS, MODEL, Outcome, cut, decoder, encoded, joined, outcome, request, secret, streamed, streamed_chat, whole,
 };
 
 const TEXT: &[u8] = include_bytes!("fixtures/text.sse");
@@ -283,6 +283,8 @@ fn a_conversation_with_tools_and_an_image_is_written_in_googles_words() {
             "parallel_tool_calls",
             "logit_bias",
             "stop[5..]",
+            "presence_penalty",
+            "seed",
             "metadata.Cost Center"
         ]
     );
@@ -300,9 +302,40 @@ fn a_conversation_with_tools_and_an_image_is_written_in_googles_words() {
             "user",
             "parallel_tool_calls",
             "logit_bias",
-            "stop[5..]"
+            "stop[5..]",
+            "seed"
         ]
     );
+}
+
+#[test]
+fn arguments_and_results_are_handed_on_as_they_were_written() {
+    let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}});
+    let history = chat(json!({"messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": ARGUMENTS},
+    ]}));
+    let body = joined(encoded(&vertex(), &history, &of(&V3)).payload);
+    assert!(body.contains(&format!("\"args\":{ARGUMENTS}")), "{body}");
+    assert!(body.contains(&format!("\"response\":{ARGUMENTS}")), "{body}");
+
+    let answer = format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"functionCall":{{"name":"f","args":{ARGUMENTS}}}}}]}},"finishReason":"STOP"}}]}}"#
+    );
+    let of_whole = whole(&developer(), &chat(json!({})), answer.clone()).unwrap();
+    let of_whole: Value = serde_json::from_slice(&of_whole.body).unwrap();
+    assert_eq!(
+        of_whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"],
+        ARGUMENTS
+    );
+    let of_stream = gathered(&streamed(
+        &developer(),
+        &streamed_chat(true),
+        format!("data: {answer}\n\n").as_bytes(),
+    ));
+    let of_stream = of_stream.to_string();
+    assert!(of_stream.contains(&json!(ARGUMENTS).to_string()), "{of_stream}");
 }
 
 #[test]
@@ -625,6 +658,31 @@ fn several_answers_come_whole_and_become_a_stream() {
 }
 
 #[test]
+fn values_that_google_does_not_take_as_they_are_are_named() {
+    let (body, dropped) = sent(
+        json!({"seed": -7, "frequency_penalty": -2, "presence_penalty": 1.5}),
+        &V2_5,
+    );
+    let config = &body["generationConfig"];
+    assert_eq!(
+        (&config["seed"], &config["frequencyPenalty"], &config["presencePenalty"]),
+        (&json!(-7), &json!(-2.0), &json!(1.5))
+    );
+    assert!(dropped.is_empty(), "{dropped:?}");
+    let seed = (1_i64 << 32) + 7;
+    let (body, dropped) = sent(
+        json!({"seed": seed, "frequency_penalty": 2, "presence_penalty": 2.0}),
+        &V2_5,
+    );
+    let config = &body["generationConfig"];
+    assert_eq!(
+        (&config["seed"], &config["frequencyPenalty"], &config["presencePenalty"]),
+        (&json!(7), &json!(1.99), &json!(1.99))
+    );
+    assert_eq!(dropped, ["frequency_penalty", "presence_penalty", "seed"]);
+}
+
+#[test]
 fn web_search_and_drawing_are_googles_own_tools() {
     let (body, dropped) = sent(json!({"web_search_options": {}}), &V2_5);
     assert_eq!((&body["tools"], dropped.len()), (&json!([{"googleSearch": {}}]), 0));
@@ -728,11 +786,13 @@ fn every_reason_to_finish_has_its_meaning() {
         ("IMAGE_SAFETY", "content_filter"),
         ("NO_IMAGE", "content_filter"),
         ("OTHER", "content_filter"),
-        ("OF_TOMORROW", "content_filter"),
         ("MALFORMED_FUNCTION_CALL", "stop"),
     ] {
         assert_eq!(finish(reason, text()).as_deref(), Ok(expected), "{reason}");
     }
+    let (class, message) = finish("OF_TOMORROW", text()).unwrap_err();
+    assert_eq!(class, ErrorClass::Malformed);
+    assert!(message.contains("(OF_TOMORROW)"), "{message}");
     assert_eq!(finish("STOP", call()).as_deref(), Ok("tool_calls"));
     assert_eq!(finish("MAX_TOKENS", call()).as_deref(), Ok("length"));
     assert_eq!(finish("SAFETY", json!([])).as_deref(), Ok("content_filter"));

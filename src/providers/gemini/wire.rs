@@ -9,6 +9,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::domain::usage::TokenUsage;
 
@@ -71,7 +72,8 @@ pub(super) struct Part {
 pub(super) struct FunctionCall {
     pub(super) id: Option<String>,
     pub(super) name: Option<String>,
-    pub(super) args: Option<Value>,
+    /// Handed on as they were written.
+    pub(super) args: Option<Box<RawValue>>,
     /// Set where arguments come in pieces, which is never asked for.
     pub(super) partial_args: Option<Value>,
     /// The same.

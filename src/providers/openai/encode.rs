@@ -4,13 +4,17 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::chat::ids;
+use crate::chat::param::{Dropped, Param};
 use crate::chat::request::Request;
 use crate::domain::call::Operation;
 use crate::providers::adapter::Payload;
+use crate::providers::cuts::{self, Cut, Members};
+use crate::providers::openai::write::Manner;
 
 /// The endpoints below a base URL, made once.
 #[derive(Clone, Debug)]
@@ -69,87 +73,145 @@ pub struct Edits<'a> {
     pub modern_max_tokens: bool,
 }
 
-/// The request's body with the edits applied. Unchanged stretches are slices of the caller's bytes.
-pub fn splice(request: &Request, edits: &Edits<'_>) -> Payload {
-    let mut cuts: SmallVec<[(Range<usize>, Bytes); 3]> = SmallVec::new();
+/// The request's body with the edits applied, and without what is foreign in it ([`foreign_marks`]). Unchanged stretches are
+/// slices of the caller's bytes.
+pub fn splice(request: &Request, edits: &Edits<'_>, foreign: Vec<Cut>) -> Payload {
+    let mut all: SmallVec<[Cut; 3]> = SmallVec::from_vec(foreign);
     if let Some(model) = edits.model
         && model != request.model
     {
         let quoted = serde_json::to_vec(model).expect("a string always serialises");
-        cuts.push((request.model_span.clone(), quoted.into()));
+        all.push((request.model_span.clone(), quoted.into()));
     }
     if edits.modern_max_tokens
         && let Some(name) = &request.max_tokens_name
     {
-        cuts.push((name.clone(), Bytes::from_static(b"\"max_completion_tokens\"")));
+        all.push((name.clone(), Bytes::from_static(b"\"max_completion_tokens\"")));
     }
     if edits.report_usage && request.stream && !request.stream_options.include_usage {
-        cuts.push(ask_for_usage(request));
+        all.push(ask_for_usage(request));
     }
-    // What is put in front of a field starts where the field does, and has to come first.
-    cuts.sort_unstable_by_key(|(range, _)| (range.start, range.end));
-    let mut payload = Payload::default();
-    let mut copied = 0;
-    for (range, replacement) in cuts {
-        payload.push(request.body.slice(copied..range.start));
-        payload.push(replacement);
-        copied = range.end;
-    }
-    payload.push(request.body.slice(copied..));
-    payload
+    cuts::applied(&request.body, &mut all)
 }
 
-/// The body written anew where a history holds what only the gateway understands: thoughts of another provider's model, and
-/// signatures inside ids. OpenAI would refuse it. `None` where the body holds nothing of the kind.
+/// The messages of a chat as they are written.
+#[derive(Deserialize)]
+struct Chat<'b> {
+    #[serde(borrow)]
+    messages: Vec<&'b RawValue>,
+}
+
+/// A call of a tool, as far as it is looked at.
+#[derive(Deserialize)]
+struct Call<'b> {
+    #[serde(borrow, default)]
+    id: Option<&'b RawValue>,
+}
+
+/// What has to go where a history holds what only the gateway understands: thoughts of another provider's model, and
+/// signatures inside ids. OpenAI would refuse it. Nothing where the history holds nothing of the kind; the words alone, in
+/// what somebody says, are no such thing.
 ///
 /// Unless it is `genuine`, a provider gets to see `reasoning_content` again: some want it in loops of tools.
-pub fn without_foreign_marks(request: &Request, edits: &Edits<'_>, genuine: bool) -> Option<Bytes> {
+pub fn foreign_marks(request: &Request, genuine: bool) -> Vec<Cut> {
     let held = |mark: &[u8]| memchr::memmem::find(&request.body, mark).is_some();
     if request.operation != Operation::Chat || !(held(b"\"thinking_blocks\"") || held(ids::SEPARATOR.as_bytes())) {
-        return None;
+        return Vec::new();
     }
-    let mut fields: Map<String, Value> = serde_json::from_slice(&request.body).ok()?;
-    for message in fields.get_mut("messages")?.as_array_mut()? {
-        let Value::Object(message) = message else { continue };
-        message.shift_remove("thinking_blocks");
-        if genuine {
-            message.shift_remove("reasoning_content");
+    // The body was walked, so what cannot be read here has a form that holds no such thing.
+    let read = || {
+        let document = std::str::from_utf8(&request.body).ok()?;
+        let chat: Chat<'_> = serde_json::from_str(document).ok()?;
+        Some((document, chat.messages))
+    };
+    let Some((document, messages)) = read() else {
+        return Vec::new();
+    };
+    // Reasoning alone is no mark: it may be the provider's own.
+    let (mut marks, mut marked) = (Vec::new(), false);
+    for message in messages {
+        let Ok(Members(members)) = serde_json::from_str(message.get()) else {
+            continue;
+        };
+        let goes = |name: &str| name == "thinking_blocks" || (genuine && name == "reasoning_content");
+        let ends: Vec<(usize, bool)> = members
+            .iter()
+            .map(|(name, value)| (cuts::span(document, value).end, !goes(name)))
+            .collect();
+        marked |= members.iter().any(|(name, _)| name == "thinking_blocks");
+        let gone = cuts::without(document, cuts::span(document, message).start, &ends);
+        marks.extend(gone.into_iter().map(|range| (range, Bytes::new())));
+        let mut signed = Vec::new();
+        for (name, value) in &members {
+            match name.as_str() {
+                "tool_call_id" => signed.extend(bare_id(document, value)),
+                "tool_calls" => {
+                    let calls: Vec<Call<'_>> = serde_json::from_str(value.get()).unwrap_or_default();
+                    let ids = calls.into_iter().filter_map(|call| call.id);
+                    signed.extend(ids.filter_map(|id| bare_id(document, id)));
+                }
+                _ => {}
+            }
         }
-        for call in message
-            .get_mut("tool_calls")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            bare_id(call.get_mut("id"));
-        }
-        bare_id(message.get_mut("tool_call_id"));
+        marked |= !signed.is_empty();
+        marks.extend(signed);
     }
-    if let Some(model) = edits.model {
-        fields.insert("model".to_owned(), model.into());
-    }
-    if edits.modern_max_tokens
-        && request.max_tokens_name.is_some()
-        && let Some(limit) = fields.shift_remove("max_tokens")
-    {
-        fields.insert("max_completion_tokens".to_owned(), limit);
-    }
-    if edits.report_usage && request.stream {
-        let options = fields.entry("stream_options").or_insert(Value::Null);
-        if !options.is_object() {
-            *options = Value::Object(Map::new());
-        }
-        options["include_usage"] = true.into();
-    }
-    serde_json::to_vec(&fields).ok().map(Bytes::from)
+    if marked { marks } else { Vec::new() }
 }
 
-/// Takes the signature out of an id.
-fn bare_id(id: Option<&mut Value>) {
-    if let Some(Value::String(id)) = id {
-        let bare = ids::split(id).0.len();
-        id.truncate(bare);
+/// What has to go, or to have another name, because an imitator refuses requests for it; and what of it said something.
+pub fn refused_fields(request: &Request, manner: Manner) -> (Vec<Cut>, Dropped) {
+    let mut dropped = Dropped::default();
+    let untouched = manner.refused.is_empty() && manner.renamed.is_empty();
+    if untouched || request.operation == Operation::Embedding {
+        return (Vec::new(), dropped);
     }
+    let read = || {
+        let document = std::str::from_utf8(&request.body).ok()?;
+        let Members(members) = serde_json::from_str(document).ok()?;
+        Some((document, members))
+    };
+    // The body was walked, and is an object.
+    let Some((document, members)) = read() else {
+        return (Vec::new(), dropped);
+    };
+    let mut cuts: Vec<Cut> = Vec::new();
+    let mut ends = Vec::with_capacity(members.len());
+    for (name, value) in &members {
+        let place = cuts::span(document, value);
+        let refused = Param::of_field(name).filter(|param| manner.refuses(*param));
+        if let Some(param) = refused
+            && !param.is_default(value.get())
+        {
+            dropped.add(name.as_str());
+        }
+        let theirs = manner.name_of(name);
+        // Under both names it would be there twice. Null says nothing under either.
+        let has_two_names = manner
+            .renamed
+            .iter()
+            .any(|(ours, theirs)| name == ours || name == theirs);
+        let is_null = |value: &RawValue| value.get() == "null";
+        let doubled = theirs != name && members.iter().any(|(other, value)| other == theirs && !is_null(value));
+        let stays = refused.is_none() && !doubled && !(has_two_names && is_null(value));
+        if theirs != name && stays {
+            cuts.push((cuts::name_before(document, place.start), format!("\"{theirs}\"").into()));
+        }
+        ends.push((place.end, stays));
+    }
+    let open = memchr::memchr(b'{', &request.body).unwrap_or(0);
+    let gone = cuts::without(document, open, &ends);
+    cuts.extend(gone.into_iter().map(|range| (range, Bytes::new())));
+    (cuts, dropped)
+}
+
+/// The cut that takes the signature out of an id, if there is one in it.
+fn bare_id(document: &str, id: &RawValue) -> Option<Cut> {
+    let text: String = serde_json::from_str(id.get()).ok()?;
+    let (bare, signature) = ids::split(&text);
+    signature?;
+    let quoted = serde_json::to_vec(bare).expect("a string always serialises");
+    Some((cuts::span(document, id), quoted.into()))
 }
 
 /// The edit that makes a stream end with its usage.
@@ -182,7 +244,7 @@ fn ask_for_usage(request: &Request) -> (Range<usize>, Bytes) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::chat::conversation::{Issuer, Signature};
@@ -204,7 +266,7 @@ mod tests {
             &LIMITS,
         )
         .unwrap();
-        let payload = splice(&request, edits);
+        let payload = splice(&request, edits, Vec::new());
         let len = payload.len();
         let bytes = payload.into_parts().concat();
         assert_eq!(bytes.len(), len);
@@ -319,7 +381,10 @@ mod tests {
             modern_max_tokens: true,
             ..RENAME
         };
-        let sent: Value = serde_json::from_slice(&without_foreign_marks(&request, &edits, true).unwrap()).unwrap();
+        let without = |edits: &Edits<'_>, genuine: bool| -> Value {
+            let sent = testing::joined(splice(&request, edits, foreign_marks(&request, genuine)));
+            serde_json::from_str(&sent).unwrap()
+        };
         let expected = json!({
             "model": "prod", "stream": true, "seed": 7, "messages": [
                 {"role": "user", "content": "a \"thinking_blocks\" b"},
@@ -331,13 +396,45 @@ mod tests {
             ],
             "max_completion_tokens": 5, "stream_options": {"include_usage": true},
         });
-        assert_eq!(sent, expected);
-        let other: Value = serde_json::from_slice(&without_foreign_marks(&request, &RENAME, false).unwrap()).unwrap();
-        assert_eq!(other["messages"][1]["reasoning_content"], "hm");
-        // Words about it are no history from elsewhere.
-        let words = json!({"model": "m", "messages": [{"role": "user", "content": "\"thinking_blocks\""}]}).to_string();
-        let request = testing::request(Operation::Chat, words);
-        assert_eq!(without_foreign_marks(&request, &RENAME, true), None);
+        assert_eq!(without(&edits, true), expected);
+        assert_eq!(without(&RENAME, false)["messages"][1]["reasoning_content"], "hm");
+    }
+
+    #[test]
+    fn words_about_marks_change_nothing() {
+        for message in [
+            r#"{"role":"user","content":"\"thinking_blocks\" and my__sig_x"}"#,
+            r#"{"role":"user","content":[{"type":"text","text":"x","thinking_blocks":"__sig_"}]}"#,
+            r#"{"role":"assistant","reasoning_content":"hm","tool_calls":[{"id":"a__sig_b","type":"function"}]}"#,
+            r#"{"role":"tool","tool_call_id":"my__sig_google__?","content":"x"}"#,
+        ] {
+            let body = format!(
+                r#"{{"model":"prod", "seed":12345678901234567,"x":31.245270191439438,"messages":[{message}]}}"#
+            );
+            let request = testing::request(Operation::Chat, body.clone());
+            assert_eq!(
+                testing::joined(splice(&request, &RENAME, foreign_marks(&request, true))),
+                body
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_beside_a_mark_stays_as_it_was_written() {
+        let signature = Signature {
+            value: "G==".to_owned(),
+            issuer: Issuer::Google,
+        };
+        let id = ids::with_signature("call_1", &signature);
+        let body = format!(
+            r#"{{ "x":[31.245270191439438,1.0] , "messages":[ {{"thinking_blocks" : [{{}}] , "reasoning_content":"hm", "role":"assistant","tool_calls":[{{"id":"{id}", "n":12345678901234567890123}}]}},{{"role":"tool", "tool_call_id":"{id}" ,"content":"x" , "thinking_blocks":null}}], "model":"m"}}"#
+        );
+        let expected = r#"{ "x":[31.245270191439438,1.0] , "messages":[ {"role":"assistant","tool_calls":[{"id":"call_1", "n":12345678901234567890123}]},{"role":"tool", "tool_call_id":"call_1" ,"content":"x"}], "model":"prod"}"#;
+        let request = testing::request(Operation::Chat, body);
+        assert_eq!(
+            testing::joined(splice(&request, &RENAME, foreign_marks(&request, true))),
+            expected
+        );
     }
 
     /// Any JSON value that a caller may have put somewhere.
@@ -438,7 +535,7 @@ mod tests {
             let request = testing::request(Operation::Chat, body.clone());
 
             let none = Edits { model: None, report_usage: false, modern_max_tokens: false };
-            prop_assert_eq!(&testing::joined(splice(&request, &none)), &body);
+            prop_assert_eq!(&testing::joined(splice(&request, &none, Vec::new())), &body);
 
             expected["model"] = json!(model);
             if report_usage && expected["stream"] == true {
@@ -453,7 +550,7 @@ mod tests {
                 expected[name] = limit;
             }
             let edits = Edits { model: Some(&model), report_usage, modern_max_tokens };
-            let sent = testing::joined(splice(&request, &edits));
+            let sent = testing::joined(splice(&request, &edits, Vec::new()));
             prop_assert_eq!(serde_json::from_str::<Value>(&sent).unwrap(), expected);
             // The tree would hide a field that is there twice.
             prop_assert!(Request::parse(Operation::Chat, Dialect::OpenAi, sent.into(), &LIMITS).is_ok());

@@ -7,13 +7,17 @@ use serde_json::Value;
 
 use super::decode::{self, StreamRules};
 use super::{wire, write};
+use crate::chat::arguments::Progress;
 use crate::chat::conversation::Conversation;
 use crate::chat::event::{Delta, Event, FinishReason};
 use crate::chat::ids;
 use crate::domain::call::ErrorClass;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::sse::{self, Records};
-use crate::providers::translate::{EventReader, Translator};
+use crate::providers::translate::{EventReader, MAX_CALLS, Translator};
+
+/// Choices of one answer. OpenAI gives 128 at most.
+const MAX_CHOICES: u32 = 128;
 
 /// Turns OpenAI's answers into events.
 pub struct OpenAiTranslator {
@@ -59,9 +63,9 @@ impl Translator for OpenAiTranslator {
         }];
         let mut state = State::new(self.names.clone());
         for choice in choices {
-            state.choice(choice, "message", &mut events);
+            state.choice(choice, "message", &mut events)?;
         }
-        state.close_all(&mut events);
+        state.close_all(&mut events)?;
         if let Some(usage) = answer.get("usage").and_then(|usage| wire::usage(&usage.to_string())) {
             events.push(Event::Usage(usage));
         }
@@ -110,8 +114,7 @@ impl ChunkReader {
             return Ok(());
         }
         if data == b"[DONE]" {
-            self.finish(events);
-            return Ok(());
+            return self.finish(events);
         }
         let malformed = || Failure::new(ErrorClass::Malformed, "sent an event that is not a JSON object");
         let chunk: Value = serde_json::from_slice(data).map_err(|_| malformed())?;
@@ -127,7 +130,7 @@ impl ChunkReader {
             });
         }
         for choice in chunk["choices"].as_array().map(Vec::as_slice).unwrap_or_default() {
-            self.state.choice(choice, "delta", events);
+            self.state.choice(choice, "delta", events)?;
         }
         if let Some(usage) = chunk.get("usage").and_then(|usage| wire::usage(&usage.to_string())) {
             events.push(Event::Usage(usage));
@@ -135,9 +138,10 @@ impl ChunkReader {
         Ok(())
     }
 
-    fn finish(&mut self, events: &mut Vec<Event>) {
+    fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+        self.state.close_all(events)?;
         self.complete = true;
-        self.state.close_all(events);
+        Ok(())
     }
 }
 
@@ -160,7 +164,7 @@ impl EventReader for ChunkReader {
             })?;
         }
         if !self.complete && !self.rules.done_marker && self.state.finished() {
-            self.finish(events);
+            self.finish(events)?;
         }
         if self.complete { Ok(()) } else { Err(cut()) }
     }
@@ -179,10 +183,32 @@ struct State {
 #[derive(Default)]
 struct Choice {
     thinking: bool,
-    /// Calls that began, by the provider's index, and our number of each.
-    calls: BTreeMap<u64, u32>,
-    open: Vec<u32>,
+    /// Calls that began, by the provider's index.
+    calls: BTreeMap<u64, Call>,
     finish: Option<FinishReason>,
+}
+
+/// A call that began.
+struct Call {
+    /// Our number of it.
+    index: u32,
+    arguments: Progress,
+    ended: bool,
+}
+
+impl Choice {
+    /// Ends calls, all that are open or those alone to whose arguments nothing can be added.
+    fn end_calls(&mut self, all: bool, mut say: impl FnMut(Delta)) {
+        let mut ended: Vec<u32> = Vec::new();
+        for call in self.calls.values_mut().filter(|call| !call.ended) {
+            if all || call.arguments.is_complete() {
+                call.ended = true;
+                ended.push(call.index);
+            }
+        }
+        ended.sort_unstable();
+        ended.into_iter().for_each(|index| say(Delta::CallEnd { index }));
+    }
 }
 
 impl State {
@@ -198,11 +224,16 @@ impl State {
     }
 
     /// Reads one choice of an answer or of a chunk.
-    fn choice(&mut self, choice: &Value, holder: &str, events: &mut Vec<Event>) {
-        let index = choice["index"]
-            .as_u64()
-            .and_then(|index| u32::try_from(index).ok())
-            .unwrap_or(0);
+    ///
+    /// Nothing says that the pieces of parallel calls do not take turns, and callers of another dialect can be shown one
+    /// call at a time. So a call ends when something follows it, if its arguments are an object that is closed: nothing can
+    /// be added to that. Others stay open until the answer ends.
+    fn choice(&mut self, choice: &Value, holder: &str, events: &mut Vec<Event>) -> Result<(), Failure> {
+        let malformed = |problem: &str| Failure::new(ErrorClass::Malformed, problem);
+        let index = u32::try_from(choice["index"].as_u64().unwrap_or(0))
+            .ok()
+            .filter(|index| *index < MAX_CHOICES)
+            .ok_or_else(|| malformed("numbered a choice beyond all that can be asked for"))?;
         let state = self.choices.entry(index).or_default();
         let mut say = |delta| events.push(Event::Delta { choice: index, delta });
         let message = &choice[holder];
@@ -210,6 +241,7 @@ impl State {
             .as_str()
             .or_else(|| message["reasoning"].as_str());
         if let Some(text) = thoughts.filter(|text| !text.is_empty()) {
+            state.end_calls(false, &mut say);
             state.thinking = true;
             say(Delta::Thought(text.to_owned()));
         }
@@ -221,6 +253,7 @@ impl State {
             say(Delta::ThoughtEnd { signature: None });
         }
         if let Some(text) = text.filter(|text| !text.is_empty()) {
+            state.end_calls(false, &mut say);
             say(Delta::Text(text.to_owned()));
         }
         if let Some(text) = message["refusal"].as_str().filter(|text| !text.is_empty()) {
@@ -228,63 +261,316 @@ impl State {
         }
         for (position, call) in calls.iter().enumerate() {
             let theirs = call["index"].as_u64().unwrap_or(position as u64);
-            let ours = match state.calls.get(&theirs) {
-                Some(ours) => *ours,
-                None => {
-                    // The calls before it stay open until the end: nothing says that their pieces do not take turns.
-                    let ours = u32::try_from(state.calls.len()).unwrap_or(u32::MAX);
-                    state.calls.insert(theirs, ours);
-                    state.open.push(ours);
-                    let name = call["function"]["name"].as_str().unwrap_or_default();
-                    let name = self.names.0.get(name).cloned().unwrap_or_else(|| name.to_owned());
-                    let id = call["id"].as_str().filter(|id| !id.is_empty());
-                    say(Delta::Call {
-                        index: ours,
-                        id: id.map_or_else(|| ids::derived(&format!("{index} {theirs} {name}")), ToOwned::to_owned),
-                        name,
-                        signature: None,
-                    });
-                    ours
+            if !state.calls.contains_key(&theirs) {
+                let ours = u32::try_from(state.calls.len()).unwrap_or(u32::MAX);
+                if ours >= MAX_CALLS {
+                    return Err(malformed("called more tools than an answer can"));
                 }
-            };
-            if let Some(fragment) = call["function"]["arguments"].as_str().filter(|text| !text.is_empty()) {
-                say(Delta::Arguments {
+                state.end_calls(false, &mut say);
+                let begun = Call {
                     index: ours,
-                    fragment: fragment.to_owned(),
+                    arguments: Progress::default(),
+                    ended: false,
+                };
+                state.calls.insert(theirs, begun);
+                let name = call["function"]["name"].as_str().unwrap_or_default();
+                let name = self.names.0.get(name).cloned().unwrap_or_else(|| name.to_owned());
+                let id = call["id"].as_str().filter(|id| !id.is_empty());
+                say(Delta::Call {
+                    index: ours,
+                    id: id.map_or_else(|| ids::derived(&format!("{index} {theirs} {name}")), ToOwned::to_owned),
+                    name,
+                    signature: None,
                 });
             }
+            let fragment = call["function"]["arguments"].as_str().unwrap_or_default();
+            let Some(call) = state.calls.get_mut(&theirs).filter(|_| !fragment.is_empty()) else {
+                continue;
+            };
+            if call.ended {
+                if fragment.trim().is_empty() {
+                    continue;
+                }
+                return Err(malformed(
+                    "went on with the arguments of a call after they were complete",
+                ));
+            }
+            call.arguments.take(fragment);
+            say(Delta::Arguments {
+                index: call.index,
+                fragment: fragment.to_owned(),
+            });
         }
         for annotation in message["annotations"].as_array().map(Vec::as_slice).unwrap_or_default() {
             say(Delta::Annotation(annotation.clone()));
         }
-        if let Some(reason) = choice["finish_reason"].as_str()
-            && state.finish.is_none()
-        {
-            state.finish = Some(match reason {
-                "length" => FinishReason::Length,
-                "tool_calls" | "function_call" => FinishReason::ToolCalls,
-                "content_filter" => FinishReason::ContentFilter,
-                _ => FinishReason::Stop,
-            });
+        let reason = choice["finish_reason"].as_str().filter(|reason| !reason.is_empty());
+        if let Some(reason) = reason.filter(|_| state.finish.is_none()) {
+            state.finish = Some(finish(reason)?);
         }
+        Ok(())
     }
 
     /// Ends what is open, and says why each choice ended. It is said last: some providers send more behind their finish.
-    fn close_all(&mut self, events: &mut Vec<Event>) {
+    fn close_all(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
         for (&choice, state) in &mut self.choices {
             if std::mem::take(&mut state.thinking) {
                 let delta = Delta::ThoughtEnd { signature: None };
                 events.push(Event::Delta { choice, delta });
             }
-            for index in std::mem::take(&mut state.open) {
-                let delta = Delta::CallEnd { index };
-                events.push(Event::Delta { choice, delta });
-            }
+            state.end_calls(true, |delta| events.push(Event::Delta { choice, delta }));
+            let Some(reason) = state.finish else {
+                let problem = "ended its answer without saying why";
+                return Err(Failure::new(ErrorClass::Malformed, problem));
+            };
             events.push(Event::Finish {
                 choice,
-                reason: state.finish.unwrap_or(FinishReason::Stop),
+                reason,
                 stop_sequence: None,
             });
         }
+        Ok(())
+    }
+}
+
+/// Why a choice ended, in OpenAI's words and in those of its imitators (Together's `eos`, Mistral's `model_length` and
+/// `error`, DeepSeek's `insufficient_system_resource`, and Anthropic's, which some proxies leave as they are).
+fn finish(reason: &str) -> Result<FinishReason, Failure> {
+    Ok(match reason {
+        "stop" | "eos" | "end_turn" | "stop_sequence" => FinishReason::Stop,
+        "length" | "model_length" | "max_tokens" => FinishReason::Length,
+        "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
+        "content_filter" => FinishReason::ContentFilter,
+        "error" => return Err(Failure::new(ErrorClass::ServerError, "broke off its answer")),
+        "insufficient_system_resource" => {
+            let problem = "broke off its answer for want of resources";
+            return Err(Failure::new(ErrorClass::Overloaded, problem));
+        }
+        newer => return Err(Failure::unknown_reason(newer)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::chat::render::MAX_HELD_BYTES;
+    use crate::chat::request::{BodyLimits, Request};
+    use crate::domain::call::{Dialect, Operation};
+    use crate::providers::adapter::{Decoder, Reader as _, Relayed};
+    use crate::providers::testing::STREAM_LIMITS;
+    use crate::providers::translate::Translated;
+
+    const RULES: StreamRules = StreamRules {
+        done_marker: true,
+        merges_filter_records: false,
+    };
+
+    /// A chunk whose delta holds pieces of calls: index, name (where it begins) and arguments.
+    fn chunk(pieces: &[(u64, Option<&str>, &str)]) -> Bytes {
+        let calls: Vec<Value> = pieces
+            .iter()
+            .map(|(index, name, arguments)| match name {
+                Some(name) => json!({"index": index, "id": format!("call_{index}"), "type": "function",
+                    "function": {"name": name, "arguments": arguments}}),
+                None => json!({"index": index, "function": {"arguments": arguments}}),
+            })
+            .collect();
+        delta(json!({"tool_calls": calls}))
+    }
+
+    fn delta(delta: Value) -> Bytes {
+        format!(
+            "data: {}\n\n",
+            json!({"id": "c", "choices": [{"index": 0, "delta": delta}]})
+        )
+        .into()
+    }
+
+    fn end() -> Bytes {
+        let finish = json!({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]});
+        format!("data: {finish}\n\ndata: [DONE]\n\n").into()
+    }
+
+    fn events(chunks: impl IntoIterator<Item = Bytes>) -> Result<Vec<String>, Failure> {
+        let translator = OpenAiTranslator::new(&Conversation::default(), RULES);
+        let mut reader = translator.stream(STREAM_LIMITS);
+        let mut events = Vec::new();
+        for chunk in chunks {
+            reader.feed(chunk, &mut events)?;
+        }
+        let short = |event: Event| match event {
+            Event::Delta {
+                delta: Delta::Call { index, .. },
+                ..
+            } => format!("call {index}"),
+            Event::Delta {
+                delta: Delta::Arguments { index, fragment },
+                ..
+            } => format!("{index}: {fragment}"),
+            Event::Delta {
+                delta: Delta::CallEnd { index },
+                ..
+            } => format!("end {index}"),
+            Event::Delta {
+                delta: Delta::Text(text),
+                ..
+            } => text,
+            other => format!("{other:?}")
+                .split([' ', '{'])
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        Ok(events.into_iter().map(short).collect())
+    }
+
+    /// What a caller of Anthropic's dialect gets for each chunk.
+    fn for_anthropic() -> Box<dyn Decoder> {
+        let limits = BodyLimits {
+            depth: 64,
+            messages: 10,
+            embedding_inputs: 10,
+        };
+        let body = r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+        let request = Request::parse(Operation::Chat, Dialect::Anthropic, body.into(), &limits).unwrap();
+        let translator = OpenAiTranslator::new(request.conversation().unwrap(), RULES);
+        Box::new(Translated::new(&request, translator)).decoder(STREAM_LIMITS)
+    }
+
+    #[test]
+    fn a_call_ends_with_its_arguments_when_something_follows() {
+        let found = events([
+            chunk(&[(0, Some("f"), "")]),
+            chunk(&[(0, None, "{\"a\":")]),
+            chunk(&[(0, None, "\"}\"}")]),
+            chunk(&[(1, Some("g"), "{}"), (0, None, " \n")]),
+            delta(json!({"content": "so"})),
+            end(),
+        ]);
+        let expected = [
+            "Start",
+            "call 0",
+            "0: {\"a\":",
+            "0: \"}\"}",
+            "end 0",
+            "call 1",
+            "1: {}",
+            "end 1",
+            "so",
+            "Finish",
+        ];
+        assert_eq!(found.unwrap(), expected);
+    }
+
+    #[test]
+    fn calls_whose_pieces_take_turns_stay_open() {
+        let found = events([
+            chunk(&[(0, Some("f"), ""), (1, Some("g"), "")]),
+            chunk(&[(1, None, "{\"b\":")]),
+            chunk(&[(0, None, "{\"a\":1}")]),
+            chunk(&[(1, None, "2}")]),
+            end(),
+        ]);
+        let expected = [
+            "Start",
+            "call 0",
+            "call 1",
+            "1: {\"b\":",
+            "0: {\"a\":1}",
+            "1: 2}",
+            "end 0",
+            "end 1",
+            "Finish",
+        ];
+        assert_eq!(found.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_reason_that_nobody_knows_is_no_success() {
+        let ended = |reason: Value| {
+            let finish = json!({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": reason}]});
+            let chunk = Bytes::from(format!("data: {finish}\n\ndata: [DONE]\n\n"));
+            events([chunk]).map_err(|failure| (failure.class, failure.message))
+        };
+        for known in ["stop", "eos", "model_length", "content_filter"] {
+            assert!(ended(json!(known)).is_ok(), "{known}");
+        }
+        let (class, message) = ended(json!("mood_change")).unwrap_err();
+        assert_eq!(class, ErrorClass::Malformed);
+        assert!(message.contains("(mood_change)"), "{message}");
+        // None at all, under whatever form.
+        for none in [Value::Null, json!(""), json!(7)] {
+            assert_eq!(ended(none).unwrap_err().0, ErrorClass::Malformed);
+        }
+        assert_eq!(ended(json!("error")).unwrap_err().0, ErrorClass::ServerError);
+        assert_eq!(
+            ended(json!("insufficient_system_resource")).unwrap_err().0,
+            ErrorClass::Overloaded
+        );
+    }
+
+    #[test]
+    fn what_no_answer_can_be_is_none() {
+        let beyond = [
+            chunk(&[(0, Some("f"), "{}")]),
+            chunk(&[(1, Some("g"), "")]),
+            chunk(&[(0, None, "{}")]),
+        ];
+        let choice = Bytes::from(format!(
+            "data: {}\n\n",
+            json!({"choices": [{"index": 128, "delta": {}}]})
+        ));
+        let calls = (0..=u64::from(MAX_CALLS)).map(|index| chunk(&[(index, Some("f"), "{}")]));
+        for (chunks, words) in [
+            (beyond.to_vec(), "after they were complete"),
+            (vec![choice], "beyond all"),
+            (calls.collect(), "more tools"),
+        ] {
+            let failure = events(chunks).unwrap_err();
+            assert_eq!(failure.class, ErrorClass::Malformed);
+            assert!(failure.message.contains(words), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn the_second_of_two_calls_reaches_a_caller_of_anthropics_dialect_while_it_is_written() {
+        let mut decoder = for_anthropic();
+        let mut out = Relayed::default();
+        for piece in [
+            chunk(&[(0, Some("f"), "{}")]),
+            chunk(&[(1, Some("g"), "")]),
+            chunk(&[(1, None, "{\"b\":")]),
+        ] {
+            decoder.feed(piece, &mut out).unwrap();
+        }
+        let text = std::str::from_utf8(&out.bytes).unwrap();
+        assert!(
+            text.contains(r#""name":"g""#) && text.contains(r#""partial_json":"{\"b\":""#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_call_without_an_end_behind_one_that_never_began_is_given_up() {
+        let mut decoder = for_anthropic();
+        let mut out = Relayed::default();
+        decoder
+            .feed(chunk(&[(0, Some("f"), ""), (1, Some("g"), "")]), &mut out)
+            .unwrap();
+        let piece = "x".repeat(64 * 1024);
+        let endless = chunk(&[(1, None, &piece)]);
+        let most = MAX_HELD_BYTES / piece.len();
+        let fed = (0..=most).find_map(|fed| {
+            decoder
+                .feed(endless.clone(), &mut out)
+                .err()
+                .map(|failure| (fed, failure))
+        });
+        let (fed, failure) = fed.expect("it ends");
+        assert_eq!(failure.class, ErrorClass::Malformed);
+        assert!(fed + 1 >= most, "{fed} pieces are not too many");
+        assert!(out.bytes.len() < 1024, "nothing of it was handed over");
     }
 }

@@ -59,12 +59,16 @@ impl Adapter for OpenAi {
             report_usage: true,
             modern_max_tokens: target.reasoning,
         };
-        let manner = Manner {
-            genuine: true,
-            stream_options: true,
-        };
         let path = |operation| self.paths.of(operation);
-        exchange(request, target, path, &edits, AuthScheme::Bearer, RULES, manner)
+        exchange(
+            request,
+            target,
+            path,
+            &edits,
+            AuthScheme::Bearer,
+            RULES,
+            Manner::GENUINE,
+        )
     }
 
     fn failure(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
@@ -111,13 +115,16 @@ pub fn exchange(
         answer: AnswerForm::of(request.stream),
     };
     if request.dialect == Dialect::OpenAi && !only_chats {
-        call.payload = match encode::without_foreign_marks(request, edits, manner.genuine) {
-            Some(body) => body.into(),
-            None => encode::splice(request, edits),
-        };
-        return Ok(Exchange::whole(call, Forwarded::new(request, rules)));
+        let (mut cuts, dropped) = encode::refused_fields(request, manner);
+        cuts.extend(encode::foreign_marks(request, manner.genuine));
+        call.payload = encode::splice(request, edits, cuts);
+        return Ok(Exchange {
+            dropped,
+            ..Exchange::whole(call, Forwarded::new(request, rules))
+        });
     }
-    let (body, dropped) = write::body(request, target, manner)?;
+    let (body, mut dropped) = write::body(request, target, manner)?;
+    request.headers.drop_betas(&mut dropped, |_| false);
     call.payload = body.into();
     let translator = OpenAiTranslator::new(request.conversation()?, rules);
     Ok(Exchange {

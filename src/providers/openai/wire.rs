@@ -19,6 +19,7 @@ const MAX_TOKENS: i64 = 1_000_000_000_000;
 struct Usage {
     prompt_tokens: Option<i64>,
     completion_tokens: Option<i64>,
+    total_tokens: Option<i64>,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
     /// DeepSeek's name for cached tokens.
@@ -51,13 +52,18 @@ pub fn usage(raw: &str) -> Option<TokenUsage> {
     };
     // An embeddings answer has no completion tokens, but a prompt is always there.
     usage.prompt_tokens?;
+    let input = count(usage.prompt_tokens)?;
+    let generated = count(usage.completion_tokens)?;
+    let reasoning = count(completion.reasoning_tokens)?;
+    // xAI counts reasoning beside the completion. Only the total tells; one that is impossible tells nothing.
+    let beside = reasoning > 0 && count(usage.total_tokens) == Some(input + generated + reasoning);
     let usage = TokenUsage {
-        input: count(usage.prompt_tokens)?,
+        input,
         cached_input: count(prompt.cached_tokens.or(usage.prompt_cache_hit_tokens))?,
         cache_write: count(prompt.cache_write_tokens)?,
         cache_write_1h: 0,
-        output: count(usage.completion_tokens)?,
-        reasoning: count(completion.reasoning_tokens)?,
+        output: generated + if beside { reasoning } else { 0 },
+        reasoning,
         audio_input: count(prompt.audio_tokens)?,
         audio_output: count(completion.audio_tokens)?,
     };
@@ -171,6 +177,39 @@ mod tests {
                 ..TokenUsage::default()
             })
         );
+    }
+
+    #[test]
+    fn reasoning_is_added_to_the_output_where_the_total_says_that_it_stands_beside_it() {
+        for (raw, output, reasoning) in [
+            (
+                r#"{"prompt_tokens":10120,"completion_tokens":1499,"total_tokens":14428,
+                "completion_tokens_details":{"reasoning_tokens":2809}}"#,
+                4308,
+                2809,
+            ),
+            (
+                r#"{"prompt_tokens":100,"completion_tokens":1000,"total_tokens":1100,
+                "completion_tokens_details":{"reasoning_tokens":900}}"#,
+                1000,
+                900,
+            ),
+            // A total that agrees with neither, and none at all.
+            (
+                r#"{"prompt_tokens":100,"completion_tokens":1000,"total_tokens":-5,
+                "completion_tokens_details":{"reasoning_tokens":900}}"#,
+                1000,
+                900,
+            ),
+            (
+                r#"{"prompt_tokens":100,"completion_tokens":10,"completion_tokens_details":{"reasoning_tokens":90}}"#,
+                10,
+                10,
+            ),
+        ] {
+            let usage = usage(raw).unwrap();
+            assert_eq!((usage.output, usage.reasoning), (output, reasoning), "{raw}");
+        }
     }
 
     #[test]

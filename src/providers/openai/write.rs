@@ -29,8 +29,35 @@ const MEDIUM_BUDGET: u64 = 4_096;
 pub struct Manner {
     /// Whether it is OpenAI itself, or Azure: then a model's traits say what it takes. Others take the plain parameters.
     pub genuine: bool,
-    /// Whether `stream_options` is understood.
-    pub stream_options: bool,
+    /// Parameters it refuses requests for. They are taken out, and named.
+    pub refused: &'static [Param],
+    /// Fields that it knows under another name: OpenAI's, and its own.
+    pub renamed: &'static [(&'static str, &'static str)],
+}
+
+impl Manner {
+    /// OpenAI's own.
+    pub const GENUINE: Self = Self {
+        genuine: true,
+        ..Self::IMITATED
+    };
+    /// That of an imitator which knows every parameter.
+    pub const IMITATED: Self = Self {
+        genuine: false,
+        refused: &[],
+        renamed: &[],
+    };
+
+    /// Whether requests for a parameter are refused.
+    pub fn refuses(self, param: Param) -> bool {
+        self.refused.contains(&param)
+    }
+
+    /// The name of a field there.
+    pub fn name_of<'n>(self, field: &'n str) -> &'n str {
+        let renamed = self.renamed.iter().find(|(name, _)| *name == field);
+        renamed.map_or(field, |(_, theirs)| theirs)
+    }
 }
 
 /// The body, and what of the conversation it does not hold.
@@ -55,7 +82,7 @@ pub fn body(request: &Request, target: &Target<'_>, manner: Manner) -> Result<(B
     writer.fields.insert("messages".to_owned(), messages.into());
     if request.stream {
         writer.fields.insert("stream".to_owned(), true.into());
-        if manner.stream_options {
+        if !manner.refuses(Param::StreamOptions) {
             writer
                 .fields
                 .insert("stream_options".to_owned(), json!({"include_usage": true}));
@@ -88,8 +115,10 @@ struct Writer<'t> {
 
 impl Writer<'_> {
     fn set(&mut self, name: &str, value: impl Into<Value>, param: Param) {
-        self.fields.insert(name.to_owned(), value.into());
-        self.taken.take(param);
+        if !self.manner.refuses(param) {
+            self.fields.insert(self.manner.name_of(name).to_owned(), value.into());
+            self.taken.take(param);
+        }
     }
 
     fn messages(&mut self, conversation: &Conversation) -> Result<Vec<Value>, InvalidRequest> {

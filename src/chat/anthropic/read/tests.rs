@@ -248,3 +248,44 @@ fn what_cannot_be_understood_is_named_by_its_place() {
     }
     assert_eq!(messages(b"[]").unwrap_err().kind, InvalidKind::Json);
 }
+
+#[test]
+fn arguments_of_calls_are_taken_as_they_were_written() {
+    let arguments = r#"{"lat":31.245270191439438, "id":12345678901234567890123,"b":1.0,"a":"\u00e9"}"#;
+    let with = |input: &str| {
+        format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}},{{"role":"assistant","content":[
+            {{"type":"text","text":"so"}},{{"type":"hologram"}},
+            {{"type":"tool_use","id":"a","name":"f","input":{input}}},{{"type":"tool_use","id":"b","name":"f"}}]}}]}}"#
+        )
+    };
+    let conversation = messages(with(arguments).as_bytes()).unwrap();
+    let calls: Vec<&str> = conversation.turns[1]
+        .parts
+        .iter()
+        .filter_map(|part| match part {
+            Part::Call(call) => Some(call.arguments.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(calls, [arguments, "{}"]);
+    for odd in ["[1]", "\"x\"", "7"] {
+        let fault = messages(with(odd).as_bytes()).unwrap_err();
+        assert_eq!(fault.field.as_deref(), Some("messages[1].content[2].input"));
+    }
+    let twice = messages(with("{},\"input\":{}").as_bytes()).unwrap_err();
+    assert_eq!(twice.field.as_deref(), Some("messages[1].content"));
+}
+
+#[test]
+fn texts_that_end_an_answer_are_texts() {
+    let refused = |stops: Value| {
+        let fault = messages(&body(json!({"stop_sequences": stops}))).unwrap_err();
+        (fault.field.unwrap(), fault.problem)
+    };
+    assert_eq!(refused(json!("END")).0, "stop_sequences");
+    for odd in [json!(7), Value::Null, json!(["x"])] {
+        let (field, problem) = refused(json!(["END", odd]));
+        assert_eq!((&*field, &*problem), ("stop_sequences[1]", "must be a string"));
+    }
+}

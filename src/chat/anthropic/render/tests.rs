@@ -106,9 +106,9 @@ fn the_reason_to_stop_is_one_that_clients_act_on() {
     }
 }
 
-#[test]
-fn arguments_that_were_cut_are_an_empty_object_in_a_whole_answer() {
-    let events = [
+/// What an answer with one call says of its arguments, in its own bytes.
+fn input_of(arguments: &str, reason: FinishReason) -> String {
+    let events = vec![
         said(Delta::Call {
             index: 0,
             id: "c".into(),
@@ -117,10 +117,42 @@ fn arguments_that_were_cut_are_an_empty_object_in_a_whole_answer() {
         }),
         said(Delta::Arguments {
             index: 0,
-            fragment: "{\"a\":".into(),
+            fragment: arguments.into(),
         }),
+        said(Delta::CallEnd { index: 0 }),
+        Event::Finish {
+            choice: 0,
+            reason,
+            stop_sequence: None,
+        },
     ];
-    assert_eq!(whole(&messages(), &events, None)["content"][0]["input"], json!({}));
+    let answer = crate::chat::render::renderer(&messages()).whole(events, None);
+    let answer = std::str::from_utf8(&answer).unwrap();
+    let (_, input) = answer.split_once("\"input\":").unwrap();
+    let (input, _) = input.split_once("}],\"stop_reason\"").unwrap();
+    input.to_owned()
+}
+
+#[test]
+fn arguments_stand_in_a_whole_answer_as_the_model_wrote_them() {
+    let arguments = r#"{"lat":31.245270191439438, "id":12345678901234567890123,"b":1.0,"a":"\u00e9"}"#;
+    assert_eq!(input_of(arguments, FinishReason::ToolCalls), arguments);
+}
+
+#[test]
+fn arguments_that_were_cut_are_an_empty_object_in_a_whole_answer() {
+    assert_eq!(input_of("{\"a\":", FinishReason::Length), "{}");
+    assert_eq!(input_of("{\"a\":1}", FinishReason::Length), "{\"a\":1}");
+    assert_eq!(input_of("", FinishReason::ToolCalls), "{}");
+}
+
+#[test]
+fn a_call_that_the_model_got_wrong_is_not_one_without_arguments() {
+    for reason in [FinishReason::ToolCalls, FinishReason::Stop, FinishReason::ContentFilter] {
+        let broken = r#"{"path":"/tmp",}"#;
+        assert_eq!(input_of(broken, reason), json!({"_raw": broken}).to_string());
+        assert_eq!(input_of("[1.0]", reason), r#"{"_value":[1.0]}"#);
+    }
 }
 
 #[test]
@@ -131,6 +163,37 @@ fn a_picture_is_a_text_that_shows_it() {
     });
     let answer = whole(&messages(), &[picture], None);
     assert_eq!(answer["content"][0]["text"], "![image](data:image/png;base64,AAAA)");
+}
+
+#[test]
+fn what_waits_for_an_open_call_is_limited_however_small_its_pieces_are() {
+    let call = |index| {
+        said(Delta::Call {
+            index,
+            id: "c".into(),
+            name: "f".into(),
+            signature: None,
+        })
+    };
+    let small = [said(Delta::Refusal("x".into())), said(Delta::CallEnd { index: 7 })];
+    let mut renderer = Renderer::new(&messages());
+    let mut out = BytesMut::new();
+    renderer.event(call(0), &mut out).unwrap();
+    let written = out.len();
+    let most = render::MAX_HELD_BYTES / size_of::<Delta>() + 1;
+    let given_up = (0..most).find(|at| renderer.event(small[at % 2].clone(), &mut out).is_err());
+    assert!(given_up.is_some(), "{most} deltas are held");
+    assert_eq!(out.len(), written);
+    // Pieces of one call or text become one, so that a long one is no more than its bytes.
+    let mut renderer = Renderer::new(&messages());
+    renderer.event(call(0), &mut out).unwrap();
+    renderer.event(call(1), &mut out).unwrap();
+    for _ in 0..most {
+        let fragment = "x".to_owned();
+        renderer
+            .event(said(Delta::Arguments { index: 1, fragment }), &mut out)
+            .unwrap();
+    }
 }
 
 /// A message put together from a stream as Anthropic's SDKs do it.

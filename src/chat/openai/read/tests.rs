@@ -164,7 +164,7 @@ fn arguments_are_always_an_object() {
         (json!("[1]"), "{\"_value\":[1]}"),
         (json!("{\"a\":"), "{\"_raw\":\"{\\\"a\\\":\"}"),
     ] {
-        assert_eq!(arguments(&written), read);
+        assert_eq!(object_of_arguments(&written), read);
     }
 }
 

@@ -199,6 +199,47 @@ fn read_again(message: &Value) -> Kept {
     Kept::of_history(&request.conversation().unwrap().turns)
 }
 
+#[test]
+fn what_has_to_be_held_back_is_limited_and_what_is_written_is_not_held() {
+    let thought = |text: &str| said(Delta::Thought(text.to_owned()));
+    let thought_end = || said(Delta::ThoughtEnd { signature: None });
+    let call = |index| {
+        said(Delta::Call {
+            index,
+            id: format!("c{index}"),
+            name: "f".to_owned(),
+            signature: None,
+        })
+    };
+    let arguments = |index, fragment: &str| {
+        let fragment = fragment.to_owned();
+        said(Delta::Arguments { index, fragment })
+    };
+    let call_end = |index| said(Delta::CallEnd { index });
+    let request = chat(r#","stream":true,"tools":[{"type":"custom","custom":{"name":"f"}}]"#);
+    let piece = "x".repeat(render::MAX_HELD_BYTES / 4);
+    let mut renderer = Renderer::new(&request);
+    let mut out = BytesMut::new();
+    let mut write = |event: Event| {
+        let written = renderer.event(event, &mut out);
+        out.clear();
+        written
+    };
+    for index in 0..6 {
+        write(thought(&piece)).unwrap();
+        write(thought_end()).unwrap();
+        write(call(index)).unwrap();
+        write(arguments(index, &piece)).unwrap();
+        write(call_end(index)).unwrap();
+    }
+    write(thought(&piece)).unwrap();
+    write(call(6)).unwrap();
+    for _ in 0..3 {
+        write(arguments(6, &piece)).unwrap();
+    }
+    assert_eq!(write(arguments(6, "x")), Err(TooMuch));
+}
+
 proptest! {
     #[test]
     fn a_whole_answer_is_what_its_stream_adds_up_to(events in answers()) {
