@@ -8,7 +8,7 @@ use poem_openapi::payload::Json;
 
 use super::parts::{self, icon};
 use super::{Frame, Group, Nav, VIEWS, View, assets, html as answer};
-use crate::http::management::problem::{Problem, Refusal};
+use crate::http::management::problem::Refusal;
 
 /// A page without its frame.
 pub struct Page {
@@ -277,27 +277,9 @@ pub(super) fn bare(title: &str, csrf: Option<&str>, body: Markup) -> Markup {
     }
 }
 
-/// What a refusal says.
-pub(super) fn problem_of(refusal: &Refusal) -> &Problem {
-    match refusal {
-        Refusal::BadRequest(Json(problem))
-        | Refusal::Unauthorized(Json(problem), _)
-        | Refusal::Forbidden(Json(problem))
-        | Refusal::NotFound(Json(problem))
-        | Refusal::Conflict(Json(problem))
-        | Refusal::PreconditionFailed(Json(problem))
-        | Refusal::TooLarge(Json(problem))
-        | Refusal::UnsupportedMediaType(Json(problem))
-        | Refusal::Unprocessable(Json(problem))
-        | Refusal::PreconditionRequired(Json(problem))
-        | Refusal::TooManyRequests(Json(problem), _)
-        | Refusal::Unavailable(Json(problem)) => problem,
-    }
-}
-
 /// The page that stands for a refusal.
 pub(super) fn error_page(refusal: &Refusal) -> (StatusCode, Page) {
-    let problem = problem_of(refusal);
+    let problem = refusal.problem();
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let (title, picture) = match status {
         StatusCode::FORBIDDEN => ("No permission", "lock"),
@@ -320,7 +302,7 @@ pub(super) fn error_page(refusal: &Refusal) -> (StatusCode, Page) {
 
 /// The same where not even the frame can be made.
 pub(super) fn bare_error(refusal: &Refusal) -> Response {
-    let problem = problem_of(refusal);
+    let problem = refusal.problem();
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = html! {
         p.bare-text { (problem.detail) }
@@ -352,7 +334,7 @@ mod tests {
             let (status, page) = error_page(&refusal);
             let body = page.body.into_string();
             assert_eq!((status.as_u16(), page.title.as_str()), (expected, title));
-            assert!(body.contains(&problem_of(&refusal).detail), "{body}");
+            assert!(body.contains(&refusal.problem().detail), "{body}");
         }
     }
 }

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use poem::{Endpoint, Request, Response};
 use secrecy::SecretString;
 
-use super::layout::{bare, problem_of};
+use super::layout::bare;
 use super::parts::{Tone, notice};
 use super::{Dashboard, guarded, not_allowed, redirect, viewer_of, with_cookies};
 use crate::http::management::auth::session::{is_from_elsewhere, sent_cookie};
@@ -122,7 +122,7 @@ impl Dashboard {
 
 /// The page once more, with why.
 fn again(visitor: &Visitor, next: &str, email: &str, refusal: &Refusal) -> Response {
-    let problem = problem_of(refusal);
+    let problem = refusal.problem();
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut words = match refusal {
         Refusal::Unprocessable(_) => "That is no e-mail address.".to_owned(),
@@ -303,7 +303,7 @@ impl Endpoint for Password {
                 Ok(guarded(match changed {
                     Ok(cookie) => with_cookies(redirect("/gateway"), [cookie]),
                     Err(refusal) => {
-                        let problem = problem_of(&refusal);
+                        let problem = refusal.problem();
                         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
                         super::html(status, password_page(&caller, Some(&refusal)))
                     }
@@ -328,7 +328,7 @@ impl Password {
 }
 
 fn password_page(caller: &Caller, refusal: Option<&Refusal>) -> Markup {
-    let problem = refusal.map(problem_of);
+    let problem = refusal.map(Refusal::problem);
     let fault_of = |pointer: &str| {
         let faults = problem.map_or(&[][..], |problem| problem.errors.as_slice());
         let fault = faults.iter().find(|fault| fault.pointer == pointer);
