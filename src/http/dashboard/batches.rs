@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::filters::key_choice;
+use super::filters::{id_in, key_choice};
 use super::jobs::{steady, tabs};
 use super::parts::{self, Tone, icon, pill};
 use super::{Fault, Handler, Page, View, Viewer, format};
@@ -75,11 +75,16 @@ async fn found(viewer: &Viewer) -> Result<(Vec<Batch>, Option<Uuid>), Fault> {
 /// The names of keys.
 type Names = HashMap<Uuid, String>;
 
+/// The keys that have made these batches.
+fn holders(batches: &[Batch]) -> impl Iterator<Item = Uuid> {
+    batches.iter().map(|batch| batch.holder.key.0)
+}
+
 async fn page(viewer: Viewer) -> Result<Page, Fault> {
     let logs = viewer.may::<ReadLogs>()?;
-    let (batches, keys) = futures_util::join!(found(&viewer), logs.keys());
-    let ((batches, last), keys) = (batches?, keys?);
-    let names = keys.iter().map(|key| (key.id, key.name.clone())).collect();
+    let (batches, last) = found(&viewer).await?;
+    let chosen = id_in(&viewer, "key_id");
+    let names = logs.names_of(holders(&batches).chain(chosen).collect()).await?;
     let next = last.map(|last| viewer.url_with(&[("cursor", Some(&last.to_string()))]));
     let status = viewer.query("status").unwrap_or_default();
     let narrowed = narrowed(&viewer);
@@ -118,9 +123,8 @@ fn narrowed(viewer: &Viewer) -> bool {
 
 async fn fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault> {
     let logs = viewer.may::<ReadLogs>()?;
-    let (batches, keys) = futures_util::join!(found(&viewer), logs.keys());
-    let ((batches, _), keys) = (batches?, keys?);
-    let names = keys.into_iter().map(|key| (key.id, key.name)).collect();
+    let (batches, _) = found(&viewer).await?;
+    let names = logs.names_of(holders(&batches).collect()).await?;
     Ok(vec![("batches", list(&batches, &names, narrowed(&viewer)))])
 }
 

@@ -8,7 +8,6 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::filters::tags_of;
 use super::keys::{TeamChoice, offered, teams};
 use super::limits::{edit_limit, limit_table, new_limit};
 use super::parts::{self, Tone, icon, pill};
@@ -20,7 +19,7 @@ use crate::domain::ids::{KeyId, TeamId};
 use crate::domain::managed_limit::{ManagedBudget, ScopeFilter};
 use crate::domain::report::insight::runs_out;
 use crate::domain::role::{Right, Role};
-use crate::http::management::auth::{KeyInSight, ReadLimits, ReadLogs};
+use crate::http::management::auth::{ReadLimits, ReadLogs};
 
 /// The routes.
 pub const VIEWS: &[View] = &[View {
@@ -36,8 +35,6 @@ pub const VIEWS: &[View] = &[View {
 
 /// Budgets and limits of one page.
 const PAGE: u64 = 50;
-/// Keys to choose from.
-const MOST_KEYS: usize = 500;
 
 /// What budgets and limits can be for: as the API has it, in words, and whether a budget and a limit can be.
 const SCOPES: [(&str, &str, bool, bool); 7] = [
@@ -52,7 +49,7 @@ const SCOPES: [(&str, &str, bool, bool); 7] = [
 
 /// Names of what scopes name by ids, and what there is to choose.
 pub(super) struct Names {
-    keys: Vec<KeyInSight>,
+    tags: Vec<String>,
     teams: Vec<TeamChoice>,
     models: Vec<String>,
     providers: Vec<String>,
@@ -154,15 +151,23 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let (budgets, limits, keys, teams, offered) = futures_util::join!(
         may.budgets(&of_budgets),
         may.limits(&of_limits),
-        logs.keys(),
+        logs.tags(),
         teams(&viewer),
         offered(&viewer),
     );
     let (mut budgets, mut limits) = (budgets?, limits?);
-    let (keys, teams, (models, providers)) = (keys?, teams?, offered?);
+    let (tags, teams, (models, providers)) = (tags?, teams?, offered?);
+    let of_budgets = budgets.iter().filter_map(|of| match of.budget.scope {
+        BudgetScope::Key(key) => Some(key.0),
+        _ => None,
+    });
+    let of_limits = limits.iter().filter_map(|of| match of.rule.scope.owner {
+        LimitOwner::Key(key) => Some(key.0),
+        _ => None,
+    });
     let names = Names {
-        of_key: keys.iter().map(|key| (key.id, key.name.clone())).collect(),
-        keys,
+        of_key: logs.names_of(of_budgets.chain(of_limits).collect()).await?,
+        tags,
         teams,
         models,
         providers,
@@ -384,7 +389,7 @@ pub(super) fn scope_fields(viewer: &Viewer, names: &Names, at: &str, limits: boo
                 select id=(id("team")) name="_reference" data-reference { @for team in &names.teams { option value=(team.id) { (team.name) } } }
             }))
             (part("key", "Key", "", html! {
-                select id=(id("key")) name="_reference" data-reference { @for key in names.keys.iter().take(MOST_KEYS) { option value=(key.id) { (key.name) } } }
+                (parts::key_picker(&id("key"), "_reference", "Search by name or prefix", None))
             }))
             (part("tag", "Tag", "name=value, as keys have it.", html! {
                 input id=(id("tag")) name="_reference" data-reference data-empty="text" list="tags-offered" placeholder="env=production" autocomplete="off" spellcheck="false" aria-describedby={ (id("tag")) "-hint" };
@@ -402,7 +407,7 @@ pub(super) fn scope_fields(viewer: &Viewer, names: &Names, at: &str, limits: boo
 /// Names that fields offer.
 fn choices(names: &Names) -> Markup {
     html! {
-        datalist id="tags-offered" { @for tag in tags_of(&names.keys) { option value=(tag) {} } }
+        datalist id="tags-offered" { @for tag in &names.tags { option value=(tag) {} } }
         datalist id="providers-offered" { @for provider in &names.providers { option value=(provider) {} } }
         datalist id="models-offered" { @for model in &names.models { option value=(model) {} } }
         datalist id="zones-offered" data-zones {}

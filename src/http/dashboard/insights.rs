@@ -11,7 +11,6 @@ use crate::domain::report::figures::share;
 use crate::domain::report::forecast::Forecast;
 use crate::domain::report::insight::{AtRisk, Insights};
 use crate::domain::role::Right;
-use crate::http::management::auth::KeyInSight;
 
 /// Days that insights look at.
 pub const INSIGHT_DAYS: i64 = 30;
@@ -21,10 +20,16 @@ const INSIGHTS: usize = 5;
 /// What is known of those whom budgets name by their ids.
 #[derive(Clone, Copy)]
 pub struct Known<'k> {
-    /// The keys that the viewer may see.
-    pub keys: &'k [KeyInSight],
+    /// The names of the keys among them that the viewer may see.
+    pub keys: &'k HashMap<Uuid, String>,
     /// The teams.
     pub teams: &'k [TeamChoice],
+}
+
+/// The ids of keys that insights name.
+pub fn whom_by_id(insights: &Insights) -> impl Iterator<Item = Uuid> {
+    let keys = insights.at_risk.iter().filter(|budget| budget.scope == "key");
+    keys.filter_map(|budget| budget.reference.parse().ok())
 }
 
 impl Known<'_> {
@@ -173,11 +178,7 @@ mod tests {
     #[test]
     fn budgets_are_told_by_the_names_of_those_they_are_for() {
         let (key, team, gone) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        let keys = [KeyInSight {
-            id: key,
-            name: "search".into(),
-            tags: Vec::new(),
-        }];
+        let keys = HashMap::from([(key, "search".to_owned())]);
         let teams = [TeamChoice {
             id: team,
             name: "Search".into(),

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::filters::{id_in, key_choice, moment, name_choice, tags_of, team_choice, whose};
+use super::filters::{Offer, id_in, key_choice, moment, name_choice, team_choice, whose};
 use super::keys::{offered, teams};
 use super::overview::outcome;
 use super::parts::{self, Tone, icon};
@@ -18,7 +18,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::money::NanoUsd;
 use crate::domain::report::log::LogFilter;
 use crate::domain::role::Right;
-use crate::http::management::auth::{Asked, KeyInSight, ReadLogs};
+use crate::http::management::auth::{Asked, ReadLogs};
 
 /// The routes.
 pub const VIEWS: &[View] = &[View {
@@ -168,7 +168,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     // One more, to see whether there is more.
     let (page, keys, teams, offered) = futures_util::join!(
         may.log(&filter, before, PAGE + 1),
-        may.keys(),
+        may.tags(),
         teams(&viewer),
         offered(&viewer),
     );
@@ -187,10 +187,12 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         .iter()
         .chain(&MORE_FILTERS)
         .any(|name| viewer.query(name).is_some());
-    let names: HashMap<Uuid, &str> = keys.iter().map(|key| (key.id, key.name.as_str())).collect();
+    let names = may
+        .names_of(rows.iter().map(|row| row.key_id).chain(asked.key).collect())
+        .await?;
     let body = html! {
-        @for fault in &wanted.faults { (parts::notice(Tone::Warn, html! { "This filter is left out: " (fault) "." })) }
-        (filters(&viewer, &keys, &teams, &models, &providers, filtered))
+        @for fault in &wanted.faults { (parts::notice(Tone::Warn, html! { "Filter ignored: " (fault) "." })) }
+        (filters(&viewer, &Offer { names: &names, tags: &tags, teams: &teams, models: &models, providers: &providers }, filtered))
         section.card {
             @if !rows.is_empty() {
                 (table(&rows, &names))
@@ -224,14 +226,7 @@ fn pages(viewer: &Viewer, later: bool, next: Option<String>, searching: bool) ->
     }
 }
 
-fn filters(
-    viewer: &Viewer,
-    keys: &[KeyInSight],
-    teams: &[super::keys::TeamChoice],
-    models: &[String],
-    providers: &[String],
-    filtered: bool,
-) -> Markup {
+fn filters(viewer: &Viewer, offer: &Offer<'_>, filtered: bool) -> Markup {
     let value = |name: &str| viewer.query(name);
     let option = |name: &str, own: &str, words: &str| html! { option value=(own) selected[value(name) == Some(own)] { (words) } };
     html! {
@@ -244,18 +239,18 @@ fn filters(
                     (option("outcome", "success", "Ended well"))
                     (option("outcome", "error", "Failed"))
                 }
-                (name_choice("model", "Model", "Any model", value("model"), models))
-                (name_choice("provider", "Provider", "Any provider", value("provider"), providers))
-                (key_choice(keys, value("key_id")))
+                (name_choice("model", "Model", "Any model", value("model"), offer.models))
+                (name_choice("provider", "Provider", "Any provider", value("provider"), offer.providers))
+                (key_choice(offer.names, id_in(viewer, "key_id")))
                 button.button.primary type="submit" { "Search" }
                 @if filtered { a.button href="/gateway/logs" { (icon("cross")) "Clear" } }
             }
             details.more-filters open[MORE_FILTERS.iter().any(|name| value(name).is_some())] {
                 summary { "More filters" }
                 div.filters {
-                    (team_choice(teams, value("team_id")))
-                    (name_choice("tag", "Tag", "Any tag", value("tag"), &tags_of(keys)))
-                    label.visually-hidden for="error_class" { "Kind of failure" }
+                    (team_choice(offer.teams, value("team_id")))
+                    (name_choice("tag", "Tag", "Any tag", value("tag"), offer.tags))
+                    label.visually-hidden for="error_class" { "Error type" }
                     select id="error_class" name="error_class" {
                         option value="" { "Any failure" }
                         @for class in ErrorClass::ALL { (option("error_class", class.as_str(), &class.as_str().replace('_', " "))) }
@@ -284,7 +279,7 @@ fn filters(
 }
 
 /// The name of a key, or that it is gone.
-pub(super) fn key_name(names: &HashMap<Uuid, &str>, key: Uuid) -> Markup {
+pub(super) fn key_name(names: &HashMap<Uuid, String>, key: Uuid) -> Markup {
     html! {
         @match names.get(&key) {
             Some(name) => (name),
@@ -293,7 +288,7 @@ pub(super) fn key_name(names: &HashMap<Uuid, &str>, key: Uuid) -> Markup {
     }
 }
 
-fn table(rows: &[RequestRow], names: &HashMap<Uuid, &str>) -> Markup {
+fn table(rows: &[RequestRow], names: &HashMap<Uuid, String>) -> Markup {
     html! {
         div.table-wrap tabindex="0" role="region" aria-label="Requests" {
             table.table id="requests" {

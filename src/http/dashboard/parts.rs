@@ -328,6 +328,18 @@ pub fn field(id: &str, label: &str, hint: &str, input: Markup) -> Markup {
     }
 }
 
+/// A field for a key: what is typed is looked for by the API, and an id can be typed as well, so that every key can be chosen,
+/// however many there are. Its value is the id, under `name`. `chosen` is the id and the name that it begins with.
+pub fn key_picker(id: &str, name: &str, placeholder: &str, chosen: Option<(Uuid, &str)>) -> Markup {
+    html! {
+        div.key-picker data-picks="/api/gateway/keys" {
+            input id=(id) type="text" list={ (id) "-found" } value=[chosen.map(|(_, name)| name)] placeholder=(placeholder) title="Type to search by name or prefix, or enter an ID" autocomplete="off" spellcheck="false";
+            input type="hidden" name=(name) value=[chosen.map(|(id, _)| id)] data-reference[name == "_reference"];
+            datalist id={ (id) "-found" } {}
+        }
+    }
+}
+
 /// A dialog that a button with `data-opens="id"` opens.
 pub fn dialog(id: &str, title: &str, body: Markup) -> Markup {
     html! {
@@ -387,6 +399,16 @@ mod tests {
             progress.contains("width=\"90.0%\"") && progress.contains("bar-failed\" width=\"100.0%\""),
             "{progress}"
         );
+    }
+
+    #[test]
+    fn a_key_that_is_chosen_is_shown_by_its_name_and_sent_by_its_id() {
+        let id = Uuid::from_u128(7);
+        let picker = key_picker("k", "key_id", "Any key", Some((id, "<b>search</b>"))).into_string();
+        assert!(picker.contains(&format!("name=\"key_id\" value=\"{id}\"")), "{picker}");
+        assert!(picker.contains("value=\"&lt;b&gt;search&lt;/b&gt;\""), "{picker}");
+        let none = key_picker("k", "_reference", "Any key", None).into_string();
+        assert!(!none.contains("value=") && none.contains("data-reference"), "{none}");
     }
 
     #[test]

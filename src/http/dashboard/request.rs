@@ -41,7 +41,9 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let (keys, prices, payload) = futures_util::join!(may.keys(), prices(&viewer), payload(&viewer, id));
     let (keys, prices, payload) = (keys?, prices?, payload?);
     let (row, attempts) = (&found.request, &found.attempts);
-    let names: HashMap<Uuid, &str> = keys.iter().map(|key| (key.id, key.name.as_str())).collect();
+    let (names, prices, payload) =
+        futures_util::join!(may.names_of(vec![row.key_id]), prices(&viewer), payload(&viewer, id));
+    let (names, prices, payload) = (names?, prices?, payload?);
     let routing = row
         .routing
         .as_deref()
@@ -380,7 +382,7 @@ fn metering_words(row: &RequestRow) -> &'static str {
     }
 }
 
-fn about(viewer: &Viewer, row: &RequestRow, names: &HashMap<Uuid, &str>) -> Markup {
+fn about(viewer: &Viewer, row: &RequestRow, names: &HashMap<Uuid, String>) -> Markup {
     let by_key = format!("/gateway/logs?key_id={}", row.key_id);
     html! {
         div.card-body {

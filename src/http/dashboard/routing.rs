@@ -41,8 +41,6 @@ pub const VIEWS: &[View] = &[
 
 /// Versions of one page.
 const PAGE: u64 = 50;
-/// Keys to choose from.
-const MOST_KEYS: u64 = 100;
 
 /// The strategies, with what each is for.
 const STRATEGIES: [(&str, &str, &str); 4] = [
@@ -82,22 +80,6 @@ async fn models(viewer: &Viewer) -> Result<Vec<String>, Refusal> {
     super::keys::models(&may).await
 }
 
-async fn keys(viewer: &Viewer) -> Result<Vec<ManagedKey>, Refusal> {
-    let Ok(may) = viewer.may::<ReadKeys>() else {
-        return Ok(Vec::new());
-    };
-    let filter = KeyFilter {
-        team: None,
-        tag: None,
-        state: None,
-        search: None,
-        after: None,
-        limit: MOST_KEYS,
-        owner: None,
-    };
-    may.keys(&filter).await
-}
-
 async fn editor(viewer: Viewer) -> Result<Page, Fault> {
     let may = viewer.may::<ReadConfig>()?;
     let (config, models, keys) = futures_util::join!(may.config(), models(&viewer), keys(&viewer));
@@ -126,7 +108,7 @@ async fn editor(viewer: Viewer) -> Result<Page, Fault> {
                 }
             }
             div.grid.two {
-                (explain_card(&keys))
+                (explain_card())
                 (simulate_card())
             }
         }
@@ -174,7 +156,7 @@ fn document_card(text: &str, writes: bool) -> Markup {
     )
 }
 
-fn explain_card(keys: &[ManagedKey]) -> Markup {
+fn explain_card() -> Markup {
     parts::card(
         "Explain a request",
         html! { span { "by the draft above" } },
@@ -183,9 +165,7 @@ fn explain_card(keys: &[ManagedKey]) -> Markup {
                 (parts::form_fault())
                 div.columns {
                     (parts::field("explain-model", "Model", "", html! { input id="explain-model" name="model" list="models" required; }))
-                    (parts::field("explain-key", "Key", "", html! {
-                        select id="explain-key" name="key_id" { option value="" { "none in particular" } @for key in keys { option value=(key.id) { (key.name) } } }
-                    }))
+                    (parts::field("explain-key", "Key", "", parts::key_picker("explain-key", "key_id", "any key", None)))
                     (parts::field("explain-input", "Input tokens", "", html! { input id="explain-input" name="input_tokens" data-type="number" inputmode="numeric" placeholder="1000"; }))
                     (parts::field("explain-output", "Most output tokens", "", html! { input id="explain-output" name="max_output_tokens" data-type="number" inputmode="numeric" placeholder="not said"; }))
                 }

@@ -8,9 +8,9 @@ use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::chosen::{Chosen, GRANULARITIES, GROUPINGS, Range, fits};
-use super::filters::{id_in, key_choice, name_choice, tags_of, team_choice, whose};
-use super::insights::{INSIGHT_DAYS, Known, ahead};
-use super::keys::{TeamChoice, offered, teams};
+use super::filters::{Offer, id_in, key_choice, name_choice, team_choice, whose};
+use super::insights::{INSIGHT_DAYS, Known, ahead, whom_by_id};
+use super::keys::{offered, teams};
 use super::parts::{self, Tile, Tone, Wish, icon};
 use super::series::{along, by_group, error_rate, float, places, ratio};
 use super::{Fault, Group as NavGroup, Handler, Nav, Page, View, Viewer, format};
@@ -18,7 +18,7 @@ use crate::domain::report::figures::{Figures, share};
 use crate::domain::report::hour::Hour;
 use crate::domain::report::usage::{Granularity, Group, GroupBy, UsageFilter, UsageQuestion, UsageReport, change};
 use crate::domain::role::Right;
-use crate::http::management::auth::{Asked, KeyInSight, ReadUsage};
+use crate::http::management::auth::{Asked, ReadUsage};
 use crate::http::management::usage::DEFAULT_GROUPS;
 
 /// The routes.
@@ -72,16 +72,17 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
     let (report, insights, keys, teams, offered) = futures_util::join!(
         may.usage(&asked, question.clone()),
         may.insights(INSIGHT_DAYS, now),
-        may.keys(),
+        may.tags(),
         teams(&viewer),
         offered(&viewer),
     );
-    let (report, insights, keys, teams, (models, providers)) = (report?, insights?, keys?, teams?, offered?);
+    let (report, insights, tags, teams, (models, providers)) = (report?, insights?, tags?, teams?, offered?);
+    let names = may.names_of(whom_by_id(&insights).chain(asked.key).collect()).await?;
     let filtered = filters_set(&viewer);
     let body = html! {
         @for fault in &chosen.faults { (parts::notice(Tone::Warn, html! { "The time is not understood: " (fault) ". These are the last 30 days." })) }
         (toolbar(&viewer, &chosen))
-        (filters(&viewer, &Offer { keys: &keys, teams: &teams, models: &models, providers: &providers }, !filtered.is_empty()))
+        (filters(&viewer, &Offer { names: &names, tags: &tags, teams: &teams, models: &models, providers: &providers }, !filtered.is_empty()))
         @if report.totals.requests == 0 {
             (nothing(&viewer, &chosen, !filtered.is_empty()))
         } @else {
@@ -155,23 +156,15 @@ fn kept(viewer: &Viewer, without: &[&str]) -> Markup {
     }
 }
 
-/// What filters offer.
-struct Offer<'o> {
-    keys: &'o [KeyInSight],
-    teams: &'o [TeamChoice],
-    models: &'o [String],
-    providers: &'o [String],
-}
-
 fn filters(viewer: &Viewer, offer: &Offer<'_>, filtered: bool) -> Markup {
     html! {
         form.filters method="get" action="/gateway/usage" role="search" aria-label="Filters" data-auto-submit {
             (kept(viewer, &["model", "provider", "key_id", "team_id", "tag"]))
             (name_choice("model", "Model", "Any model", viewer.query("model"), offer.models))
             (name_choice("provider", "Provider", "Any provider", viewer.query("provider"), offer.providers))
-            (key_choice(offer.keys, viewer.query("key_id")))
+            (key_choice(offer.names, id_in(viewer, "key_id")))
             (team_choice(offer.teams, viewer.query("team_id")))
-            (name_choice("tag", "Tag", "Any tag", viewer.query("tag"), &tags_of(offer.keys)))
+            (name_choice("tag", "Tag", "Any tag", viewer.query("tag"), offer.tags))
             button.button.no-js type="submit" { "Filter" }
             @if filtered {
                 a.button href=(viewer.url_with(&["model", "provider", "key_id", "team_id", "tag"].map(|name| (name, None)))) { (icon("cross")) "Clear filters" }
