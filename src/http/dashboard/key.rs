@@ -9,7 +9,7 @@ use super::keys::{
 };
 use super::overview::outcome;
 use super::parts::{self, Tile, Tone, Wish, icon};
-use super::series::{along, by_name, error_rate, float, places, ratio};
+use super::series::{Timeline, by_name, error_rate, float, ratio};
 use super::{Fault, Handler, Page, View, Viewer, format};
 use crate::domain::budget::{BudgetScope, Enforcement};
 use crate::domain::ids::KeyId;
@@ -74,7 +74,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     );
     let (report, page, limits, budgets) = (report?, page?, limits?, budgets?);
     let (teams, (models, providers), outer) = (teams?, offered?, outer?);
-    let places = places(&question);
+    let timeline = Timeline::of(&question);
     let (totals, previous) = (&report.totals, &report.previous);
     let tiles = [
         Tile {
@@ -83,7 +83,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: Some(format::usd_exact(totals.cost_nanousd)),
             change: change(previous.cost_nanousd, totals.cost_nanousd),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| float(figures.cost_nanousd)),
+            line: timeline.line(&report.series, |figures| float(figures.cost_nanousd)),
             href: None,
         },
         Tile {
@@ -92,7 +92,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: Some(format::count(totals.requests)),
             change: change(previous.requests, totals.requests),
             wish: Wish::Neither,
-            line: along(&places, &report.series, &0.0, |figures| float(figures.requests)),
+            line: timeline.line(&report.series, |figures| float(figures.requests)),
             href: None,
         },
         Tile {
@@ -101,9 +101,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: Some(format!("{} failed", format::count(totals.failed()))),
             change: ratio(error_rate(totals), error_rate(previous)),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| {
-                error_rate(figures).unwrap_or(0.0)
-            }),
+            line: timeline.line(&report.series, |figures| error_rate(figures).unwrap_or(0.0)),
             href: None,
         },
         Tile {
@@ -115,19 +113,17 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: None,
             change: ratio(totals.latency.quantile(0.95), previous.latency.quantile(0.95)),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| {
-                figures.latency.quantile(0.95).unwrap_or(0.0)
-            }),
+            line: timeline.line(&report.series, |figures| figures.latency.quantile(0.95).unwrap_or(0.0)),
             href: None,
         },
     ];
-    let series = by_name(&report, &places, |figures| float(figures.cost_nanousd) / 1e9);
+    let series = by_name(&report, &timeline.at, |figures| float(figures.cost_nanousd) / 1e9);
     let chart = Chart {
         id: "key-spend",
         label: "Spend of the key by model".to_owned(),
         unit: Unit::Usd,
         kind: Kind::Stacked,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     };
     let body = html! {

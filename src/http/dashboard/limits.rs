@@ -84,11 +84,11 @@ fn limit_values(limit: &ManagedLimit) -> Value {
 
 fn value_fields(at: &str) -> Markup {
     let fields = [
-        (LimitKind::Requests, "Requests a minute"),
-        (LimitKind::Concurrency, "Requests at a time"),
-        (LimitKind::Tokens, "Tokens a minute"),
-        (LimitKind::InputTokens, "Input tokens a minute"),
-        (LimitKind::OutputTokens, "Output tokens a minute"),
+        (LimitKind::Requests, "Requests per minute"),
+        (LimitKind::Concurrency, "Concurrent requests"),
+        (LimitKind::Tokens, "Tokens per minute"),
+        (LimitKind::InputTokens, "Input tokens per minute"),
+        (LimitKind::OutputTokens, "Output tokens per minute"),
     ];
     html! {
         div.columns {

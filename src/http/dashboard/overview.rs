@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Unit};
 use super::parts::{self, Tile, Tone, Wish, icon, pill};
-use super::series::{along, by_name, error_rate, float, places, ratio};
+use super::series::{Line, Timeline, by_name, error_rate, float, ratio};
 use super::{Fault, Group, Handler, Nav, Page, VIEWS as ALL_VIEWS, View, Viewer, format};
 use crate::analytics::RequestRow;
 use crate::domain::managed_key::KeyFilter;
@@ -160,12 +160,12 @@ fn by_choice(viewer: &Viewer, by: &str) -> Markup {
 }
 
 fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
-    let line = |figure: fn(&Figures) -> f64| along(&places, &report.series, &0.0, figure);
+    let timeline = Timeline::of(question);
+    let line = |figure: fn(&Figures) -> f64| timeline.line(&report.series, figure);
     let (now, before) = (&report.totals, &report.previous);
     let tokens = |figures: &Figures| figures.input_tokens.saturating_add(figures.output_tokens);
     let usage = |extra: &str| Some(format!("/gateway/usage{extra}")).filter(|_| has_page("/gateway/usage"));
-    let latency = |label: &'static str, share: f64, line: Vec<f64>| Tile {
+    let latency = |label: &'static str, share: f64, line: Line| Tile {
         label,
         value: now
             .latency
@@ -261,28 +261,28 @@ fn traffic(
     unit: Unit,
     figure: impl Fn(&Figures) -> i64 + Copy,
 ) -> Markup {
-    let places = places(question);
-    let series = by_name(report, &places, |figures| float(figure(figures)));
+    let timeline = Timeline::of(question);
+    let series = by_name(report, &timeline.at, |figures| float(figure(figures)));
     Chart {
         id,
         label: "Requests over time".to_owned(),
         unit,
         kind: Kind::Stacked,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     }
     .render()
 }
 
 fn spend(report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
-    let series = by_name(report, &places, |figures| float(figures.cost_nanousd) / 1e9);
+    let timeline = Timeline::of(question);
+    let series = by_name(report, &timeline.at, |figures| float(figures.cost_nanousd) / 1e9);
     Chart {
         id: "spend",
         label: "Spend over time".to_owned(),
         unit: Unit::Usd,
         kind: Kind::Stacked,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     }
     .render()

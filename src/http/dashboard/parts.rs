@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::format;
+use super::series::Line;
 
 /// What something means, as a colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,8 +89,9 @@ pub fn chip(text: &str) -> Markup {
     html! { span.chip { (text) } }
 }
 
-/// A line through values, as wide as there is room. It says nothing that is not said beside it.
-pub fn sparkline(values: &[f64]) -> Markup {
+/// A line through values, as wide as there is room. It says nothing that is not said beside it. What is of a part of its
+/// interval only, such as the present day, is dashed.
+pub fn sparkline(line: &Line) -> Markup {
     const WIDTH: f64 = 120.0;
     const HEIGHT: f64 = 32.0;
     let most = values.iter().copied().fold(0.0, f64::max);
@@ -100,17 +102,28 @@ pub fn sparkline(values: &[f64]) -> Markup {
     }
     #[expect(clippy::cast_precision_loss, reason = "a few hundred points of a picture")]
     let step = WIDTH / (values.len() - 1) as f64;
-    let mut line = String::new();
-    for (place, value) in values.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "a few hundred points of a picture")]
-        let x = place as f64 * step;
-        let y = (HEIGHT - 4.0).mul_add(-(value / most), HEIGHT - 2.0);
-        line.push_str(&format!("{}{x:.1} {y:.1}", if place == 0 { "M" } else { "L" }));
-    }
+    let path = |places: Range<usize>| {
+        let mut path = String::new();
+        for (place, value) in values.iter().enumerate().take(places.end).skip(places.start) {
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred points of a picture")]
+            let x = place as f64 * step;
+            let y = (HEIGHT - 4.0).mul_add(-(value / most), HEIGHT - 2.0);
+            path.push_str(&format!("{}{x:.1} {y:.1}", if path.is_empty() { "M" } else { "L" }));
+        }
+        path
+    };
+    let last = values.len();
+    let (begins, ends) = (
+        line.whole.start.min(last),
+        line.whole.end.clamp(line.whole.start.min(last), last),
+    );
     html! {
         svg.spark viewBox="0 0 120 32" preserveAspectRatio="none" aria-hidden="true" {
-            path.area d={ (line) "L120 32L0 32Z" } {}
-            path.line d=(line) {}
+            path.area d={ (path(0..last)) "L120 32L0 32Z" } {}
+            // Each dashed piece begins at its neighbour.
+            @if begins > 0 { path.line.partly d=(path(0..(begins + 1).min(last))) {} }
+            @if ends > begins + 1 { path.line d=(path(begins..ends)) {} }
+            @if ends < last { path.line.partly d=(path(ends.saturating_sub(1)..last)) {} }
         }
     }
 }
@@ -160,7 +173,7 @@ pub struct Tile<'t> {
     /// Which way is good.
     pub wish: Wish,
     /// The same over time.
-    pub line: Vec<f64>,
+    pub line: Line,
     /// Where there is more about it.
     pub href: Option<String>,
 }
@@ -388,6 +401,25 @@ mod tests {
         assert!(class(0.2, Wish::Up).contains("good") && class(0.2, Wish::Down).contains("bad"));
         assert!(class(-0.2, Wish::Down).contains("good") && class(0.001, Wish::Down).contains("quiet"));
         assert!(change(None, Wish::Up).into_string().contains('—'));
+    }
+
+    #[test]
+    fn what_is_of_a_part_of_a_day_is_dashed_and_the_rest_is_not() {
+        let drawn = |values: &[f64], whole: Range<usize>| {
+            let values = values.to_vec();
+            let line = sparkline(&Line { values, whole }).into_string();
+            (
+                line.matches("line partly").count(),
+                line.matches("class=\"line\"").count(),
+            )
+        };
+        assert_eq!(drawn(&[1.0, 2.0, 3.0, 4.0], 1..3), (2, 1));
+        assert_eq!(drawn(&[1.0, 2.0, 3.0, 4.0], 0..4), (0, 1));
+        assert_eq!(drawn(&[1.0, 2.0, 3.0], 0..2), (1, 1));
+        // One whole day between two others has no line of its own.
+        assert_eq!(drawn(&[1.0, 2.0, 3.0], 1..2), (2, 0));
+        assert_eq!(drawn(&[1.0, 2.0], 1..1), (2, 0));
+        assert_eq!(drawn(&[0.0, 0.0], 0..2), (0, 1));
     }
 
     #[test]

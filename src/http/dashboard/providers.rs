@@ -10,7 +10,7 @@ use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::endpoints::{endpoint_card, new_endpoint};
 use super::overview::readiness;
 use super::parts::{self, Tone, icon, pill};
-use super::series::{along, places};
+use super::series::{Timeline, along, error_rate, float};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::measurement::Measured;
 use crate::domain::report::hour::Hour;
@@ -241,7 +241,7 @@ fn credential_dialog(viewer: &Viewer, provider: &str) -> Markup {
                     @if viewer.caller().bearer().role.everywhere() {
                         label.check { input type="checkbox" name="shared" data-type="bool"; "For every organization that may use shared credentials" }
                     }
-                    p.muted.small { "A credential is stored as a whole: what is left empty here is not there afterwards." }
+                    p.muted.small { "Saving replaces the whole credential: fields left empty are removed." }
                 }
                 footer.dialog-foot {
                     button.button type="button" data-closes { "Cancel" }
@@ -280,8 +280,11 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let body = html! {
         @if let Some(own) = &state.own { (endpoint_card(&state, own, viewer.can(Right::WriteConfig))) }
         div.grid.wide-left {
-            (parts::card("Latency", html! { span { "48 hours, by the hour" } }, latency_chart(&question, &report)))
-            (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Store" } } }, credential_list(&viewer, &state)))
+            div {
+                (parts::card("Requests by result", results_aside(&state.id, &report), results_chart(&question, &report)))
+                (parts::card("Latency", html! { span { "last 48 hours" } }, latency_chart(&question, &report)))
+            }
+            (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Add" } } }, credential_list(&viewer, &state)))
         }
         section.card data-live="measured" { (measured(&state)) }
         @if viewer.can(Right::WriteProviders) { (test(&state, &models)) }
@@ -315,10 +318,52 @@ fn switch(viewer: &Viewer, state: &ProviderState) -> Markup {
     }
 }
 
+/// How many requests that ended at a provider failed, and where they are.
+fn results_aside(provider: &str, report: &UsageReport) -> Markup {
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("provider", provider)
+        .append_pair("outcome", "error")
+        .finish();
+    html! {
+        @if let Some(rate) = error_rate(&report.totals) {
+            @if report.totals.failed() > 0 { a href={ "/gateway/logs?" (query) } { (format::percent(rate)) " failed" } } @else { span { "none failed" } }
+        }
+        span { "last 48 hours" }
+    }
+}
+
+/// The history of a provider's health as the ledger has it: requests that ended there, by the hour, and which of them failed.
+fn results_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
+    let timeline = Timeline::of(question);
+    let count = |name: &str, color, figure: fn(&Figures) -> i64| Series {
+        name: name.to_owned(),
+        values: along(&timeline.at, &report.series, &Some(0.0), |figures| {
+            Some(float(figure(figures)))
+        }),
+        color: Some(color),
+    };
+    let series = match report.totals.requests {
+        0 => Vec::new(),
+        _ => vec![
+            count("succeeded", "--series-1", |of| of.requests - of.failed()),
+            count("failed", "--bad", Figures::failed),
+        ],
+    };
+    Chart {
+        id: "provider-results",
+        label: "Requests that ended at the provider, by result".to_owned(),
+        unit: Unit::Count,
+        kind: Kind::Stacked,
+        at: Places::Times(timeline),
+        series,
+    }
+    .render()
+}
+
 fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
-    let places = places(question);
+    let timeline = Timeline::of(question);
     let quantile = |share: f64| {
-        along(&places, &report.series, &None, |figures| {
+        along(&timeline.at, &report.series, &None, |figures| {
             figures.latency.quantile(share).map(|us| us / 1e3)
         })
     };
@@ -328,6 +373,7 @@ fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
             .map(|(name, share)| Series {
                 name: name.to_owned(),
                 values: quantile(share),
+                color: None,
             })
             .into(),
     };
@@ -336,7 +382,7 @@ fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
         label: "How long requests took at the provider".to_owned(),
         unit: Unit::Milliseconds,
         kind: Kind::Lines,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     }
     .render()
@@ -409,7 +455,7 @@ fn measured(state: &ProviderState) -> Markup {
     html! {
         header.card-head { h2 { "Measured now" } div.card-aside { span { "moving averages since the start" } } }
         @if state.measured.is_empty() {
-            (parts::empty("chart", "Not asked yet", "Nothing was sent there since the gateway started.", html! {}))
+            (parts::empty("chart", "No requests yet", "No requests have been sent to it since the gateway started.", html! {}))
         } @else {
             div.table-wrap tabindex="0" role="region" aria-label="Measured now" {
                 table.table {

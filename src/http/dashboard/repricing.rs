@@ -221,7 +221,7 @@ fn one(repricing: &Repricing, given_up: Option<&Option<String>>, may: bool, newe
             }
             div.audit-body.stack {
                 @if let Some(why) = given_up.filter(|_| !repricing.done) {
-                    (parts::notice(Tone::Bad, html! { "Its job was given up" @if let Some(why) = why { ": " (why) } ". " a href={ "/gateway/jobs?state=dead&kind=" (JobKind::Reprice.as_str()) } { "Begin it anew" } "; it goes on where it was." }))
+                    (parts::notice(Tone::Bad, html! { "The job failed" @if let Some(why) = why { ": " (why) } ". " a href={ "/gateway/jobs?state=dead&kind=" (JobKind::Reprice.as_str()) } { "Retry it" } "; it resumes where it stopped." }))
                 }
                 @if !repricing.done { (parts::progress(share, 0.0, &format!("{} of the time is looked at", format::percent(share)))) }
                 div.figures {

@@ -50,7 +50,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         .and_then(|text| serde_json::from_str::<Value>(text).ok());
     let body = html! {
         (figures(row))
-        (parts::card("What happened when", html! { span { (format::duration_us(float(row.latency_us))) " in all" } }, waterfall(row, attempts)))
+        (parts::card("Timeline", html! { span { (format::duration_us(float(row.latency_us))) " total" } }, waterfall(row, attempts)))
         div.grid.wide-left.after {
             div {
                 (parts::card("What it cost", html! { @if let Some(cost) = row.cost_nanousd { span.strong { (format::usd_exact(cost)) } } }, cost(row, attempts, prices.as_deref())))

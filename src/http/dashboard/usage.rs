@@ -12,7 +12,7 @@ use super::filters::{Offer, id_in, key_choice, name_choice, team_choice, whose};
 use super::insights::{INSIGHT_DAYS, Known, ahead, whom_by_id};
 use super::keys::{offered, teams};
 use super::parts::{self, Tile, Tone, Wish, icon};
-use super::series::{along, by_group, error_rate, float, places, ratio};
+use super::series::{Timeline, along, by_group, error_rate, float, ratio};
 use super::{Fault, Group as NavGroup, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::report::figures::{Figures, share};
 use crate::domain::report::hour::Hour;
@@ -182,7 +182,7 @@ fn nothing(viewer: &Viewer, chosen: &Chosen, filtered: bool) -> Markup {
     ]);
     html! {
         section.card.card-apart {
-            (parts::empty("chart", "No requests in this time", if filtered { "Nothing was asked for that fits what you are looking for." } else { "Nothing was asked for in this time." }, html! {
+            (parts::empty("chart", "No requests in this period", if filtered { "No request matches your filters." } else { "There were no requests in this period." }, html! {
                 div.empty-actions {
                     @if filtered { a.button href=(viewer.url_with(&["model", "provider", "key_id", "team_id", "tag"].map(|name| (name, None)))) { "Clear filters" } }
                     @if chosen.range != Some(Range::Quarter) { a.button href=(longer) { "Show 90 days" } }
@@ -229,8 +229,8 @@ fn dash(text: Option<String>) -> String {
 }
 
 fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
-    let line = |figure: fn(&Figures) -> f64| along(&places, &report.series, &0.0, figure);
+    let timeline = Timeline::of(question);
+    let line = |figure: fn(&Figures) -> f64| timeline.line(&report.series, figure);
     let (now, before) = (&report.totals, &report.previous);
     let per_request = |of: &Figures| share(of.cost_nanousd, of.requests - of.unpriced);
     let cached = |of: &Figures| share(of.cached_tokens, of.input_tokens);
@@ -364,6 +364,7 @@ fn kinds(
                 values: along(places, &report.series, &Some(0.0), |figures| {
                     Some(float(figure(figures)))
                 }),
+                color: None,
             });
         }
     }
@@ -371,11 +372,12 @@ fn kinds(
 }
 
 fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
+    let timeline = Timeline::of(question);
+    let places = &timeline.at;
     let bars = chosen.bars();
     let by = chosen.by_title().to_lowercase();
     let chart = |id: &'static str, label: String, unit: Unit, kind: Kind, series: Vec<Series>| {
-        let at = Places::Times(places.clone());
+        let at = Places::Times(timeline.clone());
         Chart {
             id,
             label,
@@ -409,10 +411,11 @@ fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &Usa
     .filter(|(.., first)| !first || report.totals.first_token.quantile(0.5).is_some())
     .map(|(name, share, first)| Series {
         name: name.to_owned(),
-        values: along(&places, &report.series, &None, |figures| {
+        values: along(places, &report.series, &None, |figures| {
             let sketch = if first { &figures.first_token } else { &figures.latency };
             sketch.quantile(share).map(|us| us / 1_000.0)
         }),
+        color: None,
     })
     .collect();
     html! {
@@ -422,15 +425,15 @@ fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &Usa
             (granularity_choice(viewer, chosen))
         }
         div.grid.two {
-            (parts::card("Spend", html! { span { (format::usd(report.totals.cost_nanousd)) } }, chart("spend", format!("Spend over time by {by}"), Unit::Usd, bars, series_of(chosen, report, &places, |figures| float(figures.cost_nanousd) / 1e9))))
-            (parts::card("Requests", html! { span { (format::count(report.totals.requests)) } }, chart("requests", format!("Requests over time by {by}"), Unit::Count, bars, series_of(chosen, report, &places, |figures| float(figures.requests)))))
+            (parts::card("Spend", html! { span { (format::usd(report.totals.cost_nanousd)) } }, chart("spend", format!("Spend over time by {by}"), Unit::Usd, bars, series_of(chosen, report, places, |figures| float(figures.cost_nanousd) / 1e9))))
+            (parts::card("Requests", html! { span { (format::count(report.totals.requests)) } }, chart("requests", format!("Requests over time by {by}"), Unit::Count, bars, series_of(chosen, report, places, |figures| float(figures.requests)))))
         }
         div.grid.two {
-            (parts::card("Tokens by kind", html! { span { (format::count(tokens(&report.totals))) } }, chart("tokens", "Tokens over time by kind".to_owned(), Unit::Count, bars, kinds(report, &places, token_kinds.map(|(name, figure)| (name.to_owned(), figure))))))
-            (parts::card("Errors by class", html! { span { (format::count(report.totals.failed())) } }, errors(report, || chart("errors", "Failed requests over time by class".to_owned(), Unit::Count, bars, kinds(report, &places, classes)))))
+            (parts::card("Tokens by kind", html! { span { (format::count(tokens(&report.totals))) } }, chart("tokens", "Tokens over time by kind".to_owned(), Unit::Count, bars, kinds(report, places, token_kinds.map(|(name, figure)| (name.to_owned(), figure))))))
+            (parts::card("Errors by class", html! { span { (format::count(report.totals.failed())) } }, errors(report, || chart("errors", "Failed requests over time by class".to_owned(), Unit::Count, bars, kinds(report, places, classes)))))
         }
         div.card-apart {
-            (parts::card("Latency", html! { span { "to the end of the answer; percentiles are within 1%" } }, chart("latency", "Percentiles of the latency over time".to_owned(), Unit::Milliseconds, Kind::Lines, latency)))
+            (parts::card("Latency", html! { span { "until the end of the response; percentiles are accurate to 1%" } }, chart("latency", "Percentiles of the latency over time".to_owned(), Unit::Milliseconds, Kind::Lines, latency)))
         }
     }
 }

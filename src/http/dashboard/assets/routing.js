@@ -427,16 +427,20 @@ $("[data-simulate]").addEventListener("submit", async (event) => {
   const names = [...new Set([...Object.keys(current.split), ...Object.keys(after.split)])].sort((a, b) => (after.split[b] ?? 0) - (after.split[a] ?? 0));
   const refused = current.refused + after.refused > 0 ? ["refused"] : [];
   const side = (one) => [...names.map((name) => one.split[name] ?? 0), ...refused.map(() => one.refused)];
-  const described = { unit: "count", kind: "grouped", axis: "category", x: [...names, ...refused].map((name) => name.replaceAll("<", "&lt;")), series: [{ name: "now", y: side(current) }, { name: "draft", y: side(after) }] };
-  const chart = element("div", { class: "chart", role: "figure", "aria-label": "Requests by deployment, now and by the draft", "data-chart": JSON.stringify(described) });
-  const sign = difference > 0 ? "+" : difference < 0 ? "−" : "";
+  // A provider and a model stand below each other, so that there is room for both on a phone.
+  const places = [...names, ...refused].map((name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replace("/", "/<br>"));
+  const described = { unit: "count", kind: "lying", axis: "category", x: places, series: [{ name: "current config", y: side(current) }, { name: "draft", y: side(after) }] };
+  const chart = element("div", { class: "chart", role: "figure", "aria-label": "Requests by deployment, with the current config and with the draft", "data-chart": JSON.stringify(described) });
+  const legend = element("div", { class: "chart-legend", role: "group", "aria-label": "Series" });
+  const cost = difference === 0 ? `same as now` : `${difference > 0 ? "+" : "−"}${usd(Math.abs(difference))} from ${usd(current.cost_nanousd)}`;
+  const from = (one, other, words) => (one === other ? "same as now" : `now ${words}`);
   box.replaceChildren(
     element("div", { class: "figures" },
-      figure("Go elsewhere", count(moved), `of ${count(requests)}`),
-      figure("Cost", usd(after.cost_nanousd), `now ${usd(current.cost_nanousd)}; ${sign}${usd(Math.abs(difference))}`),
-      figure("Time", ms(after.mean_expected_ms), `now ${ms(current.mean_expected_ms)}`),
-      figure("Refused", count(after.refused), `now ${count(current.refused)}`)),
-    chart);
+      figure("Routed differently", count(moved), `of ${count(requests)}`),
+      figure("Cost", usd(after.cost_nanousd), cost),
+      figure("Est. time", ms(after.mean_expected_ms), from(ms(after.mean_expected_ms), ms(current.mean_expected_ms), ms(current.mean_expected_ms))),
+      figure("Refused", count(after.refused), from(after.refused, current.refused, count(current.refused)))),
+    chart, legend);
   draw(chart);
 });
 
