@@ -1,11 +1,13 @@
 //! What pages about past requests are narrowed by: fields to choose from, and what a URL says of them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, Utc};
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::Viewer;
 use super::keys::TeamChoice;
+use super::{Viewer, parts};
 use crate::domain::report::forecast::midnight;
 use crate::domain::role::Role;
 
@@ -44,9 +46,9 @@ pub fn id_in(viewer: &Viewer, name: &str) -> Option<Uuid> {
 /// Whose requests somebody sees.
 pub fn whose(viewer: &Viewer) -> &'static str {
     match viewer.caller().bearer().role {
-        Role::Member => "What your own keys have asked for.",
-        Role::TeamAdmin => "What your team's keys have asked for.",
-        _ => "What was asked for in the whole organization.",
+        Role::Member => "Requests made with your own keys.",
+        Role::TeamAdmin => "Requests made with your team's keys.",
+        _ => "All requests of the organization.",
     }
 }
 

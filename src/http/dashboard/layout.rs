@@ -4,7 +4,6 @@ use chrono::Utc;
 use http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
 use poem::Response;
-use poem_openapi::payload::Json;
 
 use super::parts::{self, icon};
 use super::{Frame, Group, Nav, VIEWS, View, assets, html as answer};
@@ -124,6 +123,7 @@ pub(super) fn render(frame: &Frame, page: &Page) -> Markup {
                                     @if !page.crumbs.is_empty() {
                                         nav.crumbs aria-label="Breadcrumbs" {
                                             @for (title, href) in &page.crumbs { a href=(href) { (title) } span aria-hidden="true" { "/" } }
+                                            span aria-current="page" { (page.title) }
                                         }
                                     }
                                     h1 { (page.title) }
@@ -233,7 +233,7 @@ fn freshness(page: &Page) -> Markup {
             @if page.live.is_some() { span.live-dot data-live-dot aria-hidden="true" {} }
             span.freshness-word { @if page.live.is_some() { "Live, updated " } @else { "Updated " } }
             time datetime=(now.to_rfc3339()) data-relative data-fresh { "just now" }
-            a.icon-button href="" data-refresh aria-label="Load anew" title="Load anew" { (icon("refresh")) }
+            a.icon-button href="" data-refresh aria-label="Reload" title="Reload" { (icon("refresh")) }
         }
     }
 }
@@ -284,8 +284,8 @@ pub(super) fn error_page(refusal: &Refusal) -> (StatusCode, Page) {
     let (title, picture) = match status {
         StatusCode::FORBIDDEN => ("No permission", "lock"),
         StatusCode::NOT_FOUND => ("Not found", "search"),
-        StatusCode::SERVICE_UNAVAILABLE => ("Not available right now", "warn"),
-        _ => ("That did not work", "warn"),
+        StatusCode::SERVICE_UNAVAILABLE => ("Temporarily unavailable", "warn"),
+        _ => ("Something went wrong", "warn"),
     };
     let body = html! {
         section.card data-error=(status.as_u16()) {
@@ -327,7 +327,7 @@ mod tests {
             (
                 Refusal::unavailable_because("the database does not answer"),
                 503,
-                "Not available right now",
+                "Temporarily unavailable",
             ),
         ];
         for (refusal, expected, title) in refusals {

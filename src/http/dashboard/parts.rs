@@ -1,7 +1,10 @@
 //! What pages are made of. Everything that is handed in is escaped; nothing here knows what it shows.
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
+use uuid::Uuid;
 
 use super::format;
 use super::series::Line;
@@ -94,6 +97,7 @@ pub fn chip(text: &str) -> Markup {
 pub fn sparkline(line: &Line) -> Markup {
     const WIDTH: f64 = 120.0;
     const HEIGHT: f64 = 32.0;
+    let values = &line.values;
     let most = values.iter().copied().fold(0.0, f64::max);
     if values.len() < 2 || most <= 0.0 {
         return html! {
@@ -142,7 +146,7 @@ pub enum Wish {
 /// What changed against the period before, as a share; `None`: there was nothing before.
 pub fn change(change: Option<f64>, wish: Wish) -> Markup {
     let Some(change) = change else {
-        return html! { span.change.quiet title="nothing to compare with in the period before" { "—" } };
+        return html! { span.change.quiet title="no data in the previous period" { "—" } };
     };
     let tone = match wish {
         _ if change.abs() < 0.005 => Tone::Quiet,
@@ -153,7 +157,7 @@ pub fn change(change: Option<f64>, wish: Wish) -> Markup {
     };
     let arrow = if change > 0.0 { "↑" } else { "↓" };
     html! {
-        span class={ "change " (tone.as_str()) } title="against the period before" {
+        span class={ "change " (tone.as_str()) } title="compared with the previous period" {
             @if change.abs() >= 0.005 { (arrow) " " }
             @if change.abs() >= 9.995 { (format!("{:.0}×", change + 1.0)) } @else { (format::percent(change.abs())) }
         }

@@ -69,7 +69,7 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
         team: id_in(&viewer, "team_id"),
         tag: viewer.query("tag").map(str::to_owned),
     };
-    let (report, insights, keys, teams, offered) = futures_util::join!(
+    let (report, insights, tags, teams, offered) = futures_util::join!(
         may.usage(&asked, question.clone()),
         may.insights(INSIGHT_DAYS, now),
         may.tags(),
@@ -80,7 +80,7 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
     let names = may.names_of(whom_by_id(&insights).chain(asked.key).collect()).await?;
     let filtered = filters_set(&viewer);
     let body = html! {
-        @for fault in &chosen.faults { (parts::notice(Tone::Warn, html! { "The time is not understood: " (fault) ". These are the last 30 days." })) }
+        @for fault in &chosen.faults { (parts::notice(Tone::Warn, html! { "Invalid period: " (fault) ". Showing the last 30 days." })) }
         (toolbar(&viewer, &chosen))
         (filters(&viewer, &Offer { names: &names, tags: &tags, teams: &teams, models: &models, providers: &providers }, !filtered.is_empty()))
         @if report.totals.requests == 0 {
@@ -90,11 +90,11 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
             (charts(&viewer, &chosen, &report, &question))
             (breakdown(&viewer, &chosen, &report))
         }
-        (ahead(&viewer, Known { keys: &keys, teams: &teams }, report.forecast.as_ref(), !filtered.is_empty(), &insights, now))
+        (ahead(&viewer, Known { keys: &names, teams: &teams }, report.forecast.as_ref(), !filtered.is_empty(), &insights, now))
     };
     Ok(Page::new("Usage", body)
         .lead(html! {
-            (whose(&viewer)) " Whatever has ended is here about a second later."
+            (whose(&viewer)) " Requests appear about a second after they finish."
         })
         .actions(export(&viewer, &chosen))
         .charts())
@@ -118,18 +118,18 @@ fn toolbar(viewer: &Viewer, chosen: &Chosen) -> Markup {
         div.toolbar {
             (parts::segmented("Time", &ranges))
             details.menu.picker {
-                summary class={ "button" @if chosen.range.is_none() { " chosen" } } { (icon("jobs")) @if chosen.range.is_none() { "Own time" } @else { "Other time" } (icon("down")) }
+                summary class={ "button" @if chosen.range.is_none() { " chosen" } } { (icon("jobs")) "Custom period" (icon("down")) }
                 form.menu-list.stack method="get" action="/gateway/usage" {
                     (kept(viewer, &["range", "from", "to", "granularity"]))
                     div.columns {
-                        div.field { label for="from" { "From the day" } input id="from" type="date" name="from" required value=(day(chosen.from)); }
-                        div.field { label for="to" { "To the day" } input id="to" type="date" name="to" required value=(day(chosen.to.plus(-1))); }
+                        div.field { label for="from" { "From" } input id="from" type="date" name="from" required value=(day(chosen.from)); }
+                        div.field { label for="to" { "To" } input id="to" type="date" name="to" required value=(day(chosen.to.plus(-1))); }
                     }
-                    p.hint { "Days of UTC, both included." }
+                    p.hint { "UTC, both days included." }
                     button.button.primary type="submit" { "Show" }
                 }
             }
-            span.muted.small { (chosen.words()) ", compared with the equal time before" }
+            span.muted.small { (chosen.words()) ", compared with the previous period" }
         }
     }
 }
@@ -214,7 +214,7 @@ fn export(viewer: &Viewer, chosen: &Chosen) -> Markup {
             summary.button { (icon("download")) "Export CSV" (icon("down")) }
             div.menu-list {
                 a href=(url(true)) download data-export="groups" { "By " (chosen.by_title().to_lowercase()) ", over time" }
-                a href=(url(false)) download data-export="totals" { "Everything together, over time" }
+                a href=(url(false)) download data-export="totals" { "Totals, over time" }
             }
         }
     }
@@ -280,7 +280,7 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
         Tile {
             label: "Cost per request",
             value: dash(per_request(now).map(usd)),
-            title: Some(format!("{} requests have no known cost", format::count(now.unpriced))),
+            title: Some(format!("{} requests without a known cost", format::count(now.unpriced))),
             change: ratio(per_request(now), per_request(before)),
             wish: Wish::Down,
             line: line(|figures| share(figures.cost_nanousd, figures.requests).unwrap_or(0.0)),
@@ -296,7 +296,7 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
             href: None,
         },
         Tile {
-            label: "Prompt tokens cached",
+            label: "Cached input tokens",
             value: dash(cached(now).map(format::percent)),
             title: Some(format!(
                 "{} of {}",
@@ -309,10 +309,10 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
             href: None,
         },
         Tile {
-            label: "Saved by cached answers",
+            label: "Saved by response cache",
             value: format::usd(now.saved_nanousd),
             title: Some(format!(
-                "{} answers came out of the cache",
+                "{} responses served from the cache",
                 format::count(now.cache_hits)
             )),
             change: change(before.saved_nanousd, now.saved_nanousd),
@@ -391,7 +391,7 @@ fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &Usa
     let token_kinds: [(&str, Figure); 5] = [
         ("input", |of| of.input_tokens - of.cached_tokens - of.cache_write_tokens),
         ("cached input", |of| of.cached_tokens),
-        ("written to a cache", |of| of.cache_write_tokens),
+        ("cache write", |of| of.cache_write_tokens),
         ("output", |of| of.output_tokens - of.reasoning_tokens),
         ("reasoning", |of| of.reasoning_tokens),
     ];
@@ -442,8 +442,8 @@ fn errors(report: &UsageReport, chart: impl FnOnce() -> Markup) -> Markup {
     if report.totals.failed() == 0 {
         return parts::empty(
             "check",
-            "Nothing failed",
-            "Every request of this time ended well.",
+            "No errors",
+            "Every request in this period succeeded.",
             html! {},
         );
     }
@@ -455,7 +455,7 @@ fn by_choice(viewer: &Viewer, chosen: &Chosen) -> Markup {
         .iter()
         .map(|(word, title, _)| (*title, viewer.url_with(&[("by", Some(word))]), chosen.by.0 == *word))
         .collect();
-    parts::segmented("Told apart by", &choices)
+    parts::segmented("Group by", &choices)
 }
 
 fn bars_choice(viewer: &Viewer, chosen: &Chosen) -> Markup {
@@ -521,7 +521,7 @@ fn breakdown(viewer: &Viewer, chosen: &Chosen, report: &UsageReport) -> Markup {
     let aside = html! {
         span {
             (report.groups.len()) " shown"
-            @if chosen.by.1 == GroupBy::Tag { "; a request counts for each tag of its key" }
+            @if chosen.by.1 == GroupBy::Tag { "; requests count once per tag of their key" }
         }
     };
     parts::card(
@@ -548,7 +548,7 @@ fn breakdown(viewer: &Viewer, chosen: &Chosen, report: &UsageReport) -> Markup {
                             tr {
                                 td.wrap data-value=(name) {
                                     @match narrowed(viewer, chosen.by.0, group) {
-                                        Some(url) => a.name href=(url) title="Look at these alone" { (name) },
+                                        Some(url) => a.name href=(url) title="Filter by this" { (name) },
                                         None => span.muted { (name) },
                                     }
                                 }
@@ -569,7 +569,7 @@ fn breakdown(viewer: &Viewer, chosen: &Chosen, report: &UsageReport) -> Markup {
                         @if let Some(others) = &report.others {
                             tr { td { "Others" } td title=(format::usd_exact(others.cost_nanousd)) { (format::usd(others.cost_nanousd)) } (cells(others)) }
                         }
-                        tr.total { td { "Everything" } td title=(format::usd_exact(total)) { (format::usd(total)) } (cells(&report.totals)) }
+                        tr.total { td { "Total" } td title=(format::usd_exact(total)) { (format::usd(total)) } (cells(&report.totals)) }
                     }
                 }
             }

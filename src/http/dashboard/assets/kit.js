@@ -112,7 +112,7 @@ function valueOf(field) {
     try {
       return JSON.parse(text);
     } catch {
-      throw wrong("is no JSON");
+      throw wrong("is not valid JSON");
     }
   }
   return text;
@@ -556,6 +556,36 @@ function sortBy(head) {
   rows.sort(([a], [b]) => (a < b ? -1 : Number(a > b)) * (descending ? -1 : 1));
   table.tBodies[0].append(...rows.map(([, row]) => row));
 }
+
+// What goes on beyond an edge
+
+const WIDE = ".table-wrap, .tabs, .code pre";
+
+/** Marks what can be scrolled sideways with where there is more of it, which the style lets fade. */
+function edges() {
+  for (const box of $$(WIDE)) {
+    const rest = box.scrollWidth - box.clientWidth - Math.abs(box.scrollLeft);
+    const more = [box.scrollLeft > 1 && "left", rest > 1 && "right"].filter(Boolean);
+    const said = more.length === 2 ? "both" : more[0];
+    if (said) box.dataset.more = said;
+    else delete box.dataset.more;
+  }
+}
+
+let looking = 0;
+const look = () => {
+  looking ||= requestAnimationFrame(() => {
+    looking = 0;
+    edges();
+  });
+};
+addEventListener("resize", look);
+addEventListener("load", look);
+// Neither of these bubbles.
+document.addEventListener("scroll", (event) => event.target.matches?.(WIDE) && look(), { capture: true, passive: true });
+document.addEventListener("toggle", look, { capture: true });
+new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+look();
 
 // Times
 
