@@ -678,7 +678,7 @@ async fn versions_are_kept_and_can_be_gone_back_to() {
         .map(|v| v["version"].as_i64().unwrap())
         .collect();
     assert_eq!((numbers, &page["next_cursor"]), (vec![3, 2], &json!(2)));
-    assert_eq!(page["data"][0]["author"], "a admin");
+    assert_eq!(page["data"][0]["author"], "admin@bonito.test");
     assert_eq!(
         (&page["data"][0]["active"], &page["data"][1]["active"]),
         (&json!(true), &json!(false))
