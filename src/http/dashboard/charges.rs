@@ -186,7 +186,7 @@ mod tests {
         };
         assert_eq!(price_of(&one, &prices(&newer)), None);
         let shown = charge(&one, false, Some(&prices(&newer))).into_string();
-        assert!(shown.contains("not in force any more"), "{shown}");
+        assert!(shown.contains("no longer in effect"), "{shown}");
     }
 
     proptest! {

@@ -144,9 +144,7 @@ mod tests {
             max_concurrent: Some(7),
         };
         let shown = |usable, writes| endpoint_card(&state(usable), &own, writes).into_string();
-        assert!(
-            shown(false, false).contains("Nothing is sent there") && !shown(true, false).contains("Nothing is sent")
-        );
+        assert!(shown(false, false).contains("not used yet") && !shown(true, false).contains("not used yet"));
         assert!(shown(true, true).contains("DELETE /api") && !shown(true, false).contains("/api/"));
         let edit = shown(true, true);
         for begins in [

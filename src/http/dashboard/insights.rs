@@ -202,7 +202,7 @@ mod tests {
             ("organization", String::new(), "the organization"),
             ("key", key.to_string(), "the key search"),
             ("team", team.to_string(), "the team Search"),
-            ("key", gone.to_string(), "a key that is gone"),
+            ("key", gone.to_string(), "a deleted key"),
             ("tag", "env=test".to_owned(), "the tag env=test"),
         ] {
             assert_eq!(known.whom(scope, &reference), words);

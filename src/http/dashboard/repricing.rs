@@ -315,7 +315,7 @@ mod tests {
         assert!((looked_at(&running) - 0.5).abs() < 0.01);
         let shown = one(&running, None, true, true).into_string();
         assert!(
-            shown.contains("+$2.50") && shown.contains("50% of the time") && !shown.contains("<b>"),
+            shown.contains("+$2.50") && shown.contains("50% of the period") && !shown.contains("<b>"),
             "{shown}"
         );
         let dead = one(&running, Some(&Some("<i>no</i>".to_owned())), true, true).into_string();
