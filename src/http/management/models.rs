@@ -17,7 +17,7 @@ use super::config::{replaced, tag};
 use super::examples::example;
 use super::limits::Deleted;
 use super::prices::{TokenPrices, figures};
-use super::problem::{ActOnConfig, Read, ReadWritten, Refusal, Refused, Write, WriteIf};
+use super::problem::{Act, Read, ReadWritten, Refusal, Refused, Write, WriteIf};
 use super::schema::{ModelCapabilities, ModelMode, ModelTerms};
 use crate::http::percent::percent_decoded;
 use crate::routing::catalog_file::Mode;
@@ -243,7 +243,7 @@ impl ModelsApi {
         may: May<WriteConfig>,
         /// Its id, with slashes percent-encoded.
         id: Path<String>,
-    ) -> Result<Deleted, Refused<ActOnConfig>> {
+    ) -> Result<Deleted, Refused<Act>> {
         may.delete_model(&percent_decoded(&id.0)).await?;
         Ok(Deleted::Done)
     }

@@ -140,8 +140,6 @@ calls! {
     ReadWritten: 400 401 403 404 409 503;
     /// Something is done that needs no body.
     Act: 400 401 403 404 409 503;
-    /// The same, of which the config may be the worse for it.
-    ActOnConfig: 400 401 403 404 409 422 503;
     /// Something is asked that needs a body, and nothing is changed.
     Ask: 400 401 403 404 408 413 415 422 503;
     /// Something is written.
@@ -151,7 +149,7 @@ calls! {
     /// The config is replaced by what is sent, and the caller has to say what that was made from.
     Replace: 400 401 403 404 408 412 413 415 422 428 503;
     /// The config is replaced by an earlier one.
-    Restore: 400 401 403 404 409 412 422 428 503;
+    Restore: 400 401 403 404 412 422 428 503;
     /// Somebody signs in, or changes what they sign in with.
     SignIn: 400 401 403 404 408 409 413 415 422 429 503;
     /// Somebody signs in by a link.

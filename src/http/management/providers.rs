@@ -16,7 +16,7 @@ use super::auth::{May, ReadProviders, WriteConfig, WriteProviders};
 use super::config::replaced;
 use super::examples::example;
 use super::limits::Deleted;
-use super::problem::{Act, ActOnConfig, Read, Refusal, Refused, Write, WriteIf};
+use super::problem::{Act, Read, Refusal, Refused, Write, WriteIf};
 use super::schema::UnlistedModels;
 use crate::config::{CredentialPath, Unlisted};
 use crate::domain::measurement::Measured;
@@ -402,7 +402,7 @@ impl ProvidersApi {
         may: May<WriteConfig>,
         /// Its id.
         id: Path<String>,
-    ) -> Result<Deleted, Refused<ActOnConfig>> {
+    ) -> Result<Deleted, Refused<Act>> {
         may.delete_endpoint(canonical_provider(&id.0)).await?;
         Ok(Deleted::Done)
     }
