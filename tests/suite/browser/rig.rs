@@ -232,10 +232,11 @@ impl Browser {
     /// Goes on with Tab until the focus is on what a selector finds, never leaving what `within` finds. Wherever it comes by,
     /// one sees where it is.
     pub async fn tab_to(&self, selector: &str, within: &str) {
-        // A field among chips is outlined together with them.
+        // A field among chips is outlined together with them. Where the keys leave a dialog they go to the browser's own
+        // buttons, of which a page knows nothing but that nothing in it has the focus.
         let seen = format!(
             "(() => {{ const at = document.activeElement; const shown = at.closest('.tokens') ?? at; \
-             const style = getComputedStyle(shown); return !at.closest({within}) ? 'outside: ' + at.outerHTML.slice(0, 160) : \
+             const style = getComputedStyle(shown); return at === document.body ? 'on the way' : !at.closest({within}) ? 'outside: ' + at.outerHTML.slice(0, 160) : \
              style.outlineStyle === 'none' || parseFloat(style.outlineWidth) < 2 ? 'not to be seen: ' + at.outerHTML.slice(0, 160) : \
              at.matches({selector}) ? 'there' : 'on the way'; }})()",
             within = json!(within),

@@ -134,7 +134,7 @@ impl World {
                 "notebooks",
                 3,
                 json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
-                "budgets": [{"amount_usd": "1.50", "period": "monthly", "enforcement": "soft"}]}),
+                "budgets": [{"amount_usd": "1.20", "period": "monthly", "enforcement": "soft"}]}),
             ),
             (
                 "batch-embeddings",
