@@ -44,17 +44,46 @@ impl Store {
             .all(&self.db)
             .await?;
         let now = Utc::now();
-        let labels = keys.into_iter().map(|key| KeyLabel {
-            id: key.id,
-            name: key.name,
-            team: key.team_id,
-            owner: key.owner_id,
-            metadata: key.metadata,
-            created_at: key.created_at,
-            last_used_at: key.last_used_at,
-            usable: !key.disabled && key.revoked_at.is_none() && key.expires_at.is_none_or(|end| end > now),
-        });
-        Ok(labels.collect())
+        Ok(keys.into_iter().map(|key| label(key, now)).collect())
+    }
+
+    /// The keys of an organization that have one of these ids, those included that were revoked.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn key_labels_by_id(
+        &self,
+        organization: OrganizationId,
+        ids: Vec<Uuid>,
+    ) -> Result<Vec<KeyLabel>, StoreError> {
+        use gateway_keys::Column;
+        let keys = gateway_keys::Entity::find()
+            .filter(Column::OrganizationId.eq(organization.0))
+            .filter(Column::Id.is_in(ids))
+            .all(&self.db)
+            .await?;
+        let now = Utc::now();
+        Ok(keys.into_iter().map(|key| label(key, now)).collect())
+    }
+
+    /// The newest keys of an organization.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn newest_key_labels(
+        &self,
+        organization: OrganizationId,
+        most: u64,
+    ) -> Result<Vec<KeyLabel>, StoreError> {
+        use gateway_keys::Column;
+        let keys = gateway_keys::Entity::find()
+            .filter(Column::OrganizationId.eq(organization.0))
+            .order_by_desc(Column::Id)
+            .limit(most)
+            .all(&self.db)
+            .await?;
+        let now = Utc::now();
+        Ok(keys.into_iter().map(|key| label(key, now)).collect())
     }
 
     /// The ids and names of an organization's teams, or of everybody's.
@@ -83,5 +112,18 @@ impl Store {
             .into_tuple()
             .all(&self.db)
             .await
+    }
+}
+
+fn label(key: gateway_keys::Model, now: DateTime<Utc>) -> KeyLabel {
+    KeyLabel {
+        id: key.id,
+        name: key.name,
+        team: key.team_id,
+        owner: key.owner_id,
+        metadata: key.metadata,
+        created_at: key.created_at,
+        last_used_at: key.last_used_at,
+        usable: !key.disabled && key.revoked_at.is_none() && key.expires_at.is_none_or(|end| end > now),
     }
 }

@@ -43,7 +43,7 @@ async fn a_change_says_who_made_it_from_where_and_what_it_changed() {
     assert_eq!((rows.len(), page.get("next_cursor")), (2, None));
     let row = &rows[0];
     for (member, expected) in [
-        ("actor", json!("a admin")),
+        ("actor", json!("admin@bonito.test")),
         ("actor_role", json!("admin")),
         ("via", json!("token")),
         ("address", json!("127.0.0.1")),

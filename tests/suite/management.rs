@@ -25,6 +25,113 @@ async fn the_management_document_is_what_it_was() {
     insta::assert_json_snapshot!("management_openapi", document);
 }
 
+/// The schema that a part of the document refers to.
+fn schema<'d>(document: &'d Value, part: &Value) -> &'d Value {
+    let name = part["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
+    name.map_or(&Value::Null, |name| &document["components"]["schemas"][name])
+}
+
+#[test]
+fn every_operation_is_described_shown_by_examples_and_has_its_own_refusals_and_no_others() {
+    let document: Value = serde_json::from_str(&specification("http://127.0.0.1:8001")).unwrap();
+    let (mut operations, mut bodies, mut answers) = (0, 0, 0);
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            operations += 1;
+            for words in ["summary", "description"] {
+                let said = operation[words].as_str().unwrap_or_default();
+                assert!(said.len() >= 5, "{id} has no {words}");
+            }
+            // A whole object or a page of them is shown by an example.
+            let shown = |content: &Value| {
+                let of = schema(&document, &content["application/json; charset=utf-8"]["schema"]);
+                let one = schema(&document, &of["properties"]["data"]["items"]);
+                of["example"].is_object() || one["example"].is_object()
+            };
+            let body = &operation["requestBody"];
+            if body.is_object() {
+                assert!(shown(&body["content"]), "the body of {id} has no example");
+                bodies += 1;
+            }
+            let responses = operation["responses"].as_object().unwrap();
+            for (status, response) in responses.iter().filter(|(status, _)| status.starts_with('2')) {
+                let content = response["content"].as_object();
+                if content.is_some_and(|content| content.contains_key("application/json; charset=utf-8")) {
+                    assert!(shown(&response["content"]), "{id} has no example of its {status}");
+                    answers += 1;
+                }
+            }
+            // What needs a body can be too large, too late or of another kind; what needs none can be none of these.
+            let has = |status: &str| responses.contains_key(status);
+            for status in ["408", "413", "415"] {
+                assert_eq!(has(status), body.is_object(), "{status} of {id}");
+            }
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let conditional = parameters.into_iter().any(|parameter| parameter["name"] == "If-Match");
+            assert_eq!(has("412"), conditional, "412 of {id}");
+            assert!(!has("428") || conditional, "428 of {id}");
+            assert_eq!(
+                has("429"),
+                path.starts_with("/api/auth") && !matches!(id, "logout" | "getMe"),
+                "429 of {id}"
+            );
+            let reads = method == "get" && !path.starts_with("/api/auth/oidc");
+            assert!(!reads || !has("409") || id == "getModel", "409 of {id}");
+            assert!(!reads || !has("422"), "422 of {id}");
+            assert!(["400", "401", "503"].into_iter().all(has), "{id}");
+        }
+    }
+    assert!(
+        operations >= 86 && bodies >= 31 && answers >= 60,
+        "{operations} {bodies} {answers}"
+    );
+}
+
+/// Places of a body that name something which the examples only make up.
+const MADE_UP: [&str; 6] = ["/reference", "/team_id", "/provider", "/model", "/deployment", "/name"];
+
+#[tokio::test]
+async fn the_examples_of_the_document_are_taken_as_they_are() {
+    let gateway = TestGateway::builder().start().await;
+    let document: Value = serde_json::from_str(&specification("http://127.0.0.1:8001")).unwrap();
+    let mut tried = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let content = &operation["requestBody"]["content"]["application/json; charset=utf-8"];
+            let example = &schema(&document, &content["schema"])["example"];
+            if !example.is_object() {
+                continue;
+            }
+            tried += 1;
+            // Of the things in paths there are none; the endpoint is made by the first of its examples.
+            let path = match path.as_str() {
+                path if path.contains("/providers/") => path.replace("{id}", "house"),
+                path => path.replace("{id}", "0199e1c2-0000-7000-8000-000000000000"),
+            };
+            let token = gateway.token(Role::PlatformAdmin);
+            let any = [("if-match", "*")];
+            let reply = gateway
+                .manage_with(&method.to_uppercase(), &path, &token, Some(example), &any)
+                .await;
+            let pointers = reply.text.starts_with('{').then(|| reply.json()["errors"].clone());
+            let faults: Vec<String> = (pointers.iter().filter_map(Value::as_array).flatten())
+                .filter_map(|fault| fault["pointer"].as_str().map(str::to_owned))
+                .filter(|pointer| !MADE_UP.iter().any(|made_up| pointer.ends_with(made_up)))
+                .filter(|pointer| !pointer.contains("/fallback_models/") && !pointer.contains("/then/route"))
+                .collect();
+            assert!(
+                faults.is_empty() && !matches!(reply.status, 400 | 415 | 500..),
+                "{method} {path}: {} {}",
+                reply.status,
+                reply.text
+            );
+        }
+    }
+    assert!(tried >= 31, "{tried}");
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn the_document_and_its_page_are_served_without_a_token() {
     let gateway = TestGateway::builder().start().await;
@@ -580,7 +687,7 @@ async fn versions_are_kept_and_can_be_gone_back_to() {
         .map(|v| v["version"].as_i64().unwrap())
         .collect();
     assert_eq!((numbers, &page["next_cursor"]), (vec![3, 2], &json!(2)));
-    assert_eq!(page["data"][0]["author"], "a admin");
+    assert_eq!(page["data"][0]["author"], "admin@bonito.test");
     assert_eq!(
         (&page["data"][0]["active"], &page["data"][1]["active"]),
         (&json!(true), &json!(false))

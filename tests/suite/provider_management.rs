@@ -237,7 +237,7 @@ async fn a_provider_is_switched_off_and_on_and_nothing_else_of_the_config_change
     assert_eq!(
         (&diff["author"], &diff["against"], &diff["changes"]),
         (
-            &json!("a admin"),
+            &json!("admin@bonito.test"),
             &json!(1),
             &json!([{"pointer": "/providers/echo/enabled", "before": true, "after": false}])
         )

@@ -1,16 +1,21 @@
 //! `/gateway/settings/audit`: what was done, by whom and from where, and what that changed.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use maud::{Markup, html};
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::keys::teams;
 use super::parts::{self, Tone, pill};
-use super::settings::{PAGE, cursor, page, paged};
+use super::settings::{MANY, PAGE, cursor, page, paged};
 use super::{Fault, Handler, Page, View, Viewer, format};
 use crate::domain::audit::{AuditFilter, AuditRow};
 use crate::domain::difference::{Difference, differences};
 use crate::domain::report::forecast::midnight;
-use crate::http::management::auth::ReadAudit;
+use crate::http::management::auth::{ReadAudit, ReadUsers};
+use crate::http::management::problem::Refusal;
 
 /// The routes.
 pub const VIEWS: &[View] = &[View {
@@ -47,9 +52,9 @@ async fn audit(viewer: Viewer) -> Result<Page, Fault> {
             limit: PAGE + 1,
             ..AuditFilter::default()
         };
-    let (rows, next) = paged(&viewer, may.audit_rows(filter).await?, |row: &AuditRow| {
-        row.id.to_string()
-    });
+    let (rows, names) = futures_util::join!(may.audit_rows(filter), known(&viewer));
+    let (rows, next) = paged(&viewer, rows?, |row: &AuditRow| row.id.to_string());
+    let names = names?.and_of(&rows);
     let field = |name: &'static str, label: &'static str, kind: &'static str, placeholder: &'static str| {
         html! {
             div.field { label for=(name) { (label) } input id=(name) name=(name) type=(kind) value=[viewer.query(name)] placeholder=[(!placeholder.is_empty()).then_some(placeholder)] autocomplete="off"; }
@@ -59,24 +64,25 @@ async fn audit(viewer: Viewer) -> Result<Page, Fault> {
         form.audit-filters method="get" action="/gateway/settings/audit" role="search" aria-label="Filter the audit log" {
             (field("actor", "Who", "search", "somebody@example.com"))
             (field("action", "Action", "search", "key.create"))
-            (field("resource", "Kind of thing", "search", "key"))
-            (field("resource_id", "Id of the thing", "search", ""))
+            (field("resource", "Resource type", "search", "key"))
+            (field("resource_id", "Resource ID", "search", ""))
             (field("from", "From (UTC)", "date", ""))
             (field("to", "To (UTC)", "date", ""))
             div.row { button.button.primary type="submit" { "Filter" } @if narrowed { a.button href="/gateway/settings/audit" { "Clear" } } }
         }
         section.card {
             @if rows.is_empty() && narrowed {
-                (parts::empty("search", "Nothing was done like that", "No entry of the audit log fits the filter.", html! { a.button href="/gateway/settings/audit" { "Show everything" } }))
+                (parts::empty("search", "No matching entries", "No audit log entry matches this filter.", html! { a.button href="/gateway/settings/audit" { "Clear filter" } }))
             } @else if rows.is_empty() {
-                (parts::empty("book", "Nothing was done yet", "Every change that somebody makes is written down here.", html! {}))
+                (parts::empty("book", "No entries yet", "Every change made through the dashboard or the API is recorded here.", html! {}))
             } @else {
-                ul.audit aria-label="What was done" { @for row in &rows { li { (entry(&viewer, row)) } } }
+                ul.audit aria-label="Audit log entries" { @for row in &rows { li { (entry(&viewer, row, &names)) } } }
                 (parts::more(next))
             }
         }
     };
-    Ok(page(&viewer, body).lead(html! { "What was changed, by whom and from where. Nothing here can be changed." }))
+    Ok(page(&viewer, body)
+        .lead(html! { "Who changed what, when and from where. Entries cannot be edited or deleted." }))
 }
 
 fn action_tone(action: &str) -> Tone {
@@ -88,13 +94,94 @@ fn action_tone(action: &str) -> Tone {
     }
 }
 
-fn entry(viewer: &Viewer, row: &AuditRow) -> Markup {
+/// Names of what entries name by ids.
+#[derive(Default)]
+struct Names(HashMap<String, String>);
+
+/// Names of people and teams, as far as the viewer may see them.
+async fn known(viewer: &Viewer) -> Result<Names, Refusal> {
+    let users = async {
+        match viewer.may::<ReadUsers>() {
+            Ok(may) => may.users(None, None, MANY).await,
+            Err(_) => Ok(Vec::new()),
+        }
+    };
+    let (users, teams) = futures_util::join!(users, teams(viewer));
+    let mut names = Names::default();
+    for user in users? {
+        names.0.insert(user.id.0.to_string(), user.email.to_string());
+    }
+    for team in teams? {
+        names.0.insert(team.id.to_string(), team.name);
+    }
+    Ok(names)
+}
+
+impl Names {
+    /// These, and the names that some entries have of what they are about.
+    fn and_of(mut self, rows: &[AuditRow]) -> Self {
+        // Of several the newest holds, which comes first.
+        for row in rows.iter().rev() {
+            if let Some(name) = own_name(row) {
+                self.0.insert(row.resource_id.clone(), name.to_owned());
+            }
+        }
+        self
+    }
+
+    /// What an entry is about, for people.
+    fn about(&self, row: &AuditRow) -> String {
+        let state = row.after.as_ref().or(row.before.as_ref());
+        let member = |name: &str| {
+            state
+                .and_then(|state| state[name].as_str())
+                .filter(|text| !text.is_empty())
+        };
+        if let Some(name) = own_name(row) {
+            return name.to_owned();
+        }
+        // A budget or a limit is for somebody.
+        if let Some(scope) = member("scope") {
+            let of = member("reference").map(|reference| self.of(reference));
+            let scope = scope.replace('_', " ");
+            return of.map_or_else(|| scope.clone(), |of| format!("{scope} {of}"));
+        }
+        if let Some(user) = member("user_id").filter(|user| self.0.contains_key(*user)) {
+            return self.of(user);
+        }
+        self.of(&row.resource_id)
+    }
+
+    /// The name of an id; of one that is not known its beginning.
+    fn of(&self, id: &str) -> String {
+        match (self.0.get(id), id.parse::<Uuid>()) {
+            (Some(name), _) => name.clone(),
+            (None, Ok(_)) => format!("{}…", &id[..8]),
+            (None, Err(_)) => id.to_owned(),
+        }
+    }
+}
+
+/// The name that an entry has of what it is about.
+fn own_name(row: &AuditRow) -> Option<&str> {
+    let states = [row.after.as_ref(), row.before.as_ref()];
+    states.into_iter().flatten().find_map(name_in)
+}
+
+fn name_in(state: &Value) -> Option<&str> {
+    let named = ["name", "email", "slug", "url"].into_iter();
+    named
+        .filter_map(|member| state[member].as_str())
+        .find(|name| !name.is_empty())
+}
+
+fn entry(viewer: &Viewer, row: &AuditRow, names: &Names) -> Markup {
     let of = |name: &'static str, value: &str| viewer.url_with(&[(name, Some(value)), ("cursor", None)]);
     html! {
         details {
             summary {
                 span.audit-action { (pill(action_tone(&row.action), &row.action)) }
-                span.audit-what { (row.resource_id) }
+                span.audit-what title=(row.resource_id) { (names.about(row)) }
                 span.audit-who { (row.actor) }
                 span.audit-when { (parts::time(row.at)) }
             }
@@ -122,7 +209,7 @@ pub(super) fn changes(found: &[Difference]) -> Markup {
                     tbody {
                         @for one in found {
                             tr {
-                                td.wrap { code { @if one.pointer.is_empty() { "all of it" } @else { (one.pointer) } } }
+                                td.wrap { code { @if one.pointer.is_empty() { "everything" } @else { (one.pointer) } } }
                                 td.wrap.diff-before { (side(one.before.as_ref())) }
                                 td.wrap.diff-after { (side(one.after.as_ref())) }
                             }
@@ -160,6 +247,67 @@ mod tests {
         assert!(!shown.contains("<img") && shown.contains("&lt;img") && shown.contains("before"));
         assert!(shown.contains('…') && !shown.contains(&"x".repeat(MOST_CHARS + 1)));
         assert!(changes(&[]).into_string().is_empty());
+    }
+
+    fn row(resource: &str, id: &str, before: Option<Value>, after: Option<Value>) -> AuditRow {
+        AuditRow {
+            id: Uuid::from_u128(1),
+            at: DateTime::UNIX_EPOCH,
+            actor: "ada@example.com".into(),
+            actor_role: None,
+            via: "token".into(),
+            address: None,
+            action: format!("{resource}.update"),
+            resource: resource.into(),
+            resource_id: id.into(),
+            before,
+            after,
+            request_id: None,
+        }
+    }
+
+    #[test]
+    fn what_an_entry_is_about_has_its_name_where_anybody_knows_it() {
+        let [key, user, other] = [1, 2, 3].map(|number| Uuid::from_u128(number).to_string());
+        let rows = [
+            row("key", &key, None, Some(json!({"name": "search"}))),
+            row("key", &key, Some(json!({"name": "earlier"})), None),
+        ];
+        let names = Names(HashMap::from([(user.clone(), "bo@example.com".to_owned())])).and_of(&rows);
+        for (entry, words) in [
+            (row("key", &key, None, None), "search"),
+            (rows[1].clone(), "earlier"),
+            (
+                row(
+                    "user",
+                    &other,
+                    None,
+                    Some(json!({"name": "", "email": "cy@example.com"})),
+                ),
+                "cy@example.com",
+            ),
+            (
+                row("session", &other, None, Some(json!({"user_id": user}))),
+                "bo@example.com",
+            ),
+            (
+                row("budget", &other, None, Some(json!({"scope": "key", "reference": key}))),
+                "key search",
+            ),
+            (
+                row(
+                    "rate_limit",
+                    &other,
+                    None,
+                    Some(json!({"scope": "each_key", "reference": ""})),
+                ),
+                "each key",
+            ),
+            (row("config", "7", None, None), "7"),
+            (row("job", &other, None, None), "00000000…"),
+        ] {
+            assert_eq!(names.about(&entry), words, "{entry:?}");
+        }
     }
 
     #[test]

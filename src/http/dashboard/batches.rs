@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::filters::key_choice;
+use super::filters::{id_in, key_choice};
 use super::jobs::{steady, tabs};
 use super::parts::{self, Tone, icon, pill};
 use super::{Fault, Handler, Page, View, Viewer, format};
@@ -33,13 +33,13 @@ const PAGE: u64 = 50;
 /// The state in words.
 fn words(status: BatchStatus) -> &'static str {
     match status {
-        BatchStatus::Validating => "reading its file",
+        BatchStatus::Validating => "validating",
         BatchStatus::Failed => "failed",
         BatchStatus::InProgress => "in progress",
-        BatchStatus::Finalizing => "writing its files",
+        BatchStatus::Finalizing => "finalizing",
         BatchStatus::Completed => "completed",
         BatchStatus::Expired => "expired",
-        BatchStatus::Cancelling => "being cancelled",
+        BatchStatus::Cancelling => "cancelling",
         BatchStatus::Cancelled => "cancelled",
     }
 }
@@ -75,11 +75,16 @@ async fn found(viewer: &Viewer) -> Result<(Vec<Batch>, Option<Uuid>), Fault> {
 /// The names of keys.
 type Names = HashMap<Uuid, String>;
 
+/// The keys that have made these batches.
+fn holders(batches: &[Batch]) -> impl Iterator<Item = Uuid> {
+    batches.iter().map(|batch| batch.holder.key.0)
+}
+
 async fn page(viewer: Viewer) -> Result<Page, Fault> {
     let logs = viewer.may::<ReadLogs>()?;
-    let (batches, keys) = futures_util::join!(found(&viewer), logs.keys());
-    let ((batches, last), keys) = (batches?, keys?);
-    let names = keys.iter().map(|key| (key.id, key.name.clone())).collect();
+    let (batches, last) = found(&viewer).await?;
+    let chosen = id_in(&viewer, "key_id");
+    let names = logs.names_of(holders(&batches).chain(chosen).collect()).await?;
     let next = last.map(|last| viewer.url_with(&[("cursor", Some(&last.to_string()))]));
     let status = viewer.query("status").unwrap_or_default();
     let narrowed = narrowed(&viewer);
@@ -91,7 +96,7 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
                 option value="" { "Any state" }
                 @for one in BatchStatus::ALL { option value=(one.as_str()) selected[one.as_str() == status] { (words(one)) } }
             }
-            (key_choice(&keys, viewer.query("key_id")))
+            (key_choice(&names, chosen))
             button.button.no-js type="submit" { "Filter" }
             @if narrowed { a.button href="/gateway/jobs/batches" { (icon("cross")) "Clear" } }
         }
@@ -106,7 +111,7 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
         .map(|(_, query)| format!("?{query}"))
         .unwrap_or_default();
     Ok(Page::new("Jobs", body)
-        .lead(html! { "Many requests at once, which keys have handed in as files and which are served when there is time." })
+        .lead(html! { "Files of requests that are processed in the background, within their completion window." })
         .live(format!("/gateway/jobs/batches/live{query}")))
 }
 
@@ -118,22 +123,21 @@ fn narrowed(viewer: &Viewer) -> bool {
 
 async fn fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault> {
     let logs = viewer.may::<ReadLogs>()?;
-    let (batches, keys) = futures_util::join!(found(&viewer), logs.keys());
-    let ((batches, _), keys) = (batches?, keys?);
-    let names = keys.into_iter().map(|key| (key.id, key.name)).collect();
+    let (batches, _) = found(&viewer).await?;
+    let names = logs.names_of(holders(&batches).collect()).await?;
     Ok(vec![("batches", list(&batches, &names, narrowed(&viewer)))])
 }
 
 fn list(batches: &[Batch], names: &Names, narrowed: bool) -> Markup {
     html! {
         @if batches.is_empty() && narrowed {
-            (parts::empty("search", "No batch is like that", "No key has made a batch that fits the filter.", html! { a.button href="/gateway/jobs/batches" { "Show all batches" } }))
+            (parts::empty("search", "No matching batches", "No batch matches this filter.", html! { a.button href="/gateway/jobs/batches" { "Show all batches" } }))
         } @else if batches.is_empty() {
-            (parts::empty("jobs", "No batches yet", "A batch is a file of requests that a key uploads to /v1/files and hands in at /v1/batches, as with OpenAI. Its progress is here.", html! { a.button href="/docs" { "Read about batches" } }))
+            (parts::empty("jobs", "No batches yet", "Upload a file of requests to /v1/files and create a batch at /v1/batches, as with OpenAI. Its progress is shown here.", html! { a.button href="/docs" { "Read about batches" } }))
         } @else {
             div.table-wrap tabindex="0" role="region" aria-label="Batches" {
                 table.table id="batches" {
-                    thead { tr { th { "Batch" } th { "State" } th { "Progress" } th.wide { "Key" } th.right.wide { "Created" } th.right { "Over" } } }
+                    thead { tr { th { "Batch" } th.wide { "State" } th { "Progress" } th.wide { "Key" } th.right.wide { "Created" } th.right.wide { "Finished" } } }
                     tbody { @for batch in batches { (row(batch, names)) } }
                 }
             }
@@ -147,26 +151,29 @@ fn row(batch: &Batch, names: &Names) -> Markup {
     let said: Vec<String> = (batch.metadata.as_object().into_iter().flatten())
         .filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)))
         .collect();
+    let failure = batch.failure();
     html! {
         tr data-key=(batch.id) {
             td.wrap {
                 span.strong { (batch.endpoint.trim_start_matches("/v1/").replace('/', " ")) }
                 div.sub { code.short title=(batch.public_id()) { (batch.public_id()) } }
                 @if !said.is_empty() { div.chips { (parts::names(&said, 3, "")) } }
+                // On a phone there is no room for a column of it.
+                div.narrow-only { (state(batch.status)) @if let Some(failure) = &failure { div.sub { (failure) } } }
             }
-            td {
+            td.wide {
                 (state(batch.status))
-                @if let Some(failure) = batch.failure() { div.sub.wrap { (failure) } }
+                @if let Some(failure) = &failure { div.sub.wrap { (failure) } }
             }
             td { (progress(batch)) }
             td.wide.wrap {
-                a.name href={ "/gateway/logs?key_id=" (key) } { (name.unwrap_or("a key that is gone")) }
+                a.name href={ "/gateway/logs?key_id=" (key) } { (name.unwrap_or("deleted key")) }
             }
             td.right.nowrap.wide { (steady(batch.created_at)) }
-            td.right.nowrap {
+            td.right.nowrap.wide {
                 @match batch.finished_at {
                     Some(at) => (steady(at)),
-                    None => { span.muted { "at the latest " } (steady(batch.expires_at)) },
+                    None => { span.muted { "expires " } (steady(batch.expires_at)) },
                 }
             }
         }
@@ -177,7 +184,7 @@ fn row(batch: &Batch, names: &Names) -> Markup {
 fn progress(batch: &Batch) -> Markup {
     let done = batch.completed.saturating_add(batch.failed);
     if batch.total == 0 {
-        return html! { span.muted { @if batch.status.is_over() { "nothing was asked" } @else { "not known yet" } } };
+        return html! { span.muted { @if batch.status.is_over() { "no requests" } @else { "not known yet" } } };
     }
     let part = |count: u32| f64::from(count) / f64::from(batch.total);
     let label = format!(

@@ -8,7 +8,6 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::filters::tags_of;
 use super::keys::{TeamChoice, offered, teams};
 use super::limits::{edit_limit, limit_table, new_limit};
 use super::parts::{self, Tone, icon, pill};
@@ -17,10 +16,11 @@ use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::{BudgetScope, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use crate::domain::ids::{KeyId, TeamId};
+use crate::domain::limit::LimitOwner;
 use crate::domain::managed_limit::{ManagedBudget, ScopeFilter};
 use crate::domain::report::insight::runs_out;
 use crate::domain::role::{Right, Role};
-use crate::http::management::auth::{KeyInSight, ReadLimits, ReadLogs};
+use crate::http::management::auth::{ReadLimits, ReadLogs};
 
 /// The routes.
 pub const VIEWS: &[View] = &[View {
@@ -36,15 +36,13 @@ pub const VIEWS: &[View] = &[View {
 
 /// Budgets and limits of one page.
 const PAGE: u64 = 50;
-/// Keys to choose from.
-const MOST_KEYS: usize = 500;
 
 /// What budgets and limits can be for: as the API has it, in words, and whether a budget and a limit can be.
 const SCOPES: [(&str, &str, bool, bool); 7] = [
     ("organization", "The whole organization", true, true),
     ("team", "A team", true, true),
     ("key", "A key", true, true),
-    ("each_key", "Each key without a limit of its own", false, true),
+    ("each_key", "Each key without its own limit", false, true),
     ("tag", "Keys with a tag", true, true),
     ("provider", "A provider", true, true),
     ("model", "A model", true, true),
@@ -52,7 +50,7 @@ const SCOPES: [(&str, &str, bool, bool); 7] = [
 
 /// Names of what scopes name by ids, and what there is to choose.
 pub(super) struct Names {
-    keys: Vec<KeyInSight>,
+    tags: Vec<String>,
     teams: Vec<TeamChoice>,
     models: Vec<String>,
     providers: Vec<String>,
@@ -85,8 +83,8 @@ impl Whom {
     pub(super) fn of(kind: &'static str, reference: &str, names: &Names) -> Self {
         let id = || reference.parse::<Uuid>().unwrap_or(Uuid::nil());
         let name = match kind {
-            "organization" => "everything".to_owned(),
-            "each_key" => "without a limit of its own".to_owned(),
+            "organization" => "the whole organization".to_owned(),
+            "each_key" => "without its own limit".to_owned(),
             "team" => names.team(TeamId(id())),
             "key" => names.key(KeyId(id())),
             _ => reference.to_owned(),
@@ -151,18 +149,26 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     };
     let (of_budgets, of_limits) = (page("budgets"), page("limits"));
     let budgets_possible = kind.is_none_or(|kind| BudgetScope::KINDS.contains(&kind));
-    let (budgets, limits, keys, teams, offered) = futures_util::join!(
+    let (budgets, limits, tags, teams, offered) = futures_util::join!(
         may.budgets(&of_budgets),
         may.limits(&of_limits),
-        logs.keys(),
+        logs.tags(),
         teams(&viewer),
         offered(&viewer),
     );
     let (mut budgets, mut limits) = (budgets?, limits?);
-    let (keys, teams, (models, providers)) = (keys?, teams?, offered?);
+    let (tags, teams, (models, providers)) = (tags?, teams?, offered?);
+    let of_budgets = budgets.iter().filter_map(|of| match of.budget.scope {
+        BudgetScope::Key(key) => Some(key.0),
+        _ => None,
+    });
+    let of_limits = limits.iter().filter_map(|of| match of.rule.scope.owner {
+        LimitOwner::Key(key) => Some(key.0),
+        _ => None,
+    });
     let names = Names {
-        of_key: keys.iter().map(|key| (key.id, key.name.clone())).collect(),
-        keys,
+        of_key: logs.names_of(of_budgets.chain(of_limits).collect()).await?,
+        tags,
         teams,
         models,
         providers,
@@ -180,9 +186,9 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let body = html! {
         (filters(&viewer, kind))
         @if budgets_possible {
-            (parts::card("Budgets", html! { span { "what may be spent" } @if writes { (opens("new-budget", "New budget")) } }, html! {
+            (parts::card("Budgets", html! { span { "spending limits" } @if writes { (opens("new-budget", "New budget")) } }, html! {
                 @if budgets.is_empty() {
-                    (parts::empty("budget", if kind.is_some() { "No budget is like that" } else { "No budgets yet" }, "A budget says how much may be spent in a day, a week or a month. It tells you before the money is gone, and a hard one stops what would exceed it.", html! {
+                    (parts::empty("budget", if kind.is_some() { "No matching budgets" } else { "No budgets yet" }, "A budget limits spending per day, week or month. It alerts you at its thresholds, and a hard budget blocks requests that would exceed it.", html! {
                         @if writes { button.button.primary type="button" data-opens="new-budget" { (icon("plus")) "New budget" } }
                     }))
                 } @else {
@@ -191,9 +197,9 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
                 }
             }))
         }
-        (parts::card("Rate limits", html! { span { "besides the keys' own requests per minute" } @if writes { (opens("new-limit", "New limit")) } }, html! {
+        (parts::card("Rate limits", html! { span { "in addition to each key's own limit" } @if writes { (opens("new-limit", "New limit")) } }, html! {
             @if limits.is_empty() {
-                (parts::empty("jobs", if kind.is_some() { "No limit is like that" } else { "No rate limits yet" }, "A limit says how many requests or tokens there may be in a minute, or how many requests at a time. All that cover a request apply, and the strictest decides.", html! {
+                (parts::empty("jobs", if kind.is_some() { "No matching rate limits" } else { "No rate limits yet" }, "A rate limit caps requests or tokens per minute, or concurrent requests. When several limits cover a request, the strictest one applies.", html! {
                     @if writes { button.button.primary type="button" data-opens="new-limit" { (icon("plus")) "New limit" } }
                 }))
             } @else {
@@ -210,7 +216,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         }
     };
     Ok(Page::new("Budgets & limits", body)
-        .lead(html! { "What may be spent, and how much may be asked for at a time." })
+        .lead(html! { "Control how much can be spent, and how many requests can be made." })
         .script("budgets.js"))
 }
 
@@ -223,7 +229,7 @@ fn filters(viewer: &Viewer, kind: Option<&str>) -> Markup {
         form.filters method="get" action="/gateway/budgets" role="search" aria-label="Filters" data-auto-submit {
             label.visually-hidden for="scope" { "For" }
             select id="scope" name="scope" {
-                option value="" { "For anything" }
+                option value="" { "All scopes" }
                 @for (own, words, ..) in SCOPES { option value=(own) selected[kind == Some(own)] { (words) } }
             }
             button.button.no-js type="submit" { "Filter" }
@@ -245,7 +251,7 @@ fn meter(budget: &ManagedBudget) -> Markup {
         share if share >= 0.8 => "warn",
         _ => "good",
     };
-    let label = format!("{} of the budget are spent", format::percent(share));
+    let label = format!("{} of the budget spent", format::percent(share));
     html! {
         svg class={ "bar meter " (tone) } role="img" aria-label=(label) {
             rect.bar-back width="100%" height="100%" {}
@@ -262,7 +268,7 @@ fn meter(budget: &ManagedBudget) -> Markup {
 fn threshold(percent: u16, share: f64) -> Markup {
     html! {
         @if share * 100.0 >= f64::from(percent) {
-            span.chip.reached title="reached; webhooks were told" { (percent) "%" span.visually-hidden { " (reached)" } }
+            span.chip.reached title="reached; webhooks were notified" { (percent) "%" span.visually-hidden { " (reached)" } }
         } @else {
             span.chip { (percent) "%" }
         }
@@ -271,10 +277,10 @@ fn threshold(percent: u16, share: f64) -> Markup {
 
 fn period_words(period: Period) -> &'static str {
     match period {
-        Period::Daily => "a day",
-        Period::Weekly => "a week",
-        Period::Monthly => "a month",
-        Period::Total => "for good",
+        Period::Daily => "per day",
+        Period::Weekly => "per week",
+        Period::Monthly => "per month",
+        Period::Total => "in total",
     }
 }
 
@@ -286,8 +292,8 @@ fn budget_table(budgets: &[ManagedBudget], names: &Names, writes: bool, now: Dat
                     th data-by="text" { button.sort type="button" { "For" } }
                     th data-by="number" { button.sort type="button" { "Spent" } }
                     th.wide { "Thresholds" }
-                    th data-by="text" { button.sort type="button" { "When used up" } }
-                    th.right.wide { "Starts anew" }
+                    th data-by="text" { button.sort type="button" { "When exceeded" } }
+                    th.right.wide { "Resets" }
                     @if writes { th.right { span.visually-hidden { "Change" } } }
                 } }
                 tbody { @for budget in budgets { (budget_row(budget, names, writes, now)) } }
@@ -314,15 +320,15 @@ fn budget_row(budget: &ManagedBudget, names: &Names, writes: bool, now: DateTime
                     (meter(budget))
                     @if !terms.enabled { }
                     @else if budget.spent.0 >= terms.amount.0 { span.small.fault { "used up" } }
-                    @else if let Some((_, at)) = runs_out { span.small.muted { "at this pace used up " (parts::time(at)) } }
-                    @else if budget.set_aside.0 > 0 { span.small.muted { (format::usd(budget.set_aside.0)) " set aside for calls under way" } }
+                    @else if let Some((_, at)) = runs_out { span.small.muted { "at this rate, used up " (parts::time(at)) } }
+                    @else if budget.set_aside.0 > 0 { span.small.muted { (format::usd(budget.set_aside.0)) " reserved for requests in progress" } }
                 }
             }
             td.wide { div.chips { @for percent in &terms.thresholds { (threshold(*percent, share)) } @if terms.thresholds.is_empty() { span.muted { "none" } } } }
             td {
                 @if !terms.enabled { (pill(Tone::Quiet, "off")) }
-                @else if terms.enforcement == Enforcement::Hard { (pill(Tone::Warn, "refuses")) }
-                @else { (pill(Tone::Info, "only tells")) }
+                @else if terms.enforcement == Enforcement::Hard { (pill(Tone::Warn, "blocks requests")) }
+                @else { (pill(Tone::Info, "alerts only")) }
             }
             td.right.wide.nowrap {
                 @match ends { Some(end) => (parts::time(end)), None => span.muted { "never" } }
@@ -354,12 +360,12 @@ fn budget_values(budget: &ManagedBudget) -> Value {
 pub(super) fn change_buttons(what: &str, path: &str, id: Uuid, whom: &Whom, values: &Value) -> Markup {
     let words = whom.words();
     let loss = if what == "budget" {
-        "What was counted for it is forgotten, and nothing bounds this spend any more."
+        "Its recorded spend is deleted, and this spending is no longer limited by it."
     } else {
-        "Nothing bounds these requests any more but the other limits."
+        "Only the remaining limits will apply to these requests."
     };
     html! {
-        button.icon-button type="button" data-opens={ "edit-" (what) } data-id=(id) data-whom=(words) data-values=(values) aria-label={ "Change the " (what) " of " (words) } title="Change" { (icon("edit")) }
+        button.icon-button type="button" data-opens={ "edit-" (what) } data-id=(id) data-whom=(words) data-values=(values) aria-label={ "Edit the " (what) " of " (words) } title="Edit" { (icon("edit")) }
         button.icon-button type="button" data-api={ "DELETE /api/gateway/" (path) "/" (id) } data-verb="Delete" data-confirm={ "Delete the " (what) " of the " (words) "? " (loss) } aria-label={ "Delete the " (what) " of " (words) } title="Delete" { (icon("trash")) }
     }
 }
@@ -384,15 +390,15 @@ pub(super) fn scope_fields(viewer: &Viewer, names: &Names, at: &str, limits: boo
                 select id=(id("team")) name="_reference" data-reference { @for team in &names.teams { option value=(team.id) { (team.name) } } }
             }))
             (part("key", "Key", "", html! {
-                select id=(id("key")) name="_reference" data-reference { @for key in names.keys.iter().take(MOST_KEYS) { option value=(key.id) { (key.name) } } }
+                (parts::key_picker(&id("key"), "_reference", "Search by name or prefix", None))
             }))
-            (part("tag", "Tag", "name=value, as keys have it.", html! {
+            (part("tag", "Tag", "name=value, as set on keys.", html! {
                 input id=(id("tag")) name="_reference" data-reference data-empty="text" list="tags-offered" placeholder="env=production" autocomplete="off" spellcheck="false" aria-describedby={ (id("tag")) "-hint" };
             }))
             (part("provider", "Provider", "", html! {
                 input id=(id("provider")) name="_reference" data-reference data-empty="text" list="providers-offered" placeholder="openai" autocomplete="off" spellcheck="false";
             }))
-            (part("model", "Model", if limits { "A name from the catalogue, or a glob such as gpt-5*." } else { "A name from the catalogue." }, html! {
+            (part("model", "Model", if limits { "A model name, or a pattern such as gpt-5*." } else { "A model name from the catalogue." }, html! {
                 input id=(id("model")) name="_reference" data-reference data-empty="text" list="models-offered" placeholder="gpt-5" autocomplete="off" spellcheck="false" aria-describedby={ (id("model")) "-hint" };
             }))
         }
@@ -402,7 +408,7 @@ pub(super) fn scope_fields(viewer: &Viewer, names: &Names, at: &str, limits: boo
 /// Names that fields offer.
 fn choices(names: &Names) -> Markup {
     html! {
-        datalist id="tags-offered" { @for tag in tags_of(&names.keys) { option value=(tag) {} } }
+        datalist id="tags-offered" { @for tag in &names.tags { option value=(tag) {} } }
         datalist id="providers-offered" { @for provider in &names.providers { option value=(provider) {} } }
         datalist id="models-offered" { @for model in &names.models { option value=(model) {} } }
         datalist id="zones-offered" data-zones {}
@@ -423,12 +429,12 @@ fn amount_field(at: &str) -> Markup {
 fn enforcement_field(at: &str) -> Markup {
     parts::field(
         &format!("{at}-enforcement"),
-        "When it is used up",
+        "When exceeded",
         "",
         html! {
             select id={ (at) "-enforcement" } name="enforcement" {
-                option value=(Enforcement::Hard.as_str()) { "refuse requests" }
-                option value=(Enforcement::Soft.as_str()) { "only tell" }
+                option value=(Enforcement::Hard.as_str()) { "block requests" }
+                option value=(Enforcement::Soft.as_str()) { "send alerts only" }
             }
         },
     )
@@ -438,8 +444,8 @@ fn thresholds_field(at: &str) -> Markup {
     let usual: Vec<String> = DEFAULT_THRESHOLDS.iter().map(ToString::to_string).collect();
     parts::field(
         &format!("{at}-thresholds"),
-        "Thresholds in percent",
-        "Each raises an event, which webhooks tell. Separated by commas.",
+        "Alert thresholds (%)",
+        "Each threshold triggers a webhook event. Separate values with commas.",
         html! {
             input id={ (at) "-thresholds" } name="thresholds" data-type="numbers" inputmode="numeric" value=(usual.join(", ")) pattern="\\s*(\\d+\\s*(,\\s*\\d+\\s*)*)?" title="Percentages, separated by commas: 50, 80, 100" autocomplete="off" aria-describedby={ (at) "-thresholds-hint" };
         },
@@ -448,21 +454,21 @@ fn thresholds_field(at: &str) -> Markup {
 
 fn more_of_budget(at: &str) -> Markup {
     html! {
-        (parts::field(&format!("{at}-unpriced"), "Calls whose cost nobody can know", "", html! {
+        (parts::field(&format!("{at}-unpriced"), "Requests without a known price", "", html! {
             select id={ (at) "-unpriced" } name="unpriced" {
-                option value=(Unpriced::Refuse.as_str()) { "are refused by a hard budget" }
-                option value=(Unpriced::Allow.as_str()) { "are served and do not count" }
+                option value=(Unpriced::Refuse.as_str()) { "block them (hard budgets)" }
+                option value=(Unpriced::Allow.as_str()) { "allow them, at no cost" }
             }
         }))
-        (parts::field(&format!("{at}-output"), "Tokens of an answer", "Where the caller names no limit, this one is written into the call, so that its cost is bounded.", html! {
-            input id={ (at) "-output" } name="default_output_tokens" data-type="number" data-empty="null" inputmode="numeric" pattern="[0-9]*" title="A whole number" placeholder="as the gateway is configured" autocomplete="off" aria-describedby={ (at) "-output-hint" };
+        (parts::field(&format!("{at}-output"), "Default max. output tokens", "Added to requests that set no output limit, so that their maximum cost is known.", html! {
+            input id={ (at) "-output" } name="default_output_tokens" data-type="number" data-empty="null" inputmode="numeric" pattern="[0-9]*" title="A whole number" placeholder="gateway default" autocomplete="off" aria-describedby={ (at) "-output-hint" };
         }))
     }
 }
 
 pub(super) fn enabled_field(at: &str) -> Markup {
     html! {
-        label.check for={ (at) "-enabled" } { input id={ (at) "-enabled" } type="checkbox" name="enabled" data-type="bool" checked; "In force" }
+        label.check for={ (at) "-enabled" } { input id={ (at) "-enabled" } type="checkbox" name="enabled" data-type="bool" checked; "Enabled" }
     }
 }
 
@@ -494,8 +500,8 @@ fn new_budget(viewer: &Viewer, names: &Names) -> Markup {
                         (parts::field("budget-zone", "Time zone", "", html! { input id="budget-zone" name="time_zone" value="UTC" list="zones-offered" autocomplete="off" spellcheck="false"; }))
                     }
                     div.columns { (enforcement_field("budget")) (thresholds_field("budget")) }
-                    details.more-fields { summary { "Calls without a price, and tokens" } div.stack { (more_of_budget("budget")) (enabled_field("budget")) } }
-                    p.muted.small { "What the ledger already has of this period counts." }
+                    details.more-fields { summary { "Advanced" } div.stack { (more_of_budget("budget")) (enabled_field("budget")) } }
+                    p.muted.small { "Usage already recorded in the current period counts toward the budget." }
                 }
                 (buttons("Create budget"))
             }
@@ -506,13 +512,13 @@ fn new_budget(viewer: &Viewer, names: &Names) -> Markup {
 fn edit_budget() -> Markup {
     parts::dialog(
         "edit-budget",
-        "Change budget",
+        "Edit budget",
         html! {
             form data-api="PATCH /api/gateway/budgets/{id}" data-done="reload" autocomplete="off" data-edits {
                 input type="hidden" name="_id";
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    p.soft { "For the " strong data-edits-whom {} ". Whom it is for, its period and its time zone stay as they are: what was counted would be of others." }
+                    p.soft { "For the " strong data-edits-whom {} ". Scope, period and time zone cannot be changed." }
                     div.columns { (amount_field("change-budget")) (enforcement_field("change-budget")) }
                     (thresholds_field("change-budget"))
                     (more_of_budget("change-budget"))
@@ -565,7 +571,7 @@ mod tests {
 
     fn names() -> Names {
         Names {
-            keys: Vec::new(),
+            tags: Vec::new(),
             teams: Vec::new(),
             models: Vec::new(),
             providers: Vec::new(),

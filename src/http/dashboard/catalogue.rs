@@ -88,14 +88,14 @@ async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
             }
             label.visually-hidden for="priced" { "Price" }
             select id="priced" name="price" {
-                @for (value, words) in [("", "Any price"), ("own", "Own prices"), ("none", "Without a price")] { option value=(value) selected[value == priced] { (words) } }
+                @for (value, words) in [("", "Any price"), ("own", "Custom prices"), ("none", "Without a price")] { option value=(value) selected[value == priced] { (words) } }
             }
             button.button.no-js type="submit" { "Filter" }
             span.muted.small { (format::count(i64::try_from(found).unwrap_or(i64::MAX))) " of " (format::count(i64::try_from(all).unwrap_or(i64::MAX))) " deployments" }
         }
         section.card {
             @if models.is_empty() && all > 0 {
-                (parts::empty("search", "No model is like that", "Nothing in the catalogue fits what you are looking for.", html! { a.button href="/gateway/providers/catalogue" { "Show all" } }))
+                (parts::empty("search", "No matching models", "No model in the catalogue matches your search.", html! { a.button href="/gateway/providers/catalogue" { "Show all" } }))
             } @else if models.is_empty() {
                 (parts::empty("provider", "No models yet", "Models appear with the first credential of a provider.", html! { a.button href="/gateway/providers" { "Providers" } }))
             } @else {
@@ -106,7 +106,7 @@ async fn catalogue(viewer: Viewer) -> Result<Page, Fault> {
         @if writes { (price_dialog()) (model_dialogs(&states, &names)) }
     };
     Ok(Page::new("Providers", body)
-        .lead(html! { "What can be asked for, what it can do, and what a million tokens cost." })
+        .lead(html! { "Available models, their capabilities, and their prices per million tokens." })
         .actions(html! { @if writes { button.button.primary type="button" data-opens="new-model" { (icon("plus")) "Add model" } } })
         .script("providers.js"))
 }
@@ -132,10 +132,10 @@ fn catalogue_table(models: &[PricedDeployment], writes: bool) -> Markup {
                                 (tokens(model.context_tokens))
                                 @if let Some(most) = model.max_output_tokens { div.sub { (tokens(Some(most))) " out" } }
                             }
-                            td.wide { div.chips { (parts::names(&capability_names(&model.capabilities), 5, "not said")) } }
+                            td.wide { div.chips { (parts::names(&capability_names(&model.capabilities), 5, "not specified")) } }
                             td.right.nowrap {
                                 (rate(price, |price| Some(price.rates.input.0)))
-                                @if model.own { div.sub { @if usual.is_some() { "own; list " (rate(usual, |price| Some(price.rates.input.0))) } @else { "own" } } }
+                                @if model.own { div.sub { @if usual.is_some() { "custom; list " (rate(usual, |price| Some(price.rates.input.0))) } @else { "own" } } }
                             }
                             td.right.nowrap {
                                 (rate(price, |price| Some(price.rates.output.0)))
@@ -179,24 +179,24 @@ fn price_dialog() -> Markup {
     };
     parts::dialog(
         "price",
-        "Own price",
+        "Custom price",
         html! {
             form data-price autocomplete="off" {
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    p.soft { "What " code data-price-of {} " costs this organization, in US dollars for a million tokens. What was charged before stays as it is, until it is " a href="/gateway/providers/repricing" { "re-priced" } "." }
+                    p.soft { "What " code data-price-of {} " costs this organization, in US dollars per million tokens. Requests already charged keep their cost until they are " a href="/gateway/providers/repricing" { "re-priced" } "." }
                     div data-price-own hidden {
-                        p.small.muted { "Own prices there are; of several the latest that has begun holds." }
+                        p.small.muted { "Custom prices. If there are several, the most recent one that has taken effect applies." }
                         ul.health data-price-list {}
                     }
                     input type="hidden" name="deployment";
                     div.columns {
                         (field("price-input", "input_usd", "Input", "", true))
                         (field("price-output", "output_usd", "Output", "", true))
-                        (field("price-read", "cache_read_usd", "Cached input", "Empty: as input.", false))
-                        (field("price-write", "cache_write_usd", "Input into a cache", "Empty: as input.", false))
-                        (field("price-write-1h", "cache_write_1h_usd", "Input into a cache for an hour", "Empty: as into a cache.", false))
-                        (parts::field("price-from", "Holds from", "Empty: from the beginning.", html! { input id="price-from" name="from" type="datetime-local" data-type="time" aria-describedby="price-from-hint"; }))
+                        (field("price-read", "cache_read_usd", "Cached input", "Empty: same as input.", false))
+                        (field("price-write", "cache_write_usd", "Cache write", "Empty: same as input.", false))
+                        (field("price-write-1h", "cache_write_1h_usd", "Cache write (1 hour)", "Empty: same as cache write.", false))
+                        (parts::field("price-from", "Effective from", "Empty: since the beginning.", html! { input id="price-from" name="from" type="datetime-local" data-type="time" aria-describedby="price-from-hint"; }))
                     }
                 }
                 footer.dialog-foot {

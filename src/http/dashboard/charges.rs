@@ -69,18 +69,18 @@ pub fn cost(row: &RequestRow, attempts: &[AttemptRow], prices: Option<&[(String,
         .collect();
     html! {
         @if row.cache == "hit" {
-            (parts::empty("check", "It cost nothing", "The answer came out of the cache.", html! {
-                @if let Some(saved) = row.saved_nanousd { p.muted.small { "A provider's answer would have cost " (format::usd_exact(saved)) "." } }
+            (parts::empty("check", "No cost", "The response was served from the cache.", html! {
+                @if let Some(saved) = row.saved_nanousd { p.muted.small { "A provider's response would have cost " (format::usd_exact(saved)) "." } }
             }))
         } @else if charged.is_empty() {
-            (parts::empty("check", "It cost nothing", "No provider has answered, so nobody has charged anything.", html! {}))
+            (parts::empty("check", "No cost", "No provider answered, so nothing was charged.", html! {}))
         } @else {
             div.card-body.stack id="cost" {
                 @for attempt in &charged { (charge(attempt, charged.len() > 1, prices)) }
                 @if row.metering != "reported" {
                     p.muted.small {
-                        @if row.metering == "unpriced" { "Nobody has said what this deployment costs, so it is in no sum." }
-                        @else { "The provider did not say how many tokens it were; they were counted here." }
+                        @if row.metering == "unpriced" { "This deployment has no price, so the request is not included in any total." }
+                        @else { "The provider did not report token counts; the gateway estimated them." }
                     }
                 }
             }
@@ -107,7 +107,7 @@ fn charge(attempt: &AttemptRow, several: bool, prices: Option<&[(String, String,
             @if let Some(price) = &price {
                 div.table-wrap tabindex="0" role="region" aria-label={ "Cost of attempt " (attempt.number) } {
                     table.table.sums {
-                        thead { tr { th { "Tokens" } th.right { "Count" } th.right { "USD a million" } th.right { "USD" } } }
+                        thead { tr { th { "Tokens" } th.right { "Count" } th.right { "USD per million" } th.right { "USD" } } }
                         tbody {
                             @for charge in &charges {
                                 tr {
@@ -119,26 +119,26 @@ fn charge(attempt: &AttemptRow, several: bool, prices: Option<&[(String, String,
                             }
                         }
                         tfoot {
-                            @if sum % 1_000_000 != 0 { tr { td colspan="3" { "Together" } td.right { (dollars(sum)) } } }
+                            @if sum % 1_000_000 != 0 { tr { td colspan="3" { "Total" } td.right { (dollars(sum)) } } }
                             tr.total {
-                                td colspan="3" { @if sum % 1_000_000 != 0 { "Rounded up to the nano-dollar" } @else { "Together" } }
+                                td colspan="3" { @if sum % 1_000_000 != 0 { "Rounded up to the nano-dollar" } @else { "Total" } }
                                 td.right data-cost=[attempt.cost_nanousd] { (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) }
                             }
                         }
                     }
                 }
                 @if exact != attempt.cost_nanousd {
-                    p.muted.small { "What was charged is " (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) ". The tokens that are kept here do not tell all kinds apart, such as what was written to a cache for an hour." }
+                    p.muted.small { "The amount charged is " (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) ". Stored token counts do not distinguish every kind, such as one-hour cache writes." }
                 }
-                p.muted.small { "By price " code { (price.version) } "." }
+                p.muted.small { "Price version " code { (price.version) } "." }
             } @else {
                 dl.facts {
                     dt { "Tokens" } dd { (format::count(attempt.input_tokens)) " in, " (format::count(attempt.output_tokens)) " out" }
                     dt { "Cost" } dd { (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) }
                     @if let Some(version) = &attempt.price_version { dt { "Price" } dd { code { (version) } } }
                 }
-                @if prices.is_none() { p.muted.small { "Prices are shown to those who may see providers." } }
-                @else if attempt.price_version.is_some() { p.muted.small { "This price is not in force any more, so its figures are not shown." } }
+                @if prices.is_none() { p.muted.small { "You do not have permission to see prices." } }
+                @else if attempt.price_version.is_some() { p.muted.small { "This price is no longer in effect, so the calculation is not shown." } }
             }
         }
     }
@@ -186,7 +186,7 @@ mod tests {
         };
         assert_eq!(price_of(&one, &prices(&newer)), None);
         let shown = charge(&one, false, Some(&prices(&newer))).into_string();
-        assert!(shown.contains("not in force any more"), "{shown}");
+        assert!(shown.contains("no longer in effect"), "{shown}");
     }
 
     proptest! {

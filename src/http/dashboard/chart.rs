@@ -1,8 +1,9 @@
 //! Charts: what Plotly draws in the browser, described here. Colours and fonts are the page's, see `assets/charts.js`.
 
-use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use serde_json::{Value, json};
+
+use super::series::Timeline;
 
 /// What the values of a chart are, for its axis and for what is shown under the pointer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +38,6 @@ pub enum Kind {
     Grouped,
     /// Lines.
     Lines,
-    /// Filled lines on top of each other.
-    Areas,
 }
 
 impl Kind {
@@ -47,7 +46,6 @@ impl Kind {
             Self::Stacked => "stacked",
             Self::Grouped => "grouped",
             Self::Lines => "lines",
-            Self::Areas => "areas",
         }
     }
 }
@@ -59,6 +57,8 @@ pub struct Series {
     pub name: String,
     /// The values; `None`: there is none then.
     pub values: Vec<Option<f64>>,
+    /// The colour, as a variable of the style; `None`: the next one that tells series apart.
+    pub color: Option<&'static str>,
 }
 
 /// A chart.
@@ -82,46 +82,49 @@ pub struct Chart {
 #[derive(Clone, Debug)]
 pub enum Places {
     /// In time.
-    Times(Vec<DateTime<Utc>>),
+    Times(Timeline),
     /// At names.
     Names(Vec<String>),
 }
 
 impl Chart {
     fn described(&self) -> Value {
-        let (axis, x): (_, Vec<String>) = match &self.at {
+        let (axis, x, whole): (_, Vec<String>, _) = match &self.at {
             // Plotly reads times without a zone as they stand; they are of UTC.
             Places::Times(times) => (
                 "date",
-                times
-                    .iter()
+                (times.at.iter())
                     .map(|time| time.format("%Y-%m-%d %H:%M").to_string())
                     .collect(),
+                times.whole.clone(),
             ),
-            Places::Names(names) => ("category", names.clone()),
+            Places::Names(names) => ("category", names.clone(), 0..names.len()),
         };
         json!({
             "unit": self.unit.as_str(),
             "kind": self.kind.as_str(),
             "axis": axis,
             "x": x,
-            "series": self.series.iter().map(|series| json!({"name": series.name, "y": series.values})).collect::<Vec<_>>(),
+            // What is told in part is drawn lighter.
+            "whole": [whole.start, whole.end],
+            "series": self.series.iter().map(|series| json!({"name": series.name, "y": series.values, "color": series.color})).collect::<Vec<_>>(),
         })
     }
 
     /// The chart. The page has to say [`super::Page::charts`].
     pub fn render(&self) -> Markup {
         let points = match &self.at {
-            Places::Times(times) => times.len(),
+            Places::Times(times) => times.at.len(),
             Places::Names(names) => names.len(),
         };
         html! {
             @if points == 0 || self.series.is_empty() {
-                (super::parts::empty("chart", "No data in this time", "Nothing was asked for that would be drawn here.", html! {}))
+                (super::parts::empty("chart", "No data in this period", "There were no requests to draw here.", html! {}))
             } @else {
                 div.chart id=(self.id) role="figure" aria-label=(self.label) data-chart=(self.described()) {
                     div.skeleton.skeleton-chart aria-hidden="true" {}
                 }
+                @if self.series.len() > 1 { div.chart-legend role="group" aria-label={ "Series: " (self.label) } {} }
             }
         }
     }

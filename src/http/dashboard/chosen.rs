@@ -188,7 +188,7 @@ fn usual(from: Hour, to: Hour) -> Granularity {
 /// A time that somebody has written themselves.
 fn own_time(from: Option<&str>, to: Option<&str>, now: DateTime<Utc>) -> Result<(Hour, Hour), String> {
     let read = |text: Option<&str>, end: bool| {
-        text.map(|text| moment(text, end).ok_or_else(|| format!("“{text}” is no day such as 2026-11-30")))
+        text.map(|text| moment(text, end).ok_or_else(|| format!("“{text}” is not a date such as 2026-11-30")))
             .transpose()
     };
     let latest = Hour::at_or_after(now);
@@ -196,10 +196,10 @@ fn own_time(from: Option<&str>, to: Option<&str>, now: DateTime<Utc>) -> Result<
     let to = read(to, true)?.map_or(latest, Hour::at_or_after).min(latest);
     let from = read(from, false)?.map_or(to.plus(-30 * 24), Hour::at);
     if from >= to {
-        return Err("the beginning must lie before the end, and in the past".to_owned());
+        return Err("the start must be in the past and before the end".to_owned());
     }
     if !fits(Granularity::Month, from, to) {
-        return Err("at most ten years can be looked at".to_owned());
+        return Err("the period can be at most ten years".to_owned());
     }
     Ok((from, to))
 }

@@ -22,8 +22,8 @@ pub fn new_endpoint(states: &[ProviderState]) -> Markup {
             form data-api="PUT /api/gateway/providers/{id}" data-done="go:/gateway/providers/{id}" data-whole="_id" autocomplete="off" {
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    p.soft { "An address of yours that speaks OpenAI's format, for this organization's requests alone. Its credential is stored afterwards, and goes nowhere but there." }
-                    (parts::field("endpoint-id", "Id", "What it is called in routes, scopes and logs: lower-case letters, digits, _ and -.", html! {
+                    p.soft { "An OpenAI-compatible server of your own, for this organization's requests only. Add its credential afterwards; it is sent nowhere else." }
+                    (parts::field("endpoint-id", "Id", "Its name in routing rules, scopes and logs: lower-case letters, digits, _ and -.", html! {
                         input id="endpoint-id" name="_id" required maxlength="32" pattern="[a-z0-9_\\-]+" data-taken=(taken.join(" ")) placeholder="llm" spellcheck="false" aria-describedby="endpoint-id-hint";
                     }))
                     (fields("endpoint", None))
@@ -48,13 +48,13 @@ fn fields(at: &str, own: Option<&OwnProvider>) -> Markup {
     let dialect = own.map_or("openai", |own| own.dialect.as_str());
     let refuses = own.is_some_and(|own| own.unlisted == Unlisted::Refuse);
     html! {
-        (parts::field(&format!("{at}-url"), "Base URL", "What paths are appended to.", html! {
+        (parts::field(&format!("{at}-url"), "Base URL", "API paths are appended to it.", html! {
             input id={ (at) "-url" } name="base_url" type="url" required maxlength="2048" placeholder="https://llm.example.com/v1" value=[own.map(|own| own.base_url.to_string())] aria-describedby={ (at) "-url-hint" };
         }))
         div.columns {
-            (parts::field(&format!("{at}-dialect"), "Its manner", "", html! {
+            (parts::field(&format!("{at}-dialect"), "API dialect", "", html! {
                 select id={ (at) "-dialect" } name="dialect" {
-                    @for row in DIALECTS { option value=(row.name) selected[row.name == dialect] { (if row.name == "openai" { "OpenAI's, the plain form" } else { row.name }) } }
+                    @for row in DIALECTS { option value=(row.name) selected[row.name == dialect] { (if row.name == "openai" { "OpenAI-compatible" } else { row.name }) } }
                 }
             }))
             (parts::field(&format!("{at}-unlisted"), "Models that are not listed", "", html! {
@@ -63,11 +63,11 @@ fn fields(at: &str, own: Option<&OwnProvider>) -> Markup {
                     option value="refuse" selected[refuses] { "it is not asked for them" }
                 }
             }))
-            (parts::field(&format!("{at}-most"), "Requests under way", "At most so many with each credential. Empty: any number.", html! {
+            (parts::field(&format!("{at}-most"), "Concurrent requests", "Maximum per credential. Empty: no limit.", html! {
                 input id={ (at) "-most" } name="max_concurrent" data-type="number" inputmode="numeric" value=[own.and_then(|own| own.max_concurrent)] aria-describedby={ (at) "-most-hint" };
             }))
         }
-        label.check { input type="checkbox" name="keyless" data-type="bool" checked[own.is_some_and(|own| own.keyless)]; "It is asked without a credential, as long as there is none" }
+        label.check { input type="checkbox" name="keyless" data-type="bool" checked[own.is_some_and(|own| own.keyless)]; "Send requests without a credential while none is stored" }
     }
 }
 
@@ -77,32 +77,32 @@ pub fn endpoint_card(state: &ProviderState, own: &OwnProvider, writes: bool) -> 
     let actions = html! {
         @if writes {
             button.button.small type="button" data-opens="edit-endpoint" { (icon("edit")) "Change" }
-            button.button.small.danger type="button" data-api={ "DELETE " (path) } data-done="go:/gateway/providers" data-verb="Take away" data-confirm={ "Nothing goes to " (state.id) " any more, and its credentials are taken out of the store." } { "Take away" }
+            button.button.small.danger type="button" data-api={ "DELETE " (path) } data-done="go:/gateway/providers" data-verb="Remove" data-confirm={ "Requests will no longer be sent to " (state.id) ", and its credentials are deleted." } { "Remove" }
         }
     };
     html! {
         @if !state.usable {
-            (parts::notice(Tone::Warn, html! { "Nothing is sent there: there is no credential for the address it is at now. Store one, or say that it needs none." }))
+            (parts::notice(Tone::Warn, html! { "This endpoint is not used yet: no credential is stored for its current address. Add one, or mark it as needing none." }))
         }
         (parts::card("Endpoint of this organization", actions, html! {
             div.card-body {
                 dl.facts {
                     dt { "Base URL" } dd { code { (own.base_url) } }
-                    dt { "Its manner" } dd { (own.dialect) }
+                    dt { "API dialect" } dd { (own.dialect) }
                     dt { "Models that are not listed" } dd { @match own.unlisted { Unlisted::Forward => "their names are passed on", Unlisted::Refuse => "it is not asked for them" } }
-                    dt { "Requests under way" } dd { @match own.max_concurrent { Some(most) => { "at most " (most) " with each credential" }, None => "any number" } }
-                    dt { "Without a credential" } dd { @if own.keyless { "it is asked all the same" } @else { "it is not asked" } }
+                    dt { "Concurrent requests" } dd { @match own.max_concurrent { Some(most) => { "at most " (most) " per credential" }, None => "unlimited" } }
+                    dt { "Without a credential" } dd { @if own.keyless { "requests are sent anyway" } @else { "no requests are sent" } }
                 }
             }
         }))
         @if writes {
-            (parts::dialog("edit-endpoint", "Change the endpoint", html! {
+            (parts::dialog("edit-endpoint", "Edit endpoint", html! {
                 form data-api={ "PUT " (path) } data-done="reload" autocomplete="off" {
                     // What is sent is the whole of it, so that it stays switched off if it is.
                     input type="hidden" name="enabled" data-type="json" value=(json!(state.enabled));
                     div.dialog-body.stack {
                         (parts::form_fault())
-                        p.soft { "Its credentials are bound to the scheme, host and port they were entered for. At another address they are not used until they are entered again." }
+                        p.soft { "Credentials are bound to the scheme, host and port they were entered for. If you change the address, enter them again." }
                         (fields("change-endpoint", Some(own)))
                     }
                     (foot("Save"))
@@ -144,9 +144,7 @@ mod tests {
             max_concurrent: Some(7),
         };
         let shown = |usable, writes| endpoint_card(&state(usable), &own, writes).into_string();
-        assert!(
-            shown(false, false).contains("Nothing is sent there") && !shown(true, false).contains("Nothing is sent")
-        );
+        assert!(shown(false, false).contains("not used yet") && !shown(true, false).contains("not used yet"));
         assert!(shown(true, true).contains("DELETE /api") && !shown(true, false).contains("/api/"));
         let edit = shown(true, true);
         for begins in [

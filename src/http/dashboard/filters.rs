@@ -1,17 +1,29 @@
 //! What pages about past requests are narrowed by: fields to choose from, and what a URL says of them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, Utc};
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::Viewer;
 use super::keys::TeamChoice;
+use super::{Viewer, parts};
 use crate::domain::report::forecast::midnight;
 use crate::domain::role::Role;
-use crate::http::management::auth::KeyInSight;
 
-/// Keys and tags that a filter offers.
-const OFFERED: usize = 500;
+/// What filters offer.
+pub struct Offer<'o> {
+    /// Names of the keys that are named on the page.
+    pub names: &'o HashMap<Uuid, String>,
+    /// Tags of keys, some of them.
+    pub tags: &'o [String],
+    /// The teams.
+    pub teams: &'o [TeamChoice],
+    /// Names of models.
+    pub models: &'o [String],
+    /// Ids of providers.
+    pub providers: &'o [String],
+}
 
 /// A day or a moment of UTC, as fields of forms and as the API have it. A day stands for its beginning, or as an end for
 /// the beginning of the next one.
@@ -34,23 +46,18 @@ pub fn id_in(viewer: &Viewer, name: &str) -> Option<Uuid> {
 /// Whose requests somebody sees.
 pub fn whose(viewer: &Viewer) -> &'static str {
     match viewer.caller().bearer().role {
-        Role::Member => "What your own keys have asked for.",
-        Role::TeamAdmin => "What your team's keys have asked for.",
-        _ => "What was asked for in the whole organization.",
+        Role::Member => "Requests made with your own keys.",
+        Role::TeamAdmin => "Requests made with your team's keys.",
+        _ => "All requests of the organization.",
     }
 }
 
-/// The choice of a key. One that is chosen and not among those offered is offered as well.
-pub fn key_choice(keys: &[KeyInSight], chosen: Option<&str>) -> Markup {
-    let is = |key: &KeyInSight| chosen == Some(key.id.to_string().as_str());
-    let beyond = keys.iter().skip(OFFERED).find(|key| is(key));
+/// The choice of a key, which is found by the API as one types. `names` has the name of the one that is chosen.
+pub fn key_choice(names: &HashMap<Uuid, String>, chosen: Option<Uuid>) -> Markup {
+    let name = chosen.map(|id| names.get(&id).map_or("deleted key", String::as_str));
     html! {
         label.visually-hidden for="key_id" { "Key" }
-        select id="key_id" name="key_id" {
-            option value="" { "Any key" }
-            @if let (Some(own), false) = (chosen, keys.iter().any(is)) { option value=(own) selected { "Another key" } }
-            @for key in keys.iter().take(OFFERED).chain(beyond) { option value=(key.id) selected[is(key)] { (key.name) } }
-        }
+        (parts::key_picker("key_id", "key_id", "Any key", chosen.zip(name)))
     }
 }
 
@@ -74,13 +81,4 @@ pub fn name_choice(name: &str, label: &str, placeholder: &str, chosen: Option<&s
         input.filter-name id=(name) name=(name) value=[chosen] placeholder=(placeholder) list={ (name) "-offered" } autocomplete="off" spellcheck="false";
         datalist id={ (name) "-offered" } { @for own in offered { option value=(own) {} } }
     }
-}
-
-/// The tags of keys, each once.
-pub fn tags_of(keys: &[KeyInSight]) -> Vec<String> {
-    let mut tags: Vec<String> = keys.iter().flat_map(|key| key.tags.iter().cloned()).collect();
-    tags.sort_unstable();
-    tags.dedup();
-    tags.truncate(OFFERED);
-    tags
 }

@@ -4,7 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::money::{NANO_PER_USD, NanoUsd};
 
-/// Dollars in two decimals, more where the amount is small: `$1,204.50`, `$0.0312`, `$0.000012`.
+/// Dollars in two decimals, more where the amount is small: `$1,204.50`, `$0.0312`, `$0.000012`. Zeros at the end are left out
+/// beyond cents, as they are in what is told to the last digit.
 pub fn usd(nano: i64) -> String {
     let sign = if nano < 0 { "−" } else { "" };
     let size = nano.unsigned_abs();
@@ -24,9 +25,11 @@ pub fn usd(nano: i64) -> String {
         return format!("{sign}<$0.000001");
     }
     let whole = rounded / 10_u64.pow(decimals);
-    let fraction = rounded % 10_u64.pow(decimals);
-    let width = decimals as usize;
-    format!("{sign}${}.{fraction:0width$}", grouped(whole))
+    let mut fraction = format!("{:0width$}", rounded % 10_u64.pow(decimals), width = decimals as usize);
+    while fraction.len() > 2 && fraction.ends_with('0') {
+        fraction.pop();
+    }
+    format!("{sign}${}.{fraction}", grouped(whole))
 }
 
 /// Dollars to the last nano-dollar.
@@ -146,6 +149,8 @@ mod tests {
             (1, "<$0.000001"),
             (12_000, "$0.000012"),
             (31_200_000, "$0.0312"),
+            (30_000_000, "$0.03"),
+            (40_000, "$0.00004"),
             (1_204_500_000_000, "$1,204.50"),
             (999_999_999, "$1.00"),
             (-2_500_000_000, "−$2.50"),

@@ -1,5 +1,7 @@
 //! What lies ahead on `/gateway/usage`: what the month will have cost, and what could cost less.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use uuid::Uuid;
@@ -11,7 +13,6 @@ use crate::domain::report::figures::share;
 use crate::domain::report::forecast::Forecast;
 use crate::domain::report::insight::{AtRisk, Insights};
 use crate::domain::role::Right;
-use crate::http::management::auth::KeyInSight;
 
 /// Days that insights look at.
 pub const INSIGHT_DAYS: i64 = 30;
@@ -21,17 +22,23 @@ const INSIGHTS: usize = 5;
 /// What is known of those whom budgets name by their ids.
 #[derive(Clone, Copy)]
 pub struct Known<'k> {
-    /// The keys that the viewer may see.
-    pub keys: &'k [KeyInSight],
+    /// The names of the keys among them that the viewer may see.
+    pub keys: &'k HashMap<Uuid, String>,
     /// The teams.
     pub teams: &'k [TeamChoice],
+}
+
+/// The ids of keys that insights name.
+pub fn whom_by_id(insights: &Insights) -> impl Iterator<Item = Uuid> {
+    let keys = insights.at_risk.iter().filter(|budget| budget.scope == "key");
+    keys.filter_map(|budget| budget.reference.parse().ok())
 }
 
 impl Known<'_> {
     /// Whom a budget is for.
     fn whom(&self, scope: &str, reference: &str) -> String {
         let id = reference.parse::<Uuid>().ok();
-        let key = || self.keys.iter().find(|key| Some(key.id) == id).map(|key| &key.name);
+        let key = || self.keys.get(&id?);
         let team = || {
             self.teams
                 .iter()
@@ -41,7 +48,7 @@ impl Known<'_> {
         match (scope, if scope == "team" { team() } else { key() }) {
             ("organization", _) => "the organization".to_owned(),
             ("key" | "team", Some(name)) => format!("the {scope} {name}"),
-            ("key" | "team", None) => format!("a {scope} that is gone"),
+            ("key" | "team", None) => format!("a deleted {scope}"),
             _ => format!("the {scope} {reference}"),
         }
     }
@@ -58,8 +65,8 @@ pub fn ahead(
 ) -> Markup {
     html! {
         div.grid.two.after {
-            (parts::card("This month", html! { @if filtered { span { "by the same filters" } } }, month_end(forecast, now)))
-            (parts::card("What could cost less", html! { span { "the last " (INSIGHT_DAYS) " days, at today's prices" } }, savings(viewer, known, insights)))
+            (parts::card("This month", html! { @if filtered { span { "with the same filters" } } }, month_end(forecast, now)))
+            (parts::card("Savings opportunities", html! { span { "the last " (INSIGHT_DAYS) " days, at current prices" } }, savings(viewer, known, insights)))
         }
     }
 }
@@ -68,8 +75,8 @@ fn month_end(forecast: Option<&Forecast>, now: DateTime<Utc>) -> Markup {
     let Some(forecast) = forecast else {
         return parts::empty(
             "chart",
-            "Too early to say",
-            "As soon as a day of traffic is over, what the month will have cost is expected here.",
+            "Not enough data yet",
+            "A forecast of this month's cost appears here after one full day of traffic.",
             html! {},
         );
     };
@@ -95,10 +102,19 @@ fn month_end(forecast: Option<&Forecast>, now: DateTime<Utc>) -> Markup {
             }
             dl.facts {
                 dt { "Spent so far" } dd title=(format::usd_exact(forecast.spent_nanousd)) { (format::usd(forecast.spent_nanousd)) }
-                dt { "If every day were" } dd { "the cheapest " (format::usd(forecast.low_nanousd)) ", the dearest " (format::usd(forecast.high_nanousd)) }
-                dt { "Made from" } dd { (forecast.days) @if forecast.days == 1 { " full day" } @else { " full days" } ", each weekday by its own; " (days_left) @if days_left == 1 { " full day is left" } @else { " full days are left" } }
+                dt { "Range" } dd { (format::usd(forecast.low_nanousd)) " to " (format::usd(forecast.high_nanousd)) ", from the cheapest and the most expensive days" }
+                dt { "Based on" } dd { (counted(i64::try_from(forecast.days).unwrap_or(i64::MAX))) ", by day of the week" }
+                dt { "Remaining" } dd { @if days_left == 0 { "less than a day" } @else { (counted(days_left)) } }
             }
         }
+    }
+}
+
+/// So many full days, in words.
+fn counted(days: i64) -> String {
+    match days {
+        1 => "1 full day".to_owned(),
+        days => format!("{days} full days"),
     }
 }
 
@@ -121,34 +137,34 @@ fn savings(viewer: &Viewer, known: Known<'_>, insights: &Insights) -> Markup {
     };
     html! {
         @if none {
-            (parts::empty("check", "Nothing to save", "No deployment would be cheaper, no key lies idle, no budget is at risk.", html! {}))
+            (parts::empty("check", "No savings found", "No cheaper deployments, idle keys or budgets at risk.", html! {}))
         } @else {
             ul.insights id="insights" {
                 @for budget in insights.at_risk.iter().take(INSIGHTS) { (item(Tone::Bad, "budget", at_risk(viewer, known, budget), Some(format!("{} of {}", format::usd(budget.spent_nanousd), format::usd(budget.amount_nanousd))))) }
                 @for cheaper in insights.cheaper.iter().take(INSIGHTS) {
                     (item(Tone::Info, "cheaper", html! {
                         p { strong { (cheaper.alternative) } " serves the same model as " (cheaper.deployment) " for less" }
-                        p.muted.small { (format::count(cheaper.requests)) " requests cost " (format::usd(cheaper.cost_nanousd)) "; there they would have cost " (format::usd(cheaper.alternative_nanousd)) }
+                        p.muted.small { (format::count(cheaper.requests)) " requests cost " (format::usd(cheaper.cost_nanousd)) "; they would have cost " (format::usd(cheaper.alternative_nanousd)) }
                     }, Some(format!("−{}", format::usd(cheaper.cost_nanousd - cheaper.alternative_nanousd)))))
                 }
                 @if prompts {
                     (item(Tone::Info, "prompt cache", html! {
-                        p { "Prompts that begin alike can be cached by their providers" }
-                        p.muted.small { (format::percent(share(caching.cached_tokens, caching.input_tokens).unwrap_or(0.0))) " of the tokens are, which saved " (format::usd(caching.prompt_saved_nanousd)) "; the most there is to gain" }
+                        p { "Prompts with a common beginning can be cached by the provider" }
+                        p.muted.small { (format::percent(share(caching.cached_tokens, caching.input_tokens).unwrap_or(0.0))) " of input tokens are cached, saving " (format::usd(caching.prompt_saved_nanousd)) "; maximum additional savings" }
                     }, Some(format!("−{}", format::usd(caching.prompt_possible_nanousd)))))
                 }
                 @if caching.saved_nanousd > 0 {
-                    (item(Tone::Good, "cached answers", html! {
-                        p { (format::count(caching.hits)) " answers came out of the gateway's cache" }
+                    (item(Tone::Good, "cached responses", html! {
+                        p { (format::count(caching.hits)) " responses were served from the gateway's cache" }
                     }, Some(format!("saved {}", format::usd(caching.saved_nanousd)))))
                 }
                 @for key in insights.idle_keys.iter().take(INSIGHTS) {
                     (item(Tone::Quiet, "idle key", html! {
-                        p { a href={ "/gateway/keys/" (key.id) } { (key.name) } " is not used" }
+                        p { a href={ "/gateway/keys/" (key.id) } { (key.name) } " is unused" }
                         p.muted.small { "last used: " (parts::time_or(key.last_used_at, "never")) }
                     }, None))
                 }
-                @if insights.idle_keys.len() > INSIGHTS { li { span.muted { "and " (insights.idle_keys.len() - INSIGHTS) " more keys that are not used" } } }
+                @if insights.idle_keys.len() > INSIGHTS { li { span.muted { "and " (insights.idle_keys.len() - INSIGHTS) " more unused keys" } } }
             }
         }
     }
@@ -162,7 +178,7 @@ fn at_risk(viewer: &Viewer, known: Known<'_>, budget: &AtRisk) -> Markup {
             @if viewer.can(Right::ReadLimits) { a href={ "/gateway/budgets?scope=" (budget.scope) } { (words) } } @else { (words) }
             @if over { " is used up" } @else { " will be used up " (parts::time(budget.used_up_at)) }
         }
-        p.muted.small { "its period ends " (parts::time(budget.ends_at)) @if !over { "; " (format::usd(budget.expected_nanousd)) " are expected by then" } }
+        p.muted.small { "period ends " (parts::time(budget.ends_at)) @if !over { "; " (format::usd(budget.expected_nanousd)) " expected by then" } }
     }
 }
 
@@ -173,11 +189,7 @@ mod tests {
     #[test]
     fn budgets_are_told_by_the_names_of_those_they_are_for() {
         let (key, team, gone) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        let keys = [KeyInSight {
-            id: key,
-            name: "search".into(),
-            tags: Vec::new(),
-        }];
+        let keys = HashMap::from([(key, "search".to_owned())]);
         let teams = [TeamChoice {
             id: team,
             name: "Search".into(),
@@ -190,7 +202,7 @@ mod tests {
             ("organization", String::new(), "the organization"),
             ("key", key.to_string(), "the key search"),
             ("team", team.to_string(), "the team Search"),
-            ("key", gone.to_string(), "a key that is gone"),
+            ("key", gone.to_string(), "a deleted key"),
             ("tag", "env=test".to_owned(), "the tag env=test"),
         ] {
             assert_eq!(known.whom(scope, &reference), words);

@@ -35,13 +35,13 @@ const STATES: [JobState; 4] = [JobState::Waiting, JobState::Running, JobState::D
 
 fn kind_words(kind: &str) -> &str {
     match kind {
-        "retention" => "Forget what is no longer kept",
-        "webhook_delivery" => "Send an event to a webhook",
-        "key_expiry" => "Look for keys that expire soon",
-        "anomalies" => "Look for unusual failures",
-        "batch" => "Serve a batch of requests",
-        "usage_rollup" => "Bring sums up to date",
-        "reprice" => "Charge past requests by other prices",
+        "retention" => "Delete expired data",
+        "webhook_delivery" => "Webhook delivery",
+        "key_expiry" => "Check for expiring keys",
+        "anomalies" => "Detect anomalies",
+        "batch" => "Process a batch",
+        "usage_rollup" => "Update usage totals",
+        "reprice" => "Re-price past requests",
         other => other,
     }
 }
@@ -132,9 +132,7 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
         .map(|(_, query)| format!("?{query}"))
         .unwrap_or_default();
     Ok(Page::new("Jobs", body)
-        .lead(
-            html! { "What is done in the background. What fails again and again is given up, and can be begun anew." },
-        )
+        .lead(html! { "Background work. Jobs that keep failing are marked as dead and can be retried." })
         .live(format!("/gateway/jobs/live{query}"))
         .script("webhooks.js"))
 }
@@ -151,9 +149,9 @@ fn list(viewer: &Viewer, jobs: &[JobView]) -> Markup {
     let (retries, installation) = (viewer.can(Right::RetryJobs), installation(viewer));
     html! {
         @if jobs.is_empty() && narrowed {
-            (parts::empty("search", "No job is like that", "Nothing in the queue fits the filter.", html! { a.button href="/gateway/jobs" { "Show all jobs" } }))
+            (parts::empty("search", "No matching jobs", "No job in the queue matches this filter.", html! { a.button href="/gateway/jobs" { "Show all jobs" } }))
         } @else if jobs.is_empty() {
-            (parts::empty("jobs", "Nothing to do", "Nothing is waiting, running or given up. Work on batches and deliveries appears here while it is under way.", html! {}))
+            (parts::empty("jobs", "No jobs", "Nothing is waiting, running or dead. Batches and webhook deliveries appear here while they are in progress.", html! {}))
         } @else {
             ul.audit aria-label="Jobs" { @for job in jobs { li { (one(job, retries, installation)) } } }
         }
@@ -192,12 +190,12 @@ fn one(job: &JobView, retries: bool, installation: bool) -> Markup {
                     dt { "Begun" } dd { (job.attempts) @if job.attempts == 1 { " time" } @else { " times" } }
                     dt { @if job.finished_at.is_some() { "Was due" } @else { "Due" } } dd { (steady(job.run_at)) }
                     @if let Some(at) = job.finished_at { dt { "Over" } dd { (steady(at)) } }
-                    @if let Some(error) = &job.last_error { dt { "Last failure" } dd { (error) } }
+                    @if let Some(error) = &job.last_error { dt { "Last error" } dd { (error) } }
                     dt { "Id" } dd { (parts::copyable(&job.id.to_string())) }
                 }
-                (parts::code("what it was told", &payload))
+                (parts::code("job payload", &payload))
                 @if retries && job.state == JobState::Dead {
-                    div.row { button.button.primary.small type="button" data-api={ "POST /api/gateway/jobs/" (job.id) "/retry" (whose) } { (icon("refresh")) "Begin anew" } }
+                    div.row { button.button.primary.small type="button" data-api={ "POST /api/gateway/jobs/" (job.id) "/retry" (whose) } { (icon("refresh")) "Retry" } }
                 }
             }
         }

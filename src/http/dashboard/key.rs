@@ -9,7 +9,7 @@ use super::keys::{
 };
 use super::overview::outcome;
 use super::parts::{self, Tile, Tone, Wish, icon};
-use super::series::{along, by_name, error_rate, float, places, ratio};
+use super::series::{Timeline, by_name, error_rate, float, ratio};
 use super::{Fault, Handler, Page, View, Viewer, format};
 use crate::domain::budget::{BudgetScope, Enforcement};
 use crate::domain::ids::KeyId;
@@ -74,7 +74,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     );
     let (report, page, limits, budgets) = (report?, page?, limits?, budgets?);
     let (teams, (models, providers), outer) = (teams?, offered?, outer?);
-    let places = places(&question);
+    let timeline = Timeline::of(&question);
     let (totals, previous) = (&report.totals, &report.previous);
     let tiles = [
         Tile {
@@ -83,7 +83,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: Some(format::usd_exact(totals.cost_nanousd)),
             change: change(previous.cost_nanousd, totals.cost_nanousd),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| float(figures.cost_nanousd)),
+            line: timeline.line(&report.series, |figures| float(figures.cost_nanousd)),
             href: None,
         },
         Tile {
@@ -92,7 +92,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: Some(format::count(totals.requests)),
             change: change(previous.requests, totals.requests),
             wish: Wish::Neither,
-            line: along(&places, &report.series, &0.0, |figures| float(figures.requests)),
+            line: timeline.line(&report.series, |figures| float(figures.requests)),
             href: None,
         },
         Tile {
@@ -101,9 +101,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: Some(format!("{} failed", format::count(totals.failed()))),
             change: ratio(error_rate(totals), error_rate(previous)),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| {
-                error_rate(figures).unwrap_or(0.0)
-            }),
+            line: timeline.line(&report.series, |figures| error_rate(figures).unwrap_or(0.0)),
             href: None,
         },
         Tile {
@@ -115,31 +113,29 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             title: None,
             change: ratio(totals.latency.quantile(0.95), previous.latency.quantile(0.95)),
             wish: Wish::Down,
-            line: along(&places, &report.series, &0.0, |figures| {
-                figures.latency.quantile(0.95).unwrap_or(0.0)
-            }),
+            line: timeline.line(&report.series, |figures| figures.latency.quantile(0.95).unwrap_or(0.0)),
             href: None,
         },
     ];
-    let series = by_name(&report, &places, |figures| float(figures.cost_nanousd) / 1e9);
+    let series = by_name(&report, &timeline.at, |figures| float(figures.cost_nanousd) / 1e9);
     let chart = Chart {
         id: "key-spend",
         label: "Spend of the key by model".to_owned(),
         unit: Unit::Usd,
         kind: Kind::Stacked,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     };
     let body = html! {
         @if let Some(until) = key.previous_until.filter(|until| *until > now) {
-            (parts::notice(Tone::Info, html! { "The secret from before the last rotation works until " (format::stamp(until)) "." }))
+            (parts::notice(Tone::Info, html! { "The previous secret works until " (format::stamp(until)) "." }))
         }
         div.tiles { @for tile in &tiles { (parts::tile(tile)) } }
         div.grid.wide-left {
             (parts::card("Spend by model", html! { span { "30 days" } }, chart.render()))
             (parts::card("About", html! {}, about(&found)))
         }
-        (parts::card("What applies, and why", html! { span { "the strictest of each kind decides" } }, policy(&found, &limits, &budgets, &outer)))
+        (parts::card("Effective limits", html! { span { "the strictest of each kind applies" } }, policy(&found, &limits, &budgets, &outer)))
         (parts::card("Recent requests", html! {}, recent(&page.rows)))
         @if viewer.can(Right::WriteKeys) {
             @if key.revoked_at.is_none() {
@@ -166,8 +162,8 @@ fn actions(viewer: &Viewer, key: &ManagedKey) -> Markup {
     html! {
         button.button type="button" data-opens="edit-key" { (icon("edit")) "Edit" }
         button.button type="button" data-opens="rotate-key" { (icon("refresh")) "Rotate" }
-        button.button type="button" data-api={ "PATCH " (path) } data-body=(turned) { @if key.disabled { "Switch on" } @else { "Switch off" } }
-        button.button.danger type="button" data-api={ "DELETE " (path) } data-verb="Revoke" data-confirm={ "Every request with “" (key.name) "” is refused from now on, and there is no way back." } { "Revoke" }
+        button.button type="button" data-api={ "PATCH " (path) } data-body=(turned) { @if key.disabled { "Enable" } @else { "Disable" } }
+        button.button.danger type="button" data-api={ "DELETE " (path) } data-verb="Revoke" data-confirm={ "Requests with “" (key.name) "” will be refused immediately. This cannot be undone." } { "Revoke" }
     }
 }
 
@@ -179,7 +175,7 @@ fn about(found: &KeyWithTerms) -> Markup {
             dl.facts {
                 dt { "Created" } dd { (parts::time(key.created_at)) }
                 dt { "Last used" } dd { (parts::time_or(key.last_used_at, "never")) }
-                dt { "Stops working" } dd { (parts::time_or(key.expires_at, "never")) }
+                dt { "Expires" } dd { (parts::time_or(key.expires_at, "never")) }
                 @if let Some(revoked) = key.revoked_at { dt { "Revoked" } dd { (parts::time(revoked)) } }
                 dt { "Team" } dd { @if let Some(team) = &key.team { (team.name) } @else { span.muted { "none" } } }
                 dt { "Tags" } dd {
@@ -191,8 +187,8 @@ fn about(found: &KeyWithTerms) -> Markup {
                         }
                     }
                 }
-                dt { "Networks" } dd { div.chips { (parts::names(&key.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), 6, "from everywhere")) } }
-                dt { "Cached answers" } dd { @match key.cache_ttl { None => span.muted { "as everywhere" }, Some(ttl) if ttl.is_zero() => "never kept", Some(ttl) => (format::seconds(ttl.as_secs())) } }
+                dt { "Networks" } dd { div.chips { (parts::names(&key.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), 6, "any address")) } }
+                dt { "Response cache" } dd { @match key.cache_ttl { None => span.muted { "default" }, Some(ttl) if ttl.is_zero() => "disabled", Some(ttl) => (format::seconds(ttl.as_secs())) } }
                 dt { "Id" } dd { (parts::copyable(&key.id.to_string())) }
             }
         }
@@ -220,15 +216,15 @@ fn why_limit(rule: &LimitRule, key: &KeyWithTerms) -> Option<String> {
         LimitOwner::Key(id) => (*id == key.key.id).then(|| "this key".to_owned()),
         LimitOwner::Team(id) => {
             let team = key.key.team.as_ref().filter(|team| team.id == *id)?;
-            Some(format!("all keys of {} together", team.name))
+            Some(format!("all keys of {} combined", team.name))
         }
-        LimitOwner::Organization => Some("the whole organization together".to_owned()),
+        LimitOwner::Organization => Some("the whole organization combined".to_owned()),
         LimitOwner::EachKey => {
             let has_own = key
                 .limits
                 .iter()
                 .any(|limit| limit.rule.enabled && own(&limit.rule.scope.owner));
-            (!has_own).then(|| "each key without a limit of its own".to_owned())
+            (!has_own).then(|| "each key without its own limit".to_owned())
         }
         LimitOwner::Tag(tag) => has_tag(&key.key, tag).then(|| format!("all keys tagged {tag}")),
         LimitOwner::Provider(provider) => Some(format!("the organization at {provider}")),
@@ -252,9 +248,9 @@ fn why_budget(scope: &BudgetScope, key: &ManagedKey) -> Option<String> {
         BudgetScope::Key(id) => (*id == key.id).then(|| "this key".to_owned()),
         BudgetScope::Team(id) => {
             let team = key.team.as_ref().filter(|team| team.id == *id)?;
-            Some(format!("all keys of {} together", team.name))
+            Some(format!("all keys of {} combined", team.name))
         }
-        BudgetScope::Organization => Some("the whole organization together".to_owned()),
+        BudgetScope::Organization => Some("the whole organization combined".to_owned()),
         BudgetScope::Tag(tag) => has_tag(key, tag).then(|| format!("all keys tagged {tag}")),
         BudgetScope::Provider(provider) => Some(format!("the organization at {provider}")),
         BudgetScope::Model(model) => Some(format!("the organization on {model}")),
@@ -272,18 +268,18 @@ fn policy(
         html! {
             tr {
                 td.nowrap { "Scope" }
-                td.wrap { div.chips { (parts::names(scope.models(), 12, "every model")) span.muted { "at" } (parts::names(scope.providers(), 12, "every provider")) } }
+                td.wrap { div.chips { (parts::names(scope.models(), 12, "all models")) span.muted { "at" } (parts::names(scope.providers(), 12, "all providers")) } }
                 td.wrap { (whose) }
             }
         }
     };
     let words = |rule: &LimitRule| {
         let values = [
-            (rule.values.requests, "requests a minute"),
-            (rule.values.input_tokens, "input tokens a minute"),
-            (rule.values.output_tokens, "output tokens a minute"),
-            (rule.values.tokens, "tokens a minute"),
-            (rule.values.concurrency, "requests at a time"),
+            (rule.values.requests, "requests per minute"),
+            (rule.values.input_tokens, "input tokens per minute"),
+            (rule.values.output_tokens, "output tokens per minute"),
+            (rule.values.tokens, "tokens per minute"),
+            (rule.values.concurrency, "concurrent requests"),
         ];
         let said = values.iter().filter_map(|(value, words)| {
             let value = i64::try_from((*value)?).unwrap_or(i64::MAX);
@@ -292,13 +288,13 @@ fn policy(
         said.collect::<Vec<_>>().join(", ")
     };
     html! {
-        div.table-wrap tabindex="0" role="region" aria-label="What applies" {
+        div.table-wrap tabindex="0" role="region" aria-label="Effective limits" {
             table.table {
-                thead { tr { th { "Kind" } th { "What" } th { "Because of" } } }
+                thead { tr { th { "Kind" } th { "What" } th { "Applies to" } } }
                 tbody {
                     (scope_row("this key", &key.scope))
                     @for (whose, scope) in outer { (scope_row(whose, scope)) }
-                    tr { td { "Limit" } td { (format::count(i64::from(key.rate_limit))) " requests a minute" } td { "this key" } }
+                    tr { td { "Limit" } td { (format::count(i64::from(key.rate_limit))) " requests per minute" } td { "this key" } }
                     @for limit in limits.iter().filter(|limit| limit.rule.enabled) {
                         @if let Some(why) = why_limit(&limit.rule, found) {
                             tr { td { "Limit" } td.wrap { (words(&limit.rule)) } td.wrap { (why) } }
@@ -311,8 +307,8 @@ fn policy(
                                 td.wrap {
                                     (spend(Some(budget), 0))
                                     div.sub {
-                                        @if budget.budget.terms.enforcement == Enforcement::Hard { "refuses when it is used up" } @else { "tells, and refuses nothing" }
-                                        @if let Some(end) = budget.span.end { ", begins anew " (parts::time(end)) }
+                                        @if budget.budget.terms.enforcement == Enforcement::Hard { "blocks requests when exceeded" } @else { "alerts only" }
+                                        @if let Some(end) = budget.span.end { ", resets " (parts::time(end)) }
                                     }
                                 }
                                 td.wrap { (why) }
@@ -328,7 +324,7 @@ fn policy(
 fn recent(rows: &[crate::analytics::RequestRow]) -> Markup {
     html! {
         @if rows.is_empty() {
-            (parts::empty("logs", "Not used yet", "Nothing was asked for with this key.", html! {}))
+            (parts::empty("logs", "Not used yet", "No requests have been made with this key.", html! {}))
         } @else {
             div.table-wrap tabindex="0" role="region" aria-label="Recent requests" {
                 table.table {
@@ -367,14 +363,14 @@ fn edit(viewer: &Viewer, key: &ManagedKey, teams: &[TeamChoice], models: &[Strin
                         (parts::field("edit-name", "Name", "", html! { input id="edit-name" name="name" required maxlength="128" value=(key.name); }))
                         (team_field(viewer, "edit-team", teams, key.team.as_ref().map(|team| team.id.0)))
                     }
-                    (parts::field("edit-models", "Models", "Names, aliases, or globs such as claude-*. None: every model.", tokens("edit-models", "allowed_models.models", "tokens", Some("models"), "every model", &key.scope.models().join(","))))
-                    (parts::field("edit-providers", "Providers", "None: every provider.", tokens("edit-providers", "allowed_models.providers", "tokens", Some("providers"), "every provider", &key.scope.providers().join(","))))
+                    (parts::field("edit-models", "Models", "Names, aliases, or patterns such as claude-*. Empty: all models.", tokens("edit-models", "allowed_models.models", "tokens", Some("models"), "all models", &key.scope.models().join(","))))
+                    (parts::field("edit-providers", "Providers", "Empty: all providers.", tokens("edit-providers", "allowed_models.providers", "tokens", Some("providers"), "all providers", &key.scope.providers().join(","))))
                     div.columns {
                         (parts::field("edit-rate", "Requests per minute", "", html! { input id="edit-rate" name="rate_limit" data-type="number" inputmode="numeric" required value=(key.rate_limit); }))
-                        (parts::field("edit-expiry", "Stops working", "In your time zone; empty: never.", html! { input id="edit-expiry" name="expires_at" type="datetime-local" data-type="time" data-empty="null" data-utc=[key.expires_at.map(|at| at.to_rfc3339())]; }))
+                        (parts::field("edit-expiry", "Expires", "In your time zone. Empty: never.", html! { input id="edit-expiry" name="expires_at" type="datetime-local" data-type="time" data-empty="null" data-utc=[key.expires_at.map(|at| at.to_rfc3339())]; }))
                     }
                     (parts::field("edit-tags", "Tags", "name=value", tokens("edit-tags", "metadata", "tags", None, "env=production", &tags.join(","))))
-                    (parts::field("edit-ips", "Networks it may be used from", "None: from everywhere.", tokens("edit-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", &networks.join(","))))
+                    (parts::field("edit-ips", "Allowed networks", "Empty: any address.", tokens("edit-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", &networks.join(","))))
                     (choices(models, providers))
                 }
                 footer.dialog-foot {
@@ -394,10 +390,10 @@ fn rotate(key: &ManagedKey) -> Markup {
             form data-api={ "POST /api/gateway/keys/" (key.id) "/rotate" } data-done="event" data-new-key {
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    p.soft { "The key gets another secret and keeps everything else. The secret it has works for a while besides, so that applications can be changed one by one." }
-                    (parts::field("grace", "The old secret works for", "", html! {
+                    p.soft { "The key gets a new secret and keeps all its settings. The current secret keeps working for the time you choose, so that you can update applications one by one." }
+                    (parts::field("grace", "Current secret expires", "", html! {
                         select id="grace" name="grace_seconds" data-type="number" {
-                            option value="0" { "no longer" } option value="3600" { "an hour" } option value="86400" selected { "a day" } option value="604800" { "7 days" } option value="2592000" { "30 days" }
+                            option value="0" { "immediately" } option value="3600" { "in an hour" } option value="86400" selected { "in a day" } option value="604800" { "in 7 days" } option value="2592000" { "in 30 days" }
                         }
                     }))
                 }

@@ -212,9 +212,9 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         (filters(&viewer, &teams))
         section.card {
             @if keys.is_empty() && narrowed {
-                (parts::empty("search", "No key is like that", "Nothing fits what you are looking for.", html! { a.button href="/gateway/keys" { "Show all keys" } }))
+                (parts::empty("search", "No matching keys", "No key matches your search.", html! { a.button href="/gateway/keys" { "Show all keys" } }))
             } @else if keys.is_empty() {
-                (parts::empty("key", "No keys yet", "A key is what an application sends with its requests. It says what may be asked for, and how much it may cost.", html! {
+                (parts::empty("key", "No keys yet", "Applications authenticate with a key. It defines which models they can use and how much they can spend.", html! {
                     @if viewer.can(Right::WriteKeys) { button.button.primary type="button" data-opens="new-key" { (icon("plus")) "Create key" } }
                 }))
             } @else {
@@ -228,7 +228,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         }
     };
     Ok(Page::new("Keys", body)
-        .lead(html! { "What applications sign in with: what each may ask for, and how much it may spend." })
+        .lead(html! { "API keys of your applications, with the models they can use and what they can spend." })
         .actions(html! {
             @if viewer.can(Right::WriteKeys) { button.button.primary type="button" data-opens="new-key" { (icon("plus")) "Create key" } }
         })
@@ -273,7 +273,7 @@ fn table(
                 thead { tr {
                     th data-by="text" { button.sort type="button" { "Key" } }
                     th data-by="text" { button.sort type="button" { "State" } }
-                    th.wide { "May use" }
+                    th.wide { "Models" }
                     th data-by="number" { button.sort type="button" { "Spend this month" } }
                     th.right.wide data-by="number" { button.sort type="button" { "Requests / min" } }
                     th.right.wide data-by="number" { button.sort type="button" { "Last used" } }
@@ -305,7 +305,7 @@ fn scope_short(scope: &Scope) -> Markup {
         .cloned()
         .chain(scope.providers().iter().map(|provider| format!("{provider}/…")))
         .collect();
-    parts::names(&all, 3, "everything")
+    parts::names(&all, 3, "all models")
 }
 
 /// What a key has spent, against the budget that is used up most.
@@ -317,7 +317,7 @@ pub(super) fn spend(budget: Option<&ManagedBudget>, spent: i64) -> Markup {
                     span { (format::usd(budget.spent.0)) }
                     span.muted { "of " (format::usd(budget.budget.terms.amount.0)) " " (budget.budget.terms.period.as_str()) }
                 }
-                (parts::bar(used_share(budget), &format!("{} of the {} budget are used", format::percent(used_share(budget)), budget.budget.terms.period.as_str())))
+                (parts::bar(used_share(budget), &format!("{} of the {} budget used", format::percent(used_share(budget)), budget.budget.terms.period.as_str())))
             }
         } @else {
             span { (format::usd(spent)) } " " span.muted.small { "no budget" }
@@ -374,19 +374,19 @@ fn new_key(viewer: &Viewer, teams: &[TeamChoice], models: &[String], providers: 
                         (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" required maxlength="128" placeholder="search-production" autofocus; }))
                         (team_field(viewer, "new-team", teams, None))
                     }
-                    (parts::field("new-models", "Models", "Names from the catalogue, aliases, or globs such as claude-*. None: every model.", tokens("new-models", "allowed_models.models", "tokens", Some("models"), "every model", "")))
-                    (parts::field("new-providers", "Providers", "None: every provider.", tokens("new-providers", "allowed_models.providers", "tokens", Some("providers"), "every provider", "")))
+                    (parts::field("new-models", "Models", "Names, aliases, or patterns such as claude-*. Empty: all models.", tokens("new-models", "allowed_models.models", "tokens", Some("models"), "all models", "")))
+                    (parts::field("new-providers", "Providers", "Empty: all providers.", tokens("new-providers", "allowed_models.providers", "tokens", Some("providers"), "all providers", "")))
                     div.columns {
-                        (parts::field("new-budget", "Budget in USD", "Requests are refused when it is used up.", html! { input id="new-budget" name="budgets.0.amount_usd" inputmode="decimal" placeholder="no budget"; }))
-                        (parts::field("new-period", "Period of the budget", "", html! {
+                        (parts::field("new-budget", "Budget in USD", "Requests are blocked when it is exceeded.", html! { input id="new-budget" name="budgets.0.amount_usd" inputmode="decimal" placeholder="no budget"; }))
+                        (parts::field("new-period", "Budget period", "", html! {
                             select id="new-period" name="budgets.0.period" data-with="budgets.0.amount_usd" {
-                                option value="daily" { "a day" } option value="weekly" { "a week" } option value="monthly" selected { "a month" } option value="total" { "for good" }
+                                option value="daily" { "per day" } option value="weekly" { "per week" } option value="monthly" selected { "per month" } option value="total" { "in total" }
                             }
                         }))
                     }
                     div.columns {
                         (parts::field("new-rate", "Requests per minute", "", html! { input id="new-rate" name="rate_limit" data-type="number" inputmode="numeric" placeholder="60"; }))
-                        (parts::field("new-expiry", "Stops working", "", html! {
+                        (parts::field("new-expiry", "Expires", "", html! {
                             select id="new-expiry" name="expires_at" {
                                 option value="" { "never" }
                                 @for (days, words) in [(1, "in a day"), (7, "in 7 days"), (30, "in 30 days"), (90, "in 90 days"), (365, "in a year")] { option value=(day(days)) { (words) } }
@@ -397,11 +397,11 @@ fn new_key(viewer: &Viewer, teams: &[TeamChoice], models: &[String], providers: 
                         summary { "More limits, tags and networks" }
                         div.stack {
                             div.columns {
-                                (parts::field("new-concurrency", "Requests under way", "", html! { input id="new-concurrency" name="limits.concurrency" data-type="number" inputmode="numeric" placeholder="no limit"; }))
+                                (parts::field("new-concurrency", "Concurrent requests", "", html! { input id="new-concurrency" name="limits.concurrency" data-type="number" inputmode="numeric" placeholder="no limit"; }))
                                 (parts::field("new-tokens", "Tokens per minute", "", html! { input id="new-tokens" name="limits.tokens_per_minute" data-type="number" inputmode="numeric" placeholder="no limit"; }))
                             }
-                            (parts::field("new-tags", "Tags", "name=value. Budgets and limits can be for a tag, and usage can be looked at by it.", tokens("new-tags", "metadata", "tags", None, "env=production", "")))
-                            (parts::field("new-ips", "Networks it may be used from", "Addresses or networks. None: from everywhere.", tokens("new-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", "")))
+                            (parts::field("new-tags", "Tags", "name=value. Budgets, limits and usage reports can use tags.", tokens("new-tags", "metadata", "tags", None, "env=production", "")))
+                            (parts::field("new-ips", "Allowed networks", "IP addresses or networks. Empty: any address.", tokens("new-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", "")))
                         }
                     }
                     (choices(models, providers))
@@ -420,9 +420,9 @@ pub(super) fn secret_dialog(viewer: &Viewer) -> Markup {
     let url = viewer.public_url();
     html! {
         dialog.dialog id="secret" aria-labelledby="secret-title" data-stays {
-            header.dialog-head { h2 id="secret-title" { "Here is the secret" } }
+            header.dialog-head { h2 id="secret-title" { "Save your API key" } }
             div.dialog-body.stack {
-                (parts::notice(Tone::Warn, html! { "It is shown this once and kept nowhere. Copy it now; who loses it rotates the key." }))
+                (parts::notice(Tone::Warn, html! { "This key is shown only once. Copy it now and store it safely; if you lose it, rotate the key to get a new one." }))
                 div.secret { code id="secret-text" data-secret {} button.button.primary type="button" data-copy-from="#secret-text" { (icon("copy")) "Copy" } }
                 p.muted.small data-warnings hidden {}
                 p.muted.small { "Try it:" }
@@ -431,7 +431,7 @@ pub(super) fn secret_dialog(viewer: &Viewer) -> Markup {
                     button.icon-button type="button" data-copy-from="#secret-snippet" aria-label="Copy the command" title="Copy" { (icon("copy")) }
                 }
             }
-            footer.dialog-foot { a.button.primary href="/gateway/keys" data-go-on { "I have copied it" } }
+            footer.dialog-foot { a.button.primary href="/gateway/keys" data-go-on { "Done" } }
         }
     }
 }

@@ -4,11 +4,10 @@ use chrono::Utc;
 use http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
 use poem::Response;
-use poem_openapi::payload::Json;
 
 use super::parts::{self, icon};
 use super::{Frame, Group, Nav, VIEWS, View, assets, html as answer};
-use crate::http::management::problem::{Problem, Refusal};
+use crate::http::management::problem::Refusal;
 
 /// A page without its frame.
 pub struct Page {
@@ -124,6 +123,7 @@ pub(super) fn render(frame: &Frame, page: &Page) -> Markup {
                                     @if !page.crumbs.is_empty() {
                                         nav.crumbs aria-label="Breadcrumbs" {
                                             @for (title, href) in &page.crumbs { a href=(href) { (title) } span aria-hidden="true" { "/" } }
+                                            span aria-current="page" { (page.title) }
                                         }
                                     }
                                     h1 { (page.title) }
@@ -233,7 +233,7 @@ fn freshness(page: &Page) -> Markup {
             @if page.live.is_some() { span.live-dot data-live-dot aria-hidden="true" {} }
             span.freshness-word { @if page.live.is_some() { "Live, updated " } @else { "Updated " } }
             time datetime=(now.to_rfc3339()) data-relative data-fresh { "just now" }
-            a.icon-button href="" data-refresh aria-label="Load anew" title="Load anew" { (icon("refresh")) }
+            a.icon-button href="" data-refresh aria-label="Reload" title="Reload" { (icon("refresh")) }
         }
     }
 }
@@ -277,33 +277,15 @@ pub(super) fn bare(title: &str, csrf: Option<&str>, body: Markup) -> Markup {
     }
 }
 
-/// What a refusal says.
-pub(super) fn problem_of(refusal: &Refusal) -> &Problem {
-    match refusal {
-        Refusal::BadRequest(Json(problem))
-        | Refusal::Unauthorized(Json(problem), _)
-        | Refusal::Forbidden(Json(problem))
-        | Refusal::NotFound(Json(problem))
-        | Refusal::Conflict(Json(problem))
-        | Refusal::PreconditionFailed(Json(problem))
-        | Refusal::TooLarge(Json(problem))
-        | Refusal::UnsupportedMediaType(Json(problem))
-        | Refusal::Unprocessable(Json(problem))
-        | Refusal::PreconditionRequired(Json(problem))
-        | Refusal::TooManyRequests(Json(problem), _)
-        | Refusal::Unavailable(Json(problem)) => problem,
-    }
-}
-
 /// The page that stands for a refusal.
 pub(super) fn error_page(refusal: &Refusal) -> (StatusCode, Page) {
-    let problem = problem_of(refusal);
+    let problem = refusal.problem();
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let (title, picture) = match status {
         StatusCode::FORBIDDEN => ("No permission", "lock"),
         StatusCode::NOT_FOUND => ("Not found", "search"),
-        StatusCode::SERVICE_UNAVAILABLE => ("Not available right now", "warn"),
-        _ => ("That did not work", "warn"),
+        StatusCode::SERVICE_UNAVAILABLE => ("Temporarily unavailable", "warn"),
+        _ => ("Something went wrong", "warn"),
     };
     let body = html! {
         section.card data-error=(status.as_u16()) {
@@ -320,7 +302,7 @@ pub(super) fn error_page(refusal: &Refusal) -> (StatusCode, Page) {
 
 /// The same where not even the frame can be made.
 pub(super) fn bare_error(refusal: &Refusal) -> Response {
-    let problem = problem_of(refusal);
+    let problem = refusal.problem();
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = html! {
         p.bare-text { (problem.detail) }
@@ -345,14 +327,14 @@ mod tests {
             (
                 Refusal::unavailable_because("the database does not answer"),
                 503,
-                "Not available right now",
+                "Temporarily unavailable",
             ),
         ];
         for (refusal, expected, title) in refusals {
             let (status, page) = error_page(&refusal);
             let body = page.body.into_string();
             assert_eq!((status.as_u16(), page.title.as_str()), (expected, title));
-            assert!(body.contains(&problem_of(&refusal).detail), "{body}");
+            assert!(body.contains(&refusal.problem().detail), "{body}");
         }
     }
 }

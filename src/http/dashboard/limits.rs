@@ -18,8 +18,8 @@ pub fn limit_table(limits: &[ManagedLimit], names: &Names, writes: bool) -> Mark
                     th data-by="text" { button.sort type="button" { "For" } }
                     th.right data-by="number" { button.sort type="button" { "Requests / min" } }
                     th.right data-by="number" { button.sort type="button" { "Tokens / min" } }
-                    th.right.wide data-by="number" { button.sort type="button" { "At a time" } }
-                    th.wide { "Without Redis" }
+                    th.right.wide data-by="number" { button.sort type="button" { "Concurrent" } }
+                    th.wide { "If Redis is down" }
                     th { "State" }
                     @if writes { th.right { span.visually-hidden { "Change" } } }
                 } }
@@ -41,8 +41,8 @@ fn amount(value: Option<u64>) -> Markup {
 fn apart_words(policy: WhenApart) -> &'static str {
     match policy {
         WhenApart::Local => "each replica allows its share",
-        WhenApart::Closed => "refuses",
-        WhenApart::Open => "lets through",
+        WhenApart::Closed => "blocks requests",
+        WhenApart::Open => "allows requests",
     }
 }
 
@@ -84,11 +84,11 @@ fn limit_values(limit: &ManagedLimit) -> Value {
 
 fn value_fields(at: &str) -> Markup {
     let fields = [
-        (LimitKind::Requests, "Requests a minute"),
-        (LimitKind::Concurrency, "Requests at a time"),
-        (LimitKind::Tokens, "Tokens a minute"),
-        (LimitKind::InputTokens, "Input tokens a minute"),
-        (LimitKind::OutputTokens, "Output tokens a minute"),
+        (LimitKind::Requests, "Requests per minute"),
+        (LimitKind::Concurrency, "Concurrent requests"),
+        (LimitKind::Tokens, "Tokens per minute"),
+        (LimitKind::InputTokens, "Input tokens per minute"),
+        (LimitKind::OutputTokens, "Output tokens per minute"),
     ];
     html! {
         div.columns {
@@ -96,9 +96,9 @@ fn value_fields(at: &str) -> Markup {
                 @let id = format!("{at}-{}", kind.as_str().replace('_', "-"));
                 (parts::field(&id, label, "", html! { input id=(id) name=(kind.field()) data-type="number" data-empty="null" inputmode="numeric" pattern="[0-9]*" title="A whole number" placeholder="no limit" autocomplete="off"; }))
             }
-            (parts::field(&format!("{at}-apart"), "While Redis is away", "", html! {
+            (parts::field(&format!("{at}-apart"), "If Redis is unavailable", "", html! {
                 select id={ (at) "-apart" } name="when_redis_is_away" {
-                    @if at == "limit" { option value="" { "as the gateway is configured" } }
+                    @if at == "limit" { option value="" { "gateway default" } }
                     @for policy in WhenApart::ALL { option value=(policy.as_str()) { (apart_words(policy)) } }
                 }
             }))
@@ -117,8 +117,8 @@ pub fn new_limit(viewer: &Viewer, names: &Names) -> Markup {
                     (parts::form_fault())
                     (scope_fields(viewer, names, "limit", true))
                     div data-scope-for="organization team key each_key" {
-                        (parts::field("limit-only", "Only for the model", "A name, or a glob whose matches count together. None: every model.", html! {
-                            input id="limit-only" name="model" list="models-offered" placeholder="every model" autocomplete="off" spellcheck="false" aria-describedby="limit-only-hint";
+                        (parts::field("limit-only", "Only for model", "A name, or a pattern whose matches count together. Empty: all models.", html! {
+                            input id="limit-only" name="model" list="models-offered" placeholder="all models" autocomplete="off" spellcheck="false" aria-describedby="limit-only-hint";
                         }))
                     }
                     (value_fields("limit"))
@@ -134,13 +134,13 @@ pub fn new_limit(viewer: &Viewer, names: &Names) -> Markup {
 pub fn edit_limit() -> Markup {
     parts::dialog(
         "edit-limit",
-        "Change rate limit",
+        "Edit rate limit",
         html! {
             form data-api="PATCH /api/gateway/rate-limits/{id}" data-done="reload" autocomplete="off" data-edits {
                 input type="hidden" name="_id";
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    p.soft { "For the " strong data-edits-whom {} ". What is empty is not limited." }
+                    p.soft { "For the " strong data-edits-whom {} ". Empty fields are not limited." }
                     (value_fields("change-limit"))
                     (enabled_field("change-limit"))
                 }

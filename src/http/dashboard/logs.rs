@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::filters::{id_in, key_choice, moment, name_choice, tags_of, team_choice, whose};
+use super::filters::{Offer, id_in, key_choice, moment, name_choice, team_choice, whose};
 use super::keys::{offered, teams};
 use super::overview::outcome;
 use super::parts::{self, Tone, icon};
@@ -18,7 +18,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::money::NanoUsd;
 use crate::domain::report::log::LogFilter;
 use crate::domain::role::Right;
-use crate::http::management::auth::{Asked, KeyInSight, ReadLogs};
+use crate::http::management::auth::{Asked, ReadLogs};
 
 /// The routes.
 pub const VIEWS: &[View] = &[View {
@@ -94,20 +94,20 @@ impl Wanted {
             let text = query(name)?;
             let found = moment(&text, end);
             if found.is_none() {
-                faults.push(format!("“{text}” is no day such as 2026-11-30"));
+                faults.push(format!("“{text}” is not a date such as 2026-11-30"));
             }
             found
         };
         (filter.from, filter.to) = (time("from", false), time("to", true));
         if filter.from.zip(filter.to).is_some_and(|(from, to)| from >= to) {
-            faults.push("the first day lies after the last one".to_owned());
+            faults.push("the start date is after the end date".to_owned());
             filter.to = None;
         }
         if let Some(text) = query("request_id") {
             match request_id(&text) {
                 Some(id) => filter.id = Some(id.0),
                 None => faults.push(format!(
-                    "“{text}” is no id of a request such as req_0193… with 32 hexadecimal digits"
+                    "“{text}” is not a request ID such as req_0193… with 32 hexadecimal digits"
                 )),
             }
         }
@@ -166,13 +166,13 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let before = viewer.query("cursor").and_then(request_id).map(|id| id.0);
     let filter = may.log_filter(&asked, wanted.filter.clone()).await?;
     // One more, to see whether there is more.
-    let (page, keys, teams, offered) = futures_util::join!(
+    let (page, tags, teams, offered) = futures_util::join!(
         may.log(&filter, before, PAGE + 1),
-        may.keys(),
+        may.tags(),
         teams(&viewer),
         offered(&viewer),
     );
-    let (page, keys, teams, (models, providers)) = (page?, keys?, teams?, offered?);
+    let (page, tags, teams, (models, providers)) = (page?, tags?, teams?, offered?);
     let (mut rows, mut next) = (page.rows, page.next);
     if rows.len() as u64 > PAGE {
         rows.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
@@ -187,25 +187,27 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         .iter()
         .chain(&MORE_FILTERS)
         .any(|name| viewer.query(name).is_some());
-    let names: HashMap<Uuid, &str> = keys.iter().map(|key| (key.id, key.name.as_str())).collect();
+    let names = may
+        .names_of(rows.iter().map(|row| row.key_id).chain(asked.key).collect())
+        .await?;
     let body = html! {
-        @for fault in &wanted.faults { (parts::notice(Tone::Warn, html! { "This filter is left out: " (fault) "." })) }
-        (filters(&viewer, &keys, &teams, &models, &providers, filtered))
+        @for fault in &wanted.faults { (parts::notice(Tone::Warn, html! { "Filter ignored: " (fault) "." })) }
+        (filters(&viewer, &Offer { names: &names, tags: &tags, teams: &teams, models: &models, providers: &providers }, filtered))
         section.card {
             @if !rows.is_empty() {
                 (table(&rows, &names))
             } @else if next.is_some() {
-                (parts::empty("search", "Nothing yet", "Among the newest requests there is none like that. The search goes on from where it is.", html! {}))
+                (parts::empty("search", "No matches yet", "None of the most recent requests match. Continue the search with older ones.", html! {}))
             } @else if filtered || before.is_some() {
-                (parts::empty("search", "No request is like that", "Nothing fits what you are looking for, or it is older than requests are kept.", html! { a.button href="/gateway/logs" { "Show all requests" } }))
+                (parts::empty("search", "No matching requests", "No request matches your search, or it is older than the retention period.", html! { a.button href="/gateway/logs" { "Show all requests" } }))
             } @else {
-                (parts::empty("logs", "No requests yet", "As soon as something is asked for with one of the keys, it is here.", html! { a.button href="/gateway#snippets" { "Show me how" } }))
+                (parts::empty("logs", "No requests yet", "Requests made with any key appear here.", html! { a.button href="/gateway#snippets" { "Show me how" } }))
             }
             (pages(&viewer, before.is_some(), next, rows.is_empty()))
         }
     };
     Ok(Page::new("Logs", body)
-        .lead(html! { (whose(&viewer)) " Each request is here about a second after its end." })
+        .lead(html! { (whose(&viewer)) " Requests appear about a second after they finish." })
         .actions(html! {
             @if wanted.filter.id.is_none() {
                 a.button href=(wanted.export(&viewer)) download data-export="logs" { (icon("download")) "Export CSV" }
@@ -224,53 +226,46 @@ fn pages(viewer: &Viewer, later: bool, next: Option<String>, searching: bool) ->
     }
 }
 
-fn filters(
-    viewer: &Viewer,
-    keys: &[KeyInSight],
-    teams: &[super::keys::TeamChoice],
-    models: &[String],
-    providers: &[String],
-    filtered: bool,
-) -> Markup {
+fn filters(viewer: &Viewer, offer: &Offer<'_>, filtered: bool) -> Markup {
     let value = |name: &str| viewer.query(name);
     let option = |name: &str, own: &str, words: &str| html! { option value=(own) selected[value(name) == Some(own)] { (words) } };
     html! {
         form.log-filters method="get" action="/gateway/logs" role="search" aria-label="Filters" {
             div.filters {
-                (parts::search("request_id", "Id of a request", "Find a request by its id", value("request_id")))
+                (parts::search("request_id", "Request ID", "Find by request ID", value("request_id")))
                 label.visually-hidden for="outcome" { "Result" }
                 select id="outcome" name="outcome" {
                     option value="" { "Any result" }
-                    (option("outcome", "success", "Ended well"))
+                    (option("outcome", "success", "Succeeded"))
                     (option("outcome", "error", "Failed"))
                 }
-                (name_choice("model", "Model", "Any model", value("model"), models))
-                (name_choice("provider", "Provider", "Any provider", value("provider"), providers))
-                (key_choice(keys, value("key_id")))
+                (name_choice("model", "Model", "Any model", value("model"), offer.models))
+                (name_choice("provider", "Provider", "Any provider", value("provider"), offer.providers))
+                (key_choice(offer.names, id_in(viewer, "key_id")))
                 button.button.primary type="submit" { "Search" }
                 @if filtered { a.button href="/gateway/logs" { (icon("cross")) "Clear" } }
             }
             details.more-filters open[MORE_FILTERS.iter().any(|name| value(name).is_some())] {
                 summary { "More filters" }
                 div.filters {
-                    (team_choice(teams, value("team_id")))
-                    (name_choice("tag", "Tag", "Any tag", value("tag"), &tags_of(keys)))
-                    label.visually-hidden for="error_class" { "Kind of failure" }
+                    (team_choice(offer.teams, value("team_id")))
+                    (name_choice("tag", "Tag", "Any tag", value("tag"), offer.tags))
+                    label.visually-hidden for="error_class" { "Error type" }
                     select id="error_class" name="error_class" {
-                        option value="" { "Any failure" }
+                        option value="" { "Any error" }
                         @for class in ErrorClass::ALL { (option("error_class", class.as_str(), &class.as_str().replace('_', " "))) }
                     }
                     label.visually-hidden for="status" { "Status" }
                     input.filter-number id="status" name="status" value=[value("status")] placeholder="Status" inputmode="numeric" autocomplete="off";
-                    label.visually-hidden for="stream" { "Streams" }
+                    label.visually-hidden for="stream" { "Streaming" }
                     select id="stream" name="stream" {
-                        option value="" { "Streams or not" }
-                        (option("stream", "true", "Streams"))
-                        (option("stream", "false", "Whole answers"))
+                        option value="" { "Any mode" }
+                        (option("stream", "true", "Streaming"))
+                        (option("stream", "false", "Not streamed"))
                     }
-                    label.visually-hidden for="min_cost" { "Costs at least, in USD" }
+                    label.visually-hidden for="min_cost" { "Minimum cost in USD" }
                     input.filter-number id="min_cost" name="min_cost" value=[value("min_cost")] placeholder="Min. USD" inputmode="decimal" autocomplete="off";
-                    label.visually-hidden for="min_latency_ms" { "Took at least, in milliseconds" }
+                    label.visually-hidden for="min_latency_ms" { "Minimum latency in milliseconds" }
                     input.filter-number id="min_latency_ms" name="min_latency_ms" value=[value("min_latency_ms")] placeholder="Min. ms" inputmode="numeric" autocomplete="off";
                     span.row.filter-days {
                         label for="from" { "From" } input id="from" type="date" name="from" value=[value("from")];
@@ -284,7 +279,7 @@ fn filters(
 }
 
 /// The name of a key, or that it is gone.
-pub(super) fn key_name(names: &HashMap<Uuid, &str>, key: Uuid) -> Markup {
+pub(super) fn key_name(names: &HashMap<Uuid, String>, key: Uuid) -> Markup {
     html! {
         @match names.get(&key) {
             Some(name) => (name),
@@ -293,7 +288,7 @@ pub(super) fn key_name(names: &HashMap<Uuid, &str>, key: Uuid) -> Markup {
     }
 }
 
-fn table(rows: &[RequestRow], names: &HashMap<Uuid, &str>) -> Markup {
+fn table(rows: &[RequestRow], names: &HashMap<Uuid, String>) -> Markup {
     html! {
         div.table-wrap tabindex="0" role="region" aria-label="Requests" {
             table.table id="requests" {

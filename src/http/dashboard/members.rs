@@ -24,12 +24,12 @@ pub const VIEWS: &[View] = &[View {
 
 fn role_words(role: Role) -> &'static str {
     match role {
-        Role::PlatformAdmin => "platform admin: everything, everywhere",
-        Role::Owner => "owner: everything here, members included",
-        Role::Admin => "admin: everything but owners and the organization",
-        Role::TeamAdmin => "team admin: keys, limits and budgets of a team",
-        Role::Member => "member: own keys and own usage",
-        Role::Viewer => "viewer: reads everything, changes nothing",
+        Role::PlatformAdmin => "Platform admin: full access to all organizations",
+        Role::Owner => "Owner: full access, including members",
+        Role::Admin => "Admin: full access except owners and the organization",
+        Role::TeamAdmin => "Team admin: keys, limits and budgets of a team",
+        Role::Member => "Member: own keys and usage",
+        Role::Viewer => "Viewer: read-only access",
     }
 }
 
@@ -39,11 +39,11 @@ fn role_name(role: Role) -> String {
 
 fn user_state(user: &User) -> Markup {
     match user {
-        User { disabled: true, .. } => pill(Tone::Bad, "switched off"),
+        User { disabled: true, .. } => pill(Tone::Bad, "disabled"),
         User {
             must_change_password: true,
             ..
-        } => pill(Tone::Warn, "has a first password"),
+        } => pill(Tone::Warn, "temporary password"),
         _ => pill(Tone::Good, "active"),
     }
 }
@@ -74,13 +74,13 @@ async fn members(viewer: Viewer) -> Result<Page, Fault> {
         }
         section.card {
             @if users.is_empty() {
-                (parts::empty("user", "Nobody here", "Nobody has an account that fits.", html! { @if team.is_some() { a.button href="/gateway/settings/members" { "Show everybody" } } }))
+                (parts::empty("user", "No members", "No member matches this filter.", html! { @if team.is_some() { a.button href="/gateway/settings/members" { "Show all members" } } }))
             } @else {
                 div.table-wrap tabindex="0" role="region" aria-label="Members" {
                     table.table id="members" data-sort {
                         thead { tr {
                             th data-by="text" { button.sort type="button" { "Member" } }
-                            th data-by="text" { button.sort type="button" { "Role" } }
+                            th.wide data-by="text" { button.sort type="button" { "Role" } }
                             th.wide { "Team" }
                             th { "State" }
                             th.right.wide { "Last sign-in" }
@@ -89,8 +89,12 @@ async fn members(viewer: Viewer) -> Result<Page, Fault> {
                         tbody {
                             @for user in &users {
                                 tr {
-                                    td.wrap { span.strong { (user.name) } div.sub { (user.email.as_str()) @if user.external { " · single sign-on" } } }
-                                    td.nowrap { (role_name(user.role)) }
+                                    td.wrap {
+                                        span.strong { (user.name) }
+                                        div.sub { (user.email.as_str()) @if user.external { " · single sign-on" } }
+                                        div.sub.narrow-only { (role_name(user.role)) }
+                                    }
+                                    td.nowrap.wide { (role_name(user.role)) }
                                     td.wide.wrap { @match user.team { Some(team) => (names.get(&team).copied().unwrap_or("another team")), None => span.muted { "none" } } }
                                     td { (user_state(user)) }
                                     td.right.nowrap.wide { (parts::time_or(user.last_sign_in_at, "never")) }
@@ -110,7 +114,7 @@ async fn members(viewer: Viewer) -> Result<Page, Fault> {
         @if writes {
             @for user in users.iter().filter(|user| own.may_make(user.role)) { (edit_member(user, own, &teams)) }
             (new_member(own, &teams))
-            (once("Here is the password", "It is shown this once and kept nowhere. It is good for the first sign-in, at which another one has to be chosen."))
+            (once("Save the temporary password", "This password is shown only once. It works for the first sign-in, when a new one must be chosen."))
         }
     };
     let actions = html! {
@@ -118,14 +122,14 @@ async fn members(viewer: Viewer) -> Result<Page, Fault> {
     };
     Ok(page(&viewer, body)
         .actions(actions)
-        .lead(html! { "Who manages the gateway, and what each may do." }))
+        .lead(html! { "People who manage the gateway, and their roles." }))
 }
 
 fn role_field(id: &str, own: Role, chosen: Role) -> Markup {
     parts::field(
         id,
         "Role",
-        "Nobody gives more than they hold.",
+        "You can assign roles up to your own.",
         html! {
             select id=(id) name="role" aria-describedby={ (id) "-hint" } {
                 @for role in Role::ALL { @if own.may_make(role) { option value=(role.as_str()) selected[role == chosen] { (role_words(role)) } } }
@@ -138,7 +142,7 @@ fn member_team(id: &str, teams: &[Team], chosen: Option<TeamId>) -> Markup {
     parts::field(
         id,
         "Team",
-        "A team admin needs one; a member's keys are of it.",
+        "Required for team admins. A member's keys belong to it.",
         html! {
             select id=(id) name="team_id" data-empty="null" aria-describedby={ (id) "-hint" } {
                 option value="" { "No team" }
@@ -156,14 +160,14 @@ fn new_member(own: Role, teams: &[Team]) -> Markup {
             form data-api="POST /api/users" data-done="event" data-once="password" autocomplete="off" {
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    (parts::field("new-email", "Email", "What they sign in with.", html! { input id="new-email" name="email" type="email" required aria-describedby="new-email-hint"; }))
+                    (parts::field("new-email", "Email", "Used to sign in.", html! { input id="new-email" name="email" type="email" required aria-describedby="new-email-hint"; }))
                     (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" maxlength="128"; }))
                     (role_field("new-role", own, Role::Member))
                     (member_team("new-team", teams, None))
-                    (parts::field("new-way", "Signs in", "", html! {
+                    (parts::field("new-way", "Sign-in method", "", html! {
                         select id="new-way" name="external" data-type="bool" {
-                            option value="false" selected { "with a password that is made up for them" }
-                            option value="true" { "by single sign-on alone" }
+                            option value="false" selected { "Password (generated)" }
+                            option value="true" { "Single sign-on only" }
                         }
                     }))
                 }
@@ -187,12 +191,12 @@ fn edit_member(user: &User, own: Role, teams: &[Team]) -> Markup {
                     (parts::field(&format!("name-{id}"), "Name", "", html! { input id={ "name-" (id) } name="name" required maxlength="128" value=(user.name); }))
                     (role_field(&format!("role-{id}"), own, user.role))
                     (member_team(&format!("team-{id}"), teams, user.team))
-                    label.check { input type="checkbox" name="disabled" data-type="bool" checked[user.disabled]; "May not sign in for the time being" }
+                    label.check { input type="checkbox" name="disabled" data-type="bool" checked[user.disabled]; "Disabled" }
                     div.row {
                         @if !user.external {
-                            button.button.small type="button" data-api={ "PATCH " (path) } data-body=(json!({"reset_password": true})) data-done="event" data-once="password" data-verb="Make a new password" data-confirm={ "The password of " (user.name) " stops working, and every session of theirs ends." } { (icon("lock")) "New password" }
+                            button.button.small type="button" data-api={ "PATCH " (path) } data-body=(json!({"reset_password": true})) data-done="event" data-once="password" data-verb="Make a new password" data-confirm={ "The password of " (user.name) " stops working and all of their sessions end." } { (icon("lock")) "New password" }
                         }
-                        button.button.small.danger type="button" data-api={ "DELETE " (path) } data-verb="Delete" data-confirm={ (user.name) " is deleted for good." } { (icon("trash")) "Delete" }
+                        button.button.small.danger type="button" data-api={ "DELETE " (path) } data-verb="Delete" data-confirm={ (user.name) " will be deleted permanently." } { (icon("trash")) "Delete" }
                     }
                 }
                 (foot("Save"))

@@ -11,18 +11,18 @@ use crate::http::management::auth::access::ProviderState;
 
 /// What somebody may say that a model can do: its name in the API, and in words.
 const CAPABILITIES: [(&str, &str); 6] = [
-    ("vision", "Takes images"),
-    ("tools", "Calls tools"),
-    ("json_schema", "Follows a JSON schema"),
-    ("reasoning", "Reasons before it answers"),
-    ("prompt_cache", "Caches prompts"),
-    ("sampling_params", "Takes temperature and top_p"),
+    ("vision", "Image input"),
+    ("tools", "Tool calls"),
+    ("json_schema", "JSON schema"),
+    ("reasoning", "Reasoning"),
+    ("prompt_cache", "Prompt caching"),
+    ("sampling_params", "Temperature and top_p"),
 ];
 /// What a million tokens cost besides input and output: name and words.
 const MORE_PRICES: [(&str, &str); 5] = [
     ("cache_read_usd", "Cached input"),
-    ("cache_write_usd", "Input into a cache"),
-    ("cache_write_1h_usd", "Input into a cache for an hour"),
+    ("cache_write_usd", "Cache write"),
+    ("cache_write_1h_usd", "Cache write (1 hour)"),
     ("batch_input_usd", "Input in batches"),
     ("batch_output_usd", "Output in batches"),
 ];
@@ -31,19 +31,19 @@ const LONG_PRICES: [(&str, &str); 5] = [
     ("input_usd", "Input"),
     ("output_usd", "Output"),
     ("cache_read_usd", "Cached input"),
-    ("cache_write_usd", "Input into a cache"),
-    ("cache_write_1h_usd", "Input into a cache for an hour"),
+    ("cache_write_usd", "Cache write"),
+    ("cache_write_1h_usd", "Cache write (1 hour)"),
 ];
 
 /// The models of the organization's own, as it wrote them; nothing where there is none.
 pub fn own_models(models: &BTreeMap<String, Value>, writes: bool) -> Markup {
     html! {
         @if !models.is_empty() {
-            (parts::card("Own models", html! { span { "for this organization alone" } }, html! {
-                div.table-wrap tabindex="0" role="region" aria-label="Own models" {
+            (parts::card("Custom models", html! { span { "for this organization only" } }, html! {
+                div.table-wrap tabindex="0" role="region" aria-label="Custom models" {
                     table.table id="own-models" {
                         thead { tr {
-                            th { "Model" } th.wide { "Other names" } th.right.wide { "Context" } th.right { "Input" } th.right { "Output" }
+                            th { "Model" } th.wide { "Aliases" } th.right.wide { "Context" } th.right { "Input" } th.right { "Output" }
                             @if writes { th.right { span.visually-hidden { "Change" } } }
                         } }
                         tbody { @for (id, model) in models { (row(id, model, writes)) } }
@@ -71,7 +71,7 @@ fn row(id: &str, model: &Value, writes: bool) -> Markup {
             @if writes {
                 td.right.nowrap {
                     button.icon-button type="button" data-opens="edit-model" data-id=(id) data-whom=(id) data-values=(flat(model)) aria-label={ "Change " (id) } title="Change" { (icon("edit")) }
-                    button.icon-button type="button" data-api={ "DELETE /api/gateway/models/" (path) } data-verb="Take away" data-confirm={ "Nobody can ask for " (id) " any more. What was recorded stays." } aria-label={ "Take away " (id) } title="Take away" { (icon("trash")) }
+                    button.icon-button type="button" data-api={ "DELETE /api/gateway/models/" (path) } data-verb="Remove" data-confirm={ "Requests for " (id) " will be refused. Recorded usage is kept." } aria-label={ "Remove " (id) } title="Remove" { (icon("trash")) }
                 }
             }
         }
@@ -118,31 +118,31 @@ pub fn model_dialogs(providers: &[ProviderState], names: &[String]) -> Markup {
             form data-api="POST /api/gateway/models" data-done="reload" data-whole="model" autocomplete="off" {
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    p.soft { "A model that a provider or an endpoint of yours serves and the catalogue does not know, or not like that. Only this organization can ask for it." }
+                    p.soft { "A model that one of your providers or endpoints serves but the catalogue does not list. Only this organization can use it." }
                     div.columns {
                         (parts::field("model-provider", "Provider", "", html! {
                             select id="model-provider" name="provider" required {
                                 @for state in providers { option value=(state.id) { (state.id) } }
                             }
                         }))
-                        (parts::field("model-model", "Model", "What clients ask for.", html! { input id="model-model" name="model" required maxlength="256" spellcheck="false" aria-describedby="model-model-hint"; }))
-                        (parts::field("model-name", "Its name there", "Empty: as clients ask for it.", html! { input id="model-name" name="name" maxlength="256" spellcheck="false" aria-describedby="model-name-hint"; }))
+                        (parts::field("model-model", "Model", "The name that clients use.", html! { input id="model-model" name="model" required maxlength="256" spellcheck="false" aria-describedby="model-model-hint"; }))
+                        (parts::field("model-name", "Name at the provider", "Empty: same as the model name.", html! { input id="model-name" name="name" maxlength="256" spellcheck="false" aria-describedby="model-name-hint"; }))
                     }
                     (fields("model"))
                 }
                 (foot("Add model"))
             }
         }))
-        (parts::dialog("edit-model", "Change a model", html! {
+        (parts::dialog("edit-model", "Edit model", html! {
             form data-api="PUT /api/gateway/models/{id}" data-done="reload" data-whole="model" autocomplete="off" data-edits {
                 input type="hidden" name="_id";
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    p.soft { strong data-edits-whom {} " holds from now on as it is here. Its provider and names make its id, and stay." }
+                    p.soft { strong data-edits-whom {} " is updated immediately. Its provider and names identify it and cannot be changed." }
                     div.columns {
                         (parts::field("change-model-provider", "Provider", "", html! { input id="change-model-provider" name="provider" readonly; }))
                         (parts::field("change-model-model", "Model", "", html! { input id="change-model-model" name="model" readonly; }))
-                        (parts::field("change-model-name", "Its name there", "", html! { input id="change-model-name" name="name" readonly placeholder="the same"; }))
+                        (parts::field("change-model-name", "Name at the provider", "", html! { input id="change-model-name" name="name" readonly placeholder="the same"; }))
                     }
                     (fields("change-model"))
                 }
@@ -176,21 +176,21 @@ fn price(id: &str, name: &str, label: &str, with: Option<&str>) -> Markup {
 fn fields(at: &str) -> Markup {
     let long = "long_prompt.above_tokens";
     html! {
-        (parts::field(&format!("{at}-aliases"), "Other names", "Names that clients may ask for besides.", html! { input id={ (at) "-aliases" } name="aliases" data-type="tokens" aria-describedby={ (at) "-aliases-hint" }; }))
+        (parts::field(&format!("{at}-aliases"), "Aliases", "Additional names that clients can use.", html! { input id={ (at) "-aliases" } name="aliases" data-type="tokens" aria-describedby={ (at) "-aliases-hint" }; }))
         div.columns {
-            (price(&format!("{at}-input"), "input_usd", "Input, USD a million tokens", None))
-            (price(&format!("{at}-output"), "output_usd", "Output, USD a million tokens", None))
-            (number(&format!("{at}-context"), "context_tokens", "Context, tokens", "A prompt and its answer together."))
-            (number(&format!("{at}-most"), "max_output_tokens", "Longest answer, tokens", ""))
+            (price(&format!("{at}-input"), "input_usd", "Input, USD per million tokens", None))
+            (price(&format!("{at}-output"), "output_usd", "Output, USD per million tokens", None))
+            (number(&format!("{at}-context"), "context_tokens", "Context window (tokens)", "Prompt and response together."))
+            (number(&format!("{at}-most"), "max_output_tokens", "Max. output tokens", ""))
         }
         details.more-fields {
-            summary { "What it can do" }
+            summary { "Capabilities" }
             div.stack {
                 div.columns {
-                    (parts::field(&format!("{at}-like"), "Behaves like", "A model of the catalogue. Its prices do not hold.", html! { input id={ (at) "-like" } name="like" list="model-names" maxlength="256" spellcheck="false" aria-describedby={ (at) "-like-hint" }; }))
-                    (parts::field(&format!("{at}-mode"), "Is asked for", "", html! {
+                    (parts::field(&format!("{at}-like"), "Behaves like", "A model of the catalogue. Its prices do not apply.", html! { input id={ (at) "-like" } name="like" list="model-names" maxlength="256" spellcheck="false" aria-describedby={ (at) "-like-hint" }; }))
+                    (parts::field(&format!("{at}-mode"), "Used for", "", html! {
                         select id={ (at) "-mode" } name="mode" {
-                            option value="" { "as the catalogue says, or anything" }
+                            option value="" { "as in the catalogue, or anything" }
                             option value="chat" { "chat completions" }
                             option value="completion" { "legacy completions" }
                             option value="embedding" { "embeddings" }
@@ -199,7 +199,7 @@ fn fields(at: &str) -> Markup {
                     @for (name, words) in CAPABILITIES {
                         (parts::field(&format!("{at}-{name}"), words, "", html! {
                             select id={ (at) "-" (name) } name={ "capabilities." (name) } data-type="bool" {
-                                option value="" { "as far as is known" }
+                                option value="" { "unknown" }
                                 option value="true" { "yes" }
                                 option value="false" { "no" }
                             }
@@ -211,10 +211,10 @@ fn fields(at: &str) -> Markup {
         details.more-fields {
             summary { "More prices" }
             div.stack {
-                p.muted.small { "USD a million tokens. What is empty is charged as input or output." }
+                p.muted.small { "USD per million tokens. Empty fields are charged as input or output." }
                 div.columns {
                     @for (name, words) in MORE_PRICES { (price(&format!("{at}-{name}"), name, words, None)) }
-                    (number(&format!("{at}-above"), long, "Long prompts: above so many tokens", ""))
+                    (number(&format!("{at}-above"), long, "Long prompts: more than this many tokens", ""))
                     @for (name, words) in LONG_PRICES { (price(&format!("{at}-long-{name}"), &format!("long_prompt.{name}"), &format!("Long prompts: {}", words.to_lowercase()), Some(long))) }
                 }
             }

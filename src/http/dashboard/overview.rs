@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Unit};
 use super::parts::{self, Tile, Tone, Wish, icon, pill};
-use super::series::{along, by_name, error_rate, float, places, ratio};
+use super::series::{Line, Timeline, by_name, error_rate, float, ratio};
 use super::{Fault, Group, Handler, Nav, Page, VIEWS as ALL_VIEWS, View, Viewer, format};
 use crate::analytics::RequestRow;
 use crate::domain::managed_key::KeyFilter;
@@ -126,7 +126,7 @@ async fn overview(viewer: Viewer) -> Result<Page, Fault> {
             (parts::card("Recent requests", html! { (pill(Tone::Quiet, "live")) }, html! { div data-live="recent" { (parts.recent) } }))
             div {
                 @if let Some(health) = parts.health {
-                    (parts::card("Providers", html! { span { "seen from this replica" } }, html! { div data-live="health" { (health) } }))
+                    (parts::card("Providers", html! { span { "as seen by this replica" } }, html! { div data-live="health" { (health) } }))
                 }
                 (parts::card("Endpoint", html! {}, html! { div.card-body { (endpoint(&viewer)) } }))
             }
@@ -145,7 +145,7 @@ async fn overview(viewer: Viewer) -> Result<Page, Fault> {
         })
         .collect();
     Ok(Page::new("Overview", body)
-        .lead(html! { "What went through the gateway, and how it is doing." })
+        .lead(html! { "Traffic, spend and health of your gateway." })
         .actions(html! {
             (parts::segmented("Time", &choices))
             @if viewer.can(Right::WriteKeys) { a.button.primary href="/gateway/keys?new=1" { (icon("plus")) "Create key" } }
@@ -160,12 +160,12 @@ fn by_choice(viewer: &Viewer, by: &str) -> Markup {
 }
 
 fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
-    let line = |figure: fn(&Figures) -> f64| along(&places, &report.series, &0.0, figure);
+    let timeline = Timeline::of(question);
+    let line = |figure: fn(&Figures) -> f64| timeline.line(&report.series, figure);
     let (now, before) = (&report.totals, &report.previous);
     let tokens = |figures: &Figures| figures.input_tokens.saturating_add(figures.output_tokens);
     let usage = |extra: &str| Some(format!("/gateway/usage{extra}")).filter(|_| has_page("/gateway/usage"));
-    let latency = |label: &'static str, share: f64, line: Vec<f64>| Tile {
+    let latency = |label: &'static str, share: f64, line: Line| Tile {
         label,
         value: now
             .latency
@@ -261,28 +261,28 @@ fn traffic(
     unit: Unit,
     figure: impl Fn(&Figures) -> i64 + Copy,
 ) -> Markup {
-    let places = places(question);
-    let series = by_name(report, &places, |figures| float(figure(figures)));
+    let timeline = Timeline::of(question);
+    let series = by_name(report, &timeline.at, |figures| float(figure(figures)));
     Chart {
         id,
         label: "Requests over time".to_owned(),
         unit,
         kind: Kind::Stacked,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     }
     .render()
 }
 
 fn spend(report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
-    let series = by_name(report, &places, |figures| float(figures.cost_nanousd) / 1e9);
+    let timeline = Timeline::of(question);
+    let series = by_name(report, &timeline.at, |figures| float(figures.cost_nanousd) / 1e9);
     Chart {
         id: "spend",
         label: "Spend over time".to_owned(),
         unit: Unit::Usd,
         kind: Kind::Stacked,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     }
     .render()
@@ -358,25 +358,25 @@ fn checklist(steps: &Steps) -> Markup {
         (
             steps.provider,
             "Connect a provider",
-            "Store a credential of OpenAI, Anthropic, Azure, AWS or Google. The echo model works without.",
+            "Add a credential for OpenAI, Anthropic, Azure, AWS or Google. The echo model works without one.",
             page("/gateway/providers"),
         ),
         (
             steps.key,
             "Create a key",
-            "Give each application a key of its own, with the models and the money it may use.",
+            "Give each application its own key, with the models and the budget it can use.",
             page("/gateway/keys").map(|_| "/gateway/keys?new=1"),
         ),
         (
             steps.request,
             "Send a request",
-            "Paste what a new key is shown with, or a snippet from below; it arrives here within seconds.",
+            "Run the command shown with a new key, or a snippet from below. The request appears here within seconds.",
             Some("#snippets"),
         ),
         (
             steps.budget,
             "Set a budget",
-            "Be told before the money is spent, or stop when it is.",
+            "Get alerts before money runs out, or block requests when it does.",
             page("/gateway/budgets").map(|_| "/gateway/budgets?new=budget"),
         ),
     ];
@@ -416,7 +416,7 @@ fn recent(rows: &[RequestRow]) -> Markup {
     let log = has_page("/gateway/logs");
     html! {
         @if rows.is_empty() {
-            (parts::empty("logs", "No requests yet", "As soon as something is asked for with one of your keys, it is here.", html! { a.button href="#snippets" { "Show me how" } }))
+            (parts::empty("logs", "No requests yet", "Requests made with your keys appear here.", html! { a.button href="#snippets" { "Show me how" } }))
         } @else {
             div.table-wrap tabindex="0" role="region" aria-label="Recent requests" {
                 table.table {
@@ -461,7 +461,7 @@ pub(super) fn readiness(state: &ProviderState) -> Markup {
 fn health(states: &[ProviderState]) -> Markup {
     html! {
         @if states.is_empty() {
-            (parts::empty("provider", "No providers", "Nobody can answer yet: no credential is stored.", html! {}))
+            (parts::empty("provider", "No providers", "No credential is stored yet.", html! {}))
         }
         ul.health {
             @for state in states {
@@ -526,7 +526,7 @@ fn snippets(viewer: &Viewer, model: &str) -> Markup {
     ];
     html! {
         section.card id="snippets" {
-            header.card-head { h2 { "Use it" } div.card-aside { "with a key in the place of bn-YOUR-KEY" } }
+            header.card-head { h2 { "Quick start" } div.card-aside { "replace bn-YOUR-KEY with a key" } }
             div data-tabs {
                 div.tabs role="tablist" aria-label="Clients" {
                     @for (place, (id, title, _)) in all.iter().enumerate() {
@@ -536,7 +536,7 @@ fn snippets(viewer: &Viewer, model: &str) -> Markup {
                 @for (place, (id, title, text)) in all.iter().enumerate() {
                     div.snippet-body role="tabpanel" id={ "snippet-" (id) } aria-labelledby={ "tab-" (id) } hidden[place > 0] {
                         (parts::code(title, text))
-                        @if *id == "curl" && model == "echo" { p.muted.small.hint-below { "The model echo costs nothing and repeats what it is told." } }
+                        @if *id == "curl" && model == "echo" { p.muted.small.hint-below { "The echo model is free and repeats its input." } }
                     }
                 }
             }
@@ -558,7 +558,7 @@ fn cards(viewer: &Viewer) -> Markup {
             @for (view, nav) in &others {
                 a.card-link href=(view.path) { (icon(nav.icon)) div { (nav.title) span { (about(view.path)) } } }
             }
-            a.card-link href="/docs" { (icon("book")) div { "API reference" span { "Every endpoint, with a console" } } }
+            a.card-link href="/docs" { (icon("book")) div { "API reference" span { "All endpoints, with a console" } } }
         }
     }
 }
@@ -566,9 +566,9 @@ fn cards(viewer: &Viewer) -> Markup {
 /// What a page is good for, in a few words.
 fn about(path: &str) -> &'static str {
     match path {
-        "/gateway/keys" => "Scopes, limits and budgets of callers",
+        "/gateway/keys" => "API keys, their limits and budgets",
         "/gateway/usage" => "Cost, tokens and latency over time",
-        "/gateway/logs" => "Every request, and why it went where",
+        "/gateway/logs" => "Every request and its routing",
         "/gateway/providers" => "Credentials, health and prices",
         "/gateway/routing" => "Strategy, fallbacks and rules",
         "/gateway/budgets" => "Budgets and rate limits",

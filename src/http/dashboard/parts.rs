@@ -1,9 +1,13 @@
 //! What pages are made of. Everything that is handed in is escaped; nothing here knows what it shows.
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
+use uuid::Uuid;
 
 use super::format;
+use super::series::Line;
 
 /// What something means, as a colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,10 +92,12 @@ pub fn chip(text: &str) -> Markup {
     html! { span.chip { (text) } }
 }
 
-/// A line through values, as wide as there is room. It says nothing that is not said beside it.
-pub fn sparkline(values: &[f64]) -> Markup {
+/// A line through values, as wide as there is room. It says nothing that is not said beside it. What is of a part of its
+/// interval only, such as the present day, is dashed.
+pub fn sparkline(line: &Line) -> Markup {
     const WIDTH: f64 = 120.0;
     const HEIGHT: f64 = 32.0;
+    let values = &line.values;
     let most = values.iter().copied().fold(0.0, f64::max);
     if values.len() < 2 || most <= 0.0 {
         return html! {
@@ -100,17 +106,28 @@ pub fn sparkline(values: &[f64]) -> Markup {
     }
     #[expect(clippy::cast_precision_loss, reason = "a few hundred points of a picture")]
     let step = WIDTH / (values.len() - 1) as f64;
-    let mut line = String::new();
-    for (place, value) in values.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "a few hundred points of a picture")]
-        let x = place as f64 * step;
-        let y = (HEIGHT - 4.0).mul_add(-(value / most), HEIGHT - 2.0);
-        line.push_str(&format!("{}{x:.1} {y:.1}", if place == 0 { "M" } else { "L" }));
-    }
+    let path = |places: Range<usize>| {
+        let mut path = String::new();
+        for (place, value) in values.iter().enumerate().take(places.end).skip(places.start) {
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred points of a picture")]
+            let x = place as f64 * step;
+            let y = (HEIGHT - 4.0).mul_add(-(value / most), HEIGHT - 2.0);
+            path.push_str(&format!("{}{x:.1} {y:.1}", if path.is_empty() { "M" } else { "L" }));
+        }
+        path
+    };
+    let last = values.len();
+    let (begins, ends) = (
+        line.whole.start.min(last),
+        line.whole.end.clamp(line.whole.start.min(last), last),
+    );
     html! {
         svg.spark viewBox="0 0 120 32" preserveAspectRatio="none" aria-hidden="true" {
-            path.area d={ (line) "L120 32L0 32Z" } {}
-            path.line d=(line) {}
+            path.area d={ (path(0..last)) "L120 32L0 32Z" } {}
+            // Each dashed piece begins at its neighbour.
+            @if begins > 0 { path.line.partly d=(path(0..(begins + 1).min(last))) {} }
+            @if ends > begins + 1 { path.line d=(path(begins..ends)) {} }
+            @if ends < last { path.line.partly d=(path(ends.saturating_sub(1)..last)) {} }
         }
     }
 }
@@ -129,7 +146,7 @@ pub enum Wish {
 /// What changed against the period before, as a share; `None`: there was nothing before.
 pub fn change(change: Option<f64>, wish: Wish) -> Markup {
     let Some(change) = change else {
-        return html! { span.change.quiet title="nothing to compare with in the period before" { "—" } };
+        return html! { span.change.quiet title="no data in the previous period" { "—" } };
     };
     let tone = match wish {
         _ if change.abs() < 0.005 => Tone::Quiet,
@@ -140,7 +157,7 @@ pub fn change(change: Option<f64>, wish: Wish) -> Markup {
     };
     let arrow = if change > 0.0 { "↑" } else { "↓" };
     html! {
-        span class={ "change " (tone.as_str()) } title="against the period before" {
+        span class={ "change " (tone.as_str()) } title="compared with the previous period" {
             @if change.abs() >= 0.005 { (arrow) " " }
             @if change.abs() >= 9.995 { (format!("{:.0}×", change + 1.0)) } @else { (format::percent(change.abs())) }
         }
@@ -160,7 +177,7 @@ pub struct Tile<'t> {
     /// Which way is good.
     pub wish: Wish,
     /// The same over time.
-    pub line: Vec<f64>,
+    pub line: Line,
     /// Where there is more about it.
     pub href: Option<String>,
 }
@@ -328,6 +345,18 @@ pub fn field(id: &str, label: &str, hint: &str, input: Markup) -> Markup {
     }
 }
 
+/// A field for a key: what is typed is looked for by the API, and an id can be typed as well, so that every key can be chosen,
+/// however many there are. Its value is the id, under `name`. `chosen` is the id and the name that it begins with.
+pub fn key_picker(id: &str, name: &str, placeholder: &str, chosen: Option<(Uuid, &str)>) -> Markup {
+    html! {
+        div.key-picker data-picks="/api/gateway/keys" {
+            input id=(id) type="text" list={ (id) "-found" } value=[chosen.map(|(_, name)| name)] placeholder=(placeholder) title="Type to search by name or prefix, or enter an ID" autocomplete="off" spellcheck="false";
+            input type="hidden" name=(name) value=[chosen.map(|(id, _)| id)] data-reference[name == "_reference"];
+            datalist id={ (id) "-found" } {}
+        }
+    }
+}
+
 /// A dialog that a button with `data-opens="id"` opens.
 pub fn dialog(id: &str, title: &str, body: Markup) -> Markup {
     html! {
@@ -379,6 +408,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_a_part_of_a_day_is_dashed_and_the_rest_is_not() {
+        let drawn = |values: &[f64], whole: Range<usize>| {
+            let values = values.to_vec();
+            let line = sparkline(&Line { values, whole }).into_string();
+            (
+                line.matches("line partly").count(),
+                line.matches("class=\"line\"").count(),
+            )
+        };
+        assert_eq!(drawn(&[1.0, 2.0, 3.0, 4.0], 1..3), (2, 1));
+        assert_eq!(drawn(&[1.0, 2.0, 3.0, 4.0], 0..4), (0, 1));
+        assert_eq!(drawn(&[1.0, 2.0, 3.0], 0..2), (1, 1));
+        // One whole day between two others has no line of its own.
+        assert_eq!(drawn(&[1.0, 2.0, 3.0], 1..2), (2, 0));
+        assert_eq!(drawn(&[1.0, 2.0], 1..1), (2, 0));
+        assert_eq!(drawn(&[0.0, 0.0], 0..2), (0, 1));
+    }
+
+    #[test]
     fn a_bar_is_never_wider_than_its_place() {
         assert!(bar(3.0, "x").into_string().contains("width=\"100.0%\""));
         assert!(bar(f64::NAN, "x").into_string().contains("bar good"));
@@ -387,6 +435,16 @@ mod tests {
             progress.contains("width=\"90.0%\"") && progress.contains("bar-failed\" width=\"100.0%\""),
             "{progress}"
         );
+    }
+
+    #[test]
+    fn a_key_that_is_chosen_is_shown_by_its_name_and_sent_by_its_id() {
+        let id = Uuid::from_u128(7);
+        let picker = key_picker("k", "key_id", "Any key", Some((id, "<b>search</b>"))).into_string();
+        assert!(picker.contains(&format!("name=\"key_id\" value=\"{id}\"")), "{picker}");
+        assert!(picker.contains("value=\"&lt;b&gt;search&lt;/b&gt;\""), "{picker}");
+        let none = key_picker("k", "_reference", "Any key", None).into_string();
+        assert!(!none.contains("value=") && none.contains("data-reference"), "{none}");
     }
 
     #[test]

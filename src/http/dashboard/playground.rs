@@ -33,9 +33,9 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
                     div.panels data-panels { (panel("a", "First model", true)) (panel("b", "Second model", false)) }
                     form.card.ask data-ask {
                         label.visually-hidden for="prompt" { "Message" }
-                        textarea id="prompt" name="prompt" rows="3" placeholder="Say something. Ctrl and Enter send it." required {}
+                        textarea id="prompt" name="prompt" rows="3" placeholder="Type a message. Ctrl+Enter sends it." required {}
                         div.ask-foot {
-                            span.muted.small.grow data-ask-words role="status" { "Paste a key, or have one made, to begin." }
+                            span.muted.small.grow data-ask-words role="status" { "Paste a key or create one to start." }
                             button.button type="button" data-clear { "Clear" }
                             button.button type="button" data-stop hidden { "Stop" }
                             button.button.primary type="submit" data-send disabled { (icon("play")) "Send" }
@@ -47,7 +47,7 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
         }
     };
     Ok(Page::new("Playground", body)
-        .lead(html! { "Real requests on a key of yours: limited, metered and billed like any other." })
+        .lead(html! { "These are real requests with your key: limited, metered and billed as usual." })
         .script("playground.js"))
 }
 
@@ -57,7 +57,7 @@ fn key_card(creates: bool) -> Markup {
         html! {},
         html! {
             div.card-body.stack {
-                (parts::field("key", "Key", "It stays in this page, and is gone when you leave it.", html! { input id="key" type="password" autocomplete="off" spellcheck="false" placeholder="bn-…" data-key aria-describedby="key-hint"; }))
+                (parts::field("key", "Key", "It stays on this page and is discarded when you leave.", html! { input id="key" type="password" autocomplete="off" spellcheck="false" placeholder="bn-…" data-key aria-describedby="key-hint"; }))
                 @if creates { button.button type="button" data-make-key { (icon("key")) "Make one for an hour" } }
                 p.small data-key-words role="status" { }
             }
@@ -73,8 +73,8 @@ fn settings_card() -> Markup {
             form.card-body.stack data-terms autocomplete="off" {
                 (parts::field("system", "System message", "", html! { textarea id="system" name="system" rows="3" {} }))
                 div.columns {
-                    (parts::field("temperature", "Temperature", "", html! { input id="temperature" name="temperature" inputmode="decimal" placeholder="as the model has it"; }))
-                    (parts::field("most", "Most output tokens", "", html! { input id="most" name="most" inputmode="numeric" placeholder="no ceiling"; }))
+                    (parts::field("temperature", "Temperature", "", html! { input id="temperature" name="temperature" inputmode="decimal" placeholder="model default"; }))
+                    (parts::field("most", "Max. output tokens", "", html! { input id="most" name="most" inputmode="numeric" placeholder="no limit"; }))
                 }
                 label.check { input type="checkbox" data-both; "Two models side by side" }
             }
@@ -89,10 +89,10 @@ fn panel(id: &str, label: &str, shown: bool) -> Markup {
                 div.grow { label.visually-hidden for={ "model-" (id) } { (label) } input id={ "model-" (id) } list="served" placeholder=(label) autocomplete="off" data-model; }
             }
             div.talk data-talk tabindex="0" role="log" aria-label={ "Conversation with the " (label.to_lowercase()) } {
-                (parts::empty("play", "Nothing said yet", "Choose a model and say something.", html! {}))
+                (parts::empty("play", "No messages yet", "Choose a model and send a message.", html! {}))
             }
             dl.talk-figures data-figures aria-label={ "Figures of the " (label.to_lowercase()) } {
-                @for (name, title) in [("cost", "Cost"), ("first", "First token"), ("total", "In all"), ("speed", "Speed"), ("tokens", "Tokens")] {
+                @for (name, title) in [("cost", "Cost"), ("first", "First token"), ("total", "Total"), ("speed", "Speed"), ("tokens", "Tokens")] {
                     div { dt { (title) } dd data-figure=(name) { "—" } }
                 }
             }

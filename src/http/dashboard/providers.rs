@@ -10,9 +10,10 @@ use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::endpoints::{endpoint_card, new_endpoint};
 use super::overview::readiness;
 use super::parts::{self, Tone, icon, pill};
-use super::series::{along, places};
+use super::series::{Timeline, along, error_rate, float};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::measurement::Measured;
+use crate::domain::report::figures::Figures;
 use crate::domain::report::hour::Hour;
 use crate::domain::report::usage::{Granularity, UsageFilter, UsageQuestion, UsageReport};
 use crate::domain::role::Right;
@@ -107,7 +108,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         @if viewer.can(Right::WriteConfig) { (new_endpoint(&states)) }
     };
     Ok(Page::new("Providers", body)
-        .lead(html! { "Who answers, and how they are doing right now. Requests go around those that fail." })
+        .lead(html! { "Model providers and their current health. Requests are routed around failing ones." })
         .actions(html! { (endpoint) (connect) })
         .live("/gateway/providers/live"))
 }
@@ -121,19 +122,19 @@ async fn list_fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, F
 fn table(states: &[ProviderState], connect: &Markup) -> Markup {
     html! {
         @if states.is_empty() {
-            (parts::empty("provider", "No providers", "Nobody can answer yet: no credential is stored.", connect.clone()))
+            (parts::empty("provider", "No providers", "No credential is stored yet.", connect.clone()))
         } @else {
             div.table-wrap tabindex="0" role="region" aria-label="Providers" {
                 table.table id="providers" {
                     thead { tr {
-                        th { "Provider" } th { "State" } th.right { "First token" } th.right.wide { "Speed" } th.right { "Failing" } th.right.wide { "Under way" }
+                        th { "Provider" } th { "State" } th.right { "First token" } th.right.wide { "Speed" } th.right { "Errors" } th.right.wide { "In flight" }
                     } }
                     tbody {
                         @for state in states {
                             tr {
                                 td.wrap {
                                     a.name href={ "/gateway/providers/" (state.id) } { (title_of(&state.id)) }
-                                    div.sub { code { (state.id) } @if state.own.is_some() { " · own endpoint" } " · " (state.deployments) @if state.deployments == 1 { " model" } @else { " models" } }
+                                    div.sub { code { (state.id) } @if state.own.is_some() { " · custom endpoint" } " · " (state.deployments) @if state.deployments == 1 { " model" } @else { " models" } }
                                 }
                                 td { @if state.usable { (readiness(state)) } @else { (pill(Tone::Warn, "no credential")) } }
                                 td.right.nowrap { (first_token(mean(state.measured.values().filter_map(|one| one.first_token_ms)))) }
@@ -158,7 +159,7 @@ fn connect_dialogs(viewer: &Viewer, states: &[ProviderState]) -> Markup {
     html! {
         (parts::dialog("connect", "Add credential", html! {
             div.dialog-body.stack {
-                p.soft { "For which provider? What is stored is sealed, and nobody reads it again." }
+                p.soft { "Choose a provider. Credentials are encrypted and never shown again." }
                 div.choices {
                     @for (id, name) in &all {
                         button.choice type="button" data-opens={ "credential-" (id) } { span.strong { (name) } span.muted.small { (id) } }
@@ -174,27 +175,27 @@ fn connect_dialogs(viewer: &Viewer, states: &[ProviderState]) -> Markup {
 fn value_words(name: &str) -> (&str, &'static str) {
     match name {
         "api_key" => ("API key", ""),
-        "organization" => ("Organization", "org-…, where the key belongs to several."),
-        "project" => ("Project", "proj_…, where the key belongs to several."),
-        "endpoint" => ("Endpoint", "Such as https://name.openai.azure.com."),
-        "tenant_id" => ("Tenant id", "With client id and secret in the place of a key."),
+        "organization" => ("Organization", "org-…, if the key belongs to several."),
+        "project" => ("Project", "proj_…, if the key belongs to several."),
+        "endpoint" => ("Endpoint", "For example https://name.openai.azure.com."),
+        "tenant_id" => ("Tenant id", "With client ID and secret, instead of an API key."),
         "client_id" => ("Client id", ""),
         "client_secret" => ("Client secret", ""),
         "api_version" => ("API version", ""),
         "access_key_id" => (
             "Access key id",
-            "With a secret access key; or else an API key of Bedrock below.",
+            "With a secret access key; or use a Bedrock API key below.",
         ),
         "secret_access_key" => ("Secret access key", ""),
-        "session_token" => ("Session token", "Of temporary keys."),
-        "region" => ("Region", "Where the models are, such as eu-central-1."),
+        "session_token" => ("Session token", "For temporary credentials."),
+        "region" => ("Region", "Region of the models, such as eu-central-1."),
         "role_arn" => ("Role to assume", "arn:aws:iam::…"),
-        "external_id" => ("External id", "If the role asks for one."),
+        "external_id" => ("External id", "If the role requires one."),
         "bearer_token" => ("Bedrock API key", ""),
-        "project_id" => ("Project id", "Where the service account does not say it."),
-        "service_account" => ("Service account", "The JSON file as it is."),
-        "weight" => ("Weight", "Its share of the requests among several credentials."),
-        "max_concurrent" => ("Requests under way", "At most so many with it at a time."),
+        "project_id" => ("Project id", "If the service account does not include it."),
+        "service_account" => ("Service account", "The contents of the JSON key file."),
+        "weight" => ("Weight", "Its share of requests when there are several credentials."),
+        "max_concurrent" => ("Concurrent requests", "Maximum for this credential."),
         other => (other, ""),
     }
 }
@@ -232,20 +233,20 @@ fn credential_dialog(viewer: &Viewer, provider: &str) -> Markup {
                     (parts::form_fault())
                     div.columns { @for name in tenant::values(provider) { (value_field(provider, name)) } }
                     details.more-fields {
-                        summary { "One of several" }
+                        summary { "Advanced: several credentials" }
                         div.stack {
-                            (parts::field(&format!("{provider}-name"), "Its name", "Without one it is the one there is, and stands in the place of that.", html! { input id={ (provider) "-name" } name="name" maxlength="64" autocomplete="off" aria-describedby={ (provider) "-name-hint" }; }))
+                            (parts::field(&format!("{provider}-name"), "Name", "Leave empty to replace the default credential.", html! { input id={ (provider) "-name" } name="name" maxlength="64" autocomplete="off" aria-describedby={ (provider) "-name-hint" }; }))
                             div.columns { @for name in tenant::COMMON { (value_field(provider, name)) } }
                         }
                     }
                     @if viewer.caller().bearer().role.everywhere() {
-                        label.check { input type="checkbox" name="shared" data-type="bool"; "For every organization that may use shared credentials" }
+                        label.check { input type="checkbox" name="shared" data-type="bool"; "Share with all organizations that may use shared credentials" }
                     }
-                    p.muted.small { "A credential is stored as a whole: what is left empty here is not there afterwards." }
+                    p.muted.small { "Saving replaces the whole credential: fields left empty are removed." }
                 }
                 footer.dialog-foot {
                     button.button type="button" data-closes { "Cancel" }
-                    button.button.primary type="submit" { "Store" }
+                    button.button.primary type="submit" { "Save" }
                 }
             }
         },
@@ -280,8 +281,11 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let body = html! {
         @if let Some(own) = &state.own { (endpoint_card(&state, own, viewer.can(Right::WriteConfig))) }
         div.grid.wide-left {
-            (parts::card("Latency", html! { span { "48 hours, by the hour" } }, latency_chart(&question, &report)))
-            (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Store" } } }, credential_list(&viewer, &state)))
+            div {
+                (parts::card("Requests by result", results_aside(&state.id, &report), results_chart(&question, &report)))
+                (parts::card("Latency", html! { span { "last 48 hours" } }, latency_chart(&question, &report)))
+            }
+            (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Add" } } }, credential_list(&viewer, &state)))
         }
         section.card data-live="measured" { (measured(&state)) }
         @if viewer.can(Right::WriteProviders) { (test(&state, &models)) }
@@ -307,18 +311,60 @@ fn switch(viewer: &Viewer, state: &ProviderState) -> Markup {
     html! {
         @if viewer.can(Right::WriteConfig) {
             @if state.enabled {
-                button.button.danger type="button" data-api=(path) data-body=r#"{"enabled": false}"# data-verb="Switch off" data-confirm={ "No request of this organization goes to " (title_of(&state.id)) " until it is switched on again." } { "Switch off" }
+                button.button.danger type="button" data-api=(path) data-body=r#"{"enabled": false}"# data-verb="Disable" data-confirm={ "No requests of this organization will be sent to " (title_of(&state.id)) " until you enable it again." } { "Disable" }
             } @else {
-                button.button.primary type="button" data-api=(path) data-body=r#"{"enabled": true}"# { "Switch on" }
+                button.button.primary type="button" data-api=(path) data-body=r#"{"enabled": true}"# { "Enable" }
             }
         }
     }
 }
 
+/// How many requests that ended at a provider failed, and where they are.
+fn results_aside(provider: &str, report: &UsageReport) -> Markup {
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("provider", provider)
+        .append_pair("outcome", "error")
+        .finish();
+    html! {
+        @if let Some(rate) = error_rate(&report.totals) {
+            @if report.totals.failed() > 0 { a href={ "/gateway/logs?" (query) } { (format::percent(rate)) " failed" } } @else { span { "none failed" } }
+        }
+        span { "last 48 hours" }
+    }
+}
+
+/// The history of a provider's health as the ledger has it: requests that ended there, by the hour, and which of them failed.
+fn results_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
+    let timeline = Timeline::of(question);
+    let count = |name: &str, color, figure: fn(&Figures) -> i64| Series {
+        name: name.to_owned(),
+        values: along(&timeline.at, &report.series, &Some(0.0), |figures| {
+            Some(float(figure(figures)))
+        }),
+        color: Some(color),
+    };
+    let series = match report.totals.requests {
+        0 => Vec::new(),
+        _ => vec![
+            count("succeeded", "--series-1", |of| of.requests - of.failed()),
+            count("failed", "--bad", Figures::failed),
+        ],
+    };
+    Chart {
+        id: "provider-results",
+        label: "Requests that ended at the provider, by result".to_owned(),
+        unit: Unit::Count,
+        kind: Kind::Stacked,
+        at: Places::Times(timeline),
+        series,
+    }
+    .render()
+}
+
 fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
-    let places = places(question);
+    let timeline = Timeline::of(question);
     let quantile = |share: f64| {
-        along(&places, &report.series, &None, |figures| {
+        along(&timeline.at, &report.series, &None, |figures| {
             figures.latency.quantile(share).map(|us| us / 1e3)
         })
     };
@@ -328,6 +374,7 @@ fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
             .map(|(name, share)| Series {
                 name: name.to_owned(),
                 values: quantile(share),
+                color: None,
             })
             .into(),
     };
@@ -336,7 +383,7 @@ fn latency_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
         label: "How long requests took at the provider".to_owned(),
         unit: Unit::Milliseconds,
         kind: Kind::Lines,
-        at: Places::Times(places),
+        at: Places::Times(timeline),
         series,
     }
     .render()
@@ -370,21 +417,21 @@ fn credential_list(viewer: &Viewer, state: &ProviderState) -> Markup {
     };
     html! {
         @if state.id == BUILT_IN {
-            (parts::empty("check", "None needed", "The provider is built in: it repeats what it is told, and costs nothing.", html! {}))
+            (parts::empty("check", "None required", "This built-in provider repeats its input and is free.", html! {}))
         } @else if state.credentials.is_empty() {
-            (parts::empty("lock", "No credential", "Nothing of this organization can be asked here.", html! {}))
+            (parts::empty("lock", "No credential", "Add a credential to send requests to this provider.", html! {}))
         } @else {
             ul.health {
                 @for watched in &state.credentials {
                     @let credential = &watched.credential;
                     li {
                         div.grow {
-                            span.strong { (credential.name.as_deref().unwrap_or("without a name")) }
-                            div.muted.small { @if credential.shared { "shared with other organizations" } @else { "this organization's own" } @if let Some(region) = credential.spot.as_ref().and_then(|spot| spot.region.as_deref()) { ", in " (region) } @if let Some(most) = credential.max_concurrent { ", " (most) " requests at a time" } }
+                            span.strong { (credential.name.as_deref().unwrap_or("default")) }
+                            div.muted.small { @if credential.shared { "shared with other organizations" } @else { "this organization only" } @if let Some(region) = credential.spot.as_ref().and_then(|spot| spot.region.as_deref()) { ", in " (region) } @if let Some(most) = credential.max_concurrent { ", " (most) " concurrent requests" } }
                         }
-                        @if credential.resting { (pill(Tone::Bad, "refused lately")) } @else { (health_of(watched)) }
+                        @if credential.resting { (pill(Tone::Bad, "recently refused")) } @else { (health_of(watched)) }
                         @if own && (everywhere || !credential.shared) {
-                            button.icon-button type="button" data-api=(path(credential)) data-done="go:/gateway/providers" data-verb="Take away" data-confirm="The credential is gone from the store, and requests do not use it any more." aria-label={ "Take away the credential " (credential.name.as_deref().unwrap_or("without a name")) } title="Take away" { (icon("trash")) }
+                            button.icon-button type="button" data-api=(path(credential)) data-done="go:/gateway/providers" data-verb="Remove" data-confirm="The credential is deleted and no longer used." aria-label={ "Remove the credential " (credential.name.as_deref().unwrap_or("default")) } title="Remove" { (icon("trash")) }
                         }
                     }
                 }
@@ -407,13 +454,13 @@ fn measured(state: &ProviderState) -> Markup {
         }
     };
     html! {
-        header.card-head { h2 { "Measured now" } div.card-aside { span { "moving averages since the start" } } }
+        header.card-head { h2 { "Live measurements" } div.card-aside { span { "moving averages since startup" } } }
         @if state.measured.is_empty() {
-            (parts::empty("chart", "Not asked yet", "Nothing was sent there since the gateway started.", html! {}))
+            (parts::empty("chart", "No requests yet", "No requests have been sent to it since the gateway started.", html! {}))
         } @else {
-            div.table-wrap tabindex="0" role="region" aria-label="Measured now" {
+            div.table-wrap tabindex="0" role="region" aria-label="Live measurements" {
                 table.table {
-                    thead { tr { th { "Deployment" } th.right { "First token" } th.right { "Speed" } th.right { "Failing" } th.right.wide { "From a prompt cache" } th.right.wide { "Under way" } } }
+                    thead { tr { th { "Deployment" } th.right { "First token" } th.right { "Speed" } th.right { "Errors" } th.right.wide { "Prompt cache hits" } th.right.wide { "In flight" } } }
                     tbody { @for (id, one) in &state.measured { (row(id, one)) } }
                 }
             }
@@ -427,7 +474,7 @@ fn test(state: &ProviderState, models: &[PricedDeployment]) -> Markup {
     names.dedup();
     parts::card(
         "Test",
-        html! { span { "one small real call" } },
+        html! { span { "sends one small real request" } },
         html! {
             form.card-body.stack data-api={ "POST /api/gateway/providers/" (state.id) "/test" } data-done="event" data-test {
                 (parts::form_fault())

@@ -74,7 +74,7 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
         (tabs(&viewer))
         @if viewer.can(Right::Reprice) { (begin(&models, &providers)) }
         section.card {
-            header.card-head { h2 { "Re-pricings" } div.card-aside { span { "one at a time" } } }
+            header.card-head { h2 { "Re-pricings" } div.card-aside { span { "one runs at a time" } } }
             div data-live="repricings" { (list(&viewer, &found)) }
             (parts::more(next))
         }
@@ -85,7 +85,7 @@ async fn page(viewer: Viewer) -> Result<Page, Fault> {
         .map(|(_, query)| format!("?{query}"))
         .unwrap_or_default();
     Ok(Page::new("Providers", body)
-        .lead(html! { "Prices that came late, or were wrong: what was recorded is charged by the prices that hold now for the moment of each call." })
+        .lead(html! { "Recalculate the cost of past requests with the prices now known for the time of each request." })
         .live(format!("/gateway/providers/repricing/live{query}"))
         .script("webhooks.js"))
 }
@@ -98,21 +98,21 @@ async fn fragments(viewer: Viewer) -> Result<Vec<(&'static str, Markup)>, Fault>
 /// The form that begins a dry run. What it finds out can be done for good afterwards.
 fn begin(models: &[String], providers: &[String]) -> Markup {
     parts::card(
-        "What would change?",
-        html! { span { "a dry run writes nothing" } },
+        "Preview",
+        html! { span { "a dry run changes nothing" } },
         html! {
             form.card-body.stack data-api="POST /api/gateway/prices/reprice" data-done="reload" autocomplete="off" {
                 (parts::form_fault())
                 input type="hidden" name="dry_run" data-type="json" value="true";
                 div.columns {
-                    (parts::field("reprice-from", "Calls from", "", html! { input id="reprice-from" name="from" type="datetime-local" data-type="time" required; }))
+                    (parts::field("reprice-from", "Requests from", "", html! { input id="reprice-from" name="from" type="datetime-local" data-type="time" required; }))
                     (parts::field("reprice-to", "Until", "Empty: until now.", html! { input id="reprice-to" name="to" type="datetime-local" data-type="time" aria-describedby="reprice-to-hint"; }))
                     (parts::field("reprice-provider", "Provider", "", html! { input id="reprice-provider" name="provider" list="reprice-providers" maxlength="256" placeholder="any" spellcheck="false"; }))
                     (parts::field("reprice-model", "Model", "", html! { input id="reprice-model" name="model" list="reprice-models" maxlength="256" placeholder="any" spellcheck="false"; }))
                 }
                 datalist id="reprice-providers" { @for provider in providers { option value=(provider) {} } }
                 datalist id="reprice-models" { @for model in models { option value=(model) {} } }
-                div.row { button.button.primary type="submit" { (icon("search")) "Find out" } }
+                div.row { button.button.primary type="submit" { (icon("search")) "Start dry run" } }
             }
         },
     )
@@ -122,7 +122,7 @@ fn list(viewer: &Viewer, found: &Found) -> Markup {
     let may = viewer.can(Right::Reprice);
     html! {
         @if found.repricings.is_empty() {
-            (parts::empty("budget", "No re-pricings yet", "Calls that had no price, or one that was put right since, can be charged anew. Budgets and figures follow.", html! {}))
+            (parts::empty("budget", "No re-pricings yet", "Requests that had no price, or a price corrected since, can be recalculated. Budgets and reports are updated.", html! {}))
         } @else {
             ul.audit aria-label="Re-pricings" {
                 @for (place, repricing) in found.repricings.iter().enumerate() {
@@ -150,9 +150,9 @@ fn state(repricing: &Repricing, given_up: bool) -> Markup {
     match (repricing.done, given_up, repricing.terms.dry_run) {
         (true, _, true) => pill(Tone::Quiet, "dry run done"),
         (true, _, false) => pill(Tone::Good, "done"),
-        (false, true, _) => pill(Tone::Bad, "given up"),
-        (false, false, true) => pill(Tone::Info, "dry run under way"),
-        (false, false, false) => pill(Tone::Info, "under way"),
+        (false, true, _) => pill(Tone::Bad, "failed"),
+        (false, false, true) => pill(Tone::Info, "dry run in progress"),
+        (false, false, false) => pill(Tone::Info, "in progress"),
     }
 }
 
@@ -182,7 +182,7 @@ fn one(repricing: &Repricing, given_up: Option<&Option<String>>, may: bool, newe
     let share = looked_at(repricing);
     let number = |count: u64| format::count(i64::try_from(count).unwrap_or(i64::MAX));
     let figures = [
-        ("Requests looked at", number(sums.requests), String::new()),
+        ("Requests checked", number(sums.requests), String::new()),
         (
             if terms.dry_run { "Would change" } else { "Changed" },
             number(sums.changed),
@@ -198,7 +198,7 @@ fn one(repricing: &Repricing, given_up: Option<&Option<String>>, may: bool, newe
             ),
         ),
         (
-            "Stay as they are",
+            "Unchanged",
             number(sums.without_price.saturating_add(sums.unclear)),
             format!(
                 "{} without a price, {} unclear",
@@ -214,16 +214,16 @@ fn one(repricing: &Repricing, given_up: Option<&Option<String>>, may: bool, newe
                 span.audit-job { (terms_words(repricing)) }
                 span.audit-who {
                     @if sums.changed > 0 { (number(sums.changed)) @if sums.changed == 1 { " attempt, " } @else { " attempts, " } (signed(difference)) }
-                    @else if repricing.done { "nothing changes" }
+                    @else if repricing.done { "no changes" }
                     @else { (format::percent(share)) }
                 }
                 span.audit-when { (steady(repricing.created_at)) }
             }
             div.audit-body.stack {
                 @if let Some(why) = given_up.filter(|_| !repricing.done) {
-                    (parts::notice(Tone::Bad, html! { "Its job was given up" @if let Some(why) = why { ": " (why) } ". " a href={ "/gateway/jobs?state=dead&kind=" (JobKind::Reprice.as_str()) } { "Begin it anew" } "; it goes on where it was." }))
+                    (parts::notice(Tone::Bad, html! { "The job failed" @if let Some(why) = why { ": " (why) } ". " a href={ "/gateway/jobs?state=dead&kind=" (JobKind::Reprice.as_str()) } { "Retry it" } "; it resumes where it stopped." }))
                 }
-                @if !repricing.done { (parts::progress(share, 0.0, &format!("{} of the time is looked at", format::percent(share)))) }
+                @if !repricing.done { (parts::progress(share, 0.0, &format!("{} of the period checked", format::percent(share)))) }
                 div.figures {
                     @for (label, value, note) in &figures {
                         div.figure { span.muted.small { (label) } span.strong { (value) } @if !note.is_empty() { span.muted.small { (note) } } }
@@ -247,11 +247,11 @@ fn one(repricing: &Repricing, given_up: Option<&Option<String>>, may: bool, newe
                         }
                     }
                 }
-                p.muted.small { "Asked for by " (repricing.author) @if let Some(at) = repricing.finished_at { ", over " (steady(at)) } "." }
+                p.muted.small { "Started by " (repricing.author) @if let Some(at) = repricing.finished_at { ", finished " (steady(at)) } "." }
                 @if may && repricing.done && terms.dry_run && sums.changed > 0 {
                     @let body = json!({"from": terms.from, "to": terms.to, "provider": terms.provider, "model": terms.model, "dry_run": false});
                     div.row {
-                        button.button.primary.small type="button" data-api="POST /api/gateway/prices/reprice" data-body=(body) data-verb="Charge them" data-confirm={ "What these calls have cost changes by about " (signed(difference)) ", in the log, in every figure, and in what is spent of budgets. The prices are those of the moment you confirm." } { (icon("check")) "Charge them by these prices" }
+                        button.button.primary.small type="button" data-api="POST /api/gateway/prices/reprice" data-body=(body) data-verb="Apply" data-confirm={ "The cost of these requests changes by about " (signed(difference)) ", in logs, reports and budgets. Prices at the time you confirm are used." } { (icon("check")) "Apply these prices" }
                     }
                 }
             }
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn only_a_dry_run_that_found_something_can_be_done_for_good_and_by_those_who_may() {
-        let offers = |of: &Repricing, may| one(of, None, may, false).into_string().contains("Charge them");
+        let offers = |of: &Repricing, may| one(of, None, may, false).into_string().contains("Apply");
         assert!(offers(&repricing(true, true, 2), true));
         for (of, may) in [
             (repricing(true, true, 2), false),
@@ -315,10 +315,10 @@ mod tests {
         assert!((looked_at(&running) - 0.5).abs() < 0.01);
         let shown = one(&running, None, true, true).into_string();
         assert!(
-            shown.contains("+$2.50") && shown.contains("50% of the time") && !shown.contains("<b>"),
+            shown.contains("+$2.50") && shown.contains("50% of the period") && !shown.contains("<b>"),
             "{shown}"
         );
         let dead = one(&running, Some(&Some("<i>no</i>".to_owned())), true, true).into_string();
-        assert!(dead.contains("given up") && dead.contains("/gateway/jobs?state=dead") && !dead.contains("<i>"));
+        assert!(dead.contains("failed") && dead.contains("/gateway/jobs?state=dead") && !dead.contains("<i>"));
     }
 }

@@ -38,25 +38,25 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         .ok_or_else(|| Fault::not_found("request"))?;
     let may = viewer.may::<ReadLogs>()?;
     let found = may.request(id).await?;
-    let (keys, prices, payload) = futures_util::join!(may.keys(), prices(&viewer), payload(&viewer, id));
-    let (keys, prices, payload) = (keys?, prices?, payload?);
     let (row, attempts) = (&found.request, &found.attempts);
-    let names: HashMap<Uuid, &str> = keys.iter().map(|key| (key.id, key.name.as_str())).collect();
+    let (names, prices, payload) =
+        futures_util::join!(may.names_of(vec![row.key_id]), prices(&viewer), payload(&viewer, id));
+    let (names, prices, payload) = (names?, prices?, payload?);
     let routing = row
         .routing
         .as_deref()
         .and_then(|text| serde_json::from_str::<Value>(text).ok());
     let body = html! {
         (figures(row))
-        (parts::card("What happened when", html! { span { (format::duration_us(float(row.latency_us))) " in all" } }, waterfall(row, attempts)))
+        (parts::card("Timeline", html! { span { (format::duration_us(float(row.latency_us))) " total" } }, waterfall(row, attempts)))
         div.grid.wide-left.after {
             div {
-                (parts::card("What it cost", html! { @if let Some(cost) = row.cost_nanousd { span.strong { (format::usd_exact(cost)) } } }, cost(row, attempts, prices.as_deref())))
-                (parts::card("Why it went there", html! {}, reasons(row, routing.as_ref())))
+                (parts::card("Cost", html! { @if let Some(cost) = row.cost_nanousd { span.strong { (format::usd_exact(cost)) } } }, cost(row, attempts, prices.as_deref())))
+                (parts::card("Routing decision", html! {}, reasons(row, routing.as_ref())))
             }
             (parts::card("About", html! {}, about(&viewer, row, &names)))
         }
-        (parts::card("What was asked and answered", html! {}, payload_card(&viewer, payload.as_ref())))
+        (parts::card("Request and response", html! {}, payload_card(&viewer, payload.as_ref())))
     };
     Ok(Page::new(row.requested_model.clone(), body)
         .crumb("Logs", "/gateway/logs")
@@ -97,12 +97,15 @@ fn figures(row: &RequestRow) -> Markup {
         (
             "Cost",
             row.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd),
-            row.cost_nanousd.map(format::usd_exact).unwrap_or_default(),
+            // To the last digit, where that says more.
+            (row.cost_nanousd.map(format::usd_exact))
+                .filter(|exact| row.cost_nanousd.map(format::usd).as_ref() != Some(exact))
+                .unwrap_or_default(),
         ),
         (
             "Latency",
             us(Some(row.latency_us)),
-            format!("{} of it not spent waiting for a provider", us(Some(row.overhead_us))),
+            format!("{} gateway overhead", us(Some(row.overhead_us))),
         ),
         ("First token", us(row.first_token_us), speed.unwrap_or_default()),
         (
@@ -129,11 +132,7 @@ fn figures(row: &RequestRow) -> Markup {
 }
 
 fn token_words(cached: i64, written: i64, reasoning: i64) -> String {
-    let parts = [
-        (cached, "cached"),
-        (written, "written to a cache"),
-        (reasoning, "reasoning"),
-    ];
+    let parts = [(cached, "cached"), (written, "cache write"), (reasoning, "reasoning")];
     let said: Vec<String> = parts
         .iter()
         .filter(|(count, _)| *count > 0)
@@ -165,8 +164,8 @@ fn steps(row: &RequestRow, attempts: &[AttemptRow]) -> Vec<Step> {
     steps.push(Step {
         name: "Admission".to_owned(),
         note: match (attempts.is_empty(), row.cache.as_str()) {
-            (true, "hit") => "answered out of the cache".to_owned(),
-            (true, _) => "no provider was asked".to_owned(),
+            (true, "hit") => "served from the cache".to_owned(),
+            (true, _) => "no provider was called".to_owned(),
             _ => "key, limits, budgets, routing".to_owned(),
         },
         from: 0,
@@ -203,7 +202,7 @@ fn steps(row: &RequestRow, attempts: &[AttemptRow]) -> Vec<Step> {
     {
         steps.push(Step {
             name: "First token".to_owned(),
-            note: "the caller has it".to_owned(),
+            note: "sent to the client".to_owned(),
             from: first,
             to: first,
             first: None,
@@ -213,7 +212,7 @@ fn steps(row: &RequestRow, attempts: &[AttemptRow]) -> Vec<Step> {
     steps.push(Step {
         name: "End".to_owned(),
         note: if row.client_cancelled {
-            "the caller left".to_owned()
+            "client disconnected".to_owned()
         } else {
             format!("status {}", row.status)
         },
@@ -252,7 +251,7 @@ fn waterfall(row: &RequestRow, attempts: &[AttemptRow]) -> Markup {
                         @if step.class == "moment" { "at " (format::duration_us(float(step.from))) }
                         @else {
                             (format::duration_us(float(step.to - step.from)))
-                            @if let Some(first) = step.first { span.visually-hidden { ", " (format::duration_us(float(first - step.from))) " of it to the first token" } }
+                            @if let Some(first) = step.first { span.visually-hidden { ", " (format::duration_us(float(first - step.from))) " to the first token" } }
                         }
                     }
                 }
@@ -267,8 +266,8 @@ fn waterfall(row: &RequestRow, attempts: &[AttemptRow]) -> Markup {
 /// What a strategy does, in words.
 fn strategy_words(strategy: &str) -> &'static str {
     match strategy {
-        "cost-optimized" => "the cheapest for the request first",
-        "latency-optimized" => "the fastest of two random ones first",
+        "cost-optimized" => "by cost, cheapest first",
+        "latency-optimized" => "by latency, the faster of two random ones first",
         "balanced" => "by a score of cost, latency, failures and load",
         "failover" => "in a fixed order",
         _ => "by a strategy this version does not know",
@@ -278,12 +277,12 @@ fn strategy_words(strategy: &str) -> &'static str {
 /// When a deployment is tried, in words.
 fn stage_words(stage: &str) -> &'static str {
     match stage {
-        "primary" => "serves what was asked for",
-        "generic" => "stands in when everything before has failed",
-        "context_window" => "stands in when the prompt does not fit",
-        "content_policy" => "stands in when a content policy refuses",
-        "budget_exhausted" => "stands in because a budget is used up",
-        _ => "is tried",
+        "primary" => "serves the requested model",
+        "generic" => "fallback if everything before fails",
+        "context_window" => "fallback if the prompt does not fit",
+        "content_policy" => "fallback if a content policy refuses",
+        "budget_exhausted" => "fallback because a budget is used up",
+        _ => "tried",
     }
 }
 
@@ -291,27 +290,27 @@ fn stage_words(stage: &str) -> &'static str {
 fn standing(attempt: &Value) -> String {
     let mut said = vec![stage_words(attempt["stage"].as_str().unwrap_or_default()).to_owned()];
     if let Some(cost) = attempt["cost_nanousd"].as_i64() {
-        said.push(format!("should cost {}", format::usd(cost)));
+        said.push(format!("estimated cost {}", format::usd(cost)));
     }
     if let Some(ms) = attempt["expected_ms"].as_f64() {
-        said.push(format!("should take {}", format::duration_us(ms * 1_000.0)));
+        said.push(format!("estimated time {}", format::duration_us(ms * 1_000.0)));
     }
     if let Some(rate) = attempt["error_rate"].as_f64().filter(|rate| *rate > 0.0) {
-        said.push(format!("{} of its last attempts failed", format::percent(rate)));
+        said.push(format!("{} recent error rate", format::percent(rate)));
     }
     match attempt["in_flight"].as_u64() {
-        Some(1) => said.push("1 attempt was under way".to_owned()),
-        Some(count) if count > 1 => said.push(format!("{count} attempts were under way")),
+        Some(1) => said.push("1 request in flight".to_owned()),
+        Some(count) if count > 1 => said.push(format!("{count} requests in flight")),
         _ => {}
     }
     match attempt["readiness"].as_str() {
-        Some("probing") => said.push("its provider was being tried again".to_owned()),
-        Some("ejected") => said.push("its provider was ejected".to_owned()),
-        Some("resting") => said.push("it had nothing left of what it allows".to_owned()),
+        Some("probing") => said.push("provider was probing".to_owned()),
+        Some("ejected") => said.push("provider was ejected".to_owned()),
+        Some("resting") => said.push("provider's rate limit was used up".to_owned()),
         _ => {}
     }
     if attempt["session"] == true {
-        said.push("the session belongs there".to_owned());
+        said.push("session affinity".to_owned());
     }
     said.join("; ")
 }
@@ -319,9 +318,9 @@ fn standing(attempt: &Value) -> String {
 fn reasons(row: &RequestRow, routing: Option<&Value>) -> Markup {
     let Some(routing) = routing else {
         let words = if row.attempts == 0 {
-            "It was answered or refused before there was anything to decide."
+            "It was answered or refused before routing."
         } else {
-            "Nothing was written down about where it should go."
+            "No routing decision was recorded."
         };
         return parts::empty("routing", "No decision", words, html! {});
     };
@@ -334,17 +333,17 @@ fn reasons(row: &RequestRow, routing: Option<&Value>) -> Markup {
     html! {
         div.card-body.stack id="reasons" {
             p {
-                "Deployments were ordered " strong { (strategy_words(strategy)) } " (" code { (strategy) } ")"
+                "Deployments ordered " strong { (strategy_words(strategy)) } " (" code { (strategy) } ")"
                 @match routing["config_version"].as_i64() {
-                    Some(0) | None => { ", as the gateway does without a config." }
-                    Some(version) => { ", by version " (version) " of the config." }
+                    Some(0) | None => { ", the gateway's default." }
+                    Some(version) => { ", from version " (version) " of the routing config." }
                 }
             }
             @if !list("rules").is_empty() {
-                p { @if list("rules").len() == 1 { "This rule held: " } @else { "These rules held: " } span.chips { @for rule in list("rules") { (parts::chip(rule.as_str().unwrap_or_default())) } } }
+                p { @if list("rules").len() == 1 { "Matching rule: " } @else { "Matching rules: " } span.chips { @for rule in list("rules") { (parts::chip(rule.as_str().unwrap_or_default())) } } }
             }
             @if let Some(message) = routing["refusal"]["message"].as_str() {
-                (parts::notice(Tone::Warn, html! { "Nothing was tried: " (message) "." }))
+                (parts::notice(Tone::Warn, html! { "Not sent: " (message) "." }))
             }
             @if !list("attempts").is_empty() {
                 ol.reasons {
@@ -355,11 +354,11 @@ fn reasons(row: &RequestRow, routing: Option<&Value>) -> Markup {
             }
             @if !list("excluded").is_empty() {
                 div {
-                    h3 { "Left out" }
+                    h3 { "Excluded" }
                     ul.reasons { @for excluded in list("excluded") { li { span.strong { (excluded["deployment"].as_str().unwrap_or_default()) } p.muted.small { (exclusion(excluded)) } } } }
                 }
             }
-            @if let Some(omitted) = routing["omitted"].as_u64() { p.muted.small { (omitted) " more are not written down." } }
+            @if let Some(omitted) = routing["omitted"].as_u64() { p.muted.small { (omitted) " more not recorded." } }
         }
     }
 }
@@ -367,41 +366,50 @@ fn reasons(row: &RequestRow, routing: Option<&Value>) -> Markup {
 /// Who has counted the tokens; nobody, where there were none.
 fn metering_words(row: &RequestRow) -> &'static str {
     if row.cache == "hit" {
-        return "none: the answer came out of the cache";
+        return "none (served from the cache)";
     }
     if row.attempts == 0 {
-        return "none: it did not get to a provider";
+        return "none (not sent to a provider)";
     }
     match row.metering.as_str() {
-        "reported" if row.input_tokens == 0 && row.output_tokens == 0 => "none: no provider has answered",
-        "reported" => "counted by the provider",
-        "estimated" => "counted by the gateway",
-        _ => "without a known price",
+        "reported" if row.input_tokens == 0 && row.output_tokens == 0 => "none (no provider answered)",
+        "reported" => "reported by the provider",
+        "estimated" => "estimated by the gateway",
+        _ => "no known price",
     }
 }
 
-fn about(viewer: &Viewer, row: &RequestRow, names: &HashMap<Uuid, &str>) -> Markup {
+/// Whose API a caller has used, in words.
+fn dialect_words(dialect: &str) -> &str {
+    match dialect {
+        "openai" => "OpenAI API",
+        "anthropic" => "Anthropic API",
+        other => other,
+    }
+}
+
+fn about(viewer: &Viewer, row: &RequestRow, names: &HashMap<Uuid, String>) -> Markup {
     let by_key = format!("/gateway/logs?key_id={}", row.key_id);
     html! {
         div.card-body {
             dl.facts {
-                dt { "Came" } dd { (format::stamp(row.created_at)) }
+                dt { "Received" } dd { (format::stamp(row.created_at)) }
                 dt { "Key" } dd {
                     @if viewer.can(Right::ReadKeys) && names.contains_key(&row.key_id) { a href={ "/gateway/keys/" (row.key_id) } { (key_name(names, row.key_id)) } } @else { (key_name(names, row.key_id)) }
-                    div.small { a href=(by_key) { "its requests" } }
+                    div.small { a href=(by_key) { "all requests of this key" } }
                 }
-                dt { "Asked for" } dd { (row.requested_model) div.sub.muted.small { (row.operation.replace('_', " ")) ", " @if row.stream { "as a stream" } @else { "as a whole" } ", in the words of " (row.dialect) } }
+                dt { "Requested" } dd { (row.requested_model) div.sub.muted.small { (row.operation.replace('_', " ")) ", " @if row.stream { "streamed" } @else { "not streamed" } ", " (dialect_words(&row.dialect)) } }
                 dt { "Served by" } dd {
                     @match (&row.provider, &row.model) {
                         (Some(provider), Some(model)) => { (provider) "/" (model) }
                         _ => span.muted { "nobody" },
                     }
                 }
-                dt { "Response cache" } dd { (match row.cache.as_str() { "hit" => "answered out of it", "miss" => "had nothing", _ => "was not asked" }) }
+                dt { "Response cache" } dd { (match row.cache.as_str() { "hit" => "hit", "miss" => "miss", _ => "not used" }) }
                 dt { "Tokens" } dd { (metering_words(row)) }
                 dt { "Trace" } dd { @if let Some(trace) = &row.trace_id { (parts::copyable(trace)) } @else { span.muted { "none" } } }
-                dt { "Provider's id" } dd { @if let Some(id) = &row.upstream_request_id { (parts::copyable(id)) } @else { span.muted { "none" } } }
-                @if row.client_cancelled { dt { "Ended" } dd { (pill(Tone::Quiet, "the caller left")) } }
+                dt { "Provider request ID" } dd { @if let Some(id) = &row.upstream_request_id { (parts::copyable(id)) } @else { span.muted { "none" } } }
+                @if row.client_cancelled { dt { "Ended" } dd { (pill(Tone::Quiet, "client disconnected")) } }
             }
         }
     }
@@ -418,15 +426,15 @@ fn payload_card(viewer: &Viewer, payload: Option<&KeptPayload>) -> Markup {
     html! {
         @if let Some(kept) = payload {
             div.card-body.stack id="payload" {
-                @if kept.truncated { (parts::notice(Tone::Info, html! { "It was too long to be kept whole; this is its beginning." })) }
+                @if kept.truncated { (parts::notice(Tone::Info, html! { "This content was truncated because it was too long." })) }
                 details { summary.strong { "Request" } (parts::code("the request", &readable(&kept.request))) }
-                details { summary.strong { "Answer" } (parts::code("the answer", &readable(&kept.answer))) }
-                p.muted.small { "Kept without what the organization has taken out. It will be deleted " (parts::time(kept.expires_at)) "." }
+                details { summary.strong { "Response" } (parts::code("the response", &readable(&kept.answer))) }
+                p.muted.small { "Stored after redaction. It will be deleted " (parts::time(kept.expires_at)) "." }
             }
         } @else if viewer.can(Right::ReadPayloads) {
-            (parts::empty("lock", "Not kept", "What is asked and answered is kept only where the config's logging.payloads is on, and only for a while.", html! {}))
+            (parts::empty("lock", "Not stored", "Requests and responses are stored only while logging.payloads is enabled in the routing config.", html! {}))
         } @else {
-            (parts::empty("lock", "Not for your role", "Where what is asked and answered is kept, owners and admins can read it.", html! {}))
+            (parts::empty("lock", "No permission", "Only owners and admins can see stored requests and responses.", html! {}))
         }
     }
 }
@@ -538,8 +546,11 @@ pub(super) mod tests {
             change(&mut row);
             metering_words(&row)
         };
-        assert_eq!(words(|_| {}), "counted by the provider");
-        assert_eq!(words(|row| row.metering = "estimated".into()), "counted by the gateway");
+        assert_eq!(words(|_| {}), "reported by the provider");
+        assert_eq!(
+            words(|row| row.metering = "estimated".into()),
+            "estimated by the gateway"
+        );
         assert!(words(|row| row.attempts = 0).starts_with("none"));
         assert!(words(|row| (row.attempts, row.cache) = (0, "hit".into())).contains("cache"));
         assert!(words(|row| (row.input_tokens, row.output_tokens) = (0, 0)).starts_with("none"));

@@ -9,9 +9,8 @@ use super::parts::{self, Tone, icon, pill};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::config::ConfigVersion;
 use crate::domain::difference::differences;
-use crate::domain::managed_key::{KeyFilter, ManagedKey};
 use crate::domain::role::Right;
-use crate::http::management::auth::{ReadConfig, ReadKeys, ReadProviders};
+use crate::http::management::auth::{ReadConfig, ReadProviders};
 use crate::http::management::problem::Refusal;
 use crate::routing::rules::VARIABLES;
 
@@ -41,21 +40,19 @@ pub const VIEWS: &[View] = &[
 
 /// Versions of one page.
 const PAGE: u64 = 50;
-/// Keys to choose from.
-const MOST_KEYS: u64 = 100;
 
 /// The strategies, with what each is for.
 const STRATEGIES: [(&str, &str, &str); 4] = [
-    ("balanced", "Balanced", "cost, latency, failures and load together"),
-    ("cost-optimized", "Cost", "the cheapest that can serve"),
-    ("latency-optimized", "Latency", "the one that should answer first"),
-    ("failover", "Failover", "a fixed order, the next when one fails"),
+    ("balanced", "Balanced", "weighs cost, latency, errors and load"),
+    ("cost-optimized", "Cost", "cheapest deployment first"),
+    ("latency-optimized", "Latency", "fastest deployment first"),
+    ("failover", "Failover", "fixed order, next one on failure"),
 ];
 /// What requests can be sent elsewhere for.
 const FALLBACKS: [(&str, &str); 4] = [
-    ("generic", "everything that serves it fails"),
+    ("generic", "all its deployments fail"),
     ("context_window", "the prompt does not fit"),
-    ("content_policy", "a content policy refuses"),
+    ("content_policy", "a content policy refuses it"),
     ("budget_exhausted", "a budget is used up"),
 ];
 
@@ -72,7 +69,7 @@ fn tabs(viewer: &Viewer) -> Markup {
 
 fn read(config: &ConfigVersion) -> Result<Value, Fault> {
     let read = serde_json::from_str(&config.document);
-    read.map_err(|_| Refusal::conflict("this version of the config cannot be read any more").into())
+    read.map_err(|_| Refusal::conflict("this version of the config can no longer be read").into())
 }
 
 async fn models(viewer: &Viewer) -> Result<Vec<String>, Refusal> {
@@ -82,26 +79,10 @@ async fn models(viewer: &Viewer) -> Result<Vec<String>, Refusal> {
     super::keys::models(&may).await
 }
 
-async fn keys(viewer: &Viewer) -> Result<Vec<ManagedKey>, Refusal> {
-    let Ok(may) = viewer.may::<ReadKeys>() else {
-        return Ok(Vec::new());
-    };
-    let filter = KeyFilter {
-        team: None,
-        tag: None,
-        state: None,
-        search: None,
-        after: None,
-        limit: MOST_KEYS,
-        owner: None,
-    };
-    may.keys(&filter).await
-}
-
 async fn editor(viewer: Viewer) -> Result<Page, Fault> {
     let may = viewer.may::<ReadConfig>()?;
-    let (config, models, keys) = futures_util::join!(may.config(), models(&viewer), keys(&viewer));
-    let (config, models, keys) = (config?, models?, keys?);
+    let (config, models) = futures_util::join!(may.config(), models(&viewer));
+    let (config, models) = (config?, models?);
     let document = config.as_ref().map(read).transpose()?.unwrap_or_else(|| json!({}));
     let version = config.as_ref().map_or(0, |config| config.version);
     let text = serde_json::to_string_pretty(&document).unwrap_or_default();
@@ -112,7 +93,7 @@ async fn editor(viewer: Viewer) -> Result<Page, Fault> {
             div.grid.wide-left {
                 div {
                     (strategy_card())
-                    (parts::card("Rules", html! { span.wide-only { "the first that holds decides" } button.button.small type="button" data-rule-new { (icon("plus")) "Add rule" } }, html! { ol.rules data-rules aria-label="Rules" {} }))
+                    (parts::card("Rules", html! { span.wide-only { "first match wins" } button.button.small type="button" data-rule-new { (icon("plus")) "Add rule" } }, html! { ol.rules data-rules aria-label="Rules" {} }))
                     (parts::card("Fallbacks", html! { button.button.small type="button" data-opens="fallback" { (icon("plus")) "Add fallback" } }, html! { ul.rules data-fallbacks aria-label="Fallbacks" {} }))
                 }
                 (document_card(&text, writes))
@@ -126,7 +107,7 @@ async fn editor(viewer: Viewer) -> Result<Page, Fault> {
                 }
             }
             div.grid.two {
-                (explain_card(&keys))
+                (explain_card())
                 (simulate_card())
             }
         }
@@ -137,7 +118,7 @@ async fn editor(viewer: Viewer) -> Result<Page, Fault> {
     Ok(Page::new("Routing", body)
         .lead(match &config {
             Some(config) => html! { "Version " (config.version) ", saved by " (config.author) " " (parts::time(config.created_at)) "." },
-            None => html! { "Nothing is configured yet: requests are routed as the gateway does by itself." },
+            None => html! { "Not configured yet: the gateway's default routing applies." },
         })
         .charts()
         .script("routing.js"))
@@ -163,31 +144,29 @@ fn strategy_card() -> Markup {
 fn document_card(text: &str, writes: bool) -> Markup {
     parts::card(
         "Document",
-        html! { span { @if writes { "everything the config says, as JSON" } @else { "a draft to try; you cannot save it" } } },
+        html! { span { @if writes { "the complete config, as JSON" } @else { "a draft to try; you cannot save it" } } },
         html! {
             div.card-body.stack {
                 label.visually-hidden for="document" { "The config as JSON" }
                 textarea.mono.document id="document" spellcheck="false" autocomplete="off" data-document aria-describedby="document-faults" { "\n" (text) }
-                ul.faults id="document-faults" data-faults aria-label="What is wrong" hidden {}
+                ul.faults id="document-faults" data-faults aria-label="Problems" hidden {}
             }
         },
     )
 }
 
-fn explain_card(keys: &[ManagedKey]) -> Markup {
+fn explain_card() -> Markup {
     parts::card(
         "Explain a request",
-        html! { span { "by the draft above" } },
+        html! { span { "with the draft above" } },
         html! {
             form.card-body.stack data-explain autocomplete="off" {
                 (parts::form_fault())
                 div.columns {
                     (parts::field("explain-model", "Model", "", html! { input id="explain-model" name="model" list="models" required; }))
-                    (parts::field("explain-key", "Key", "", html! {
-                        select id="explain-key" name="key_id" { option value="" { "none in particular" } @for key in keys { option value=(key.id) { (key.name) } } }
-                    }))
+                    (parts::field("explain-key", "Key", "", parts::key_picker("explain-key", "key_id", "any key", None)))
                     (parts::field("explain-input", "Input tokens", "", html! { input id="explain-input" name="input_tokens" data-type="number" inputmode="numeric" placeholder="1000"; }))
-                    (parts::field("explain-output", "Most output tokens", "", html! { input id="explain-output" name="max_output_tokens" data-type="number" inputmode="numeric" placeholder="not said"; }))
+                    (parts::field("explain-output", "Max. output tokens", "", html! { input id="explain-output" name="max_output_tokens" data-type="number" inputmode="numeric" placeholder="not specified"; }))
                 }
                 div.row {
                     @for (name, words) in [("stream", "streamed"), ("tools", "with tools"), ("vision", "with images"), ("budget_exhausted", "budget used up")] {
@@ -198,12 +177,12 @@ fn explain_card(keys: &[ManagedKey]) -> Markup {
                     summary { "Tags, headers and user" }
                     div.stack {
                         (parts::field("explain-tags", "Tags", "name=value", html! { input id="explain-tags" name="tags" data-type="tags" placeholder="env=production" aria-describedby="explain-tags-hint"; }))
-                        (parts::field("explain-headers", "Headers", "name=value; those that rules may look at.", html! { input id="explain-headers" name="headers" data-type="tags" placeholder="x-tier=gold" aria-describedby="explain-headers-hint"; }))
+                        (parts::field("explain-headers", "Headers", "name=value. Only headers that rules can use.", html! { input id="explain-headers" name="headers" data-type="tags" placeholder="x-tier=gold" aria-describedby="explain-headers-hint"; }))
                         (parts::field("explain-user", "User", "", html! { input id="explain-user" name="user"; }))
                     }
                 }
                 div.row { button.button.primary type="submit" { "Explain" } }
-                div data-explained role="region" aria-label="Where it would go" aria-live="polite" {}
+                div data-explained role="region" aria-label="Routing result" aria-live="polite" {}
             }
         },
     )
@@ -212,7 +191,7 @@ fn explain_card(keys: &[ManagedKey]) -> Markup {
 fn simulate_card() -> Markup {
     parts::card(
         "Simulate the draft",
-        html! { span { "on requests that were recorded" } },
+        html! { span { "with recorded requests" } },
         html! {
             form.card-body.stack data-simulate autocomplete="off" {
                 (parts::form_fault())
@@ -224,7 +203,7 @@ fn simulate_card() -> Markup {
                     }))
                     button.button.primary type="submit" { (icon("play")) "Simulate" }
                 }
-                p.muted.small { "Each is decided twice, by what is in force and by the draft, with the prices and the health of now." }
+                p.muted.small { "Routes each request with the current config and with the draft, using current prices and health." }
                 div data-simulated role="region" aria-label="Before and after" aria-live="polite" {}
             }
         },
@@ -246,36 +225,36 @@ fn rule_dialog() -> Markup {
             form data-rule autocomplete="off" {
                 div.dialog-body.stack {
                     (parts::form_fault())
-                    (parts::field("rule-name", "Name", "Explanations and records show it.", html! { input id="rule-name" name="name" required maxlength="256" aria-describedby="rule-name-hint"; }))
+                    (parts::field("rule-name", "Name", "Shown in explanations and logs.", html! { input id="rule-name" name="name" required maxlength="256" aria-describedby="rule-name-hint"; }))
                     (parts::field("rule-when", "When", "A condition in CEL, such as team == \"search\" && input_tokens > 8000. Empty: always.", html! { textarea.mono id="rule-when" name="when" rows="3" spellcheck="false" aria-describedby="rule-when-hint" {} }))
                     details.more-fields {
-                        summary { "What conditions can name" }
+                        summary { "Available variables" }
                         div.chips { @for name in &names { (parts::chip(name)) } }
                         p.muted.small.hint-below { "Tags are tags[\"env\"]. Headers are headers[\"x-tier\"], if the document's headers names them." }
                     }
                     (parts::field("rule-action", "Then", "", html! {
                         select id="rule-action" name="_action" data-action {
-                            option value="route" { "other models serve it" }
-                            option value="pin" { "only these providers or deployments serve it" }
-                            option value="deny" { "it is refused" }
-                            option value="strategy" { "another strategy orders" }
+                            option value="route" { "route to other models" }
+                            option value="pin" { "use only these providers or deployments" }
+                            option value="deny" { "refuse the request" }
+                            option value="strategy" { "use another strategy" }
                         }
                     }))
-                    div data-for="route" { (parts::field("rule-route", "Models, in this order", "", html! { input id="rule-route" name="route" data-type="tokens" list="models"; })) }
-                    div data-for="pin" hidden { (parts::field("rule-pin", "Providers or deployments", "Such as anthropic or azure/gpt-5.", html! { input id="rule-pin" name="pin" data-type="tokens" aria-describedby="rule-pin-hint"; })) }
-                    div data-for="deny" hidden { (parts::field("rule-deny", "Reason", "Whoever asks is told.", html! { input id="rule-deny" name="deny" maxlength="256" aria-describedby="rule-deny-hint"; })) }
+                    div data-for="route" { (parts::field("rule-route", "Models, in order", "", html! { input id="rule-route" name="route" data-type="tokens" list="models"; })) }
+                    div data-for="pin" hidden { (parts::field("rule-pin", "Providers or deployments", "For example anthropic or azure/gpt-5.", html! { input id="rule-pin" name="pin" data-type="tokens" aria-describedby="rule-pin-hint"; })) }
+                    div data-for="deny" hidden { (parts::field("rule-deny", "Reason", "Shown to the caller.", html! { input id="rule-deny" name="deny" maxlength="256" aria-describedby="rule-deny-hint"; })) }
                     div data-for="strategy" hidden {
                         (parts::field("rule-strategy", "Strategy", "", html! { select id="rule-strategy" name="strategy" { @for (word, title, _) in STRATEGIES { option value=(word) { (title) } } } }))
                     }
                     div.columns {
-                        (parts::field("rule-percent", "Share in percent", "Empty: all of them.", html! { input id="rule-percent" name="percent" data-type="number" inputmode="decimal" aria-describedby="rule-percent-hint"; }))
-                        (parts::field("rule-by", "Shared out by", "", html! { select id="rule-by" name="percent_by" data-with="percent" { option value="request" { "request" } option value="session" { "session" } option value="key" { "key" } } }))
+                        (parts::field("rule-percent", "Share of requests (%)", "Empty: all.", html! { input id="rule-percent" name="percent" data-type="number" inputmode="decimal" aria-describedby="rule-percent-hint"; }))
+                        (parts::field("rule-by", "Assigned by", "", html! { select id="rule-by" name="percent_by" data-with="percent" { option value="request" { "request" } option value="session" { "session" } option value="key" { "key" } } }))
                     }
-                    label.check { input type="checkbox" name="enabled" data-type="bool" checked; "In force" }
+                    label.check { input type="checkbox" name="enabled" data-type="bool" checked; "Enabled" }
                 }
                 footer.dialog-foot {
                     button.button type="button" data-closes { "Cancel" }
-                    button.button.primary type="submit" { "Put into the draft" }
+                    button.button.primary type="submit" { "Add to draft" }
                 }
             }
         },
@@ -291,12 +270,12 @@ fn fallback_dialog() -> Markup {
                 div.dialog-body.stack {
                     (parts::form_fault())
                     (parts::field("fallback-kind", "When", "", html! { select id="fallback-kind" name="kind" { @for (kind, words) in FALLBACKS { option value=(kind) { (words) } } } }))
-                    (parts::field("fallback-model", "Instead of", "A model, or * for every one.", html! { input id="fallback-model" name="model" list="models" required aria-describedby="fallback-model-hint"; }))
-                    (parts::field("fallback-others", "These, in this order", "", html! { input id="fallback-others" name="others" data-type="tokens" list="models"; }))
+                    (parts::field("fallback-model", "Model", "A model, or * for all.", html! { input id="fallback-model" name="model" list="models" required aria-describedby="fallback-model-hint"; }))
+                    (parts::field("fallback-others", "Fallback models, in order", "", html! { input id="fallback-others" name="others" data-type="tokens" list="models"; }))
                 }
                 footer.dialog-foot {
                     button.button type="button" data-closes { "Cancel" }
-                    button.button.primary type="submit" { "Put into the draft" }
+                    button.button.primary type="submit" { "Add to draft" }
                 }
             }
         },
@@ -317,7 +296,7 @@ async fn versions(viewer: Viewer) -> Result<Page, Fault> {
         (tabs(&viewer))
         section.card {
             @if found.is_empty() {
-                (parts::empty("routing", "No versions yet", "Each config that is saved stays here, and can be put into force again.", html! { a.button href="/gateway/routing" { "Write the first one" } }))
+                (parts::empty("routing", "No versions yet", "Every saved config is kept here and can be restored.", html! { a.button href="/gateway/routing" { "Create the first one" } }))
             } @else {
                 div.table-wrap tabindex="0" role="region" aria-label="Versions" {
                     table.table id="versions" {
@@ -326,7 +305,7 @@ async fn versions(viewer: Viewer) -> Result<Page, Fault> {
                             @for one in &found {
                                 tr {
                                     td { a.name href={ "/gateway/routing/versions/" (one.version) } { "Version " (one.version) } }
-                                    td { @if one.active { (pill(Tone::Good, "in force")) } @else { (pill(Tone::Quiet, "earlier")) } }
+                                    td { @if one.active { (pill(Tone::Good, "active")) } @else { (pill(Tone::Quiet, "previous")) } }
                                     td.wrap { (one.author) }
                                     td.right.nowrap { (parts::time(one.created_at)) }
                                 }
@@ -338,7 +317,7 @@ async fn versions(viewer: Viewer) -> Result<Page, Fault> {
             }
         }
     };
-    Ok(Page::new("Routing", body).lead(html! { "Every config that was saved, newest first." }))
+    Ok(Page::new("Routing", body).lead(html! { "All saved configs, newest first." }))
 }
 
 async fn version(viewer: Viewer) -> Result<Page, Fault> {
@@ -359,10 +338,10 @@ async fn version(viewer: Viewer) -> Result<Page, Fault> {
     let found = differences(&before, &document);
     let in_force = current.as_ref().map_or(0, |current| current.version);
     let path = format!("/gateway/routing/versions/{number}");
-    let mut choices = vec![("The one before", path.clone(), against == number.saturating_sub(1))];
+    let mut choices = vec![("Previous version", path.clone(), against == number.saturating_sub(1))];
     if in_force != number {
         choices.push((
-            "What is in force",
+            "Active version",
             format!("{path}?against={in_force}"),
             against == in_force && against != number - 1,
         ));
@@ -371,7 +350,7 @@ async fn version(viewer: Viewer) -> Result<Page, Fault> {
         (tabs(&viewer))
         (parts::card("Differences", html! { span { "to" } (parts::segmented("Compared with", &choices)) }, html! {
             @if found.is_empty() {
-                (parts::empty("check", "Nothing is different", "Both say the same.", html! {}))
+                (parts::empty("check", "No differences", "Both versions are identical.", html! {}))
             } @else {
                 (changes(&found))
             }
@@ -382,10 +361,10 @@ async fn version(viewer: Viewer) -> Result<Page, Fault> {
     Ok(Page::new(format!("Version {number}"), body)
         .crumb("Routing", "/gateway/routing")
         .crumb("Versions", "/gateway/routing/versions")
-        .lead(html! { span.row { @if config.active { (pill(Tone::Good, "in force")) } "saved by " (config.author) ", " (format::stamp(config.created_at)) } })
+        .lead(html! { span.row { @if config.active { (pill(Tone::Good, "active")) } "saved by " (config.author) ", " (format::stamp(config.created_at)) } })
         .actions(html! {
             @if viewer.can(Right::WriteConfig) && !config.active {
-                button.button.primary type="button" data-api={ "POST /api/gateway/config/versions/" (number) "/restore" } data-headers=(headers) data-done="go:/gateway/routing" data-verb="Restore" data-confirm={ "What version " (number) " says is put into force again, as a new version." } { (icon("refresh")) "Restore" }
+                button.button.primary type="button" data-api={ "POST /api/gateway/config/versions/" (number) "/restore" } data-headers=(headers) data-done="go:/gateway/routing" data-verb="Restore" data-confirm={ "Version " (number) " is restored as a new version." } { (icon("refresh")) "Restore" }
             }
         }))
 }

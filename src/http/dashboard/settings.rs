@@ -77,15 +77,15 @@ fn names_input(id: &str, name: &str, placeholder: &str, values: &[String]) -> Ma
 
 fn scope_fields(id: &str, scope: &Scope) -> Markup {
     html! {
-        (parts::field(&format!("{id}-models"), "Models", "Names, aliases, or globs such as claude-*. None: every model.", names_input(&format!("{id}-models"), "allowed_models.models", "every model", scope.models())))
-        (parts::field(&format!("{id}-providers"), "Providers", "None: every provider.", names_input(&format!("{id}-providers"), "allowed_models.providers", "every provider", scope.providers())))
+        (parts::field(&format!("{id}-models"), "Models", "Names, aliases, or patterns such as claude-*. Empty: all models.", names_input(&format!("{id}-models"), "allowed_models.models", "all models", scope.models())))
+        (parts::field(&format!("{id}-providers"), "Providers", "Empty: all providers.", names_input(&format!("{id}-providers"), "allowed_models.providers", "all providers", scope.providers())))
     }
 }
 
 fn scope_words(scope: &Scope) -> Markup {
     html! {
         div.chips {
-            (parts::names(scope.models(), 6, "every model"))
+            (parts::names(scope.models(), 6, "all models"))
             @if !scope.providers().is_empty() { span.muted { "at" } (parts::names(scope.providers(), 6, "")) }
         }
     }
@@ -110,7 +110,7 @@ pub(super) fn once(title: &str, words: &str) -> Markup {
                 (parts::notice(Tone::Warn, html! { (words) }))
                 div.secret { code id="once-text" {} button.button.primary type="button" data-copy-from="#once-text" { (icon("copy")) "Copy" } }
             }
-            footer.dialog-foot { a.button.primary href="" data-once-done { "I have copied it" } }
+            footer.dialog-foot { a.button.primary href="" data-once-done { "Done" } }
         }
     }
 }
@@ -135,7 +135,7 @@ async fn organization(viewer: Viewer) -> Result<Page, Fault> {
         }
     });
     let (found, all) = (found?, all?);
-    let aside = html! { @if !viewer.can(Right::WriteOrganization) { span { "only owners change it" } } };
+    let aside = html! { @if !viewer.can(Right::WriteOrganization) { span { "only owners can edit" } } };
     let body = html! {
         div.grid.wide-left {
             (parts::card("Organization", aside, html! {
@@ -149,8 +149,8 @@ async fn organization(viewer: Viewer) -> Result<Page, Fault> {
                         dt { "Short name" } dd { code { (found.slug) } }
                         dt { "Created" } dd { (parts::time(found.created_at)) }
                         dt { "Changed" } dd { (parts::time(found.updated_at)) }
-                        dt { "Shared credentials" } dd { @if found.shared_credentials { "may be used" } @else { "none; its own alone" } }
-                        dt { "Most requests a minute of a key" } dd { (format::count(i64::from(found.rate_limit_ceiling.unwrap_or(DEFAULT_RATE_LIMIT_CEILING)))) }
+                        dt { "Shared credentials" } dd { @if found.shared_credentials { "allowed" } @else { "not allowed" } }
+                        dt { "Max. requests per minute per key" } dd { (format::count(i64::from(found.rate_limit_ceiling.unwrap_or(DEFAULT_RATE_LIMIT_CEILING)))) }
                         dt { "Id" } dd { (parts::copyable(&found.id.to_string())) }
                     }
                 }
@@ -158,7 +158,7 @@ async fn organization(viewer: Viewer) -> Result<Page, Fault> {
         }
         @if everywhere { (organizations(&found, &all)) }
     };
-    Ok(page(&viewer, body).lead(html! { "What holds for everything in " (found.name) "." }))
+    Ok(page(&viewer, body).lead(html! { "Settings of " (found.name) "." }))
 }
 
 fn policy_word(policy: Option<ParameterPolicy>) -> &'static str {
@@ -172,10 +172,10 @@ fn policy_word(policy: Option<ParameterPolicy>) -> &'static str {
 
 /// What the gateway does with parameters that a provider does not know, in words.
 const POLICIES: [(&str, &str); 4] = [
-    ("", "as the gateway is configured"),
+    ("", "gateway default"),
     ("reject", "refuse the request"),
-    ("drop", "leave them out, and say so"),
-    ("warn", "leave them out, and warn"),
+    ("drop", "drop them"),
+    ("warn", "drop them and warn"),
 ];
 
 fn organization_facts(found: &Organization) -> Markup {
@@ -183,8 +183,8 @@ fn organization_facts(found: &Organization) -> Markup {
     html! {
         dl.facts {
             dt { "Name" } dd { (found.name) }
-            dt { "May use" } dd { (scope_words(&found.scope)) }
-            dt { "Parameters that a provider does not know" }
+            dt { "Models" } dd { (scope_words(&found.scope)) }
+            dt { "Unsupported parameters" }
             dd { @for (word, words) in POLICIES { @if word == policy { (words) } } }
         }
     }
@@ -197,16 +197,16 @@ fn organization_form(found: &Organization, everywhere: bool) -> Markup {
             (parts::form_fault())
             (parts::field("org-name", "Name", "", html! { input id="org-name" name="name" required maxlength="128" value=(found.name); }))
             (scope_fields("org", &found.scope))
-            (parts::field("org-policy", "Parameters that a provider does not know", "", html! {
+            (parts::field("org-policy", "Unsupported parameters", "", html! {
                 select id="org-policy" name="parameter_policy" data-empty="null" {
                     @for (word, words) in POLICIES { option value=(word) selected[word == policy] { (words) } }
                 }
             }))
             @if everywhere {
-                (parts::field("org-ceiling", "Most requests a minute of a key", "Whoever creates keys may give each up to so many.", html! {
+                (parts::field("org-ceiling", "Max. requests per minute per key", "The highest limit that a key can be given.", html! {
                     input id="org-ceiling" name="rate_limit_ceiling" data-type="number" inputmode="numeric" value=(found.rate_limit_ceiling.unwrap_or(DEFAULT_RATE_LIMIT_CEILING)) aria-describedby="org-ceiling-hint";
                 }))
-                label.check { input type="checkbox" name="shared_credentials" data-type="bool" checked[found.shared_credentials]; "May use the credentials that are shared" }
+                label.check { input type="checkbox" name="shared_credentials" data-type="bool" checked[found.shared_credentials]; "Allow shared credentials" }
             }
             div.row { button.button.primary type="submit" { "Save" } }
         }
@@ -227,8 +227,8 @@ fn organizations(own: &Organization, all: &[Organization]) -> Markup {
                                 td { @if one.shared_credentials { "yes" } @else { span.muted { "no" } } }
                                 td.right.nowrap { (parts::time(one.created_at)) }
                                 td.right {
-                                    @if one.id == own.id { span.muted { "this one" } } @else {
-                                        button.button.small.danger type="button" data-api={ "DELETE /api/organizations/" (one.id) } data-verb="Delete" data-confirm={ "“" (one.name) "” is deleted for good, if nothing is left in it." } { "Delete" span.visually-hidden { " " (one.name) } }
+                                    @if one.id == own.id { span.muted { "current" } } @else {
+                                        button.button.small.danger type="button" data-api={ "DELETE /api/organizations/" (one.id) } data-verb="Delete" data-confirm={ "“" (one.name) "” will be deleted permanently. It must be empty." } { "Delete" span.visually-hidden { " " (one.name) } }
                                     }
                                 }
                             }
@@ -242,8 +242,8 @@ fn organizations(own: &Organization, all: &[Organization]) -> Markup {
                 div.dialog-body.stack {
                     (parts::form_fault())
                     (parts::field("neworg-name", "Name", "", html! { input id="neworg-name" name="name" maxlength="128"; }))
-                    (parts::field("neworg-slug", "Short name", "Lower-case letters, digits and hyphens. It stays as it is.", html! { input id="neworg-slug" name="slug" required maxlength="64" aria-describedby="neworg-slug-hint"; }))
-                    label.check { input type="checkbox" name="shared_credentials" data-type="bool"; "May use the credentials that are shared" }
+                    (parts::field("neworg-slug", "Short name", "Lower-case letters, digits and hyphens. It cannot be changed later.", html! { input id="neworg-slug" name="slug" required maxlength="64" aria-describedby="neworg-slug-hint"; }))
+                    label.check { input type="checkbox" name="shared_credentials" data-type="bool"; "Allow shared credentials" }
                 }
                 (foot("Create"))
             }
@@ -260,13 +260,13 @@ async fn teams(viewer: Viewer) -> Result<Page, Fault> {
     let body = html! {
         section.card {
             @if found.is_empty() {
-                (parts::empty("user", "No teams yet", "A team groups keys and people: it can have a scope, limits and budgets of its own.", new.clone()))
+                (parts::empty("user", "No teams yet", "A team groups keys and people, with its own models, limits and budgets.", new.clone()))
             } @else {
                 div.table-wrap tabindex="0" role="region" aria-label="Teams" {
                     table.table id="teams" data-sort {
                         thead { tr {
                             th data-by="text" { button.sort type="button" { "Team" } }
-                            th { "May use" }
+                            th { "Models" }
                             th.wide { "Keys and people" }
                             th.right.wide { "Created" }
                             @if writes { th { span.visually-hidden { "Actions" } } }
@@ -298,7 +298,7 @@ async fn teams(viewer: Viewer) -> Result<Page, Fault> {
                     div.dialog-body.stack {
                         (parts::form_fault())
                         (parts::field("new-name", "Name", "", html! { input id="new-name" name="name" maxlength="128"; }))
-                        (parts::field("new-slug", "Short name", "Lower-case letters, digits and hyphens. Rules name the team by it, and it stays as it is.", html! { input id="new-slug" name="slug" required maxlength="64" aria-describedby="new-slug-hint"; }))
+                        (parts::field("new-slug", "Short name", "Lower-case letters, digits and hyphens. Used in routing rules; it cannot be changed later.", html! { input id="new-slug" name="slug" required maxlength="64" aria-describedby="new-slug-hint"; }))
                         (scope_fields("new", &Scope::default()))
                     }
                     (foot("Create team"))
@@ -309,7 +309,7 @@ async fn teams(viewer: Viewer) -> Result<Page, Fault> {
     };
     Ok(page(&viewer, body)
         .actions(html! { @if !found.is_empty() { (new) } })
-        .lead(html! { "Groups of keys and people. What a key may use is what itself, its team and the organization allow." }))
+        .lead(html! { "Groups of keys and people. A key can use what it, its team and the organization all allow." }))
 }
 
 fn edit_team(team: &Team) -> Markup {
@@ -324,7 +324,7 @@ fn edit_team(team: &Team) -> Markup {
                     (parts::field(&format!("name-{id}"), "Name", "", html! { input id={ "name-" (id) } name="name" required maxlength="128" value=(team.name); }))
                     (scope_fields(&id.to_string(), &team.scope))
                     div.row {
-                        button.button.small.danger type="button" data-api={ "DELETE /api/teams/" (id) } data-verb="Delete" data-confirm={ "“" (team.name) "” is deleted for good, if it has no keys and no people any more." } { (icon("trash")) "Delete" }
+                        button.button.small.danger type="button" data-api={ "DELETE /api/teams/" (id) } data-verb="Delete" data-confirm={ "“" (team.name) "” will be deleted permanently. It must have no keys and no members." } { (icon("trash")) "Delete" }
                     }
                 }
                 (foot("Save"))

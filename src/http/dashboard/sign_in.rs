@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use poem::{Endpoint, Request, Response};
 use secrecy::SecretString;
 
-use super::layout::{bare, problem_of};
+use super::layout::bare;
 use super::parts::{Tone, notice};
 use super::{Dashboard, guarded, not_allowed, redirect, viewer_of, with_cookies};
 use crate::http::management::auth::session::{is_from_elsewhere, sent_cookie};
@@ -55,9 +55,7 @@ impl Form {
         let proof = caller.csrf();
         let same = subtle::ConstantTimeEq::ct_eq(proof.as_bytes(), self.get("csrf").as_bytes());
         if proof.is_empty() || !bool::from(same) {
-            return Err(Refusal::forbidden(
-                "the page is out of date; load it anew and try again",
-            ));
+            return Err(Refusal::forbidden("the page is out of date; reload it and try again"));
         }
         Ok(())
     }
@@ -122,10 +120,10 @@ impl Dashboard {
 
 /// The page once more, with why.
 fn again(visitor: &Visitor, next: &str, email: &str, refusal: &Refusal) -> Response {
-    let problem = problem_of(refusal);
+    let problem = refusal.problem();
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut words = match refusal {
-        Refusal::Unprocessable(_) => "That is no e-mail address.".to_owned(),
+        Refusal::Unprocessable(_) => "Enter a valid e-mail address.".to_owned(),
         _ => problem.detail.clone(),
     };
     if let Refusal::TooManyRequests(_, wait) = refusal {
@@ -230,7 +228,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for FinishOidc<E> {
         let forget = format!("{BEGUN}=; Path={CALLBACK}; Max-Age=0; HttpOnly; SameSite=Lax");
         let finished = match (sent("code"), sent("state"), sent("error")) {
             (Some(code), Some(state), None) => visitor.finish_externally(code, state).await,
-            _ => Err(Refusal::wrong_credentials("the issuer has not let you in")),
+            _ => Err(Refusal::wrong_credentials("the identity provider did not sign you in")),
         };
         let finished = finished.and_then(|(signed_in, cookie)| Ok((self.dashboard.begin(&signed_in)?, cookie)));
         Ok(guarded(match finished {
@@ -303,7 +301,7 @@ impl Endpoint for Password {
                 Ok(guarded(match changed {
                     Ok(cookie) => with_cookies(redirect("/gateway"), [cookie]),
                     Err(refusal) => {
-                        let problem = problem_of(&refusal);
+                        let problem = refusal.problem();
                         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
                         super::html(status, password_page(&caller, Some(&refusal)))
                     }
@@ -328,7 +326,7 @@ impl Password {
 }
 
 fn password_page(caller: &Caller, refusal: Option<&Refusal>) -> Markup {
-    let problem = refusal.map(problem_of);
+    let problem = refusal.map(Refusal::problem);
     let fault_of = |pointer: &str| {
         let faults = problem.map_or(&[][..], |problem| problem.errors.as_slice());
         let fault = faults.iter().find(|fault| fault.pointer == pointer);
@@ -339,7 +337,7 @@ fn password_page(caller: &Caller, refusal: Option<&Refusal>) -> Markup {
         if forced { "Choose a password" } else { "Change password" },
         None,
         html! {
-            @if forced { p.bare-text { "The password you were given works once. Choose your own to go on." } }
+            @if forced { p.bare-text { "Your temporary password works only once. Choose a new one to continue." } }
             @if let Some(problem) = problem.filter(|problem| problem.errors.is_empty()) { (notice(Tone::Bad, html! { (problem.detail) })) }
             form.stack method="post" action="/gateway/password" {
                 input type="hidden" name="csrf" value=(caller.csrf());
@@ -353,11 +351,11 @@ fn password_page(caller: &Caller, refusal: Option<&Refusal>) -> Markup {
                 div.field {
                     label for="new" { "New password" }
                     input id="new" name="new_password" type="password" autocomplete="new-password" required minlength="12";
-                    p.hint { "At least 12 characters. Every other session of yours ends." }
+                    p.hint { "At least 12 characters. All your other sessions will be signed out." }
                     (fault_of("/new_password"))
                 }
                 div.field {
-                    label for="again" { "New password, again" }
+                    label for="again" { "Confirm new password" }
                     input id="again" name="again" type="password" autocomplete="new-password" required minlength="12";
                     (fault_of("/again"))
                 }

@@ -8,17 +8,17 @@ use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::chosen::{Chosen, GRANULARITIES, GROUPINGS, Range, fits};
-use super::filters::{id_in, key_choice, name_choice, tags_of, team_choice, whose};
-use super::insights::{INSIGHT_DAYS, Known, ahead};
-use super::keys::{TeamChoice, offered, teams};
+use super::filters::{Offer, id_in, key_choice, name_choice, team_choice, whose};
+use super::insights::{INSIGHT_DAYS, Known, ahead, whom_by_id};
+use super::keys::{offered, teams};
 use super::parts::{self, Tile, Tone, Wish, icon};
-use super::series::{along, by_group, error_rate, float, places, ratio};
+use super::series::{Timeline, along, by_group, error_rate, float, ratio};
 use super::{Fault, Group as NavGroup, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::report::figures::{Figures, share};
 use crate::domain::report::hour::Hour;
 use crate::domain::report::usage::{Granularity, Group, GroupBy, UsageFilter, UsageQuestion, UsageReport, change};
 use crate::domain::role::Right;
-use crate::http::management::auth::{Asked, KeyInSight, ReadUsage};
+use crate::http::management::auth::{Asked, ReadUsage};
 use crate::http::management::usage::DEFAULT_GROUPS;
 
 /// The routes.
@@ -69,19 +69,20 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
         team: id_in(&viewer, "team_id"),
         tag: viewer.query("tag").map(str::to_owned),
     };
-    let (report, insights, keys, teams, offered) = futures_util::join!(
+    let (report, insights, tags, teams, offered) = futures_util::join!(
         may.usage(&asked, question.clone()),
         may.insights(INSIGHT_DAYS, now),
-        may.keys(),
+        may.tags(),
         teams(&viewer),
         offered(&viewer),
     );
-    let (report, insights, keys, teams, (models, providers)) = (report?, insights?, keys?, teams?, offered?);
+    let (report, insights, tags, teams, (models, providers)) = (report?, insights?, tags?, teams?, offered?);
+    let names = may.names_of(whom_by_id(&insights).chain(asked.key).collect()).await?;
     let filtered = filters_set(&viewer);
     let body = html! {
-        @for fault in &chosen.faults { (parts::notice(Tone::Warn, html! { "The time is not understood: " (fault) ". These are the last 30 days." })) }
+        @for fault in &chosen.faults { (parts::notice(Tone::Warn, html! { "Invalid period: " (fault) ". Showing the last 30 days." })) }
         (toolbar(&viewer, &chosen))
-        (filters(&viewer, &Offer { keys: &keys, teams: &teams, models: &models, providers: &providers }, !filtered.is_empty()))
+        (filters(&viewer, &Offer { names: &names, tags: &tags, teams: &teams, models: &models, providers: &providers }, !filtered.is_empty()))
         @if report.totals.requests == 0 {
             (nothing(&viewer, &chosen, !filtered.is_empty()))
         } @else {
@@ -89,11 +90,11 @@ async fn usage(viewer: Viewer) -> Result<Page, Fault> {
             (charts(&viewer, &chosen, &report, &question))
             (breakdown(&viewer, &chosen, &report))
         }
-        (ahead(&viewer, Known { keys: &keys, teams: &teams }, report.forecast.as_ref(), !filtered.is_empty(), &insights, now))
+        (ahead(&viewer, Known { keys: &names, teams: &teams }, report.forecast.as_ref(), !filtered.is_empty(), &insights, now))
     };
     Ok(Page::new("Usage", body)
         .lead(html! {
-            (whose(&viewer)) " Whatever has ended is here about a second later."
+            (whose(&viewer)) " Requests appear about a second after they finish."
         })
         .actions(export(&viewer, &chosen))
         .charts())
@@ -117,18 +118,18 @@ fn toolbar(viewer: &Viewer, chosen: &Chosen) -> Markup {
         div.toolbar {
             (parts::segmented("Time", &ranges))
             details.menu.picker {
-                summary class={ "button" @if chosen.range.is_none() { " chosen" } } { (icon("jobs")) @if chosen.range.is_none() { "Own time" } @else { "Other time" } (icon("down")) }
+                summary class={ "button" @if chosen.range.is_none() { " chosen" } } { (icon("jobs")) "Custom period" (icon("down")) }
                 form.menu-list.stack method="get" action="/gateway/usage" {
                     (kept(viewer, &["range", "from", "to", "granularity"]))
                     div.columns {
-                        div.field { label for="from" { "From the day" } input id="from" type="date" name="from" required value=(day(chosen.from)); }
-                        div.field { label for="to" { "To the day" } input id="to" type="date" name="to" required value=(day(chosen.to.plus(-1))); }
+                        div.field { label for="from" { "From" } input id="from" type="date" name="from" required value=(day(chosen.from)); }
+                        div.field { label for="to" { "To" } input id="to" type="date" name="to" required value=(day(chosen.to.plus(-1))); }
                     }
-                    p.hint { "Days of UTC, both included." }
+                    p.hint { "UTC, both days included." }
                     button.button.primary type="submit" { "Show" }
                 }
             }
-            span.muted.small { (chosen.words()) ", compared with the equal time before" }
+            span.muted.small { (chosen.words()) ", compared with the previous period" }
         }
     }
 }
@@ -155,23 +156,15 @@ fn kept(viewer: &Viewer, without: &[&str]) -> Markup {
     }
 }
 
-/// What filters offer.
-struct Offer<'o> {
-    keys: &'o [KeyInSight],
-    teams: &'o [TeamChoice],
-    models: &'o [String],
-    providers: &'o [String],
-}
-
 fn filters(viewer: &Viewer, offer: &Offer<'_>, filtered: bool) -> Markup {
     html! {
         form.filters method="get" action="/gateway/usage" role="search" aria-label="Filters" data-auto-submit {
             (kept(viewer, &["model", "provider", "key_id", "team_id", "tag"]))
             (name_choice("model", "Model", "Any model", viewer.query("model"), offer.models))
             (name_choice("provider", "Provider", "Any provider", viewer.query("provider"), offer.providers))
-            (key_choice(offer.keys, viewer.query("key_id")))
+            (key_choice(offer.names, id_in(viewer, "key_id")))
             (team_choice(offer.teams, viewer.query("team_id")))
-            (name_choice("tag", "Tag", "Any tag", viewer.query("tag"), &tags_of(offer.keys)))
+            (name_choice("tag", "Tag", "Any tag", viewer.query("tag"), offer.tags))
             button.button.no-js type="submit" { "Filter" }
             @if filtered {
                 a.button href=(viewer.url_with(&["model", "provider", "key_id", "team_id", "tag"].map(|name| (name, None)))) { (icon("cross")) "Clear filters" }
@@ -189,7 +182,7 @@ fn nothing(viewer: &Viewer, chosen: &Chosen, filtered: bool) -> Markup {
     ]);
     html! {
         section.card.card-apart {
-            (parts::empty("chart", "No requests in this time", if filtered { "Nothing was asked for that fits what you are looking for." } else { "Nothing was asked for in this time." }, html! {
+            (parts::empty("chart", "No requests in this period", if filtered { "No request matches your filters." } else { "There were no requests in this period." }, html! {
                 div.empty-actions {
                     @if filtered { a.button href=(viewer.url_with(&["model", "provider", "key_id", "team_id", "tag"].map(|name| (name, None)))) { "Clear filters" } }
                     @if chosen.range != Some(Range::Quarter) { a.button href=(longer) { "Show 90 days" } }
@@ -221,7 +214,7 @@ fn export(viewer: &Viewer, chosen: &Chosen) -> Markup {
             summary.button { (icon("download")) "Export CSV" (icon("down")) }
             div.menu-list {
                 a href=(url(true)) download data-export="groups" { "By " (chosen.by_title().to_lowercase()) ", over time" }
-                a href=(url(false)) download data-export="totals" { "Everything together, over time" }
+                a href=(url(false)) download data-export="totals" { "Totals, over time" }
             }
         }
     }
@@ -236,8 +229,8 @@ fn dash(text: Option<String>) -> String {
 }
 
 fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
-    let line = |figure: fn(&Figures) -> f64| along(&places, &report.series, &0.0, figure);
+    let timeline = Timeline::of(question);
+    let line = |figure: fn(&Figures) -> f64| timeline.line(&report.series, figure);
     let (now, before) = (&report.totals, &report.previous);
     let per_request = |of: &Figures| share(of.cost_nanousd, of.requests - of.unpriced);
     let cached = |of: &Figures| share(of.cached_tokens, of.input_tokens);
@@ -287,7 +280,7 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
         Tile {
             label: "Cost per request",
             value: dash(per_request(now).map(usd)),
-            title: Some(format!("{} requests have no known cost", format::count(now.unpriced))),
+            title: Some(format!("{} requests without a known cost", format::count(now.unpriced))),
             change: ratio(per_request(now), per_request(before)),
             wish: Wish::Down,
             line: line(|figures| share(figures.cost_nanousd, figures.requests).unwrap_or(0.0)),
@@ -303,7 +296,7 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
             href: None,
         },
         Tile {
-            label: "Prompt tokens cached",
+            label: "Cached input tokens",
             value: dash(cached(now).map(format::percent)),
             title: Some(format!(
                 "{} of {}",
@@ -316,10 +309,10 @@ fn tiles(report: &UsageReport, question: &UsageQuestion) -> Markup {
             href: None,
         },
         Tile {
-            label: "Saved by cached answers",
+            label: "Saved by response cache",
             value: format::usd(now.saved_nanousd),
             title: Some(format!(
-                "{} answers came out of the cache",
+                "{} responses served from the cache",
                 format::count(now.cache_hits)
             )),
             change: change(before.saved_nanousd, now.saved_nanousd),
@@ -371,6 +364,7 @@ fn kinds(
                 values: along(places, &report.series, &Some(0.0), |figures| {
                     Some(float(figure(figures)))
                 }),
+                color: None,
             });
         }
     }
@@ -378,11 +372,12 @@ fn kinds(
 }
 
 fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &UsageQuestion) -> Markup {
-    let places = places(question);
+    let timeline = Timeline::of(question);
+    let places = &timeline.at;
     let bars = chosen.bars();
     let by = chosen.by_title().to_lowercase();
     let chart = |id: &'static str, label: String, unit: Unit, kind: Kind, series: Vec<Series>| {
-        let at = Places::Times(places.clone());
+        let at = Places::Times(timeline.clone());
         Chart {
             id,
             label,
@@ -396,7 +391,7 @@ fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &Usa
     let token_kinds: [(&str, Figure); 5] = [
         ("input", |of| of.input_tokens - of.cached_tokens - of.cache_write_tokens),
         ("cached input", |of| of.cached_tokens),
-        ("written to a cache", |of| of.cache_write_tokens),
+        ("cache write", |of| of.cache_write_tokens),
         ("output", |of| of.output_tokens - of.reasoning_tokens),
         ("reasoning", |of| of.reasoning_tokens),
     ];
@@ -416,10 +411,11 @@ fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &Usa
     .filter(|(.., first)| !first || report.totals.first_token.quantile(0.5).is_some())
     .map(|(name, share, first)| Series {
         name: name.to_owned(),
-        values: along(&places, &report.series, &None, |figures| {
+        values: along(places, &report.series, &None, |figures| {
             let sketch = if first { &figures.first_token } else { &figures.latency };
             sketch.quantile(share).map(|us| us / 1_000.0)
         }),
+        color: None,
     })
     .collect();
     html! {
@@ -429,15 +425,15 @@ fn charts(viewer: &Viewer, chosen: &Chosen, report: &UsageReport, question: &Usa
             (granularity_choice(viewer, chosen))
         }
         div.grid.two {
-            (parts::card("Spend", html! { span { (format::usd(report.totals.cost_nanousd)) } }, chart("spend", format!("Spend over time by {by}"), Unit::Usd, bars, series_of(chosen, report, &places, |figures| float(figures.cost_nanousd) / 1e9))))
-            (parts::card("Requests", html! { span { (format::count(report.totals.requests)) } }, chart("requests", format!("Requests over time by {by}"), Unit::Count, bars, series_of(chosen, report, &places, |figures| float(figures.requests)))))
+            (parts::card("Spend", html! { span { (format::usd(report.totals.cost_nanousd)) } }, chart("spend", format!("Spend over time by {by}"), Unit::Usd, bars, series_of(chosen, report, places, |figures| float(figures.cost_nanousd) / 1e9))))
+            (parts::card("Requests", html! { span { (format::count(report.totals.requests)) } }, chart("requests", format!("Requests over time by {by}"), Unit::Count, bars, series_of(chosen, report, places, |figures| float(figures.requests)))))
         }
         div.grid.two {
-            (parts::card("Tokens by kind", html! { span { (format::count(tokens(&report.totals))) } }, chart("tokens", "Tokens over time by kind".to_owned(), Unit::Count, bars, kinds(report, &places, token_kinds.map(|(name, figure)| (name.to_owned(), figure))))))
-            (parts::card("Errors by class", html! { span { (format::count(report.totals.failed())) } }, errors(report, || chart("errors", "Failed requests over time by class".to_owned(), Unit::Count, bars, kinds(report, &places, classes)))))
+            (parts::card("Tokens by kind", html! { span { (format::count(tokens(&report.totals))) } }, chart("tokens", "Tokens over time by kind".to_owned(), Unit::Count, bars, kinds(report, places, token_kinds.map(|(name, figure)| (name.to_owned(), figure))))))
+            (parts::card("Errors by class", html! { span { (format::count(report.totals.failed())) } }, errors(report, || chart("errors", "Failed requests over time by class".to_owned(), Unit::Count, bars, kinds(report, places, classes)))))
         }
         div.card-apart {
-            (parts::card("Latency", html! { span { "to the end of the answer; percentiles are within 1%" } }, chart("latency", "Percentiles of the latency over time".to_owned(), Unit::Milliseconds, Kind::Lines, latency)))
+            (parts::card("Latency", html! { span { "until the end of the response; percentiles are accurate to 1%" } }, chart("latency", "Percentiles of the latency over time".to_owned(), Unit::Milliseconds, Kind::Lines, latency)))
         }
     }
 }
@@ -446,8 +442,8 @@ fn errors(report: &UsageReport, chart: impl FnOnce() -> Markup) -> Markup {
     if report.totals.failed() == 0 {
         return parts::empty(
             "check",
-            "Nothing failed",
-            "Every request of this time ended well.",
+            "No errors",
+            "Every request in this period succeeded.",
             html! {},
         );
     }
@@ -459,7 +455,7 @@ fn by_choice(viewer: &Viewer, chosen: &Chosen) -> Markup {
         .iter()
         .map(|(word, title, _)| (*title, viewer.url_with(&[("by", Some(word))]), chosen.by.0 == *word))
         .collect();
-    parts::segmented("Told apart by", &choices)
+    parts::segmented("Group by", &choices)
 }
 
 fn bars_choice(viewer: &Viewer, chosen: &Chosen) -> Markup {
@@ -525,7 +521,7 @@ fn breakdown(viewer: &Viewer, chosen: &Chosen, report: &UsageReport) -> Markup {
     let aside = html! {
         span {
             (report.groups.len()) " shown"
-            @if chosen.by.1 == GroupBy::Tag { "; a request counts for each tag of its key" }
+            @if chosen.by.1 == GroupBy::Tag { "; requests count once per tag of their key" }
         }
     };
     parts::card(
@@ -552,7 +548,7 @@ fn breakdown(viewer: &Viewer, chosen: &Chosen, report: &UsageReport) -> Markup {
                             tr {
                                 td.wrap data-value=(name) {
                                     @match narrowed(viewer, chosen.by.0, group) {
-                                        Some(url) => a.name href=(url) title="Look at these alone" { (name) },
+                                        Some(url) => a.name href=(url) title="Filter by this" { (name) },
                                         None => span.muted { (name) },
                                     }
                                 }
@@ -573,7 +569,7 @@ fn breakdown(viewer: &Viewer, chosen: &Chosen, report: &UsageReport) -> Markup {
                         @if let Some(others) = report.others.as_ref().map(|others| &others.figures) {
                             tr { td { "Others" } td title=(format::usd_exact(others.cost_nanousd)) { (format::usd(others.cost_nanousd)) } (cells(others)) }
                         }
-                        tr.total { td { "Everything" } td title=(format::usd_exact(total)) { (format::usd(total)) } (cells(&report.totals)) }
+                        tr.total { td { "Total" } td title=(format::usd_exact(total)) { (format::usd(total)) } (cells(&report.totals)) }
                     }
                 }
             }

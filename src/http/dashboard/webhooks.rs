@@ -40,12 +40,11 @@ pub const VIEWS: &[View] = &[
 /// Deliveries of one page.
 const PAGE: u64 = 25;
 /// What is said when a secret is shown.
-const SECRET: &str =
-    "It is shown this once and kept sealed. Whoever receives the events checks their signatures with it.";
+const SECRET: &str = "This secret is shown only once. Use it to verify the signatures of events.";
 
 fn state(webhook: &Webhook) -> Markup {
     html! {
-        @if !webhook.enabled && webhook.disabled_reason.is_some() { (pill(Tone::Bad, "switched off")) }
+        @if !webhook.enabled && webhook.disabled_reason.is_some() { (pill(Tone::Bad, "disabled")) }
         @else if !webhook.enabled { (pill(Tone::Quiet, "off")) }
         @else if webhook.failing_since.is_some() { (pill(Tone::Warn, "failing")) }
         @else { (pill(Tone::Good, "active")) }
@@ -59,7 +58,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let body = html! {
         section.card {
             @if found.is_empty() {
-                (parts::empty("webhook", "No webhooks yet", "A webhook tells an endpoint of yours what happens: a budget is used up, a provider fails, a key expires.", new.clone()))
+                (parts::empty("webhook", "No webhooks yet", "A webhook notifies your server of events: a budget is used up, a provider fails, a key expires.", new.clone()))
             } @else {
                 div.table-wrap tabindex="0" role="region" aria-label="Webhooks" {
                     table.table id="webhooks" {
@@ -69,7 +68,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
                                 tr {
                                     td.wrap { a.name href={ "/gateway/webhooks/" (one.id) } { (one.url) } @if !one.description.is_empty() { div.sub { (one.description) } } }
                                     td { (state(one)) }
-                                    td.wide { div.chips { (parts::names(&one.events, 3, "every event")) } }
+                                    td.wide { div.chips { (parts::names(&one.events, 3, "all events")) } }
                                     td.right.nowrap.wide { (parts::time(one.created_at)) }
                                 }
                             }
@@ -83,11 +82,11 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
                 form data-api="POST /api/gateway/webhooks" data-done="event" data-once="secret" data-once-go="/gateway/webhooks/{id}" autocomplete="off" { (fields("new", None)) (foot("Add webhook")) }
             }))
             (events())
-            (once("Here is the signing secret", SECRET))
+            (once("Save the signing secret", SECRET))
         }
     };
     Ok(Page::new("Webhooks", body)
-        .lead(html! { "Where events are sent, signed, and again until they arrive." })
+        .lead(html! { "Endpoints that receive signed events, with automatic retries." })
         .actions(html! { @if !found.is_empty() { (new) } })
         .script("once.js"))
 }
@@ -108,7 +107,7 @@ fn fields(id: &str, webhook: Option<&Webhook>) -> Markup {
             (parts::form_fault())
             (parts::field(&format!("{id}-url"), "URL", "", html! { input id={ (id) "-url" } name="url" type="url" required maxlength="2048" placeholder="https://example.com/hooks/bonito" value=[webhook.map(|webhook| webhook.url.as_str())]; }))
             (parts::field(&format!("{id}-description"), "Description", "", html! { input id={ (id) "-description" } name="description" maxlength="1024" data-empty="text" value=[webhook.map(|webhook| webhook.description.as_str())]; }))
-            (parts::field(&format!("{id}-events"), "Events", "None: every event.", html! { input id={ (id) "-events" } name="events" data-type="tokens" list="events" placeholder="every event" value=(events) aria-describedby={ (id) "-events-hint" }; }))
+            (parts::field(&format!("{id}-events"), "Events", "Empty: all events.", html! { input id={ (id) "-events" } name="events" data-type="tokens" list="events" placeholder="all events" value=(events) aria-describedby={ (id) "-events-hint" }; }))
         }
     }
 }
@@ -158,13 +157,13 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     choices.extend(DeliveryState::ALL.map(|state| (state.as_str(), with(state.as_str()), chosen == state.as_str())));
     let body = html! {
         @if let Some(reason) = &webhook.disabled_reason {
-            (parts::notice(Tone::Bad, html! { "It was switched off: " (reason) }))
+            (parts::notice(Tone::Bad, html! { "Disabled: " (reason) }))
         } @else if let Some(since) = webhook.failing_since {
-            (parts::notice(Tone::Warn, html! { "Nothing has arrived since " (format::stamp(since)) ". If that goes on, it is switched off." }))
+            (parts::notice(Tone::Warn, html! { "No event has been delivered since " (format::stamp(since)) ". If this continues, the webhook will be disabled." }))
         }
         (parts::card("About", html! {}, about(&webhook)))
         section.card {
-            header.card-head { h2 { "Deliveries" } div.card-aside { (parts::segmented("State of deliveries", &choices)) } }
+            header.card-head { h2 { "Deliveries" } div.card-aside { (parts::segmented("Delivery status", &choices)) } }
             div data-live="deliveries" { (shown(&found, id, writes, !chosen.is_empty())) }
             (parts::more(next))
         }
@@ -174,16 +173,16 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
                 form data-api={ "POST " (path) "/rotate" } data-done="event" data-once="secret" {
                     div.dialog-body.stack {
                         (parts::form_fault())
-                        p.soft { "Events are signed with both secrets for a while, so that the endpoint can be changed without losing one." }
-                        (parts::field("overlap", "The old one signs besides for", "", html! {
-                            select id="overlap" name="overlap_s" data-type="number" { option value="0" { "no longer" } option value="3600" { "an hour" } option value="86400" selected { "a day" } option value="604800" { "7 days" } }
+                        p.soft { "Events are signed with both secrets for a while, so that you can update your endpoint without losing events." }
+                        (parts::field("overlap", "Keep the old secret for", "", html! {
+                            select id="overlap" name="overlap_s" data-type="number" { option value="0" { "do not keep it" } option value="3600" { "an hour" } option value="86400" selected { "a day" } option value="604800" { "7 days" } }
                         }))
                     }
                     (foot("Make a new secret"))
                 }
             }))
             (events())
-            (once("Here is the signing secret", SECRET))
+            (once("Save the signing secret", SECRET))
         }
     };
     let actions = html! {
@@ -192,8 +191,8 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             button.button.primary type="button" data-api={ "POST " (path) "/test" } { (icon("play")) "Send a test" }
             button.button type="button" data-opens="edit-webhook" { (icon("edit")) "Edit" }
             button.button type="button" data-opens="rotate-webhook" { (icon("refresh")) "New secret" }
-            button.button type="button" data-api={ "PATCH " (path) } data-body=(turned) { @if webhook.enabled { "Switch off" } @else { "Switch on" } }
-            button.button.danger type="button" data-api={ "DELETE " (path) } data-done="go:/gateway/webhooks" data-verb="Delete" data-confirm="Nothing is sent there any more, and its deliveries are forgotten." { "Delete" }
+            button.button type="button" data-api={ "PATCH " (path) } data-body=(turned) { @if webhook.enabled { "Disable" } @else { "Enable" } }
+            button.button.danger type="button" data-api={ "DELETE " (path) } data-done="go:/gateway/webhooks" data-verb="Delete" data-confirm="No more events are sent, and its delivery history is deleted." { "Delete" }
         }
     };
     let query = viewer
@@ -225,9 +224,9 @@ fn about(webhook: &Webhook) -> Markup {
     html! {
         div.card-body {
             dl.facts {
-                dt { "Events" } dd { div.chips { (parts::names(&webhook.events, 20, "every event")) } }
+                dt { "Events" } dd { div.chips { (parts::names(&webhook.events, 20, "all events")) } }
                 dt { "Created" } dd { (parts::time(webhook.created_at)) }
-                @if let Some(until) = rotated { dt { "The old secret signs besides" } dd { "until " (format::stamp(until)) } }
+                @if let Some(until) = rotated { dt { "Previous secret" } dd { "valid until " (format::stamp(until)) } }
                 dt { "Id" } dd { (parts::copyable(&webhook.id.to_string())) }
             }
         }
@@ -242,9 +241,9 @@ fn steady(at: DateTime<Utc>) -> Markup {
 fn shown(found: &[Delivery], webhook: Uuid, writes: bool, narrowed: bool) -> Markup {
     html! {
         @if found.is_empty() && narrowed {
-            (parts::empty("search", "No delivery is like that", "Nothing that was sent is in this state.", html! {}))
+            (parts::empty("search", "No matching deliveries", "No delivery has this status.", html! {}))
         } @else if found.is_empty() {
-            (parts::empty("webhook", "Nothing was sent yet", "Send a test to see that events arrive.", html! {}))
+            (parts::empty("webhook", "No deliveries yet", "Send a test event to check your endpoint.", html! {}))
         } @else {
             ul.audit aria-label="Deliveries" { @for one in found { li { (delivery(one, webhook, writes)) } } }
         }
@@ -258,7 +257,7 @@ fn delivery(one: &Delivery, webhook: Uuid, writes: bool) -> Markup {
         DeliveryState::Failed => Tone::Bad,
     };
     let last = one.attempts.last();
-    let came = last.map_or_else(|| "not tried yet".to_owned(), outcome);
+    let came = last.map_or_else(|| "not attempted yet".to_owned(), outcome);
     let body = serde_json::from_str::<Value>(&one.body).and_then(|body| serde_json::to_string_pretty(&body));
     html! {
         details data-open-key=(one.id) {
@@ -272,7 +271,7 @@ fn delivery(one: &Delivery, webhook: Uuid, writes: bool) -> Markup {
                 @if !one.attempts.is_empty() {
                     div.table-wrap tabindex="0" role="region" aria-label="Attempts" {
                         table.table {
-                            thead { tr { th { "Attempt" } th { "Answer" } th.right { "Took" } th { "It said" } } }
+                            thead { tr { th { "Attempt" } th { "Status" } th.right { "Took" } th { "Response" } } }
                             tbody {
                                 @for attempt in &one.attempts {
                                     tr {
@@ -288,7 +287,7 @@ fn delivery(one: &Delivery, webhook: Uuid, writes: bool) -> Markup {
                 }
                 (parts::code("the event", &body.unwrap_or_else(|_| one.body.clone())))
                 @if writes {
-                    div.row { button.button.small type="button" data-api={ "POST /api/gateway/webhooks/" (webhook) "/deliveries/" (one.id) "/replay" } { (icon("refresh")) "Send again" } }
+                    div.row { button.button.small type="button" data-api={ "POST /api/gateway/webhooks/" (webhook) "/deliveries/" (one.id) "/replay" } { (icon("refresh")) "Resend" } }
                 }
             }
         }

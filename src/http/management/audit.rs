@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadAudit};
+use super::examples::example;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Read, Refused};
 use crate::domain::audit::{AuditFilter, AuditRow};
 
 /// Rows of one page.
@@ -32,6 +33,7 @@ struct AuditLog {
 
 /// Something that was done.
 #[derive(Object)]
+#[oai(example)]
 struct AuditEntry {
     /// Its id; later ones are higher.
     id: Uuid,
@@ -63,6 +65,13 @@ struct AuditEntry {
     #[oai(skip_serializing_if_is_none)]
     request_id: Option<String>,
 }
+
+example!(AuditEntry, {
+    "id": "0199e1c2-c820-7cd1-8b75-3f6e9a0d4c57", "at": "2026-11-30T08:15:42Z", "actor": "ada@example.com",
+    "actor_role": "admin", "via": "password", "address": "203.0.113.7", "action": "key.update", "resource": "key",
+    "resource_id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "before": {"name": "search", "rate_limit": 60},
+    "after": {"name": "search-production", "rate_limit": 600}, "request_id": "req_0199e1c2e08472b6a1f35d9c7e4b2a68"
+});
 
 #[OpenApi(prefix_path = "/api/gateway/audit", tag = "Section::Audit")]
 impl AuditApi {
@@ -97,7 +106,7 @@ impl AuditApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<AuditLog>, Refusal> {
+    ) -> Result<Json<AuditLog>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let filter = AuditFilter {
             actor: actor.0,

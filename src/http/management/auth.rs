@@ -96,7 +96,7 @@ grants!(
     Reprice,
 );
 
-pub use usage::{Asked, KeyInSight};
+pub use usage::Asked;
 
 /// The proof that a caller may do something in an organization.
 pub struct May<G> {

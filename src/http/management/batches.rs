@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadJobs};
+use super::examples::example;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Read, Refused};
 use crate::domain::batch::{Batch, BatchFilter, BatchStatus};
 use crate::domain::ids::KeyId;
 
@@ -55,7 +56,7 @@ struct Batches {
 
 /// A batch of a key.
 #[derive(Object)]
-#[oai(rename = "Batch")]
+#[oai(rename = "Batch", example)]
 struct KeysBatch {
     /// Its id, as its key sees it in `/v1/batches`.
     id: String,
@@ -91,6 +92,13 @@ struct KeysBatch {
     expires_at: DateTime<Utc>,
 }
 
+example!(KeysBatch, {
+    "id": "batch_0199e1c2d95a7214a0e85b7c1d3f6e92", "key_id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa",
+    "endpoint": "/v1/chat/completions", "status": "in_progress", "total": 2000, "completed": 1240, "failed": 12,
+    "metadata": {"job": "nightly"}, "created_at": "2026-11-30T08:15:42Z", "in_progress_at": "2026-11-30T08:15:42Z",
+    "expires_at": "2026-12-01T08:15:42Z"
+});
+
 #[OpenApi(prefix_path = "/api/gateway/batches", tag = "Section::Jobs")]
 impl BatchesApi {
     /// List batches
@@ -110,7 +118,7 @@ impl BatchesApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Batches>, Refusal> {
+    ) -> Result<Json<Batches>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let filter = BatchFilter {
             key: key_id.0.map(KeyId),

@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadLimits, WriteLimits};
+use super::examples::example;
 use super::keys::given;
 use super::limits::Deleted;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refusal, Refused, Write};
 use crate::domain::authority::FieldFault;
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
@@ -92,6 +93,7 @@ pub enum UnpricedCalls {
 
 /// A budget, and where it stands. Amounts are US dollars as exact decimal text.
 #[derive(Object)]
+#[oai(example)]
 pub struct Budget {
     /// Its id.
     id: Uuid,
@@ -134,6 +136,15 @@ pub struct Budget {
     updated_at: DateTime<Utc>,
 }
 
+example!(Budget, {
+    "id": "0199e1c2-9c47-7a33-9f12-d05e6b7a8c21", "scope": "key",
+    "reference": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "amount_usd": "50", "period": "monthly",
+    "time_zone": "UTC", "enforcement": "hard", "unpriced": "refuse", "thresholds": [50, 80, 100], "enabled": true,
+    "spent_usd": "12.4031", "set_aside_usd": "0.02", "remaining_usd": "37.5769",
+    "period_start": "2026-11-01T00:00:00Z", "resets_at": "2026-12-01T00:00:00Z",
+    "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"
+});
+
 /// Budgets.
 #[derive(Object)]
 struct Budgets {
@@ -168,7 +179,7 @@ pub struct NewBudget {
 
 /// A budget to be created.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewScopedBudget {
     /// What it is for.
     scope: BudgetScopeKind,
@@ -193,9 +204,14 @@ struct NewScopedBudget {
     enabled: Option<bool>,
 }
 
+example!(NewScopedBudget, {
+    "scope": "team", "reference": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "amount_usd": "50", "period": "monthly",
+    "enforcement": "hard", "thresholds": [50, 80, 100]
+});
+
 /// What is to become different about a budget. What is left out stays as it is. Scope, period and time zone never change.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct BudgetPatch {
     /// How much may be spent in a period: US dollars as text.
     amount_usd: Option<String>,
@@ -210,6 +226,8 @@ struct BudgetPatch {
     /// Whether it is in force.
     enabled: Option<bool>,
 }
+
+example!(BudgetPatch, {"amount_usd": "75", "thresholds": [80, 100]});
 
 /// A budget that was created.
 #[derive(ApiResponse)]
@@ -244,7 +262,7 @@ impl BudgetsApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Budgets>, Refusal> {
+    ) -> Result<Json<Budgets>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let filter = ScopeFilter {
             kind: scope.0.map(|kind| kind.as_str().to_owned()),
@@ -263,7 +281,11 @@ impl BudgetsApi {
     ///
     /// What the ledger has of the present period counts. A scope has one budget for each period.
     #[oai(path = "/", method = "post", operation_id = "createBudget")]
-    async fn create(&self, may: May<WriteLimits>, body: Json<NewScopedBudget>) -> Result<CreatedBudget, Refusal> {
+    async fn create(
+        &self,
+        may: May<WriteLimits>,
+        body: Json<NewScopedBudget>,
+    ) -> Result<CreatedBudget, Refused<Write>> {
         let body = body.0;
         let mut faults = Vec::new();
         let terms = NewBudget {
@@ -280,7 +302,7 @@ impl BudgetsApi {
         let scope = BudgetScope::parse(body.scope.as_str(), &body.reference.unwrap_or_default());
         let scope = scope.map_err(|problem| faults.push(FieldFault::new("/reference", problem)));
         let (Some(terms), Ok(scope)) = (terms, scope) else {
-            return Err(Refusal::fields(faults));
+            return Err(Refusal::fields(faults).into());
         };
         let added = may.add_budget(&scope, &terms).await?;
         let location = format!("/api/gateway/budgets/{}", added.budget.id);
@@ -288,13 +310,16 @@ impl BudgetsApi {
     }
 
     /// One budget
+    ///
+    /// With what is spent and left of its present period. A team admin sees those of their team and its keys, a member those of
+    /// their own keys.
     #[oai(path = "/:id", method = "get", operation_id = "getBudget")]
     async fn get(
         &self,
         may: May<ReadLimits>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<Budget>, Refusal> {
+    ) -> Result<Json<Budget>, Refused<Read>> {
         Ok(Json(may.budget(id.0).await?.into()))
     }
 
@@ -308,7 +333,7 @@ impl BudgetsApi {
         /// Its id.
         id: Path<Uuid>,
         body: Json<BudgetPatch>,
-    ) -> Result<Json<Budget>, Refusal> {
+    ) -> Result<Json<Budget>, Refused<Write>> {
         let body = body.0;
         let amount = body.amount_usd.as_deref().map(NanoUsd::parse_usd).transpose();
         let amount = amount.map_err(|error| Refusal::field("/amount_usd", error.to_string()))?;
@@ -332,7 +357,7 @@ impl BudgetsApi {
         may: May<WriteLimits>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<Deleted, Refused<Act>> {
         may.remove_budget(id.0).await?;
         Ok(Deleted::Done)
     }

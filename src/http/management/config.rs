@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::Section;
 use super::auth::{May, ReadConfig, WriteConfig};
+use super::examples::example;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Read, Refusal, Refused, Replace, Restore};
 use super::schema::ConfigDocument;
 use crate::domain::config::ConfigVersion;
 use crate::domain::difference::differences;
@@ -46,6 +47,7 @@ struct Versions {
 
 /// A version of a config, without its document.
 #[derive(Object)]
+#[oai(example)]
 struct Version {
     /// Its number, from 1.
     version: i64,
@@ -57,8 +59,13 @@ struct Version {
     active: bool,
 }
 
+example!(Version, {
+    "version": 7, "author": "ada@example.com", "created_at": "2026-11-30T08:15:42Z", "active": true
+});
+
 /// What a version of the config changed.
 #[derive(Object)]
+#[oai(example)]
 struct ConfigDiff {
     /// The version.
     version: i64,
@@ -71,6 +78,11 @@ struct ConfigDiff {
     /// What is different, by its place.
     changes: Vec<ConfigChange>,
 }
+
+example!(ConfigDiff, {
+    "version": 7, "against": 6, "author": "ada@example.com", "created_at": "2026-11-30T08:15:42Z",
+    "changes": [{"pointer": "/strategy", "before": "balanced", "after": "cost-optimized"}]
+});
 
 /// Something that is different.
 #[derive(Object)]
@@ -91,9 +103,9 @@ impl ConfigApi {
     ///
     /// An organization that has written none has an empty one. `ETag` names the version for the next change.
     #[oai(path = "/", method = "get", operation_id = "getConfig")]
-    async fn get(&self, may: May<ReadConfig>) -> Result<Config, Refusal> {
+    async fn get(&self, may: May<ReadConfig>) -> Result<Config, Refused<Read>> {
         match may.config().await? {
-            Some(config) => shown(&config),
+            Some(config) => Ok(shown(&config)?),
             None => Ok(Config::Document(Json(ConfigDocument::empty()), tag(0))),
         }
     }
@@ -112,9 +124,9 @@ impl ConfigApi {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         document: Json<ConfigDocument>,
-    ) -> Result<Config, Refusal> {
+    ) -> Result<Config, Refused<Replace>> {
         let replaces = replaced(if_match.0.as_deref().ok_or_else(Refusal::needs_if_match)?)?;
-        shown(&may.save(&document.0.0, replaces).await?)
+        Ok(shown(&may.save(&document.0.0, replaces).await?)?)
     }
 
     /// List versions
@@ -129,7 +141,7 @@ impl ConfigApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<i64>>,
-    ) -> Result<Json<Versions>, Refusal> {
+    ) -> Result<Json<Versions>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let (found, next_cursor) = page(may.versions(cursor.0, limit + 1).await?, limit, |last| last.version);
         Ok(Json(Versions {
@@ -147,8 +159,8 @@ impl ConfigApi {
         may: May<ReadConfig>,
         /// Its number.
         version: Path<i64>,
-    ) -> Result<Config, Refusal> {
-        shown(&may.version(version.0).await?)
+    ) -> Result<Config, Refused<Read>> {
+        Ok(shown(&may.version(version.0).await?)?)
     }
 
     /// What a version changed
@@ -163,7 +175,7 @@ impl ConfigApi {
         /// The version it is compared with; 0 is the empty config before the first. Default: the one before.
         #[oai(validator(minimum(value = "0")))]
         against: Query<Option<i64>>,
-    ) -> Result<Json<ConfigDiff>, Refusal> {
+    ) -> Result<Json<ConfigDiff>, Refused<Read>> {
         let against = against.0.unwrap_or_else(|| version.0.saturating_sub(1));
         let config = may.version(version.0).await?;
         let before = match against {
@@ -202,9 +214,9 @@ impl ConfigApi {
         /// The `ETag` of the config that it replaces; without it, whatever there is.
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
-    ) -> Result<Config, Refusal> {
+    ) -> Result<Config, Refused<Restore>> {
         let replaces = if_match.0.as_deref().map(replaced).transpose()?.flatten();
-        shown(&may.restore(version.0, replaces).await?)
+        Ok(shown(&may.restore(version.0, replaces).await?)?)
     }
 }
 

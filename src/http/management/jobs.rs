@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadJobs, RetryJobs};
+use super::examples::example;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refused};
 use crate::domain::job::{JobFilter, JobId, JobState, JobView};
 
 /// Jobs of one page.
@@ -44,6 +45,7 @@ struct Jobs {
 
 /// A job.
 #[derive(Object)]
+#[oai(example)]
 struct Job {
     /// Its id.
     id: Uuid,
@@ -66,6 +68,13 @@ struct Job {
     #[oai(skip_serializing_if_is_none)]
     finished_at: Option<DateTime<Utc>>,
 }
+
+example!(Job, {
+    "id": "0199e1c2-d95a-7214-a0e8-5b7c1d3f6e92", "kind": "webhook_delivery", "state": "dead",
+    "payload": {"delivery": "0199e1c2-c820-7cd1-8b75-3f6e9a0d4c57"}, "attempts": 8,
+    "run_at": "2026-11-30T08:15:42Z", "last_error": "the endpoint answered 503",
+    "created_at": "2026-11-30T08:15:42Z", "finished_at": "2026-11-30T08:15:42Z"
+});
 
 #[OpenApi(prefix_path = "/api/gateway/jobs", tag = "Section::Jobs")]
 impl JobsApi {
@@ -91,7 +100,7 @@ impl JobsApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Jobs>, Refusal> {
+    ) -> Result<Json<Jobs>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let filter = JobFilter {
             organization: None,
@@ -120,7 +129,7 @@ impl JobsApi {
         /// Whether it belongs to no organization. For platform admins.
         #[oai(default)]
         installation: Query<bool>,
-    ) -> Result<Json<Job>, Refusal> {
+    ) -> Result<Json<Job>, Refused<Act>> {
         Ok(Json(shown(may.retry(installation.0, JobId(id.0)).await?)))
     }
 }

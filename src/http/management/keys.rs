@@ -16,9 +16,10 @@ use super::Section;
 use super::auth::keys::{IssuedKey, KeyOrder, KeyWithTerms};
 use super::auth::{May, ReadKeys, WriteKeys};
 use super::budgets::{Budget, NewBudget, terms_of};
+use super::examples::example;
 use super::limits::{LimitFields, RateLimit, values_of};
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refusal, Refused, Write};
 use crate::domain::authority::FieldFault;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::{KeyId, TeamId, UserId};
@@ -89,6 +90,7 @@ struct KeyTeam {
 
 /// A key, without its secret.
 #[derive(Object)]
+#[oai(example)]
 struct Key {
     /// Its id.
     id: Uuid,
@@ -136,6 +138,15 @@ struct Key {
     updated_at: DateTime<Utc>,
 }
 
+example!(Key, {
+    "id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "name": "search-production", "prefix": "bn-yV6AJw30",
+    "status": "active", "team": {"id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "slug": "search", "name": "Search"},
+    "allowed_models": {"models": ["gpt-5-mini", "claude-*"], "providers": ["openai", "anthropic"]},
+    "rate_limit": 600, "metadata": {"env": "production"}, "allowed_ips": ["203.0.113.0/24"],
+    "last_used_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z"
+});
+
 /// Keys.
 #[derive(Object)]
 struct Keys {
@@ -148,6 +159,7 @@ struct Keys {
 
 /// A key with the limits and budgets that are its own.
 #[derive(Object)]
+#[oai(example)]
 struct KeyDetails {
     #[oai(flatten)]
     key: Key,
@@ -160,8 +172,23 @@ struct KeyDetails {
     warnings: Vec<String>,
 }
 
+example!(KeyDetails, {
+    "id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "name": "search-production", "prefix": "bn-yV6AJw30",
+    "status": "active", "team": {"id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "slug": "search", "name": "Search"},
+    "allowed_models": {"models": ["gpt-5-mini", "claude-*"], "providers": ["openai", "anthropic"]},
+    "rate_limit": 600, "metadata": {"env": "production"}, "allowed_ips": ["203.0.113.0/24"],
+    "last_used_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z", "limits": [], "budgets": [{"id": "0199e1c2-9c47-7a33-9f12-d05e6b7a8c21",
+    "scope": "key", "reference": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "amount_usd": "50", "period": "monthly",
+    "time_zone": "UTC", "enforcement": "hard", "unpriced": "refuse", "thresholds": [50, 80, 100], "enabled": true,
+    "spent_usd": "12.4031", "set_aside_usd": "0.02", "remaining_usd": "37.5769",
+    "period_start": "2026-11-01T00:00:00Z", "resets_at": "2026-12-01T00:00:00Z",
+    "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"}]
+});
+
 /// A key with its secret.
 #[derive(Object)]
+#[oai(example)]
 struct KeyWithSecret {
     /// The secret: what callers send as `Authorization: Bearer …`. It is shown this once, and kept nowhere.
     secret: String,
@@ -169,9 +196,24 @@ struct KeyWithSecret {
     key: KeyDetails,
 }
 
+example!(KeyWithSecret, {
+    "secret": "bn-339zNfCwXJ9yPeP3bce8rCzi9wXIXojgWaEskfNV1vda6t", "id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa",
+    "name": "search-production", "prefix": "bn-yV6AJw30", "status": "active",
+    "team": {"id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "slug": "search", "name": "Search"},
+    "allowed_models": {"models": ["gpt-5-mini", "claude-*"], "providers": ["openai", "anthropic"]},
+    "rate_limit": 600, "metadata": {"env": "production"}, "allowed_ips": ["203.0.113.0/24"],
+    "last_used_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z", "limits": [], "budgets": [{"id": "0199e1c2-9c47-7a33-9f12-d05e6b7a8c21",
+    "scope": "key", "reference": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "amount_usd": "50", "period": "monthly",
+    "time_zone": "UTC", "enforcement": "hard", "unpriced": "refuse", "thresholds": [50, 80, 100], "enabled": true,
+    "spent_usd": "12.4031", "set_aside_usd": "0.02", "remaining_usd": "37.5769",
+    "period_start": "2026-11-01T00:00:00Z", "resets_at": "2026-12-01T00:00:00Z",
+    "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"}]
+});
+
 /// A key to be created.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewKeyBody {
     /// Its name for people.
     name: String,
@@ -200,9 +242,15 @@ struct NewKeyBody {
     budgets: Option<Vec<NewBudget>>,
 }
 
+example!(NewKeyBody, {
+    "name": "search-production", "rate_limit": 600, "allowed_models": {"models": ["gpt-5-mini", "claude-*"],
+    "providers": ["openai", "anthropic"]}, "metadata": {"env": "production"}, "budgets": [{"amount_usd": "50",
+    "period": "monthly"}]
+});
+
 /// What is to become different about a key. What is left out stays as it is; null takes it away.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct KeyPatch {
     /// Its name for people.
     name: Option<String>,
@@ -229,13 +277,17 @@ struct KeyPatch {
     expires_at: MaybeUndefined<DateTime<Utc>>,
 }
 
+example!(KeyPatch, {"rate_limit": 900, "allowed_models": {"models": ["gpt-5*"], "providers": []}});
+
 /// How a key is to be rotated.
 #[derive(Object, Default)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct KeyRotation {
     /// Seconds for which the secret it has works besides the new one; 0: it stops at once. Default: a day; at most 30 days.
     grace_seconds: Option<u64>,
 }
+
+example!(KeyRotation, {"grace_seconds": 86400});
 
 /// A key that was created.
 #[derive(ApiResponse)]
@@ -277,7 +329,7 @@ impl KeysApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Keys>, Refusal> {
+    ) -> Result<Json<Keys>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let filter = KeyFilter {
             team: team_id.0.map(TeamId),
@@ -302,7 +354,7 @@ impl KeysApi {
     /// nobody serves yet are taken, with a warning. Nobody gives a key more than they hold: a team admin and a member stay
     /// within what their team may use and spend.
     #[oai(path = "/", method = "post", operation_id = "createKey")]
-    async fn create(&self, may: May<WriteKeys>, body: Json<NewKeyBody>) -> Result<Created, Refusal> {
+    async fn create(&self, may: May<WriteKeys>, body: Json<NewKeyBody>) -> Result<Created, Refused<Write>> {
         let issued = may.issue(order_of(body.0)?).await?;
         let location = format!("/api/gateway/keys/{}", issued.key.key.id);
         Ok(Created::Key(Json(with_secret(issued)), location))
@@ -317,7 +369,7 @@ impl KeysApi {
         may: May<ReadKeys>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<KeyDetails>, Refusal> {
+    ) -> Result<Json<KeyDetails>, Refused<Read>> {
         Ok(Json(detailed(may.key(KeyId(id.0)).await?, Vec::new())))
     }
 
@@ -334,7 +386,7 @@ impl KeysApi {
         /// Its id.
         id: Path<Uuid>,
         body: Json<KeyPatch>,
-    ) -> Result<Json<KeyDetails>, Refusal> {
+    ) -> Result<Json<KeyDetails>, Refused<Write>> {
         let (key, warnings) = may.change(KeyId(id.0), change_of(body.0)?).await?;
         Ok(Json(detailed(key, warnings)))
     }
@@ -349,7 +401,7 @@ impl KeysApi {
         may: May<WriteKeys>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<Key>, Refusal> {
+    ) -> Result<Json<Key>, Refused<Act>> {
         Ok(Json(shown(may.revoke(KeyId(id.0)).await?, Utc::now())))
     }
 
@@ -364,11 +416,11 @@ impl KeysApi {
         /// Its id.
         id: Path<Uuid>,
         body: Json<KeyRotation>,
-    ) -> Result<Json<KeyWithSecret>, Refusal> {
+    ) -> Result<Json<KeyWithSecret>, Refused<Write>> {
         let grace = body.0.grace_seconds.map_or(DEFAULT_GRACE, Duration::from_secs);
         if grace > MAX_GRACE {
             let problem = format!("must be at most {}", MAX_GRACE.as_secs());
-            return Err(Refusal::field("/grace_seconds", problem));
+            return Err(Refusal::field("/grace_seconds", problem).into());
         }
         Ok(Json(with_secret(may.rotate(KeyId(id.0), grace).await?)))
     }

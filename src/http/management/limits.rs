@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadLimits, WriteLimits};
+use super::examples::example;
 use super::keys::given;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refusal, Refused, Write};
 use crate::domain::authority::FieldFault;
 use crate::domain::limit::{LimitKind, LimitRule, LimitScope, LimitValues, MAX_LIMIT, WhenApart};
 use crate::domain::managed_limit::{LimitChange, ManagedLimit, ScopeFilter};
@@ -108,6 +109,7 @@ pub struct LimitFields {
 
 /// A rate limit.
 #[derive(Object)]
+#[oai(example)]
 pub struct RateLimit {
     /// Its id.
     id: Uuid,
@@ -144,6 +146,13 @@ pub struct RateLimit {
     updated_at: DateTime<Utc>,
 }
 
+example!(RateLimit, {
+    "id": "0199e1c2-a3d8-7e5b-8a60-1c9f4e2b7d36", "scope": "team",
+    "reference": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "requests_per_minute": 600, "tokens_per_minute": 200000,
+    "when_redis_is_away": "local", "enabled": true, "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z"
+});
+
 /// Rate limits.
 #[derive(Object)]
 struct RateLimits {
@@ -156,7 +165,7 @@ struct RateLimits {
 
 /// A rate limit to be created.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewRateLimit {
     /// Whose requests are counted together.
     scope: LimitScopeKind,
@@ -181,9 +190,14 @@ struct NewRateLimit {
     enabled: Option<bool>,
 }
 
+example!(NewRateLimit, {
+    "scope": "team", "reference": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "requests_per_minute": 600,
+    "tokens_per_minute": 200000
+});
+
 /// What is to become different about a limit. What is left out stays as it is; null: is not limited any more.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct RateLimitPatch {
     /// Requests per minute.
     requests_per_minute: MaybeUndefined<u64>,
@@ -200,6 +214,8 @@ struct RateLimitPatch {
     /// Whether it is in force.
     enabled: Option<bool>,
 }
+
+example!(RateLimitPatch, {"requests_per_minute": 900});
 
 /// A limit that was created.
 #[derive(ApiResponse)]
@@ -241,7 +257,7 @@ impl LimitsApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<RateLimits>, Refusal> {
+    ) -> Result<Json<RateLimits>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let filter = ScopeFilter {
             kind: scope.0.map(|kind| kind.as_str().to_owned()),
@@ -260,7 +276,7 @@ impl LimitsApi {
     ///
     /// All limits that cover a request apply, and the strictest wins. A scope has one limit.
     #[oai(path = "/", method = "post", operation_id = "createRateLimit")]
-    async fn create(&self, may: May<WriteLimits>, body: Json<NewRateLimit>) -> Result<CreatedLimit, Refusal> {
+    async fn create(&self, may: May<WriteLimits>, body: Json<NewRateLimit>) -> Result<CreatedLimit, Refused<Write>> {
         let body = body.0;
         let mut faults = Vec::new();
         let fields = LimitFields {
@@ -276,10 +292,10 @@ impl LimitsApi {
         let scope = LimitScope::parse(body.scope.as_str(), &reference, body.model.as_deref());
         let scope = scope.map_err(|(field, problem)| faults.push(FieldFault::new(format!("/{field}"), problem)));
         let Ok(scope) = scope else {
-            return Err(Refusal::fields(faults));
+            return Err(Refusal::fields(faults).into());
         };
         if !faults.is_empty() {
-            return Err(Refusal::fields(faults));
+            return Err(Refusal::fields(faults).into());
         }
         let rule = LimitRule {
             id: Uuid::now_v7(),
@@ -294,13 +310,15 @@ impl LimitsApi {
     }
 
     /// One rate limit
+    ///
+    /// As it is in force. A team admin sees those of their team and its keys, a member those of their own keys.
     #[oai(path = "/:id", method = "get", operation_id = "getRateLimit")]
     async fn get(
         &self,
         may: May<ReadLimits>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<RateLimit>, Refusal> {
+    ) -> Result<Json<RateLimit>, Refused<Read>> {
         Ok(Json(may.limit(id.0).await?.into()))
     }
 
@@ -314,7 +332,7 @@ impl LimitsApi {
         /// Its id.
         id: Path<Uuid>,
         body: Json<RateLimitPatch>,
-    ) -> Result<Json<RateLimit>, Refusal> {
+    ) -> Result<Json<RateLimit>, Refused<Write>> {
         let body = body.0;
         let given = [
             (LimitKind::Requests, given(body.requests_per_minute)),
@@ -328,7 +346,7 @@ impl LimitsApi {
             .filter_map(|(kind, value)| check_value(*kind, value.flatten(), ""))
             .collect();
         if !faults.is_empty() {
-            return Err(Refusal::fields(faults));
+            return Err(Refusal::fields(faults).into());
         }
         let values = match given.iter().any(|(_, value)| value.is_some()) {
             false => None,
@@ -340,7 +358,7 @@ impl LimitsApi {
                     }
                 }
                 if values.is_empty() {
-                    return Err(Refusal::bad_request("a limit limits something: delete it instead"));
+                    return Err(Refusal::bad_request("a limit limits something: delete it instead").into());
                 }
                 Some(values)
             }
@@ -354,13 +372,15 @@ impl LimitsApi {
     }
 
     /// Delete a rate limit
+    ///
+    /// Requests are no longer counted against it. Others that cover them stay, and so do the keys' own requests per minute.
     #[oai(path = "/:id", method = "delete", operation_id = "deleteRateLimit")]
     async fn delete(
         &self,
         may: May<WriteLimits>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<Deleted, Refused<Act>> {
         may.remove_limit(id.0).await?;
         Ok(Deleted::Done)
     }

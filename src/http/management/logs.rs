@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{Asked, May, ReadLogs};
-use super::problem::Refusal;
+use super::examples::example;
+use super::problem::{Read, Refusal, Refused};
 use crate::analytics::logs::{header, lines};
 use crate::analytics::{Analytics, AttemptRow, RequestRow};
 use crate::domain::call::ErrorClass;
@@ -50,6 +51,7 @@ struct Requests {
 
 /// A request.
 #[derive(Object)]
+#[oai(example)]
 struct LogEntry {
     /// Its id, as callers see it in `x-request-id`.
     id: String,
@@ -113,6 +115,17 @@ struct LogEntry {
     trace_id: Option<String>,
 }
 
+example!(LogEntry, {
+    "id": "req_0199e1c2e08472b6a1f35d9c7e4b2a68", "created_at": "2026-11-30T08:15:42Z",
+    "key_id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "team_id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4",
+    "operation": "chat", "dialect": "openai", "requested_model": "gpt-5-mini", "model": "gpt-5-mini",
+    "provider": "openai", "stream": true, "status": 200, "tokens": {"input": 1226, "cached": 245, "cache_write": 0,
+    "output": 270, "reasoning": 0}, "cost_nanousd": 791375, "price_version": "list#2026-11-01",
+    "metering": "reported", "latency_ms": 2760.0, "first_token_ms": 331.0, "overhead_ms": 0.3, "attempts": 1,
+    "client_cancelled": false, "cache": "miss", "upstream_request_id": "req_7f3a",
+    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+});
+
 /// Tokens by kind.
 #[derive(Object)]
 pub(super) struct Tokens {
@@ -130,6 +143,7 @@ pub(super) struct Tokens {
 
 /// A request with everything that is known of it.
 #[derive(Object)]
+#[oai(example)]
 struct LogDetail {
     /// The request.
     request: LogEntry,
@@ -140,6 +154,22 @@ struct LogDetail {
     #[oai(skip_serializing_if_is_none)]
     routing: Option<Any<serde_json::Value>>,
 }
+
+example!(LogDetail, {
+    "request": {"id": "req_0199e1c2e08472b6a1f35d9c7e4b2a68", "created_at": "2026-11-30T08:15:42Z",
+    "key_id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "team_id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4",
+    "operation": "chat", "dialect": "openai", "requested_model": "gpt-5-mini", "model": "gpt-5-mini",
+    "provider": "openai", "stream": true, "status": 200, "tokens": {"input": 1226, "cached": 245, "cache_write": 0,
+    "output": 270, "reasoning": 0}, "cost_nanousd": 791375, "price_version": "list#2026-11-01",
+    "metering": "reported", "latency_ms": 2760.0, "first_token_ms": 331.0, "overhead_ms": 0.3, "attempts": 1,
+    "client_cancelled": false, "cache": "miss", "upstream_request_id": "req_7f3a",
+    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, "attempts": [{"number": 1,
+    "created_at": "2026-11-30T08:15:42Z", "provider": "openai", "model": "gpt-5-mini", "status": 200,
+    "latency_ms": 2759.7, "first_token_ms": 330.0, "tokens": {"input": 1226, "cached": 245, "cache_write": 0,
+    "output": 270, "reasoning": 0}, "cost_nanousd": 791375, "upstream_request_id": "req_7f3a"}],
+    "routing": {"config_version": 7, "strategy": "cost-optimized", "attempts": [{"deployment": "openai/gpt-5-mini",
+    "stage": "primary", "score": 791375.0, "cost_nanousd": 791375}]}
+});
 
 /// An attempt at a provider.
 #[derive(Object)]
@@ -297,7 +327,7 @@ impl LogsApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Json<Requests>, Refusal> {
+    ) -> Result<Json<Requests>, Refused<Read>> {
         let asked = Asked {
             key: key_id.0,
             team: team_id.0,
@@ -375,7 +405,7 @@ impl LogsApi {
         from: Query<Option<DateTime<Utc>>>,
         /// Requests that came before.
         to: Query<Option<DateTime<Utc>>>,
-    ) -> Result<Table, Refusal> {
+    ) -> Result<Table, Refused<Read>> {
         let asked = Asked {
             key: key_id.0,
             team: team_id.0,
@@ -407,7 +437,7 @@ impl LogsApi {
         may: May<ReadLogs>,
         /// Its id, as `x-request-id` has it.
         id: Path<String>,
-    ) -> Result<Json<LogDetail>, Refusal> {
+    ) -> Result<Json<LogDetail>, Refused<Read>> {
         // What cannot be an id is the id of nothing.
         let id = parse_id(&id.0).ok_or_else(|| Refusal::not_found("request"))?;
         let detail = may.request(id).await?;

@@ -9,6 +9,7 @@ pub mod auth;
 mod batches;
 mod budgets;
 mod config;
+mod examples;
 mod jobs;
 mod keys;
 mod limits;
@@ -245,6 +246,7 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
 pub fn specification(server_url: &str) -> String {
     let mut document = serde_json::from_str(&service(server_url).spec()).expect("a document is JSON");
     optional::say_so(&mut document);
+    examples::shorten(&mut document);
     serde_json::to_string_pretty(&document).expect("JSON can be written")
 }
 

@@ -14,9 +14,10 @@ use super::Section;
 use super::auth::models::ListedModel;
 use super::auth::{May, ReadProviders, WriteConfig};
 use super::config::{replaced, tag};
+use super::examples::example;
 use super::limits::Deleted;
 use super::prices::{TokenPrices, figures};
-use super::problem::Refusal;
+use super::problem::{Act, Read, ReadWritten, Refusal, Refused, Write, WriteIf};
 use super::schema::{ModelCapabilities, ModelMode, ModelTerms};
 use crate::http::percent::percent_decoded;
 use crate::routing::catalog_file::Mode;
@@ -29,6 +30,7 @@ pub struct ModelsApi;
 
 /// A model, as one provider serves it.
 #[derive(Object)]
+#[oai(example)]
 struct ServedModel {
     /// The deployment's id: `provider/model`, or `provider/model/name`.
     id: String,
@@ -58,6 +60,13 @@ struct ServedModel {
     own: bool,
 }
 
+example!(ServedModel, {
+    "id": "openai/gpt-5-mini", "provider": "openai", "model": "gpt-5-mini", "name": "gpt-5-mini",
+    "names": ["gpt-5-mini"], "mode": "chat", "context_tokens": 400000, "max_output_tokens": 128000,
+    "capabilities": {"vision": true, "tools": true}, "price": {"version": "list#2026-11-01", "input_usd": "0.25",
+    "output_usd": "2", "cache_read_usd": "0.025"}, "own": false
+});
+
 /// Models.
 #[derive(Object)]
 struct ServedModels {
@@ -83,11 +92,17 @@ enum Listing {
 
 /// The models that an organization has added itself.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct OwnModels {
     /// All of them; none: only those of the catalogue and of the gateway's configuration.
     models: Vec<ModelTerms>,
 }
+
+example!(OwnModels, {
+    "models": [{"provider": "house", "model": "butler", "name": "butler-v2", "aliases": ["assistant"],
+    "context_tokens": 32000, "max_output_tokens": 4000, "capabilities": {"tools": true}, "input_usd": "0.5",
+    "output_usd": "1.5"}]
+});
 
 /// A model of the organization's own that was written.
 #[derive(ApiResponse)]
@@ -146,7 +161,7 @@ impl ModelsApi {
         /// `next_cursor` of the page before.
         #[oai(validator(max_length = 1024))]
         cursor: Query<Option<String>>,
-    ) -> Result<Listing, Refusal> {
+    ) -> Result<Listing, Refused<Read>> {
         let limit = usize::try_from(limit.0.unwrap_or(PAGE)).unwrap_or(usize::MAX);
         let own = own.0.unwrap_or(false);
         let (mut found, version) = may.models(cursor.0.as_deref(), own, limit.saturating_add(1)).await?;
@@ -171,7 +186,7 @@ impl ModelsApi {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         body: Json<OwnModels>,
-    ) -> Result<ReplacedModels, Refusal> {
+    ) -> Result<ReplacedModels, Refused<WriteIf>> {
         let replaces = if_match.0.as_deref().map(replaced).transpose()?.flatten();
         let models: Vec<Value> = body.0.models.iter().map(document_of).collect();
         let version = may.replace_models(&models, replaces).await?;
@@ -183,7 +198,7 @@ impl ModelsApi {
     /// A deployment at one of its providers, by a new version of the gateway config. Only the organization's requests can
     /// use it. One of the same id must not be there.
     #[oai(path = "/", method = "post", operation_id = "createModel")]
-    async fn add(&self, may: May<WriteConfig>, body: Json<ModelTerms>) -> Result<Added, Refusal> {
+    async fn add(&self, may: May<WriteConfig>, body: Json<ModelTerms>) -> Result<Added, Refused<Write>> {
         let version = may.add_model(&document_of(&body.0)).await?;
         Ok(Added::Model(body, tag(version)))
     }
@@ -197,11 +212,11 @@ impl ModelsApi {
         may: May<ReadProviders>,
         /// Its id, with slashes percent-encoded: `llm%2Fhouse`.
         id: Path<String>,
-    ) -> Result<Json<ModelTerms>, Refusal> {
+    ) -> Result<Json<ModelTerms>, Refused<ReadWritten>> {
         let written = may.own_model(&percent_decoded(&id.0)).await?;
         let read = ModelTerms::parse_from_json(Some(written));
-        read.map(Json)
-            .map_err(|_| Refusal::conflict("this model cannot be read; replace it"))
+        let read = read.map_err(|_| Refusal::conflict("this model cannot be read; replace it"))?;
+        Ok(Json(read))
     }
 
     /// Put a model of the organization's own
@@ -214,7 +229,7 @@ impl ModelsApi {
         /// Its id, with slashes percent-encoded: `llm%2Fhouse`. It is made of the body's provider, model and name.
         id: Path<String>,
         body: Json<ModelTerms>,
-    ) -> Result<Written, Refusal> {
+    ) -> Result<Written, Refused<Write>> {
         let version = may.put_model(&percent_decoded(&id.0), &document_of(&body.0)).await?;
         Ok(Written::Put(body, tag(version)))
     }
@@ -228,7 +243,7 @@ impl ModelsApi {
         may: May<WriteConfig>,
         /// Its id, with slashes percent-encoded.
         id: Path<String>,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<Deleted, Refused<Act>> {
         may.delete_model(&percent_decoded(&id.0)).await?;
         Ok(Deleted::Done)
     }

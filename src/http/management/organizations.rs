@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{ManageOrganizations, May, ReadOrganization, WriteOrganization};
+use super::examples::example;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refusal, Refused, Write};
 use super::sign_in::Done;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::OrganizationId;
@@ -53,6 +54,7 @@ enum Inexpressible {
 
 /// An organization.
 #[derive(Object)]
+#[oai(example)]
 struct Organization {
     /// Its id.
     id: Uuid,
@@ -75,6 +77,12 @@ struct Organization {
     updated_at: DateTime<Utc>,
 }
 
+example!(Organization, {
+    "id": "0199e1c2-1a02-7d19-a6e0-4b8f7c2d3e95", "slug": "default", "name": "Default",
+    "allowed_models": {"models": [], "providers": []}, "shared_credentials": true, "rate_limit_ceiling": 10000,
+    "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"
+});
+
 /// Organizations.
 #[derive(Object)]
 struct Organizations {
@@ -87,7 +95,7 @@ struct Organizations {
 
 /// An organization to be created.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct OrganizationToBe {
     /// Its short name: lower-case letters, digits and hyphens. It stays, since paths of credentials hold it.
     slug: String,
@@ -104,9 +112,11 @@ struct OrganizationToBe {
     rate_limit_ceiling: Option<u32>,
 }
 
+example!(OrganizationToBe, {"slug": "acme", "name": "Acme", "shared_credentials": false});
+
 /// What is to be changed about an organization. What is left out stays.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct OrganizationPatch {
     /// Its name for people.
     name: Option<String>,
@@ -120,6 +130,8 @@ struct OrganizationPatch {
     #[oai(validator(minimum(value = "1"), maximum(value = "10000000")))]
     rate_limit_ceiling: MaybeUndefined<u32>,
 }
+
+example!(OrganizationPatch, {"name": "Acme Corporation", "parameter_policy": "warn"});
 
 /// What was created.
 #[derive(ApiResponse)]
@@ -143,7 +155,7 @@ impl OrganizationsApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Organizations>, Refusal> {
+    ) -> Result<Json<Organizations>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let (found, next_cursor) = page(
             may.organizations(cursor.0.map(OrganizationId), limit + 1).await?,
@@ -165,7 +177,7 @@ impl OrganizationsApi {
         &self,
         may: May<ManageOrganizations>,
         organization: Json<OrganizationToBe>,
-    ) -> Result<Created, Refusal> {
+    ) -> Result<Created, Refused<Write>> {
         let new = organization.0;
         check("/slug", slug_problem(&new.slug))?;
         let name = new.name.unwrap_or_else(|| new.slug.clone());
@@ -183,13 +195,15 @@ impl OrganizationsApi {
     }
 
     /// One organization
+    ///
+    /// One's own, or any for a platform admin. Another one's answers as one that does not exist.
     #[oai(path = "/:id", method = "get", operation_id = "getOrganization")]
     async fn get(
         &self,
         may: May<ReadOrganization>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<Organization>, Refusal> {
+    ) -> Result<Json<Organization>, Refused<Read>> {
         Ok(Json(shown(may.organization_of(OrganizationId(id.0)).await?)))
     }
 
@@ -203,7 +217,7 @@ impl OrganizationsApi {
         /// Its id.
         id: Path<Uuid>,
         change: Json<OrganizationPatch>,
-    ) -> Result<Json<Organization>, Refusal> {
+    ) -> Result<Json<Organization>, Refused<Write>> {
         let patch = change.0;
         if let Some(name) = &patch.name {
             check("/name", name_problem(name))?;
@@ -230,7 +244,7 @@ impl OrganizationsApi {
         may: May<ManageOrganizations>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Done, Refusal> {
+    ) -> Result<Done, Refused<Act>> {
         may.delete(OrganizationId(id.0)).await?;
         Ok(Done::Done)
     }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadPayloads};
-use super::problem::Refusal;
+use super::examples::example;
+use super::problem::{Read, Refusal, Refused};
 use crate::domain::ids::RequestId;
 
 /// The handlers.
@@ -16,6 +17,7 @@ pub struct PayloadsApi;
 
 /// What was asked and answered.
 #[derive(Object)]
+#[oai(example)]
 struct RequestPayload {
     /// The request, as `x-request-id` has it.
     request_id: String,
@@ -32,6 +34,13 @@ struct RequestPayload {
     expires_at: DateTime<Utc>,
 }
 
+example!(RequestPayload, {
+    "request_id": "req_0199e1c2e08472b6a1f35d9c7e4b2a68",
+    "request": "{\"model\":\"gpt-5-mini\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}",
+    "answer": "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"Hello!\"}}]}", "truncated": false,
+    "created_at": "2026-11-30T08:15:42Z", "expires_at": "2026-12-07T08:15:42Z"
+});
+
 #[OpenApi(prefix_path = "/api/gateway/logs", tag = "Section::Config")]
 impl PayloadsApi {
     /// The payload of a request
@@ -44,7 +53,7 @@ impl PayloadsApi {
         may: May<ReadPayloads>,
         /// The request's id, with or without `req_`.
         id: Path<String>,
-    ) -> Result<Json<RequestPayload>, Refusal> {
+    ) -> Result<Json<RequestPayload>, Refused<Read>> {
         let digits = id.0.strip_prefix("req_").unwrap_or(&id.0);
         let request = digits
             .parse::<Uuid>()

@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::Section;
 use super::auth::providers::PricedDeployment;
 use super::auth::{May, ReadProviders, WriteConfig};
-use super::problem::Refusal;
+use super::examples::example;
+use super::problem::{Read, Refused, Write};
 use super::schema::PriceTerms;
 use crate::domain::pricing::Price;
 
@@ -44,6 +45,7 @@ pub(super) struct TokenPrices {
 
 /// What a deployment costs.
 #[derive(Object)]
+#[oai(example)]
 struct DeploymentPrice {
     /// The deployment.
     deployment: String,
@@ -61,6 +63,12 @@ struct DeploymentPrice {
     list_price: Option<TokenPrices>,
 }
 
+example!(DeploymentPrice, {
+    "deployment": "openai/gpt-5-mini", "provider": "openai", "model": "gpt-5-mini",
+    "price": {"version": "list#2026-11-01", "input_usd": "0.25", "output_usd": "2", "cache_read_usd": "0.025"},
+    "own": false
+});
+
 /// Prices.
 #[derive(Object)]
 struct Prices {
@@ -73,11 +81,16 @@ struct Prices {
 
 /// The prices that an organization has agreed on itself.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct OwnPrices {
     /// All of them; none: the list prices hold.
     prices: Vec<PriceTerms>,
 }
+
+example!(OwnPrices, {
+    "prices": [{"deployment": "openai/gpt-5-mini", "from": "2026-12-01T00:00:00Z", "input_usd": "0.2",
+    "output_usd": "1.6"}]
+});
 
 #[OpenApi(prefix_path = "/api/gateway/prices", tag = "Section::Providers")]
 impl PricesApi {
@@ -95,7 +108,7 @@ impl PricesApi {
         /// `next_cursor` of the page before.
         #[oai(validator(max_length = 1024))]
         cursor: Query<Option<String>>,
-    ) -> Result<Json<Prices>, Refusal> {
+    ) -> Result<Json<Prices>, Refused<Read>> {
         let limit = usize::try_from(limit.0.unwrap_or(PAGE)).unwrap_or(usize::MAX);
         let mut found = may.prices(cursor.0.as_deref(), limit.saturating_add(1)).await?;
         let more = found.len() > limit;
@@ -112,7 +125,7 @@ impl PricesApi {
     /// requests from now on; what was recorded keeps the price it was recorded with. Makes a new version of the gateway
     /// config.
     #[oai(path = "/", method = "put", operation_id = "putPrices")]
-    async fn replace(&self, may: May<WriteConfig>, body: Json<OwnPrices>) -> Result<Json<OwnPrices>, Refusal> {
+    async fn replace(&self, may: May<WriteConfig>, body: Json<OwnPrices>) -> Result<Json<OwnPrices>, Refused<Write>> {
         let prices: Vec<Value> = body.0.prices.iter().filter_map(|price| price.to_json()).collect();
         let replaced = |_: Option<&Value>| Ok((!prices.is_empty()).then(|| prices.clone().into()));
         may.change_member("prices", None, replaced).await?;

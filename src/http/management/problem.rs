@@ -1,11 +1,14 @@
 //! Errors of the management API: problem details (RFC 9457) that name the field at fault.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use poem::http::StatusCode;
 use poem_openapi::payload::Json;
+use poem_openapi::registry::{MetaResponses, Registry};
 use poem_openapi::{ApiResponse, Object};
 
+use super::examples::example;
 use crate::domain::authority::FieldFault;
 use crate::domain::error::BoxError;
 use crate::routing::document::ConfigFault;
@@ -15,6 +18,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What is wrong with a request, as RFC 9457 has it.
 #[derive(Object, Clone, PartialEq, Eq, Debug)]
+#[oai(example)]
 pub struct Problem {
     /// Identifies the kind of problem; `about:blank` where the status says all.
     #[oai(rename = "type")]
@@ -29,6 +33,12 @@ pub struct Problem {
     #[oai(default, skip_serializing_if_is_empty)]
     pub errors: Vec<FieldProblem>,
 }
+
+example!(Problem, {
+    "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
+    "detail": "/amount_usd: must be an amount such as 12.50", "errors": [{"pointer": "/amount_usd",
+    "problem": "must be an amount such as 12.50"}]
+});
 
 /// Something that is wrong with a field.
 #[derive(Object, Clone, PartialEq, Eq, Debug)]
@@ -76,6 +86,9 @@ pub enum Refusal {
     /// There is no such thing in the caller's organization.
     #[oai(status = 404, content_type = "application/problem+json")]
     NotFound(Json<Problem>),
+    /// The body did not arrive in time.
+    #[oai(status = 408, content_type = "application/problem+json")]
+    TimedOut(Json<Problem>),
     /// What is asked for and what there is do not go together; `detail` says why.
     #[oai(status = 409, content_type = "application/problem+json")]
     Conflict(Json<Problem>),
@@ -102,7 +115,100 @@ pub enum Refusal {
     Unavailable(Json<Problem>),
 }
 
+/// How an operation is called, as a type: which refusals it can have.
+pub trait Call: Send + Sync + 'static {
+    /// Their statuses.
+    const STATUSES: &'static [u16];
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident: $($status:literal)+;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub enum $name {}
+
+        impl Call for $name {
+            const STATUSES: &'static [u16] = &[$($status),+];
+        }
+    )+};
+}
+
+calls! {
+    /// Something is read.
+    Read: 400 401 403 404 503;
+    /// The same, where what somebody wrote may be of a form that is not read any more.
+    ReadWritten: 400 401 403 404 409 503;
+    /// Something is done that needs no body.
+    Act: 400 401 403 404 409 503;
+    /// Something is asked that needs a body, and nothing is changed.
+    Ask: 400 401 403 404 408 413 415 422 503;
+    /// Something is written.
+    Write: 400 401 403 404 408 409 413 415 422 503;
+    /// Something is written only if it still is what it was made from, where the caller says what that was.
+    WriteIf: 400 401 403 404 408 409 412 413 415 422 503;
+    /// The config is replaced by what is sent, and the caller has to say what that was made from.
+    Replace: 400 401 403 404 408 412 413 415 422 428 503;
+    /// The config is replaced by an earlier one.
+    Restore: 400 401 403 404 412 422 428 503;
+    /// Somebody signs in, or changes what they sign in with.
+    SignIn: 400 401 403 404 408 409 413 415 422 429 503;
+    /// Somebody signs in by a link.
+    SignInByLink: 400 401 403 404 409 429 503;
+}
+
+/// A refusal of a kind of call. The document has the refusals of each kind, and no others.
+pub struct Refused<C>(Refusal, PhantomData<fn() -> C>);
+
+impl<C: Call> From<Refusal> for Refused<C> {
+    fn from(refusal: Refusal) -> Self {
+        debug_assert!(
+            C::STATUSES.contains(&refusal.problem().status),
+            "{} is not in the document: {refusal:?}",
+            refusal.problem().status
+        );
+        Self(refusal, PhantomData)
+    }
+}
+
+impl<C: Call> From<Refused<C>> for poem::Error {
+    fn from(refused: Refused<C>) -> Self {
+        refused.0.into()
+    }
+}
+
+impl<C: Call> ApiResponse for Refused<C> {
+    fn meta() -> MetaResponses {
+        let mut meta = Refusal::meta();
+        let has = |status: Option<u16>| status.is_some_and(|status| C::STATUSES.contains(&status));
+        meta.responses.retain(|response| has(response.status));
+        meta
+    }
+
+    fn register(registry: &mut Registry) {
+        Refusal::register(registry);
+    }
+}
+
 impl Refusal {
+    /// What is said.
+    pub fn problem(&self) -> &Problem {
+        match self {
+            Self::BadRequest(Json(problem))
+            | Self::Unauthorized(Json(problem), _)
+            | Self::Forbidden(Json(problem))
+            | Self::NotFound(Json(problem))
+            | Self::TimedOut(Json(problem))
+            | Self::Conflict(Json(problem))
+            | Self::PreconditionFailed(Json(problem))
+            | Self::TooLarge(Json(problem))
+            | Self::UnsupportedMediaType(Json(problem))
+            | Self::Unprocessable(Json(problem))
+            | Self::PreconditionRequired(Json(problem))
+            | Self::TooManyRequests(Json(problem), _)
+            | Self::Unavailable(Json(problem)) => problem,
+        }
+    }
+
     /// A request that is not as it must be.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::BadRequest(Json(Problem::new(StatusCode::BAD_REQUEST, detail)))

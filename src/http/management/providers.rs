@@ -14,8 +14,9 @@ use super::auth::access::ProviderState;
 use super::auth::providers::Which;
 use super::auth::{May, ReadProviders, WriteConfig, WriteProviders};
 use super::config::replaced;
+use super::examples::example;
 use super::limits::Deleted;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refusal, Refused, Write, WriteIf};
 use super::schema::UnlistedModels;
 use crate::config::{CredentialPath, Unlisted};
 use crate::domain::measurement::Measured;
@@ -50,6 +51,7 @@ pub(super) enum Health {
 
 /// A provider.
 #[derive(Object)]
+#[oai(example)]
 struct Provider {
     /// Its id.
     id: String,
@@ -69,9 +71,15 @@ struct Provider {
     endpoint: Option<OwnEndpoint>,
 }
 
+example!(Provider, {
+    "id": "openai", "enabled": true, "health": "passing", "deployments": 3,
+    "measured": [{"deployment": "openai/gpt-5-mini", "first_token_ms": 310.5, "tokens_per_second": 62.0,
+    "error_rate": 0.01, "cached_share": 0.2, "in_flight": 3}], "usable": true
+});
+
 /// An endpoint of an organization's own.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct OwnEndpoint {
     /// What paths are appended to, such as `https://llm.example.com/v1`.
     base_url: String,
@@ -87,6 +95,11 @@ struct OwnEndpoint {
     /// Whether the organization's requests may go there. Default: true.
     enabled: Option<bool>,
 }
+
+example!(OwnEndpoint, {
+    "base_url": "https://llm.example.com/v1", "dialect": "openai", "unlisted_models": "refuse", "keyless": false,
+    "max_concurrent": 16, "enabled": true
+});
 
 /// A credential, without what is in it.
 #[derive(Object)]
@@ -135,6 +148,7 @@ struct Probes {
 
 /// A provider with the credentials that the organization uses there.
 #[derive(Object)]
+#[oai(example)]
 struct ProviderDetails {
     #[oai(flatten)]
     provider: Provider,
@@ -142,8 +156,16 @@ struct ProviderDetails {
     credentials: Vec<ProviderCredential>,
 }
 
+example!(ProviderDetails, {
+    "id": "openai", "enabled": true, "health": "passing", "deployments": 3,
+    "measured": [{"deployment": "openai/gpt-5-mini", "first_token_ms": 310.5, "tokens_per_second": 62.0,
+    "error_rate": 0.01, "cached_share": 0.2, "in_flight": 3}], "usable": true, "credentials": [{"name": "eu",
+    "shared": false, "resting": false, "region": "eu-central-1", "health": "passing", "max_concurrent": 32}]
+});
+
 /// How a provider is doing.
 #[derive(Object)]
+#[oai(example)]
 struct ProviderHealth {
     /// How it is doing for the organization's requests, seen from the replica that answers: as well as the best of its
     /// credentials.
@@ -156,17 +178,26 @@ struct ProviderHealth {
     measured: Vec<MeasuredDeployment>,
 }
 
+example!(ProviderHealth, {
+    "health": "passing", "credentials_refused": false, "credentials": [{"name": "eu", "shared": false,
+    "resting": false, "region": "eu-central-1", "health": "passing", "max_concurrent": 32}],
+    "measured": [{"deployment": "openai/gpt-5-mini", "first_token_ms": 310.5, "tokens_per_second": 62.0,
+    "error_rate": 0.01, "cached_share": 0.2, "in_flight": 3}]
+});
+
 /// What is to become different about a provider.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct ProviderPatch {
     /// Whether the organization's requests may go there.
     enabled: bool,
 }
 
+example!(ProviderPatch, {"enabled": false});
+
 /// A credential to be stored.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewCredential {
     /// Which of several; left out: the one without a name.
     name: Option<String>,
@@ -176,8 +207,11 @@ struct NewCredential {
     shared: Option<bool>,
 }
 
+example!(NewCredential, {"name": "eu", "values": {"api_key": "sk-…"}});
+
 /// A credential that was stored.
 #[derive(Object)]
+#[oai(example)]
 struct StoredCredential {
     /// The provider.
     provider: String,
@@ -188,16 +222,21 @@ struct StoredCredential {
     shared: bool,
 }
 
+example!(StoredCredential, {"provider": "openai", "name": "eu", "shared": false});
+
 /// What to test.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct ProviderTest {
     /// The model to ask. Default: the cheapest of the provider's.
     model: Option<String>,
 }
 
+example!(ProviderTest, {"model": "gpt-5-mini"});
+
 /// What came of a test.
 #[derive(Object)]
+#[oai(example)]
 struct ProviderTested {
     /// Whether the provider answered as it should.
     ok: bool,
@@ -215,6 +254,8 @@ struct ProviderTested {
     #[oai(skip_serializing_if_is_none)]
     message: Option<String>,
 }
+
+example!(ProviderTested, {"ok": true, "deployment": "openai/gpt-5-mini", "latency_ms": 412, "status": 200});
 
 /// What was measured of a deployment.
 #[derive(Object)]
@@ -242,7 +283,7 @@ impl ProvidersApi {
     /// The providers the organization has credentials for, with their health and what the requests of this replica have
     /// measured.
     #[oai(path = "/", method = "get", operation_id = "listProviders")]
-    async fn list(&self, may: May<ReadProviders>) -> Result<Json<Providers>, Refusal> {
+    async fn list(&self, may: May<ReadProviders>) -> Result<Json<Providers>, Refused<Read>> {
         let states = may.providers().await?.into_iter();
         Ok(Json(Providers {
             data: states.map(Provider::from).collect(),
@@ -258,7 +299,7 @@ impl ProvidersApi {
         may: May<ReadProviders>,
         /// Its id.
         id: Path<String>,
-    ) -> Result<Json<ProviderDetails>, Refusal> {
+    ) -> Result<Json<ProviderDetails>, Refused<Read>> {
         let mut state = may.provider(&id.0).await?;
         let credentials = std::mem::take(&mut state.credentials);
         Ok(Json(ProviderDetails {
@@ -268,13 +309,16 @@ impl ProvidersApi {
     }
 
     /// How a provider is doing
+    ///
+    /// As this replica sees it for the organization's requests: the provider as a whole, each of its credentials, and what was
+    /// measured of its deployments since the gateway started.
     #[oai(path = "/:id/health", method = "get", operation_id = "getProviderHealth")]
     async fn health(
         &self,
         may: May<ReadProviders>,
         /// Its id.
         id: Path<String>,
-    ) -> Result<Json<ProviderHealth>, Refusal> {
+    ) -> Result<Json<ProviderHealth>, Refused<Read>> {
         let mut state = may.provider(&id.0).await?;
         let credentials = std::mem::take(&mut state.credentials);
         let provider = Provider::from(state);
@@ -298,7 +342,7 @@ impl ProvidersApi {
         /// Its id.
         id: Path<String>,
         body: Json<ProviderPatch>,
-    ) -> Result<Json<ProviderPatch>, Refusal> {
+    ) -> Result<Json<ProviderPatch>, Refused<Write>> {
         let (id, enabled) = (canonical_provider(&id.0).to_owned(), body.0.enabled);
         let switched = |before: Option<&Value>| {
             let mut providers = before.and_then(Value::as_object).cloned().unwrap_or_default();
@@ -333,12 +377,12 @@ impl ProvidersApi {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         body: Json<OwnEndpoint>,
-    ) -> Result<Json<OwnEndpoint>, Refusal> {
+    ) -> Result<Json<OwnEndpoint>, Refused<WriteIf>> {
         let id = canonical_provider(&id.0);
         if !CredentialPath::is_part(id) {
-            return Err(Refusal::bad_request(
-                "the id of a provider holds lower-case letters, digits, _ and - only",
-            ));
+            return Err(
+                Refusal::bad_request("the id of a provider holds lower-case letters, digits, _ and - only").into(),
+            );
         }
         let replaces = if_match.0.as_deref().map(replaced).transpose()?.flatten();
         let mut said = body.0.to_json().unwrap_or_default();
@@ -358,7 +402,7 @@ impl ProvidersApi {
         may: May<WriteConfig>,
         /// Its id.
         id: Path<String>,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<Deleted, Refused<Act>> {
         may.delete_endpoint(canonical_provider(&id.0)).await?;
         Ok(Deleted::Done)
     }
@@ -376,7 +420,7 @@ impl ProvidersApi {
         /// The provider's id.
         id: Path<String>,
         body: Json<NewCredential>,
-    ) -> Result<Json<StoredCredential>, Refusal> {
+    ) -> Result<Json<StoredCredential>, Refused<Write>> {
         let which = Which {
             provider: id.0,
             name: body.0.name,
@@ -392,6 +436,9 @@ impl ProvidersApi {
     }
 
     /// Take a credential away
+    ///
+    /// It is deleted from the store, and requests stop using it. `name` and `shared` say which one is
+    /// meant where there are several.
     #[oai(
         path = "/:id/credentials",
         method = "delete",
@@ -406,7 +453,7 @@ impl ProvidersApi {
         name: Query<Option<String>>,
         /// Whether it is the one that is shared. Platform admins alone.
         shared: Query<Option<bool>>,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<Deleted, Refused<Act>> {
         let which = Which {
             provider: id.0,
             name: name.0,
@@ -427,7 +474,7 @@ impl ProvidersApi {
         /// Its id.
         id: Path<String>,
         body: Json<ProviderTest>,
-    ) -> Result<Json<ProviderTested>, Refusal> {
+    ) -> Result<Json<ProviderTested>, Refused<Write>> {
         let probed = may.test(&id.0, body.0.model.as_deref()).await?;
         Ok(Json(ProviderTested {
             ok: probed.failure.is_none(),

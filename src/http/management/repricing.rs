@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadProviders, Reprice};
+use super::examples::example;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Read, Refusal, Refused, Write};
 use crate::domain::repricing::{ModelSums, Repricing, RepricingTerms};
 use crate::domain::scope::canonical_provider;
 
@@ -23,7 +24,7 @@ pub struct RepricingApi;
 
 /// Which past calls are charged by the prices of now.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewRepricing {
     /// From when on they came.
     from: DateTime<Utc>,
@@ -38,6 +39,8 @@ struct NewRepricing {
     /// Whether it is only found out what would change.
     dry_run: bool,
 }
+
+example!(NewRepricing, {"from": "2026-11-02T09:00:00Z", "provider": "openai", "dry_run": true});
 
 /// How far a re-pricing is.
 #[derive(Enum)]
@@ -66,7 +69,7 @@ struct ModelDifference {
 
 /// A re-pricing: what it is about, and what came of it so far.
 #[derive(Object)]
-#[oai(rename = "Repricing")]
+#[oai(rename = "Repricing", example)]
 struct RepricingView {
     /// Its id.
     id: Uuid,
@@ -117,6 +120,16 @@ struct RepricingView {
     models: HashMap<String, ModelDifference>,
 }
 
+example!(RepricingView, {
+    "id": "0199e1c2-c820-7cd1-8b75-3f6e9a0d4c57", "state": "done", "dry_run": true, "from": "2026-11-02T09:00:00Z",
+    "to": "2026-11-30T08:15:42Z", "provider": "mistral", "job": "0199e1c2-d95a-7214-a0e8-5b7c1d3f6e92",
+    "author": "ada@example.com", "created_at": "2026-11-30T08:15:42Z", "finished_at": "2026-11-30T08:15:42Z",
+    "requests": 195, "changed": 190, "newly_priced": 0, "without_price": 5, "unclear": 0,
+    "before_nanousd": 864000000, "after_nanousd": 960000000, "difference_nanousd": 96000000,
+    "models": {"mistral/mistral-large": {"changed": 190, "newly_priced": 0, "before_nanousd": 864000000,
+    "after_nanousd": 960000000, "difference_nanousd": 96000000}}
+});
+
 /// Re-pricings.
 #[derive(Object)]
 struct Repricings {
@@ -153,7 +166,7 @@ impl RepricingApi {
     /// what would change. One of an organization can be under way at a time. Requests whose rows are gone by
     /// `usage.keep_requests_days` keep their sums.
     #[oai(path = "/", method = "post", operation_id = "repricePrices")]
-    async fn begin(&self, may: May<Reprice>, body: Json<NewRepricing>) -> Result<Begun, Refusal> {
+    async fn begin(&self, may: May<Reprice>, body: Json<NewRepricing>) -> Result<Begun, Refused<Write>> {
         let body = body.0;
         let terms = RepricingTerms {
             from: body.from,
@@ -163,7 +176,7 @@ impl RepricingApi {
             dry_run: body.dry_run,
         };
         if terms.to <= terms.from {
-            return Err(Refusal::field("/to", "must be later than from"));
+            return Err(Refusal::field("/to", "must be later than from").into());
         }
         let begun = may.begin_repricing(&terms).await?;
         let location = format!("/api/gateway/prices/reprice/{}", begun.id);
@@ -171,6 +184,8 @@ impl RepricingApi {
     }
 
     /// List re-pricings
+    ///
+    /// Newest first, dry runs included, with how far each is and what it has come to.
     #[oai(path = "/", method = "get", operation_id = "listRepricings")]
     async fn list(
         &self,
@@ -180,7 +195,7 @@ impl RepricingApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Repricings>, Refusal> {
+    ) -> Result<Json<Repricings>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let (found, next_cursor) = page(may.repricings(cursor.0, limit + 1).await?, limit, |last| last.id);
         Ok(Json(Repricings {
@@ -198,7 +213,7 @@ impl RepricingApi {
         may: May<ReadProviders>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<RepricingView>, Refusal> {
+    ) -> Result<Json<RepricingView>, Refused<Read>> {
         Ok(Json(shown(may.repricing(id.0).await?)))
     }
 }

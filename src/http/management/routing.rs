@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadConfig};
-use super::problem::Refusal;
+use super::examples::example;
+use super::problem::{Ask, Refusal, Refused};
 use super::providers::Health;
 use super::schema::ConfigDocument;
 use crate::domain::call::Operation;
@@ -42,7 +43,7 @@ enum AskedFor {
 
 /// A request that is not sent.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct Question {
     /// The model as a caller would write it.
     model: String,
@@ -84,8 +85,14 @@ struct Question {
     config: Option<ConfigDocument>,
 }
 
+example!(Question, {
+    "model": "gpt-5-mini", "input_tokens": 9000, "max_output_tokens": 500, "stream": true,
+    "tags": {"env": "production"}
+});
+
 /// Where a request would go, and why.
 #[derive(Object)]
+#[oai(example)]
 struct Explanation {
     /// The id it was decided by; the same id and the same figures give the same answer.
     request_id: String,
@@ -103,6 +110,14 @@ struct Explanation {
     #[oai(skip_serializing_if_is_none)]
     refusal: Option<ExplainedRefusal>,
 }
+
+example!(Explanation, {
+    "request_id": "req_0199e1c2e08472b6a1f35d9c7e4b2a68", "config_version": 7, "strategy": "cost-optimized",
+    "rules": ["long prompts"], "attempts": [{"deployment": "anthropic/claude-sonnet-5", "stage": "primary",
+    "score": 34500000.0, "cost_nanousd": 34500000, "expected_ms": 4300.0, "error_rate": 0.0, "in_flight": 2,
+    "health": "passing", "session": false}], "excluded": [{"deployment": "openai/gpt-5-mini",
+    "reason": "pinned_elsewhere", "explanation": "a rule lets only others serve"}]
+});
 
 /// A deployment that is tried.
 #[derive(Object)]
@@ -161,7 +176,7 @@ struct ExplainedRefusal {
 
 /// A config to try on what was asked before.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct Simulation {
     /// The draft.
     config: ConfigDocument,
@@ -170,8 +185,15 @@ struct Simulation {
     last: Option<u64>,
 }
 
+example!(Simulation, {
+    "config": {"strategy": "cost-optimized", "fallback_models": {"generic": {"gpt-5": ["claude-sonnet-5"]}},
+    "rules": [{"name": "long prompts", "when": "input_tokens > 8000", "then": {"route": ["claude-sonnet-5"]}}]},
+    "last": 1000
+});
+
 /// What two configs do with the same requests.
 #[derive(Object)]
+#[oai(example)]
 struct Comparison {
     /// Requests that were looked at.
     requests: u64,
@@ -189,6 +211,15 @@ struct Comparison {
     #[oai(skip_serializing_if_is_none)]
     latency_difference_ms: Option<f64>,
 }
+
+example!(Comparison, {
+    "requests": 1000, "recorded_cost_nanousd": 7502000000_i64, "current": {"split": {"openai/gpt-5-mini": 1000,
+    "anthropic/claude-sonnet-5": 0}, "refused": 0, "cost_nanousd": 7502000000_i64, "unpriced": 0,
+    "mean_expected_ms": 4100.0, "unmeasured": 0}, "draft": {"split": {"openai/gpt-5-mini": 740,
+    "anthropic/claude-sonnet-5": 260}, "refused": 0, "cost_nanousd": 9120000000_i64, "unpriced": 0,
+    "mean_expected_ms": 4650.0, "unmeasured": 0}, "moved": 260, "cost_difference_nanousd": 1618000000_i64,
+    "latency_difference_ms": 550.0
+});
 
 /// What a config does with them.
 #[derive(Object)]
@@ -216,16 +247,14 @@ impl RoutingApi {
     /// they are tried with what their scores are made of, and why the others are left out. It is the decision a real
     /// request meets on this replica, with the health and the measurements of this moment. Rows of the log keep the same.
     #[oai(path = "/explain", method = "post", operation_id = "explainRouting")]
-    async fn explain(&self, may: May<ReadConfig>, question: Json<Question>) -> Result<Json<Explanation>, Refusal> {
+    async fn explain(&self, may: May<ReadConfig>, question: Json<Question>) -> Result<Json<Explanation>, Refused<Ask>> {
         let question = question.0;
         let id = request_id(question.request_id.as_deref())?;
         let headers = headers(question.headers.unwrap_or_default())?;
         let texts = [&question.team, &question.user, &question.prompt_cache_key];
         let texts = texts.into_iter().flatten().chain([&question.model]);
         if texts.into_iter().any(|text| text.len() > MAX_TEXT_BYTES) {
-            return Err(Refusal::bad_request(format!(
-                "texts have at most {MAX_TEXT_BYTES} bytes"
-            )));
+            return Err(Refusal::bad_request(format!("texts have at most {MAX_TEXT_BYTES} bytes")).into());
         }
         let tags = question.tags.unwrap_or_default();
         let facts = Facts {
@@ -266,7 +295,11 @@ impl RoutingApi {
     /// the health and the measurements of now, and shows the differences. Nothing is sent. Records hold no payloads: what
     /// rules see of headers, tools, images, users and ceilings is taken to be absent.
     #[oai(path = "/simulate", method = "post", operation_id = "simulateRouting")]
-    async fn simulate(&self, may: May<ReadConfig>, simulation: Json<Simulation>) -> Result<Json<Comparison>, Refusal> {
+    async fn simulate(
+        &self,
+        may: May<ReadConfig>,
+        simulation: Json<Simulation>,
+    ) -> Result<Json<Comparison>, Refused<Ask>> {
         let last = simulation.0.last.unwrap_or(DEFAULT_LAST);
         let report = may.simulate(&simulation.0.config.0, last).await?;
         Ok(Json(compared(report)))

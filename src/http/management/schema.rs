@@ -11,6 +11,8 @@ use poem_openapi::types::{ParseFromJSON, ParseResult, ToJSON, Type};
 use poem_openapi::{Enum, Object};
 use serde_json::{Map, Value};
 
+use super::examples::example;
+
 /// A config as it was sent.
 pub struct ConfigDocument(pub Value);
 
@@ -77,7 +79,7 @@ pub enum StrategyName {
 
 /// How an organization's requests are routed. Every member may be left out.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 pub struct GatewayConfig {
     /// How deployments are ordered.
     strategy: Option<StrategyName>,
@@ -118,6 +120,11 @@ pub struct GatewayConfig {
     /// Models of the organization's own, besides those of the catalogue and of the gateway's configuration.
     models: Option<Vec<ModelTerms>>,
 }
+
+example!(GatewayConfig, {
+    "strategy": "cost-optimized", "fallback_models": {"generic": {"gpt-5": ["claude-sonnet-5"]}},
+    "rules": [{"name": "long prompts", "when": "input_tokens > 8000", "then": {"route": ["claude-sonnet-5"]}}]
+});
 
 /// What becomes of parameters that a provider cannot express.
 #[derive(Enum)]
@@ -191,7 +198,7 @@ struct PayloadLogging {
 
 /// What a deployment costs from a moment on: US dollars for a million tokens, as text.
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename = "OwnPrice")]
+#[oai(deny_unknown_fields, rename = "OwnPrice", example)]
 pub struct PriceTerms {
     /// The deployment: `openai/gpt-4o`.
     pub deployment: String,
@@ -208,6 +215,10 @@ pub struct PriceTerms {
     /// Input tokens into a prompt cache for one hour. Default: as those into a prompt cache.
     pub cache_write_1h_usd: Option<String>,
 }
+
+example!(PriceTerms, {
+    "deployment": "openai/gpt-5-mini", "from": "2026-12-01T00:00:00Z", "input_usd": "0.2", "output_usd": "1.6"
+});
 
 /// What the parts of the balanced score count, from 0 to 1000 each; only their proportions matter.
 #[derive(Object)]
@@ -314,7 +325,7 @@ pub struct LongPromptTerms {
 /// A model of the organization's own: a deployment that only its requests can use. Prices are US dollars for a million
 /// tokens, as text.
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename = "OwnModel")]
+#[oai(deny_unknown_fields, rename = "OwnModel", example)]
 pub struct ModelTerms {
     /// Who serves it: a provider of the gateway, or an endpoint of the organization's own.
     pub provider: String,
@@ -366,6 +377,11 @@ pub struct ModelTerms {
     #[oai(skip_serializing_if_is_none)]
     pub long_prompt: Option<LongPromptTerms>,
 }
+
+example!(ModelTerms, {
+    "provider": "house", "model": "butler", "name": "butler-v2", "aliases": ["assistant"], "context_tokens": 32000,
+    "max_output_tokens": 4000, "capabilities": {"tools": true}, "input_usd": "0.5", "output_usd": "1.5"
+});
 
 /// Models that stand in for others, by the name of the model; `*` is for all.
 #[derive(Object)]

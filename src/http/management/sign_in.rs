@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::Section;
 use super::auth::sign_in::{SignedIn, Visitor};
 use super::auth::{May, OwnAccount};
-use super::problem::Refusal;
+use super::examples::example;
+use super::problem::{Act, Read, Refusal, Refused, SignIn, SignInByLink};
 use super::users::{RoleName, User};
 
 /// The handlers.
@@ -18,7 +19,7 @@ pub struct SignInApi;
 
 /// An address and a password.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct Login {
     /// The address.
     #[oai(validator(max_length = 320))]
@@ -28,18 +29,22 @@ struct Login {
     password: String,
 }
 
+example!(Login, {"email": "ada@example.com", "password": "correct horse battery"});
+
 /// A refresh token.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct RefreshToken {
     /// The token, as the last answer had it.
     #[oai(validator(max_length = 1024))]
     refresh_token: String,
 }
 
+example!(RefreshToken, {"refresh_token": "bnr_…"});
+
 /// A password and the one it takes the place of.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct PasswordChange {
     /// The one there is.
     #[oai(validator(max_length = 1024))]
@@ -49,8 +54,11 @@ struct PasswordChange {
     new_password: String,
 }
 
+example!(PasswordChange, {"current_password": "correct horse battery", "new_password": "a longer horse battery"});
+
 /// A session.
 #[derive(Object)]
+#[oai(example)]
 struct Session {
     /// Opens the management API, as `Authorization: Bearer …`.
     access_token: String,
@@ -70,8 +78,18 @@ struct Session {
     user: User,
 }
 
+example!(Session, {
+    "access_token": "eyJhbGciOiJIUzI1NiJ9.…", "token_type": "Bearer", "expires_in": 900, "refresh_token": "bnr_…",
+    "refresh_expires_at": "2026-12-01T00:00:00Z", "must_change_password": false,
+    "user": {"id": "0199e1c2-40c8-7f65-b1d7-9e3a52c4f018", "email": "ada@example.com", "name": "Ada Ferreira",
+    "role": "admin", "disabled": false, "has_password": true, "must_change_password": false, "external": false,
+    "last_sign_in_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z"}
+});
+
 /// Who somebody is.
 #[derive(Object)]
+#[oai(example)]
 struct Me {
     /// The subject of the token, as the audit log names it.
     subject: String,
@@ -88,6 +106,15 @@ struct Me {
     #[oai(skip_serializing_if_is_none)]
     user: Option<User>,
 }
+
+example!(Me, {
+    "subject": "ada@example.com", "role": "admin", "via": "password",
+    "organization": {"id": "0199e1c2-1a02-7d19-a6e0-4b8f7c2d3e95", "slug": "default", "name": "Default"},
+    "user": {"id": "0199e1c2-40c8-7f65-b1d7-9e3a52c4f018", "email": "ada@example.com", "name": "Ada Ferreira",
+    "role": "admin", "disabled": false, "has_password": true, "must_change_password": false, "external": false,
+    "last_sign_in_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z"}
+});
 
 /// Something with a name.
 #[derive(Object)]
@@ -143,7 +170,7 @@ impl SignInApi {
     /// Whether the address or the password is wrong is not said. Attempts that fail are counted, for the address that is
     /// asked for and for where they come from; too many of them answer 429 for a while.
     #[oai(path = "/login", method = "post", operation_id = "login")]
-    async fn login(&self, visitor: Visitor, login: Json<Login>) -> Result<Json<Session>, Refusal> {
+    async fn login(&self, visitor: Visitor, login: Json<Login>) -> Result<Json<Session>, Refused<SignIn>> {
         let password = SecretString::from(login.0.password);
         Ok(Json(shown(visitor.sign_in(&login.0.email, password).await?)))
     }
@@ -153,7 +180,7 @@ impl SignInApi {
     /// Sends a browser to the OpenID Connect issuer of the gateway's settings, with the authorization code flow and PKCE.
     /// It comes back to `/api/auth/oidc/callback`.
     #[oai(path = "/oidc/start", method = "get", operation_id = "startOidc")]
-    async fn start_oidc(&self, visitor: Visitor) -> Result<Onward, Refusal> {
+    async fn start_oidc(&self, visitor: Visitor) -> Result<Onward, Refused<SignInByLink>> {
         let start = visitor.start_externally().await?;
         Ok(Onward::Found(start.location, start.cookie))
     }
@@ -175,9 +202,9 @@ impl SignInApi {
         /// Why the issuer refuses.
         #[oai(validator(max_length = 512))]
         error: Query<Option<String>>,
-    ) -> Result<ExternalSession, Refusal> {
+    ) -> Result<ExternalSession, Refused<SignInByLink>> {
         let (Some(code), Some(state), None) = (&code.0, &state.0, &error.0) else {
-            return Err(Refusal::wrong_credentials("the issuer has not let you in"));
+            return Err(Refusal::wrong_credentials("the issuer has not let you in").into());
         };
         let (signed_in, cookie) = visitor.finish_externally(code, state).await?;
         Ok(ExternalSession::Session(Json(shown(signed_in)), cookie))
@@ -187,7 +214,7 @@ impl SignInApi {
     ///
     /// A refresh token is good once. One that is used a second time ends its session, because somebody else has a copy.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh")]
-    async fn refresh(&self, visitor: Visitor, token: Json<RefreshToken>) -> Result<Json<Session>, Refusal> {
+    async fn refresh(&self, visitor: Visitor, token: Json<RefreshToken>) -> Result<Json<Session>, Refused<SignIn>> {
         Ok(Json(shown(visitor.refresh(&token.0.refresh_token).await?)))
     }
 
@@ -195,14 +222,16 @@ impl SignInApi {
     ///
     /// Ends the session of the token it is called with, on every replica within seconds.
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
-    async fn logout(&self, may: May<OwnAccount>) -> Result<Done, Refusal> {
+    async fn logout(&self, may: May<OwnAccount>) -> Result<Done, Refused<Act>> {
         may.sign_out().await?;
         Ok(Done::Done)
     }
 
     /// Who one is
+    ///
+    /// The subject, the role and the organization of the token that is sent, and the user if it is one's.
     #[oai(path = "/me", method = "get", operation_id = "getMe")]
-    async fn me(&self, may: May<OwnAccount>) -> Result<Json<Me>, Refusal> {
+    async fn me(&self, may: May<OwnAccount>) -> Result<Json<Me>, Refused<Read>> {
         let identity = may.identity().await?;
         Ok(Json(Me {
             subject: identity.bearer.subject,
@@ -227,7 +256,11 @@ impl SignInApi {
     /// Ends all other sessions of the user. The access token it is called with is over too: the answer has another one,
     /// and the refresh token stays good.
     #[oai(path = "/password", method = "post", operation_id = "changePassword")]
-    async fn password(&self, may: May<OwnAccount>, change: Json<PasswordChange>) -> Result<Json<Session>, Refusal> {
+    async fn password(
+        &self,
+        may: May<OwnAccount>,
+        change: Json<PasswordChange>,
+    ) -> Result<Json<Session>, Refused<SignIn>> {
         let (current, new) = (change.0.current_password.into(), change.0.new_password.into());
         Ok(Json(shown(may.change_password(current, new).await?)))
     }

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadTeams, WriteTeams};
+use super::examples::example;
 use super::organizations::{ScopeLists, changed, check, lists, read_scope};
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refused, Write};
 use super::sign_in::Done;
 use crate::domain::ids::TeamId;
 use crate::domain::key::NewTeam;
@@ -25,6 +26,7 @@ pub struct TeamsApi;
 
 /// A team.
 #[derive(Object)]
+#[oai(example)]
 struct Team {
     /// Its id.
     id: Uuid,
@@ -40,6 +42,12 @@ struct Team {
     updated_at: DateTime<Utc>,
 }
 
+example!(Team, {
+    "id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "slug": "search", "name": "Search",
+    "allowed_models": {"models": ["gpt-5*"], "providers": []}, "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z"
+});
+
 /// Teams.
 #[derive(Object)]
 struct Teams {
@@ -52,7 +60,7 @@ struct Teams {
 
 /// A team to be created.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct TeamToBe {
     /// Its short name: lower-case letters, digits and hyphens. It stays, since rules hold it.
     slug: String,
@@ -62,15 +70,21 @@ struct TeamToBe {
     allowed_models: Option<ScopeLists>,
 }
 
+example!(TeamToBe, {
+    "slug": "search", "name": "Search", "allowed_models": {"models": ["gpt-5*"], "providers": []}
+});
+
 /// What is to be changed about a team. What is left out stays.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct TeamPatch {
     /// Its name for people.
     name: Option<String>,
     /// What its keys may use at most; null: what the organization's may.
     allowed_models: MaybeUndefined<ScopeLists>,
 }
+
+example!(TeamPatch, {"name": "Search and ranking"});
 
 /// What was created.
 #[derive(ApiResponse)]
@@ -94,7 +108,7 @@ impl TeamsApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Teams>, Refusal> {
+    ) -> Result<Json<Teams>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let (found, next_cursor) = page(may.teams(cursor.0.map(TeamId), limit + 1).await?, limit, |last| {
             last.id.0
@@ -106,8 +120,10 @@ impl TeamsApi {
     }
 
     /// Create a team
+    ///
+    /// Its short name is unique in the organization and stays. Its keys may use what itself and the organization allow.
     #[oai(path = "/", method = "post", operation_id = "createTeam")]
-    async fn create(&self, may: May<WriteTeams>, team: Json<TeamToBe>) -> Result<Created, Refusal> {
+    async fn create(&self, may: May<WriteTeams>, team: Json<TeamToBe>) -> Result<Created, Refused<Write>> {
         let new = team.0;
         check("/slug", slug_problem(&new.slug))?;
         let name = new.name.unwrap_or_else(|| new.slug.clone());
@@ -123,17 +139,21 @@ impl TeamsApi {
     }
 
     /// One team
+    ///
+    /// A team admin sees their own alone.
     #[oai(path = "/:id", method = "get", operation_id = "getTeam")]
     async fn get(
         &self,
         may: May<ReadTeams>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<Team>, Refusal> {
+    ) -> Result<Json<Team>, Refused<Read>> {
         Ok(Json(shown(may.team(TeamId(id.0)).await?)))
     }
 
     /// Change a team
+    ///
+    /// What is left out stays. Another scope holds for its keys at once, those that exist included.
     #[oai(path = "/:id", method = "patch", operation_id = "updateTeam")]
     async fn update(
         &self,
@@ -141,7 +161,7 @@ impl TeamsApi {
         /// Its id.
         id: Path<Uuid>,
         change: Json<TeamPatch>,
-    ) -> Result<Json<Team>, Refusal> {
+    ) -> Result<Json<Team>, Refused<Write>> {
         let patch = change.0;
         if let Some(name) = &patch.name {
             check("/name", name_problem(name))?;
@@ -165,7 +185,7 @@ impl TeamsApi {
         may: May<WriteTeams>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Done, Refusal> {
+    ) -> Result<Done, Refused<Act>> {
         may.delete(TeamId(id.0)).await?;
         Ok(Done::Done)
     }

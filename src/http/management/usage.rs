@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{Asked, May, ReadUsage};
+use super::examples::example;
 use super::logs::{Table, Tokens};
-use super::problem::Refusal;
+use super::problem::{Read, Refusal, Refused};
 use crate::analytics::usage::table;
 use crate::domain::report::figures::Figures;
 use crate::domain::report::forecast::Forecast;
@@ -70,6 +71,7 @@ enum Grouping {
 
 /// Usage over a time.
 #[derive(Object)]
+#[oai(example)]
 struct Usage {
     /// The beginning of the time: what was asked for, at the beginning of its hour.
     from: DateTime<Utc>,
@@ -92,6 +94,34 @@ struct Usage {
     #[oai(skip_serializing_if_is_none)]
     forecast: Option<MonthEnd>,
 }
+
+example!(Usage, {
+    "from": "2026-11-23T09:00:00Z", "to": "2026-11-30T09:00:00Z", "granularity": "day", "totals": {"requests": 823,
+    "failed": 15, "success_rate": 0.982, "error_rate": 0.018, "errors": {"timeout": 8, "rate_limited": 7},
+    "cache_hits": 0, "attempts": 856, "estimated": 0, "unpriced": 0, "tokens": {"input": 1400000, "cached": 280000,
+    "cache_write": 0, "output": 381000, "reasoning": 0}, "cost_nanousd": 4370000000_i64, "saved_nanousd": 0,
+    "latency_ms": {"p50": 5130.0, "p95": 15410.0, "p99": 23450.0}, "first_token_ms": {"p50": 331.0, "p95": 980.0,
+    "p99": 1400.0}}, "trend": {"requests": 0.41, "cost": 0.37, "tokens": 0.45, "failed": -0.06, "latency_p95": 0.02,
+    "previous": {"requests": 584, "failed": 16, "success_rate": 0.973, "error_rate": 0.027, "errors": {"timeout": 8,
+    "rate_limited": 7}, "cache_hits": 0, "attempts": 856, "estimated": 0, "unpriced": 0,
+    "tokens": {"input": 1400000, "cached": 280000, "cache_write": 0, "output": 381000, "reasoning": 0},
+    "cost_nanousd": 3190000000_i64, "saved_nanousd": 0, "latency_ms": {"p50": 5130.0, "p95": 15410.0, "p99": 23450.0},
+    "first_token_ms": {"p50": 331.0, "p95": 980.0, "p99": 1400.0}}},
+    "series": [{"starts_at": "2026-11-29T00:00:00Z", "figures": {"requests": 823, "failed": 15,
+    "success_rate": 0.982, "error_rate": 0.018, "errors": {"timeout": 8, "rate_limited": 7}, "cache_hits": 0,
+    "attempts": 856, "estimated": 0, "unpriced": 0, "tokens": {"input": 1400000, "cached": 280000, "cache_write": 0,
+    "output": 381000, "reasoning": 0}, "cost_nanousd": 4370000000_i64, "saved_nanousd": 0, "latency_ms": {"p50": 5130.0,
+    "p95": 15410.0, "p99": 23450.0}, "first_token_ms": {"p50": 331.0, "p95": 980.0, "p99": 1400.0}}}],
+    "groups": [{"name": "gpt-5-mini", "figures": {"requests": 823, "failed": 15, "success_rate": 0.982,
+    "error_rate": 0.018, "errors": {"timeout": 8, "rate_limited": 7}, "cache_hits": 0, "attempts": 856,
+    "estimated": 0, "unpriced": 0, "tokens": {"input": 1400000, "cached": 280000, "cache_write": 0,
+    "output": 381000, "reasoning": 0}, "cost_nanousd": 4370000000_i64, "saved_nanousd": 0, "latency_ms": {"p50": 5130.0,
+    "p95": 15410.0, "p99": 23450.0}, "first_token_ms": {"p50": 331.0, "p95": 980.0, "p99": 1400.0}},
+    "series": [{"starts_at": "2026-11-29T00:00:00Z", "requests": 151, "failed": 1, "tokens": 270000,
+    "cost_nanousd": 740000000}]}], "forecast": {"from": "2026-11-01T00:00:00Z", "to": "2026-12-01T00:00:00Z",
+    "spent_nanousd": 12790000000_i64, "expected_nanousd": 13030000000_i64, "low_nanousd": 12940000000_i64,
+    "high_nanousd": 13270000000_i64, "days": 28}
+});
 
 /// Figures of some requests.
 #[derive(Object)]
@@ -224,6 +254,7 @@ struct MonthEnd {
 
 /// What could be done for less.
 #[derive(Object)]
+#[oai(example)]
 struct UsageInsights {
     /// The first day that was looked at.
     from: DateTime<Utc>,
@@ -237,6 +268,18 @@ struct UsageInsights {
     /// the whole organization.
     budgets_at_risk: Vec<BudgetAtRisk>,
 }
+
+example!(UsageInsights, {
+    "from": "2026-11-02T09:00:00Z", "cheaper_deployments": [{"deployment": "azure/gpt-5-mini", "requests": 420,
+    "cost_nanousd": 630000000, "alternative": "openai/gpt-5-mini", "alternative_cost_nanousd": 590000000,
+    "saving_nanousd": 40000000}], "caching": {"requests": 2400, "response_hits": 0, "response_saved_nanousd": 0,
+    "prompt_tokens": 4100000, "prompt_cached_tokens": 820000, "prompt_saved_nanousd": 1050000000_i64,
+    "prompt_possible_nanousd": 4200000000_i64}, "idle_keys": [{"id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa",
+    "name": "notebooks", "last_used_at": "2026-11-02T09:00:00Z", "created_at": "2026-11-02T09:00:00Z"}],
+    "budgets_at_risk": [{"id": "0199e1c2-9c47-7a33-9f12-d05e6b7a8c21", "scope": "key",
+    "reference": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "amount_nanousd": 1500000000_i64, "spent_nanousd": 1350000000_i64,
+    "expected_nanousd": 1600000000_i64, "used_up_at": "2026-11-30T08:15:42Z", "ends_at": "2026-12-01T00:00:00Z"}]
+});
 
 /// Traffic that would have cost less elsewhere.
 #[derive(Object)]
@@ -411,7 +454,7 @@ impl UsageApi {
         model: Query<Option<String>>,
         /// Requests that this provider served.
         provider: Query<Option<String>>,
-    ) -> Result<Json<Usage>, Refusal> {
+    ) -> Result<Json<Usage>, Refused<Read>> {
         let query = Wanted {
             from: from.0,
             to: to.0,
@@ -463,7 +506,7 @@ impl UsageApi {
         model: Query<Option<String>>,
         /// Requests that this provider served.
         provider: Query<Option<String>>,
-    ) -> Result<Table, Refusal> {
+    ) -> Result<Table, Refused<Read>> {
         let query = Wanted {
             from: from.0,
             to: to.0,
@@ -496,7 +539,7 @@ impl UsageApi {
         /// Days that are looked at. Default: 30.
         #[oai(validator(minimum(value = "1"), maximum(value = "366")))]
         days: Query<Option<i64>>,
-    ) -> Result<Json<UsageInsights>, Refusal> {
+    ) -> Result<Json<UsageInsights>, Refused<Read>> {
         let (days, now) = (days.0.unwrap_or(DEFAULT_DAYS), Utc::now());
         let found = may.insights(days, now).await?;
         Ok(Json(insights(found, now - TimeDelta::days(days))))

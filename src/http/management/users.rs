@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::Section;
 use super::auth::users::{UserToBe, WayIn};
 use super::auth::{May, ReadUsers, WriteUsers};
+use super::examples::example;
 use super::organizations::{changed, check};
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refusal, Refused, Write};
 use super::sign_in::Done;
 use crate::domain::ids::{TeamId, UserId};
 use crate::domain::role::Role;
@@ -46,6 +47,7 @@ pub(super) enum RoleName {
 
 /// A user.
 #[derive(Object)]
+#[oai(example)]
 pub(super) struct User {
     /// Their id.
     id: Uuid,
@@ -75,6 +77,13 @@ pub(super) struct User {
     updated_at: DateTime<Utc>,
 }
 
+example!(User, {
+    "id": "0199e1c2-40c8-7f65-b1d7-9e3a52c4f018", "email": "ada@example.com", "name": "Ada Ferreira",
+    "role": "admin", "disabled": false, "has_password": true, "must_change_password": false, "external": false,
+    "last_sign_in_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z"
+});
+
 /// Users.
 #[derive(Object)]
 struct Users {
@@ -87,6 +96,7 @@ struct Users {
 
 /// A user and, where one was made up, their password.
 #[derive(Object)]
+#[oai(example)]
 struct UserAndPassword {
     /// The user.
     #[oai(flatten)]
@@ -96,9 +106,16 @@ struct UserAndPassword {
     password: Option<String>,
 }
 
+example!(UserAndPassword, {
+    "id": "0199e1c2-40c8-7f65-b1d7-9e3a52c4f018", "email": "ada@example.com", "name": "Ada Ferreira",
+    "role": "admin", "disabled": false, "has_password": true, "must_change_password": true, "external": false,
+    "last_sign_in_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
+    "updated_at": "2026-11-02T09:00:00Z", "password": "Kq7m-…"
+});
+
 /// A user to be created.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewUser {
     /// What they sign in with; nobody else of this installation may have it.
     email: String,
@@ -115,9 +132,11 @@ struct NewUser {
     external: Option<bool>,
 }
 
+example!(NewUser, {"email": "ada@example.com", "name": "Ada Ferreira", "role": "admin"});
+
 /// What is to be changed about a user. What is left out stays.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct UserPatch {
     /// Their name for people.
     name: Option<String>,
@@ -130,6 +149,8 @@ struct UserPatch {
     /// Whether they get another password, which is answered once. It ends their sessions. Default: false.
     reset_password: Option<bool>,
 }
+
+example!(UserPatch, {"role": "viewer", "disabled": false});
 
 /// What was created.
 #[derive(ApiResponse)]
@@ -155,7 +176,7 @@ impl UsersApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Users>, Refusal> {
+    ) -> Result<Json<Users>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let (team, after) = (team_id.0.map(TeamId), cursor.0.map(UserId));
         let (found, next_cursor) = page(may.users(team, after, limit + 1).await?, limit, |last| last.id.0);
@@ -170,13 +191,15 @@ impl UsersApi {
     /// With a password that is made up and answered once, unless one is given or the external issuer vouches for them.
     /// Nobody creates somebody who is more than they are.
     #[oai(path = "/", method = "post", operation_id = "createUser")]
-    async fn create(&self, may: May<WriteUsers>, user: Json<NewUser>) -> Result<Created, Refusal> {
+    async fn create(&self, may: May<WriteUsers>, user: Json<NewUser>) -> Result<Created, Refused<Write>> {
         let new = user.0;
         let email = Email::parse(&new.email).map_err(|problem| Refusal::field("/email", problem))?;
         let name = new.name.unwrap_or_else(|| email.as_str().chars().take(128).collect());
         check("/name", name_problem(&name))?;
         let way_in = match (new.password, new.external.unwrap_or(false)) {
-            (Some(_), true) => return Err(Refusal::field("/password", "must be left out where external is true")),
+            (Some(_), true) => {
+                return Err(Refusal::field("/password", "must be left out where external is true").into());
+            }
             (Some(password), false) => WayIn::Chosen(password.into()),
             (None, true) => WayIn::External,
             (None, false) => WayIn::Generated,
@@ -192,13 +215,15 @@ impl UsersApi {
     }
 
     /// One user
+    ///
+    /// With their role, and how they sign in. A team admin sees the people of their team.
     #[oai(path = "/:id", method = "get", operation_id = "getUser")]
     async fn get(
         &self,
         may: May<ReadUsers>,
         /// Their id.
         id: Path<Uuid>,
-    ) -> Result<Json<User>, Refusal> {
+    ) -> Result<Json<User>, Refused<Read>> {
         Ok(Json(may.user(UserId(id.0)).await?.into()))
     }
 
@@ -214,7 +239,7 @@ impl UsersApi {
         /// Their id.
         id: Path<Uuid>,
         change: Json<UserPatch>,
-    ) -> Result<Json<UserAndPassword>, Refusal> {
+    ) -> Result<Json<UserAndPassword>, Refused<Write>> {
         let patch = change.0;
         if let Some(name) = &patch.name {
             check("/name", name_problem(name))?;
@@ -240,7 +265,7 @@ impl UsersApi {
         may: May<WriteUsers>,
         /// Their id.
         id: Path<Uuid>,
-    ) -> Result<Done, Refusal> {
+    ) -> Result<Done, Refused<Act>> {
         may.delete(UserId(id.0)).await?;
         Ok(Done::Done)
     }

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::Section;
 use super::auth::{May, ReadWebhooks, WebhookChange, WriteWebhooks};
+use super::examples::example;
 use super::page::page;
-use super::problem::Refusal;
+use super::problem::{Act, Read, Refused, Write};
 use crate::domain::webhook::{self, DeliveryState, WebhookTerms};
 use crate::secrets::webhook::message_id;
 
@@ -26,7 +27,7 @@ pub struct WebhooksApi;
 
 /// A webhook to be created.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewWebhook {
     /// Where events are sent: an `https` URL of a public address.
     #[oai(validator(max_length = 2048))]
@@ -41,9 +42,14 @@ struct NewWebhook {
     enabled: Option<bool>,
 }
 
+example!(NewWebhook, {
+    "url": "https://hooks.example.com/bonito", "description": "Budgets to the on-call channel",
+    "events": ["budget.threshold", "provider.ejected"]
+});
+
 /// What is to change; what is not named stays.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct ChangedWebhook {
     /// Where events are sent.
     #[oai(validator(max_length = 2048))]
@@ -58,17 +64,22 @@ struct ChangedWebhook {
     enabled: Option<bool>,
 }
 
+example!(ChangedWebhook, {"events": ["budget.threshold"], "enabled": true});
+
 /// How a secret is replaced.
 #[derive(Object)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct SecretRotation {
     /// Seconds for which events are signed with the old secret as well. Default: a day.
     #[oai(validator(maximum(value = "2592000")))]
     overlap_s: Option<u64>,
 }
 
+example!(SecretRotation, {"overlap_s": 86400});
+
 /// A webhook.
 #[derive(Object)]
+#[oai(example)]
 struct Webhook {
     /// Its id.
     id: Uuid,
@@ -97,6 +108,12 @@ struct Webhook {
     /// When it last changed.
     updated_at: DateTime<Utc>,
 }
+
+example!(Webhook, {
+    "id": "0199e1c2-b6f1-7086-93c4-7a2d5e8f1b09", "url": "https://hooks.example.com/bonito",
+    "description": "Budgets to the on-call channel", "events": ["budget.threshold", "provider.ejected"],
+    "enabled": true, "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"
+});
 
 /// Webhooks.
 #[derive(Object)]
@@ -140,6 +157,7 @@ struct DeliveryAttempt {
 
 /// One event on its way to a webhook.
 #[derive(Object)]
+#[oai(example)]
 struct Delivery {
     /// Its id, for `replay`.
     id: Uuid,
@@ -159,6 +177,14 @@ struct Delivery {
     #[oai(skip_serializing_if_is_none)]
     finished_at: Option<DateTime<Utc>>,
 }
+
+example!(Delivery, {
+    "id": "0199e1c2-c820-7cd1-8b75-3f6e9a0d4c57", "webhook_message_id": "msg_0199e1c2c8207cd18b753f6e9a0d4c57",
+    "event": "budget.threshold", "state": "delivered",
+    "body": "{\"type\":\"budget.threshold\",\"data\":{\"threshold_percent\":80}}",
+    "attempts": [{"at": "2026-11-30T08:15:42Z", "status": 204, "latency_ms": 84}],
+    "created_at": "2026-11-30T08:15:42Z", "finished_at": "2026-11-30T08:15:42Z"
+});
 
 /// Deliveries.
 #[derive(Object)]
@@ -208,7 +234,7 @@ impl WebhooksApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Webhooks>, Refusal> {
+    ) -> Result<Json<Webhooks>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let (found, next_cursor) = page(may.webhooks(cursor.0, limit + 1).await?, limit, |last| last.id);
         Ok(Json(Webhooks {
@@ -225,7 +251,7 @@ impl WebhooksApi {
     /// success; anything else is tried again with growing waits for a day and a half. 410 switches the webhook off, and so do
     /// five days without a success.
     #[oai(path = "/", method = "post", operation_id = "createWebhook")]
-    async fn create(&self, may: May<WriteWebhooks>, webhook: Json<NewWebhook>) -> Result<Created, Refusal> {
+    async fn create(&self, may: May<WriteWebhooks>, webhook: Json<NewWebhook>) -> Result<Created, Refused<Write>> {
         let webhook = webhook.0;
         let (webhook, secret) = may
             .create(&WebhookTerms {
@@ -239,17 +265,21 @@ impl WebhooksApi {
     }
 
     /// One webhook
+    ///
+    /// Without its secret, which is shown only when it is made. It says since when nothing has arrived, and why it was disabled.
     #[oai(path = "/:id", method = "get", operation_id = "getWebhook")]
     async fn get(
         &self,
         may: May<ReadWebhooks>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Json<Webhook>, Refusal> {
+    ) -> Result<Json<Webhook>, Refused<Read>> {
         Ok(Json(shown(may.webhook(id.0).await?, None)))
     }
 
     /// Change a webhook
+    ///
+    /// What is left out stays. The secret is changed by an operation of its own, so that nothing is lost meanwhile.
     #[oai(path = "/:id", method = "patch", operation_id = "changeWebhook")]
     async fn change(
         &self,
@@ -257,7 +287,7 @@ impl WebhooksApi {
         /// Its id.
         id: Path<Uuid>,
         change: Json<ChangedWebhook>,
-    ) -> Result<Json<Webhook>, Refusal> {
+    ) -> Result<Json<Webhook>, Refused<Write>> {
         let change = change.0;
         let change = WebhookChange {
             url: change.url,
@@ -277,7 +307,7 @@ impl WebhooksApi {
         may: May<WriteWebhooks>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<Deleted, Refused<Act>> {
         may.delete(id.0).await?;
         Ok(Deleted::Deleted)
     }
@@ -292,7 +322,7 @@ impl WebhooksApi {
         /// Its id.
         id: Path<Uuid>,
         rotation: Json<SecretRotation>,
-    ) -> Result<Json<Webhook>, Refusal> {
+    ) -> Result<Json<Webhook>, Refused<Write>> {
         let overlap = Duration::from_secs(rotation.0.overlap_s.unwrap_or(OVERLAP_S));
         let (webhook, secret) = may.rotate(id.0, overlap).await?;
         Ok(Json(shown(webhook, Some(secret))))
@@ -307,7 +337,7 @@ impl WebhooksApi {
         may: May<WriteWebhooks>,
         /// Its id.
         id: Path<Uuid>,
-    ) -> Result<Sending, Refusal> {
+    ) -> Result<Sending, Refused<Act>> {
         Ok(Sending::Delivery(Json(sent(may.test(id.0).await?))))
     }
 
@@ -327,7 +357,7 @@ impl WebhooksApi {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
-    ) -> Result<Json<Deliveries>, Refusal> {
+    ) -> Result<Json<Deliveries>, Refused<Read>> {
         let limit = limit.0.unwrap_or(PAGE);
         let state = state.0.map(|state| match state {
             DeliveryProgress::Waiting => DeliveryState::Waiting,
@@ -358,7 +388,7 @@ impl WebhooksApi {
         id: Path<Uuid>,
         /// The delivery's id.
         delivery: Path<Uuid>,
-    ) -> Result<Sending, Refusal> {
+    ) -> Result<Sending, Refused<Act>> {
         Ok(Sending::Delivery(Json(sent(may.replay(id.0, delivery.0).await?))))
     }
 }

@@ -112,7 +112,7 @@ async fn a_budget_lives_its_whole_life_on_the_page() {
     browser.click("#confirmation button[value=no]").await;
     browser.click(&format!("{row} [data-api^=DELETE]")).await;
     browser.click("[data-confirm-yes]").await;
-    browser.until_reads("No budget is like that").await;
+    browser.until_reads("No matching budgets").await;
     let gone = world
         .gateway
         .manage("GET", &format!("/api/gateway/budgets/{id}"), &token, None)

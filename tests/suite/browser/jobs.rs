@@ -33,7 +33,7 @@ async fn a_dead_job_is_found_and_begun_anew_by_whoever_may() {
     let owner = world.person("owner", None).await;
     let browser = world.browser_of(&owner).await;
     browser.open_page("/gateway/jobs").await;
-    browser.until_reads("Forget what is no longer kept").await;
+    browser.until_reads("Delete expired data").await;
     browser.click(".audit summary").await;
     browser.until_reads("<img src=x onerror=alert(1)>").await;
     for (width, height, dark, name) in [(1440, 900, false, "desktop-light"), (390, 844, true, "phone-dark")] {
@@ -56,7 +56,7 @@ async fn a_dead_job_is_found_and_begun_anew_by_whoever_may() {
         )
         .await;
     browser.open_page("/gateway/jobs?kind=key_expiry&state=dead").await;
-    browser.until_reads("No job is like that").await;
+    browser.until_reads("No matching jobs").await;
     browser.assert_quiet("jobs").await;
     world.finish([browser, other]).await;
 }
@@ -82,7 +82,7 @@ async fn batches_are_shown_with_their_progress_as_they_go_on() {
         .sql("UPDATE batches SET completed = 1988, status = 'finalizing' WHERE status = 'in_progress'")
         .await;
     browser.until_reads("2,000 of 2,000").await;
-    browser.until_reads("writing its files").await;
+    browser.until_reads("finalizing").await;
     browser.choose("#status", "failed").await;
     browser.until("location.search.includes('status=failed')").await;
     browser
@@ -90,7 +90,7 @@ async fn batches_are_shown_with_their_progress_as_they_go_on() {
         .await;
     let key = world.keys[5].to_string();
     browser.open_page(&format!("/gateway/jobs/batches?key_id={key}")).await;
-    browser.until_reads("No batch is like that").await;
+    browser.until_reads("No matching batches").await;
     browser.assert_quiet("batches").await;
     world.finish([browser]).await;
 }

@@ -91,6 +91,7 @@ async fn a_new_admin_gets_from_the_first_sign_in_to_the_bill_by_pages_alone() {
     installation.set("BONITO_FETCH_PORTS", format!("443,{}", receiver.port));
     installation.set("BONITO_FETCH_ALLOWED_NETWORKS", "127.0.0.1/32");
     installation.set("BONITO_WEBHOOKS_ALLOW_HTTP", "true");
+    installation.first_key_as_made = true;
     let process = installation.start().await;
     let (dashboard, email, password) = printed(&installation).await;
 
@@ -165,8 +166,8 @@ async fn a_new_admin_gets_from_the_first_sign_in_to_the_bill_by_pages_alone() {
     browser.click("#requests tbody tr a.name").await;
     browser.until("document.querySelector('#reasons')").await;
     browser.until_reads("openai/mock-chat").await;
-    browser.until_reads("serves what was asked for").await;
-    browser.until_reads("counted by the provider").await;
+    browser.until_reads("serves the requested model").await;
+    browser.until_reads("reported by the provider").await;
     let shown = browser
         .value("document.querySelector('#cost [data-cost]').dataset.cost")
         .await;
@@ -195,10 +196,11 @@ async fn a_new_admin_gets_from_the_first_sign_in_to_the_bill_by_pages_alone() {
     browser.until_at("/gateway/budgets").await;
     browser.until("document.querySelector('#new-budget')?.open").await;
     browser.choose("#budget-scope", "key").await;
-    let option = "[...document.querySelectorAll('#budget-key option')].find(option => option.textContent === 'search service').value";
-    let key = browser.value(option).await;
+    browser.fill("#budget-key", "search service").await;
+    let chosen = "document.querySelector('#new-budget [data-picks] input[type=hidden]').value";
+    browser.until(chosen).await;
+    let key = browser.value(chosen).await;
     let key = key.as_str().expect("it can be chosen").to_owned();
-    browser.choose("#budget-key", &key).await;
     let amount = first_cost * 3;
     browser.fill("#budget-amount", &format!("0.{amount:09}")).await;
     browser.choose("#budget-enforcement", "soft").await;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::rig::{ENTER, ESCAPE};
 use super::world::{EVIL, World};
 
 #[tokio::test]
@@ -28,7 +29,7 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
         .until("document.querySelectorAll('#keys tbody tr').length === 2")
         .await;
     browser.open_page("/gateway/keys?search=100%25_nobody").await;
-    browser.until_reads("No key is like that").await;
+    browser.until_reads("No matching keys").await;
     browser.keep_picture("keys-none-desktop-light").await;
     browser.open_page("/gateway/keys").await;
     // The slash goes to the search, from anywhere.
@@ -101,10 +102,10 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     // It has a page with what applies to it, and its requests arrive there.
     browser.click("[data-go-on]").await;
     browser.until("location.pathname.startsWith('/gateway/keys/')").await;
-    browser.until_reads("What applies, and why").await;
-    browser.until_reads("the whole organization together").await;
-    browser.until_reads("90 requests a minute").await;
-    browser.until_reads("4 requests at a time").await;
+    browser.until_reads("Effective limits").await;
+    browser.until_reads("the whole organization combined").await;
+    browser.until_reads("90 requests per minute").await;
+    browser.until_reads("4 concurrent requests").await;
     browser.until_reads("Not used yet").await;
     let body = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hello"}]});
     let reply = world
@@ -150,14 +151,12 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
         assert_eq!(world.gateway.get("/v1/key", working).await.status, 200);
     }
     browser.click("[data-go-on]").await;
-    browser
-        .until_reads("The secret from before the last rotation works until")
-        .await;
+    browser.until_reads("The previous secret works until").await;
 
     // Revoked, once it is meant.
     browser.click("[data-api^=DELETE]").await;
     browser.until("document.querySelector('#confirmation').open").await;
-    browser.until_reads("there is no way back").await;
+    browser.until_reads("This cannot be undone").await;
     browser.click("#confirmation button[value=no]").await;
     assert_eq!(world.gateway.get("/v1/key", &rotated).await.status, 200);
     browser.click("[data-api^=DELETE]").await;
@@ -196,6 +195,69 @@ async fn a_member_sees_and_creates_keys_of_their_own_alone() {
         .until("document.querySelector('h1')?.textContent === 'mine'")
         .await;
     let complaints = browser.complaints(&["404"]).await;
+    assert!(complaints.is_empty(), "{complaints:?}");
+    world.finish([browser]).await;
+}
+
+#[tokio::test]
+async fn a_key_is_created_without_a_mouse_and_the_focus_is_always_seen_and_comes_back() {
+    let world = World::new().await;
+    let owner = world.person("owner", None).await;
+    let browser = world.browser_of(&owner).await;
+    browser.open_page("/gateway/keys").await;
+    let opener = ".page-actions [data-opens='new-key']";
+    let has_focus = |selector: &str| format!("document.activeElement.matches({})", json!(selector));
+
+    // From the top of the page to the button, which opens the dialog with its first field ready.
+    browser.tab_to(opener, "body").await;
+    browser.press(ENTER).await;
+    browser.until("document.querySelector('#new-key').open").await;
+    browser.until(&has_focus("#new-name")).await;
+    // Escape closes it, and the focus is where it was.
+    browser.press(ESCAPE).await;
+    browser.until("!document.querySelector('#new-key').open").await;
+    browser.until(&has_focus(opener)).await;
+
+    // Again, and with a name; what is wrong takes the focus to where it is.
+    browser.press(ENTER).await;
+    browser.until(&has_focus("#new-name")).await;
+    for letter in "without-a-mouse".chars() {
+        browser.press(letter).await;
+    }
+    browser.tab_to("#new-budget", "#new-key").await;
+    for letter in "a lot".chars() {
+        browser.press(letter).await;
+    }
+    browser.tab_to("#new-key button[type=submit]", "#new-key").await;
+    browser.press(ENTER).await;
+    browser.until(&has_focus("#new-budget[aria-invalid='true']")).await;
+    for letter in "\u{e003}\u{e003}\u{e003}\u{e003}\u{e003}12.50".chars() {
+        browser.press(letter).await;
+    }
+    browser.tab_to("#new-key button[type=submit]", "#new-key").await;
+    browser.press(ENTER).await;
+
+    // The secret is not closed by mistake; it can be copied and left by keys as well.
+    browser.until("document.querySelector('#secret').open").await;
+    browser.until("document.activeElement.closest('#secret')").await;
+    browser.press(ESCAPE).await;
+    assert_eq!(
+        browser.value("document.querySelector('#secret').open").await,
+        json!(true)
+    );
+    browser
+        .tab_to("#secret [data-copy-from='#secret-text']", "#secret")
+        .await;
+    browser.press(ENTER).await;
+    browser.until_reads("Copied").await;
+    browser.until(&has_focus("[data-copy-from='#secret-text']")).await;
+    browser.tab_to("#secret [data-go-on]", "#secret").await;
+    browser.press(ENTER).await;
+    browser
+        .until("document.querySelector('h1')?.textContent === 'without-a-mouse'")
+        .await;
+    browser.until_reads("$12.50").await;
+    let complaints = browser.complaints(&["status of 4"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
     world.finish([browser]).await;
 }

@@ -32,8 +32,8 @@ async fn a_request_is_found_and_the_log_is_paged_and_exported() {
     browser.until(&format!("{first} === '{}'", id.0)).await;
     browser.fill("#request_id", "req_nothing").await;
     browser.click(".log-filters button[type=submit]").await;
-    browser.until_reads("is no id of a request").await;
-    browser.until_reads("No request is like that").await;
+    browser.until_reads("is not a request ID").await;
+    browser.until_reads("No matching requests").await;
 
     // Filters, and an export by the same ones.
     browser
@@ -53,7 +53,7 @@ async fn a_request_is_found_and_the_log_is_paged_and_exported() {
     let exported = browser.client.execute_async(count, Vec::new()).await.unwrap();
     assert_eq!(exported, json!([200, listed["data"].as_array().unwrap().len()]));
     browser.open_page("/gateway/logs?min_cost=a+lot&status=teapot").await;
-    browser.until_reads("This filter is left out: the cost").await;
+    browser.until_reads("Filter ignored: the cost").await;
     browser.until_reads("the status must be a whole number").await;
     browser.until("document.querySelector('.more-filters').open").await;
     browser.assert_accessible("filters that are none").await;
@@ -90,10 +90,18 @@ async fn a_request_is_told_step_by_step_with_its_reasons_and_its_cost() {
         json!(["Admission", "Attempt 1", "Attempt 2", "First token", "End"])
     );
     browser.until_reads("overloaded (529)").await;
-    browser.until_reads("This price is not in force any more").await;
-    browser
-        .until_reads("Nothing was written down about where it should go.")
+    // Nothing of it lies after its end.
+    let ends = browser
+        .value("[...document.querySelectorAll('#waterfall rect:not(.step-back)')].every(bar => parseFloat(bar.getAttribute('x')) + parseFloat(bar.getAttribute('width')) <= 100.01) && parseFloat([...document.querySelectorAll('#waterfall rect')].at(-1).getAttribute('x')) > 99")
         .await;
+    assert_eq!(ends, json!(true));
+    browser.until_reads("serves the requested model").await;
+    browser.until("document.querySelector('#cost [data-cost]')").await;
+    // One of long ago, as far as prices are concerned.
+    let earlier = world.little_known().await;
+    browser.open_page(&format!("/gateway/logs/{}", earlier.header())).await;
+    browser.until_reads("This price is no longer in effect").await;
+    browser.until_reads("No routing decision was recorded.").await;
 
     // One that was just made: why it went there, and what it cost.
     let created = json!({"name": "priced", "team_id": world.team, "metadata": {"env": EVIL}});
@@ -112,9 +120,9 @@ async fn a_request_is_told_step_by_step_with_its_reasons_and_its_cost() {
     let row = world.gateway.row(&reply).await;
     let cost = row.cost_nanousd.expect("its price is known");
     browser.open_page(&format!("/gateway/logs/{}", row.id)).await;
-    browser.until_reads("Deployments were ordered").await;
+    browser.until_reads("Deployments ordered").await;
     browser.until_reads("openai/gpt-5-mini").await;
-    browser.until_reads("serves what was asked for").await;
+    browser.until_reads("serves the requested model").await;
     let shown = browser
         .value("Number(document.querySelector('#cost [data-cost]').dataset.cost)")
         .await;
@@ -128,7 +136,7 @@ async fn a_request_is_told_step_by_step_with_its_reasons_and_its_cost() {
         .await;
     let (sum, exact) = (sum.as_f64().unwrap() * 1e9, cost as f64);
     assert!(sum > exact - 1.0 && sum < exact + 0.01, "{sum} of {exact}");
-    browser.until_reads("Not kept").await;
+    browser.until_reads("Not stored").await;
     browser.assert_accessible("a request").await;
     browser.keep_picture("log-priced-desktop-light").await;
     browser.open_page("/gateway/logs/req_nothing").await;
@@ -141,7 +149,7 @@ async fn a_request_is_told_step_by_step_with_its_reasons_and_its_cost() {
     let viewer = world.person("viewer", None).await;
     let browser = world.browser_of(&viewer).await;
     browser.open_page(&format!("/gateway/logs/{}", row.id)).await;
-    browser.until_reads("Not for your role").await;
+    browser.until_reads("No permission").await;
     browser.close().await;
     let member = world.person("member", Some(world.team)).await;
     let browser = world.browser_of(&member).await;

@@ -69,6 +69,9 @@ async fn every_page_is_quiet_accessible_and_fits_in_both_sizes_and_themes() {
     let owner = world.person("owner", None).await;
     let browser = world.browser_of(&owner).await;
     browser.assert_quiet("signing in").await;
+    world.ask_around().await;
+    world.leave_jobs().await;
+    world.find_out_what_would_be_repriced().await;
     let (key, request) = (world.keys[2].to_string(), world.tried_twice().await.header());
     for (path, ready, name) in PAGES {
         for (width, height, size) in SIZES {

@@ -68,8 +68,8 @@ async fn an_endpoint_and_its_model_live_their_whole_lives_on_pages() {
     browser.fill("#endpoint-id", "house").await;
     browser.click("#new-endpoint button[type=submit]").await;
     browser.until_at("/gateway/providers/house").await;
-    browser.until_reads("Nothing is sent there").await;
-    browser.until_reads("at most 5 with each credential").await;
+    browser.until_reads("This endpoint is not used yet").await;
+    browser.until_reads("at most 5 per credential").await;
     for (width, height, dark, name) in [(1440, 900, false, "desktop-light"), (390, 844, true, "phone-dark")] {
         browser.look(width, height, dark).await;
         browser.assert_accessible("an endpoint without a credential").await;
@@ -80,7 +80,7 @@ async fn an_endpoint_and_its_model_live_their_whole_lives_on_pages() {
     browser.fill("#house-api_key", "sk-of-the-house").await;
     browser.click("#credential-house button[type=submit]").await;
     browser
-        .until("document.querySelector('main') && !document.querySelector('main').innerText.includes('Nothing is sent there') && document.readyState === 'complete'")
+        .until("document.querySelector('main') && !document.querySelector('main').innerText.includes('This endpoint is not used yet') && document.readyState === 'complete'")
         .await;
 
     // A model there.
@@ -190,7 +190,7 @@ async fn prices_hold_from_a_moment_on_and_past_calls_follow_them_after_a_dry_run
     browser.fill("#price-input", "3").await;
     browser.fill("#price-output", "12").await;
     browser.click("#price button[type=submit]").await;
-    browser.until_reads("own; list").await;
+    browser.until_reads("custom; list").await;
     browser.click(opens).await;
     browser
         .until("document.querySelectorAll('[data-price-list] li').length === 1")
@@ -264,9 +264,7 @@ async fn prices_hold_from_a_moment_on_and_past_calls_follow_them_after_a_dry_run
     browser
         .click("[data-live=repricings] button[data-api$='/reprice']")
         .await;
-    browser
-        .until_reads("The prices are those of the moment you confirm")
-        .await;
+    browser.until_reads("Prices at the time you confirm are used").await;
     browser.click("[data-confirm-yes]").await;
     browser
         .until("document.querySelector('[data-live=repricings] .pill')?.textContent === 'done'")

@@ -32,7 +32,7 @@ async fn a_credential_is_stored_tried_and_taken_away_by_pages_and_never_shown() 
     browser.fill("#openai-api_key", "sk-canary-of-a-page").await;
     browser.click("#credential-openai button[type=submit]").await;
     browser.until_at("/gateway/providers/openai").await;
-    browser.until_reads("this organization's own").await;
+    browser.until_reads("this organization only").await;
     assert_eq!(
         browser
             .value("document.documentElement.outerHTML.includes('canary')")
@@ -107,7 +107,7 @@ async fn an_own_price_is_set_shown_beside_the_list_price_and_taken_back() {
     browser.fill("#price-input", "0.75").await;
     browser.click("#price button[type=submit]").await;
     browser
-        .until("document.querySelector('#catalogue')?.innerText.includes('own')")
+        .until("document.querySelector('#catalogue')?.innerText.includes('custom')")
         .await;
     let row = browser
         .value(&format!("document.querySelector(\"{opens}\").closest('tr').innerText"))
@@ -138,11 +138,11 @@ async fn an_own_price_is_set_shown_beside_the_list_price_and_taken_back() {
         .await;
     browser.click(opens).await;
     browser.click("[data-price-reset]").await;
-    browser.until_reads("No model is like that").await;
+    browser.until_reads("No matching models").await;
     browser
         .open_page("/gateway/providers/catalogue?search=no-such-model")
         .await;
-    browser.until_reads("No model is like that").await;
+    browser.until_reads("No matching models").await;
     let complaints = browser.complaints(&["status of 4"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
     world.finish([browser]).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
 use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
@@ -21,6 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const INSTALLING: Duration = Duration::from_secs(420);
 /// The sizes that pages are looked at in: width, height, and whether it is a phone.
 pub const SIZES: [(u32, u32, &str); 2] = [(1440, 900, "desktop"), (390, 844, "phone")];
+
+/// Keys, as WebDriver has them.
+pub const TAB: char = '\u{e004}';
+pub const ENTER: char = '\u{e007}';
+pub const ESCAPE: char = '\u{e00c}';
 
 /// A browser with one window.
 pub struct Browser {
@@ -212,6 +218,39 @@ impl Browser {
             .send_keys(text)
             .await
             .unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// Presses a key, wherever the focus is.
+    pub async fn press(&self, key: char) {
+        let keys = KeyActions::new("keyboard".to_owned())
+            .then(KeyAction::Down { value: key })
+            .then(KeyAction::Up { value: key });
+        let pressed = self.client.perform_actions(keys).await;
+        pressed.unwrap_or_else(|error| panic!("{key:?}: {error}"));
+    }
+
+    /// Goes on with Tab until the focus is on what a selector finds, never leaving what `within` finds. Wherever it comes by,
+    /// one sees where it is.
+    pub async fn tab_to(&self, selector: &str, within: &str) {
+        // A field among chips is outlined together with them. Where the keys leave a dialog they go to the browser's own
+        // buttons, of which a page knows nothing but that nothing in it has the focus.
+        let seen = format!(
+            "(() => {{ const at = document.activeElement; const shown = at.closest('.tokens') ?? at; \
+             const style = getComputedStyle(shown); return at === document.body ? 'on the way' : !at.closest({within}) ? 'outside: ' + at.outerHTML.slice(0, 160) : \
+             style.outlineStyle === 'none' || parseFloat(style.outlineWidth) < 2 ? 'not to be seen: ' + at.outerHTML.slice(0, 160) : \
+             at.matches({selector}) ? 'there' : 'on the way'; }})()",
+            within = json!(within),
+            selector = json!(selector),
+        );
+        for _ in 0..120 {
+            self.press(TAB).await;
+            match self.value(&seen).await.as_str() {
+                Some("there") => return,
+                Some("on the way") => {}
+                other => panic!("the focus on its way to {selector} is {other:?}"),
+            }
+        }
+        panic!("the focus does not come to {selector}");
     }
 
     /// Chooses an option by its value.

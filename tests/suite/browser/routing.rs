@@ -9,10 +9,13 @@ use super::world::World;
 #[tokio::test]
 async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     let world = World::new().await;
+    world.ask_around().await;
     let owner = world.person("owner", None).await;
     let browser = world.browser_of(&owner).await;
     browser.open_page("/gateway/routing").await;
-    browser.until_reads("No rules: the strategy alone decides.").await;
+    browser
+        .until_reads("No rules. The strategy applies to all requests.")
+        .await;
 
     // What is no JSON is pointed at, and cannot be saved.
     let set = |text: &str| {
@@ -49,7 +52,7 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     browser.until_reads("/rules/0/when").await;
     browser.until_reads("big <b>prompts</b>").await;
     browser.click("[aria-label='Edit big <b>prompts</b>']").await;
-    browser.fill("#rule-when", "input_tokens > 5000").await;
+    browser.fill("#rule-when", "input_tokens > 2000").await;
     browser.click("#rule button[type=submit]").await;
     browser
         .until("document.querySelector('[data-faults]').hidden && !document.querySelector('#rule').open")
@@ -68,7 +71,7 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     browser.fill("#explain-model", "gpt-5-mini").await;
     browser.fill("#explain-input", "9000").await;
     browser.click("[data-explain] button[type=submit]").await;
-    browser.until_reads("Rules that held: big <b>prompts</b>.").await;
+    browser.until_reads("Matching rule: big <b>prompts</b>.").await;
     browser
         .until("document.querySelector('[data-explained]').innerText.includes('anthropic/claude-sonnet-5')")
         .await;
@@ -76,7 +79,15 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     browser
         .until("document.querySelector('[data-simulated] .main-svg')")
         .await;
-    browser.until_reads("Go elsewhere").await;
+    browser.until_reads("Routed differently").await;
+    // The long prompts would go to another model, and no longer all where they go now.
+    let moved = browser
+        .value("Number(document.querySelector('[data-simulated] .tile-value').textContent.replaceAll(',', ''))")
+        .await;
+    assert!(
+        moved.as_i64().is_some_and(|moved| (50..900).contains(&moved)),
+        "{moved}"
+    );
     browser.assert_accessible("a draft that was simulated").await;
     for (width, height, dark, name) in [
         (1440, 900, false, "desktop-light"),
@@ -92,7 +103,7 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
 
     // Saved.
     browser.click("[data-check]").await;
-    browser.until_reads("Nothing is wrong with the draft").await;
+    browser.until_reads("No problems found").await;
     browser.click("[data-save]").await;
     browser.until_reads("Version 1, saved by").await;
     let config = world
@@ -111,9 +122,7 @@ async fn a_config_is_drafted_tried_saved_compared_and_restored() {
     world.gateway.configure(&json!({"strategy": "failover"})).await;
     browser.click("[data-strategy][value='latency-optimized']").await;
     browser.click("[data-save]").await;
-    browser
-        .until_reads("Somebody else has saved the config meanwhile")
-        .await;
+    browser.until_reads("Someone else saved a newer version").await;
     assert_eq!(
         browser
             .value("document.querySelector('#document').value.includes('latency-optimized')")
@@ -156,7 +165,7 @@ async fn a_viewer_tries_a_draft_and_cannot_save_it() {
     browser.click("[data-strategy][value='failover']").await;
     browser.fill("#explain-model", "no-such-model").await;
     browser.click("[data-explain] button[type=submit]").await;
-    browser.until_reads("It would be refused").await;
+    browser.until_reads("Would be refused").await;
     let member = world.person("member", Some(world.team)).await;
     let other = world.browser_of(&member).await;
     other.open_page("/gateway/routing").await;

@@ -18,9 +18,7 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser
         .click("form[data-api^='PATCH /api/organizations'] button[type=submit]")
         .await;
-    browser
-        .until_reads("What holds for everything in Renamed <b>by</b> its owner")
-        .await;
+    browser.until_reads("Settings of Renamed <b>by</b> its owner").await;
     assert_eq!(
         browser.value("document.querySelector('#org-policy').value").await,
         "drop"
@@ -53,7 +51,7 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     let reply = world.gateway.manage("POST", "/api/auth/login", "", Some(&login)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     browser.click("[data-once-done]").await;
-    browser.until_reads("has a first password").await;
+    browser.until_reads("temporary password").await;
     assert_eq!(
         browser
             .value(&format!("document.documentElement.outerHTML.includes({password})"))
@@ -128,7 +126,7 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
     browser.assert_accessible("an entry of the audit log on a phone").await;
     browser.keep_picture("audit-entry-phone-dark").await;
     browser.open_page("/gateway/settings/audit?actor=nobody").await;
-    browser.until_reads("Nothing was done like that").await;
+    browser.until_reads("No matching entries").await;
     let complaints = browser.complaints(&["status of 4"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
     assert_eq!(
@@ -149,7 +147,7 @@ async fn settings_show_to_each_role_what_it_may_see() {
 
     let browser = world.browser_of(&viewer).await;
     for (path, shows) in [
-        ("/gateway/settings", "only owners change it"),
+        ("/gateway/settings", "only owners can edit"),
         ("/gateway/settings/members", "team_admin@example.com"),
         ("/gateway/settings/teams", "Research"),
         ("/gateway/settings/audit", "key.create"),

@@ -426,6 +426,12 @@ async fn whom_the_issuer_vouches_for_comes_back_to_the_page_they_wanted() {
         .await
         .unwrap();
     assert_eq!(refused.status(), 401);
-    assert!(refused.text().await.unwrap().contains("the issuer has not let you in"));
+    assert!(
+        refused
+            .text()
+            .await
+            .unwrap()
+            .contains("the identity provider did not sign you in")
+    );
     gateway.finish().await;
 }

@@ -57,6 +57,9 @@ async fn usage_is_looked_at_by_time_filter_and_group_and_exported_as_it_is_shown
         .until(&format!("location.search.includes('key_id={key}')"))
         .await;
     browser.until_reads("Clear filters").await;
+    // The key that is chosen is told by its name.
+    let named = browser.value("document.querySelector('#key_id').value").await;
+    assert_eq!(named, json!("support-bot"));
     let of_key = browser.value(TOTAL).await.as_i64().unwrap();
     assert!(of_key > 0 && of_key < all, "{of_key} of {all}");
     let chart = browser
@@ -107,11 +110,11 @@ async fn usage_is_looked_at_by_time_filter_and_group_and_exported_as_it_is_shown
         .await;
     assert_eq!(days, json!(4), "both days are included");
     browser.open_page("/gateway/usage?from=yesterday").await;
-    browser.until_reads("is no day such as").await;
+    browser.until_reads("is not a date such as").await;
 
     // Nothing there is said, and what to do about it.
     browser.open_page("/gateway/usage?model=nobody%3Cb%3E").await;
-    browser.until_reads("No requests in this time").await;
+    browser.until_reads("No requests in this period").await;
     browser.assert_accessible("usage without requests").await;
     browser.keep_picture("usage-none-desktop-light").await;
     browser.assert_quiet("usage").await;
@@ -125,12 +128,14 @@ async fn a_member_sees_the_usage_of_their_own_keys_alone() {
     let browser = world.browser_of(&member).await;
     browser.look(390, 844, true).await;
     browser.open_page("/gateway/usage").await;
-    browser.until_reads("What your own keys have asked for.").await;
-    browser.until_reads("No requests in this time").await;
-    let offered = browser
-        .value("document.querySelectorAll('#key_id option').length")
-        .await;
-    assert_eq!(offered, json!(1), "no key of anybody else is offered");
+    browser.until_reads("Requests made with your own keys.").await;
+    browser.until_reads("No requests in this period").await;
+    // What the field for a key would find.
+    let search = "const done = arguments[arguments.length - 1]; \
+        fetch(document.querySelector('[data-picks]').dataset.picks + '?limit=20&search=').then(async answer => \
+            done((await answer.json()).data.length)).catch(error => done(String(error)))";
+    let offered = browser.client.execute_async(search, Vec::new()).await.unwrap();
+    assert_eq!(offered, json!(0), "no key of anybody else is offered");
     browser.assert_accessible("a member's usage").await;
     browser.assert_quiet("a member's usage").await;
     world.finish([browser]).await;

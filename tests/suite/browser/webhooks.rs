@@ -39,7 +39,7 @@ async fn a_webhook_lives_its_whole_life_on_its_pages() {
     browser
         .until("location.pathname.length > '/gateway/webhooks/'.length")
         .await;
-    browser.until_reads("Nothing was sent yet").await;
+    browser.until_reads("No deliveries yet").await;
     browser.until_reads("<script>alert(1)</script>").await;
     assert_eq!(
         browser
@@ -96,7 +96,7 @@ async fn a_webhook_lives_its_whole_life_on_its_pages() {
         secret
     );
     browser.click("[data-once-done]").await;
-    browser.until_reads("The old secret signs besides").await;
+    browser.until_reads("Previous secret").await;
     browser.click(".page-actions [data-body*=enabled]").await;
     browser.until("document.querySelector('.lead .pill.quiet')").await;
     browser.click(".page-actions [data-api^=DELETE]").await;

@@ -1,16 +1,20 @@
-//! An organization with a month behind it: teams, keys, people, budgets, and requests as there are in real ones. Whatever
+//! An organization with two months behind it: teams, keys, people, budgets, and requests as there are in real ones. Whatever
 //! somebody can name is named so that a page that takes names for markup gives itself away.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bonito::analytics::rollup::tend;
 use bonito::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use bonito::domain::ids::{KeyId, RequestId, TeamId};
+use bonito::domain::job::{JobKind, NewJob};
 use bonito::domain::money::NanoUsd;
 use bonito::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
 use bonito::domain::role::Role;
 use bonito::domain::usage::{TokenUsage, UsageSource};
+use bonito::store::ledger::RequestRow;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,17 +22,23 @@ use super::rig::Browser;
 use crate::support::database::on_postgres;
 use crate::support::gateway::Builder;
 use crate::support::numbers::Numbers;
-use crate::support::{ScriptedProvider, TestGateway};
+use crate::support::{Script, ScriptedProvider, TestGateway};
 
 /// What a name is that wants to be more than a name.
 pub const EVIL: &str = "<img src=x onerror=alert(1)>\"'&amp;";
 /// What everybody signs in with.
 pub const PASSWORD: &str = "correct horse battery";
-/// Requests of the month.
+/// Requests of the last month, and of the one before.
 const REQUESTS: u64 = 2_400;
+const REQUESTS_BEFORE: u64 = 1_500;
 const DAYS: i64 = 30;
+/// The provider whose prices have changed since, and of whose requests nobody has written down why they went there.
+const CHANGED: &str = "mistral";
+/// How long an attempt takes that fails.
+const FAILED_AFTER: Duration = Duration::from_millis(640);
 
-/// A model that was used: its provider, its name, how often of a hundred times, and its prices in nano-dollars a token.
+/// A model that was used: its provider, its name, how often of a hundred times, and its prices in nano-dollars a token. Those
+/// out of a prompt cache cost a tenth.
 const MODELS: [(&str, &str, u64, i64, i64); 6] = [
     ("openai", "gpt-5-mini", 38, 250, 2_000),
     ("openai", "gpt-5", 17, 1_250, 10_000),
@@ -42,8 +52,8 @@ const MODELS: [(&str, &str, u64, i64, i64); 6] = [
 pub struct World {
     /// The gateway.
     pub gateway: TestGateway,
-    /// The provider behind every model, for as long as the gateway asks it.
-    _provider: ScriptedProvider,
+    /// The provider behind every model.
+    provider: ScriptedProvider,
     /// Its keys, the evil one first.
     pub keys: Vec<Uuid>,
     /// The team whose name is evil.
@@ -51,7 +61,7 @@ pub struct World {
 }
 
 impl World {
-    /// An organization with a month behind it.
+    /// An organization with two months behind it.
     pub async fn new() -> Self {
         Self::with(|builder| builder).await
     }
@@ -61,17 +71,17 @@ impl World {
         let provider = ScriptedProvider::start().await;
         let mut builder = TestGateway::builder();
         for name in ["openai", "anthropic", "mistral"] {
-            let models: Vec<&str> = MODELS
+            let models: Vec<_> = MODELS
                 .iter()
                 .filter(|(own, ..)| *own == name)
-                .map(|(_, model, ..)| *model)
+                .map(|(_, model, _, input, output)| (*model, [*input, *output, *input / 10].map(a_million)))
                 .collect();
             let url = if name == "anthropic" {
                 provider.origin()
             } else {
                 provider.base_url()
             };
-            builder = builder.provider(name, &url, &models);
+            builder = builder.priced(name, &url, &models);
         }
         let gateway = set_up(builder).start().await;
         let token = gateway.token(Role::Owner);
@@ -124,7 +134,7 @@ impl World {
                 "notebooks",
                 3,
                 json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
-                "budgets": [{"amount_usd": "1.50", "period": "monthly", "enforcement": "soft"}]}),
+                "budgets": [{"amount_usd": "1.20", "period": "monthly", "enforcement": "soft"}]}),
             ),
             (
                 "batch-embeddings",
@@ -146,7 +156,7 @@ impl World {
         .await;
         let mut world = Self {
             gateway,
-            _provider: provider,
+            provider,
             team: teams[0],
             keys,
         };
@@ -197,18 +207,117 @@ impl World {
         }
     }
 
-    /// Writes the month's requests into the ledger.
+    /// Asks each model that can be talked to once, so that something is measured of them. Answers begin after a while and come
+    /// a word at a time, as those of real ones do.
+    pub async fn ask_around(&self) {
+        let slowly = Script::faithful().edited(|answer| {
+            answer
+                .after(Duration::from_millis(310))
+                .paced(Duration::from_millis(16))
+        });
+        self.provider.always(slowly);
+        let text = "Say in a few plain words what a gateway between applications and models is good for";
+        let asked = MODELS.iter().filter(|model| !model.1.contains("embedding"));
+        join_all(asked.map(async |(_, model, ..)| {
+            let reply = self.gateway.stream(model, text).await;
+            assert_eq!(reply.status, 200, "{model}: {}", reply.text);
+            self.gateway.row(&reply).await;
+        }))
+        .await;
+        self.provider.heal();
+    }
+
+    /// Jobs of every state, on which nobody works.
+    pub async fn leave_jobs(&self) {
+        let jobs = [
+            (JobKind::WebhookDelivery, "waiting", 0, None),
+            (
+                JobKind::Batch,
+                "waiting",
+                1,
+                Some("the provider answered 529; it is tried again"),
+            ),
+            (JobKind::UsageRollup, "done", 1, None),
+            (JobKind::KeyExpiry, "done", 1, None),
+            (
+                JobKind::WebhookDelivery,
+                "dead",
+                8,
+                Some("the endpoint answered 503 each time"),
+            ),
+        ];
+        for (place, (kind, state, attempts, error)) in jobs.into_iter().enumerate() {
+            let payload = json!({"number": place});
+            let job = NewJob {
+                organization: Some(self.gateway.organization),
+                after: Duration::from_secs(86_400),
+                ..NewJob::new(kind, payload)
+            };
+            let id = self.gateway.store.enqueue(&job).await.expect("it is enqueued");
+            let id = id.to_string().parse::<Uuid>().expect("it is an id");
+            let id = if on_postgres() {
+                format!("'{id}'")
+            } else {
+                format!("X'{}'", id.simple())
+            };
+            let error = error.map_or_else(|| "NULL".to_owned(), |error| format!("'{error}'"));
+            let over = match state {
+                "waiting" => "NULL".to_owned(),
+                _ => format!("'{}'", (Utc::now() - TimeDelta::minutes(4)).to_rfc3339()),
+            };
+            self.gateway
+                .sql(&format!(
+                    "UPDATE gateway_jobs SET state = '{state}', attempts = {attempts}, last_error = {error}, \
+                     finished_at = {over} WHERE id = {id}"
+                ))
+                .await;
+        }
+    }
+
+    /// A dry run over what was charged by prices that have changed since, which is over when this returns.
+    pub async fn find_out_what_would_be_repriced(&self) {
+        let token = self.gateway.token(Role::Owner);
+        let path = "/api/gateway/prices/reprice";
+        let from = (Utc::now() - TimeDelta::days(DAYS)).to_rfc3339();
+        let terms = json!({"from": from, "provider": CHANGED, "dry_run": true});
+        let reply = self.gateway.manage("POST", path, &token, Some(&terms)).await;
+        assert!(reply.status < 300, "{}", reply.text);
+        let done = async {
+            while self.gateway.manage("GET", path, &token, None).await.json()["data"][0]["state"] != "done" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let done = tokio::time::timeout(Duration::from_secs(20), done).await;
+        done.expect("a dry run comes to its end");
+    }
+
+    /// The versions of what models cost now.
+    async fn price_versions(&self) -> HashMap<String, String> {
+        let path = "/api/gateway/prices?limit=500";
+        let token = self.gateway.token(Role::Owner);
+        let prices = self.gateway.manage("GET", path, &token, None).await.json();
+        let of = |price: &Value| {
+            let version = price["price"]["version"].as_str()?;
+            Some((price["deployment"].as_str()?.to_owned(), version.to_owned()))
+        };
+        prices["data"].as_array().into_iter().flatten().filter_map(of).collect()
+    }
+
+    /// Writes the requests of two months into the ledger.
     async fn remember(&mut self, teams: &[Uuid]) {
         let now = Utc::now();
         let first = now - TimeDelta::days(DAYS);
         let store = &self.gateway.store;
-        store.make_partitions(first).await.expect("there are partitions");
+        for month in [first - TimeDelta::days(DAYS), first] {
+            store.make_partitions(month).await.expect("there are partitions");
+        }
+        let versions = self.price_versions().await;
         let mut numbers = Numbers(20_261_130);
         let owners = [(1, 1, 42), (2, 2, 26), (4, 3, 14), (3, 2, 10), (0, 0, 8)];
         let mut records = Vec::new();
-        for number in 0..REQUESTS {
+        for number in 0..REQUESTS + REQUESTS_BEFORE {
             // More by day than by night, and a little more each day.
-            let left = REQUESTS - 1 - number;
+            let left = (REQUESTS - 1).saturating_sub(number);
             let day = DAYS * i64::try_from((left * left + left * REQUESTS) / 2 / REQUESTS).unwrap();
             let day = DAYS - 1 - day / i64::try_from(REQUESTS).unwrap();
             let hour =
@@ -221,6 +330,15 @@ impl World {
                 at
             } else {
                 now - TimeDelta::seconds(i64::try_from(numbers.below(14_000)).unwrap() + 20)
+            };
+            // The month before was a quieter one.
+            let at = if number < REQUESTS {
+                at
+            } else {
+                let day = first - TimeDelta::days(1 + i64::try_from(numbers.below(29)).unwrap());
+                let hour = [9, 11, 14, 16][usize::try_from(numbers.below(4)).unwrap()];
+                day.date_naive().and_hms_opt(hour, 0, 0).unwrap().and_utc()
+                    + TimeDelta::milliseconds(i64::try_from(numbers.below(3_600_000)).unwrap())
             };
             let (model, mut rest) = (0, numbers.below(100));
             let mut place = model;
@@ -240,7 +358,7 @@ impl World {
                 (2, model) if model.0 != "anthropic" => (2, team, MODELS[3]),
                 (_, model) => (key, team, model),
             };
-            records.push(self.record(at, &mut numbers, model, self.keys[key], teams[team]));
+            records.push(self.record(at, &mut numbers, model, (self.keys[key], teams[team]), &versions));
         }
         for batch in records.chunks(400) {
             let refused = store.write_records(batch).await.expect("the database takes them");
@@ -254,8 +372,8 @@ impl World {
         at: DateTime<Utc>,
         numbers: &mut Numbers,
         model: (&'static str, &'static str, u64, i64, i64),
-        key: Uuid,
-        team: Uuid,
+        (key, team): (Uuid, Uuid),
+        versions: &HashMap<String, String>,
     ) -> UsageRecord {
         let (provider, name, _, input_price, output_price) = model;
         let embedding = name.contains("embedding");
@@ -264,6 +382,15 @@ impl World {
             if embedding { 0 } else { 40 + numbers.below(900) },
         );
         let tokens = |count: u64| i64::try_from(count).unwrap();
+        let deployment = format!("{provider}/{name}");
+        let cached = input / 5;
+        let cost =
+            tokens(input - cached) * input_price + tokens(cached) * (input_price / 10) + tokens(output) * output_price;
+        // What was charged by earlier prices was a little less.
+        let (cost, version) = match provider {
+            CHANGED => (cost * 9 / 10, "list#1"),
+            _ => (cost, versions[&deployment].as_str()),
+        };
         let slow = if name == "gpt-5" { 3 } else { 1 };
         let first_token = Duration::from_millis((120 + numbers.below(380)) * slow);
         let latency =
@@ -275,14 +402,14 @@ impl World {
             _ => None,
         };
         let attempt = |started_after: Duration, error: Option<(ErrorClass, u16)>| AttemptRecord {
-            deployment: format!("{provider}/{name}").as_str().into(),
+            deployment: deployment.as_str().into(),
             provider: provider.into(),
             model: name.into(),
             started_after,
-            latency: if error.is_some() {
-                Duration::from_millis(640)
-            } else {
-                latency
+            latency: match error {
+                Some((ErrorClass::Timeout, _)) => Duration::from_secs(20),
+                Some(_) => FAILED_AFTER,
+                None => latency,
             },
             first_token: error.is_none().then_some(first_token),
             status: Some(error.map_or(200, |(_, status)| status)),
@@ -294,25 +421,42 @@ impl World {
                 Charge {
                     usage: TokenUsage {
                         input,
-                        cached_input: input / 5,
+                        cached_input: cached,
                         output,
                         ..TokenUsage::default()
                     },
                     source: UsageSource::Reported,
-                    cost: Some(NanoUsd(tokens(input) * input_price + tokens(output) * output_price)),
-                    price_version: Some("list#1".into()),
+                    cost: Some(NanoUsd(cost)),
+                    price_version: Some(version.into()),
                 }
             },
         };
         let again = error.is_none() && numbers.below(25) == 0;
+        let admission = Duration::from_millis(1);
         let attempts = if again {
             vec![
-                attempt(Duration::from_millis(1), Some((ErrorClass::Overloaded, 529))),
-                attempt(Duration::from_millis(720), None),
+                attempt(admission, Some((ErrorClass::Overloaded, 529))),
+                attempt(admission + FAILED_AFTER + Duration::from_millis(80), None),
             ]
         } else {
-            vec![attempt(Duration::from_millis(1), error)]
+            vec![attempt(admission, error)]
         };
+        // The request begins before its first attempt and ends with its last one.
+        let last = attempts.last().expect("there is one");
+        let (ended, first_seen) = (
+            last.started_after + last.latency,
+            last.first_token.map(|first| last.started_after + first),
+        );
+        let routing = (provider != CHANGED).then(|| {
+            let expected = first_token.as_secs_f64() * 1e3 + 4_000.0;
+            let reasons = json!({
+                "config_version": 0,
+                "strategy": "failover",
+                "attempts": [{"deployment": deployment, "stage": "primary", "score": 0.0, "cost_nanousd": cost,
+                    "expected_ms": expected.round(), "in_flight": numbers.below(4)}],
+            });
+            reasons.to_string().into_boxed_str()
+        });
         let ms = u64::try_from(at.timestamp_millis()).unwrap();
         let random = u128::from(numbers.below(u64::from(u32::MAX))) << 20 | u128::from(numbers.below(1 << 20));
         let id = (u128::from(ms) << 80) | (7 << 76) | (0b10 << 62) | random;
@@ -336,22 +480,32 @@ impl World {
             status: error.map_or(200, |(_, status)| status),
             error: error.map(|(class, _)| class),
             client_cancelled: false,
-            latency,
-            first_token: error.is_none().then_some(first_token),
+            latency: ended,
+            first_token: first_seen,
             overhead: Duration::from_micros(180 + numbers.below(240)),
             cache: CacheStatus::Miss,
             cached_from: None,
             attempts,
-            routing: None,
+            routing,
         }
     }
 
-    /// The newest request that two attempts were made for.
+    /// The newest request that two attempts were made for, and of which everything is known.
     pub async fn tried_twice(&self) -> RequestId {
+        self.newest(|row| row.attempts == 2 && row.routing.is_some()).await
+    }
+
+    /// The newest request of which little is known by now.
+    pub async fn little_known(&self) -> RequestId {
+        self.newest(|row| row.error_class.is_none() && row.routing.is_none())
+            .await
+    }
+
+    async fn newest(&self, is_meant: impl Fn(&RequestRow) -> bool) -> RequestId {
         let rows = self.gateway.store.all_requests(self.gateway.organization).await;
         let rows = rows.expect("the database answers");
-        let found = rows.iter().rev().find(|row| row.attempts == 2);
-        RequestId(found.expect("some were tried again").id)
+        let found = rows.iter().rev().find(|row| is_meant(row));
+        RequestId(found.expect("there are some").id)
     }
 
     /// See [`person`].
@@ -371,6 +525,11 @@ impl World {
         }
         self.gateway.finish().await;
     }
+}
+
+/// US dollars for a million tokens at a price in nano-dollars a token.
+fn a_million(nano: i64) -> String {
+    format!("{}.{:03}", nano / 1_000, nano % 1_000)
 }
 
 /// Creates somebody of a role, who can sign in with [`PASSWORD`]. Gives their address.

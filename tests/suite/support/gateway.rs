@@ -70,18 +70,26 @@ impl Builder {
     }
 
     /// The same under any id: every other id is a compatible endpoint.
-    pub fn provider(mut self, id: &str, base_url: &str, models: &[&str]) -> Self {
+    pub fn provider(self, id: &str, base_url: &str, models: &[&str]) -> Self {
+        let prices = ["2.5", "10", "1.25"].map(str::to_owned);
+        let priced: Vec<_> = models.iter().map(|model| (*model, prices.clone())).collect();
+        self.priced(id, base_url, &priced)
+    }
+
+    /// The same with what each model costs: US dollars for a million tokens of input, of output, and of input out of a prompt
+    /// cache.
+    pub fn priced(mut self, id: &str, base_url: &str, models: &[(&str, [String; 3])]) -> Self {
         let variable = format!("TEST_{}_KEY", id.to_uppercase());
         let _ = write!(
             self.file,
             "\n[providers.{id}]\nbase_url = {base_url:?}\napi_key_env = {variable:?}\n"
         );
         self.env.push((variable, format!("sk-secret-of-{id}")));
-        for model in models {
+        for (model, [input, output, cached]) in models {
             let _ = write!(
                 self.file,
-                "[[providers.{id}.deployments]]\nmodel = {model:?}\nname = {model:?}\ninput_usd = \"2.5\"\n\
-                 output_usd = \"10\"\ncache_read_usd = \"1.25\"\n"
+                "[[providers.{id}.deployments]]\nmodel = {model:?}\nname = {model:?}\ninput_usd = {input:?}\n\
+                 output_usd = {output:?}\ncache_read_usd = {cached:?}\n"
             );
         }
         self
@@ -609,7 +617,7 @@ impl TestGateway {
         user: Option<UserId>,
     ) -> String {
         let bearer = Bearer {
-            subject: format!("a {role}"),
+            subject: format!("{role}@bonito.test"),
             role,
             organization,
             team,

@@ -30,6 +30,8 @@ pub struct Installation {
     env: Vec<(String, String)>,
     /// The first key's secret, after the first start.
     pub key: String,
+    /// Whether the first key keeps the limit that it was made with.
+    pub first_key_as_made: bool,
 }
 
 /// A gateway that runs.
@@ -65,6 +67,7 @@ impl Installation {
             ports: Vec::new(),
             env: Vec::new(),
             key: String::new(),
+            first_key_as_made: false,
         }
     }
 
@@ -116,8 +119,10 @@ impl Installation {
     async fn first_time(&mut self) {
         if self.key.is_empty() {
             self.key = self.first_key().await;
-            // What is tested here is not the limit of a new key.
-            self.sql("UPDATE gateway_keys SET rate_limit = 1000000").await;
+            if !self.first_key_as_made {
+                // What is tested here is not the limit of a new key.
+                self.sql("UPDATE gateway_keys SET rate_limit = 1000000").await;
+            }
         }
     }
 

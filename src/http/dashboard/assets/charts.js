@@ -1,9 +1,12 @@
 // Draws [data-chart], whose form is chart.rs's, with Plotly. It is loaded when the first chart comes near the window.
+// What is of a part of an hour, a day or a month, such as the present one, is drawn lighter or dashed, and says so under the
+// pointer. The legend is the page's own: all of it is seen, however many series there are, and its buttons can be reached by
+// the keyboard.
 
-import { $$, theme } from "./kit.js";
+import { $$, element, theme } from "./kit.js";
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const colour = (place) => css(`--series-${(place % 8) + 1}`);
+const variable = (place) => `--series-${(place % 8) + 1}`;
 const faded = (hex, alpha) => `${hex}${Math.round(alpha * 255).toString(16).padStart(2, "0")}`;
 
 let loading = null;
@@ -21,74 +24,146 @@ export function plotly() {
 }
 
 const FORMS = {
-  count: { hover: ",.0f", axis: { tickformat: "~s", rangemode: "tozero" } },
-  usd: { hover: "$,.4~f", axis: { tickformat: "$,.3~r", rangemode: "tozero" } },
-  ms: { hover: ",.0f", suffix: " ms", axis: { tickformat: "~s", ticksuffix: " ms", rangemode: "tozero" } },
-  percent: { hover: ".2~%", axis: { tickformat: "~%", rangemode: "tozero" } },
+  count: { hover: ",.0f", axis: { tickformat: "~s" } },
+  usd: { hover: "$,.4~f", axis: { tickformat: "$,.3~r" } },
+  ms: { hover: ",.0f", suffix: " ms", axis: { tickformat: ",~f", ticksuffix: " ms" } },
+  s: { hover: ",.2f", suffix: " s", axis: { tickformat: ",~f", ticksuffix: " s" } },
+  percent: { hover: ".2~%", axis: { tickformat: "~%" } },
 };
+/** From how many milliseconds on an axis is of seconds. */
+const SECONDS_FROM = 2000;
+/** The lightness of what is told in part. */
+const PARTLY = 0.4;
+/** What is as high as one row of bars that lie. */
+const ROW = 46;
 
-function traces({ x, kind, unit, series }) {
+/** What is described, with its units as people read them and where it is told in part. */
+function read(node) {
+  const chart = JSON.parse(node.dataset.chart);
+  const [from, to] = chart.whole ?? [0, chart.x.length];
+  chart.partly = chart.x.map((_, place) => place < from || place >= to);
+  chart.notes = chart.x.map((_, place) => (place < from ? " (from the start of the period)" : place >= to ? " (so far)" : ""));
+  // Names are data: what Plotly would take for markup of its own is shown as it is.
+  chart.series = chart.series.map((series) => ({ ...series, plain: series.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;") }));
+  const most = Math.max(0, ...chart.series.flatMap(({ y }) => y.map((value) => value ?? 0)));
+  if (chart.unit === "ms" && most >= SECONDS_FROM) {
+    chart.unit = "s";
+    for (const series of chart.series) series.y = series.y.map((value) => (value === null ? null : value / 1000));
+  }
+  return chart;
+}
+
+/** The traces, each with the place of its series: a line that is dashed at its ends is drawn by two of them. */
+function traces({ x, kind, unit, series, partly, notes }) {
   const form = FORMS[unit] ?? FORMS.count;
   const several = series.length > 1;
-  return series.map(({ name, y, color, dash, fill }, place) => {
-    const own = color ? css(color) : colour(place);
-    // Names are data: what Plotly would take for markup of its own is shown as it is.
-    const plain = name.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-    const hovertemplate = `%{y:${form.hover}}${form.suffix ?? ""}<extra>${several ? plain : ""}</extra>`;
-    const common = { x, y, name: plain, hovertemplate };
-    if (kind === "stacked" || kind === "grouped") return { ...common, type: "bar", marker: { color: own, line: { width: 0 } } };
-    const line = { color: own, width: 2, shape: "spline", smoothing: 0.5, dash };
-    const single = !several && kind !== "areas";
-    return {
+  return series.flatMap(({ plain, y, color }, place) => {
+    const own = css(color ?? variable(place));
+    const value = (axis) => `%{${axis}:${form.hover}}${form.suffix ?? ""}%{customdata}<extra>${several ? plain : ""}</extra>`;
+    const common = { x, y, name: plain, customdata: notes, hovertemplate: value("y"), meta: { series: place } };
+    if (kind === "lying") {
+      return [{ ...common, x: y, y: x, type: "bar", orientation: "h", hovertemplate: value("x"), marker: { color: own, line: { width: 0 } } }];
+    }
+    if (kind === "stacked" || kind === "grouped") {
+      return [{ ...common, type: "bar", marker: { color: own, opacity: partly.map((part) => (part ? PARTLY : 1)), line: { width: 0 } } }];
+    }
+    const line = {
       ...common,
       type: "scatter",
-      mode: x.length > 1 ? "lines" : "markers",
-      line,
+      // What stands alone between times without a value would not be seen as a line.
+      mode: y.includes(null) || x.length < 2 ? "lines+markers" : "lines",
+      marker: { size: 5 },
+      // A line straight from point to point: it never says more than there was.
+      line: { color: own, width: 2, shape: "linear" },
       connectgaps: false,
-      stackgroup: kind === "areas" ? "all" : undefined,
-      fill: kind === "areas" ? "tonexty" : fill ?? (single ? "tozeroy" : "none"),
-      fillcolor: faded(own, kind === "areas" ? 0.28 : 0.1),
+      fill: several ? "none" : "tozeroy",
+      fillcolor: faded(own, 0.1),
     };
+    if (!partly.some(Boolean)) return [line];
+    // Whole points are joined by one line, and what is told in part is joined to its neighbour by a dashed one, which says
+    // nothing where the other one does.
+    const at = (place) => partly[place] || partly[place - 1] || partly[place + 1];
+    const dashed = {
+      ...line,
+      y: y.map((value, place) => (at(place) ? value : null)),
+      hoverinfo: partly.map((part) => (part ? "all" : "skip")),
+      hovertemplate: partly.map((part) => (part ? line.hovertemplate : "")),
+      line: { ...line.line, dash: "dot" },
+      fill: "none",
+    };
+    return [{ ...line, y: y.map((value, place) => (partly[place] ? null : value)) }, dashed];
   });
 }
 
-function layout({ kind, unit, axis, series }, node) {
+function layout({ x, kind, unit, axis, series }, node) {
   const form = FORMS[unit] ?? FORMS.count;
   const grid = css("--line");
   const narrow = node.clientWidth < 480;
-  // The legend lies below everything, in columns as wide as its longest word.
-  const widest = Math.max(...series.map(({ name }) => Math.min(name.length, 40) * 6.8 + 52));
-  const columns = Math.max(1, Math.floor((node.clientWidth - 30) / widest));
-  const lines = series.length > 1 ? Math.ceil(series.length / columns) : 0;
+  // Halves of a request would be shown as thousandths of one.
+  const few = unit === "count" && series.every(({ y }) => y.every((value) => value < 4));
+  const values = { ...form.axis, rangemode: "tozero", ...(few ? { dtick: 1 } : {}), gridcolor: grid, zerolinecolor: grid, fixedrange: true, nticks: 5, automargin: true };
+  const places = { type: axis, gridcolor: "rgba(0,0,0,0)", linecolor: grid, tickcolor: grid, fixedrange: false, automargin: true };
+  const lying = kind === "lying";
   return {
     autosize: true,
+    height: lying ? x.length * ROW + 40 : undefined,
     barmode: kind === "stacked" ? "stack" : "group",
     bargap: 0.28,
-    margin: { l: 52, r: 10, t: 8, b: (axis === "date" ? 40 : 30) + lines * 20, pad: 2 },
+    margin: { l: lying ? 12 : 52, r: 10, t: 8, b: axis === "date" ? 40 : 30, pad: lying ? 6 : 2 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: css("--font"), size: 12, color: css("--muted") },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--text") },
-    hovermode: "x unified",
+    hovermode: lying ? "y unified" : "x unified",
     hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line-strong"), font: { color: css("--text"), size: 12 }, namelength: 32 },
-    showlegend: series.length > 1,
-    legend: { orientation: "h", xref: "container", x: 0, entrywidth: widest - 34, entrywidthmode: "pixels", yref: "container", y: 0, yanchor: "bottom", traceorder: "normal", font: { color: css("--soft"), size: 12 }, itemsizing: "constant" },
-    xaxis: { type: axis, gridcolor: "rgba(0,0,0,0)", linecolor: grid, tickcolor: grid, fixedrange: false, automargin: true, nticks: narrow ? 5 : 9, hoverformat: axis === "date" ? "%b %e, %H:%M" : undefined, spikemode: "across", spikethickness: 1, spikecolor: css("--line-strong"), spikedash: "solid" },
-    // Halves of a request would be shown as thousandths of one.
-    yaxis: { ...form.axis, ...(unit === "count" && series.every(({ y }) => y.every((value) => value < 4)) ? { dtick: 1 } : {}), gridcolor: grid, zerolinecolor: grid, fixedrange: true, nticks: 5, automargin: true },
+    showlegend: false,
+    xaxis: lying ? values : { ...places, nticks: narrow ? 5 : 9, hoverformat: axis === "date" ? "%b %e, %H:%M" : undefined, spikemode: "across", spikethickness: 1, spikecolor: css("--line-strong"), spikedash: "solid" },
+    // The first name is the uppermost.
+    yaxis: lying ? { ...places, autorange: "reversed", fixedrange: true } : values,
   };
 }
 
 // Where there is no pointer to hover with, the buttons would lie over the chart for good.
 const CONFIG = { displaylogo: false, responsive: true, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage", "autoScale2d"], scrollZoom: false };
 
+/** The traces of a series, by their places. */
+const tracesOf = (node, place) => node.data.map((trace, at) => [trace, at]).filter(([trace]) => trace.meta?.series === place).map(([, at]) => at);
+
+/** Fills the legend beside a chart, whose buttons take series out and put them back. */
+function legend(node, { series }) {
+  const box = node.nextElementSibling;
+  if (!box?.matches(".chart-legend")) return;
+  const buttons = series.map(({ name, color }, place) => {
+    const mark = element("span", { class: "mark", "aria-hidden": "true" });
+    mark.style.background = `var(${color ?? variable(place)})`;
+    const button = element("button", { type: "button", "aria-pressed": "true" }, mark, name);
+    button.addEventListener("click", async () => {
+      const shown = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(shown));
+      const Plotly = await plotly();
+      await Plotly.restyle(node, { visible: shown }, tracesOf(node, place));
+    });
+    return button;
+  });
+  box.replaceChildren(...buttons);
+}
+
 /** Draws, or draws anew, what an element describes. */
 export async function draw(node) {
-  const described = JSON.parse(node.dataset.chart);
+  const described = read(node);
   const Plotly = await plotly();
-  if (!node.dataset.drawn) node.replaceChildren();
+  const first = !node.dataset.drawn;
+  if (first) {
+    node.replaceChildren();
+    legend(node, described);
+    node.classList.toggle("lying", described.kind === "lying");
+  }
   node.dataset.drawn = theme();
-  await Plotly.react(node, traces(described), layout(described, node), CONFIG);
+  const drawn = traces(described);
+  // What somebody has taken out stays out when the colours change.
+  const out = first ? [] : $$("button", node.nextElementSibling ?? node).map((button) => button.getAttribute("aria-pressed") === "false");
+  for (const trace of drawn) if (out[trace.meta.series]) trace.visible = false;
+  await Plotly.react(node, drawn, layout(described, node), CONFIG);
 }
 
 const near = new IntersectionObserver((entries) => {

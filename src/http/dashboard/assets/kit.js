@@ -19,6 +19,7 @@
 //   time[data-relative]               is kept as "3 min ago".
 //   body[data-live-url]               [data-live="name"] are replaced by what the stream sends under the name.
 //   [data-tabs]                       buttons with data-tab="id" show one of the panels.
+//   [data-picks="/api/…"]             a field that is searched by the API as one types; parts::key_picker makes it.
 //   [data-search]                     `/` goes there; with data-search="#table" it narrows the rows there are.
 
 export const $ = (selector, within = document) => within.querySelector(selector);
@@ -111,7 +112,7 @@ function valueOf(field) {
     try {
       return JSON.parse(text);
     } catch {
-      throw wrong("is no JSON");
+      throw wrong("is not valid JSON");
     }
   }
   return text;
@@ -184,8 +185,10 @@ export function showFaults(form, problem) {
     // A fault inside a list or an object is shown at the field that the whole of it came from.
     for (let length = parts.length; length > 0 && !field; length -= 1) {
       const name = parts.slice(0, length).join(".");
-      field = [...form.elements].find((own) => own.name === name && own.type !== "hidden") ?? null;
+      field = [...form.elements].find((own) => own.name === name && (own.type !== "hidden" || own.closest("[data-picks]"))) ?? null;
     }
+    // What is typed into stands for what is sent.
+    field = field?.closest("[data-picks]")?.querySelector("input") ?? field;
     const place = field?.closest(".field")?.querySelector("[data-fault]");
     if (!place) {
       rest.push(pointer ? `${parts.join(".")} ${words}` : words);
@@ -324,6 +327,75 @@ export function chips(input) {
   });
   input.addEventListener("change", () => addTokens(input));
   input.form?.addEventListener("reset", () => $$(".token", input.parentElement).forEach((token) => token.remove()));
+}
+
+// Keys, found by the API
+
+const AN_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+/** After how many milliseconds without another letter it is asked, and how many keys are offered. */
+const PICK_AFTER = 150;
+const PICKED = 20;
+
+/** A field in which what is typed is looked for; what is sent is the id of what was found. */
+function picker(box) {
+  const [text, hidden, list] = [$("input:not([type=hidden])", box), $("input[type=hidden]", box), $("datalist", box)];
+  const first = [text.value, hidden.value];
+  const ids = new Map(first[1] ? [first] : []);
+  let asked = 0;
+  let timer = 0;
+  /** Takes what is written, if it says which one is meant. */
+  const take = () => {
+    const said = text.value.trim();
+    const id = said === "" ? "" : AN_ID.test(said) ? said.toLowerCase() : ids.get(said);
+    hidden.value = id ?? "";
+    text.setCustomValidity(id === undefined ? "Choose a key from the list, or enter its ID." : "");
+    return id !== undefined;
+  };
+  const search = async () => {
+    asked += 1;
+    const mine = asked;
+    const query = new URLSearchParams({ limit: PICKED, search: text.value.trim() });
+    let answer;
+    try {
+      ({ answer } = await api("GET", `${box.dataset.picks}?${query}`));
+    } catch (failure) {
+      // An id can be entered all the same.
+      if (failure instanceof Failure) return;
+      throw failure;
+    }
+    if (mine !== asked) return;
+    const names = answer.data.map(({ name }) => name);
+    list.replaceChildren(...answer.data.map(({ id, name, prefix }) => {
+      // Of several with one name each is told by its prefix.
+      const words = names.indexOf(name) === names.lastIndexOf(name) ? name : `${name} (${prefix})`;
+      ids.set(words, id);
+      return element("option", { value: words }, `${prefix}…`);
+    }));
+    take();
+  };
+  text.addEventListener("focus", search);
+  text.addEventListener("input", () => {
+    take();
+    clearTimeout(timer);
+    timer = setTimeout(search, PICK_AFTER);
+  });
+  text.addEventListener("change", async (event) => {
+    if (take()) return;
+    // What is not known yet is not sent yet.
+    event.stopPropagation();
+    clearTimeout(timer);
+    await search();
+    if (!take()) text.reportValidity();
+    else if (text.form?.dataset.autoSubmit !== undefined) text.form.requestSubmit();
+  });
+  // What is not shown is not asked for, and must not hold the form back.
+  text.form?.addEventListener("change", () => {
+    if (box.closest("[hidden]")) text.setCustomValidity("");
+  });
+  text.form?.addEventListener("reset", () => {
+    hidden.value = first[1];
+    text.setCustomValidity("");
+  });
 }
 
 // Dialogs, copying, menus, themes
@@ -485,6 +557,36 @@ function sortBy(head) {
   table.tBodies[0].append(...rows.map(([, row]) => row));
 }
 
+// What goes on beyond an edge
+
+const WIDE = ".table-wrap, .tabs, .code pre";
+
+/** Marks what can be scrolled sideways with where there is more of it, which the style lets fade. */
+function edges() {
+  for (const box of $$(WIDE)) {
+    const rest = box.scrollWidth - box.clientWidth - Math.abs(box.scrollLeft);
+    const more = [box.scrollLeft > 1 && "left", rest > 1 && "right"].filter(Boolean);
+    const said = more.length === 2 ? "both" : more[0];
+    if (said) box.dataset.more = said;
+    else delete box.dataset.more;
+  }
+}
+
+let looking = 0;
+const look = () => {
+  looking ||= requestAnimationFrame(() => {
+    looking = 0;
+    edges();
+  });
+};
+addEventListener("resize", look);
+addEventListener("load", look);
+// Neither of these bubbles.
+document.addEventListener("scroll", (event) => event.target.matches?.(WIDE) && look(), { capture: true, passive: true });
+document.addEventListener("toggle", look, { capture: true });
+new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+look();
+
 // Times
 
 const UNITS = [[63072000, 31536000, "years"], [5184000, 2592000, "months"], [86400, 86400, "d"], [3600, 3600, "h"], [60, 60, "min"], [5, 1, "s"]];
@@ -552,6 +654,7 @@ for (const input of $$("input[data-utc]")) {
   input.value = new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 }
 for (const input of $$('input[data-type="tokens"], input[data-type="tags"]')) chips(input);
+for (const box of $$("[data-picks]")) picker(box);
 tick();
 setInterval(tick, 1000);
 if (document.body.dataset.liveUrl) live(document.body.dataset.liveUrl);

@@ -9,10 +9,16 @@ const version = root.dataset.version;
 const saved = area.value;
 let draft = JSON.parse(area.value);
 
-const FALLBACKS = { generic: "everything that serves it fails", context_window: "the prompt does not fit", content_policy: "a content policy refuses", budget_exhausted: "a budget is used up" };
-const usd = (nano) => (nano === undefined ? "—" : new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", maximumSignificantDigits: 4 }).format(nano / 1e9));
+const FALLBACKS = { generic: "all its deployments fail", context_window: "the prompt does not fit", content_policy: "a content policy refuses it", budget_exhausted: "a budget is used up" };
+const STAGES = { primary: "first choice", generic: "fallback", context_window: "fallback: prompt too long", content_policy: "fallback: content policy", budget_exhausted: "fallback: budget used up" };
+const STRATEGIES = { balanced: "Balanced", "cost-optimized": "Cost", "latency-optimized": "Latency", failover: "Failover" };
+/** Dollars as format.rs writes them: cents, and more digits where the amount is small. */
+function usd(nano) {
+  if (nano === undefined || nano === null) return "—";
+  const digits = Math.abs(nano) >= 1e8 || nano === 0 ? 2 : Math.abs(nano) >= 1e6 ? 4 : 6;
+  return new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", minimumFractionDigits: 2, maximumFractionDigits: digits }).format(nano / 1e9);
+}
 const ms = (value) => (value === undefined || value === null ? "—" : value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Math.round(value)} ms`);
-const score = (value) => new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 }).format(value);
 const count = (value) => new Intl.NumberFormat("en-US").format(value);
 
 // Where things are in the text
@@ -73,7 +79,7 @@ function locate(text) {
     else if (text[at] === '"') string();
     else {
       const found = /^(?:-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)/.exec(text.slice(at, at + 64));
-      if (!found) fail(at >= text.length ? "the document is not complete" : "this is no value that JSON knows");
+      if (!found) fail(at >= text.length ? "the document is not complete" : "this is not a valid JSON value");
       at += found[0].length;
     }
     places.set(pointer, [start, at]);
@@ -129,7 +135,7 @@ const words = $("[data-draft-words]");
 
 function state() {
   const changed = area.value.trim() !== saved.trim();
-  words.textContent = draft === null ? "The draft is no JSON yet" : changed ? "Unsaved changes" : "No changes";
+  words.textContent = draft === null ? "The draft is not valid JSON" : changed ? "Unsaved changes" : "No changes";
   root.classList.toggle("changed", changed);
   const save = $("[data-save]");
   if (save) save.disabled = !changed || draft === null;
@@ -169,7 +175,7 @@ area.addEventListener("input", () => {
 function actionWords(then) {
   const [name, value] = Object.entries(then ?? {})[0] ?? [];
   const all = Array.isArray(value) ? value.join(" → ") : String(value ?? "");
-  return { route: `served by ${all}`, pin: `only at ${Array.isArray(value) ? value.join(", ") : all}`, deny: `refused: ${all}`, strategy: `ordered by ${all}` }[name] ?? "does nothing";
+  return { route: `route to ${all}`, pin: `only ${Array.isArray(value) ? value.join(", ") : all}`, deny: `refuse: ${all}`, strategy: `strategy ${all}` }[name] ?? "no action";
 }
 
 function tool(label, text, action, disabled = false) {
@@ -186,7 +192,7 @@ function move(from, to) {
 function renderRules() {
   const rules = Array.isArray(draft.rules) ? draft.rules : [];
   const rows = rules.map((rule, place) => {
-    const name = String(rule?.name ?? "without a name");
+    const name = String(rule?.name ?? "unnamed");
     const share = rule?.percent === undefined ? "" : `${rule.percent}% of requests, `;
     const about = element("div", { class: "grow" },
       element("p", { class: "strong" }, name, rule?.enabled === false ? element("span", { class: "pill quiet" }, "off") : null),
@@ -198,7 +204,7 @@ function renderRules() {
       tool(`Edit ${name}`, "✎", () => openRule(place)),
       tool(`Remove ${name}`, "×", () => change((config) => config.rules.splice(place, 1)))));
   });
-  $("[data-rules]").replaceChildren(...(rows.length ? rows : [element("li", { class: "muted" }, "No rules: the strategy alone decides.")]));
+  $("[data-rules]").replaceChildren(...(rows.length ? rows : [element("li", { class: "muted" }, "No rules. The strategy applies to all requests.")]));
 }
 
 function renderFallbacks() {
@@ -215,7 +221,7 @@ function renderFallbacks() {
       }))));
     }
   }
-  $("[data-fallbacks]").replaceChildren(...(rows.length ? rows : [element("li", { class: "muted" }, "None: a request fails when nothing that serves its model answers.")]));
+  $("[data-fallbacks]").replaceChildren(...(rows.length ? rows : [element("li", { class: "muted" }, "No fallbacks. A request fails if no deployment of its model answers.")]));
 }
 
 function render() {
@@ -313,7 +319,7 @@ function ofDraft(failure, at) {
   const errors = failure.problem.errors ?? [];
   if (!errors.length || !errors.every(({ pointer }) => pointer === at || pointer.startsWith(`${at}/`))) return false;
   faults(errors.map(({ pointer, problem }) => ({ pointer: pointer.slice(at.length), problem })));
-  words.textContent = errors.length === 1 ? "One thing is wrong" : `${errors.length} things are wrong`;
+  words.textContent = errors.length === 1 ? "1 problem" : `${errors.length} problems`;
   return true;
 }
 
@@ -324,7 +330,7 @@ async function busy(button, work, form) {
     return await work();
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
-    if (ofDraft(failure, "/config")) toast("The draft is not right yet", true);
+    if (ofDraft(failure, "/config")) toast("The draft has problems", true);
     else if (form) showFaults(form, failure.problem);
     else toast(failure.message, true);
     return undefined;
@@ -339,7 +345,7 @@ async function check(button) {
   if (!done) return;
   faults([]);
   state();
-  if (button) toast("Nothing is wrong with the draft");
+  if (button) toast("No problems found");
 }
 
 $("[data-check]").addEventListener("click", (event) => check(event.currentTarget));
@@ -362,9 +368,9 @@ $("[data-save]")?.addEventListener("click", async (event) => {
     if (!(failure instanceof Failure)) throw failure;
     if (failure.problem.status === 412) {
       // Nothing is overwritten unseen: what somebody else saved is to be looked at first.
-      const link = element("a", { href: "/gateway/routing/versions" }, "See what was saved");
-      words.replaceChildren("Somebody else has saved the config meanwhile. Your draft is still here. ", link);
-      toast("Somebody else was faster", true);
+      const link = element("a", { href: "/gateway/routing/versions" }, "View versions");
+      words.replaceChildren("Someone else saved a newer version. Your draft is still here. ", link);
+      toast("The config has changed", true);
     } else if (!ofDraft(failure, "")) toast(failure.message, true);
   } finally {
     button.removeAttribute("aria-busy");
@@ -393,18 +399,18 @@ $("[data-explain]").addEventListener("submit", async (event) => {
   if (!done) return;
   const { answer } = done;
   const parts = [];
-  const rules = answer.rules.length ? `Rules that held: ${answer.rules.join(", ")}.` : "No rule held.";
-  parts.push(element("p", { class: "soft" }, `Ordered by ${answer.strategy}. ${rules}`));
-  if (answer.refusal) parts.push(element("div", { class: "notice bad" }, element("div", {}, `It would be refused: ${answer.refusal.message}.`)));
+  const rules = answer.rules.length ? `${answer.rules.length === 1 ? "Matching rule" : "Matching rules"}: ${answer.rules.join(", ")}.` : "No rule matched.";
+  parts.push(element("p", { class: "soft" }, `Strategy: ${STRATEGIES[answer.strategy] ?? answer.strategy}. ${rules}`));
+  if (answer.refusal) parts.push(element("div", { class: "notice bad" }, element("div", {}, `Would be refused: ${answer.refusal.message}.`)));
   if (answer.attempts.length) {
     const rows = answer.attempts.map((attempt, place) => [
-      String(place + 1), element("code", {}, attempt.deployment), attempt.stage.replaceAll("_", " "), usd(attempt.cost_nanousd), ms(attempt.expected_ms), score(attempt.score),
+      String(place + 1), element("code", {}, attempt.deployment), STAGES[attempt.stage] ?? attempt.stage, usd(attempt.cost_nanousd), ms(attempt.expected_ms),
     ]);
-    parts.push(table("Attempts, in order", [["#"], ["Deployment", "wrap"], ["When"], ["Cost", "right"], ["Time", "right"], ["Score", "right"]], rows));
+    parts.push(table("Attempts, in order", [["#"], ["Deployment", "wrap"], ["When"], ["Est. cost", "right"], ["Est. time", "right"]], rows));
   }
   if (answer.excluded.length) {
     const rows = answer.excluded.map((one) => [element("code", {}, one.deployment), one.explanation]);
-    parts.push(element("details", { class: "more-fields" }, element("summary", {}, `${answer.excluded.length} left out`), table("Left out", [["Deployment", "wrap"], ["Why", "wrap"]], rows)));
+    parts.push(element("details", { class: "more-fields" }, element("summary", {}, `${answer.excluded.length} excluded`), table("Excluded", [["Deployment", "wrap"], ["Reason", "wrap"]], rows)));
   }
   $("[data-explained]").replaceChildren(...parts);
 });
@@ -421,22 +427,26 @@ $("[data-simulate]").addEventListener("submit", async (event) => {
   const { requests, current, draft: after, moved, cost_difference_nanousd: difference } = done.answer;
   const box = $("[data-simulated]");
   if (requests === 0) {
-    box.replaceChildren(element("p", { class: "notice quiet" }, "No requests were recorded yet that could be decided again."));
+    box.replaceChildren(element("p", { class: "notice quiet" }, "There are no recorded requests to simulate yet."));
     return;
   }
   const names = [...new Set([...Object.keys(current.split), ...Object.keys(after.split)])].sort((a, b) => (after.split[b] ?? 0) - (after.split[a] ?? 0));
   const refused = current.refused + after.refused > 0 ? ["refused"] : [];
   const side = (one) => [...names.map((name) => one.split[name] ?? 0), ...refused.map(() => one.refused)];
-  const described = { unit: "count", kind: "grouped", axis: "category", x: [...names, ...refused].map((name) => name.replaceAll("<", "&lt;")), series: [{ name: "now", y: side(current) }, { name: "draft", y: side(after) }] };
-  const chart = element("div", { class: "chart", role: "figure", "aria-label": "Requests by deployment, now and by the draft", "data-chart": JSON.stringify(described) });
-  const sign = difference > 0 ? "+" : difference < 0 ? "−" : "";
+  // A provider and a model stand below each other, so that there is room for both on a phone.
+  const places = [...names, ...refused].map((name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replace("/", "/<br>"));
+  const described = { unit: "count", kind: "lying", axis: "category", x: places, series: [{ name: "current config", y: side(current) }, { name: "draft", y: side(after) }] };
+  const chart = element("div", { class: "chart", role: "figure", "aria-label": "Requests by deployment, with the current config and with the draft", "data-chart": JSON.stringify(described) });
+  const legend = element("div", { class: "chart-legend", role: "group", "aria-label": "Series" });
+  const cost = difference === 0 ? `same as now` : `${difference > 0 ? "+" : "−"}${usd(Math.abs(difference))} from ${usd(current.cost_nanousd)}`;
+  const from = (one, other, words) => (one === other ? "same as now" : `now ${words}`);
   box.replaceChildren(
     element("div", { class: "figures" },
-      figure("Go elsewhere", count(moved), `of ${count(requests)}`),
-      figure("Cost", usd(after.cost_nanousd), `now ${usd(current.cost_nanousd)}; ${sign}${usd(Math.abs(difference))}`),
-      figure("Time", ms(after.mean_expected_ms), `now ${ms(current.mean_expected_ms)}`),
-      figure("Refused", count(after.refused), `now ${count(current.refused)}`)),
-    chart);
+      figure("Routed differently", count(moved), `of ${count(requests)}`),
+      figure("Cost", usd(after.cost_nanousd), cost),
+      figure("Est. time", ms(after.mean_expected_ms), from(ms(after.mean_expected_ms), ms(current.mean_expected_ms), ms(current.mean_expected_ms))),
+      figure("Refused", count(after.refused), from(after.refused, current.refused, count(current.refused)))),
+    chart, legend);
   draw(chart);
 });
 

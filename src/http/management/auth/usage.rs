@@ -1,6 +1,6 @@
 //! What the proofs about past requests are good for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Grant, May, ReadLogs, ReadUsage};
 use crate::analytics::insights::Offered;
 use crate::analytics::logs::Detail;
-use crate::analytics::{Analytics, AnalyticsError, LogPage, Sight, tags};
+use crate::analytics::{Analytics, AnalyticsError, KeyLabel, LogPage, Sight, tags};
 use crate::domain::ids::{OrganizationId, RequestId};
 use crate::domain::managed_key::KeyReach;
 use crate::domain::report::insight::Insights;
@@ -66,48 +66,55 @@ impl<G: Grant> May<G> {
     }
 }
 
-/// A key in the words of those who look at its requests.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeyInSight {
-    /// Its id.
-    pub id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// Its tags, as `name=value`.
-    pub tags: Vec<String>,
-}
+/// The newest keys whose tags are offered as filters.
+const OFFERED_KEYS: u64 = 500;
 
 impl<G: Grant> May<G> {
-    /// The keys, revoked ones included, whose requests the caller may see, by their names.
-    async fn keys_in_sight(&self) -> Result<Vec<KeyInSight>, Refusal> {
+    /// The names of keys, revoked ones included, as far as the caller may see their requests.
+    async fn names_in_sight(&self, ids: Vec<Uuid>) -> Result<HashMap<Uuid, String>, Refusal> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
         let sight = self.sight().await?;
-        let labels = self
-            .management
-            .analytics
-            .store
-            .key_labels(Some(self.organization))
-            .await;
-        let seen = labels.map_err(unavailable)?.into_iter().filter(|key| match &sight {
-            Sight::All => true,
-            Sight::Team(team) => key.team == Some(team.0),
-            Sight::Keys(own) => own.contains(&key.id),
-        });
-        let mut keys: Vec<KeyInSight> = seen
-            .map(|key| KeyInSight {
-                tags: tags(&key).collect(),
-                id: key.id,
-                name: key.name,
-            })
-            .collect();
-        keys.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(keys)
+        let store = &self.management.analytics.store;
+        let labels = store
+            .key_labels_by_id(self.organization, ids)
+            .await
+            .map_err(unavailable)?;
+        let seen = labels.into_iter().filter(|key| is_seen(&sight, key));
+        Ok(seen.map(|key| (key.id, key.name)).collect())
+    }
+
+    /// Tags, as `name=value`, of the newest keys whose requests the caller may see: some to choose from, and not all there are.
+    async fn tags_in_sight(&self) -> Result<Vec<String>, Refusal> {
+        let sight = self.sight().await?;
+        let store = &self.management.analytics.store;
+        let labels = store
+            .newest_key_labels(self.organization, OFFERED_KEYS)
+            .await
+            .map_err(unavailable)?;
+        let seen = labels.iter().filter(|key| is_seen(&sight, key));
+        Ok(seen.flat_map(tags).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+}
+
+fn is_seen(sight: &Sight, key: &KeyLabel) -> bool {
+    match sight {
+        Sight::All => true,
+        Sight::Team(team) => key.team == Some(team.0),
+        Sight::Keys(own) => own.contains(&key.id),
     }
 }
 
 impl May<ReadUsage> {
-    /// The keys whose usage the caller may see, by their names.
-    pub async fn keys(&self) -> Result<Vec<KeyInSight>, Refusal> {
-        self.keys_in_sight().await
+    /// The names of keys that requests, batches or budgets are about.
+    pub async fn names_of(&self, keys: Vec<Uuid>) -> Result<HashMap<Uuid, String>, Refusal> {
+        self.names_in_sight(keys).await
+    }
+
+    /// Tags to choose from.
+    pub async fn tags(&self) -> Result<Vec<String>, Refusal> {
+        self.tags_in_sight().await
     }
 
     /// Figures. Only whoever may see every organization gets them of all, by asking for them by organization without
@@ -154,9 +161,14 @@ impl May<ReadUsage> {
 }
 
 impl May<ReadLogs> {
-    /// The keys whose requests the caller may see, by their names.
-    pub async fn keys(&self) -> Result<Vec<KeyInSight>, Refusal> {
-        self.keys_in_sight().await
+    /// The names of keys that requests, batches or budgets are about.
+    pub async fn names_of(&self, keys: Vec<Uuid>) -> Result<HashMap<Uuid, String>, Refusal> {
+        self.names_in_sight(keys).await
+    }
+
+    /// Tags to choose from.
+    pub async fn tags(&self) -> Result<Vec<String>, Refusal> {
+        self.tags_in_sight().await
     }
 
     /// What a filter and what was asked for come to, as far as it may be seen.
