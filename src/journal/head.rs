@@ -30,6 +30,8 @@ pub(super) struct Segment {
     pub spilled: usize,
     /// What must have been synced before it can go; set once nothing waits in it.
     pub trim_after: Option<u64>,
+    /// Whether records in it could not be read back: then its file is kept under another name.
+    pub damaged: bool,
 }
 
 impl Segment {
@@ -96,6 +98,8 @@ pub(super) struct Spill {
     pub costs: HashMap<KeyId, i64>,
     /// How often some of them were brought back into memory.
     pub loads: u64,
+    /// How often in a row the disk gave an error instead of them.
+    pub failures: u32,
 }
 
 impl Spill {
@@ -215,6 +219,7 @@ impl Head {
             waiting: 0,
             spilled: 0,
             trim_after: None,
+            damaged: false,
         });
     }
 

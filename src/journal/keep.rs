@@ -30,6 +30,11 @@ pub(super) fn name_of(sequence: u64) -> String {
     format!("{sequence:012}.segment")
 }
 
+/// The name under which a segment's file is kept whose records could not all be read back.
+pub(super) fn damaged_name_of(sequence: u64) -> String {
+    format!("{sequence:012}.damaged")
+}
+
 /// The place of a file in the order of segments, if it is one.
 pub(super) fn sequence_of(name: &str) -> Option<u64> {
     name.strip_suffix(".segment")?.parse().ok()
@@ -217,6 +222,14 @@ impl Journal {
     /// Uses a file again, or removes it.
     fn let_go(&self, segment: Segment) {
         let name = name_of(segment.header.sequence);
+        if segment.damaged {
+            let kept = damaged_name_of(segment.header.sequence);
+            if let Err(error) = self.disk.rename(&name, &kept) {
+                self.metrics.journal_error("space");
+                tracing::warn!(%error, name, "a damaged segment of the journal cannot be renamed");
+            }
+            return;
+        }
         let sequence = {
             let mut head = self.head.lock();
             let ready: u64 = head.spares.iter().map(|spare| spare.capacity).sum();

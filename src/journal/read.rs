@@ -7,9 +7,13 @@ use super::Journal;
 use super::disk::{self, Medium};
 use super::entry::{self, Brief};
 use super::format::{self, FRAME_BYTES, HEADER_BYTES, Header, MAX_BODY_BYTES, Step};
+use super::keep::damaged_name_of;
 use super::position::Position;
 use crate::domain::record::UsageRecord;
 
+/// How often in a row the disk may give an error before what it has there is given up. The ledger asks several times a
+/// second, so that is minutes.
+const MAX_FAILURES: u32 = 1_000;
 /// Bytes that are read at a time; any entry fits.
 const PIECE: usize = MAX_BODY_BYTES + FRAME_BYTES;
 
@@ -41,12 +45,14 @@ impl Journal {
                 offset: from,
             };
             let before = loaded.len();
-            let whole = read_part(&part, &mut cursor, max, &mut loaded).unwrap_or_else(|error| {
-                tracing::error!(%error, segment = part.header.sequence, "a segment of the journal cannot be read");
-                false
-            });
+            let whole = read_part(&part, &mut cursor, max, &mut loaded);
+            let read = whole.is_ok();
+            let whole = match whole {
+                Ok(whole) => whole,
+                Err(error) => !self.is_given_up(part.header.sequence, &error),
+            };
             let found = loaded.len() - before;
-            let missing = loaded.len() < max && found < part.spilled;
+            let missing = read && loaded.len() < max && found < part.spilled;
             let over = !part.unwritten;
             if over && (missing || !whole) {
                 self.lost(part.header.sequence, part.spilled - found.min(part.spilled));
@@ -55,8 +61,8 @@ impl Journal {
             if let Some(segment) = self.head.lock().segment(part.header.sequence) {
                 segment.spilled -= found.min(segment.spilled);
             }
-            // What is not written yet is read the next time, from here on.
-            if loaded.len() >= max || !over {
+            // What is not written yet, or what the disk did not give, is read the next time, from here on.
+            if loaded.len() >= max || !over || (whole && !read) {
                 break;
             }
         }
@@ -65,6 +71,9 @@ impl Journal {
         loaded.iter().for_each(|(record, _)| head.spill.remove(record));
         head.spill.cursor = cursor;
         head.spill.loads += 1;
+        if !loaded.is_empty() {
+            head.spill.failures = 0;
+        }
         if head.spill.count == 0 {
             head.spill.costs.clear();
         }
@@ -94,7 +103,19 @@ impl Journal {
         (cursor, parts.collect())
     }
 
-    /// Records cannot be read back. Nothing waits for them any more, and it is said how many there are.
+    /// The disk gave an error. It may do better the next time; says whether it had enough of these.
+    fn is_given_up(&self, sequence: u64, error: &io::Error) -> bool {
+        let failures = {
+            let head = &mut *self.head.lock();
+            head.spill.failures += 1;
+            head.spill.failures
+        };
+        self.metrics.journal_error("read");
+        tracing::error!(%error, segment = sequence, failures, "a segment of the journal cannot be read");
+        failures >= MAX_FAILURES
+    }
+
+    /// Records cannot be read back. Nothing waits for them any more; it is said how many there are, and their file is kept.
     fn lost(&self, sequence: u64, count: usize) {
         if count == 0 {
             return;
@@ -103,14 +124,17 @@ impl Journal {
         if let Some(segment) = head.segment(sequence) {
             segment.spilled -= count.min(segment.spilled);
             segment.waiting -= count.min(segment.waiting);
+            segment.damaged = true;
         }
         head.spill.count -= count.min(head.spill.count);
+        head.spill.failures = 0;
         self.used.fetch_sub(count, std::sync::atomic::Ordering::AcqRel);
         self.metrics.journal_error("read");
         tracing::error!(
             segment = sequence,
             records = count,
-            "usage records cannot be read back from the journal, they are lost"
+            kept_as = damaged_name_of(sequence),
+            "usage records cannot be read back from the journal, they are missing in the ledger"
         );
     }
 }

@@ -247,6 +247,7 @@ fn find(disk: &dyn Disk, metrics: &Metrics) -> Result<Found, OpenError> {
                 waiting: 0,
                 spilled: 0,
                 trim_after: None,
+                damaged: false,
             },
             done,
         ));

@@ -30,6 +30,8 @@ pub(crate) struct Faults {
     pub writes: AtomicBool,
     /// Syncs fail, and what was written since the last one never reaches the disk unless it is written again.
     pub syncs: AtomicBool,
+    /// Reads fail.
+    pub reads: AtomicBool,
     /// No file can be made.
     pub creation: AtomicBool,
     /// Bytes of all files together.
@@ -45,6 +47,7 @@ impl Default for Faults {
         Self {
             writes: AtomicBool::default(),
             syncs: AtomicBool::default(),
+            reads: AtomicBool::default(),
             creation: AtomicBool::default(),
             capacity: AtomicU64::new(u64::MAX),
             synced: AtomicUsize::default(),
@@ -172,6 +175,9 @@ impl Medium for MemoryFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.disk.faults.reads.load(Ordering::Acquire) {
+            return Err(io::Error::other("the disk fails"));
+        }
         let seen = self.seen.lock();
         let at = usize::try_from(offset).map_err(io::Error::other)?.min(seen.len());
         let count = bytes.len().min(seen.len() - at);

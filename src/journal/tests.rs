@@ -98,6 +98,12 @@ fn complete(journal: &Arc<Journal>, numbers: impl Iterator<Item = usize>) {
     }
 }
 
+fn numbers_of(batch: Batch<'_>) -> Vec<usize> {
+    let numbers = batch.records().iter().map(number_of).collect();
+    batch.commit();
+    numbers
+}
+
 fn number_of(record: &UsageRecord) -> usize {
     record.requested_model["model-".len()..].parse().unwrap()
 }
@@ -204,6 +210,45 @@ async fn more_records_than_memory_takes_wait_on_the_disk_in_order() {
     assert_eq!((outstanding.records.len(), outstanding.spilled), (0, NanoUsd::ZERO));
     journal.close();
     assert_eq!(segments(&disk), [0_u64; 0], "an orderly end leaves nothing behind");
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_read_for_a_while_loses_nothing() {
+    let disk = MemoryDisk::default();
+    let journal = on(&disk, options(100_000), 16);
+    complete(&journal, 0..2_000);
+    let mut seen = numbers_of(journal.batch(16).await.unwrap());
+    disk.faults.reads.store(true, Ordering::Release);
+    for _ in 0..20 {
+        assert!(journal.batch(100).await.is_none());
+    }
+    assert_eq!(journal.depth(), 1_984);
+    disk.faults.reads.store(false, Ordering::Release);
+    seen.extend(numbers(&journal, 100).await);
+    assert_eq!(seen, (0..2_000).collect::<Vec<_>>());
+    journal.close();
+    assert_eq!(disk.names().unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_at_all_is_given_up_at_last_and_its_file_is_kept() {
+    let disk = MemoryDisk::default();
+    let journal = on(&disk, options(100_000), 16);
+    complete(&journal, 0..200);
+    let mut seen = numbers_of(journal.batch(16).await.unwrap());
+    disk.faults.reads.store(true, Ordering::Release);
+    while journal.depth() > 0 {
+        assert!(journal.batch(100).await.is_none());
+    }
+    disk.faults.reads.store(false, Ordering::Release);
+    complete(&journal, 200..5_000);
+    seen.extend(numbers(&journal, 100).await);
+    assert_eq!(seen, (0..16).chain(200..5_000).collect::<Vec<_>>());
+    until("the damaged segment is out of the way", || {
+        let names = disk.names().unwrap();
+        names.iter().any(|name| name.ends_with(".damaged"))
+    });
+    journal.close();
 }
 
 #[tokio::test]
