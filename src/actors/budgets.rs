@@ -12,6 +12,7 @@ use chrono::Utc;
 use futures_util::StreamExt as _;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Handled;
 use crate::domain::budget::BudgetId;
@@ -63,6 +64,8 @@ pub struct BudgetsState {
     args: BudgetsArgs,
     renew_at: Instant,
     clean_up_at: Instant,
+    /// Everything but renewing. It may take as long as it takes: with many budgets, or with a slow database.
+    chores: Option<AbortOnDropHandle<()>>,
 }
 
 impl Actor for BudgetsActor {
@@ -81,6 +84,7 @@ impl Actor for BudgetsActor {
             args,
             renew_at: now,
             clean_up_at: now,
+            chores: None,
         })
     }
 
@@ -91,18 +95,20 @@ impl Actor for BudgetsActor {
         state: &mut BudgetsState,
     ) -> Handled {
         let now = Instant::now();
-        // Renewed first: whatever else is done takes time, and a part that is not renewed is lost.
+        // Whatever else is done takes time, and does not keep us from this: a part that is not renewed is lost.
         if now >= state.renew_at {
             state.renew_at = now + state.args.terms.lease / 3;
-            complain("renewing parts of budgets", state.renew().await);
+            complain("renewing parts of budgets", state.args.renew().await);
         }
-        complain("giving parts of budgets back", state.give_back().await);
-        if now >= state.clean_up_at {
-            state.clean_up_at = now + CLEAN_UP_EVERY;
-            complain("taking parts of budgets back", state.reclaim().await);
-            complain("looking for reached thresholds", state.notice_thresholds().await);
-            state.args.budgets.clean_up(Utc::now());
-            state.show();
+        if state.chores.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            let clean_up = now >= state.clean_up_at;
+            if clean_up {
+                state.clean_up_at = now + CLEAN_UP_EVERY;
+            }
+            let args = state.args.clone();
+            state.chores = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                args.chores(clean_up).await;
+            })));
         }
         // Not an interval: while the database hangs, looks must not pile up.
         myself.send_after(TICK, || BudgetsMsg::Tick);
@@ -110,9 +116,19 @@ impl Actor for BudgetsActor {
     }
 }
 
-impl BudgetsState {
+impl BudgetsArgs {
+    async fn chores(&self, clean_up: bool) {
+        complain("giving parts of budgets back", self.give_back().await);
+        if clean_up {
+            complain("taking parts of budgets back", self.reclaim().await);
+            complain("looking for reached thresholds", self.notice_thresholds().await);
+            self.budgets.clean_up(Utc::now());
+            self.show();
+        }
+    }
+
     fn pages(&self) -> impl Iterator<Item = (Arc<BudgetGate>, Arc<Page>)> {
-        let gates = self.args.budgets.gates();
+        let gates = self.budgets.gates();
         gates.into_iter().flat_map(|gate| {
             let pages = gate.pages();
             pages.into_iter().map(move |page| (gate.clone(), page))
@@ -129,8 +145,8 @@ impl BudgetsState {
         if held.is_empty() {
             return Ok(());
         }
-        let until = Instant::now() + self.args.terms.lease;
-        let ours = within(QUERY_TIMEOUT, self.args.store.renew_slices(self.args.terms.lease)).await?;
+        let until = Instant::now() + self.terms.lease;
+        let ours = within(QUERY_TIMEOUT, self.store.renew_slices(self.terms.lease)).await?;
         for part in ours {
             if let Some(page) = held.get(&part) {
                 page.renewed(until);
@@ -149,7 +165,7 @@ impl BudgetsState {
             return Ok(());
         }
         let ids: Vec<BudgetId> = held.iter().map(|(gate, _)| gate.id).collect();
-        let wanted = within(QUERY_TIMEOUT, self.args.store.wanted_budgets(&ids)).await?;
+        let wanted = within(QUERY_TIMEOUT, self.store.wanted_budgets(&ids)).await?;
         let exchanges = held.into_iter().filter_map(|(gate, page)| {
             let (free, written) = page.look(|purse| (purse.has_free(), purse.has_written()));
             let (unused, since) = page.idle(now);
@@ -159,7 +175,7 @@ impl BudgetsState {
         });
         futures_util::stream::iter(exchanges)
             .for_each_concurrent(AT_ONCE, async |(gate, page, spare)| {
-                let exchanged = self.args.budgets.exchange(&gate, &page, NanoUsd::ZERO, !spare).await;
+                let exchanged = self.budgets.exchange(&gate, &page, NanoUsd::ZERO, !spare).await;
                 if let Err(error) = exchanged {
                     tracing::debug!(budget = %gate.id, %error, "giving a part of a budget back failed");
                 }
@@ -169,13 +185,13 @@ impl BudgetsState {
     }
 
     async fn reclaim(&self) -> Result<(), StoreError> {
-        within(QUERY_TIMEOUT, self.args.store.reclaim_slices(self.args.terms)).await
+        within(QUERY_TIMEOUT, self.store.reclaim_slices(self.terms)).await
     }
 
     async fn notice_thresholds(&self) -> Result<(), StoreError> {
-        for event in within(QUERY_TIMEOUT, self.args.store.notice_thresholds()).await? {
+        for event in within(QUERY_TIMEOUT, self.store.notice_thresholds()).await? {
             let scope = event.scope.as_ref().map_or("deleted", |scope| scope.kind());
-            self.args.metrics.budgets.reached(scope);
+            self.metrics.budgets.reached(scope);
             tracing::warn!(
                 organization = %event.organization,
                 budget = %event.budget,
@@ -204,9 +220,9 @@ impl BudgetsState {
                 *most = most.max(part);
             }
         }
-        self.args.metrics.budgets.reserved.set(reserved);
+        self.metrics.budgets.reserved.set(reserved);
         for (scope, part) in used {
-            self.args.metrics.budgets.used(scope, part);
+            self.metrics.budgets.used(scope, part);
         }
     }
 }

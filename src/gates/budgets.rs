@@ -38,6 +38,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ASK_AGAIN_IN_TROUBLE: Duration = Duration::from_millis(500);
 /// How long the bank may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a part can be used after it came, however long that took. Others get it no sooner than the grace period after
+/// its lease.
+const AT_HAND: Duration = Duration::from_millis(250);
+/// How often a budget that seems used up is asked about again: past calls may have been priced anew, at less.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Calls that may go first, where there is enough for them, while one in front waits for more than there is.
+const MAX_OVERTAKING: usize = 32;
 
 /// A replica asks for a part of a budget.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +100,8 @@ pub struct BudgetGate {
     pages: Mutex<SmallVec<[Arc<Page>; 2]>>,
     /// Calls that wait, the one in front included.
     waiting: AtomicUsize,
+    /// Calls that went before the one in front.
+    overtaking: AtomicUsize,
     /// Held by the one in front. Fair: first come, first served.
     turn: tokio::sync::Mutex<()>,
     /// One exchange at a time.
@@ -163,6 +172,7 @@ impl BudgetGate {
             current: ArcSwapOption::empty(),
             pages: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            overtaking: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::default(),
             exchanging: tokio::sync::Mutex::default(),
             changed: Notify::new(),
@@ -216,24 +226,27 @@ impl BudgetGate {
             .retain(|page| !(over(page) && Arc::strong_count(page) == 1));
     }
 
-    /// Sets something aside. Whoever comes while others wait has to wait as well.
+    /// Sets something aside. Whoever comes while others wait has to wait as well, but for a few for whom there is enough: a
+    /// call that waits for much holds up few that need little.
     fn reserve(&self, page: &Page, need: NanoUsd, in_front: bool) -> Verdict {
         let limit = self.budget.load().terms.amount;
         let now = Instant::now();
         let mut state = page.state.lock();
         let others_wait = !in_front && self.waiting.load(Ordering::Acquire) > 0;
-        let verdict = match others_wait {
-            true => state.purse.look(limit, need, now.into_std()),
-            false => state.purse.reserve(limit, need, now.into_std()),
-        };
+        let verdict = state.purse.look(limit, need, now.into_std());
         match verdict {
-            Verdict::Reserved if others_wait => Verdict::WaitFor,
+            Verdict::Reserved if others_wait && !self.may_overtake() => Verdict::WaitFor,
             Verdict::Reserved => {
+                state.purse.reserve(limit, need, now.into_std());
                 state.used_at = now;
                 Verdict::Reserved
             }
             other => other,
         }
+    }
+
+    fn may_overtake(&self) -> bool {
+        self.overtaking.fetch_add(1, Ordering::AcqRel) < MAX_OVERTAKING
     }
 
     fn queue(&self, max_waiting: usize) -> Option<Place<'_>> {
@@ -451,7 +464,7 @@ impl Budgets {
     /// # Errors
     /// A budget refuses, or did not have enough in time.
     pub async fn extend(
-        &self,
+        self: &Arc<Self>,
         reservation: &mut Reservation,
         needs: &mut [Need<'_>],
         at: DateTime<Utc>,
@@ -461,7 +474,10 @@ impl Budgets {
         needs.sort_unstable_by_key(|need| need.gate.id);
         let result = match reservation.try_extend(needs, at, None) {
             Ok(()) => return Ok(()),
-            Err(Blocked::Refused(refusal)) => Err(refusal),
+            Err(Blocked::Refused(refusal)) => {
+                self.look_again(reservation, needs, at);
+                Err(refusal)
+            }
             Err(Blocked::For(index)) => {
                 let waited = self.wait(reservation, needs, at, index, briefly).await;
                 self.metrics.budgets.waited(waited.is_ok());
@@ -472,6 +488,28 @@ impl Budgets {
             self.metrics.budgets.refused(refusal.scope, refusal.reason.as_str());
         }
         result
+    }
+
+    /// Asks again, now and then and beside the calls, what was spent of budgets that refuse.
+    fn look_again(self: &Arc<Self>, reservation: &Reservation, needs: &[Need<'_>], at: DateTime<Utc>) {
+        let now = Instant::now();
+        for need in needs {
+            let page = reservation.page_of(need.gate, at);
+            {
+                let mut state = page.state.lock();
+                if now - state.exchanged_at < LOOK_AGAIN {
+                    continue;
+                }
+                // So that one of many callers asks.
+                state.exchanged_at = now;
+            }
+            let (budgets, gate) = (self.clone(), need.gate.clone());
+            self.runtime.spawn(async move {
+                if let Err(error) = budgets.exchange(&gate, &page, NanoUsd::ZERO, true).await {
+                    tracing::debug!(budget = %gate.id, %error, "asking what was spent of a budget failed");
+                }
+            });
+        }
     }
 
     /// Queues for the budget that is short until everything is reserved.
@@ -493,6 +531,7 @@ impl Budgets {
             let Ok(_turn) = timeout_at(deadline, gate.turn.lock()).await else {
                 return Err(in_vain(need, at, Reason::Held));
             };
+            gate.overtaking.store(0, Ordering::Release);
             let mut ask_at = Instant::now();
             let mut reason = Reason::Held;
             short = loop {
@@ -564,7 +603,7 @@ impl Budgets {
             let answer = tokio::time::timeout(EXCHANGE_TIMEOUT, bank.exchange(ask)).await;
             let granted = match answer {
                 Ok(Ok(Some(heard))) => {
-                    let until = (begun + lease).into_std();
+                    let until = (begun + lease).max(Instant::now() + AT_HAND).into_std();
                     page.state.lock().purse.end_exchange(heard, until);
                     heard.slice.0 >= keep.0.saturating_add(need.0)
                 }

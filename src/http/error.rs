@@ -302,11 +302,22 @@ fn plain<'e>(status: StatusCode, kind: &'static str, code: &str, message: String
     }
 }
 
-/// A budget stops a request. Until it resets, or somebody raises it, trying again is of no use.
+/// A budget stops a request. Where it is used up, trying again is of no use until it resets or somebody raises it.
 fn budget(refusal: &BudgetRefusal) -> Said<'_> {
     let message = refusal.to_string();
     match refusal.reason {
-        Reason::UsedUp { .. } | Reason::TooLarge { .. } | Reason::Held => Said {
+        // What calls under way do not use up is free again in a moment.
+        Reason::Held => Said {
+            retry_after: Some(DEFAULT_RETRY),
+            should_retry: Some(true),
+            ..plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "budget_reserved",
+                message,
+            )
+        },
+        Reason::UsedUp { .. } | Reason::TooLarge { .. } => Said {
             should_retry: Some(false),
             ..plain(
                 StatusCode::TOO_MANY_REQUESTS,

@@ -231,10 +231,10 @@ async fn wave(gateways: &[&TestGateway], key: &str, calls: usize, words: u32) ->
         match reply.status {
             200 => true,
             429 => {
-                assert_eq!(
-                    (reply.code().as_str(), reply.header("x-should-retry")),
-                    ("insufficient_quota", "false")
-                );
+                let said = (reply.code(), reply.header("x-should-retry").to_owned());
+                // Used up, or held by calls under way that did not end in time.
+                let allowed = [("insufficient_quota", "false"), ("budget_reserved", "true")];
+                assert!(allowed.contains(&(&*said.0, &*said.1)), "{said:?}");
                 false
             }
             other => panic!("{other}: {}", reply.text),
@@ -290,7 +290,7 @@ async fn p8_nothing_stays_reserved_however_calls_end() {
     };
     let mut gateway = patient(with(&[("alpha", &provider)])).start().await;
     let (id, key, budget) = key_with(&gateway, 2 * 20 * calls).await;
-    let mut refused = 0;
+    let mut refused: Vec<String> = Vec::new();
     for round in 0..=kills {
         let share = calls / (kills + 1);
         let one = async |number: i64| {
@@ -312,12 +312,21 @@ async fn p8_nothing_stays_reserved_however_calls_end() {
             futures_util::StreamExt::map(futures_util::stream::iter(0..share), one),
             32,
         );
-        let statuses: Vec<u16> = futures_util::StreamExt::collect(statuses).await;
-        refused += statuses
-            .iter()
-            .filter(|&&status| status == 429 || status == 503)
-            .count();
+        let statuses: Vec<(u16, String)> = futures_util::StreamExt::collect(statuses).await;
+        let refusals = statuses.into_iter().filter(|(status, _)| [429, 503].contains(status));
+        refused.extend(refusals.map(|(status, said)| format!("{status}: {said}")));
         if round < kills {
+            // It dies with calls under way.
+            let mut streams = Vec::new();
+            for _ in 0..8 {
+                let mut body = body(40, 20, "pause_ms:50");
+                body["stream"] = json!(true);
+                let request = gateway.client.post(format!("{}/v1/chat/completions", gateway.api));
+                let mut stream = request.bearer_auth(&key).json(&body).send().await.unwrap();
+                assert_eq!(stream.status(), 200);
+                let _ = stream.chunk().await;
+                streams.push(stream);
+            }
             let next = patient(with(&[("alpha", &provider)]))
                 .on_the_database_of(&gateway)
                 .start()
@@ -325,7 +334,12 @@ async fn p8_nothing_stays_reserved_however_calls_end() {
             std::mem::replace(&mut gateway, next).crash().await;
         }
     }
-    assert_eq!(refused, 0, "there was always enough");
+    assert!(
+        refused.is_empty(),
+        "there was always enough: {} {:?}",
+        refused.len(),
+        refused.first()
+    );
     let begun = Instant::now();
     let start = Period::Monthly.span(Tz::UTC, chrono::Utc::now()).start;
     while gateway.store.spent_of(budget, start).await.unwrap().set_aside != NanoUsd::ZERO {
@@ -333,7 +347,7 @@ async fn p8_nothing_stays_reserved_however_calls_end() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!(
-        "PROMISE P8: {calls} calls, a tenth left by their callers, a tenth failed, {kills} crashes: {refused} refused, \
+        "PROMISE P8: {calls} calls, a tenth left by their callers, a tenth failed, {kills} crashes with calls under way: 0 refused, \
          nothing reserved after {} ms",
         begun.elapsed().as_millis()
     );
@@ -346,29 +360,31 @@ async fn p8_nothing_stays_reserved_however_calls_end() {
     gateway.finish().await;
 }
 
-/// The call of that number in P8, and the status it had: of twenty, two callers leave, one provider fails at once and one
+/// The call of that number in P8, and what it was answered: of twenty, two callers leave, one provider fails at once and one
 /// in the middle.
-async fn one_of(gateway: &TestGateway, key: &str, number: i64) -> u16 {
-    match number % 20 {
+async fn one_of(gateway: &TestGateway, key: &str, number: i64) -> (u16, String) {
+    let reply = match number % 20 {
         3 | 13 => {
             let mut body = body(400, 20, "pause_ms:5");
             body["stream"] = json!(true);
             let request = gateway.client.post(format!("{}/v1/chat/completions", gateway.api));
             let mut response = request.bearer_auth(key).json(&body).send().await.unwrap();
-            let _ = response.chunk().await;
-            response.status().as_u16()
+            let said = response.chunk().await;
+            let said = String::from_utf8_lossy(&said.ok().flatten().unwrap_or_default()).into_owned();
+            return (response.status().as_u16(), said);
         }
         7 => {
             let body = json!({"model": "m", "max_tokens": 20, "messages": [{"role": "user", "content": "fail"}]});
-            gateway.send("/v1/chat/completions", key, body.to_string()).await.status
+            gateway.send("/v1/chat/completions", key, body.to_string()).await
         }
         9 => {
             let mut body = body(20, 20, "cut");
             body["stream"] = json!(true);
-            gateway.send("/v1/chat/completions", key, body.to_string()).await.status
+            gateway.send("/v1/chat/completions", key, body.to_string()).await
         }
-        _ => call(gateway, key, 10, 20).await.status,
-    }
+        _ => call(gateway, key, 10, 20).await,
+    };
+    (reply.status, reply.text)
 }
 
 #[tokio::test]

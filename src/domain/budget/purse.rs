@@ -30,8 +30,10 @@ pub struct Purse {
     reserved: i64,
     unwritten: i64,
     written: i64,
-    /// What has been spent by everybody, at the least: it only ever grows.
+    /// What has been spent by everybody, at the least.
     spent_at_least: i64,
+    /// The ledger's sum at the last exchange. Smaller than that it only becomes where past calls are priced anew.
+    heard: i64,
     /// The slice may be used until then; `None` before the first one.
     valid_until: Option<Instant>,
 }
@@ -122,7 +124,14 @@ impl Purse {
     /// takes it back.
     pub fn end_exchange(&mut self, heard: Heard, valid_until: Instant) {
         self.slice = heard.slice.0;
-        self.spent_at_least = self.spent_at_least.max(heard.spent.0);
+        // All that was spent here is in the sum, or it is smaller than it was: then the sum alone is to be believed.
+        let all_is_in = self.unwritten == 0 && self.written == 0;
+        let priced_anew = heard.spent.0 < self.heard;
+        self.spent_at_least = match all_is_in || priced_anew {
+            true => heard.spent.0,
+            false => self.spent_at_least.max(heard.spent.0),
+        };
+        self.heard = heard.spent.0;
         self.valid_until = Some(valid_until);
     }
 
@@ -239,6 +248,34 @@ mod tests {
             Verdict::WaitFor,
             "the slice is no longer ours"
         );
+    }
+
+    #[test]
+    fn what_is_priced_anew_at_less_can_be_spent_again() {
+        let now = Instant::now();
+        let mut purse = Purse::default();
+        let hear = |purse: &mut Purse, spent, slice| {
+            purse.begin_exchange(false, now);
+            let heard = Heard {
+                spent: NanoUsd(spent),
+                slice: NanoUsd(slice),
+            };
+            purse.end_exchange(heard, now + LEASE);
+        };
+        hear(&mut purse, 900, 100);
+        assert_eq!(purse.reserve(LIMIT, NanoUsd(200), now), Verdict::UsedUp);
+        hear(&mut purse, 500, 200);
+        assert_eq!(purse.spent_at_least(), NanoUsd(500));
+        assert_eq!(purse.reserve(LIMIT, NanoUsd(200), now), Verdict::Reserved);
+        // What the sum does not have yet is not forgotten for that.
+        purse.settle(NanoUsd(200), NanoUsd(150));
+        hear(&mut purse, 550, 150);
+        assert_eq!(purse.spent_at_least(), NanoUsd(650));
+        // It has it now, and others were priced anew.
+        purse.wrote(NanoUsd(150));
+        hear(&mut purse, 600, 0);
+        hear(&mut purse, 600, 0);
+        assert_eq!(purse.spent_at_least(), NanoUsd(600));
     }
 
     #[test]

@@ -243,7 +243,8 @@ const LIMITED: Refusal = Refusal {
               seconds. Or because the gateway's account at the provider has no quota left (`insufficient_quota`): \
               `x-should-retry` is `false`, and there is no `retry-after`. The same without attempts when a budget does not \
               have enough for what the request may cost at most: the message names the budget, what is spent of it, when \
-              it resets, and the `max_tokens` with which the request would fit.",
+              it resets, and the `max_tokens` with which the request would fit. Where it has enough and requests under way hold \
+              that (`rate_limit_error`, `budget_reserved`), try again after `retry-after` seconds.",
     headers: ASKED_AND_WAIT_EXACTLY,
 };
 
