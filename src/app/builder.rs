@@ -65,6 +65,7 @@ use crate::jobs::batch::BatchRules;
 use crate::jobs::files::{self, Files};
 use crate::jobs::{self, BatchArgs, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
+use crate::pipeline::counting::Places;
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
 use crate::queue::worker::{Worker, WorkerOptions};
@@ -404,6 +405,7 @@ impl Gateway {
                 settings.overload.queue_wait,
             )),
             cache: response_cache(&settings, &limiter, &opened.master_key),
+            counting: Places::default(),
             retries: Arc::new(RetryGate::new(RetryPolicy {
                 percent: settings.failover.retry_percent,
                 floor_per_second: settings.failover.retry_floor_per_second,

@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use poem::{Endpoint, Request, Response};
 use serde_json::json;
 
 use super::auth::CallerKey;
 use super::boundary::Arrival;
-use super::inference::{REQUEST_ID, json as answer, require};
+use super::inference::{REQUEST_ID, dialect_headers, json as answer, require};
 use super::{HttpState, error, payload};
 use crate::domain::call::Dialect;
 use crate::domain::error::GatewayError;
+use crate::pipeline::counting::Counted;
 
-/// `POST /v1/messages/count_tokens`: what a prompt would cost, in tokens.
-///
-/// An estimate for every provider, Anthropic's own among them: clients ask before each of their turns, and asking the
-/// provider each time would cost a round trip and its request limit. It counts what admission counts.
+/// Whose count it is: `reported` by the provider, or `estimated` by the gateway.
+const METERING: HeaderName = HeaderName::from_static("x-bonito-metering");
+
+/// `POST /v1/messages/count_tokens`: what a prompt would cost, in tokens. By the provider where that is Anthropic, and an
+/// estimate elsewhere, which the header says.
 pub struct CountTokens {
     state: Arc<HttpState>,
 }
@@ -32,12 +34,17 @@ impl CountTokens {
         let caller = CallerKey::check(&self.state, request, arrival.at).await?;
         let settings = &self.state.settings;
         let patience = settings.server.body_read_timeout;
+        let headers = dialect_headers(request.headers(), Dialect::Anthropic);
         let body = payload::read(request, settings.limits.chat_body_bytes, patience).await?;
-        let tokens = self
-            .state
-            .pipeline
-            .count_tokens(caller.gate(), Dialect::Anthropic, body)?;
-        Ok(answer(&json!({"input_tokens": tokens})))
+        let pipeline = &self.state.pipeline;
+        let counted = pipeline.count_tokens(caller.gate(), Dialect::Anthropic, headers, body);
+        let (tokens, by) = match counted.await? {
+            Counted::Reported(tokens) => (tokens, "reported"),
+            Counted::Estimated(tokens) => (tokens, "estimated"),
+        };
+        let mut response = answer(&json!({"input_tokens": tokens}));
+        response.headers_mut().insert(METERING, HeaderValue::from_static(by));
+        Ok(response)
     }
 }
 

@@ -145,7 +145,7 @@ fn traced<T>(mut step: Span, result: Result<T, GatewayError>) -> Result<T, Gatew
 }
 
 /// The headers that belong to a body of this dialect. What is too long to be meant is left out.
-fn dialect_headers(headers: &HeaderMap, dialect: Dialect) -> DialectHeaders {
+pub(super) fn dialect_headers(headers: &HeaderMap, dialect: Dialect) -> DialectHeaders {
     if dialect == Dialect::OpenAi {
         return DialectHeaders::default();
     }

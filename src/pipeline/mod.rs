@@ -10,6 +10,7 @@ mod attempt;
 mod budget;
 mod cached;
 mod capture;
+pub mod counting;
 mod failover;
 mod held;
 mod limit;
@@ -62,7 +63,6 @@ use crate::upstream::fetcher::Fetcher;
 
 pub use budget::BudgetRules;
 pub use meter::Meter;
-use route::Moment;
 
 /// Everything a request needs on its way.
 #[derive(Clone, Debug)]
@@ -95,6 +95,8 @@ pub struct Pipeline {
     pub cache: Arc<ResponseCache>,
     /// How many further attempts an outage may cause.
     pub retries: Arc<RetryGate>,
+    /// Places for questions how many tokens a prompt has.
+    pub counting: counting::Places,
     /// Takes prompts and answers that are to be kept.
     pub payloads: Arc<PayloadGate>,
     /// Takes the records.
@@ -297,22 +299,5 @@ impl Pipeline {
             }
             Err(error) => Err(meter.refuse(error)),
         }
-    }
-
-    /// What the prompt of a request would cost, in tokens, if the key may ask that model at all.
-    ///
-    /// # Errors
-    /// The request is not valid, or the model is unknown or not allowed.
-    pub fn count_tokens(&self, gate: &KeyGate, dialect: Dialect, body: Bytes) -> Result<u64, GatewayError> {
-        let request =
-            Request::parse(Operation::Chat, dialect, body, &self.limits.body).map_err(GatewayError::Invalid)?;
-        let moment = Moment {
-            id: 0,
-            at: Utc::now(),
-            headers: &[],
-            budget_exhausted: false,
-        };
-        self.plan(&request, gate, &moment).0?;
-        Ok(request.prompt.tokens())
     }
 }

@@ -123,6 +123,7 @@ pub(super) fn pipeline_of(file: &str) -> Arc<Pipeline> {
             },
             None,
         )),
+        counting: super::counting::Places::default(),
         retries: Arc::new(RetryGate::new(RetryPolicy {
             percent: 20,
             floor_per_second: 10,

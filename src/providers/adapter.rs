@@ -46,6 +46,11 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// `None` where there is nobody to ask.
     fn listing(&self) -> Option<Listing>;
 
+    /// Asks how many tokens a prompt has, where the provider says so for nothing and in the caller's own dialect.
+    fn counting(&self, _request: &Request, _target: &Target<'_>) -> Option<WireRequest> {
+        None
+    }
+
     /// The answer of a provider that lives in this process and needs no call.
     fn builtin(&self, _request: &Request) -> Option<Bytes> {
         None
@@ -185,6 +190,14 @@ pub trait Reader: Send {
             ErrorClass::Malformed,
             "answered a request for a stream with a whole answer",
         ))
+    }
+
+    /// What some of the answers used, by the places of their calls, where others are missing: they were paid for.
+    fn partly(self: Box<Self>, answers: Vec<Option<WireAnswer>>) -> (Option<TokenUsage>, TextTally) {
+        match self.whole(answers.into_iter().flatten().collect()) {
+            Ok(answer) => (answer.usage, answer.generated),
+            Err(_) => (None, TextTally::default()),
+        }
     }
 
     /// What turns the answers into events, where something does: the conformance kit looks at them.

@@ -10,7 +10,7 @@ use crate::support::{Answer, Script, ScriptedProvider, TestGateway};
 const CLAUDE: &str = "claude-opus-5-5";
 const OTHER: &str = "mock-chat";
 const ON_BEDROCK: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
-const ON_GOOGLE: &str = "gemini-3-flash-preview";
+const ON_GOOGLE: &str = "gemini-3.8-flash";
 
 async fn start(anthropic: &ScriptedProvider, openai: &ScriptedProvider) -> TestGateway {
     TestGateway::builder()
@@ -735,7 +735,7 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
 }
 
 #[tokio::test]
-async fn tokens_are_counted_without_asking_anybody() {
+async fn tokens_are_counted_by_anthropic_and_estimated_for_everybody_else() {
     let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
     let gateway = start(&anthropic, &openai).await;
     let count = async |body: Value| post_with(&gateway, "/v1/messages/count_tokens", body.to_string(), &[]).await;
@@ -743,19 +743,39 @@ async fn tokens_are_counted_without_asking_anybody() {
     let messages = json!([{"role": "user", "content": "hello there"}]);
     let short = count(json!({"model": CLAUDE, "messages": messages})).await;
     assert_eq!(short.status, 200, "{}", short.text);
+    // Two words and a message.
+    assert_eq!((tokens(&short), short.header("x-bonito-metering")), (5, "reported"));
+    let asked = anthropic.requests();
+    assert_eq!((asked.len(), &*asked[0].path), (1, "/v1/messages/count_tokens"));
+    assert_eq!(asked[0].json(), json!({"model": CLAUDE, "messages": messages}));
     let long = count(json!({"model": CLAUDE, "messages": messages, "system": "word ".repeat(400)})).await;
-    assert!(tokens(&long) > tokens(&short) + 400);
+    assert!(tokens(&long) >= tokens(&short) + 400);
     let with_tools = count(
         json!({"model": OTHER, "messages": messages, "tools": [{"name": "f", "input_schema": {"type": "object"}}]}),
     )
     .await;
     assert!(tokens(&with_tools) > tokens(&short));
+    assert_eq!(with_tools.header("x-bonito-metering"), "estimated");
     let unknown = count(json!({"model": "nobody", "messages": messages})).await;
     assert_eq!(
         (unknown.status, unknown.json()["error"]["type"].as_str()),
         (404, Some("not_found_error"))
     );
     assert_eq!(count(json!({"model": CLAUDE})).await.status, 400);
-    assert!(anthropic.requests().is_empty() && openai.requests().is_empty());
+    assert_eq!((anthropic.requests().len(), openai.requests().len()), (2, 0));
+    // Whatever becomes of the question, there is an answer.
+    for trouble in [
+        Script::server_error(),
+        Script::junk_body(),
+        Script::stalled_before_headers(),
+        Answer::json(200, &json!({"input_tokens": -1})).into(),
+    ] {
+        anthropic.script(trouble);
+        let counted = count(json!({"model": CLAUDE, "messages": messages})).await;
+        assert_eq!(
+            (counted.status, counted.header("x-bonito-metering")),
+            (200, "estimated")
+        );
+    }
     gateway.finish().await;
 }

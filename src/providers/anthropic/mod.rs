@@ -92,6 +92,7 @@ impl Host {
 #[derive(Debug)]
 pub struct Anthropic {
     path: PathAndQuery,
+    counting: PathAndQuery,
     models: PathAndQuery,
 }
 
@@ -107,6 +108,7 @@ pub fn build(kind: &ProviderKind) -> Anthropic {
     };
     Anthropic {
         path: path("messages"),
+        counting: path("messages/count_tokens"),
         models: path("models?limit=1"),
     }
 }
@@ -127,6 +129,14 @@ impl Adapter for Anthropic {
 
     fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
         headers.get("request-id").and_then(|id| id.to_str().ok())
+    }
+
+    /// <https://platform.claude.com/docs/en/api/messages-count-tokens>: free, and with a request limit of its own.
+    fn counting(&self, request: &Request, target: &Target<'_>) -> Option<WireRequest> {
+        let auth = AuthScheme::Header(HeaderName::from_static("x-api-key"));
+        let forwarded = request.dialect == Dialect::Anthropic;
+        let exchange = forwarded.then(|| exchange(request, target, Host::Anthropic, self.counting.clone(), auth));
+        exchange?.ok()?.calls.pop()
     }
 
     fn listing(&self) -> Option<Listing> {

@@ -74,6 +74,7 @@ fn target(traits: &ModelTraits) -> Target<'_> {
 fn adapter() -> Anthropic {
     Anthropic {
         path: PathAndQuery::from_static("/v1/messages"),
+        counting: PathAndQuery::from_static("/v1/messages/count_tokens"),
         models: PathAndQuery::from_static("/v1/models?limit=1"),
     }
 }

@@ -45,6 +45,14 @@ pub fn inference() -> Vec<MetaHeader> {
     own.into_iter().chain(rate_limits()).collect()
 }
 
+/// Whose count of tokens it is.
+pub fn metering() -> MetaHeader {
+    header::<String>(
+        "x-bonito-metering",
+        "`reported` where the provider counted, `estimated` where the gateway did.",
+    )
+}
+
 /// Who answered.
 pub fn provider() -> MetaHeader {
     header::<String>(

@@ -65,15 +65,16 @@ pub fn count() -> Operation {
         path: "/v1/messages/count_tokens",
         id: "countMessageTokens",
         tag: TAG,
-        summary: "Estimate the tokens of a prompt",
-        description: "Says how many tokens a request to `POST /v1/messages` would read. It is an estimate by the gateway, \
-                      for models of every provider alike; no provider is asked, and nothing is charged.",
+        summary: "Count the tokens of a prompt",
+        description: "Says how many tokens a request to `POST /v1/messages` would read. Where Anthropic would serve it, \
+                      Anthropic counts (`x-bonito-metering: reported`); for models of other providers, and where it does \
+                      not answer within three seconds, the gateway estimates (`estimated`). Nothing is charged.",
         parameters: vec![],
         request: Some(operation::json::<MessageRequest>()),
         answer: Answer {
-            description: "The estimate.",
+            description: "The number of tokens.",
             content: vec![operation::json::<MessageTokens>()],
-            headers: vec![headers::request_id(), headers::own_request_id()],
+            headers: vec![headers::request_id(), headers::own_request_id(), headers::metering()],
         },
         refusals: errors::COUNT,
         dialect: Dialect::Anthropic,

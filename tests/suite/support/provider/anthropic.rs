@@ -26,6 +26,10 @@ use super::{
     record::{Received, Tokens},
 };
 
+/// Where tokens are counted.
+const COUNTING: &str = "/v1/messages/count_tokens";
+/// What a request that only counts must not have.
+const NOT_COUNTED: [&str; 5] = ["max_tokens", "stream", "temperature", "metadata", "stop_sequences"];
 /// Events before a stream of a `…-cut` or `…-error-mid` model goes wrong: a thought, and some of the text.
 const EVENTS_BEFORE_TROUBLE: usize = 8;
 
@@ -117,7 +121,7 @@ pub(super) fn event(data: &Value) -> String {
 }
 
 pub(super) fn is_path(path: &str) -> bool {
-    path == "/v1/messages"
+    path == "/v1/messages" || path == COUNTING
 }
 
 /// The faithful answer.
@@ -170,6 +174,16 @@ fn infer(received: &Received, refuses_this_time: impl Fn(&str, &Value) -> bool) 
         return Ok(error(529, "overloaded_error", "Overloaded"));
     }
     let rules = Rules::of(model);
+    if received.path == COUNTING {
+        if let Some(extra) = NOT_COUNTED.iter().find(|name| !body[**name].is_null()) {
+            return Err(invalid(format!("{extra}: Extra inputs are not permitted")));
+        }
+        let mut asked = body.clone();
+        asked["max_tokens"] = json!(1_000);
+        check(&asked, &rules, received)?;
+        let prompt = Composed::of(&asked, &rules, received.sequence).prompt.prompt;
+        return Ok(Answer::json(200, &json!({ "input_tokens": prompt })));
+    }
     check(&body, &rules, received)?;
     let answer = Composed::of(&body, &rules, received.sequence).answer(&body, model, received.sequence);
     Ok(misbehave(model, answer))
