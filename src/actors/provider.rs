@@ -8,7 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Handled;
-use crate::domain::health::{Health, HealthPolicy, HealthState, Outcome};
+use crate::domain::health::{Ended, Health, HealthPolicy, HealthState};
 use crate::gates::health_board::{HealthBoard, Probe, ProbePermit, ProviderGate};
 use crate::gates::notices::Notices;
 use crate::gates::prober::Prober;
@@ -57,7 +57,7 @@ pub struct ProviderArgs {
 /// What can happen to one provider.
 pub enum ProviderMsg {
     /// An attempt ended.
-    Ended(Outcome),
+    Ended(Ended),
     /// An ejection may be over.
     EjectionOver,
     /// A second passed: answers are taken in, which nobody sends.
@@ -65,7 +65,7 @@ pub enum ProviderMsg {
     /// Time to ask it, if it should be.
     ProbeDue,
     /// Our own question was answered, or not, with the permit it was asked by.
-    Probed(Option<Outcome>, Option<ProbePermit>),
+    Probed(Option<Ended>, Option<ProbePermit>),
 }
 
 /// How often answers are taken in. The window they are held against failures in has seconds too.
@@ -107,7 +107,7 @@ impl Actor for ProviderActor {
         state.publish();
         let me = myself.clone();
         let gate = &state.args.gate;
-        gate.report_to(Box::new(move |outcome| drop(me.cast(ProviderMsg::Ended(outcome)))));
+        gate.report_to(Box::new(move |ended| drop(me.cast(ProviderMsg::Ended(ended)))));
         myself.send_interval(SECOND, || ProviderMsg::Second);
         state.probe_later(&myself);
         Ok(state)
@@ -128,9 +128,9 @@ impl Actor for ProviderActor {
                     return Ok(());
                 }
             }
-            ProviderMsg::Ended(outcome) => {
+            ProviderMsg::Ended(ended) => {
                 state.used_at = now;
-                state.observe(outcome, now);
+                state.observe(ended, now);
                 state.args.gate.taken(state.health.failures());
             }
             ProviderMsg::EjectionOver => state.health.advance(now),
@@ -138,10 +138,10 @@ impl Actor for ProviderActor {
                 state.probe(&myself, now);
                 state.probe_later(&myself);
             }
-            ProviderMsg::Probed(outcome, permit) => {
+            ProviderMsg::Probed(ended, permit) => {
                 (state.probe, _permit) = (None, permit);
-                if let Some(outcome) = outcome {
-                    state.observe(outcome, now);
+                if let Some(ended) = ended {
+                    state.observe(ended, now);
                     state.args.gate.failed_so_often(state.health.failures());
                 }
             }
@@ -161,9 +161,9 @@ fn now() -> Instant {
 }
 
 impl ProviderState {
-    fn observe(&mut self, outcome: Outcome, now: Instant) {
+    fn observe(&mut self, ended: Ended, now: Instant) {
         let policy = &self.args.terms.policy;
-        self.health.observe(outcome, now, rand::random(), policy);
+        self.health.observe(ended, now, rand::random(), policy);
     }
 
     /// Takes in what was answered since the last time.
@@ -212,7 +212,8 @@ impl ProviderState {
         let (gate, prober, myself) = (self.args.gate.clone(), terms.prober.clone(), myself.clone());
         let asked = tokio::spawn(async move {
             let outcome = prober.probe(&gate, since).await;
-            drop(myself.cast(ProviderMsg::Probed(outcome, permit)));
+            let ended = outcome.map(|outcome| Ended { outcome, began: now });
+            drop(myself.cast(ProviderMsg::Probed(ended, permit)));
         });
         self.probe = Some(AbortOnDropHandle::new(asked));
     }
@@ -283,6 +284,7 @@ mod tests {
 
     use super::*;
     use crate::actors::providers::{ProvidersActor, ProvidersArgs};
+    use crate::domain::health::Outcome;
     use crate::domain::ids::ProviderId;
     use crate::domain::watched::{Spot, SpotId, Watched};
 
@@ -291,6 +293,11 @@ mod tests {
     const EVERY: Duration = Duration::from_secs(10);
     /// How long a question takes.
     const TAKES: Duration = Duration::from_secs(1);
+
+    /// How an attempt ended that had only just begun.
+    fn just(outcome: Outcome) -> Ended {
+        Ended { outcome, began: now() }
+    }
 
     /// Answers what it is told to, and counts.
     #[derive(Default)]
@@ -370,7 +377,7 @@ mod tests {
 
         fn fail(&self, organization: &str, spot: &Arc<Spot>) {
             for _ in 0..2 {
-                self.board.watch(organization, spot).report(Outcome::Failed, None);
+                self.board.watch(organization, spot).report(just(Outcome::Failed), None);
             }
         }
 
@@ -410,7 +417,10 @@ mod tests {
         let (us, eu) = (spot(1, "us-east-1"), spot(2, "eu-west-1"));
         for organization in ["acme", "other"] {
             for spot in [&us, &eu] {
-                world.board.watch(organization, spot).report(Outcome::Answered, None);
+                world
+                    .board
+                    .watch(organization, spot)
+                    .report(just(Outcome::Answered), None);
             }
         }
         world.fail("acme", &us);
@@ -449,7 +459,7 @@ mod tests {
         assert_eq!((world.asked(), gate.readiness()), (4, Readiness::Passing));
         assert_eq!(world.answers.most_at_once.load(Ordering::SeqCst), 1);
         // It has not done any work yet: one failure is enough.
-        gate.report(Outcome::Failed, None);
+        gate.report(just(Outcome::Failed), None);
         settle().await;
         assert_eq!(gate.readiness(), Readiness::Ejected);
         assert_eq!(gate.permits(), 0);
@@ -503,7 +513,7 @@ mod tests {
         let (used, idle, gone) = (spot(1, "a"), spot(2, "b"), spot(3, "c"));
         world.board.watch("acme", &idle);
         for second in 0..IDLE.as_secs() + 5 {
-            world.board.watch("acme", &used).report(Outcome::Answered, None);
+            world.board.watch("acme", &used).report(just(Outcome::Answered), None);
             if second == 10 {
                 let watched = world.board.watch("acme", &gone);
                 world.board.keep(|spot| spot != gone.id);

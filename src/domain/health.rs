@@ -44,6 +44,16 @@ pub enum Outcome {
     },
 }
 
+/// How an attempt ended, and when it had begun: what began before the last change of health says nothing about what comes
+/// after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// When it had begun.
+    pub began: Instant,
+}
+
 /// The limits of the state machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HealthPolicy {
@@ -79,6 +89,8 @@ pub struct HealthState {
     health: Health,
     failures: u32,
     ejections: u32,
+    /// When it last came to be as it is; `None`: it always was.
+    changed: Option<Instant>,
     /// Since when it passes.
     passing_since: Option<Instant>,
     /// Whether it came back without having done any work since: its next failure takes it out again.
@@ -92,6 +104,7 @@ impl Default for HealthState {
             health: Health::Passing,
             failures: 0,
             ejections: 0,
+            changed: None,
             passing_since: None,
             on_trial: false,
             window: LastSeconds::default(),
@@ -119,8 +132,16 @@ impl HealthState {
 
     /// Takes in how an attempt ended. `luck` is any number; it spreads the ends of ejections, so that replicas do not come
     /// back to a provider at the same moment.
-    pub fn observe(&mut self, outcome: Outcome, now: Instant, luck: u32, policy: &HealthPolicy) {
-        match (outcome, self.health) {
+    ///
+    /// An attempt from before the last change does not decide about the next one: an answer to a request that was sent
+    /// before an ejection does not bring a provider back, and a time limit that was waited for since then does not take out
+    /// one that has been back for long.
+    pub fn observe(&mut self, ended: Ended, now: Instant, luck: u32, policy: &HealthPolicy) {
+        let outdated = self.changed.is_some_and(|changed| ended.began < changed);
+        if outdated && !matches!(self.health, Health::Ejected { .. }) {
+            return;
+        }
+        match (ended.outcome, self.health) {
             (Outcome::Answered, Health::Passing) => {
                 self.failures = 0;
                 self.on_trial = false;
@@ -139,6 +160,7 @@ impl HealthState {
                 // What it asks for is bounded: a provider that says "tomorrow" may change its mind.
                 let wait = retry_after.unwrap_or(policy.eject).min(policy.max_eject);
                 self.health = Health::Ejected { until: now + wait };
+                self.changed = Some(now);
             }
             (Outcome::AnsweredSlowly, Health::Passing) => {
                 self.failures = 0;
@@ -174,6 +196,7 @@ impl HealthState {
     pub fn advance(&mut self, now: Instant) {
         if matches!(self.health, Health::Ejected { until } if until <= now) {
             self.health = Health::Probing;
+            self.changed = Some(now);
         }
     }
 
@@ -181,6 +204,7 @@ impl HealthState {
     fn is_back(&mut self, now: Instant) {
         self.health = Health::Passing;
         self.failures = 0;
+        self.changed = Some(now);
         self.passing_since = Some(now);
         // What happened before the ejection must not lead to the next one.
         self.window = LastSeconds::default();
@@ -210,6 +234,7 @@ impl HealthState {
         let early = spread.mul_f64(f64::from(luck) / f64::from(u32::MAX));
         self.passing_since = None;
         self.on_trial = false;
+        self.changed = Some(now);
         self.health = Health::Ejected {
             until: now + (length - early),
         };
@@ -237,10 +262,15 @@ mod tests {
         max_eject: Duration::from_secs(60),
     };
 
+    /// How an attempt ended that had only just begun.
+    fn just(outcome: Outcome, began: Instant) -> Ended {
+        Ended { outcome, began }
+    }
+
     fn ejected(now: Instant) -> HealthState {
         let mut state = HealthState::default();
         for _ in 0..3 {
-            state.observe(Outcome::Failed, now, 0, &POLICY);
+            state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
         }
         state
     }
@@ -263,7 +293,7 @@ mod tests {
             Outcome::Failed,
             Outcome::Failed,
         ] {
-            state.observe(outcome, now, 0, &POLICY);
+            state.observe(just(outcome, now), now, 0, &POLICY);
         }
         assert_eq!(state.health(), Health::Passing);
     }
@@ -276,8 +306,37 @@ mod tests {
         assert!(matches!(state.health(), Health::Ejected { .. }));
         state.advance(now + Duration::from_secs(2));
         assert_eq!(state.health(), Health::Probing);
-        state.observe(Outcome::Answered, now, 0, &POLICY);
+        let now = now + Duration::from_secs(2);
+        state.observe(just(Outcome::Answered, now), now, 0, &POLICY);
         assert_eq!(state.health(), Health::Passing);
+    }
+
+    #[test]
+    fn what_began_before_the_last_change_decides_nothing() {
+        let start = Instant::now();
+        let mut state = ejected(start);
+        let probed_at = start + POLICY.eject;
+        state.advance(probed_at);
+        let old = probed_at - Duration::from_millis(1);
+        for outcome in [
+            Outcome::Answered,
+            Outcome::Listed,
+            Outcome::Failed,
+            Outcome::AnsweredSlowly,
+            Outcome::Limited { retry_after: None },
+        ] {
+            state.observe(just(outcome, old), probed_at, 0, &POLICY);
+            assert_eq!(state.health(), Health::Probing, "{outcome:?}");
+        }
+        let back_at = probed_at + Duration::from_secs(1);
+        state.observe(just(Outcome::Answered, probed_at), back_at, 0, &POLICY);
+        assert_eq!(state.health(), Health::Passing);
+        // Requests that waited for their time limit since before it came back.
+        for _ in 0..100 {
+            let now = back_at + Duration::from_secs(1);
+            state.observe(just(Outcome::Failed, probed_at), now, 0, &POLICY);
+        }
+        assert_eq!((state.health(), state.failures()), (Health::Passing, 0));
     }
 
     #[test]
@@ -291,7 +350,7 @@ mod tests {
             assert_eq!(until - now, Duration::from_secs(expected_s));
             now = until;
             state.advance(now);
-            state.observe(Outcome::Failed, now, 0, &POLICY);
+            state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
         }
     }
 
@@ -302,7 +361,12 @@ mod tests {
             let mut state = ejected(now);
             state.advance(now + POLICY.eject);
             let retry_after = asked.map(Duration::from_secs);
-            state.observe(Outcome::Limited { retry_after }, now, 0, &POLICY);
+            state.observe(
+                just(Outcome::Limited { retry_after }, now + POLICY.eject),
+                now,
+                0,
+                &POLICY,
+            );
             let until = now + Duration::from_secs(waited);
             assert_eq!(state.health(), Health::Ejected { until }, "{asked:?}");
         }
@@ -317,10 +381,10 @@ mod tests {
             for attempt in 0..600u32 {
                 let now = start + Duration::from_millis(100) * attempt;
                 if attempt % every == 0 {
-                    state.observe(Outcome::Failed, now, 0, &POLICY);
+                    state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
                 } else {
                     state.answered(1, now);
-                    state.observe(Outcome::Answered, now, 0, &POLICY);
+                    state.observe(just(Outcome::Answered, now), now, 0, &POLICY);
                 }
                 if state.health() != Health::Passing {
                     out_after = Some(now - start);
@@ -343,9 +407,9 @@ mod tests {
         let mut now = start;
         while state.health() == Health::Passing {
             now += Duration::from_millis(100);
-            state.observe(Outcome::Failed, now, 0, &POLICY);
+            state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
             state.answered(1, now);
-            state.observe(Outcome::Answered, now, 0, &POLICY);
+            state.observe(just(Outcome::Answered, now), now, 0, &POLICY);
             assert!(now - start < Duration::from_secs(20));
         }
         assert!(now - start <= Duration::from_secs(12), "{:?}", now - start);
@@ -358,7 +422,7 @@ mod tests {
         state.answered(15, start);
         for slow in 0..15 {
             assert_eq!(state.health(), Health::Passing, "{slow} slow ones of {}", 15 + slow);
-            state.observe(Outcome::AnsweredSlowly, start, 0, &POLICY);
+            state.observe(just(Outcome::AnsweredSlowly, start), start, 0, &POLICY);
         }
         for wait_s in [2, 4] {
             let Health::Ejected { until } = state.health() else {
@@ -372,7 +436,7 @@ mod tests {
             } else {
                 Outcome::Answered
             };
-            state.observe(probe, start, 0, &POLICY);
+            state.observe(just(probe, until), start, 0, &POLICY);
         }
         assert_eq!(state.health(), Health::Passing);
 
@@ -381,7 +445,7 @@ mod tests {
             ..POLICY
         };
         for _ in 0..1_000 {
-            state.observe(Outcome::AnsweredSlowly, start, 0, &patient);
+            state.observe(just(Outcome::AnsweredSlowly, start), start, 0, &patient);
         }
         assert_eq!(state.health(), Health::Passing);
     }
@@ -391,7 +455,7 @@ mod tests {
         let now = Instant::now();
         let mut state = HealthState::default();
         for _ in 0..2 {
-            state.observe(Outcome::Failed, now, 0, &POLICY);
+            state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
         }
         assert_eq!(state.health(), Health::Passing);
     }
@@ -402,7 +466,7 @@ mod tests {
         for (luck, expected_ms) in [(0, 2_000), (u32::MAX / 2, 1_750), (u32::MAX, 1_500)] {
             let mut state = HealthState::default();
             for _ in 0..3 {
-                state.observe(Outcome::Failed, now, luck, &POLICY);
+                state.observe(just(Outcome::Failed, now), now, luck, &POLICY);
             }
             let Health::Ejected { until } = state.health() else {
                 panic!("must be ejected")
@@ -419,7 +483,7 @@ mod tests {
         for (steady_s, expected_s) in [(0, 2), (5, 4), (59, 8), (60, 2), (1, 4)] {
             now += Duration::from_secs(steady_s);
             for _ in 0..3 {
-                state.observe(Outcome::Failed, now, 0, &POLICY);
+                state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
             }
             let Health::Ejected { until } = state.health() else {
                 panic!("must be ejected")
@@ -427,7 +491,7 @@ mod tests {
             assert_eq!(until - now, Duration::from_secs(expected_s), "after {steady_s} s");
             now = until;
             state.advance(now);
-            state.observe(Outcome::Answered, now, 0, &POLICY);
+            state.observe(just(Outcome::Answered, now), now, 0, &POLICY);
         }
     }
 
@@ -441,22 +505,22 @@ mod tests {
             };
             assert_eq!(until - now, Duration::from_secs(wait_s));
             // Late answers of this kind change nothing.
-            state.observe(Outcome::Listed, now, 0, &POLICY);
+            state.observe(just(Outcome::Listed, now), now, 0, &POLICY);
             assert_eq!(state.health(), Health::Ejected { until });
             now = until;
             state.advance(now);
-            state.observe(Outcome::Listed, now, 0, &POLICY);
+            state.observe(just(Outcome::Listed, now), now, 0, &POLICY);
             assert_eq!(state.health(), Health::Passing);
-            state.observe(Outcome::Listed, now, 0, &POLICY);
-            state.observe(Outcome::Failed, now, 0, &POLICY);
+            state.observe(just(Outcome::Listed, now), now, 0, &POLICY);
+            state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
         }
         let Health::Ejected { until } = state.health() else {
             panic!("must be ejected")
         };
         state.advance(until);
-        state.observe(Outcome::Listed, until, 0, &POLICY);
+        state.observe(just(Outcome::Listed, until), until, 0, &POLICY);
         state.answered(1, until);
-        state.observe(Outcome::Failed, until, 0, &POLICY);
+        state.observe(just(Outcome::Failed, until), until, 0, &POLICY);
         assert_eq!(
             state.health(),
             Health::Passing,
@@ -470,8 +534,8 @@ mod tests {
         let mut state = HealthState::default();
         for _ in 0..3 {
             assert_eq!(state.health(), Health::Passing);
-            state.observe(Outcome::Failed, now, 0, &POLICY);
-            state.observe(Outcome::Listed, now, 0, &POLICY);
+            state.observe(just(Outcome::Failed, now), now, 0, &POLICY);
+            state.observe(just(Outcome::Listed, now), now, 0, &POLICY);
         }
         assert!(matches!(state.health(), Health::Ejected { .. }));
     }
@@ -497,7 +561,7 @@ mod tests {
                 now += Duration::from_secs(seconds);
                 state.advance(now);
                 let before = state.health();
-                state.observe(outcome, now, 0, &POLICY);
+                state.observe(just(outcome, now), now, 0, &POLICY);
                 if before != Health::Passing && state.health() == Health::Passing {
                     prop_assert_eq!(before, Health::Probing);
                     prop_assert!(matches!(outcome, Outcome::Answered | Outcome::Listed));
@@ -515,11 +579,11 @@ mod tests {
             for (outcome, seconds) in steps {
                 now += Duration::from_secs(seconds);
                 state.advance(now);
-                state.observe(outcome, now, 0, &POLICY);
+                state.observe(just(outcome, now), now, 0, &POLICY);
             }
             now += POLICY.max_eject;
             state.advance(now);
-            state.observe(Outcome::Answered, now, 0, &POLICY);
+            state.observe(just(Outcome::Answered, now), now, 0, &POLICY);
             prop_assert_eq!(state.health(), Health::Passing);
         }
     }

@@ -15,7 +15,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 
-use crate::domain::health::Outcome;
+use crate::domain::health::{Ended, Outcome};
 use crate::domain::ids::ProviderId;
 use crate::domain::money::NanoUsd;
 use crate::domain::watched::{Spot, SpotId, Watched};
@@ -31,7 +31,7 @@ const PASSING: u64 = Readiness::Passing as u64;
 const PROBING: u64 = Readiness::Probing as u64;
 
 /// Where outcomes go: the mailbox of a provider's actor.
-pub type OutcomeSink = Box<dyn Fn(Outcome) + Send + Sync>;
+pub type OutcomeSink = Box<dyn Fn(Ended) + Send + Sync>;
 
 /// Gates of organizations at shared credentials, where nobody says how many there may be.
 const USUAL_MOST: usize = 4_096;
@@ -60,7 +60,7 @@ pub struct ProviderGate {
     probing: Probing,
     sink: ArcSwapOption<OutcomeSink>,
     /// Outcomes from before anybody heard of them: its actor starts while the first attempt is under way.
-    early: Mutex<Vec<Outcome>>,
+    early: Mutex<Vec<Ended>>,
 }
 
 /// What the gateway's own probes of a provider came to.
@@ -479,7 +479,8 @@ impl ProviderGate {
     /// which costs two atomic operations.
     ///
     /// After the report of a probe nobody probes until the actor has decided.
-    pub fn report(&self, outcome: Outcome, permit: Option<ProbePermit>) {
+    pub fn report(&self, ended: Ended, permit: Option<ProbePermit>) {
+        let outcome = ended.outcome;
         if outcome == Outcome::Answered {
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
@@ -497,13 +498,13 @@ impl ProviderGate {
             permit.reported = true;
         }
         if let Some(sink) = &*self.sink.load() {
-            return sink(outcome);
+            return sink(ended);
         }
         let mut early = self.early.lock();
         // It may have been told in the meantime.
         match &*self.sink.load() {
-            Some(sink) => sink(outcome),
-            None => early.push(outcome),
+            Some(sink) => sink(ended),
+            None => early.push(ended),
         }
     }
 
@@ -569,6 +570,8 @@ impl ProviderGate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -720,7 +723,8 @@ mod tests {
                     },
                     4 => held.clear(),
                     _ => if let Some(permit) = held.pop() {
-                        gate.report(Outcome::Failed, Some(permit));
+                        let ended = Ended { outcome: Outcome::Failed, began: Instant::now() };
+                        gate.report(ended, Some(permit));
                         reported = true;
                     },
                 }

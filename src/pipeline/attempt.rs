@@ -1,19 +1,20 @@
 //! One attempt at one deployment, up to the point where the caller can be told something.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
-use super::meter::Meter;
+use super::meter::{Meter, Partial};
 use super::{Pipeline, PipelineLimits};
 use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
-use crate::domain::call::{ErrorClass, ParameterPolicy};
+use crate::domain::call::{ErrorClass, Operation, ParameterPolicy};
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{
     AnswerForm, Decoder, Exchange, Failure, MediaLibrary, Reader, Relayed, Target, Unencodable, WholeAnswer,
@@ -25,6 +26,7 @@ use crate::routing::catalog_file::Mode;
 use crate::upstream::Propagated;
 use crate::upstream::answer::{Answer, AnswerBody};
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoints::Keyed;
 use crate::upstream::payload::SentMark;
 
 /// Calls of one exchange that are under way at the same time.
@@ -44,6 +46,8 @@ pub(super) struct Opened {
     pub decoder: Box<dyn Decoder>,
     /// What went wrong right behind the first events.
     pub failed: Option<Failure>,
+    /// What it was asked with, so that no failure repeats it to the caller.
+    pub keyed: Option<Arc<Keyed>>,
     /// Silence after which the stream counts as dead.
     pub idle: Duration,
     /// When the attempt must be over.
@@ -61,6 +65,7 @@ impl Opened {
                 generated: replayed.generated,
             }),
             failed: None,
+            keyed: None,
             idle: deployment.timeouts.idle,
             deadline,
         }
@@ -104,16 +109,19 @@ impl Pipeline {
         endpoint: &Endpoint,
         meter: &mut Meter,
     ) -> Result<Bytes, Failure> {
-        let deadline = Instant::now() + deployment.timeouts.total;
+        let until = Deadline::after(deployment.timeouts.total);
         let answered = {
             let work = pin!(async {
                 let exchange = self.encode(request, deployment, endpoint, meter).await?;
-                let answers = pin!(self.ask_all(request, exchange.calls, endpoint, meter)).await?;
-                exchange.reader.whole(answers)
+                let answers = pin!(self.ask_all(request, exchange.calls, endpoint, until, meter)).await;
+                match answers {
+                    Ok(answers) => exchange.reader.whole(answers),
+                    Err(incomplete) => Err(incomplete.charged(exchange.reader, meter)),
+                }
             });
-            timeout_at(deadline, work).await
+            timeout_at(until.at, work).await
         };
-        let answer = answered.unwrap_or_else(|_| Err(too_slow(deployment.timeouts.total)))?;
+        let answer = answered.unwrap_or_else(|_| Err(until.missed()))?;
         meter.answered(answer.usage, answer.generated);
         Ok(answer.body)
     }
@@ -126,17 +134,28 @@ impl Pipeline {
         endpoint: &Endpoint,
         meter: &mut Meter,
     ) -> Result<Opened, Failure> {
-        let started = Instant::now();
-        let deadline = started + deployment.timeouts.total;
-        let patience = deployment.timeouts.first_token.min(deployment.timeouts.total);
+        let until = Deadline::after(deployment.timeouts.total);
+        let patience = Deadline::after(deployment.timeouts.first_token.min(deployment.timeouts.total));
+        let encoded = {
+            let encode = pin!(self.encode(request, deployment, endpoint, meter));
+            timeout_at(patience.at, encode).await
+        };
+        let mut exchange = encoded.unwrap_or_else(|_| Err(patience.missed()))?;
+        let form = exchange.calls.first().map_or(AnswerForm::Whole, |call| call.answer);
+        if form == AnswerForm::Whole {
+            // Its first event is its last one: it has all the time that a whole answer has.
+            let answers = {
+                let asked = pin!(self.ask_all(request, exchange.calls, endpoint, until, meter));
+                timeout_at(until.at, asked).await
+            };
+            let replayed = match answers {
+                Ok(Ok(answers)) => exchange.reader.replay(answers)?,
+                Ok(Err(incomplete)) => return Err(incomplete.charged(exchange.reader, meter)),
+                Err(_) => return Err(until.missed()),
+            };
+            return Ok(Opened::all_at_once(replayed, deployment, until.at));
+        }
         let work = pin!(async {
-            let mut exchange = self.encode(request, deployment, endpoint, meter).await?;
-            let form = exchange.calls.first().map_or(AnswerForm::Whole, |call| call.answer);
-            if form == AnswerForm::Whole {
-                let answers = self.ask_all(request, exchange.calls, endpoint, meter).await?;
-                let replayed = exchange.reader.replay(answers)?;
-                return Ok(Opened::all_at_once(replayed, deployment, deadline));
-            }
             let Some(call) = exchange.calls.pop() else {
                 return Err(Failure::new(ErrorClass::Internal, "was not asked anything"));
             };
@@ -165,16 +184,17 @@ impl Pipeline {
                         body,
                         decoder,
                         failed: step.err(),
+                        keyed: None,
                         idle,
-                        deadline,
+                        deadline: until.at,
                     });
                 }
                 step?;
             }
         });
-        timeout_at(started + patience, work)
+        timeout_at(patience.at, work)
             .await
-            .unwrap_or_else(|_| Err(too_slow(patience)))
+            .unwrap_or_else(|_| Err(patience.missed()))
     }
 
     /// The request in the provider's language. What the provider cannot express is dropped or refused, by the policy.
@@ -212,14 +232,16 @@ impl Pipeline {
         Ok(exchange)
     }
 
-    /// Makes every call of an exchange, a few at a time, and reads the answers whole and in order.
+    /// Makes every call of an exchange, a few at a time, and reads the answers whole and in order. The first one that fails
+    /// breaks the others off; what came by then is given with the failure, since it was paid for.
     async fn ask_all(
         &self,
         request: &Request,
         calls: SmallVec<[WireRequest; 1]>,
         endpoint: &Endpoint,
+        until: Deadline,
         meter: &mut Meter,
-    ) -> Result<Vec<WireAnswer>, Failure> {
+    ) -> Result<Vec<WireAnswer>, Incomplete> {
         let max_bytes = self.limits.max_answer_bytes;
         let whole = |answer: Answer| async move {
             let body = answer.body.whole(max_bytes).await?;
@@ -233,31 +255,60 @@ impl Pipeline {
             let answer = pin!(self.ask(request, call, endpoint, meter)).await?;
             return Ok(vec![whole(answer).await?]);
         }
-        let renewed = AtomicBool::new(false);
+        let made = calls.len();
+        let (renewed, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
         let (sent, trace) = (meter.sent_mark(), meter.propagated());
-        let answers = futures_util::stream::iter(calls)
-            .map(|call| async {
-                let (answer, head) = self.send(call, endpoint, &renewed, sent.clone(), &trace).await?;
-                whole(answer).await.map(|answer| (answer, head))
-            })
-            .buffered(CALLS_AT_ONCE)
-            .try_collect::<Vec<_>>()
-            .await;
+        let mut came: Vec<Option<WireAnswer>> = Vec::new();
+        came.resize_with(made, || None);
+        let (mut ended, mut last, mut failure, mut nothing_left) = (0, None, None, None);
+        {
+            let answers = futures_util::stream::iter(calls.into_iter().enumerate()).map(|(place, call)| {
+                let (renewed, sent, trace) = (&renewed, sent.clone(), &trace);
+                begun.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    let (answer, head) = self.send(call, endpoint, renewed, sent, trace).await?;
+                    whole(answer).await.map(|answer| (place, answer, head))
+                }
+            });
+            let mut answers = pin!(answers.buffer_unordered(CALLS_AT_ONCE));
+            while let Some(answer) = timeout_at(until.at, answers.next())
+                .await
+                .unwrap_or_else(|_| Some(Err(until.missed())))
+            {
+                match answer {
+                    Ok((place, answer, head)) => {
+                        last = Some(head);
+                        nothing_left = nothing_left.max(used_up_for(&answer.headers));
+                        came[place] = Some(answer);
+                        ended += 1;
+                    }
+                    Err(failed) => {
+                        // Whoever let us wait in vain may have worked.
+                        ended += usize::from(failed.class != ErrorClass::Timeout);
+                        failure = Some(failed);
+                        break;
+                    }
+                }
+            }
+        }
         if renewed.load(Ordering::Relaxed) {
             meter.credential_renewed();
         }
-        let answers = answers?;
-        // All are of one provider and of status 200; one id must do for its support.
-        if let Some((_, Head { status, request_id })) = answers.last() {
-            meter.head(*status, request_id.as_deref());
+        meter.used_up(nothing_left);
+        // All are of one provider; one id must do for its support.
+        if let Some(Head { status, request_id }) = last {
+            let failed = failure.as_ref().and_then(|failure: &Failure| failure.status);
+            meter.head(failed.unwrap_or(status), request_id.as_deref());
         }
-        meter.used_up(
-            answers
-                .iter()
-                .filter_map(|(answer, _)| used_up_for(&answer.headers))
-                .max(),
-        );
-        Ok(answers.into_iter().map(|(answer, _)| answer).collect())
+        match failure {
+            None => Ok(came.into_iter().flatten().collect()),
+            Some(failure) => Err(Incomplete {
+                failure,
+                came,
+                broken_off: begun.load(Ordering::Relaxed).saturating_sub(ended),
+                each_asks_all: meter.operation() != Operation::Embedding,
+            }),
+        }
     }
 
     /// Makes one call.
@@ -312,6 +363,76 @@ pub(super) fn target<'t>(deployment: &'t Deployment, media: &'t MediaLibrary) ->
         max_output_tokens: deployment.max_output_tokens,
         traits: &deployment.traits,
         media,
+    }
+}
+
+/// When something must be over, and how long it had.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    after: Duration,
+}
+
+impl Deadline {
+    fn after(after: Duration) -> Self {
+        Self {
+            at: Instant::now() + after,
+            after,
+        }
+    }
+
+    fn missed(self) -> Failure {
+        too_slow(self.after)
+    }
+}
+
+/// Calls of one exchange of which one failed.
+struct Incomplete {
+    failure: Failure,
+    /// The answers that came before, by the places of their calls.
+    came: Vec<Option<WireAnswer>>,
+    /// Calls that were under way and got no answer.
+    broken_off: usize,
+    /// Whether each call has the whole prompt in it, and not a part.
+    each_asks_all: bool,
+}
+
+impl From<Failure> for Incomplete {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            came: Vec::new(),
+            broken_off: 0,
+            each_asks_all: true,
+        }
+    }
+}
+
+impl Incomplete {
+    /// The failure. What was answered before it is charged by what it says, and what was broken off by its prompt.
+    fn charged(self, reader: Box<dyn Reader>, meter: &mut Meter) -> Failure {
+        if self.came.iter().any(Option::is_some) {
+            let calls = self.came.len();
+            let (usage, generated) = reader.partly(self.came);
+            let prompt = meter.prompt_tokens() * u64::try_from(self.broken_off).unwrap_or(u64::MAX);
+            let prompt = if self.each_asks_all {
+                prompt
+            } else {
+                prompt / u64::try_from(calls).unwrap_or(1)
+            };
+            // Where the provider says what it was, it is not for us to count.
+            let generated = if usage.is_some() {
+                TextTally::default()
+            } else {
+                generated
+            };
+            let usage = usage.map(|usage| TokenUsage {
+                input: usage.input.saturating_add(prompt),
+                ..usage
+            });
+            meter.answered_partly(Partial { usage, generated });
+        }
+        self.failure
     }
 }
 

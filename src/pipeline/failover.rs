@@ -14,7 +14,7 @@ use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::domain::call::{ErrorClass, ShedReason};
 use crate::domain::error::{AttemptFailure, GatewayError};
-use crate::domain::health::Outcome;
+use crate::domain::health::{Ended, Outcome};
 use crate::domain::watched::Spot;
 use crate::gates::health_board::{Probe, ProbePermit};
 use crate::gates::key_gate::KeyGate;
@@ -69,8 +69,9 @@ impl Pipeline {
                 self.unless_stopped(attempt).await
             };
             match tried {
-                Ok(opened) => {
+                Ok(mut opened) => {
                     accepted(&keyed, deployment, meter);
+                    opened.keyed = Some(keyed);
                     return Ok((opened, tries.failures));
                 }
                 Err(failure) => tries.failed(failure, &keyed, meter).await,
@@ -97,7 +98,7 @@ impl Pipeline {
 }
 
 /// Takes what is secret out of a provider's words: its callers are told them, and it may repeat what it was sent.
-fn hide(credential: &Credential, failure: &mut Failure) {
+pub(super) fn hide(credential: &Credential, failure: &mut Failure) {
     let hidden = |text: &str| {
         let mut text = redacted(text).into_owned();
         credential.take_out_of(&mut text);
@@ -195,7 +196,7 @@ impl<'p> Tries<'p> {
     }
 
     fn next(&mut self, meter: &Meter) -> Option<Try<'p>> {
-        if self.failures.len() >= self.pipeline.limits.max_attempts || !self.may_go_on() {
+        if self.failures.len() >= self.pipeline.limits.max_attempts {
             return None;
         }
         loop {
@@ -219,6 +220,10 @@ impl<'p> Tries<'p> {
                     self.put_off += 1;
                     continue;
                 }
+            }
+            // Only now there is somebody to ask: what asks nobody is not charged to the account.
+            if !self.may_go_on() {
+                return None;
             }
             self.next += 1;
             let permit = match probe {
@@ -337,10 +342,12 @@ impl<'p> Tries<'p> {
             }
             if let Some(spot) = &keyed.spot {
                 let organization = &meter.gate().row.organization.slug;
-                self.pipeline
-                    .board
-                    .watch(organization, spot)
-                    .report(Outcome::Failed, None);
+                let began = Instant::now().into_std();
+                let ended = Ended {
+                    outcome: Outcome::Failed,
+                    began,
+                };
+                self.pipeline.board.watch(organization, spot).report(ended, None);
             }
         } else if !refused && self.is_served_elsewhere(deployment, keyed, class, meter) {
             self.next -= 1;

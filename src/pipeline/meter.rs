@@ -24,7 +24,7 @@ use crate::domain::budget::BudgetScope;
 use crate::domain::caching::CacheControl;
 use crate::domain::call::{CacheStatus, ErrorClass, Operation};
 use crate::domain::error::GatewayError;
-use crate::domain::health::Outcome;
+use crate::domain::health::{Ended, Outcome};
 use crate::domain::ids::RequestId;
 use crate::domain::limit::Standings;
 use crate::domain::money::NanoUsd;
@@ -100,15 +100,46 @@ struct Current {
     /// Its place among the requests under way with its credential; goes with the attempt.
     _place: Option<Place>,
     started: Instant,
+    /// When what it says about its provider's health began: the attempt, or what is left of it once a part was reported.
+    judged_from: Instant,
+    /// Whether it was reported that the provider answers, before the answer was over.
+    proven: bool,
     /// Whether the provider has the request.
     sent: SentMark,
     first_token: Option<Duration>,
     status: Option<u16>,
     upstream_request_id: Option<Arc<str>>,
+    /// What some of its calls were answered, where others failed.
+    partly: Option<Partial>,
     span: Span,
 }
 
+/// How long a stream flows before the probe that it is counts as passed. Less says little: the next bytes may be missing.
+const PROVEN_AFTER: Duration = Duration::from_secs(2);
+
 impl Current {
+    /// A probe that streams has shown after a while that its provider is back, however long the stream goes on.
+    fn prove(&mut self) {
+        let flowing = self
+            .first_token
+            .map(|first| self.started.elapsed().saturating_sub(first));
+        if flowing.is_none_or(|flowing| flowing < PROVEN_AFTER) {
+            return;
+        }
+        if let (Some(health), Some(permit)) = (&self.health, self.probe.take()) {
+            health.report(self.ended(Outcome::Answered), Some(permit));
+            self.judged_from = Instant::now();
+            self.proven = true;
+        }
+    }
+
+    fn ended(&self, outcome: Outcome) -> Ended {
+        Ended {
+            outcome,
+            began: self.judged_from.into_std(),
+        }
+    }
+
     /// Whether the provider can have begun to work. A model in this process is not sent anything.
     fn reached(&self) -> bool {
         self.sent.is_set() || self.first_token.is_some()
@@ -259,6 +290,11 @@ impl Meter {
     /// The request's id.
     pub fn id(&self) -> RequestId {
         self.record.as_ref().expect("the record leaves with the meter").id
+    }
+
+    /// About so many tokens of the model's are in what is asked.
+    pub(super) fn prompt_tokens(&self) -> u64 {
+        self.prompt_tokens
     }
 
     /// Who an answer that we write ourselves says it is.
@@ -440,10 +476,13 @@ impl Meter {
             in_flight: self.pipeline.measurements.begin(&deployment.measured_as(&organization)),
             _place: place,
             started,
+            judged_from: started,
+            proven: false,
             sent,
             first_token: None,
             status: None,
             upstream_request_id: None,
+            partly: None,
             span,
         });
     }
@@ -494,6 +533,9 @@ impl Meter {
 
     /// Lets the journal know how far a stream has come. If nothing more is heard of it, it is charged with that.
     pub(super) fn came_so_far(&mut self, partial: Partial) {
+        if let Some(current) = &mut self.current {
+            current.prove();
+        }
         let Some(current) = &self.current else { return };
         let attempt = AttemptRecord {
             deployment: current.deployment.id.clone(),
@@ -615,19 +657,28 @@ impl Meter {
         self.close(None, None, charge);
     }
 
+    /// Some calls of the attempt were answered, though it will fail.
+    pub(super) fn answered_partly(&mut self, partial: Partial) {
+        if let Some(current) = &mut self.current {
+            current.partly = Some(partial);
+        }
+    }
+
     /// The attempt failed. `retry_after` is how long the provider asked us to stay away; `partial` is what was relayed
     /// before that, if anything was.
     pub(super) fn failed(&mut self, class: ErrorClass, retry_after: Option<Duration>, partial: Option<Partial>) {
-        self.close(Some(class), retry_after, |current, prompt| match partial {
-            // A connection that did not stand yet, or a token that we still waited for, costs nothing.
-            _ if !current.reached() => Charge::nothing(),
-            Some(partial) => partial.charge(current, prompt),
-            // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused
-            // will not.
-            None if current.status == Some(200) || class == ErrorClass::Timeout => {
-                Partial::default().charge(current, prompt)
+        self.close(Some(class), retry_after, |current, prompt| {
+            match partial.or(current.partly) {
+                // A connection that did not stand yet, or a token that we still waited for, costs nothing.
+                _ if !current.reached() => Charge::nothing(),
+                Some(partial) => partial.charge(current, prompt),
+                // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused
+                // will not.
+                None if current.status == Some(200) || class == ErrorClass::Timeout => {
+                    Partial::default().charge(current, prompt)
+                }
+                None => Charge::nothing(),
             }
-            None => Charge::nothing(),
         });
     }
 
@@ -637,7 +688,10 @@ impl Meter {
             // It says nothing about the provider, and a permit that it held goes to the next who asks.
             current.health = None;
         }
-        self.close(Some(class), None, |_, _| Charge::nothing());
+        self.close(Some(class), None, |current, prompt| match current.partly {
+            Some(partial) => partial.charge(current, prompt),
+            None => Charge::nothing(),
+        });
     }
 
     /// Closes the attempt under way, if there is one.
@@ -655,7 +709,16 @@ impl Meter {
             .in_flight
             .take()
             .map(|in_flight| in_flight.ended(sample(&current, error, &charge.usage)));
-        let (health, outcome) = (current.health.take(), outcome(&current, error, retry_after));
+        let outcome = outcome(&current, error, retry_after);
+        let slow = slowness.is_some_and(|slowness| slowness.is_slow(self.pipeline.limits.slow_calls));
+        let outcome = match outcome {
+            Some(Outcome::Answered) if slow => Some(Outcome::AnsweredSlowly),
+            // That it answers is known already.
+            Some(Outcome::Answered) if current.proven => None,
+            other => other,
+        };
+        let health = current.health.take();
+        let ended = outcome.map(|outcome| current.ended(outcome));
         let received = self.received;
         let mut span = std::mem::take(&mut current.span);
         let attempt = AttemptRecord {
@@ -673,16 +736,8 @@ impl Meter {
         gen_ai::attempt_ended(&mut span, &attempt);
         self.record().attempts.push(attempt);
         // Last: should anything go wrong while others are told, the record has what the attempt cost.
-        if let (Some(health), Some(outcome)) = (health, outcome) {
-            let slow = slowness.is_some_and(|slowness| slowness.is_slow(self.pipeline.limits.slow_calls));
-            health.report(
-                if outcome == Outcome::Answered && slow {
-                    Outcome::AnsweredSlowly
-                } else {
-                    outcome
-                },
-                probe,
-            );
+        if let (Some(health), Some(ended)) = (health, ended) {
+            health.report(ended, probe);
         }
     }
 

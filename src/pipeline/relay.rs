@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Opened, too_slow};
-use super::failover::{cut_off, described};
+use super::failover::{cut_off, described, hide};
 use super::meter::{Meter, Partial};
 use super::turn::Burst;
 use super::{Pipeline, Voice};
@@ -31,6 +31,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::names::trace::span;
 use crate::telemetry::trace::{Ambient, Kind};
 use crate::upstream::answer::AnswerBody;
+use crate::upstream::endpoints::Keyed;
 
 /// So many bytes of events go out without waiting for more.
 const WRITE_AT: usize = 16 * 1024;
@@ -59,6 +60,8 @@ pub(super) struct Relay {
     /// What events wait for, so that those of a burst go out together.
     burst: Burst,
     failed: Option<Failure>,
+    /// What the provider was asked with.
+    keyed: Option<Arc<Keyed>>,
     /// Whether everything went to the caller that was decoded. Not so where it left before.
     relayed_all: bool,
     /// What is said at the very end, where the headers could not say it.
@@ -125,6 +128,7 @@ impl Relay {
             ready: Some(opened.first),
             burst: Burst::default(),
             failed: opened.failed,
+            keyed: opened.keyed,
             relayed_all: true,
             closing: None,
             journaled: None,
@@ -190,7 +194,10 @@ impl Relay {
     }
 
     /// The stream failed: the caller is told in its dialect, and never gets an end that looks proper.
-    fn fail(&mut self, failure: Failure) -> Option<Bytes> {
+    fn fail(&mut self, mut failure: Failure) -> Option<Bytes> {
+        if let Some(keyed) = &self.keyed {
+            hide(&keyed.endpoint.credential, &mut failure);
+        }
         let partial = self.partial();
         let mut meter = self.meter.take()?;
         let class = failure.class;

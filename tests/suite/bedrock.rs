@@ -1,5 +1,7 @@
 //! Amazon Bedrock end to end, against a provider that verifies signatures and refuses what Converse refuses.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -362,6 +364,56 @@ async fn embeddings_come_in_order_in_numbers_and_in_bytes() {
         .post("/v1/embeddings", &json!({"model": SONNET, "input": "a"}))
         .await;
     assert_eq!(reply.status, 404, "{}", reply.text);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_some_of_several_calls_were_answered_is_charged_though_another_one_failed() {
+    let provider = provider().await;
+    let gateway = start(&provider).await;
+    let refusal = || {
+        let refusal = bedrock::refusal(429, "ThrottlingException", "Too many requests");
+        refusal.after(Duration::from_millis(400))
+    };
+    for stream in [false, true] {
+        let before = provider.served();
+        provider.script(bedrock::faithful());
+        provider.script(refusal());
+        let fields = json!({"n": 2, "stream": stream, "messages": [{"role": "user", "content": "words:20"}]});
+        let reply = ask(&gateway, SONNET, fields).await;
+        assert_eq!(reply.status, 429, "{}", reply.text);
+        let (row, served) = (gateway.row(&reply).await, provider.served());
+        let prompt = i64::try_from(served.prompt_tokens - before.prompt_tokens).unwrap();
+        let output = i64::try_from(served.completion_tokens - before.completion_tokens).unwrap();
+        assert!(output >= 20, "{output}");
+        assert_eq!(
+            (row.input_tokens, row.output_tokens, &*row.metering),
+            (prompt, output, "estimated")
+        );
+        assert_eq!(row.cost_nanousd, Some(prompt * 3_300 + output * 16_500));
+        let attempts = gateway.attempts(&reply).await;
+        assert_eq!((attempts.len(), attempts[0].status), (1, Some(429)));
+    }
+    provider.script(bedrock::faithful());
+    provider.script(refusal());
+    let body = json!({"model": TITAN, "input": ["a", "b"]});
+    let reply = gateway.post("/v1/embeddings", &body).await;
+    assert_eq!(reply.status, 429, "{}", reply.text);
+    assert_eq!(gateway.row(&reply).await.input_tokens, 1);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_made_of_whole_answers_has_the_time_of_whole_answers() {
+    let provider = provider().await;
+    let builder = at(&provider, &keys()).set("timeouts.first_token_ms", 300);
+    let gateway = with_keys(builder).start().await;
+    provider.always(bedrock::faithful().edited(|answer| answer.after(Duration::from_millis(900))));
+    let reply = ask(&gateway, SONNET, json!({"n": 2, "stream": true})).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert!(reply.text.ends_with("data: [DONE]\n\n"), "{}", reply.text);
+    let reply = ask(&gateway, SONNET, json!({"stream": true})).await;
+    assert_eq!(reply.status, 504, "{}", reply.text);
     gateway.finish().await;
 }
 

@@ -202,6 +202,71 @@ async fn of_many_requests_at_once_one_probes_and_the_others_go_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_probe_that_streams_for_long_keeps_nobody_else_away() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    first.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("health.failures_in_a_row", 1)
+        .set("health.eject_ms", 200)
+        .start()
+        .await;
+    assert_eq!(gateway.chat("mock-chat", "hi").await.status, 200);
+    first.always(Script::slow_events(Duration::from_millis(700)));
+    let probing = async { while !gateway.operation("/readyz").await.text.contains("probing") {} };
+    tokio::time::timeout(Duration::from_secs(5), probing)
+        .await
+        .expect("alpha is to be probed");
+    let words = "one two three four five six seven eight nine ten";
+    let (mut before, mut back) = (0, None);
+    let mut probe = Box::pin(gateway.stream("mock-chat", words));
+    let began = std::time::Instant::now();
+    let reply = loop {
+        tokio::select! {
+            reply = &mut probe => break reply,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        let readiness = gateway.operation("/readyz").await.text;
+        let out = readiness.contains("probing") || readiness.contains("ejected");
+        match back {
+            None if out => before += 1,
+            None => back = Some(began.elapsed()),
+            Some(_) => assert!(!out, "{readiness}"),
+        }
+    };
+    drop(probe);
+    let back = back.expect("alpha is back before its probe is over");
+    assert!(before > 0 && back < began.elapsed(), "after {back:?}");
+    assert_eq!((reply.status, reply.header("x-bonito-provider")), (200, "alpha"));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn failures_that_lead_nowhere_take_nothing_from_those_that_do() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat", "alone-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("failover.retry_floor_per_second", 1)
+        .set("health.failures_in_a_row", 1_000)
+        .start()
+        .await;
+    // Nobody else serves this one, so nothing is tried again, whatever the provider answers.
+    first.always(Script::error(503, "down", None));
+    for _ in 0..40 {
+        assert_eq!(gateway.chat("alone-chat", "hi").await.status, 503);
+    }
+    assert_eq!(gateway.metric("bonito_retries_refused_total").await, 0.0);
+    // The account has what the floor and these requests put there.
+    for _ in 0..5 {
+        let reply = gateway.chat("mock-chat", "hi").await;
+        assert_eq!((reply.status, reply.header("x-bonito-provider")), (200, "beta"));
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn the_last_provider_is_asked_even_when_it_looks_dead() {
     let provider = ScriptedProvider::start().await;
     provider.always(Script::server_error());

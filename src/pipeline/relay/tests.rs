@@ -49,6 +49,7 @@ async fn a_panic_in_a_stream_is_told_counted_and_settled_once() {
         body: AnswerBody::Builtin(Some(Bytes::from_static(b"second"))),
         decoder: Box::new(Broken { fed: false }),
         failed: None,
+        keyed: None,
         idle: Duration::from_secs(1),
         deadline: Instant::now() + Duration::from_secs(1),
     };

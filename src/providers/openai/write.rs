@@ -54,7 +54,7 @@ impl Manner {
     }
 
     /// The name of a field there.
-    pub fn name_of<'n>(self, field: &'n str) -> &'n str {
+    pub fn name_of(self, field: &str) -> &str {
         let renamed = self.renamed.iter().find(|(name, _)| *name == field);
         renamed.map_or(field, |(_, theirs)| theirs)
     }

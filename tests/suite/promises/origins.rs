@@ -418,6 +418,12 @@ async fn p29_a_credential_goes_to_its_provider_alone_and_strangers_bytes_become_
             attacks += 1;
         }
     }
+    for kind in ["invalid_request_error", "authentication_error", "server_error"] {
+        let late = json!({"message": echoed, "type": kind, "code": CREDENTIAL, "param": CREDENTIAL});
+        provider.always(Script::faithful().edited(move |answer| answer.error_after_events(2, &late)));
+        attacked.ask(&[], &chat("mock-chat", "words:5", true)).await;
+        attacks += 1;
+    }
     provider.heal();
     for _ in 0..5 {
         assert!(attacked.ask(&[], &chat("lost-chat", "hi", false)).await >= 500);

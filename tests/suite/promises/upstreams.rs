@@ -822,8 +822,8 @@ async fn p18_an_answer_that_is_none_never_looks_like_one() {
     ];
     for gate in &gates {
         let (outcomes, gate_again) = (outcomes.clone(), Arc::downgrade(gate));
-        gate.report_to(Box::new(move |outcome| {
-            outcomes.lock().unwrap().push(outcome);
+        gate.report_to(Box::new(move |ended| {
+            outcomes.lock().unwrap().push(ended.outcome);
             if let Some(gate) = gate_again.upgrade() {
                 gate.taken(1);
             }
