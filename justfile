@@ -27,6 +27,10 @@ clients:
 promises *which:
     scripts/promises {{ which }}
 
+# The outage table of docs/operations.md, and faults at random on every link and kills, under load; the seed is printed
+chaos seed="":
+    {{ if seed == "" { "" } else { "BONITO_PROMISES_SEED=" + seed } }} scripts/promises chaos
+
 # Questions about a month of so many requests, on SQLite and on a private Postgres; see docs/performance.md
 history requests="10000000":
     BONITO_HISTORY_REQUESTS={{ requests }} BONITO_TEST_DATABASE=sqlite cargo test --release --locked --test suite -- --ignored --nocapture history

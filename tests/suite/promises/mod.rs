@@ -4,6 +4,7 @@
 //! size and print a line with their figures for the table.
 
 mod addresses;
+mod chaos;
 mod credentials;
 mod durability;
 mod history;

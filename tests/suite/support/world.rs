@@ -30,7 +30,7 @@ pub struct World {
     /// The gateway.
     pub installation: Installation,
     /// The ways to the providers.
-    _ways: [FaultProxy; 2],
+    pub ways: [FaultProxy; 2],
     _vault: VaultDouble,
 }
 
@@ -80,7 +80,7 @@ impl World {
             redis,
             vault,
             installation,
-            _ways: ways,
+            ways,
             _vault: double,
         })
     }
