@@ -17,12 +17,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::ids::{OrganizationId, TeamId, UserId};
-use crate::routing::catalog::Catalog;
-use crate::store::labels::KeyLabel;
 use crate::store::{Store, StoreError};
 
-/// A row of the ledger.
+/// A key as it is called.
 pub use crate::store::labels::KeyLabel;
+/// A row of the ledger.
 pub use crate::store::ledger::{AttemptRow, RequestRow};
 /// A page of the log.
 pub use crate::store::logs::LogPage;

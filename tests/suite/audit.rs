@@ -79,7 +79,7 @@ async fn rows_are_found_by_what_is_asked_for_page_by_page() {
     };
     assert_eq!(of("resource=config").await, ["4", "3", "2", "1"]);
     assert_eq!(of("actor=first%20start&resource=user").await.len(), 1);
-    assert_eq!(of("actor=a%20owner").await, ["4"]);
+    assert_eq!(of("actor=owner%40bonito.test").await, ["4"]);
     assert_eq!(of("action=config.replace").await, ["3", "2", "1"]);
     assert_eq!(of("resource=config&resource_id=2").await, ["2"]);
     assert_eq!(of("resource=key").await, [""; 0]);

@@ -89,6 +89,7 @@ fn every_parameter_has_its_place_at_every_kind_of_provider() {
     let table: BTreeMap<&str, Vec<&str>> = PAGE
         .lines()
         .skip_while(|line| *line != "## Parameters of chats")
+        .take_while(|line| !line.starts_with("Dialects of"))
         .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
         .filter_map(|line| line.split_once(" | "))
         .map(|(first, cells)| (first, cells.split(" | ").collect()))

@@ -89,13 +89,22 @@ fn every_operation_is_described_shown_by_examples_and_has_its_own_refusals_and_n
 }
 
 /// Places of a body that name something which the examples only make up.
-const MADE_UP: [&str; 6] = ["/reference", "/team_id", "/provider", "/model", "/deployment", "/name"];
+const MADE_UP: [&str; 8] = [
+    "/reference",
+    "/team_id",
+    "/provider",
+    "/providers/house",
+    "/prices",
+    "/model",
+    "/deployment",
+    "/name",
+];
 
 #[tokio::test]
 async fn the_examples_of_the_document_are_taken_as_they_are() {
     let gateway = TestGateway::builder().start().await;
     let document: Value = serde_json::from_str(&specification("http://127.0.0.1:8001")).unwrap();
-    let mut tried = 0;
+    let (mut tried, mut not_taken) = (0, Vec::new());
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let content = &operation["requestBody"]["content"]["application/json; charset=utf-8"];
@@ -120,14 +129,12 @@ async fn the_examples_of_the_document_are_taken_as_they_are() {
                 .filter(|pointer| !MADE_UP.iter().any(|made_up| pointer.ends_with(made_up)))
                 .filter(|pointer| !pointer.contains("/fallback_models/") && !pointer.contains("/then/route"))
                 .collect();
-            assert!(
-                faults.is_empty() && !matches!(reply.status, 400 | 415 | 500..),
-                "{method} {path}: {} {}",
-                reply.status,
-                reply.text
-            );
+            if !faults.is_empty() || matches!(reply.status, 400 | 415 | 500..) {
+                not_taken.push(format!("{method} {path}: {} {}", reply.status, reply.text));
+            }
         }
     }
+    assert!(not_taken.is_empty(), "{not_taken:#?}");
     assert!(tried >= 31, "{tried}");
     gateway.finish().await;
 }

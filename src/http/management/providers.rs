@@ -207,7 +207,7 @@ struct NewCredential {
     shared: Option<bool>,
 }
 
-example!(NewCredential, {"name": "eu", "values": {"api_key": "sk-…"}});
+example!(NewCredential, {"name": "eu", "values": {"api_key": "sk-of-the-account"}});
 
 /// A credential that was stored.
 #[derive(Object)]

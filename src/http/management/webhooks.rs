@@ -44,7 +44,7 @@ struct NewWebhook {
 
 example!(NewWebhook, {
     "url": "https://hooks.example.com/bonito", "description": "Budgets to the on-call channel",
-    "events": ["budget.threshold", "provider.ejected"]
+    "events": ["budget.threshold", "provider.down"]
 });
 
 /// What is to change; what is not named stays.
@@ -111,7 +111,7 @@ struct Webhook {
 
 example!(Webhook, {
     "id": "0199e1c2-b6f1-7086-93c4-7a2d5e8f1b09", "url": "https://hooks.example.com/bonito",
-    "description": "Budgets to the on-call channel", "events": ["budget.threshold", "provider.ejected"],
+    "description": "Budgets to the on-call channel", "events": ["budget.threshold", "provider.down"],
     "enabled": true, "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"
 });
 

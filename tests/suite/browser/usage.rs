@@ -28,9 +28,9 @@ async fn usage_is_looked_at_by_time_filter_and_group_and_exported_as_it_is_shown
         .value("document.querySelector('#spend')._fullLayout.xaxis.fixedrange")
         .await;
     assert_eq!(fixed, json!(false));
-    browser.click("#spend .legendtoggle").await;
+    browser.click("#spend + .chart-legend button").await;
     browser
-        .until("document.querySelector('#spend').data.some(series => series.visible === 'legendonly')")
+        .until("document.querySelector('#spend').data.some(series => series.visible === false)")
         .await;
     // Bars are stacked or stand side by side, which the URL keeps.
     browser.click("nav[aria-label=Bars] a:nth-child(2)").await;

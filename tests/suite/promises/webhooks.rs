@@ -16,7 +16,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{figures, size};
+use super::{figures, full, size};
 use crate::support::ScriptedProvider;
 use crate::support::database::on_postgres;
 use crate::support::gateway::MASTER_KEY;
@@ -29,7 +29,13 @@ const GOOD: usize = 8;
 const BETWEEN: Duration = Duration::from_secs(3);
 /// How long a worker is stopped, which is past its lease.
 const STOPPED: Duration = Duration::from_secs(4);
+
 const LEASE_MS: u64 = 2_000;
+
+/// How long a delivery may take at most: what is promised, and more where the machine has other things to do.
+fn patience() -> Duration {
+    Duration::from_secs(if full() { 30 } else { 90 })
+}
 
 async fn signal(process: &Process, name: &str) {
     let sent = Command::new("kill")
@@ -138,7 +144,7 @@ async fn p24_every_event_arrives_at_least_once_under_one_name_whatever_happens_t
     while !good.iter().all(|path| numbers(path).len() == events) {
         let missing: Vec<usize> = good.iter().map(|path| events - numbers(path).len()).collect();
         assert!(
-            last.elapsed() < Duration::from_secs(30),
+            last.elapsed() < patience(),
             "missing after {:?}: {missing:?}",
             last.elapsed()
         );
@@ -169,7 +175,7 @@ async fn p24_every_event_arrives_at_least_once_under_one_name_whatever_happens_t
     delays.sort();
     quiet.sort();
     let p99 = |delays: &[Duration]| delays.get(delays.len() * 99 / 100).copied().unwrap_or_default();
-    assert!(delays.last().unwrap() < &Duration::from_secs(30), "{:?}", delays.last());
+    assert!(delays.last().unwrap() < &patience(), "{:?}", delays.last());
     assert!(
         p99(&quiet) < Duration::from_secs(2),
         "{:?} of {}",
