@@ -213,10 +213,8 @@ struct Comparison {
 }
 
 example!(Comparison, {
-    "requests": 1000, "recorded_cost_nanousd": 7502000000_i64, "current": {"split": {"openai/gpt-5-mini": 1000,
-    "anthropic/claude-sonnet-5": 0}, "refused": 0, "cost_nanousd": 7502000000_i64, "unpriced": 0,
-    "mean_expected_ms": 4100.0, "unmeasured": 0}, "draft": {"split": {"openai/gpt-5-mini": 740,
-    "anthropic/claude-sonnet-5": 260}, "refused": 0, "cost_nanousd": 9120000000_i64, "unpriced": 0,
+    "requests": 1000, "recorded_cost_nanousd": 7502000000_i64, "current": {"split": {"openai/gpt-5-mini": 1000}, "refused": 0, "cost_nanousd": 7502000000_i64, "unpriced": 0,
+    "mean_expected_ms": 4100.0, "unmeasured": 0}, "draft": {"split": {"anthropic/claude-sonnet-5": 1000}, "refused": 0, "cost_nanousd": 9120000000_i64, "unpriced": 0,
     "mean_expected_ms": 4650.0, "unmeasured": 0}, "moved": 260, "cost_difference_nanousd": 1618000000_i64,
     "latency_difference_ms": 550.0
 });
