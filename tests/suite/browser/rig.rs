@@ -186,10 +186,18 @@ impl Browser {
             .await;
     }
 
-    /// Clicks what a selector finds first.
+    /// Clicks what a selector finds first, where somebody would have scrolled to: what lies under the bar on top is not clicked.
     pub async fn click(&self, selector: &str) {
-        self.until(&format!("document.querySelector({})", json!(selector)))
+        let found = format!("document.querySelector({})", json!(selector));
+        self.until(&found).await;
+        let seen = self
+            .client
+            .execute(
+                &format!("{found}?.scrollIntoView({{block: 'center', behavior: 'instant'}})"),
+                Vec::new(),
+            )
             .await;
+        seen.unwrap_or_else(|error| panic!("{selector}: {error}"));
         let found = self.client.find(Locator::Css(selector)).await;
         let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
         found
