@@ -1,6 +1,6 @@
 //! `/api/gateway/prices/reprice`: past calls by the prices of now, as a dry run or for good.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
@@ -117,7 +117,7 @@ struct RepricingView {
     /// The difference, in nano-dollars.
     difference_nanousd: i64,
     /// The same for each model that something changes for, by `provider/model`.
-    models: HashMap<String, ModelDifference>,
+    models: BTreeMap<String, ModelDifference>,
 }
 
 example!(RepricingView, {

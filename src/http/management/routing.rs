@@ -1,6 +1,6 @@
 //! `/api/gateway/routing`: where a request would go and why, and what another config would have changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use poem_openapi::payload::Json;
@@ -213,8 +213,10 @@ struct Comparison {
 }
 
 example!(Comparison, {
-    "requests": 1000, "recorded_cost_nanousd": 7502000000_i64, "current": {"split": {"openai/gpt-5-mini": 1000}, "refused": 0, "cost_nanousd": 7502000000_i64, "unpriced": 0,
-    "mean_expected_ms": 4100.0, "unmeasured": 0}, "draft": {"split": {"anthropic/claude-sonnet-5": 1000}, "refused": 0, "cost_nanousd": 9120000000_i64, "unpriced": 0,
+    "requests": 1000, "recorded_cost_nanousd": 7502000000_i64, "current": {"split": {"anthropic/claude-sonnet-5": 0,
+    "openai/gpt-5-mini": 1000}, "refused": 0, "cost_nanousd": 7502000000_i64, "unpriced": 0,
+    "mean_expected_ms": 4100.0, "unmeasured": 0}, "draft": {"split": {"anthropic/claude-sonnet-5": 260,
+    "openai/gpt-5-mini": 740}, "refused": 0, "cost_nanousd": 9120000000_i64, "unpriced": 0,
     "mean_expected_ms": 4650.0, "unmeasured": 0}, "moved": 260, "cost_difference_nanousd": 1618000000_i64,
     "latency_difference_ms": 550.0
 });
@@ -223,7 +225,7 @@ example!(Comparison, {
 #[derive(Object)]
 struct Simulated {
     /// How many requests go to each deployment first.
-    split: HashMap<String, u64>,
+    split: BTreeMap<String, u64>,
     /// Requests that are refused.
     refused: u64,
     /// What those with a price cost at the prices of now, in nano-dollars.
