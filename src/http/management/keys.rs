@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::types::MaybeUndefined;
+use poem_openapi::types::{Example, MaybeUndefined};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -172,19 +172,16 @@ struct KeyDetails {
     warnings: Vec<String>,
 }
 
-example!(KeyDetails, {
-    "id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "name": "search-production", "prefix": "bn-yV6AJw30",
-    "status": "active", "team": {"id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "slug": "search", "name": "Search"},
-    "allowed_models": {"models": ["gpt-5-mini", "claude-*"], "providers": ["openai", "anthropic"]},
-    "rate_limit": 600, "metadata": {"env": "production"}, "allowed_ips": ["203.0.113.0/24"],
-    "last_used_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
-    "updated_at": "2026-11-02T09:00:00Z", "limits": [], "budgets": [{"id": "0199e1c2-9c47-7a33-9f12-d05e6b7a8c21",
-    "scope": "key", "reference": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "amount_usd": "50", "period": "monthly",
-    "time_zone": "UTC", "enforcement": "hard", "unpriced": "refuse", "thresholds": [50, 80, 100], "enabled": true,
-    "spent_usd": "12.4031", "set_aside_usd": "0.02", "remaining_usd": "37.5769",
-    "period_start": "2026-11-01T00:00:00Z", "resets_at": "2026-12-01T00:00:00Z",
-    "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"}]
-});
+impl Example for KeyDetails {
+    fn example() -> Self {
+        Self {
+            key: Key::example(),
+            limits: Vec::new(),
+            budgets: vec![Budget::example()],
+            warnings: Vec::new(),
+        }
+    }
+}
 
 /// A key with its secret.
 #[derive(Object)]
@@ -196,20 +193,14 @@ struct KeyWithSecret {
     key: KeyDetails,
 }
 
-example!(KeyWithSecret, {
-    "secret": "bn-339zNfCwXJ9yPeP3bce8rCzi9wXIXojgWaEskfNV1vda6t", "id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa",
-    "name": "search-production", "prefix": "bn-yV6AJw30", "status": "active",
-    "team": {"id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4", "slug": "search", "name": "Search"},
-    "allowed_models": {"models": ["gpt-5-mini", "claude-*"], "providers": ["openai", "anthropic"]},
-    "rate_limit": 600, "metadata": {"env": "production"}, "allowed_ips": ["203.0.113.0/24"],
-    "last_used_at": "2026-11-30T08:15:42Z", "created_at": "2026-11-02T09:00:00Z",
-    "updated_at": "2026-11-02T09:00:00Z", "limits": [], "budgets": [{"id": "0199e1c2-9c47-7a33-9f12-d05e6b7a8c21",
-    "scope": "key", "reference": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "amount_usd": "50", "period": "monthly",
-    "time_zone": "UTC", "enforcement": "hard", "unpriced": "refuse", "thresholds": [50, 80, 100], "enabled": true,
-    "spent_usd": "12.4031", "set_aside_usd": "0.02", "remaining_usd": "37.5769",
-    "period_start": "2026-11-01T00:00:00Z", "resets_at": "2026-12-01T00:00:00Z",
-    "created_at": "2026-11-02T09:00:00Z", "updated_at": "2026-11-02T09:00:00Z"}]
-});
+impl Example for KeyWithSecret {
+    fn example() -> Self {
+        Self {
+            secret: "bn-339zNfCwXJ9yPeP3bce8rCzi9wXIXojgWaEskfNV1vda6t".to_owned(),
+            key: KeyDetails::example(),
+        }
+    }
+}
 
 /// A key to be created.
 #[derive(Object)]

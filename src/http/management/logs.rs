@@ -6,7 +6,7 @@ use futures_util::stream;
 use poem::Body;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::{Binary, Json};
-use poem_openapi::types::Any;
+use poem_openapi::types::{Any, Example};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use uuid::Uuid;
 
@@ -155,21 +155,18 @@ struct LogDetail {
     routing: Option<Any<serde_json::Value>>,
 }
 
-example!(LogDetail, {
-    "request": {"id": "req_0199e1c2e08472b6a1f35d9c7e4b2a68", "created_at": "2026-11-30T08:15:42Z",
-    "key_id": "0199e1c2-7b30-7c4e-9a51-2f6d8c0b41aa", "team_id": "0199e1c2-5d11-7b0a-8c3e-61f0a9d2e7b4",
-    "operation": "chat", "dialect": "openai", "requested_model": "gpt-5-mini", "model": "gpt-5-mini",
-    "provider": "openai", "stream": true, "status": 200, "tokens": {"input": 1226, "cached": 245, "cache_write": 0,
-    "output": 270, "reasoning": 0}, "cost_nanousd": 791375, "price_version": "list#2026-11-01",
-    "metering": "reported", "latency_ms": 2760.0, "first_token_ms": 331.0, "overhead_ms": 0.3, "attempts": 1,
-    "client_cancelled": false, "cache": "miss", "upstream_request_id": "req_7f3a",
-    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, "attempts": [{"number": 1,
-    "created_at": "2026-11-30T08:15:42Z", "provider": "openai", "model": "gpt-5-mini", "status": 200,
-    "latency_ms": 2759.7, "first_token_ms": 330.0, "tokens": {"input": 1226, "cached": 245, "cache_write": 0,
-    "output": 270, "reasoning": 0}, "cost_nanousd": 791375, "upstream_request_id": "req_7f3a"}],
-    "routing": {"config_version": 7, "strategy": "cost-optimized", "attempts": [{"deployment": "openai/gpt-5-mini",
-    "stage": "primary", "score": 791375.0, "cost_nanousd": 791375}]}
-});
+impl Example for LogDetail {
+    fn example() -> Self {
+        Self {
+            request: LogEntry::example(),
+            attempts: vec![LogAttempt::example()],
+            routing: Some(Any(serde_json::json!({
+                "config_version": 7, "strategy": "cost-optimized", "attempts": [{"deployment": "openai/gpt-5-mini",
+                "stage": "primary", "score": 791375.0, "cost_nanousd": 791375}]
+            }))),
+        }
+    }
+}
 
 /// An attempt at a provider.
 #[derive(Object)]
@@ -202,6 +199,12 @@ struct LogAttempt {
     #[oai(skip_serializing_if_is_none)]
     upstream_request_id: Option<String>,
 }
+
+example!(LogAttempt, {
+    "number": 1, "created_at": "2026-11-30T08:15:42Z", "provider": "openai", "model": "gpt-5-mini", "status": 200,
+    "latency_ms": 2759.7, "first_token_ms": 330.0, "tokens": {"input": 1226, "cached": 245, "cache_write": 0,
+    "output": 270, "reasoning": 0}, "cost_nanousd": 791375, "upstream_request_id": "req_7f3a"
+});
 
 /// A table.
 #[derive(ApiResponse)]
