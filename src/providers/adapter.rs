@@ -192,8 +192,13 @@ pub trait Reader: Send {
         ))
     }
 
+    /// Only these of its calls were answered. Of use to whoever keeps something for each of them.
+    fn only(&mut self, _answered: &[bool]) {}
+
     /// What some of the answers used, by the places of their calls, where others are missing: they were paid for.
-    fn partly(self: Box<Self>, answers: Vec<Option<WireAnswer>>) -> (Option<TokenUsage>, TextTally) {
+    fn partly(mut self: Box<Self>, answers: Vec<Option<WireAnswer>>) -> (Option<TokenUsage>, TextTally) {
+        let answered: Vec<bool> = answers.iter().map(Option::is_some).collect();
+        self.only(&answered);
         match self.whole(answers.into_iter().flatten().collect()) {
             Ok(answer) => (answer.usage, answer.generated),
             Err(_) => (None, TextTally::default()),

@@ -211,13 +211,9 @@ impl Reader for Vectors {
         })
     }
 
-    fn partly(mut self: Box<Self>, answers: Vec<Option<WireAnswer>>) -> (Option<TokenUsage>, TextTally) {
-        let mut came = answers.iter().map(Option::is_some);
-        self.texts.retain(|_| came.next().unwrap_or(false));
-        match self.whole(answers.into_iter().flatten().collect()) {
-            Ok(answer) => (answer.usage, answer.generated),
-            Err(_) => (None, TextTally::default()),
-        }
+    fn only(&mut self, answered: &[bool]) {
+        let mut answered = answered.iter();
+        self.texts.retain(|_| answered.next() == Some(&true));
     }
 
     fn decoder(self: Box<Self>, _limits: StreamLimits) -> Box<dyn Decoder> {
