@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Pipeline;
 use super::attempt::{target, understood};
@@ -20,13 +20,11 @@ use super::route::Moment;
 use crate::chat::request::{DialectHeaders, Request};
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::GatewayError;
-use crate::domain::watched::Spot;
 use crate::gates::key_gate::KeyGate;
 use crate::providers::adapter::MediaLibrary;
 use crate::routing::catalog::Deployment;
 use crate::routing::plan::Readiness;
 use crate::upstream::Propagated;
-use crate::upstream::endpoints::Wanted;
 use crate::upstream::payload::SentMark;
 
 /// How long a provider may take.
@@ -92,18 +90,7 @@ impl Pipeline {
 
     /// The provider's own count; `None`: it has none, or none for us right now.
     async fn ask_for_count(&self, request: &Request, gate: &KeyGate, deployment: &Deployment) -> Option<u64> {
-        let keyed = {
-            let tenant = tenant(gate);
-            let wanted = Wanted {
-                provider: &deployment.provider,
-                deployment: &deployment.id,
-                tried: &[],
-                random: rand::random(),
-                now: Instant::now(),
-            };
-            let health = |spot: &Spot| self.board.readiness(tenant.organization, spot);
-            self.endpoints.now().pick(tenant, &wanted, &health)?
-        };
+        let keyed = self.pick(tenant(gate), deployment, &[])?;
         let endpoint = &keyed.endpoint;
         let media = MediaLibrary::default();
         let call = endpoint.adapter.counting(request, &target(deployment, &media))?;

@@ -97,6 +97,21 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// The credential that a deployment is asked with next, by weight and health, of those that were not tried.
+    pub(super) fn pick(&self, tenant: Tenant<'_>, deployment: &Deployment, tried: &[Arc<Keyed>]) -> Option<Arc<Keyed>> {
+        let wanted = Wanted {
+            provider: &deployment.provider,
+            deployment: &deployment.id,
+            tried,
+            random: rand::random(),
+            now: Instant::now(),
+        };
+        let health = |spot: &Spot| self.board.readiness(tenant.organization, spot);
+        self.endpoints.now().pick(tenant, &wanted, &health)
+    }
+}
+
 /// Takes what is secret out of a provider's words: its callers are told them, and it may repeat what it was sent.
 pub(super) fn hide(credential: &Credential, failure: &mut Failure) {
     let hidden = |text: &str| {
@@ -252,17 +267,7 @@ impl<'p> Tries<'p> {
     }
 
     fn pick(&self, deployment: &Deployment, meter: &Meter) -> Option<Arc<Keyed>> {
-        let endpoints = self.pipeline.endpoints.now();
-        let wanted = Wanted {
-            provider: &deployment.provider,
-            deployment: &deployment.id,
-            tried: &self.tried,
-            random: rand::random(),
-            now: Instant::now(),
-        };
-        let tenant = tenant(meter.gate());
-        let health = |spot: &Spot| self.pipeline.board.readiness(tenant.organization, spot);
-        endpoints.pick(tenant, &wanted, &health)
+        self.pipeline.pick(tenant(meter.gate()), deployment, &self.tried)
     }
 
     /// Whether the deployment that just failed with a credential is also served elsewhere: in another region, or at another

@@ -20,12 +20,11 @@ use crate::domain::ids::{DeploymentId, OrganizationId, ProviderId};
 use crate::domain::money::NanoUsd;
 use crate::domain::pricing::Rates;
 use crate::domain::usage::TokenUsage;
-use crate::domain::watched::Spot;
 use crate::providers::adapter::{Failure, MediaLibrary, WireAnswer};
 use crate::routing::catalog::{Catalog, Deployment};
 use crate::upstream::Propagated;
 use crate::upstream::answer::Answer;
-use crate::upstream::endpoints::{Keyed, Tenant, Wanted};
+use crate::upstream::endpoints::{Keyed, Tenant};
 use crate::upstream::payload::SentMark;
 
 /// How long the call may take.
@@ -88,18 +87,7 @@ impl Pipeline {
             let listed = cheapest(&catalog, provider, model);
             listed.or_else(forwarded).ok_or(NotProbed::NoModel)?
         };
-        let keyed = {
-            let wanted = Wanted {
-                provider,
-                deployment: &deployment.id,
-                tried: &[],
-                random: rand::random(),
-                now: Instant::now(),
-            };
-            let health = |spot: &Spot| self.board.readiness(tenant.organization, spot);
-            self.endpoints.now().pick(tenant, &wanted, &health)
-        };
-        let keyed = keyed.ok_or(NotProbed::NoCredential)?;
+        let keyed = self.pick(tenant, &deployment, &[]).ok_or(NotProbed::NoCredential)?;
         let began = Instant::now();
         let outcome = self.ask_briefly(&deployment, &keyed, OUTPUT_TOKENS, PATIENCE).await;
         Ok(Probed {
