@@ -251,6 +251,12 @@ impl Dropped {
             self.names.push(name);
         }
     }
+
+    /// These, and others beside them.
+    pub fn and(mut self, others: &Self) -> Self {
+        others.names.iter().for_each(|name| self.add(name.as_str()));
+        self
+    }
 }
 
 #[cfg(test)]

@@ -234,10 +234,7 @@ impl Writer<'_> {
             self.set("stream", true);
         }
         self.cache(conversation, &mut messages.list);
-        let mut dropped = conversation.given.without(&self.taken);
-        for name in self.notes.names() {
-            dropped.add(name.clone());
-        }
+        let dropped = conversation.given.without(&self.taken).and(&self.notes);
         let body = Body {
             fields: &self.fields,
             messages: &messages.list,

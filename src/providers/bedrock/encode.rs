@@ -113,10 +113,7 @@ pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unenc
         writer.body.output_config.text_format = Some(format);
         writer.taken.take(Param::ResponseFormat);
     }
-    let mut dropped = conversation.given.without(&writer.taken);
-    for name in writer.notes.names() {
-        dropped.add(name.clone());
-    }
+    let dropped = conversation.given.without(&writer.taken).and(&writer.notes);
     let body = serde_json::to_vec(&writer.body)
         .expect("a body always serialises")
         .into();

@@ -98,10 +98,7 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
     if !config.is_empty() {
         fields.insert("generationConfig".to_owned(), config.into());
     }
-    let mut dropped = conversation.given.without(&taken);
-    for name in notes.names() {
-        dropped.add(name.clone());
-    }
+    let mut dropped = conversation.given.without(&taken).and(&notes);
     request.headers.drop_betas(&mut dropped, |_| false);
     let body = Body {
         fields: &fields,

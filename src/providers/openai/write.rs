@@ -96,10 +96,7 @@ pub fn body(request: &Request, target: &Target<'_>, manner: Manner) -> Result<(B
     writer.rest(conversation);
     // Prompts are cached by themselves wherever they are cached at all.
     writer.taken.take(Param::CacheControl);
-    let mut dropped = conversation.given.without(&writer.taken);
-    for name in writer.notes.names() {
-        dropped.add(name.clone());
-    }
+    let dropped = conversation.given.without(&writer.taken).and(&writer.notes);
     let body = serde_json::to_vec(&writer.fields).expect("values always serialise");
     Ok((body.into(), dropped))
 }
