@@ -31,7 +31,7 @@ pub mod usage;
 mod users;
 mod webhooks;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
@@ -252,18 +252,14 @@ pub fn specification(server_url: &str) -> String {
 
 /// Everything below `/api`.
 pub fn endpoint(management: Arc<Management>) -> impl Endpoint<Output = Response> {
-    let service = service("/");
-    Guarded {
-        methods: Methods::of(&service.spec()),
-        inner: service.into_endpoint().data(management),
-    }
+    Guarded(service("/").into_endpoint().data(management))
 }
 
 /// Bounds bodies, and turns what poem says by itself into problems.
-struct Guarded<E> {
-    methods: Methods,
-    inner: E,
-}
+struct Guarded<E>(E);
+
+/// Of every path. The document they are read from is large, and there are several endpoints in a process.
+static METHODS: LazyLock<Methods> = LazyLock::new(|| Methods::of(&service("/").spec()));
 
 /// Which methods each path takes: an answer of 405 has to say so (RFC 9110, section 15.5.6), and poem's does not.
 struct Methods(Vec<(String, HeaderValue)>);
@@ -312,19 +308,19 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
         let path = request.uri().path().to_owned();
         Ambient::with(|ambient| {
             ambient.root(|root| {
-                if let Some(route) = self.methods.template(&path) {
+                if let Some(route) = METHODS.template(&path) {
                     root.rename(|| format!("{} {route}", request.method()));
                     root.set(HTTP_ROUTE, || route);
                 }
             });
         });
         let answer = match bounded(&mut request).await {
-            Ok(()) => self.inner.call(request).await.map(poem::IntoResponse::into_response),
+            Ok(()) => self.0.call(request).await.map(poem::IntoResponse::into_response),
             Err(problem) => Ok(problem.response()),
         };
         let mut response = answer.unwrap_or_else(in_problem_form);
         if response.status() == StatusCode::METHOD_NOT_ALLOWED
-            && let Some(methods) = self.methods.at(&path)
+            && let Some(methods) = METHODS.at(&path)
         {
             response.headers_mut().insert(ALLOW, methods);
         }
