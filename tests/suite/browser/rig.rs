@@ -1,5 +1,7 @@
 //! A browser: Debian's Chromium, driven through its chromedriver, that tells of everything it complains about.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,6 +37,8 @@ pub struct Browser {
     origin: String,
     /// How wide the window was asked to be. A phone's grows with a page that is too wide, so it cannot be asked.
     width: AtomicU32,
+    /// Where its driver listens.
+    port: u16,
     _driver: Child,
     _profile: tempfile::TempDir,
 }
@@ -104,6 +108,7 @@ impl Browser {
             client,
             origin: origin.to_owned(),
             width: AtomicU32::new(1440),
+            port,
             _driver: driver,
             _profile: profile,
         };
@@ -319,6 +324,21 @@ impl Browser {
 
     /// Holds that axe-core finds nothing wrong, and that nothing is wider than the window.
     pub async fn assert_accessible(&self, page: &str) {
+        self.assert_axe_finds_nothing(page, json!({})).await;
+        let width = self.width.load(Ordering::Relaxed);
+        let wide = self
+            .value(&format!("document.documentElement.scrollWidth <= {width} ? '' : [...document.querySelectorAll('main *, dialog[open] *')].filter(node => node.getBoundingClientRect().right > {width} + 1).slice(0, 8).map(node => node.outerHTML.slice(0, 160)).join('\\n') || `it is ${{document.documentElement.scrollWidth}}`"))
+            .await;
+        assert_eq!(wide, json!(""), "{page} is wider than the window");
+    }
+
+    /// Holds that what depends on colours is right: all there is to see of a page in another theme.
+    pub async fn assert_colours(&self, page: &str) {
+        let rules = json!({"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}});
+        self.assert_axe_finds_nothing(page, rules).await;
+    }
+
+    async fn assert_axe_finds_nothing(&self, page: &str, mut options: Value) {
         static AXE: OnceCell<String> = OnceCell::const_new();
         let axe = AXE
             .get_or_init(|| async {
@@ -329,25 +349,23 @@ impl Browser {
                 std::fs::read_to_string(path.trim()).expect("axe-core is installed")
             })
             .await;
-        self.client
-            .execute(&format!("{axe};"), Vec::new())
-            .await
-            .expect("axe-core can be loaded");
+        if self.value("typeof axe === 'undefined'").await == json!(true) {
+            self.client
+                .execute(&format!("{axe};"), Vec::new())
+                .await
+                .expect("axe-core can be loaded");
+        }
         let script = "const done = arguments[arguments.length - 1]; \
-            axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations.map(one => \
+            axe.run(document, arguments[0]).then(found => done(found.violations.map(one => \
             `${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map(node => node.html.slice(0, 200) + ' ' + \
             (node.any[0]?.message ?? '')).join(' | ')}`)), error => done([String(error)]))";
+        options["resultTypes"] = json!(["violations"]);
         let found = self
             .client
-            .execute_async(script, Vec::new())
+            .execute_async(script, vec![options])
             .await
             .expect("axe-core answers");
         assert_eq!(found, json!([]), "{page}");
-        let width = self.width.load(Ordering::Relaxed);
-        let wide = self
-            .value(&format!("document.documentElement.scrollWidth <= {width} ? '' : [...document.querySelectorAll('main *, dialog[open] *')].filter(node => node.getBoundingClientRect().right > {width} + 1).slice(0, 8).map(node => node.outerHTML.slice(0, 160)).join('\\n') || `it is ${{document.documentElement.scrollWidth}}`"))
-            .await;
-        assert_eq!(wide, json!(""), "{page} is wider than the window");
     }
 
     /// Keeps a picture of the whole page in `docs/screenshots`, if BONITO_SCREENSHOTS is set.
@@ -377,6 +395,20 @@ impl Browser {
 
     /// Ends it.
     pub async fn close(self) {
-        let _ = self.client.close().await;
+        let _ = self.client.clone().close().await;
+    }
+}
+
+impl Drop for Browser {
+    /// A driver that is killed leaves its browser behind, and that goes on asking whoever has the gateway's port next. Asked
+    /// to, it takes the browser with it.
+    fn drop(&mut self) {
+        let ask = || {
+            let mut driver = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+            driver.set_read_timeout(Some(PATIENCE))?;
+            driver.write_all(b"GET /shutdown HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
+            driver.read_to_end(&mut Vec::new())
+        };
+        let _: std::io::Result<usize> = ask();
     }
 }
