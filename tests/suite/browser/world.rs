@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bonito::analytics::rollup::tend;
+use bonito::app::run::End;
 use bonito::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use bonito::domain::ids::{KeyId, RequestId, TeamId};
 use bonito::domain::job::{JobKind, NewJob};
@@ -16,6 +17,7 @@ use bonito::store::ledger::RequestRow;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::rig::Browser;
@@ -60,6 +62,14 @@ pub struct World {
     pub team: Uuid,
 }
 
+/// What a world was when it had just been made.
+struct Made {
+    database: Vec<u8>,
+    key: String,
+    keys: Vec<Uuid>,
+    team: Uuid,
+}
+
 impl World {
     /// An organization with two months behind it.
     pub async fn new() -> Self {
@@ -67,7 +77,38 @@ impl World {
     }
 
     /// The same in a gateway that is set up otherwise.
+    ///
+    /// Two months take a while to make: on SQLite they are made once, and each world gets a copy.
     pub async fn with(set_up: impl FnOnce(Builder) -> Builder) -> Self {
+        static MADE: OnceCell<Made> = OnceCell::const_new();
+        if on_postgres() {
+            return Self::made(set_up).await;
+        }
+        let made = MADE
+            .get_or_init(async || {
+                let mut world = Self::made(|builder| builder).await;
+                assert_eq!(world.gateway.stop().await, End::Clean);
+                Made {
+                    database: std::fs::read(world.gateway.database_file()).expect("the database can be read"),
+                    key: world.gateway.key.clone(),
+                    keys: world.keys.clone(),
+                    team: world.team,
+                }
+            })
+            .await;
+        let (provider, builder) = Self::builder().await;
+        let mut gateway = set_up(builder.on_a_copy(&made.database)).start().await;
+        gateway.key.clone_from(&made.key);
+        Self {
+            gateway,
+            provider,
+            keys: made.keys.clone(),
+            team: made.team,
+        }
+    }
+
+    /// What it will run on: the provider, and a gateway that has its models.
+    async fn builder() -> (ScriptedProvider, Builder) {
         let provider = ScriptedProvider::start().await;
         let mut builder = TestGateway::builder();
         for name in ["openai", "anthropic", "mistral"] {
@@ -83,6 +124,11 @@ impl World {
             };
             builder = builder.priced(name, &url, &models);
         }
+        (provider, builder)
+    }
+
+    async fn made(set_up: impl FnOnce(Builder) -> Builder) -> Self {
+        let (provider, builder) = Self::builder().await;
         let gateway = set_up(builder).start().await;
         let token = gateway.token(Role::Owner);
         let created = async |path: &str, body: Value| -> Value {

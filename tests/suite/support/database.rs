@@ -6,6 +6,9 @@ use std::path::Path;
 
 use sea_orm::{ConnectionTrait as _, Database, Statement};
 
+/// The name of a file that is one, on SQLite.
+pub const FILE: &str = "bonito.db";
+
 /// Whether this run is on Postgres.
 pub fn on_postgres() -> bool {
     match std::env::var("BONITO_TEST_DATABASE").as_deref() {
@@ -18,7 +21,7 @@ pub fn on_postgres() -> bool {
 /// The URL of a database that did not exist before.
 pub async fn fresh(dir: &Path) -> String {
     if !on_postgres() {
-        return format!("sqlite://{}?mode=rwc", dir.join("bonito.db").display());
+        return format!("sqlite://{}?mode=rwc", dir.join(FILE).display());
     }
     let server = std::env::var("BONITO_TEST_POSTGRES_URL")
         .expect("BONITO_TEST_POSTGRES_URL names a Postgres server; scripts/with-postgres starts one");

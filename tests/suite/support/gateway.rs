@@ -120,6 +120,14 @@ impl Builder {
         self
     }
 
+    /// A copy of an SQLite database, of a gateway that is no more.
+    pub fn on_a_copy(mut self, database: &[u8]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        std::fs::write(dir.path().join(database::FILE), database).expect("a file can be written");
+        self.dir = Some(Arc::new(dir));
+        self
+    }
+
     /// Starts it.
     pub async fn start(self) -> TestGateway {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -850,6 +858,11 @@ impl TestGateway {
             }
         }
         files
+    }
+
+    /// Where its database is, on SQLite.
+    pub fn database_file(&self) -> PathBuf {
+        self.dir.path().join(database::FILE)
     }
 
     /// Runs a statement in the gateway's database, past the gateway.
