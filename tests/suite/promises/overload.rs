@@ -73,7 +73,9 @@ async fn p11_three_times_too_much_is_refused_and_the_rest_is_served_in_time() {
     let most = capacity(&process, &key, lasts / 4).await;
     let calm = at_rate(&process, &key, "calm", most * 0.8, lasts / 2).await;
     let before = process.resident_bytes();
-    let flood = at_rate(&process, &key, "flood", most * 3.0, lasts).await;
+    // Of what there are places for, which is more than is ever measured: a machine with other things to do measures little.
+    let too_much = PLACES as f64 / TAKES.as_secs_f64() * 3.0;
+    let flood = at_rate(&process, &key, "flood", too_much, lasts).await;
     let grown = process.resident_bytes().saturating_sub(before);
     let after = at_rate(&process, &key, "after", most * 0.5, lasts / 2).await;
 
@@ -97,7 +99,7 @@ async fn p11_three_times_too_much_is_refused_and_the_rest_is_served_in_time() {
     figures(
         "P11",
         format_args!(
-            "{PLACES} places and {} ms for each: {most:.0}/s; three times that for {} s: {goodput:.0}/s served ({percent:.0} %), \
+            "{PLACES} places and {} ms for each: {most:.0}/s; {too_much:.0}/s for {} s: {goodput:.0}/s served ({percent:.0} %), \
              p99 {} ms (calm {} ms), {} of {} refused, at the caller p50 {:.1} ms and p99 {:.1} ms; memory grew by {} MiB; at half \
              of it p99 {} ms right behind",
             TAKES.as_millis(),
