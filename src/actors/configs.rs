@@ -1,13 +1,17 @@
 //! Reads organizations' gateway configs, compiles them and publishes them; looks for changes now and then, and whenever
 //! Postgres tells of one.
 //!
-//! A config that cannot be read, because a newer version of the gateway wrote it, leaves the last good one in force. A start
-//! without the database has those of the last good [`Snapshot`].
+//! A config that cannot be read, because a newer version of the gateway wrote it, leaves the last good one in force, which a
+//! start looks for among the versions before it. Where there is none, the organization's requests are refused: rules and
+//! residency that cannot be read are not to be done without. A start without the database has those of the last good
+//! [`Snapshot`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Handled;
@@ -24,6 +28,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long a look for changes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Versions before one that cannot be read that are tried.
+const VERSIONS_TRIED: u64 = 20;
 
 /// The actor.
 pub struct ConfigsActor;
@@ -52,12 +59,30 @@ pub enum ConfigsMsg {
     /// Time to look for changes, or the database said that there are some.
     LookForChanges,
     /// The database was asked for changes; what it said, or why it did not.
-    Changed(Result<ConfigChanges, StoreError>),
+    Changed(Result<Found, StoreError>),
+}
+
+/// The configs that changed.
+pub struct Found {
+    /// Everything up to this change is in here.
+    revision: Revision,
+    configs: Vec<FoundConfig>,
+}
+
+struct FoundConfig {
+    organization: OrganizationId,
+    slug: String,
+    /// The newest that can be read, if there is any.
+    good: Option<(ConfigVersion, Policy)>,
+    /// Whether that is the one that should be in force.
+    is_newest: bool,
 }
 
 /// What it knows.
 pub struct ConfigsState {
     args: ConfigsArgs,
+    /// Organizations whose config cannot be read.
+    unreadable: HashSet<OrganizationId>,
     /// Everything up to this change is published. `None`: nothing yet.
     seen: Option<Revision>,
     looking: bool,
@@ -89,6 +114,7 @@ impl Actor for ConfigsActor {
         });
         let mut state = ConfigsState {
             args,
+            unreadable: HashSet::new(),
             seen: None,
             looking: false,
             look_again: false,
@@ -101,7 +127,12 @@ impl Actor for ConfigsActor {
         }
         // The first request must not be routed by a default where somebody wrote a rule. After a failure of this actor the
         // last good ones are still in force, and a database that is down is no reason to fail again.
-        match within(LOOK_TIMEOUT, state.args.store.configs_changed_since(None)).await {
+        match within(
+            LOOK_TIMEOUT,
+            found(&state.args.store, None, state.args.default_strategy),
+        )
+        .await
+        {
             Ok(all) => state.publish(all),
             Err(error) if state.args.policies.were_read() => {
                 tracing::warn!(%error, "configs cannot be read again, the last good ones stay");
@@ -138,8 +169,9 @@ impl ConfigsState {
         }
         self.looking = true;
         let (store, myself, since) = (self.args.store.clone(), myself.clone(), self.seen);
+        let strategy = self.args.default_strategy;
         tokio::spawn(async move {
-            let changes = within(LOOK_TIMEOUT, store.configs_changed_since(since)).await;
+            let changes = within(LOOK_TIMEOUT, found(&store, since, strategy)).await;
             let _ = myself.cast(ConfigsMsg::Changed(changes));
         });
     }
@@ -149,37 +181,103 @@ impl ConfigsState {
         let Some((revision, known)) = self.args.snapshot.configs() else {
             return;
         };
-        let configs = known
-            .into_iter()
-            .map(|known| (known.organization, known.slug, known.config));
-        self.publish(ConfigChanges {
+        let strategy = self.args.default_strategy;
+        let configs = known.into_iter().map(|known| {
+            let policy = compile(known.organization, &known.config, strategy);
+            FoundConfig {
+                organization: known.organization,
+                slug: known.slug,
+                is_newest: policy.is_some(),
+                good: policy.map(|policy| (known.config, policy)),
+            }
+        });
+        self.publish(Found {
             revision,
             configs: configs.collect(),
         });
     }
 
-    fn publish(&mut self, changes: ConfigChanges) {
-        self.args.metrics.config_revision.set(changes.revision.0);
+    fn publish(&mut self, found: Found) {
         let replaces = self.seen.is_none();
-        self.seen = Some(changes.revision);
-        let known = changes.configs.iter().map(|(organization, slug, config)| KnownConfig {
-            organization: *organization,
-            slug: slug.clone(),
-            config: config.clone(),
-        });
-        self.args.snapshot.configs_are(changes.revision, known, replaces);
-        let strategy = self.args.default_strategy;
-        let compiled = changes.configs.into_iter().filter_map(|(organization, slug, config)| {
-            let policy = compile(organization, &config, strategy)?;
-            Some(Published {
+        self.seen = Some(found.revision);
+        if replaces {
+            self.unreadable.clear();
+        }
+        let (mut known, mut published) = (Vec::new(), Vec::new());
+        for config in found.configs {
+            let FoundConfig {
+                organization,
+                slug,
+                good,
+                is_newest,
+            } = config;
+            if is_newest {
+                self.unreadable.remove(&organization);
+            } else {
+                self.unreadable.insert(organization);
+            }
+            // Of a version that comes before all others, it takes the place of nothing that is in force.
+            let policy = match good {
+                Some((config, policy)) => {
+                    known.push(KnownConfig {
+                        organization,
+                        slug: slug.clone(),
+                        config,
+                    });
+                    policy
+                }
+                None => refusing(self.args.default_strategy),
+            };
+            published.push(Published {
                 organization,
                 slug: slug.into(),
                 policy: Arc::new(policy),
-            })
-        });
-        self.args.policies.publish(compiled.collect::<Vec<_>>());
+            });
+        }
+        self.args.snapshot.configs_are(found.revision, known, replaces);
+        self.args.policies.publish(published);
         self.args.policies.are_read();
+        let metrics = &self.args.metrics;
+        metrics
+            .configs_unreadable
+            .set(i64::try_from(self.unreadable.len()).unwrap_or(i64::MAX));
+        if self.unreadable.is_empty() {
+            metrics.config_revision.set(found.revision.0);
+        }
     }
+}
+
+/// The configs that changed, each as the newest of its versions that can be read.
+async fn found(store: &Store, since: Option<Revision>, strategy: Strategy) -> Result<Found, StoreError> {
+    let ConfigChanges { revision, configs } = store.configs_changed_since(since).await?;
+    let mut found = Vec::with_capacity(configs.len());
+    for (organization, slug, config) in configs {
+        let newest = config.version;
+        let mut good = compile(organization, &config, strategy).map(|policy| (config, policy));
+        if good.is_none() {
+            let before = store.configs_before(organization, newest, VERSIONS_TRIED).await?;
+            good = before
+                .into_iter()
+                .find_map(|config| compile(organization, &config, strategy).map(|policy| (config, policy)));
+        }
+        found.push(FoundConfig {
+            organization,
+            slug,
+            is_newest: good.as_ref().is_some_and(|(config, _)| config.version == newest),
+            good,
+        });
+    }
+    Ok(Found {
+        revision,
+        configs: found,
+    })
+}
+
+/// What holds for an organization none of whose configs can be read.
+fn refusing(strategy: Strategy) -> Policy {
+    let document = json!({"rules": [{"name": "unreadable-config", "then": {"deny":
+        "this version of the gateway cannot read the organization's gateway config; its log says why"}}]});
+    document::read(&document, strategy).expect("it is a config")
 }
 
 /// The policy of a stored config; `None`: it cannot be read, which is in the log.

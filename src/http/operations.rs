@@ -107,6 +107,14 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
             "component": "redis", "reason": "it is away; each replica allows its share of the rate limits",
         }));
     }
+    let unreadable = operations.metrics.configs_unreadable.get();
+    if unreadable > 0 {
+        degraded.push(json!({
+            "component": "configs",
+            "reason": "this version cannot read the newest config of some organizations; the last good one holds for them",
+            "organizations": unreadable,
+        }));
+    }
     let stopping = operations.stopping.load(Ordering::Acquire);
     let (status, word) = match (standing, degraded.is_empty()) {
         _ if stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

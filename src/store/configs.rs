@@ -43,6 +43,26 @@ impl Store {
         Ok(found.map(version_of))
     }
 
+    /// What was in force before a version of an organization's config: so many, the newest first.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn configs_before(
+        &self,
+        organization: OrganizationId,
+        version: i64,
+        most: u64,
+    ) -> Result<Vec<ConfigVersion>, StoreError> {
+        let found = gateway_configs::Entity::find()
+            .filter(gateway_configs::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_configs::Column::Version.lt(version))
+            .order_by_desc(gateway_configs::Column::Version)
+            .limit(most)
+            .all(&self.db)
+            .await?;
+        Ok(found.into_iter().map(version_of).collect())
+    }
+
     /// One version of an organization's config.
     ///
     /// # Errors

@@ -197,6 +197,8 @@ pub struct Metrics {
     database_failures: Count,
     /// The number of the last change of a config that is in force here.
     pub config_revision: Gauge,
+    /// Organizations whose newest config this version cannot read.
+    pub configs_unreadable: Gauge,
     build: Family<VersionLabels, Gauge>,
     process_start: Gauge,
     process_memory: Gauge,
@@ -268,6 +270,7 @@ impl Default for Metrics {
             database_duration: Histogram::new(DATABASE_BUCKETS),
             database_failures: Counter::default(),
             config_revision: Gauge::default(),
+            configs_unreadable: Gauge::default(),
             build: Family::default(),
             process_start: Gauge::default(),
             process_memory: Gauge::default(),
@@ -335,6 +338,11 @@ impl Metrics {
             names::CONFIG_REVISION,
             "The number of the last change of a config that is in force here",
             self.config_revision.clone(),
+        );
+        registry.register(
+            names::CONFIGS_UNREADABLE,
+            "Organizations whose newest config this version cannot read",
+            self.configs_unreadable.clone(),
         );
         registry.register(names::BUILD_INFO, "The version that runs", self.build.clone());
         registry.register(
@@ -711,6 +719,7 @@ impl Metrics {
             "budgets",
             "configs",
             "replicas",
+            "snapshot",
         ] {
             self.restarts
                 .get_or_create(&ActorLabels { actor: Word(actor) })

@@ -88,6 +88,8 @@ names! {
     DATABASE_FAILURES = "bonito_database_failures",
     /// The number of the last change of a config that is in force here (gauge).
     CONFIG_REVISION = "bonito_config_revision",
+    /// Organizations whose newest config this version cannot read (gauge).
+    CONFIGS_UNREADABLE = "bonito_configs_unreadable",
     /// 1, with the version that runs (gauge).
     BUILD_INFO = "bonito_build_info",
     /// When the process began, in seconds since 1970 (gauge).
@@ -159,7 +161,7 @@ names! {
 /// Names of spans, their attributes and events.
 ///
 /// # Source
-/// `gen_ai.*`, `error.type`, `http.*`, `server.*`, `url.*`, `db.*`, `service.*` and `telemetry.*` are OpenTelemetry's:
+/// `gen_ai.*`, `error.type`, `http.*`, `server.*`, `db.*`, `service.*` and `telemetry.*` are OpenTelemetry's:
 /// <https://opentelemetry.io/docs/specs/semconv/registry/> and <https://github.com/open-telemetry/semantic-conventions-genai>,
 /// schema 1.42.0. What these have no word for begins with `bonito.`.
 pub mod trace {

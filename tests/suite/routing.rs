@@ -742,3 +742,64 @@ fn prompt_tokens(model: &str, user: &str) -> u64 {
     let request = Request::parse(Operation::Chat, Dialect::OpenAi, body.to_string().into(), &limits).unwrap();
     request.prompt.tokens()
 }
+
+/// What a newer version of the gateway wrote, as a replica of this version finds it at its start.
+#[tokio::test]
+async fn a_config_that_cannot_be_read_leaves_the_last_good_one_and_where_there_is_none_nobody_is_served() {
+    let at = ScriptedProvider::start().await;
+    let lines = [provider("alpha", &at, &[("m", "1")], "")];
+    let gateway = builder(&lines).start().await;
+    gateway
+        .configure(
+            &json!({"rules": [{"name": "closed", "when": "model == 'm'", "then": {"deny": "closed on Mondays"}}]}),
+        )
+        .await;
+    gateway.configure(&json!({"strategy": "failover"})).await;
+    let newer = |version: u32| {
+        format!("UPDATE gateway_configs SET document = '{{\"of_a_newer_version\": true}}' WHERE version = {version}")
+    };
+    gateway.sql(&newer(2)).await;
+
+    let second = builder(&lines).on_the_database_of(&gateway).start().await;
+    let body = chat("m", "hi", false).to_string();
+    let reply = second.send("/v1/chat/completions", &gateway.key, body.clone()).await;
+    assert_ne!(reply.status, 200, "{}", reply.text);
+    assert!(reply.text.contains("closed on Mondays"), "{}", reply.text);
+    let ready = second.operation("/readyz").await;
+    assert_eq!((ready.status, ready.json()["status"].as_str()), (200, Some("degraded")));
+    assert!(ready.text.contains("\"configs\""), "{}", ready.text);
+    assert_eq!(second.metric("bonito_configs_unreadable").await, 1.0);
+    assert_eq!(second.metric("bonito_config_revision").await, 0.0);
+
+    gateway.sql(&newer(1)).await;
+    let third = builder(&lines).on_the_database_of(&gateway).start().await;
+    let reply = third.send("/v1/chat/completions", &gateway.key, body.clone()).await;
+    assert_ne!(reply.status, 200, "{}", reply.text);
+    assert!(
+        reply.text.contains("cannot read the organization's gateway config"),
+        "{}",
+        reply.text
+    );
+    assert!(at.requests().is_empty());
+
+    // One that can be read ends it, on all of them.
+    gateway.configure(&json!({"strategy": "failover"})).await;
+    for other in [&second, &third] {
+        let served = async {
+            while other
+                .send("/v1/chat/completions", &gateway.key, body.clone())
+                .await
+                .status
+                != 200
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let served = tokio::time::timeout(Duration::from_secs(10), served).await;
+        served.expect("it hears of a config that it can read");
+        assert_eq!(other.metric("bonito_configs_unreadable").await, 0.0);
+    }
+    for gateway in [gateway, second, third] {
+        gateway.finish().await;
+    }
+}
