@@ -302,13 +302,16 @@ async fn write_without_actor(gateway: &Gateway) -> bool {
     true
 }
 
-/// SIGTERM and SIGINT. They are listened for from the moment this is made, which is before anybody can see that the process
+/// SIGTERM, SIGINT and SIGHUP. They are listened for from the moment this is made, which is before anybody can see that the process
 /// is up: until then a signal simply ends it.
 pub struct StopSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    /// A terminal is gone: its process has records to write like any other.
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl StopSignals {
@@ -324,6 +327,8 @@ impl StopSignals {
             terminate: signal(SignalKind::terminate())?,
             #[cfg(unix)]
             interrupt: signal(SignalKind::interrupt())?,
+            #[cfg(unix)]
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -334,10 +339,12 @@ impl StopSignals {
             let Self {
                 mut terminate,
                 mut interrupt,
+                mut hangup,
             } = self;
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
             }
         }
         #[cfg(not(unix))]
