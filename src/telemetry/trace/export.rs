@@ -199,8 +199,8 @@ impl Sender {
         let mut wait = FIRST_WAIT;
         for tried in 1.. {
             match self.send(body.clone(), count).await {
-                Ok(()) => {
-                    self.metrics.traces.exported(count);
+                Ok(taken) => {
+                    self.metrics.traces.exported(taken);
                     if self.complained.take().is_some() {
                         tracing::info!(spans_lost = self.unheard, "spans arrive again");
                         self.unheard = 0;
@@ -234,7 +234,8 @@ impl Sender {
         }
     }
 
-    async fn send(&self, body: bytes::Bytes, count: u64) -> Result<(), Lost> {
+    /// Sends a batch of so many once. How many were taken.
+    async fn send(&self, body: bytes::Bytes, count: u64) -> Result<u64, Lost> {
         let mut request = self
             .client
             .post(&self.url)
@@ -254,7 +255,7 @@ impl Sender {
             while let Ok(Some(part)) = answer.chunk().await {
                 said.extend_from_slice(&part);
                 if said.len() > MAX_ANSWER_BYTES {
-                    return Ok(());
+                    return Ok(count);
                 }
             }
             let rejected = ExportTraceServiceResponse::decode(said.as_slice())
@@ -265,7 +266,7 @@ impl Sender {
             if rejected > 0 {
                 self.metrics.traces.dropped("rejected", rejected);
             }
-            return Ok(());
+            return Ok(count - rejected);
         }
         let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = asked.and_then(|text| text.parse().ok()).map(Duration::from_secs);
