@@ -15,6 +15,30 @@ use crate::support::gateway::{Builder, chat};
 use crate::support::receiver::Receiver;
 use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
 
+/// What OpenTelemetry calls things, written down here anew: <https://opentelemetry.io/docs/specs/semconv/registry/attributes/>.
+const CONVENTIONS: [&str; 20] = [
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.request.stream",
+    "gen_ai.response.model",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_creation.input_tokens",
+    "gen_ai.usage.reasoning.output_tokens",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "error.type",
+    "http.request.method",
+    "http.route",
+    "http.response.status_code",
+    "server.address",
+    "server.port",
+    "db.system.name",
+    "db.operation.batch.size",
+];
+
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
@@ -202,6 +226,8 @@ async fn every_name_is_in_the_vocabulary_and_nothing_holds_what_a_caller_wrote()
     for span in collector.spans() {
         for name in span.attributes.keys() {
             assert!(vocabulary.contains(name.as_str()), "{name} of {}", span.name);
+            let named = name.starts_with("bonito.") || CONVENTIONS.contains(&name.as_str());
+            assert!(named, "{name} is neither OpenTelemetry's nor said to be ours");
         }
         for event in &span.events {
             assert!(names::event::ALL.contains(&event.as_str()), "{event}");
