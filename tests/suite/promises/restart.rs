@@ -9,7 +9,9 @@ use super::load::{Load, Seen, call_for};
 use super::{figures, full, size};
 use crate::support::ScriptedProvider;
 use crate::support::balancer::Balancer;
+use crate::support::database::on_postgres;
 use crate::support::process::Installation;
+use crate::support::redis::PrivateRedis;
 
 /// Replicas behind the balancer.
 const REPLICAS: usize = 3;
@@ -44,6 +46,10 @@ async fn p20_a_rolling_restart_of_three_replicas_fails_no_request_and_cuts_no_st
     let mut installation = Installation::new(&provider).await;
     installation.set("BONITO_SERVER_SHUTDOWN_NOTICE_MS", NOTICE.as_millis());
     installation.set("BONITO_SERVER_SHUTDOWN_GRACE_MS", 30_000);
+    let redis = PrivateRedis::start().await;
+    if let Some(redis) = &redis {
+        installation.set("REDIS_URL", redis.url());
+    }
     let mut replicas = Vec::new();
     for number in 0..REPLICAS {
         replicas.push(installation.start_replica(number).await);
@@ -104,6 +110,12 @@ async fn p20_a_rolling_restart_of_three_replicas_fails_no_request_and_cuts_no_st
     let restarts = rounds * REPLICAS as u64;
     figures(
         "P20",
-        format!("{restarts} restarts: {} requests, {} failed", seen.len(), failed.len()),
+        format!(
+            "on {} {}: {restarts} restarts: {} requests, {} failed",
+            if on_postgres() { "Postgres" } else { "SQLite" },
+            if redis.is_some() { "and Redis" } else { "without Redis" },
+            seen.len(),
+            failed.len()
+        ),
     );
 }
