@@ -67,6 +67,11 @@ def call(name: str, arguments: dict) -> str:
     return function(arguments["city"])
 
 
+def called(name: str, arguments: dict) -> str:
+    """A call as it can be compared and read: `weather(city)`."""
+    return f"{name}({', '.join(sorted(arguments))})"
+
+
 # ---------------------------------------------------------------- OpenAI's SDK
 
 
@@ -105,7 +110,7 @@ def with_openai(client: openai.OpenAI, model: str, stream: bool) -> dict:
     schema = {"type": "json_schema", "json_schema": {"name": "report", "schema": REPORT, "strict": True}}
     last, why_last = ask(tool_choice="none", response_format=schema)
     return {
-        "tools": [each["function"]["name"] for each in calls],
+        "calls": [called(each["function"]["name"], json.loads(each["function"]["arguments"])) for each in calls],
         "thought": bool(first.get("reasoning_content") or first.get("thinking_blocks")),
         "ends": [why == "tool_calls", why_second == "stop", why_last == "stop"],
         "report": json.loads(last["content"]),
@@ -173,7 +178,7 @@ def with_anthropic(client: anthropic.Anthropic, model: str, stream: bool) -> dic
     last = ask(tool_choice={"type": "none"}, extra_body={"output_config": schema})
     text = "".join(block.text for block in last.content if block.type == "text")
     return {
-        "tools": [each.name for each in calls],
+        "calls": [called(each.name, each.input) for each in calls],
         "thought": any(block.type in ("thinking", "redacted_thinking") for block in first.content),
         "ends": [
             first.stop_reason == "tool_use",
@@ -193,7 +198,7 @@ def wrong(said: dict) -> list[str]:
     return [
         problem
         for problem, found in {
-            "it did not call two tools at once": len(said["tools"]) < 2,
+            "it did not call two tools at once": len(said["calls"]) < 2,
             "an answer ended for another reason than it should": not all(said["ends"]),
             "its report does not follow the schema": set(report) != set(REPORT["required"])
             or not isinstance(report["findings"], str)
@@ -203,11 +208,20 @@ def wrong(said: dict) -> list[str]:
     ]
 
 
+def meaning(said: dict) -> dict:
+    """What must be the same whichever model and SDK it was. Models choose words of their own, and some keep their thoughts."""
+    return {
+        "calls": sorted(said["calls"]),
+        "ends": said["ends"],
+        "report": {name: type(value).__name__ for name, value in sorted(said["report"].items())},
+    }
+
+
 def main(base_url: str, key: str, models: list[str]) -> int:
     # Both SDKs take any key and any address; nothing else is needed to use the gateway.
     openai_client = openai.OpenAI(base_url=f"{base_url}/v1", api_key=key)
     anthropic_client = anthropic.Anthropic(base_url=base_url, api_key=key)
-    failures = 0
+    failures, first = 0, None
     for model in models:
         for name, converse, client in (
             ("OpenAI's SDK", with_openai, openai_client),
@@ -218,6 +232,9 @@ def main(base_url: str, key: str, models: list[str]) -> int:
                 try:
                     said = converse(client, model, stream)
                     problems = wrong(said)
+                    first = first or meaning(said)
+                    if meaning(said) != first:
+                        problems.append(f"it means {meaning(said)}, and the first one meant {first}")
                 except Exception as error:  # What an SDK throws is what its user would see.
                     said, problems = None, [f"{type(error).__name__}: {error}"]
                 if problems:
@@ -225,7 +242,7 @@ def main(base_url: str, key: str, models: list[str]) -> int:
                     print(f"{how} WRONG  {'; '.join(problems)}  {said or ''}")
                 else:
                     thoughts = "thoughts shown" if said["thought"] else "thoughts kept"
-                    print(f"{how} ok     {', '.join(said['tools'])}; {thoughts}; {said['report']}")
+                    print(f"{how} ok     {', '.join(said['calls'])}; {thoughts}; {said['report']}")
     return 1 if failures else 0
 
 

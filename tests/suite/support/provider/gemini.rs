@@ -681,10 +681,26 @@ fn vector(text: &Value, dimensions: &Value) -> Result<(Vec<f64>, usize), Refusal
     Ok((values, text.split_whitespace().count()))
 }
 
+fn object_of<const COUNT: usize>(fields: [(&str, Value); COUNT]) -> Map<String, Value> {
+    fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// The arguments that a function is declared with.
+fn properties<'b>(body: &'b Map<String, Value>, name: &str) -> Option<&'b Map<String, Value>> {
+    let tools = body.get("tools").map(list).unwrap_or_default();
+    let mut functions = tools.iter().flat_map(|tool| list(&tool["functionDeclarations"]));
+    let function = functions.find(|function| function["name"] == name)?;
+    let schema = function.get("parameters").or(function.get("parametersJsonSchema"))?;
+    schema["properties"].as_object()
+}
+
 /// The answer to a request that is in order.
 ///
 /// The results of functions are repeated; a question about the weather becomes two calls of the first function that may
-/// be called; a schema is filled in; and everything else is repeated with what was shown beside it. The words `blocked`,
+/// be called, or of the first two where they are to be parallel; a schema is filled in; and everything else is repeated with what was shown beside it. The words `blocked`,
 /// `unsafe` and `malformed` in the question have the prompt blocked, the answer stopped, and a call broken.
 fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], streamed: bool) -> Answer {
     let parts = list(&body["contents"][list(&body["contents"]).len() - 1]["parts"]);
@@ -724,9 +740,18 @@ fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], s
         answer.push(text(format!("Results: {}", results.join(" and "))));
     } else if said.contains("weather") && !functions.is_empty() && calling["mode"] != "NONE" {
         let allowed = list(&calling["allowedFunctionNames"]).first().and_then(Value::as_str);
-        let name = allowed.unwrap_or(&functions[0]);
         for (at, city) in ["Paris", "Rome"].into_iter().enumerate() {
-            let mut call = json!({"functionCall": {"name": name, "args": {"city": city, "days": at + 1}}});
+            let turn = if said.contains("parallel") {
+                at % functions.len()
+            } else {
+                0
+            };
+            let name = allowed.unwrap_or(&functions[turn]);
+            let mut args = object_of([("city", json!(city)), ("days", json!(at + 1))]);
+            if let Some(known) = properties(body, name) {
+                args.retain(|argument, _| known.contains_key(argument));
+            }
+            let mut call = json!({"functionCall": {"name": name, "args": args}});
             if host.is_newer() {
                 call["functionCall"]["id"] = format!("fc-{at}-{}", host.signature(city).len()).into();
             }

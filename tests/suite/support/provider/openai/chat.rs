@@ -117,17 +117,16 @@ impl Choice {
                 .into_iter()
                 .map(Piece::Reasoning),
         );
-        match ToolChoice::of(call.body, messages) {
-            Some(chosen) => {
+        match &ToolChoice::all(call.body, messages)[..] {
+            [first, others @ ..] => {
                 let parallel = said.contains("parallel") && call.body["parallel_tool_calls"] != false;
-                let count = if parallel && chosen.form != ToolForm::Legacy {
-                    2
+                if parallel && first.form != ToolForm::Legacy {
+                    choice.call_tools(call, [first, others.first().unwrap_or(first)], index);
                 } else {
-                    1
-                };
-                choice.call_tools(call, &chosen, index, count);
+                    choice.call_tools(call, [first], index);
+                }
             }
-            None => {
+            [] => {
                 let text = text(call, said, index);
                 choice.pieces.extend(words::split(&text).into_iter().map(Piece::Text));
             }
@@ -137,8 +136,8 @@ impl Choice {
         choice
     }
 
-    fn call_tools(&mut self, call: &Call<'_>, chosen: &ToolChoice<'_>, index: usize, count: usize) {
-        for tool in 0..count {
+    fn call_tools<const COUNT: usize>(&mut self, call: &Call<'_>, chosen: [&ToolChoice<'_>; COUNT], index: usize) {
+        for (tool, chosen) in chosen.into_iter().enumerate() {
             let id = format!("call_mock{:08}_{index}_{tool}", call.sequence);
             self.tools.push(ToolCall {
                 form: chosen.form,
@@ -150,10 +149,10 @@ impl Choice {
             self.pieces
                 .extend(input.into_iter().map(|text| Piece::ToolInput { tool, text }));
         }
-        self.finish_reason = match chosen.form {
-            ToolForm::Legacy => "function_call",
+        self.finish_reason = match chosen.first() {
+            Some(chosen) if chosen.form == ToolForm::Legacy => "function_call",
             // OpenAI says "stop" when the function was prescribed by name.
-            _ if chosen.prescribed => "stop",
+            Some(chosen) if chosen.prescribed => "stop",
             _ => "tool_calls",
         };
     }
@@ -308,15 +307,17 @@ struct ToolChoice<'a> {
 }
 
 impl<'a> ToolChoice<'a> {
-    /// The first tool there is, or the one prescribed; none when tools are forbidden, or when the conversation ends
-    /// with a tool's result and nothing demands another call.
-    fn of(body: &'a Value, messages: &[Value]) -> Option<Self> {
+    /// The tools there are, in their order, or the one prescribed; none when tools are forbidden, or when the conversation
+    /// ends with a tool's result and nothing demands another call.
+    fn all(body: &'a Value, messages: &[Value]) -> Vec<Self> {
         let (tools, wish) = if body["tools"].is_array() {
             (&body["tools"], &body["tool_choice"])
         } else {
             (&body["functions"], &body["function_call"])
         };
-        let tools = tools.as_array()?;
+        let Some(tools) = tools.as_array() else {
+            return Vec::new();
+        };
         let wished_name = named(wish).or_else(|| named(&wish["allowed_tools"]["tools"][0]));
         let prescribed = named(wish).is_some();
         let demanded = prescribed || wish == "required" || wish["allowed_tools"]["mode"] == "required";
@@ -324,10 +325,17 @@ impl<'a> ToolChoice<'a> {
             .last()
             .is_some_and(|message| message["role"] == "tool" || message["role"] == "function");
         if wish == "none" || (just_called && !demanded) {
-            return None;
+            return Vec::new();
         }
         let wished = |tool: &&Value| wished_name.is_none_or(|name| named(tool) == Some(name));
-        let tool = tools.iter().find(wished)?;
+        tools
+            .iter()
+            .filter(wished)
+            .filter_map(|tool| Self::of(tool, prescribed))
+            .collect()
+    }
+
+    fn of(tool: &'a Value, prescribed: bool) -> Option<Self> {
         let form = match tool["type"].as_str() {
             Some("custom") => ToolForm::Custom,
             Some(_) => ToolForm::Function,
