@@ -70,3 +70,8 @@ capabilities:
 load *arguments:
     cargo build --release --locked --package bonito-gateway --package bonito-load
     target/release/bonito-load run {{ arguments }}
+
+# The same beside a bonito with limits and budgets, and one that has them in a private Redis
+load-governed *arguments:
+    cargo build --release --locked --package bonito-gateway --package bonito-load
+    scripts/with-redis target/release/bonito-load run --governed {{ arguments }}

@@ -1,4 +1,5 @@
-//! Bonito itself, as somebody with an OpenAI key would run it: the release binary, one data directory, defaults.
+//! Bonito itself, as somebody with an OpenAI key would run it: the release binary, one data directory, defaults; and, where
+//! that is asked for, as somebody who governs it would.
 //!
 //! Keys, limits, the journal and the ledger stay switched on: what is measured is the gateway as it is meant to be
 //! run. A key's limit is at most 10,000 requests a minute, less than one second of this load, so the load goes through
@@ -18,9 +19,10 @@ use tokio::time::{sleep, timeout};
 use crate::BoxError;
 use crate::client::Endpoint;
 use crate::process::{Child, Pinning, Start};
+use crate::target::{BONITO, GOVERNED, MODEL, ON_REDIS};
 
-/// How long one `bonito key create` may take, migrations of a first start included.
-const KEY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long one command such as `bonito key create` may take, migrations of a first start included.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 /// How long `bonito serve` may take to be ready.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,9 +39,40 @@ pub struct GatewayArgs {
     rate_limit: u64,
 }
 
+/// How much of governance is switched on.
+#[derive(Clone, Debug)]
+pub enum Governance {
+    /// What every key has: a limit on its requests, counted in the process.
+    Least,
+    /// Limits on requests, tokens and concurrency and hard budgets, at several scopes that all of the load meets.
+    InMemory,
+    /// The same, counted in the Redis of this URL.
+    OnRedis(String),
+}
+
+/// A scope's limits, as arguments of `bonito limit set`: so high that nothing is refused.
+const LIMITS: [&[&str]; 3] = [
+    &["--requests", MANY, "--tokens", MANY, "--concurrency", "100000"],
+    &[
+        "--each-key",
+        "--requests",
+        "10000",
+        "--tokens",
+        MANY,
+        "--concurrency",
+        "1000",
+    ],
+    &["--model", MODEL, "--requests", MANY],
+];
+/// Budgets, as what `bonito budget set` has them for.
+const BUDGETS: [&str; 2] = ["organization", "model=gpt-4o-mini"];
+const MANY: &str = "1000000000";
+
 /// How to run one gateway: its binary, environment and ports.
 pub struct Gateway {
+    name: &'static str,
     args: GatewayArgs,
+    governance: Governance,
     environment: BTreeMap<String, String>,
     port: u16,
     operations_port: u16,
@@ -52,22 +85,45 @@ struct CreatedKey {
 }
 
 impl Gateway {
-    pub fn new(args: GatewayArgs, ports: [u16; 2], upstream_port: u16, directory: &Path) -> Self {
+    pub fn new(
+        args: GatewayArgs,
+        governance: Governance,
+        ports: [u16; 2],
+        upstream_port: u16,
+        directory: &Path,
+    ) -> Self {
         let [port, operations_port] = ports;
-        let environment = [
-            ("BONITO_DATA_DIR", directory.join("bonito-data").display().to_string()),
+        let name = match governance {
+            Governance::Least => BONITO,
+            Governance::InMemory => GOVERNED,
+            Governance::OnRedis(_) => ON_REDIS,
+        };
+        let data = directory.join(format!("{name}-data")).display().to_string();
+        let mut environment: BTreeMap<String, String> = [
+            ("BONITO_DATA_DIR", data),
             ("BONITO_SERVER_LISTEN", format!("127.0.0.1:{port}")),
             ("BONITO_OPERATIONS_LISTEN", format!("127.0.0.1:{operations_port}")),
             ("OPENAI_API_KEY", "sk-load".to_owned()),
             ("OPENAI_BASE_URL", format!("http://127.0.0.1:{upstream_port}/v1")),
         ]
-        .map(|(name, value)| (name.to_owned(), value));
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        if let Governance::OnRedis(url) = &governance {
+            environment.insert("REDIS_URL".to_owned(), url.clone());
+        }
         Self {
+            name,
             args,
-            environment: environment.into(),
+            governance,
+            environment,
             port,
             operations_port,
         }
+    }
+
+    /// What it is called in the table.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     pub fn base_url(&self) -> String {
@@ -91,6 +147,17 @@ impl Gateway {
         for number in 0..self.args.keys.max(1) {
             keys.push(self.create_key(number).await?);
         }
+        if !matches!(self.governance, Governance::Least) {
+            for limits in LIMITS {
+                self.ask(&[&["limit", "set"], limits].concat()).await?;
+            }
+            for whom in BUDGETS {
+                let budget = [
+                    "budget", "set", "--for", whom, "--amount", "1000000", "--period", "monthly",
+                ];
+                self.ask(&budget).await?;
+            }
+        }
         Ok(keys)
     }
 
@@ -101,29 +168,35 @@ impl Gateway {
             format!("load-{number}")
         };
         let rate_limit = self.args.rate_limit.to_string();
+        let arguments = ["key", "create", "--name", &name, "--rate-limit", &rate_limit, "--json"];
+        let printed = self.ask(&arguments).await?;
+        let created: CreatedKey = serde_json::from_slice(&printed)
+            .map_err(|error| format!("bonito key create --json did not print a JSON object with a key: {error}"))?;
+        Ok(created.key)
+    }
+
+    /// Runs one of its commands that come to an end, and gives what it printed.
+    async fn ask(&self, arguments: &[&str]) -> Result<Vec<u8>, BoxError> {
+        let what = format!("bonito {}", arguments[..2].join(" "));
         let mut command = Command::from(crate::process::clean_command(
             self.args.bonito.as_os_str(),
             &self.environment,
         ));
-        command
-            .args(["key", "create", "--name", &name, "--rate-limit", &rate_limit, "--json"])
-            .kill_on_drop(true);
-        let output = timeout(KEY_PATIENCE, command.output())
+        command.args(arguments).kill_on_drop(true);
+        let output = timeout(COMMAND_PATIENCE, command.output())
             .await
-            .map_err(|_| "bonito key create does not end")??;
+            .map_err(|_| format!("{what} does not end"))??;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("bonito key create failed with {}: {}", output.status, message.trim()).into());
+            return Err(format!("{what} failed with {}: {}", output.status, message.trim()).into());
         }
-        let created: CreatedKey = serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("bonito key create --json did not print a JSON object with a key: {error}"))?;
-        Ok(created.key)
+        Ok(output.stdout)
     }
 
     /// Starts `bonito serve` and waits until it says it is ready.
     pub async fn start(&self, directory: &Path, pinning: Pinning) -> Result<Child, BoxError> {
         let mut child = Start {
-            name: "bonito",
+            name: self.name,
             program: &self.args.bonito,
             arguments: vec![OsStr::new("serve")],
             environment: &self.environment,

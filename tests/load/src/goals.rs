@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::phase::Phase;
 use crate::process::Memory;
 use crate::results::{Measured, Subject};
-use crate::target::{DIRECT, NGINX};
+use crate::target::{BONITO, DIRECT, GOVERNED, NGINX, ON_REDIS};
 
 /// Requests after which memory is read; then as many again.
 pub const SOAK_REQUESTS: u64 = 100_000;
@@ -95,77 +95,126 @@ pub fn judge(subjects: &[Subject]) -> Vec<Goal> {
     let (Some(direct), Some(nginx)) = (yardstick(DIRECT), yardstick(NGINX)) else {
         return Vec::new();
     };
-    subjects
-        .iter()
-        .filter(|subject| ![DIRECT, NGINX].contains(&subject.name.as_str()))
-        .flat_map(|subject| goals_of(subject, direct, nginx))
-        .collect()
+    let mut goals = Vec::new();
+    for subject in subjects {
+        let demands = match subject.name.as_str() {
+            DIRECT | NGINX => continue,
+            GOVERNED => governed(subject, direct, nginx, yardstick(BONITO)),
+            ON_REDIS => vec![requests_against(nginx, subject, "nginx", 0.25), none_failed(subject)],
+            _ => ungoverned(subject, direct, nginx),
+        };
+        goals.extend(demands.into_iter().map(|demand| demand.judged(&subject.name)));
+    }
+    goals
 }
 
-fn goals_of(subject: &Subject, direct: &Subject, nginx: &Subject) -> Vec<Goal> {
+/// What is demanded of a subject, and what it did.
+struct Demand {
+    what: String,
+    found: Option<f64>,
+    unit: &'static str,
+    bound: Bound,
+}
+
+impl Demand {
+    fn new(what: impl Into<String>, found: Option<f64>, unit: &'static str, bound: Bound) -> Self {
+        Self {
+            what: what.into(),
+            found,
+            unit,
+            bound,
+        }
+    }
+
+    fn judged(self, subject: &str) -> Goal {
+        Goal {
+            subject: subject.to_owned(),
+            demand: format!("{} {}", self.what, self.bound.describe(self.unit)),
+            found: self.found,
+            unit: self.unit,
+            verdict: self.bound.judge(self.found),
+        }
+    }
+}
+
+fn requests_against(base: &Subject, subject: &Subject, name: &str, least: f64) -> Demand {
+    Demand::new(
+        format!("requests/s against {name}, 64 connections"),
+        subject.against(base, Phase::ManyConnections, requests_per_s, ratio),
+        "×",
+        Bound::AtLeast(least),
+    )
+}
+
+fn added_to_direct(subject: &Subject, direct: &Subject, [p50, p99]: [f64; 2]) -> [Demand; 2] {
+    let of = |what: &str, value, bound| {
+        let found = subject.against(direct, Phase::OneConnection, value, added);
+        Demand::new(
+            format!("{what} added to direct, 1 connection"),
+            found,
+            "µs",
+            Bound::Below(bound),
+        )
+    };
+    [
+        of("p50", p50_us as fn(&Measured) -> Option<f64>, p50),
+        of("p99", p99_us, p99),
+    ]
+}
+
+fn none_failed(subject: &Subject) -> Demand {
+    Demand::new("failed requests", Some(subject.failed() as f64), "", Bound::AtMost(0.0))
+}
+
+fn ungoverned(subject: &Subject, direct: &Subject, nginx: &Subject) -> Vec<Demand> {
     use Bound::{AtLeast, AtMost, Below};
     let soak = subject.soak;
-    let demands = [
-        (
-            "requests/s against nginx, 64 connections",
-            subject.against(nginx, Phase::ManyConnections, requests_per_s, ratio),
-            "×",
-            AtLeast(0.35),
-        ),
-        (
-            "p50 added to direct, 1 connection",
-            subject.against(direct, Phase::OneConnection, p50_us, added),
-            "µs",
-            Below(90.0),
-        ),
-        (
-            "p99 added to direct, 1 connection",
-            subject.against(direct, Phase::OneConnection, p99_us, added),
-            "µs",
-            Below(250.0),
-        ),
-        (
+    let [p50, p99] = added_to_direct(subject, direct, [90.0, 250.0]);
+    vec![
+        requests_against(nginx, subject, "nginx", 0.35),
+        p50,
+        p99,
+        Demand::new(
             "chunks/s against nginx, 64 unpaced streams",
             subject.against(nginx, Phase::UnpacedStreams, chunks_per_s, ratio),
             "×",
             AtLeast(0.25),
         ),
-        (
+        Demand::new(
             "p99 added to the first token, 16 paced streams",
             subject.against(direct, Phase::PacedStreams, first_chunk_p99_us, added),
             "µs",
             Below(1000.0),
         ),
-        (
+        Demand::new(
             "resident memory after the first soak",
             soak.map(|soak| resident_mib(soak.first)),
             "MiB",
             Below(60.0),
         ),
-        (
+        Demand::new(
             "growth of it over the second soak",
             soak.map(|soak| resident_mib(soak.second) - resident_mib(soak.first)),
             "MiB",
             AtMost(STEADY_MIB),
         ),
-        (
+        Demand::new(
             "start to first answer",
             subject.start_to_first_answer_s,
             "s",
             Below(0.5),
         ),
-        ("failed requests", Some(subject.failed() as f64), "", AtMost(0.0)),
-    ];
+        none_failed(subject),
+    ]
+}
+
+fn governed(subject: &Subject, direct: &Subject, nginx: &Subject, ungoverned: Option<&Subject>) -> Vec<Demand> {
+    let mut demands = Vec::new();
+    demands.extend(ungoverned.map(|bonito| requests_against(bonito, subject, BONITO, 0.85)));
+    demands.push(requests_against(nginx, subject, "nginx", 0.30));
+    demands.extend(added_to_direct(subject, direct, [120.0, 350.0]));
+    demands.push(none_failed(subject));
     demands
-        .into_iter()
-        .map(|(what, found, unit, bound)| Goal {
-            subject: subject.name.clone(),
-            demand: format!("{what} {}", bound.describe(unit)),
-            found,
-            unit,
-            verdict: bound.judge(found),
-        })
-        .collect()
 }
 
 impl Bound {

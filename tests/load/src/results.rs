@@ -24,7 +24,7 @@ pub struct Outcome {
     pub awake: bool,
     pub subjects: Vec<Subject>,
     pub goals: Vec<Goal>,
-    pub record: Option<Record>,
+    pub records: Vec<Record>,
 }
 
 #[derive(Serialize)]
@@ -69,9 +69,10 @@ pub struct Soak {
     pub second: Memory,
 }
 
-/// The gateway's own count of requests against the mock's.
+/// A gateway's own count of requests against the mock's.
 #[derive(Serialize)]
 pub struct Record {
+    pub name: String,
     pub ledger_rows: Option<u64>,
     pub served_by_mock: u64,
 }

@@ -16,13 +16,13 @@ use tokio::time::{sleep, timeout};
 use crate::BoxError;
 use crate::client::Endpoint;
 use crate::drive::{Load, measure};
-use crate::gateway::{Gateway, GatewayArgs};
+use crate::gateway::{Gateway, GatewayArgs, Governance};
 use crate::goals::{SOAK_REQUESTS, judge};
 use crate::mock::{Settings, Stats};
 use crate::phase::Phase;
 use crate::process::{Child, CpuTime, Pinning, ScratchDir, Start, free_ports, keep_awake, memory, processors};
 use crate::results::{Machine, Measured, Outcome, Record, Soak, Subject};
-use crate::target::{BONITO, DIRECT, ExtraTarget, NGINX, Target};
+use crate::target::{DIRECT, ExtraTarget, MODEL, NGINX, Target};
 use crate::{nginx, table};
 
 const ROUNDS: usize = 3;
@@ -32,7 +32,8 @@ const MOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_RUN: Duration = Duration::from_mins(30);
 /// What the mock upstream and nginx, which know no keys, are asked with.
 const NO_KEY: &str = "none";
-const MODEL: &str = "gpt-4o-mini";
+/// Where `scripts/with-redis` says its Redis is.
+const REDIS_URL: &str = "BONITO_TEST_REDIS_URL";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
@@ -41,6 +42,10 @@ pub struct RunArgs {
     /// Measure direct, nginx and the extra targets alone
     #[arg(long)]
     without_bonito: bool,
+    /// Measure bonito with limits on requests, tokens and concurrency and with hard budgets, too; and once more with those in
+    /// Redis, where BONITO_TEST_REDIS_URL names one
+    #[arg(long)]
+    governed: bool,
     /// Another gateway in front of the same mock; repeatable
     #[arg(long = "target", value_name = "NAME=BASE_URL,KEY,MODEL[,PID]")]
     targets: Vec<ExtraTarget>,
@@ -59,6 +64,18 @@ pub struct RunArgs {
     /// Write everything measured to this file, too
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// What is switched on in each bonito of the table.
+    fn governances(&self) -> Vec<Governance> {
+        let mut all = vec![Governance::Least];
+        if self.governed {
+            all.push(Governance::InMemory);
+            all.extend(env::var(REDIS_URL).ok().map(Governance::OnRedis));
+        }
+        all
+    }
 }
 
 /// Runs the table, prints it, and writes the JSON file if one was asked for.
@@ -91,7 +108,7 @@ async fn compare(args: &RunArgs) -> Result<Outcome, BoxError> {
     for (target, subject) in bench.targets.iter().zip(&mut subjects) {
         subject.memory_after_run = target.pid.map(memory);
     }
-    let record = bench.record(&subjects).await;
+    let records = bench.records(&subjects).await;
     let goals = judge(&subjects);
     let RunArgs {
         full,
@@ -106,27 +123,27 @@ async fn compare(args: &RunArgs) -> Result<Outcome, BoxError> {
         awake,
         subjects,
         goals,
-        record,
+        records,
     })
 }
 
 /// Everything that runs while measuring.
 struct Bench {
     mock: Endpoint,
-    gateway: Option<Gateway>,
+    gateways: Vec<Gateway>,
     targets: Vec<Target>,
     children: Vec<Child>,
 }
 
 impl Bench {
     async fn start(args: &RunArgs, pinning: Pinning, directory: &Path) -> Result<Self, BoxError> {
-        let [free_port, nginx_port, gateway_port, operations_port] = free_ports()?;
+        let [free_port, nginx_port] = free_ports()?;
         let mock_port = args.mock_port.unwrap_or(free_port);
         let mock_url = format!("http://127.0.0.1:{mock_port}");
         let mock = Endpoint::parse(&mock_url)?;
         let mut bench = Self {
             mock,
-            gateway: None,
+            gateways: Vec::new(),
             targets: Vec::new(),
             children: Vec::new(),
         };
@@ -146,14 +163,16 @@ impl Bench {
         bench.admit(nginx, Some(child)).await?;
 
         if !args.without_bonito {
-            say("creating keys and starting bonito");
-            let ports = [gateway_port, operations_port];
-            let gateway = Gateway::new(args.gateway.clone(), ports, mock_port, directory);
-            let keys = gateway.create_keys().await?;
-            let child = gateway.start(directory, pinning).await?;
-            let bonito = Target::new(BONITO, &gateway.base_url(), &keys[0], MODEL)?;
-            bench.admit(Target { keys, ..bonito }, Some(child)).await?;
-            bench.gateway = Some(gateway);
+            for governance in args.governances() {
+                let gateway = Gateway::new(args.gateway.clone(), governance, free_ports()?, mock_port, directory);
+                let name = gateway.name();
+                say(&format!("creating keys and starting {name}"));
+                let keys = gateway.create_keys().await?;
+                let child = gateway.start(directory, pinning).await?;
+                let target = Target::new(name, &gateway.base_url(), &keys[0], MODEL)?;
+                bench.admit(Target { keys, ..target }, Some(child)).await?;
+                bench.gateways.push(gateway);
+            }
         }
         for extra in &args.targets {
             bench.admit(extra.target()?, None).await?;
@@ -251,14 +270,20 @@ impl Bench {
         })
     }
 
-    /// Compares the gateway's record with the mock's count.
-    async fn record(&self, subjects: &[Subject]) -> Option<Record> {
-        let served_by_mock = subjects.iter().find(|subject| subject.name == BONITO)?.served_by_mock;
-        let ledger_rows = self.gateway.as_ref()?.ledger_rows(served_by_mock).await;
-        Some(Record {
-            ledger_rows,
-            served_by_mock,
-        })
+    /// Compares each gateway's record with the mock's count.
+    async fn records(&self, subjects: &[Subject]) -> Vec<Record> {
+        let mut records = Vec::new();
+        for gateway in &self.gateways {
+            let Some(subject) = subjects.iter().find(|subject| subject.name == gateway.name()) else {
+                continue;
+            };
+            records.push(Record {
+                name: subject.name.clone(),
+                ledger_rows: gateway.ledger_rows(subject.served_by_mock).await,
+                served_by_mock: subject.served_by_mock,
+            });
+        }
+        records
     }
 
     async fn stats(&self) -> Result<Stats, BoxError> {

@@ -205,14 +205,15 @@ fn verdict(goal: &Goal) -> String {
 
 /// What a reader must know before believing the figures.
 fn notes(page: &mut String, outcome: &Outcome) {
-    if let Some(record) = &outcome.record {
+    line(page, "");
+    for record in &outcome.records {
         let rows = record
             .ledger_rows
             .map_or("not told by its metrics".to_owned(), |rows| rows.to_string());
-        let served = record.served_by_mock;
+        let (name, served) = (&record.name, record.served_by_mock);
         line(
             page,
-            &format!("\nledger rows of bonito: {rows}; requests the mock upstream served for it: {served}"),
+            &format!("ledger rows of {name}: {rows}; requests the mock upstream served for it: {served}"),
         );
     }
     for subject in &outcome.subjects {

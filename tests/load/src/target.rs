@@ -14,6 +14,13 @@ use crate::phase::Phase;
 pub const DIRECT: &str = "direct";
 pub const NGINX: &str = "nginx";
 pub const BONITO: &str = "bonito";
+/// The same with limits and budgets.
+pub const GOVERNED: &str = "governed";
+/// The same with limits and budgets in Redis.
+pub const ON_REDIS: &str = "on redis";
+
+/// What everybody is asked for.
+pub const MODEL: &str = "gpt-4o-mini";
 
 const PROMPT_BYTES: usize = 256;
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -52,7 +59,7 @@ impl FromStr for ExtraTarget {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, rest) = text.split_once('=').ok_or("expected NAME=BASE_URL,KEY,MODEL")?;
-        if [DIRECT, NGINX, BONITO].contains(&name) {
+        if [DIRECT, NGINX, BONITO, GOVERNED, ON_REDIS].contains(&name) {
             return Err(format!("{name} is in the table already"));
         }
         let (base_url, key, model, pid) = match rest.split(',').collect::<Vec<_>>()[..] {
