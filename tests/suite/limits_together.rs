@@ -218,7 +218,15 @@ async fn without_redis_the_total_stays_under_twice_the_limit_and_nobody_waits_fo
         // a script that has begun to write go on.
         if fault != "full" {
             let asked = gateways[0].metric("bonito_redis_duration_seconds_count").await;
-            assert_eq!(ask(&gateways[0], &key).await.status, 429);
+            // Where one of the three was taken for gone, the others' shares have grown.
+            let reply = ask(&gateways[0], &key).await;
+            assert!(
+                [200, 429].contains(&reply.status),
+                "{fault}: {} {}",
+                reply.status,
+                reply.text
+            );
+            during += usize::from(reply.status == 200);
             let then = gateways[0].metric("bonito_redis_duration_seconds_count").await;
             assert_eq!(then, asked, "{fault}: by now nobody waits for it at all");
             let ready = gateways[0].operation("/readyz").await;
