@@ -50,6 +50,17 @@ pub enum Governance {
     OnRedis(String),
 }
 
+impl Governance {
+    /// What a gateway with it is called in the table.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Least => BONITO,
+            Self::InMemory => GOVERNED,
+            Self::OnRedis(_) => ON_REDIS,
+        }
+    }
+}
+
 /// A scope's limits, as arguments of `bonito limit set`: so high that nothing is refused.
 const LIMITS: [&[&str]; 3] = [
     &["--requests", MANY, "--tokens", MANY, "--concurrency", "100000"],
@@ -64,13 +75,10 @@ const LIMITS: [&[&str]; 3] = [
     ],
     &["--model", MODEL, "--requests", MANY],
 ];
-/// Budgets, as what `bonito budget set` has them for.
-const BUDGETS: [&str; 2] = ["organization", "model=gpt-4o-mini"];
 const MANY: &str = "1000000000";
 
 /// How to run one gateway: its binary, environment and ports.
 pub struct Gateway {
-    name: &'static str,
     args: GatewayArgs,
     governance: Governance,
     environment: BTreeMap<String, String>,
@@ -93,14 +101,9 @@ impl Gateway {
         directory: &Path,
     ) -> Self {
         let [port, operations_port] = ports;
-        let name = match governance {
-            Governance::Least => BONITO,
-            Governance::InMemory => GOVERNED,
-            Governance::OnRedis(_) => ON_REDIS,
-        };
-        let data = directory.join(format!("{name}-data")).display().to_string();
+        let data = directory.join(format!("{}-data", governance.name()));
         let mut environment: BTreeMap<String, String> = [
-            ("BONITO_DATA_DIR", data),
+            ("BONITO_DATA_DIR", data.display().to_string()),
             ("BONITO_SERVER_LISTEN", format!("127.0.0.1:{port}")),
             ("BONITO_OPERATIONS_LISTEN", format!("127.0.0.1:{operations_port}")),
             ("OPENAI_API_KEY", "sk-load".to_owned()),
@@ -112,7 +115,6 @@ impl Gateway {
             environment.insert("REDIS_URL".to_owned(), url.clone());
         }
         Self {
-            name,
             args,
             governance,
             environment,
@@ -123,7 +125,7 @@ impl Gateway {
 
     /// What it is called in the table.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.governance.name()
     }
 
     pub fn base_url(&self) -> String {
@@ -151,9 +153,9 @@ impl Gateway {
             for limits in LIMITS {
                 self.ask(&[&["limit", "set"], limits].concat()).await?;
             }
-            for whom in BUDGETS {
+            for whom in ["organization".to_owned(), format!("model={MODEL}")] {
                 let budget = [
-                    "budget", "set", "--for", whom, "--amount", "1000000", "--period", "monthly",
+                    "budget", "set", "--for", &whom, "--amount", "1000000", "--period", "monthly",
                 ];
                 self.ask(&budget).await?;
             }
@@ -196,7 +198,7 @@ impl Gateway {
     /// Starts `bonito serve` and waits until it says it is ready.
     pub async fn start(&self, directory: &Path, pinning: Pinning) -> Result<Child, BoxError> {
         let mut child = Start {
-            name: self.name,
+            name: self.name(),
             program: &self.args.bonito,
             arguments: vec![OsStr::new("serve")],
             environment: &self.environment,

@@ -100,7 +100,7 @@ pub fn judge(subjects: &[Subject]) -> Vec<Goal> {
         let demands = match subject.name.as_str() {
             DIRECT | NGINX => continue,
             GOVERNED => governed(subject, direct, nginx, yardstick(BONITO)),
-            ON_REDIS => vec![requests_against(nginx, subject, "nginx", 0.25), none_failed(subject)],
+            ON_REDIS => vec![requests_against(nginx, subject, 0.25), none_failed(subject)],
             _ => ungoverned(subject, direct, nginx),
         };
         goals.extend(demands.into_iter().map(|demand| demand.judged(&subject.name)));
@@ -137,9 +137,9 @@ impl Demand {
     }
 }
 
-fn requests_against(base: &Subject, subject: &Subject, name: &str, least: f64) -> Demand {
+fn requests_against(base: &Subject, subject: &Subject, least: f64) -> Demand {
     Demand::new(
-        format!("requests/s against {name}, 64 connections"),
+        format!("requests/s against {}, 64 connections", base.name),
         subject.against(base, Phase::ManyConnections, requests_per_s, ratio),
         "×",
         Bound::AtLeast(least),
@@ -171,7 +171,7 @@ fn ungoverned(subject: &Subject, direct: &Subject, nginx: &Subject) -> Vec<Deman
     let soak = subject.soak;
     let [p50, p99] = added_to_direct(subject, direct, [90.0, 250.0]);
     vec![
-        requests_against(nginx, subject, "nginx", 0.35),
+        requests_against(nginx, subject, 0.35),
         p50,
         p99,
         Demand::new(
@@ -210,8 +210,8 @@ fn ungoverned(subject: &Subject, direct: &Subject, nginx: &Subject) -> Vec<Deman
 
 fn governed(subject: &Subject, direct: &Subject, nginx: &Subject, ungoverned: Option<&Subject>) -> Vec<Demand> {
     let mut demands = Vec::new();
-    demands.extend(ungoverned.map(|bonito| requests_against(bonito, subject, BONITO, 0.85)));
-    demands.push(requests_against(nginx, subject, "nginx", 0.30));
+    demands.extend(ungoverned.map(|bonito| requests_against(bonito, subject, 0.85)));
+    demands.push(requests_against(nginx, subject, 0.30));
     demands.extend(added_to_direct(subject, direct, [120.0, 350.0]));
     demands.push(none_failed(subject));
     demands
