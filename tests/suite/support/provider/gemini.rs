@@ -681,13 +681,6 @@ fn vector(text: &Value, dimensions: &Value) -> Result<(Vec<f64>, usize), Refusal
     Ok((values, text.split_whitespace().count()))
 }
 
-fn object_of<const COUNT: usize>(fields: [(&str, Value); COUNT]) -> Map<String, Value> {
-    fields
-        .map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .collect()
-}
-
 /// The arguments that a function is declared with.
 fn properties<'b>(body: &'b Map<String, Value>, name: &str) -> Option<&'b Map<String, Value>> {
     let tools = body.get("tools").map(list).unwrap_or_default();
@@ -700,8 +693,9 @@ fn properties<'b>(body: &'b Map<String, Value>, name: &str) -> Option<&'b Map<St
 /// The answer to a request that is in order.
 ///
 /// The results of functions are repeated; a question about the weather becomes two calls of the first function that may
-/// be called, or of the first two where they are to be parallel; a schema is filled in; and everything else is repeated with what was shown beside it. The words `blocked`,
-/// `unsafe` and `malformed` in the question have the prompt blocked, the answer stopped, and a call broken.
+/// be called, or of the first two where they are to be parallel; a schema is filled in; and everything else is repeated with
+/// what was shown beside it. The words `blocked`, `unsafe` and `malformed` in the question have the prompt blocked, the
+/// answer stopped, and a call broken.
 fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], streamed: bool) -> Answer {
     let parts = list(&body["contents"][list(&body["contents"]).len() - 1]["parts"]);
     let config = body.get("generationConfig").cloned().unwrap_or(json!({}));
@@ -747,8 +741,8 @@ fn answer_to(host: &Host<'_>, body: &Map<String, Value>, functions: &[String], s
                 0
             };
             let name = allowed.unwrap_or(&functions[turn]);
-            let mut args = object_of([("city", json!(city)), ("days", json!(at + 1))]);
-            if let Some(known) = properties(body, name) {
+            let mut args = json!({"city": city, "days": at + 1});
+            if let (Some(args), Some(known)) = (args.as_object_mut(), properties(body, name)) {
                 args.retain(|argument, _| known.contains_key(argument));
             }
             let mut call = json!({"functionCall": {"name": name, "args": args}});

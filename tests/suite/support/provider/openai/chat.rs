@@ -117,16 +117,25 @@ impl Choice {
                 .into_iter()
                 .map(Piece::Reasoning),
         );
-        match &ToolChoice::all(call.body, messages)[..] {
-            [first, others @ ..] => {
+        let tools = ToolChoice::all(call.body, messages);
+        match tools.first() {
+            Some(first) => {
                 let parallel = said.contains("parallel") && call.body["parallel_tool_calls"] != false;
-                if parallel && first.form != ToolForm::Legacy {
-                    choice.call_tools(call, [first, others.first().unwrap_or(first)], index);
+                let count = if parallel && first.form != ToolForm::Legacy {
+                    2
                 } else {
-                    choice.call_tools(call, [first], index);
-                }
+                    1
+                };
+                // The only one is called twice.
+                choice.call_tools(call, tools.iter().cycle().take(count), index);
+                choice.finish_reason = match first.form {
+                    ToolForm::Legacy => "function_call",
+                    // OpenAI says "stop" when the function was prescribed by name.
+                    _ if first.prescribed => "stop",
+                    _ => "tool_calls",
+                };
             }
-            [] => {
+            None => {
                 let text = text(call, said, index);
                 choice.pieces.extend(words::split(&text).into_iter().map(Piece::Text));
             }
@@ -136,8 +145,8 @@ impl Choice {
         choice
     }
 
-    fn call_tools<const COUNT: usize>(&mut self, call: &Call<'_>, chosen: [&ToolChoice<'_>; COUNT], index: usize) {
-        for (tool, chosen) in chosen.into_iter().enumerate() {
+    fn call_tools<'t>(&mut self, call: &Call<'_>, tools: impl Iterator<Item = &'t ToolChoice<'t>>, index: usize) {
+        for (tool, chosen) in tools.enumerate() {
             let id = format!("call_mock{:08}_{index}_{tool}", call.sequence);
             self.tools.push(ToolCall {
                 form: chosen.form,
@@ -149,12 +158,6 @@ impl Choice {
             self.pieces
                 .extend(input.into_iter().map(|text| Piece::ToolInput { tool, text }));
         }
-        self.finish_reason = match chosen.first() {
-            Some(chosen) if chosen.form == ToolForm::Legacy => "function_call",
-            // OpenAI says "stop" when the function was prescribed by name.
-            Some(chosen) if chosen.prescribed => "stop",
-            _ => "tool_calls",
-        };
     }
 
     /// Keeps the answer within a limit of tokens, if there is one.
