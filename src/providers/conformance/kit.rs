@@ -523,11 +523,13 @@ fn answers(exchange: &Exchange, body: &[u8]) -> Vec<WireAnswer> {
     exchange.calls.iter().map(answer).collect()
 }
 
+/// Tries a law in so many cases. `PROPTEST_CASES` counts in proportion: ten times its usual 256 is ten times as many.
 fn check<S: Strategy>(cases: u32, strategy: S, law: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    let usual = Config::default();
     let config = Config {
-        cases,
+        cases: (cases * usual.cases).div_ceil(256),
         failure_persistence: None,
-        ..Config::default()
+        ..usual
     };
     if let Err(fault) = TestRunner::new(config).run(&strategy, law) {
         panic!("{fault}");

@@ -312,22 +312,24 @@ impl State {
     }
 
     /// Ends what is open, and says why each choice ended. It is said last: some providers send more behind their finish.
+    ///
+    /// Nothing is said of any choice where one of them has no reason: a finish that a failure follows would be none.
     fn close_all(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+        if self.choices.values().any(|choice| choice.finish.is_none()) {
+            let problem = "ended its answer without saying why";
+            return Err(Failure::new(ErrorClass::Malformed, problem));
+        }
         for (&choice, state) in &mut self.choices {
             if std::mem::take(&mut state.thinking) {
                 let delta = Delta::ThoughtEnd { signature: None };
                 events.push(Event::Delta { choice, delta });
             }
             state.end_calls(true, |delta| events.push(Event::Delta { choice, delta }));
-            let Some(reason) = state.finish else {
-                let problem = "ended its answer without saying why";
-                return Err(Failure::new(ErrorClass::Malformed, problem));
-            };
-            events.push(Event::Finish {
+            events.extend(state.finish.map(|reason| Event::Finish {
                 choice,
                 reason,
                 stop_sequence: None,
-            });
+            }));
         }
         Ok(())
     }
@@ -508,6 +510,20 @@ mod tests {
         assert_eq!(
             ended(json!("insufficient_system_resource")).unwrap_err().0,
             ErrorClass::Overloaded
+        );
+    }
+
+    #[test]
+    fn no_choice_is_finished_where_another_one_does_not_say_why_it_ended() {
+        let mut reader = OpenAiTranslator::new(&Conversation::default(), RULES).stream(STREAM_LIMITS);
+        let other = json!({"choices": [{"index": 1, "delta": {"content": "and"}}]});
+        let mut events = Vec::new();
+        reader.feed(format!("data: {other}\n\n").into(), &mut events).unwrap();
+        let failure = reader.feed(end(), &mut events).unwrap_err();
+        assert_eq!(failure.class, ErrorClass::Malformed);
+        assert!(
+            !events.iter().any(|event| matches!(event, Event::Finish { .. })),
+            "{events:?}"
         );
     }
 
