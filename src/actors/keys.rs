@@ -46,6 +46,8 @@ const MOST_RELEARNED: usize = 1_000;
 const RELEARNED_AT_ONCE: usize = 50;
 /// How long a request waits for its key to be opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Those it opens, in the metric of restarts.
+const KEY: &str = "key";
 
 /// The actor.
 pub struct KeysActor;
@@ -142,6 +144,7 @@ impl Actor for KeysActor {
     type Arguments = KeysArgs;
 
     async fn pre_start(&self, myself: ActorRef<KeysMsg>, args: KeysArgs) -> Result<KeysState, ActorProcessingErr> {
+        args.metrics.actor_kept_up(KEY);
         myself.send_interval(args.poll, || KeysMsg::LookForChanges);
         let watch = args.store.watch_keys().map(|mut watch| {
             let keys = myself.clone();
@@ -268,7 +271,7 @@ impl Actor for KeysActor {
                 error,
                 "the actor of a key failed; the key is opened again on its next use"
             );
-            state.args.metrics.actor_restarted("key");
+            state.args.metrics.actor_restarted(KEY);
         }
         let Some(id) = state.by_actor.remove(&cell.get_id()) else {
             return Ok(());

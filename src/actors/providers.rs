@@ -11,6 +11,9 @@ use super::provider::{ProviderActor, ProviderArgs, WatchTerms};
 use super::supervise::{Restarts, Verdict};
 use crate::gates::health_board::{HealthBoard, ProviderGate};
 
+/// Those it keeps up, in the metric of restarts.
+const PROVIDER: &str = "provider";
+
 /// The actor.
 pub struct ProvidersActor;
 
@@ -67,6 +70,7 @@ impl Actor for ProvidersActor {
         let me = myself.clone();
         args.board
             .announce_newcomers_to(Box::new(move |gate| drop(me.cast(ProvidersMsg::Start(gate)))));
+        args.terms.metrics.actor_kept_up(PROVIDER);
         let gates = args.board.gates();
         let mut state = ProvidersState {
             args,
@@ -114,7 +118,7 @@ impl Actor for ProvidersActor {
         {
             Verdict::StartAfter(delay) => {
                 tracing::error!(%provider, reason, "the actor of a provider failed, it is started again");
-                state.args.terms.metrics.actor_restarted("provider");
+                state.args.terms.metrics.actor_restarted(PROVIDER);
                 myself.send_after(delay, move || ProvidersMsg::Start(gate));
                 Ok(())
             }

@@ -181,6 +181,7 @@ impl Actor for Root {
             restarts: HashMap::new(),
         };
         for child in Child::ALL {
+            state.args.metrics.actor_kept_up(child.name());
             let cell = state.start(child, myself.get_cell()).await?;
             state.running.insert(cell.get_id(), child);
         }

@@ -79,9 +79,7 @@ impl Pipeline {
         }
         Err(tries.exhausted())
     }
-}
 
-impl Pipeline {
     /// Cuts an attempt off when the process must end, so that its caller still hears about it.
     ///
     /// It is pinned where it is made: handed over by value, an attempt's state would be kept and copied twice.
@@ -95,9 +93,7 @@ impl Pipeline {
             () = self.stop.cancelled() => Err(cut_off()),
         }
     }
-}
 
-impl Pipeline {
     /// The credential that a deployment is asked with next, by weight and health, of those that were not tried.
     pub(super) fn pick(&self, tenant: Tenant<'_>, deployment: &Deployment, tried: &[Arc<Keyed>]) -> Option<Arc<Keyed>> {
         let wanted = Wanted {

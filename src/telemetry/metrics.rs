@@ -675,6 +675,12 @@ impl Metrics {
         self.restarts.get_or_create(&ActorLabels { actor: Word(actor) }).inc();
     }
 
+    /// Shows an actor's restarts before there is one: its supervisor names those it keeps up.
+    pub fn actor_kept_up(&self, actor: &'static str) {
+        let labels = ActorLabels { actor: Word(actor) };
+        self.restarts.get_or_create(&labels).inc_by(0);
+    }
+
     /// A request was turned away.
     pub fn shed(&self, reason: ShedReason) {
         let reason = Word(reason.as_str());
@@ -708,23 +714,6 @@ impl Metrics {
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
         self.budgets.announce(BudgetScope::KINDS);
-        for actor in [
-            "keys",
-            "key",
-            "providers",
-            "provider",
-            "ledger",
-            "catalog",
-            "secrets",
-            "budgets",
-            "configs",
-            "replicas",
-            "snapshot",
-        ] {
-            self.restarts
-                .get_or_create(&ActorLabels { actor: Word(actor) })
-                .inc_by(0);
-        }
         for kind in JOURNAL_FAULTS {
             let labels = KindLabels { kind: Word(kind) };
             self.journal_errors.get_or_create(&labels).inc_by(0);
