@@ -67,7 +67,7 @@ impl Limiter {
                 standings.add(kind, standing);
             }
             if passes && limit.values.concurrency.is_some() {
-                state.in_flight += 1;
+                state.one_more();
             }
         }
         drop(states);

@@ -55,14 +55,24 @@ pub struct Counter {
 pub struct State {
     /// By [`LimitKind::PER_MINUTE`].
     tallies: [Option<Box<Tally>>; LimitKind::PER_MINUTE.len()],
-    /// Requests under way here.
+    /// Requests under way here, those included about which Redis is being asked.
     pub in_flight: u64,
-    /// How many of them Redis was told of.
+    /// Requests about which Redis is being asked.
+    pub asking: u64,
+    /// The most of them there were since somebody last looked.
+    pub peak: u64,
+    /// So many places for them are held in Redis, whether they are needed now or not; 0: no more than are needed.
+    pub kept: u64,
+    /// The limit they are held under.
+    pub kept_of: u64,
+    /// How many places Redis holds, by the last report that it is known to have heard.
     pub reported: u64,
-    /// The number of the last report; a later one is not undone by an earlier one.
-    pub report: u64,
-    /// When that was.
+    /// The number of that report. A later one is not undone by an earlier one.
+    pub heard: u64,
+    /// When the last report was sent that was heard.
     pub reported_at_ms: u64,
+    /// The number of the last report that was sent and may have given places back.
+    pub exact_report: u64,
     /// What Redis had as proof that it still knows what it was told; 0: nobody asked yet.
     pub memory: i64,
     /// Whether it waits to be reported.
@@ -203,13 +213,26 @@ impl State {
         let before = std::mem::replace(&mut self.memory, memory);
         if before != 0 && before != memory {
             self.tallies.iter_mut().flatten().for_each(|tally| tally.forgotten());
-            self.reported = 0;
+            (self.reported, self.kept) = (0, 0);
         }
     }
 
-    /// Whether Redis does not know yet how many requests are under way here.
+    /// One request more is under way.
+    pub fn one_more(&mut self) {
+        self.in_flight += 1;
+        self.peak = self.peak.max(self.in_flight);
+    }
+
+    /// The places Redis should hold: for all that are under way, and for those it is being asked about, since nobody knows
+    /// which of them it counts already.
+    pub fn places(&self) -> u64 {
+        self.in_flight.max(self.kept)
+    }
+
+    /// Whether Redis has to be told how many places it should hold. A request it is being asked about tells that itself.
     pub fn is_unreported(&self) -> bool {
-        self.in_flight != self.reported
+        let decided = self.in_flight.saturating_sub(self.asking).max(self.kept);
+        !(decided..=self.places()).contains(&self.reported)
     }
 
     fn is_idle(&mut self, now_ms: u64) -> bool {

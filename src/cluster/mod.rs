@@ -293,9 +293,7 @@ impl Hold {
             let now = limiter.now_ms();
             let mut unreported = false;
             for kind in [LimitKind::InputTokens, LimitKind::OutputTokens, LimitKind::Tokens] {
-                if values.of(kind).is_none() {
-                    continue;
-                }
+                let Some(most) = values.of(kind) else { continue };
                 let (reserved, used) = (self.demand.of(kind), used.of(kind));
                 let tally = state.tally(kind);
                 if used < reserved {
@@ -312,14 +310,17 @@ impl Hold {
                     }
                     let bucket = taken.buckets[kind as usize];
                     if bucket > 0 {
-                        tally.return_to(bucket, back);
-                        unreported = true;
+                        match together::give_back(tally, bucket, back, most, now) {
+                            true => limiter.watch(counter, &mut state),
+                            false => unreported = true,
+                        }
                     }
                 } else if used > reserved {
                     let more = used - reserved;
                     match &limiter.redis {
                         None => drop(tally.counted.take(now, more)),
                         Some(redis) if redis.is_away() => drop(tally.apart.take(now, more)),
+                        Some(_) if together::spend(tally, more, now) => {}
                         Some(_) => {
                             tally.owed += more;
                             unreported = true;

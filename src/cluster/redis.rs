@@ -6,7 +6,7 @@
 //! The connections have a thread of their own, so that a process that is busy does not look like a Redis that is slow.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub struct Away;
 /// The connection.
 pub struct Redis {
     link: Arc<Link>,
+    /// The number of the last report.
+    reports: AtomicU64,
     /// Ends the thread of the connections.
     _stop: DropGuard,
 }
@@ -129,6 +131,7 @@ impl Redis {
         })?;
         Ok(Self {
             link: link.await??,
+            reports: AtomicU64::new(0),
             _stop: stop.drop_guard(),
         })
     }
@@ -141,6 +144,12 @@ impl Redis {
     /// What every name begins with.
     pub fn prefix(&self) -> &str {
         &self.link.prefix
+    }
+
+    /// The number of the next report of requests under way. They rise for as long as the process lives, also where a count
+    /// is forgotten and begun anew: Redis takes a lower one for one that was overtaken.
+    pub fn next_report(&self) -> u64 {
+        self.reports.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Asks about some counts of one organization, all or nothing.

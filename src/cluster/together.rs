@@ -1,8 +1,8 @@
 //! Counting together with other replicas, in Redis.
 //!
 //! A request costs one round trip, which checks and takes everything. Where all of its limits are high and it is one of
-//! many, it costs less: Redis gives permits ahead, and most requests find one here. What need not be waited for
-//! (corrections of tokens, the end of requests) is reported in the background.
+//! many, it costs less: Redis gives permits ahead, and places for requests under way, and most requests find one here. What
+//! need not be waited for (corrections of tokens, the end of requests) is reported in the background.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::alone::counted;
 use super::counter::{Blocked, Counter, Lease, State, Tally};
-use super::redis::{Answer, Item, Redis, ms, whole};
+use super::redis::{Answer, BELIEF, Item, Redis, ms, whole};
 use super::{CONCURRENCY_RETRY, Hold, Limit, Limiter, Limits, Look, Reason, Refusal, Taken, keep_longest};
 use crate::domain::limit::{Demand, LimitKind, Reached, Standing, Standings};
 use crate::domain::window::{self, Window};
@@ -29,6 +29,8 @@ const LOOK_AFTER: Duration = Duration::from_millis(window::BUCKET_MS);
 const REPEAT_REPORT: Duration = Duration::from_secs(3);
 /// Counters that are reported in one call.
 const REPORTED_AT_ONCE: usize = 32;
+/// How long places that Redis holds are relied on after it was last told of them. It holds them for longer.
+const PLACES_ARE_SURE: Duration = Duration::from_secs(BELIEF.as_secs() / 2);
 /// A report that may or may not have arrived.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -54,7 +56,7 @@ struct Asking<'l> {
     /// What Redis is told of in passing, by the place of the limit.
     uploads: Vec<(usize, LimitKind, Window)>,
     /// The numbers of the reports of requests under way, by the place of the limit; 0: none.
-    reports: SmallVec<[(u64, u64); 4]>,
+    reports: SmallVec<[u64; 4]>,
     answered: bool,
 }
 
@@ -66,11 +68,11 @@ impl Drop for Asking<'_> {
         for (place, kind, window) in self.uploads.drain(..) {
             self.limits[place].counter.lock().tally(kind).apart.absorb(&window);
         }
-        for (limit, &(report, _)) in self.limits.iter().zip(&self.reports) {
+        for (limit, &report) in self.limits.iter().zip(&self.reports) {
             if report > 0 {
                 let mut state = limit.counter.lock();
-                // Redis may have heard of it nevertheless.
-                state.reported = UNKNOWN;
+                state.asking -= 1;
+                lost(&mut state, report);
                 self.limiter.watch(&limit.counter, &mut state);
                 self.limiter.one_less(&limit.counter, &mut state);
             }
@@ -157,13 +159,13 @@ impl Limiter {
             }
             let report = match limit.values.concurrency {
                 Some(most) => {
-                    state.in_flight += 1;
-                    let want = state.in_flight;
-                    let item = concurrency_item(redis, counter, Some(most), state);
+                    state.one_more();
+                    state.asking += 1;
+                    let (item, report) = place_item(redis, counter, most, state);
                     items.push(item);
-                    (state.report, want)
+                    report
                 }
-                None => (0, 0),
+                None => 0,
             };
             asking.reports.push(report);
         }
@@ -185,6 +187,7 @@ impl Limiter {
                 let tally = state.tally(kind);
                 there &= tally.lease.is_good(now) && tally.lease.left >= need && tally.apart.used(now) == 0;
             }
+            there &= limit.values.concurrency.is_none_or(|_| has_place(state, now));
         }
         if !there {
             return None;
@@ -198,6 +201,9 @@ impl Limiter {
                 tally.counted.take(now, need);
                 of_limit.buckets[kind as usize] = tally.lease.bucket;
                 standings.add(kind, as_last_seen(tally, most, now));
+            }
+            if limit.values.concurrency.is_some() {
+                state.one_more();
             }
             taken.push(of_limit);
         }
@@ -218,7 +224,7 @@ impl Limiter {
         }
         let mut said = answer.items.iter();
         let (mut standings, mut taken, mut reached) = (Standings::default(), SmallVec::new(), None);
-        for ((limit, state), &(report, want)) in limits.iter().zip(&mut states).zip(&asking.reports) {
+        for ((limit, state), &report) in limits.iter().zip(&mut states).zip(&asking.reports) {
             let mut of_limit = Taken::here(limit.clone());
             let scope = &limit.counter.key.scope;
             for (kind, most, need) in counted(limit, demand) {
@@ -263,9 +269,12 @@ impl Limiter {
                 }
             }
             if let Some(most) = limit.values.concurrency {
-                let &[elsewhere, _, wait, _] = said.next().unwrap_or(&[0; 4]);
+                let &[elsewhere, held, wait, _] = said.next().unwrap_or(&[0; 4]);
+                let (elsewhere, held) = (u64::try_from(elsewhere).unwrap_or(0), u64::try_from(held).unwrap_or(0));
+                state.asking -= 1;
                 if answer.fits {
-                    told(state, report, want, now);
+                    told(state, report, held, asking.sent_ms);
+                    keep_places(state, report, most, elsewhere, held);
                     self.watch(&limit.counter, state);
                     if state.is_unreported() {
                         self.queue(&limit.counter, state);
@@ -276,7 +285,7 @@ impl Limiter {
                             kind: LimitKind::Concurrency,
                             scope: scope.clone(),
                             limit: most,
-                            used: u64::try_from(elsewhere).unwrap_or(0) + state.in_flight - 1,
+                            used: elsewhere + state.in_flight - 1,
                             need: 1,
                             retry_after: Some(CONCURRENCY_RETRY),
                         };
@@ -319,7 +328,7 @@ impl Limiter {
                 let Some(most) = limit.values.of(kind) else { continue };
                 asked.push((limit, kind, most));
                 items.push(match kind {
-                    LimitKind::Concurrency => concurrency_item(redis, &limit.counter, None, &mut state),
+                    LimitKind::Concurrency => report_item(redis, &limit.counter, &mut state).0,
                     _ => plain_item(redis, &limit.counter, kind),
                 });
             }
@@ -374,10 +383,12 @@ impl Limiter {
     async fn report_some(&self, redis: &Redis, counters: &[Arc<Counter>]) {
         struct Told {
             owed: [u64; LimitKind::PER_MINUTE.len()],
-            report: u64,
+            /// The number of the report of requests under way, and its place among the items.
+            report: Option<(u64, usize)>,
             want: u64,
         }
         let (mut items, mut told_of) = (Vec::new(), Vec::with_capacity(counters.len()));
+        let sent_ms = self.now_ms();
         for counter in counters {
             let mut state = counter.lock();
             let now = self.now_ms();
@@ -405,13 +416,12 @@ impl Limiter {
                 }
             }
             let due = state.reported > 0 && now.saturating_sub(state.reported_at_ms) >= ms(REPEAT_REPORT);
-            let want = state.in_flight;
-            let report = if state.is_unreported() || due {
-                items.push(concurrency_item(redis, counter, None, &mut state));
-                state.report
-            } else {
-                0
-            };
+            let want = state.places();
+            let report = (state.is_unreported() || due).then(|| {
+                let (item, report) = report_item(redis, counter, &mut state);
+                items.push(item);
+                (report, items.len() - 1)
+            });
             told_of.push(Told { owed, report, want });
         }
         if items.is_empty() {
@@ -434,12 +444,19 @@ impl Limiter {
                     window.take(now, owed);
                 }
             }
-            if report > 0 {
+            if let Some((report, place)) = report {
                 match &answer {
-                    Ok(_) => told(&mut state, report, want, now),
-                    Err(_) => state.reported = UNKNOWN,
+                    Ok(answer) => {
+                        told(&mut state, report, want, sent_ms);
+                        let elsewhere = answer.items.get(place).map_or(0, |item| item[0]);
+                        give_up_places_if_scarce(&mut state, u64::try_from(elsewhere).unwrap_or(0));
+                    }
+                    Err(_) => lost(&mut state, report),
                 }
                 self.watch(counter, &mut state);
+                if answer.is_ok() && state.is_unreported() {
+                    self.queue(counter, &mut state);
+                }
             }
         }
     }
@@ -468,7 +485,8 @@ impl Limiter {
                 returns |= !tally.returns.is_empty();
                 left += tally.lease.left;
             }
-            leased += left;
+            give_up_places(&mut state, now);
+            leased += left + (state.places() - state.in_flight);
             let due = state.reported > 0 && now.saturating_sub(state.reported_at_ms) >= ms(REPEAT_REPORT);
             if returns || due || state.is_unreported() {
                 to_report.push(counter.clone());
@@ -518,9 +536,9 @@ pub(super) async fn keep_reporting(limiter: Weak<Limiter>, wake: Arc<Notify>) {
     }
 }
 
-/// Whether all counts of a limit may be taken ahead. Requests under way are always counted one by one.
+/// Whether all counts of a limit may be taken ahead.
 fn can_be_leased(limit: &Limit, demand: &Demand) -> bool {
-    limit.values.concurrency.is_none()
+    limit.values.concurrency.is_none_or(|most| most >= LEASED_FROM)
         && counted(limit, demand).all(|(_, most, need)| most >= LEASED_FROM && most / LEASE_PART >= need)
 }
 
@@ -562,12 +580,84 @@ fn as_last_seen(tally: &Tally, most: u64, now: u64) -> Standing {
     }
 }
 
-/// Redis heard a report.
-fn told(state: &mut State, report: u64, want: u64, now: u64) {
-    if report == state.report {
-        state.reported = want;
-        state.reported_at_ms = now;
+/// Gives back what a request reserved and did not use: to the permits that are here, where they are of the same bucket, or
+/// else to Redis. Says whether Redis can wait for it until somebody looks after the permits.
+pub(super) fn give_back(tally: &mut Tally, bucket: u64, back: u64, most: u64, now: u64) -> bool {
+    let leased = tally.lease.is_good(now);
+    let kept = match leased && tally.lease.bucket == bucket {
+        true => back.min((most / LEASE_PART).saturating_sub(tally.lease.left)),
+        false => 0,
+    };
+    tally.lease.left += kept;
+    tally.return_to(bucket, back - kept);
+    leased
+}
+
+/// Takes what a request used beyond what it reserved out of the permits that are here. Says whether there were so many.
+pub(super) fn spend(tally: &mut Tally, more: u64, now: u64) -> bool {
+    let there = tally.lease.is_good(now) && tally.lease.left >= more;
+    if there {
+        tally.lease.left -= more;
+        tally.counted.take(now, more);
     }
+    there
+}
+
+/// Redis heard a report that was sent at that time, and held so many places then.
+fn told(state: &mut State, report: u64, held: u64, sent_ms: u64) {
+    state.reported_at_ms = state.reported_at_ms.max(sent_ms);
+    if report > state.heard {
+        state.heard = report;
+        state.reported = held;
+        state.kept = state.kept.min(held);
+    }
+}
+
+/// Nobody knows whether Redis heard a report.
+fn lost(state: &mut State, report: u64) {
+    if report > state.heard {
+        state.heard = report;
+        state.reported = UNKNOWN;
+    }
+}
+
+/// Whether Redis holds a place that nobody needs yet. None of those that are kept is given back by a report under way.
+fn has_place(state: &State, now: u64) -> bool {
+    let sure = now.saturating_sub(state.reported_at_ms) < ms(PLACES_ARE_SURE);
+    sure && state.reported != UNKNOWN && state.in_flight < state.kept
+}
+
+/// How many places may be held beyond those that are needed: as many again, and never more than a small part of the limit.
+/// `None` where they are held one by one.
+fn places_ahead(most: u64, needed: u64) -> Option<u64> {
+    (most >= LEASED_FROM).then(|| needed.min(most / LEASE_PART))
+}
+
+/// Keeps the places that Redis holds after a question, so that later requests need not ask. Questions never give places
+/// back, so an answer holds whatever was asked since; a report that was sent since may give them back.
+fn keep_places(state: &mut State, report: u64, most: u64, elsewhere: u64, held: u64) {
+    state.kept_of = most;
+    if most >= LEASED_FROM && report > state.exact_report {
+        state.kept = state.kept.max(held);
+    }
+    give_up_places_if_scarce(state, elsewhere);
+}
+
+/// Where little is left of the limit, every place that becomes free is said to be at once.
+fn give_up_places_if_scarce(state: &mut State, elsewhere: u64) {
+    if elsewhere.saturating_add(state.places()) > state.kept_of / 4 * 3 {
+        state.kept = 0;
+    }
+}
+
+/// Gives up places that were not needed since this was last called. That Redis has to be told.
+fn give_up_places(state: &mut State, now: u64) {
+    let ahead = places_ahead(state.kept_of, state.peak).unwrap_or(0);
+    state.kept = state.kept.min(state.peak + ahead);
+    if now.saturating_sub(state.reported_at_ms) >= ms(PLACES_ARE_SURE) {
+        state.kept = 0;
+    }
+    state.peak = state.in_flight;
 }
 
 /// A refusal that needs no question: until a certain time the limit on requests stays used up.
@@ -660,16 +750,47 @@ fn plain_item(redis: &Redis, counter: &Counter, kind: LimitKind) -> Item {
     }
 }
 
-/// What to ask about requests under way. It is a report at the same time.
-fn concurrency_item(redis: &Redis, counter: &Counter, limit: Option<u64>, state: &mut State) -> Item {
-    state.report += 1;
-    Item {
+/// What to ask about one more request under way, which is among those that are counted here. It is a report at the same time,
+/// whose number comes with it.
+fn place_item(redis: &Redis, counter: &Counter, most: u64, state: &mut State) -> (Item, u64) {
+    match places_ahead(most, state.in_flight) {
+        Some(ahead) => {
+            let more = (state.in_flight + ahead).saturating_sub(state.places());
+            concurrency_item(redis, counter, Some(most), Some(more), state)
+        }
+        None => {
+            state.kept = 0;
+            concurrency_item(redis, counter, Some(most), None, state)
+        }
+    }
+}
+
+/// What to tell of requests under way, and the number of that report.
+fn report_item(redis: &Redis, counter: &Counter, state: &mut State) -> (Item, u64) {
+    concurrency_item(redis, counter, None, None, state)
+}
+
+fn concurrency_item(
+    redis: &Redis,
+    counter: &Counter,
+    limit: Option<u64>,
+    more: Option<u64>,
+    state: &mut State,
+) -> (Item, u64) {
+    let report = redis.next_report();
+    if more.is_none() {
+        state.exact_report = report;
+    }
+    let number_or_none = |number: Option<u64>| number.map_or(Value::Integer(-1), whole);
+    let item = Item {
         key: counter.key.in_redis(redis.prefix(), LimitKind::Concurrency),
         arguments: vec![
             Value::from("c"),
-            limit.map_or(Value::Integer(-1), whole),
-            whole(state.in_flight),
-            whole(state.report),
+            number_or_none(limit),
+            whole(state.places()),
+            number_or_none(more),
+            whole(report),
         ],
-    }
+    };
+    (item, report)
 }

@@ -9,11 +9,12 @@
 -- ARGV     now in ms (0: this server's clock), ms of a bucket, buckets, ms without change until a window is thrown away,
 --          the replica, ms a replica is believed without hearing from it; then the items, one after the other:
 --          'w' limit need extra  n (bucket amount)*n to give back  n (age amount)*n to count that was counted elsewhere
---          'c' limit want report
---          A limit of -1 counts without asking.
+--          'c' limit want extra report
+--          A limit of -1 counts without asking. An extra of -1: so many are under way, and no more places are held; with
+--          any other, places that are held already stay so, because the replica may be filling them now.
 -- Answer   1 or 0, now in ms, what KEYS[1] holds; then for each item four numbers:
 --          'w' used, granted of the extra, ms until the need fits (0 now, -1 never), ms until nothing is used
---          'c' under way elsewhere, 0, 0 or -1 if there is no place, 0
+--          'c' under way elsewhere, places held now, 0 or -1 if there is no place, 0
 
 local now, micros = tonumber(ARGV[1]), 0
 if now == 0 then
@@ -165,15 +166,17 @@ for i = 2, #KEYS do
       end
     end
   else
-    item.want, item.report, item.elsewhere, item.wait = number(), number(), 0, 0
+    item.want, item.extra, item.report, item.elsewhere, item.wait = number(), number(), number(), 0, 0
     local all = redis.call('HGETALL', KEYS[i])
     for field = 1, #all, 2 do
       local count, till, report = string.match(all[field + 1], '^(%d+) (%d+) (%d+)$')
       count, till = tonumber(count), tonumber(till)
       if all[field] == replica then
         if tonumber(report) > item.report then
-          -- Overtaken on the way: the later report has counted this request as well.
-          item.want, item.report = math.max(item.want, count), tonumber(report)
+          -- Overtaken on the way: the later report counts this request as well, or nobody waits for it any more.
+          item.want, item.extra, item.report = count, 0, tonumber(report)
+        elseif item.extra >= 0 and till > now then
+          item.want = math.max(item.want, count)
         end
       elseif till <= now then
         redis.call('HDEL', KEYS[i], all[field])
@@ -217,15 +220,16 @@ for i = 2, #KEYS do
     answer[#answer + 1] = clears
   else
     if fits then
-      if item.want > 0 then
-        redis.call('HSET', KEYS[i], replica, string.format('%d %.0f %.0f', item.want, now + belief, item.report))
-        redis.call('PEXPIRE', KEYS[i], belief)
-      else
-        redis.call('HDEL', KEYS[i], replica)
+      if item.limit >= 0 and item.extra > 0 then
+        local free = item.limit - item.elsewhere - item.want
+        item.want = item.want + math.max(0, math.min(item.extra, math.floor(free / 4)))
       end
+      -- None at all is kept as well, for its number: what it overtook may still come.
+      redis.call('HSET', KEYS[i], replica, string.format('%d %.0f %.0f', item.want, now + belief, item.report))
+      redis.call('PEXPIRE', KEYS[i], belief)
     end
     answer[#answer + 1] = item.elsewhere
-    answer[#answer + 1] = 0
+    answer[#answer + 1] = item.want
     answer[#answer + 1] = item.wait
     answer[#answer + 1] = 0
   end

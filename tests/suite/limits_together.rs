@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bonito::cluster::redis::{Answer, Item, Redis, RedisOptions};
-use bonito::domain::limit::{LimitOwner, LimitValues, WhenApart};
+use bonito::cluster::{Hold, Limiter};
+use bonito::domain::ids::OrganizationId;
+use bonito::domain::limit::{Demand, LimitKind, LimitOwner, LimitScope, LimitValues, WhenApart};
 use bonito::domain::window::{Wait, Window};
 use fred::types::Value;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use uuid::Uuid;
 
 use crate::support::fault_proxy::Fault;
 use crate::support::gateway::{Reply, chat};
@@ -328,7 +331,14 @@ async fn many_requests_against_high_limits_cost_far_less_than_a_round_trip_each(
         return;
     };
     let gateways = three(&redis).await;
-    let (_, key) = gateways[0].new_limited_key(10_000).await;
+    let (id, key) = gateways[0].new_limited_key(10_000).await;
+    let places = LimitValues {
+        concurrency: Some(1_000),
+        ..LimitValues::default()
+    };
+    for owner in [LimitOwner::Key(id), LimitOwner::Organization] {
+        gateways[0].new_limit(owner, None, places).await;
+    }
     let questions = async || gateways[0].metric("bonito_redis_duration_seconds_count").await;
     let sent = Arc::new(AtomicUsize::new(0));
     let until = Instant::now() + Duration::from_secs(3);
@@ -412,15 +422,18 @@ async fn requests_under_way_are_counted_across_replicas() {
     finish(gateways).await;
 }
 
-/// A connection of its own to Redis.
-async fn connect(redis: &PrivateRedis, replica: &str) -> Redis {
-    let options = RedisOptions {
+/// A replica's way to Redis.
+fn options(redis: &PrivateRedis, replica: &str) -> RedisOptions {
+    RedisOptions {
         url: redis.url(),
         prefix: "test".into(),
         replica: replica.into(),
         patience: Duration::from_millis(PATIENCE_MS),
-    };
-    Redis::connect(options, Arc::default()).await.unwrap()
+    }
+}
+
+async fn connect(redis: &PrivateRedis, replica: &str) -> Redis {
+    Redis::connect(options(redis, replica), Arc::default()).await.unwrap()
 }
 
 fn item(key: &str, kind: &str, numbers: &[i64]) -> Item {
@@ -495,7 +508,7 @@ async fn requests_of_a_replica_that_crashed_are_believed_in_for_ten_seconds() {
     let (one, other) = (connect(&private, "one").await, connect(&private, "other").await);
     let key = "test:{o}:concurrency";
     let now = 1_000_000_000;
-    let report = |limit: i64, want: i64, number: i64| move || item(key, "c", &[limit, want, number]);
+    let report = |limit: i64, want: i64, number: i64| move || item(key, "c", &[limit, want, -1, number]);
     assert!(answer(&one, now, report(5, 3, 1)).await.fits);
     let refused = answer(&other, now + 100, report(5, 3, 1)).await;
     assert_eq!((refused.fits, refused.items[0][0]), (false, 3));
@@ -511,6 +524,116 @@ async fn requests_of_a_replica_that_crashed_are_believed_in_for_ten_seconds() {
     assert!(answer(&one, later - 7_200_000 + 10_000, report(5, 1, 4)).await.fits);
     one.close().await;
     other.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_held_ahead_are_given_back_by_reports_alone() {
+    let Some(private) = PrivateRedis::start().await else {
+        return;
+    };
+    let (one, other) = (connect(&private, "one").await, connect(&private, "other").await);
+    let (key, now) = ("test:{o}:concurrency", 1_000_000_000);
+    let ask = |want: i64, more: i64, number: i64| move || item(key, "c", &[1_000, want, more, number]);
+    assert_eq!(answer(&one, now, ask(1, 9, 1)).await.items, [[0, 10, 0, 0]]);
+    // A question that was sent before the answer came knows of one place alone.
+    assert_eq!(answer(&one, now, ask(2, 0, 2)).await.items, [[0, 10, 0, 0]]);
+    // Others see what is held, and get no more ahead than a quarter of what is free.
+    assert_eq!(answer(&other, now, ask(890, 500, 1)).await.items, [[10, 915, 0, 0]]);
+    let report = |want: i64, number: i64| move || item(key, "c", &[-1, want, -1, number]);
+    assert_eq!(answer(&other, now, report(600, 2)).await.items, [[10, 600, 0, 0]]);
+    // One that a report overtook is among those it counts, or was given up before it was sent.
+    assert_eq!(answer(&one, now, report(3, 4)).await.items, [[600, 3, 0, 0]]);
+    assert_eq!(answer(&one, now, ask(4, 9, 3)).await.items, [[600, 3, 0, 0]]);
+    assert_eq!(answer(&other, now, report(0, 4)).await.items, [[3, 0, 0, 0]]);
+    assert_eq!(answer(&other, now, ask(1, 9, 3)).await.items, [[3, 0, 0, 0]]);
+    assert_eq!(answer(&other, now, report(600, 5)).await.items, [[3, 600, 0, 0]]);
+    let refused = answer(&one, now, ask(401, 9, 5)).await;
+    assert_eq!((refused.fits, refused.items[0][2]), (false, -1));
+    assert!(answer(&one, now, ask(400, 9, 6)).await.fits);
+    one.close().await;
+    other.close().await;
+}
+
+/// Under a limit that is high enough for places to be held ahead, requests of three replicas begin and end at random.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_held_ahead_never_make_more_than_the_limit_and_are_all_given_back() {
+    const LIMIT: u64 = 600;
+    /// What a replica may hold ahead for longer than a moment: a hundredth.
+    const AHEAD: u64 = 6;
+    let Some(private) = PrivateRedis::start().await else {
+        return;
+    };
+    let mut replicas = Vec::new();
+    for name in ["one", "two", "three"] {
+        let options = options(&private, name);
+        let limiter = Limiter::together(options, WhenApart::Local, Arc::default()).await;
+        replicas.push(limiter.unwrap());
+    }
+    let organization = OrganizationId(Uuid::from_u128(1));
+    let values = LimitValues {
+        concurrency: Some(LIMIT),
+        requests: Some(10_000_000),
+        ..LimitValues::default()
+    };
+    let scope = LimitScope {
+        owner: LimitOwner::Organization,
+        model: None,
+    };
+    let limits = |limiter: &Limiter| {
+        [limiter.limit(organization, &scope, values, None)]
+            .into_iter()
+            .collect()
+    };
+    let burst = async |limiter: &Arc<Limiter>, requests: usize| -> Vec<Hold> {
+        let asked = (0..requests).map(|_| limiter.take(limits(limiter), Demand::default()));
+        let answers = futures_util::future::join_all(asked).await;
+        answers.into_iter().filter_map(Result::ok).collect()
+    };
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut under_way: Vec<Hold> = Vec::new();
+    for step in 0..80 {
+        if random.random_range(0..5) < 3 {
+            let limiter = &replicas[random.random_range(0..3)];
+            let requests = random.random_range(1..120);
+            under_way.extend(burst(limiter, requests).await);
+        } else {
+            for _ in 0..random.random_range(0..=under_way.len()) {
+                under_way.swap_remove(random.random_range(0..under_way.len()));
+            }
+        }
+        let count = under_way.len() as u64;
+        assert!(count <= LIMIT, "{count} under way, seed {seed}, step {step}");
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+    }
+    // One of them has all that is left, but for what others may hold ahead.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    under_way.extend(burst(&replicas[0], LIMIT as usize).await);
+    let count = under_way.len() as u64;
+    assert!((LIMIT - 3 * AHEAD..=LIMIT).contains(&count), "{count}, seed {seed}");
+    // At rest nobody holds anything.
+    under_way.clear();
+    let others_hold = async |limiter: &Arc<Limiter>| {
+        let looks = limiter.look(&limits(limiter)).await;
+        let concurrency = looks.iter().find(|look| look.kind == LimitKind::Concurrency).unwrap();
+        LIMIT - concurrency.standing.remaining
+    };
+    for limiter in &replicas {
+        let free = async {
+            while others_hold(limiter).await > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let freed = tokio::time::timeout(Duration::from_secs(5), free).await;
+        assert!(
+            freed.is_ok(),
+            "{} are still held, seed {seed}",
+            others_hold(limiter).await
+        );
+    }
+    for limiter in replicas {
+        limiter.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
