@@ -90,6 +90,8 @@ pub struct Tally {
     pub apart: Window,
     /// Permits that Redis gave ahead.
     pub lease: Lease,
+    /// Permits that Redis is being asked for ahead.
+    pub asked_ahead: u64,
     /// Buckets of Redis' that something has to be given back to, and how much.
     pub returns: SmallVec<[(u64, u64); 2]>,
     /// What was used beyond what was reserved, and Redis does not know yet.

@@ -55,6 +55,8 @@ struct Asking<'l> {
     sent_ms: u64,
     /// What Redis is told of in passing, by the place of the limit.
     uploads: Vec<(usize, LimitKind, Window)>,
+    /// What it asks for ahead, by the place of the limit.
+    ahead: SmallVec<[(usize, LimitKind, u64); 4]>,
     /// The numbers of the reports of requests under way, by the place of the limit; 0: none.
     reports: SmallVec<[u64; 4]>,
     answered: bool,
@@ -67,6 +69,9 @@ impl Drop for Asking<'_> {
         }
         for (place, kind, window) in self.uploads.drain(..) {
             self.limits[place].counter.lock().tally(kind).apart.absorb(&window);
+        }
+        for (place, kind, ahead) in self.ahead.drain(..) {
+            self.limits[place].counter.lock().tally(kind).asked_ahead -= ahead;
         }
         for (limit, &report) in self.limits.iter().zip(&self.reports) {
             if report > 0 {
@@ -97,6 +102,7 @@ impl Limiter {
                 limits: &limits,
                 sent_ms: 0,
                 uploads: Vec::new(),
+                ahead: SmallVec::new(),
                 reports: SmallVec::new(),
                 answered: false,
             };
@@ -141,6 +147,10 @@ impl Limiter {
                 let tally = state.tally(kind);
                 tally.end_lease(now);
                 let extra = if may_lease { ahead(tally, now, most, need) } else { 0 };
+                if extra > 0 {
+                    tally.asked_ahead += extra;
+                    asking.ahead.push((place, kind, extra));
+                }
                 let mut apart = std::mem::take(&mut tally.apart);
                 if apart.used(now) > 0 {
                     asking.uploads.push((place, kind, apart.clone()));
@@ -221,6 +231,9 @@ impl Limiter {
         }
         for (place, kind, window) in asking.uploads.drain(..) {
             states[place].tally(kind).counted.absorb(&window);
+        }
+        for (place, kind, ahead) in asking.ahead.drain(..) {
+            states[place].tally(kind).asked_ahead -= ahead;
         }
         let mut said = answer.items.iter();
         let (mut standings, mut taken, mut reached) = (Standings::default(), SmallVec::new(), None);
@@ -542,11 +555,14 @@ fn can_be_leased(limit: &Limit, demand: &Demand) -> bool {
         && counted(limit, demand).all(|(_, most, need)| most >= LEASED_FROM && most / LEASE_PART >= need)
 }
 
-/// How much to ask for ahead: what the bucket before needed, and never more than a small part of the limit.
+/// How many more permits to have ahead beyond a need: with those that are here, or asked for, as many as the bucket before
+/// needed, and never more than a small part of the limit.
 fn ahead(tally: &mut Tally, now: u64, most: u64, need: u64) -> u64 {
     let bucket = window::bucket_of(now);
     let (before, so_far) = (tally.counted.in_bucket(bucket - 1), tally.counted.in_bucket(bucket));
-    before.max(so_far).saturating_sub(need).min(most / LEASE_PART)
+    let here = if tally.lease.is_good(now) { tally.lease.left } else { 0 };
+    let wanted = before.max(so_far).saturating_sub(need).min(most / LEASE_PART);
+    wanted.saturating_sub(here + tally.asked_ahead)
 }
 
 /// Keeps permits that Redis gave ahead. They are good until the end of the bucket they count in: its clock was read after
@@ -585,7 +601,7 @@ fn as_last_seen(tally: &Tally, most: u64, now: u64) -> Standing {
 pub(super) fn give_back(tally: &mut Tally, bucket: u64, back: u64, most: u64, now: u64) -> bool {
     let leased = tally.lease.is_good(now);
     let kept = match leased && tally.lease.bucket == bucket {
-        true => back.min((most / LEASE_PART).saturating_sub(tally.lease.left)),
+        true => back.min(ahead(tally, now, most, 0)),
         false => 0,
     };
     tally.lease.left += kept;

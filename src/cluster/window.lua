@@ -48,12 +48,20 @@ local function counts(key, numbers)
   return redis.call('HMGET', key, unpack(numbers))
 end
 
+-- A window is written once, at the end: what is in the present bucket is known from its loading, and the key was given its
+-- time when that bucket began.
 local function save(window)
   if window.total == 0 then
     redis.call('DEL', window.key)
-    window.first, window.last = present, present
+  elseif window.here > 0 then
+    redis.call('HSET', window.key, 't', window.total, 'f', window.first, 'l', window.last, present, window.here)
   else
     redis.call('HSET', window.key, 't', window.total, 'f', window.first, 'l', window.last)
+    if window.was_here > 0 then
+      redis.call('HDEL', window.key, present)
+    end
+  end
+  if window.total > 0 and not window.lasts then
     redis.call('PEXPIRE', window.key, expiry)
   end
 end
@@ -63,7 +71,11 @@ local function put(window, bucket, amount)
     if window.total == 0 then
       window.first, window.last = bucket, bucket
     end
-    redis.call('HINCRBY', window.key, bucket, amount)
+    if bucket == present then
+      window.here = window.here + amount
+    else
+      redis.call('HINCRBY', window.key, bucket, amount)
+    end
     window.total = window.total + amount
     window.first = math.min(window.first, bucket)
     window.last = math.max(window.last, bucket)
@@ -71,27 +83,34 @@ local function put(window, bucket, amount)
   end
 end
 
+-- What a window is while it holds nothing.
+local function empty(window)
+  window.total, window.first, window.last = 0, present, present
+  window.here, window.was_here, window.lasts = 0, 0, false
+end
+
 local function load(key)
-  local found = redis.call('HMGET', key, 't', 'f', 'l')
+  local found = redis.call('HMGET', key, 't', 'f', 'l', present)
   local window = {key = key, total = tonumber(found[1]) or 0, first = tonumber(found[2]), last = tonumber(found[3])}
   if window.total == 0 then
-    window.first, window.last = present, present
+    empty(window)
     return window
   end
+  window.here = tonumber(found[4]) or 0
+  window.was_here, window.lasts = window.here, window.last == present
   if window.last > present then
     -- The clock was set back, and the window goes with it.
     local by, numbers = window.last - present, range(window.first, window.last)
     local before = counts(key, numbers)
     redis.call('DEL', key)
-    window.total = 0
+    empty(window)
     for i, amount in ipairs(before) do
       put(window, math.max(numbers[i] - by, 0), tonumber(amount) or 0)
     end
-    save(window)
   end
   if window.last < low then
     redis.call('DEL', key)
-    window.total, window.first, window.last = 0, present, present
+    empty(window)
   elseif window.first < low then
     local numbers = range(window.first, low - 1)
     for _, amount in ipairs(counts(key, numbers)) do
@@ -105,19 +124,24 @@ local function load(key)
 end
 
 local function give_back(window, bucket, amount)
-  local there = tonumber(redis.call('HGET', window.key, bucket) or 0)
+  local there = window.here
+  if bucket ~= present then
+    there = tonumber(redis.call('HGET', window.key, bucket) or 0)
+  end
   local back = math.min(there, amount)
   if back > 0 then
     window.total = window.total - back
     window.changed = true
-    if back < there then
+    if bucket == present then
+      window.here = window.here - back
+    elseif back < there then
       redis.call('HINCRBY', window.key, bucket, -back)
     else
       redis.call('HDEL', window.key, bucket)
-      while window.total > 0 and window.last > window.first
-        and redis.call('HEXISTS', window.key, window.last) == 0 do
-        window.last = window.last - 1
-      end
+    end
+    while back == there and window.total > 0 and window.last > window.first
+      and (window.last == present and window.here or redis.call('HEXISTS', window.key, window.last)) == 0 do
+      window.last = window.last - 1
     end
   end
 end
@@ -126,7 +150,7 @@ end
 local function wait(window, excess)
   local numbers, freed = range(window.first, window.last), 0
   for i, amount in ipairs(counts(window.key, numbers)) do
-    freed = freed + (tonumber(amount) or 0)
+    freed = freed + (numbers[i] == present and window.here or tonumber(amount) or 0)
     if freed >= excess then
       return (numbers[i] + buckets + 1) * bucket_ms - now
     end
@@ -134,10 +158,8 @@ local function wait(window, excess)
   return -1
 end
 
-local memory = redis.call('GET', KEYS[1])
-if memory then
-  redis.call('PEXPIRE', KEYS[1], 600000)
-else
+local memory = redis.call('GETEX', KEYS[1], 'PX', 600000)
+if not memory then
   memory = string.format('%.0f', now * 1000 + micros)
   redis.call('SET', KEYS[1], memory, 'PX', 600000)
 end
@@ -167,6 +189,7 @@ for i = 2, #KEYS do
     end
   else
     item.want, item.extra, item.report, item.elsewhere, item.wait = number(), number(), number(), 0, 0
+    item.ahead = item.want + item.extra
     local all = redis.call('HGETALL', KEYS[i])
     for field = 1, #all, 2 do
       local count, till, report = string.match(all[field + 1], '^(%d+) (%d+) (%d+)$')
@@ -174,7 +197,7 @@ for i = 2, #KEYS do
       if all[field] == replica then
         if tonumber(report) > item.report then
           -- Overtaken on the way: the later report counts this request as well, or nobody waits for it any more.
-          item.want, item.extra, item.report = count, 0, tonumber(report)
+          item.want, item.ahead, item.report = count, 0, tonumber(report)
         elseif item.extra >= 0 and till > now then
           item.want = math.max(item.want, count)
         end
@@ -220,9 +243,9 @@ for i = 2, #KEYS do
     answer[#answer + 1] = clears
   else
     if fits then
-      if item.limit >= 0 and item.extra > 0 then
+      if item.limit >= 0 and item.ahead > item.want then
         local free = item.limit - item.elsewhere - item.want
-        item.want = item.want + math.max(0, math.min(item.extra, math.floor(free / 4)))
+        item.want = item.want + math.max(0, math.min(item.ahead - item.want, math.floor(free / 4)))
       end
       -- None at all is kept as well, for its number: what it overtook may still come.
       redis.call('HSET', KEYS[i], replica, string.format('%d %.0f %.0f', item.want, now + belief, item.report))
