@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -78,6 +78,13 @@ impl Job for WebhookDelivery {
         let ambient = Ambient::here();
         let mut span = ambient.span(|| span::WEBHOOK.to_owned(), Kind::Client);
         span.set(names::HTTP_METHOD, || "POST");
+        // Not the whole address: what is behind the host can be a secret.
+        let address: Option<Uri> = webhook.url.parse().ok().filter(|_| span.is_recorded());
+        if let Some(address) = address {
+            let usual = if address.scheme_str() == Some("http") { 80 } else { 443 };
+            span.set_if(names::SERVER_ADDRESS, address.host());
+            span.set(names::SERVER_PORT, || address.port_u16().unwrap_or(usual));
+        }
         span.set(names::EVENT_KIND, || delivery.kind.as_str());
         if self.tracer.propagation() != Propagation::None {
             headers.extend(Propagated::new(span.context().or(ambient.context()), None).headers());

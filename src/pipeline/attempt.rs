@@ -122,6 +122,7 @@ impl Pipeline {
             timeout_at(until.at, work).await
         };
         let answer = answered.unwrap_or_else(|_| Err(until.missed()))?;
+        meter.answer_says(&answer.body);
         meter.answered(answer.usage, answer.generated);
         Ok(answer.body)
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::capture::Capture;
 use super::limit::LimitHold;
 use super::route::Moment;
+use super::traced::{Asked, Signs, Traced};
 use super::{Call, Pipeline, Served, Voice};
 use crate::cache::{Entry, Fill, Origin};
 use crate::chat::estimate::TextTally;
@@ -81,6 +82,8 @@ pub struct Meter {
     fill: Option<Fill>,
     /// What is remembered of prompt and answer, where they are to be kept.
     capture: Option<Capture>,
+    /// What its spans say, where they are recorded.
+    traced: Option<Box<Traced>>,
     /// What was fetched for the request.
     media: MediaLibrary,
     /// Set once a status of 200 is on its way, whatever happens from now on. Only streams have one.
@@ -193,6 +196,7 @@ impl Meter {
             cache_control: call.cache_control,
             fill: None,
             capture: None,
+            traced: None,
             media: MediaLibrary::default(),
             head_sent: None,
             ambient,
@@ -266,6 +270,7 @@ impl Meter {
         if let Some(fill) = &mut self.fill {
             fill.relayed(bytes);
         }
+        self.events_say(bytes);
         self.was_answered(bytes);
     }
 
@@ -367,14 +372,41 @@ impl Meter {
         let record = self.record();
         record.requested_model.clone_from(&request.model);
         record.stream = request.stream;
+        if self.ambient.is_recorded() {
+            self.traced = Some(Box::new(Traced {
+                asked: Asked::of(request),
+                signs: Signs::default(),
+            }));
+        }
         self.ambient.root(|root| {
+            if let Some(traced) = &self.traced {
+                traced.asked.tell(root);
+            }
             if let Some(most) = self.pipeline.tracer.content_bytes() {
+                root.set_if(
+                    names::GEN_AI_SYSTEM_INSTRUCTIONS,
+                    gen_ai::system_instructions(&request.body, most),
+                );
                 root.set_if(
                     names::GEN_AI_INPUT_MESSAGES,
                     gen_ai::input_messages(&request.body, most),
                 );
             }
         });
+    }
+
+    /// A whole answer came, and the caller will get it.
+    pub(super) fn answer_says(&mut self, body: &[u8]) {
+        if let Some(traced) = &mut self.traced {
+            traced.signs.whole(body);
+        }
+    }
+
+    /// Events of an answer came, and the caller will get them.
+    pub(super) fn events_say(&mut self, events: &[u8]) {
+        if let Some(traced) = &mut self.traced {
+            traced.signs.events(events);
+        }
     }
 
     /// A whole answer is on its way to the caller. Spans hold nothing of it unless that is switched on.
@@ -456,6 +488,9 @@ impl Meter {
         let mut span = self.ambient.span(|| gen_ai::span_name(operation, model), Kind::Client);
         let provider = deployment.provider.as_str();
         gen_ai::attempt_begins(&mut span, operation, provider, model, deployment.id.as_str());
+        if let Some(traced) = &self.traced {
+            traced.asked.tell(&mut span);
+        }
         if let Some(health) = health.as_ref().filter(|_| span.is_recorded()) {
             let spot = &health.watched.spot;
             span.set_if(names::CREDENTIAL, spot.credential.as_deref());
@@ -734,6 +769,11 @@ impl Meter {
             charge,
         };
         gen_ai::attempt_ended(&mut span, &attempt);
+        if let Some(traced) = &self.traced
+            && (error.is_none() || attempt.first_token.is_some())
+        {
+            traced.signs.tell(&mut span);
+        }
         self.record().attempts.push(attempt);
         // Last: should anything go wrong while others are told, the record has what the attempt cost.
         if let (Some(health), Some(ended)) = (health, ended) {
@@ -814,7 +854,12 @@ impl Meter {
         self.pipeline.budgets.settle(&mut self.reservation, &record);
         self.pipeline.metrics.finished(&record);
         self.pipeline.metrics.in_flight.dec();
-        self.ambient.root(|root| gen_ai::request_ended(root, &record));
+        self.ambient.root(|root| {
+            gen_ai::request_ended(root, &record);
+            if let Some(traced) = &self.traced {
+                traced.signs.tell(root);
+            }
+        });
         if let Some(context) = record
             .trace
             .filter(|context| !context.sampled && record.error.is_some())

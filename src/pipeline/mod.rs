@@ -21,6 +21,7 @@ mod relay;
 pub mod route;
 #[cfg(test)]
 mod testing;
+mod traced;
 mod turn;
 
 use std::pin::pin;

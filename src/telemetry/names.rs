@@ -217,8 +217,34 @@ pub mod trace {
         GEN_AI_REQUEST_MODEL = "gen_ai.request.model",
         /// Whether a stream is asked for.
         GEN_AI_STREAM = "gen_ai.request.stream",
+        /// Tokens an answer may have.
+        GEN_AI_MAX_TOKENS = "gen_ai.request.max_tokens",
+        /// Answers that are asked for, where it is not one.
+        GEN_AI_CHOICE_COUNT = "gen_ai.request.choice.count",
+        /// The sampling temperature.
+        GEN_AI_TEMPERATURE = "gen_ai.request.temperature",
+        /// The share of the likeliest tokens to choose from.
+        GEN_AI_TOP_P = "gen_ai.request.top_p",
+        /// The number of the likeliest tokens to choose from.
+        GEN_AI_TOP_K = "gen_ai.request.top_k",
+        /// What repeating tokens costs.
+        GEN_AI_FREQUENCY_PENALTY = "gen_ai.request.frequency_penalty",
+        /// What using tokens again costs.
+        GEN_AI_PRESENCE_PENALTY = "gen_ai.request.presence_penalty",
+        /// The seed.
+        GEN_AI_SEED = "gen_ai.request.seed",
+        /// The forms in which embeddings are asked for.
+        GEN_AI_ENCODING_FORMATS = "gen_ai.request.encoding_formats",
+        /// `text` or `json`, where one of them is asked for.
+        GEN_AI_OUTPUT_TYPE = "gen_ai.output.type",
+        /// The answer's own id.
+        GEN_AI_RESPONSE_ID = "gen_ai.response.id",
         /// The model that answered.
         GEN_AI_RESPONSE_MODEL = "gen_ai.response.model",
+        /// Why each choice ended, in the caller's dialect.
+        GEN_AI_FINISH_REASONS = "gen_ai.response.finish_reasons",
+        /// Seconds to the first event of a stream.
+        GEN_AI_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk",
         /// Tokens read, cached ones included.
         GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens",
         /// Tokens generated, reasoning included.
@@ -229,6 +255,8 @@ pub mod trace {
         GEN_AI_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens",
         /// Tokens of reasoning.
         GEN_AI_REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens",
+        /// What the model is told beside the prompt; only where that is switched on.
+        GEN_AI_SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions",
         /// The prompt; only where that is switched on.
         GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages",
         /// The answer; only where that is switched on.
@@ -271,8 +299,6 @@ pub mod trace {
         METERING = "bonito.metering",
         /// Seconds that were not spent waiting for a provider.
         OVERHEAD_SECONDS = "bonito.overhead",
-        /// Seconds to the first event.
-        FIRST_TOKEN_SECONDS = "bonito.time_to_first_token",
         /// The provider's own id for the attempt.
         UPSTREAM_REQUEST_ID = "bonito.upstream.request_id",
         /// Whether the caller left before the end.

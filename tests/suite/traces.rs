@@ -16,17 +16,31 @@ use crate::support::receiver::Receiver;
 use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
 
 /// What OpenTelemetry calls things, written down here anew: <https://opentelemetry.io/docs/specs/semconv/registry/attributes/>.
-const CONVENTIONS: [&str; 20] = [
+const CONVENTIONS: [&str; 34] = [
     "gen_ai.operation.name",
     "gen_ai.provider.name",
     "gen_ai.request.model",
     "gen_ai.request.stream",
+    "gen_ai.request.max_tokens",
+    "gen_ai.request.choice.count",
+    "gen_ai.request.temperature",
+    "gen_ai.request.top_p",
+    "gen_ai.request.top_k",
+    "gen_ai.request.frequency_penalty",
+    "gen_ai.request.presence_penalty",
+    "gen_ai.request.seed",
+    "gen_ai.request.encoding_formats",
+    "gen_ai.output.type",
+    "gen_ai.response.id",
     "gen_ai.response.model",
+    "gen_ai.response.finish_reasons",
+    "gen_ai.response.time_to_first_chunk",
     "gen_ai.usage.input_tokens",
     "gen_ai.usage.output_tokens",
     "gen_ai.usage.cache_read.input_tokens",
     "gen_ai.usage.cache_creation.input_tokens",
     "gen_ai.usage.reasoning.output_tokens",
+    "gen_ai.system_instructions",
     "gen_ai.input.messages",
     "gen_ai.output.messages",
     "error.type",
@@ -295,6 +309,68 @@ async fn prompts_are_in_spans_only_where_somebody_wants_them_and_only_so_much() 
     let output: serde_json::Value = serde_json::from_str(root.says(names::GEN_AI_OUTPUT_MESSAGES)).unwrap();
     assert_eq!(output[0]["role"], "assistant");
     assert!(output[0]["parts"][0]["content"].as_str().unwrap().len() <= 12);
+    assert_eq!(output[0]["finish_reason"], "stop");
+}
+
+/// What every backend of traces for models shows of a call: how it was asked, by which id it can be found, and why it ended.
+#[tokio::test]
+async fn spans_say_how_it_was_asked_and_what_the_answer_says_about_itself() {
+    let collector = Collector::start(Mood::Takes).await;
+    let provider = ScriptedProvider::start().await;
+    let gateway = traced(&collector).openai(&provider, &["mock-chat"]).start().await;
+    let mut answers = Vec::new();
+    for stream in [false, true] {
+        let mut body = chat("mock-chat", &format!("{CANARY} as json"), stream);
+        for (name, value) in [
+            ("temperature", json!(0.25)),
+            ("seed", json!(7)),
+            ("max_tokens", json!(90)),
+            ("stop", json!(CANARY)),
+            ("response_format", json!({"type": "json_object"})),
+        ] {
+            body[name] = value;
+        }
+        let answer = gateway
+            .send("/v1/chat/completions", &gateway.key, body.to_string())
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let told = answer
+            .text
+            .split("data: ")
+            .find(|part| part.contains("\"id\""))
+            .unwrap();
+        let told = serde_json::from_str::<serde_json::Value>(told.trim()).unwrap();
+        answers.push((
+            stream,
+            told["id"].as_str().unwrap().to_owned(),
+            told["model"].as_str().unwrap().to_owned(),
+        ));
+    }
+    gateway.finish().await;
+    let spans = collector.spans();
+    for (stream, id, model) in answers {
+        let of_answer: Vec<&Seen> = spans
+            .iter()
+            .filter(|span| span.says(names::GEN_AI_RESPONSE_ID) == id)
+            .collect();
+        let kinds: BTreeSet<i32> = of_answer.iter().map(|span| span.kind).collect();
+        assert_eq!(kinds, BTreeSet::from([SERVER, CLIENT]), "{spans:#?}");
+        for span in of_answer {
+            for (name, said) in [
+                (names::GEN_AI_TEMPERATURE, "0.25"),
+                (names::GEN_AI_SEED, "7"),
+                (names::GEN_AI_MAX_TOKENS, "90"),
+                (names::GEN_AI_OUTPUT_TYPE, "json"),
+                (names::GEN_AI_RESPONSE_MODEL, &model),
+                (names::GEN_AI_FINISH_REASONS, "[stop]"),
+            ] {
+                assert_eq!(span.says(name), said, "{name} of {}", span.name);
+            }
+            let first_chunk = span.attributes.contains_key(names::GEN_AI_FIRST_CHUNK);
+            assert_eq!(first_chunk, stream, "{}", span.name);
+            assert!(span.attributes.values().all(|value| !value.contains(CANARY)));
+        }
+    }
 }
 
 #[tokio::test]
@@ -444,6 +520,10 @@ async fn a_job_and_its_webhook_are_in_the_trace_of_whoever_caused_them() {
     assert_eq!((job.kind, job.parent.as_str()), (CONSUMER, asked.id.as_str()));
     assert_eq!((post.kind, post.parent.as_str()), (CLIENT, job.id.as_str()));
     assert_eq!(told, post.context());
+    assert_eq!(
+        (post.says(names::SERVER_ADDRESS), post.says(names::SERVER_PORT)),
+        ("127.0.0.1", receiver.port.to_string().as_str())
+    );
     assert_eq!(
         (job.says(names::JOB_RESULT), post.says(names::HTTP_STATUS)),
         ("done", "204")

@@ -147,19 +147,26 @@ impl Seen {
 
 /// Attributes as text.
 pub fn words(attributes: &[KeyValue]) -> BTreeMap<String, String> {
-    let text = |value: &Option<AnyValue>| match value.as_ref().and_then(|value| value.value.as_ref()) {
+    let words: BTreeMap<String, String> = attributes
+        .iter()
+        .map(|attribute| (attribute.key.clone(), text(attribute.value.as_ref())))
+        .collect();
+    assert_eq!(words.len(), attributes.len(), "a name is there twice: {attributes:?}");
+    words
+}
+
+fn text(value: Option<&AnyValue>) -> String {
+    match value.and_then(|value| value.value.as_ref()) {
         Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
         Some(Value::DoubleValue(number)) => number.to_string(),
         Some(Value::BoolValue(yes)) => yes.to_string(),
+        Some(Value::ArrayValue(all)) => {
+            let all: Vec<String> = all.values.iter().map(|one| text(Some(one))).collect();
+            format!("[{}]", all.join(", "))
+        }
         other => format!("{other:?}"),
-    };
-    let words: BTreeMap<String, String> = attributes
-        .iter()
-        .map(|attribute| (attribute.key.clone(), text(&attribute.value)))
-        .collect();
-    assert_eq!(words.len(), attributes.len(), "a name is there twice: {attributes:?}");
-    words
+    }
 }
 
 async fn take(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {

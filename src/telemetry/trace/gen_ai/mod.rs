@@ -3,9 +3,11 @@
 //! # Source
 //! <https://github.com/open-telemetry/semantic-conventions-genai>, `docs/gen-ai/gen-ai-spans.md`, schema 1.42.0.
 
+mod content;
+
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value as Json, json};
+pub use content::{input_messages, output_messages, system_instructions};
 
 use super::span::{Kind, Span, Value};
 use super::tracer::Tracer;
@@ -78,7 +80,7 @@ pub fn attempt_ended(span: &mut Span, attempt: &AttemptRecord) {
     span.set_if(names::UPSTREAM_REQUEST_ID, upstream_request_id.as_deref());
     span.set_if(names::COST, charge.cost.map(|cost| cost.0));
     span.set(names::METERING, || charge.metering().as_str());
-    span.set_if(names::FIRST_TOKEN_SECONDS, first_token.map(|first| first.as_secs_f64()));
+    span.set_if(names::GEN_AI_FIRST_CHUNK, first_token.map(|first| first.as_secs_f64()));
     if let Some(class) = error {
         span.failed(class.as_str());
     }
@@ -108,7 +110,7 @@ pub fn request_ended(span: &mut Span, record: &UsageRecord) {
     span.set_if(names::COST, record.cost().map(|cost| cost.0));
     span.set(names::OVERHEAD_SECONDS, || record.overhead.as_secs_f64());
     span.set_if(
-        names::FIRST_TOKEN_SECONDS,
+        names::GEN_AI_FIRST_CHUNK,
         record.first_token.map(|first| first.as_secs_f64()),
     );
     if record.client_cancelled {
@@ -175,83 +177,9 @@ pub fn refused(span: &mut Span, error: &GatewayError) {
     span.failed(error.class().as_str());
 }
 
-/// The messages of a request's body in the conventions' form, as far as they fit: each text is cut so that the whole stays
-/// JSON.
-pub fn input_messages(body: &[u8], most: usize) -> Option<Value> {
-    let body: Json = serde_json::from_slice(body).ok()?;
-    let messages = match (&body["messages"], &body["prompt"], &body["input"]) {
-        (Json::Array(messages), _, _) => messages.clone(),
-        (_, Json::Null, input) => vec![json!({"role": "user", "content": input})],
-        (_, prompt, _) => vec![json!({"role": "user", "content": prompt})],
-    };
-    Some(in_form(&messages, most))
-}
-
-/// The same for a whole answer.
-pub fn output_messages(body: &[u8], most: usize) -> Option<Value> {
-    let body: Json = serde_json::from_slice(body).ok()?;
-    let messages: Vec<Json> = match (&body["choices"], &body["content"]) {
-        (Json::Array(choices), _) => choices
-            .iter()
-            .map(|choice| match &choice["message"] {
-                Json::Null => json!({"role": "assistant", "content": choice["text"]}),
-                message => message.clone(),
-            })
-            .collect(),
-        (_, Json::Array(_)) => vec![json!({"role": "assistant", "content": body["content"]})],
-        _ => return None,
-    };
-    Some(in_form(&messages, most))
-}
-
-fn in_form(messages: &[Json], most: usize) -> Value {
-    let left = std::cell::Cell::new(most);
-    let text = |text: &str| {
-        let kept = &text[..text.floor_char_boundary(left.get())];
-        left.set(left.get() - kept.len());
-        json!({"type": "text", "content": kept})
-    };
-    let mut shown = Vec::new();
-    for message in messages {
-        let mut parts = Vec::new();
-        match &message["content"] {
-            Json::String(content) => parts.push(text(content)),
-            Json::Array(content) => parts.extend(content.iter().map(|part| match (part, &part["text"]) {
-                (Json::String(plain), _) | (_, Json::String(plain)) => text(plain),
-                // Of pictures and the like, that there was one.
-                _ => json!({"type": part["type"].as_str().unwrap_or("other").chars().take(32).collect::<String>()}),
-            })),
-            _ => {}
-        }
-        let role: String = message["role"].as_str().unwrap_or("user").chars().take(32).collect();
-        shown.push(json!({"role": role, "parts": parts}));
-        if left.get() == 0 || shown.len() == 64 {
-            break;
-        }
-    }
-    Value::Bounded(Json::from(shown).to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_keep_their_form_however_little_of_them_fits() {
-        let body = br#"{"messages":[{"role":"system","content":"be brief"},
-            {"role":"user","content":[{"type":"text","text":"what is this?"},{"type":"image_url","image_url":{}}]}]}"#;
-        let shown = |most| match input_messages(body, most) {
-            Some(Value::Bounded(text)) => serde_json::from_str::<Json>(&text).unwrap(),
-            other => panic!("{other:?}"),
-        };
-        let whole = shown(1_000);
-        assert_eq!(whole[0]["parts"][0]["content"], "be brief");
-        assert_eq!(whole[1]["parts"][0]["content"], "what is this?");
-        assert_eq!(whole[1]["parts"][1]["type"], "image_url");
-        let little = shown(4);
-        assert_eq!(little[0]["parts"][0]["content"], "be b");
-        assert_eq!(little.as_array().unwrap().len(), 1);
-    }
 
     #[test]
     fn providers_are_called_as_the_conventions_call_them() {
