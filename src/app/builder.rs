@@ -68,6 +68,7 @@ use crate::journal::{self, Journal, JournalOptions};
 use crate::pipeline::counting::Places;
 use crate::pipeline::{Again, BudgetRules, Pipeline, PipelineLimits};
 use crate::providers::adapter::StreamLimits;
+use crate::queue::census::Census;
 use crate::queue::worker::{Worker, WorkerOptions};
 use crate::routing::catalog::Catalog;
 use crate::routing::document::Policy;
@@ -201,6 +202,11 @@ impl Gateway {
         };
         let (metrics, tracer) = (self.metrics.clone(), self.http.pipeline.tracer.clone());
         Worker::start(self.store.clone(), jobs::all(&self.jobs), metrics, tracer, options)
+    }
+
+    /// Starts counting jobs, whoever does them.
+    pub fn start_census(&self) -> Census {
+        Census::start(self.store.clone(), self.metrics.clone())
     }
 
     /// Builds everything and starts the actors.

@@ -21,6 +21,7 @@ use crate::gates::load_gate::LagGate;
 use crate::http::server::{self, Closing, Place, ServerLimits};
 use crate::http::{self, operations};
 use crate::pipeline::Pipeline;
+use crate::queue::census::Census;
 use crate::queue::worker::Worker;
 use crate::store::within;
 
@@ -49,6 +50,7 @@ pub struct Running {
     workers: Workers,
     /// Runs jobs, if this process does.
     worker: Option<Worker>,
+    census: Census,
     pipelines: Vec<Weak<Pipeline>>,
 }
 
@@ -83,6 +85,7 @@ impl Running {
             operations_listener,
             workers: Workers::start(settings.server.workers)?,
             worker: settings.jobs.in_serve.then(|| gateway.start_worker(settings)),
+            census: gateway.start_census(),
             pipelines: Vec::new(),
             gateway,
         };
@@ -129,8 +132,11 @@ impl Running {
             closing,
             connections,
             worker,
+            census,
             ..
         } = self;
+        // Before the database is closed.
+        drop(census);
         gateway.stopping.store(true, Ordering::Release);
         // Jobs end while requests do; what they asked of providers has to be in the ledger as well.
         let jobs_end = tokio::spawn(async move {

@@ -7,12 +7,14 @@ use super::builder::Gateway;
 use super::run::{End, OperationsListener, StopSignals, close, until_stopped};
 use crate::config::Settings;
 use crate::domain::error::BoxError;
+use crate::queue::census::Census;
 use crate::queue::worker::Worker;
 
 /// A worker that runs, with the operations listener beside it.
 pub struct Working {
     gateway: Gateway,
     worker: Worker,
+    census: Census,
     listener: OperationsListener,
     /// Where operations listen.
     pub operations: SocketAddr,
@@ -27,6 +29,7 @@ impl Working {
         let listener = OperationsListener::open(&gateway, settings).await?;
         Ok(Self {
             worker: gateway.start_worker(settings),
+            census: gateway.start_census(),
             operations: listener.address,
             gateway,
             listener,
@@ -41,6 +44,7 @@ impl Working {
     /// Lets jobs end, puts back the others, and closes everything.
     pub async fn stop(self) -> End {
         self.gateway.stopping.store(true, Ordering::Release);
+        drop(self.census);
         self.worker.stop().await;
         close(self.gateway, self.listener).await
     }

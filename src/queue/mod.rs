@@ -2,12 +2,13 @@
 //!
 //! What there is to do is [`crate::domain::job::JobKind`]; what it does is in `jobs`, one [`Job`] for each kind. Jobs are
 //! kept in a table (`store/jobs.rs`) and enqueued by the transaction they belong to, or through [`Jobs`] where there is
-//! none. [`worker`] runs them.
+//! none. [`worker`] runs them, [`census`] counts them.
 //!
 //! A job is run **at least once**: a worker may die after it did the work and before it could say so. So every job can be
 //! run again, and what it does to the outside carries a name that stays the same. Whatever a job has done is noted in the
 //! database only while its worker still has it.
 
+pub mod census;
 pub mod worker;
 
 use std::time::Duration;

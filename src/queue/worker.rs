@@ -3,15 +3,14 @@
 //!
 //! Three tasks. *Taking* starts jobs, and is woken by a job that ended, by the database where that can, and now and then.
 //! *Keeping* renews the leases of what runs, and takes a job away from itself when it learns that it has lost it: after a
-//! sleep past the lease somebody else has it. *Looking after* puts back what dead workers had, enqueues what is due by
-//! itself, and counts.
+//! sleep past the lease somebody else has it. *Looking after* puts back what dead workers had, and enqueues what is due by
+//! itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -22,7 +21,7 @@ use uuid::Uuid;
 
 use super::{Job, Next, Outcome, Run};
 use crate::domain::ids::OrganizationId;
-use crate::domain::job::{JobId, JobKind, JobState};
+use crate::domain::job::{JobId, JobKind};
 use crate::store::jobs::{Claimed, Ending, LaneRoom, Offer, OrganizationRoom, Room};
 use crate::store::{Store, StoreError, within};
 use crate::telemetry::metrics::Metrics;
@@ -35,8 +34,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const RECOVER_EVERY: Duration = Duration::from_secs(2);
 /// A job that takes long has a turn of this part of the time that an attempt may take, and goes on at its next one.
 const TURNS: u32 = 6;
-/// How often jobs are counted.
-const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait before a job's end is told again to a database that failed.
 const TELL_AGAIN: Duration = Duration::from_millis(250);
 /// Where a database does not tell of jobs it is asked at least so often.
@@ -378,7 +375,7 @@ async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Puts back what dead workers had, enqueues what is due by itself, and counts.
+/// Puts back what dead workers had, and enqueues what is due by itself.
 async fn look_after(shared: Arc<Shared>) {
     let mut due: Vec<(JobKind, Instant)> = JobKind::ALL
         .iter()
@@ -386,7 +383,6 @@ async fn look_after(shared: Arc<Shared>) {
         .filter(|kind| kind.terms().every.is_some())
         .map(|kind| (kind, Instant::now()))
         .collect();
-    let mut count_at = Instant::now();
     loop {
         let now = Instant::now();
         for (kind, at) in due.iter_mut().filter(|(_, at)| *at <= now) {
@@ -411,40 +407,9 @@ async fn look_after(shared: Arc<Shared>) {
             }
             Err(error) => tracing::warn!(%error, "looking for jobs of dead workers failed"),
         }
-        if now >= count_at {
-            count_at = now + COUNT_EVERY;
-            shared.count().await;
-        }
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = sleep(RECOVER_EVERY.min(shared.options.lease / 2)) => {}
-        }
-    }
-}
-
-impl Shared {
-    async fn count(&self) {
-        let counts = match within(QUERY_TIMEOUT, self.store.count_jobs()).await {
-            Ok(counts) => counts,
-            Err(error) => {
-                tracing::warn!(%error, "counting jobs failed");
-                return;
-            }
-        };
-        let now = Utc::now();
-        for &kind in JobKind::ALL {
-            for state in JobState::ALL {
-                let found = counts
-                    .iter()
-                    .find(|count| count.kind == kind.as_str() && count.state == state);
-                let jobs = found.map_or(0, |count| count.jobs);
-                self.metrics.jobs.count(kind.as_str(), state.as_str(), jobs);
-                if state == JobState::Waiting {
-                    let first = found.and_then(|count| count.first);
-                    let late = first.and_then(|first| (now - first).to_std().ok()).unwrap_or_default();
-                    self.metrics.jobs.late(kind.as_str(), late);
-                }
-            }
         }
     }
 }

@@ -537,6 +537,26 @@ async fn what_is_due_by_itself_is_enqueued_once_by_however_many() {
 }
 
 #[tokio::test]
+async fn a_process_without_a_worker_says_how_long_jobs_have_waited_for_one() {
+    let gateway = quiet().await;
+    gateway.store.enqueue(&job(&gateway, json!({}))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let server = TestGateway::builder()
+        .set("jobs.in_serve", false)
+        .on_the_database_of(&gateway)
+        .start()
+        .await;
+    let began = Instant::now();
+    while server.metric("bonito_jobs_late_seconds").await <= 0.0 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(server.metric("bonito_jobs").await >= 1.0);
+    server.finish().await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn jobs_that_are_over_are_forgotten_when_their_time_has_come() {
     let gateway = TestGateway::builder().set("jobs.keep_done_ms", 1).start().await;
     let first = gateway.store.enqueue(&job(&gateway, json!({}))).await.unwrap();
