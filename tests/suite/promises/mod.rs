@@ -37,7 +37,7 @@ pub fn size(variable: &str, everyday: u64, at_full_size: u64) -> u64 {
 
 /// Says what came of a promise.
 #[expect(clippy::print_stdout, reason = "the figures are what a full run is for")]
-fn figures(promise: &str, said: impl std::fmt::Display) {
+pub fn figures(promise: &str, said: impl std::fmt::Display) {
     println!("PROMISE {promise}: {said}");
 }
 
