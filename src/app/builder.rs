@@ -140,6 +140,8 @@ fn lag_gate(settings: &Settings) -> Arc<LagGate> {
 pub struct Gateway {
     /// The settings, with the providers there are now.
     pub settings: Arc<ArcSwap<Settings>>,
+    /// Keeps the providers up with the secrets and the configuration file.
+    pub keeper: Arc<Keeper>,
     /// For the main listener.
     pub http: Arc<HttpState>,
     /// For the operations listener.
@@ -363,7 +365,7 @@ impl Gateway {
                 from_snapshot,
                 metrics: metrics.clone(),
             },
-            secrets: SecretsArgs { keeper },
+            secrets: SecretsArgs { keeper: keeper.clone() },
             replicas: ReplicasArgs {
                 // The embedded database belongs to one process, unless somebody says otherwise by naming a Redis.
                 store: (limiter.redis().is_some() || !first_start::store_options(&settings).is_sqlite())
@@ -506,6 +508,7 @@ impl Gateway {
             .unwrap_or_else(|| format!("http://{}", settings.server.listen));
         Ok(Self {
             settings: live.clone(),
+            keeper,
             http: Arc::new(HttpState {
                 management: Arc::new(Management {
                     tokens: ManagementTokens::new(&opened.master_key),

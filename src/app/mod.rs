@@ -2,6 +2,7 @@
 
 pub mod budgets;
 pub mod builder;
+pub mod config_file;
 pub mod control;
 pub mod first_start;
 pub mod inference;

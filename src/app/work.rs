@@ -36,6 +36,11 @@ impl Working {
         })
     }
 
+    /// What is running.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     /// Returns when the process is asked to stop, or when the actors cannot be kept up.
     pub async fn until_stopped(&mut self, signals: StopSignals) -> End {
         until_stopped(&mut self.gateway, signals).await

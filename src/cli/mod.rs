@@ -18,12 +18,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::config_file;
+pub use crate::app::config_file::known_dialects;
 use crate::app::first_start::{self, MasterKeyInput, Opened};
-use crate::config::{self, KnownDialect, Loaded, Settings, Sources};
+use crate::config::{self, Loaded, Settings, Sources};
 use crate::domain::error::BoxError;
-use crate::providers::compatible::DIALECTS;
-use crate::routing::aliases;
-use crate::routing::catalog::Catalog;
 
 /// The OpenAI-compatible gateway in front of every model provider.
 #[derive(Parser)]
@@ -124,8 +123,8 @@ pub fn main() -> ExitCode {
     // rustls must be told which of its backends to use before anybody connects.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let storing = matches!(arguments.command, Some(Command::Credential { .. }));
-    let loaded = match load(arguments.config, &arguments.overrides, storing) {
-        Ok(loaded) => loaded,
+    let (loaded, sources) = match load(arguments.config, &arguments.overrides, storing) {
+        Ok(read) => read,
         Err(faults) => {
             complain(&faults);
             return ExitCode::from(2);
@@ -146,8 +145,8 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match arguments.command.unwrap_or(Command::Serve) {
-            Command::Serve => serve::run(loaded).await,
-            Command::Work => serve::work(loaded).await,
+            Command::Serve => serve::run(loaded, sources).await,
+            Command::Work => serve::work(loaded, sources).await,
             Command::Migrate => serve::migrate(&loaded.settings).await,
             Command::CheckConfig => inspect::check_config(&loaded),
             Command::Health(arguments) => health::run(arguments, &loaded.settings).await,
@@ -185,8 +184,8 @@ async fn open(settings: &Settings) -> Result<Opened, BoxError> {
     Ok(opened)
 }
 
-/// The configuration of this process.
-fn load(file: Option<PathBuf>, overrides: &[String], storing_credentials: bool) -> Result<Loaded, String> {
+/// The configuration of this process, and what it was made from.
+fn load(file: Option<PathBuf>, overrides: &[String], storing_credentials: bool) -> Result<(Loaded, Sources), String> {
     let mut sources = Sources::from_process(file).map_err(|faults| faults.to_string())?;
     for text in overrides {
         let (key, value) = text
@@ -194,30 +193,12 @@ fn load(file: Option<PathBuf>, overrides: &[String], storing_credentials: bool) 
             .ok_or_else(|| format!("--set {text}: write KEY=VALUE"))?;
         sources.overrides.push((key.trim().to_owned(), value.to_owned()));
     }
-    let load = if storing_credentials {
-        config::load_without_credentials
+    let loaded = if storing_credentials {
+        config::load_without_credentials(&sources, &known_dialects()).and_then(config_file::checked)
     } else {
-        config::load
+        config_file::check(&sources)
     };
-    let mut loaded = load(&sources, &known_dialects()).map_err(|faults| faults.to_string())?;
-    // What an alias stands for is known only where the settings meet the catalogue.
-    let (faults, warnings) = aliases::check(&loaded.settings, &Catalog::build(&loaded.settings));
-    loaded.warnings.extend(warnings);
-    if faults.is_empty() {
-        Ok(loaded)
-    } else {
-        Err(faults.to_string())
-    }
-}
-
-/// The dialect table, as the configuration needs it.
-pub fn known_dialects() -> Vec<KnownDialect> {
-    let known = |row: &crate::providers::compatible::DialectRow| KnownDialect {
-        name: row.name,
-        base_url: row.base_url,
-        api_key_variable: row.key_variable,
-    };
-    DIALECTS.iter().map(known).collect()
+    Ok((loaded.map_err(|faults| faults.to_string())?, sources))
 }
 
 /// What the environment says about the master key.

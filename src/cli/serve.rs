@@ -7,10 +7,11 @@ use secrecy::ExposeSecret as _;
 
 use super::{master_key_input, say};
 use crate::app::builder::Gateway;
+use crate::app::config_file::Following;
 use crate::app::first_start::{self, Opened};
 use crate::app::run::{End, Running, StopSignals};
 use crate::app::work::Working;
-use crate::config::{Loaded, Origin, Settings};
+use crate::config::{Loaded, Origin, Settings, Sources};
 use crate::domain::api_key::ApiKey;
 use crate::domain::error::BoxError;
 use crate::telemetry::logs;
@@ -19,7 +20,7 @@ use crate::telemetry::logs;
 const WORKERS_JOURNAL: &str = "journal-work";
 
 /// Runs the gateway until it is asked to stop.
-pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
+pub async fn run(loaded: Loaded, sources: Sources) -> Result<ExitCode, BoxError> {
     let Loaded { settings, warnings } = loaded;
     logs::start(&settings.telemetry)?;
     for warning in warnings {
@@ -45,7 +46,9 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
     };
     say(&greeting(&running.gateway().settings.load(), &running, &opened));
     drop(opened);
+    let following = Following::start(sources, running.gateway(), settings.server.config_poll);
     let why = running.until_stopped(signals).await;
+    drop(following);
     tracing::info!(
         notice_ms = u64::try_from(settings.server.shutdown_notice.as_millis()).unwrap_or(u64::MAX),
         "stopping: /readyz says so, then no new connections, and requests under way may finish"
@@ -59,7 +62,7 @@ pub async fn run(loaded: Loaded) -> Result<ExitCode, BoxError> {
 }
 
 /// Runs jobs and serves nobody, until it is asked to stop.
-pub async fn work(loaded: Loaded) -> Result<ExitCode, BoxError> {
+pub async fn work(loaded: Loaded, sources: Sources) -> Result<ExitCode, BoxError> {
     let Loaded { mut settings, warnings } = loaded;
     logs::start(&settings.telemetry)?;
     for warning in warnings {
@@ -79,7 +82,9 @@ pub async fn work(loaded: Loaded) -> Result<ExitCode, BoxError> {
         env!("CARGO_PKG_VERSION"),
         working.operations
     ));
+    let following = Following::start(sources, working.gateway(), settings.server.config_poll);
     let why = working.until_stopped(signals).await;
+    drop(following);
     tracing::info!("stopping: no new jobs, those under way may end");
     let end = working.stop().await;
     Ok(if (why, end) == (End::Clean, End::Clean) {

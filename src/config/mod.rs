@@ -152,6 +152,17 @@ fn load_missing(
     }
 }
 
+/// What differs between two configurations without faults and takes effect only after a restart, as dotted paths: every
+/// setting but the providers, the models' times and the aliases.
+pub fn needs_restart(before: &Sources, now: &Sources) -> Vec<String> {
+    let [before, now] = [before, now].map(|sources| {
+        let environment = Environment::new(&sources.env);
+        layers::lay(sources, &environment, &mut Faults::default()).leaves
+    });
+    let differs = |path: &&String| before.get(*path).map(|leaf| &leaf.value) != now.get(*path).map(|leaf| &leaf.value);
+    now.keys().filter(differs).cloned().collect()
+}
+
 impl Sources {
     /// The sources of this process: its environment, and the file named by `config_flag` or else by `BONITO_CONFIG`.
     ///

@@ -134,6 +134,8 @@ pub struct ServerSettings {
     pub write_stall: Duration,
     /// How long connections are still taken after a stop was asked for, for those who must hear of it first.
     pub shutdown_notice: Duration,
+    /// How often the configuration file is read again; `None`: never.
+    pub config_poll: Option<Duration>,
     /// How long open requests may go on after that; zero cuts them at once.
     pub shutdown_grace: Duration,
 }
@@ -611,6 +613,8 @@ impl Settings {
                 body_read_timeout: reader.milliseconds("server.body_read_timeout_ms", 1..=HOUR_MS),
                 write_stall: reader.milliseconds("server.write_stall_ms", 1..=HOUR_MS),
                 shutdown_notice: reader.milliseconds("server.shutdown_notice_ms", 0..=HOUR_MS),
+                config_poll: Some(reader.milliseconds("server.config_poll_ms", 0..=HOUR_MS))
+                    .filter(|poll| !poll.is_zero()),
                 shutdown_grace: reader.milliseconds("server.shutdown_grace_ms", 0..=HOUR_MS),
             },
             limits: LimitsSettings {

@@ -182,3 +182,20 @@ fn a_credential_s_file_is_read_and_a_huge_one_is_refused() {
     assert!(read_secret_file(&huge).is_err());
     assert!(read_secret_file(&dir.path().join("none")).is_err());
 }
+
+#[test]
+fn what_waits_for_a_restart_is_named_and_providers_models_and_aliases_are_not() {
+    let before = sources("[limits]\nchat_body_bytes = 5000\n", &[("BONITO_SERVER_WORKERS", "2")]);
+    let now = sources(
+        "[server]\nworkers = 7\n[limits]\nchat_body_bytes = 6000\n[journal]\nmax_bytes = 1000000000\n\
+         [providers.mine]\nbase_url = \"https://mine.example/v1\"\n[models.\"gpt-4o\"]\ntotal_timeout_ms = 5000\n\
+         [aliases]\nfast = [\"gpt-4o\"]\n",
+        &[("BONITO_SERVER_WORKERS", "2")],
+    );
+    // The variable is stronger than the file, so what the file says of it changes nothing.
+    assert_eq!(
+        needs_restart(&before, &now),
+        ["journal.max_bytes", "limits.chat_body_bytes"]
+    );
+    assert_eq!(needs_restart(&now, &now), [""; 0]);
+}

@@ -115,6 +115,11 @@ async fn readyz(Data(operations): Data<&Arc<Operations>>) -> Response {
             "organizations": unreadable,
         }));
     }
+    if operations.metrics.config_file_refused.get() > 0 {
+        degraded.push(json!({
+            "component": "configuration file", "reason": "it is refused; the last good one is in force, and the log says why",
+        }));
+    }
     let stopping = operations.stopping.load(Ordering::Acquire);
     let (status, word) = match (standing, degraded.is_empty()) {
         _ if stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

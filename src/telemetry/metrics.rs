@@ -199,6 +199,9 @@ pub struct Metrics {
     pub config_revision: Gauge,
     /// Organizations whose newest config this version cannot read.
     pub configs_unreadable: Gauge,
+    /// Whether the configuration file that is there now was refused.
+    pub config_file_refused: Gauge,
+    config_file_reloads: Family<ResultLabels, Count>,
     build: Family<VersionLabels, Gauge>,
     process_start: Gauge,
     process_memory: Gauge,
@@ -271,6 +274,8 @@ impl Default for Metrics {
             database_failures: Counter::default(),
             config_revision: Gauge::default(),
             configs_unreadable: Gauge::default(),
+            config_file_refused: Gauge::default(),
+            config_file_reloads: Family::default(),
             build: Family::default(),
             process_start: Gauge::default(),
             process_memory: Gauge::default(),
@@ -343,6 +348,16 @@ impl Metrics {
             names::CONFIGS_UNREADABLE,
             "Organizations whose newest config this version cannot read",
             self.configs_unreadable.clone(),
+        );
+        registry.register(
+            names::CONFIG_FILE_REFUSED,
+            "Whether the configuration file that is there now was refused",
+            self.config_file_refused.clone(),
+        );
+        registry.register(
+            names::CONFIG_FILE_RELOADS,
+            "Configuration files that were looked at because they had changed",
+            self.config_file_reloads.clone(),
         );
         registry.register(names::BUILD_INFO, "The version that runs", self.build.clone());
         registry.register(
@@ -711,6 +726,17 @@ impl Metrics {
         self.providers_health.probed(&self.label_of(provider), probe);
     }
 
+    /// Counts a look at a configuration file that had changed, and whether it is in force.
+    pub fn config_file_was_read(&self, good: bool) {
+        self.config_file_refused.set((!good).into());
+        self.config_file_result(good).inc();
+    }
+
+    fn config_file_result(&self, good: bool) -> impl std::ops::Deref<Target = Count> + '_ {
+        let result = Word(if good { "ok" } else { "refused" });
+        self.config_file_reloads.get_or_create(&ResultLabels { result })
+    }
+
     /// Shows every series that is known beforehand as zero: a dashboard cannot tell a missing series from a broken one.
     pub fn announce<'p>(&self, providers: impl Iterator<Item = &'p ProviderId>) {
         self.budgets.announce(BudgetScope::KINDS);
@@ -728,6 +754,9 @@ impl Metrics {
             self.announced.write().insert(provider.clone());
             self.providers_health.announce(provider);
             self.of_provider(provider);
+        }
+        for good in [true, false] {
+            self.config_file_result(good).inc_by(0);
         }
         self.failovers
             .get_or_create(&ResultLabels { result: Word("ok") })

@@ -90,6 +90,10 @@ names! {
     CONFIG_REVISION = "bonito_config_revision",
     /// Organizations whose newest config this version cannot read (gauge).
     CONFIGS_UNREADABLE = "bonito_configs_unreadable",
+    /// Whether the configuration file that is there now was refused (gauge).
+    CONFIG_FILE_REFUSED = "bonito_config_file_refused",
+    /// Configuration files that were looked at because they had changed, by `result` (counter).
+    CONFIG_FILE_RELOADS = "bonito_config_file_reloads",
     /// 1, with the version that runs (gauge).
     BUILD_INFO = "bonito_build_info",
     /// When the process began, in seconds since 1970 (gauge).

@@ -1,6 +1,7 @@
 //! Starting and stopping: several replicas on one database, requests under way, streams that outlast the grace.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bonito::actors::key::KeyMsg;
 use bonito::actors::keys::KeysMsg;
@@ -10,6 +11,7 @@ use bonito::app::run::End;
 
 use crate::support::database::on_postgres;
 use crate::support::gateway::{chat, read};
+use crate::support::process::Installation;
 use crate::support::{Script, ScriptedProvider, TestGateway};
 
 #[tokio::test]
@@ -269,4 +271,92 @@ async fn many_replicas_may_race_for_an_empty_database() {
     for replica in [a, b, c] {
         replica.finish().await;
     }
+}
+
+/// A configuration file with providers of one model each, called like the provider.
+fn file_of(providers: &[(&str, &ScriptedProvider)], more: &str) -> String {
+    let mut file = String::new();
+    for (name, provider) in providers {
+        let base_url = provider.base_url();
+        file += &format!(
+            "[providers.{name}]\nbase_url = {base_url:?}\napi_key_env = \"TEST_KEY\"\n\
+             [[providers.{name}.deployments]]\nmodel = \"{name}-chat\"\nname = \"{name}-chat\"\n\
+             input_usd = \"1\"\noutput_usd = \"1\"\n"
+        );
+    }
+    file + more
+}
+
+#[tokio::test]
+async fn a_changed_configuration_file_takes_effect_without_a_restart_and_one_with_faults_changes_nothing() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let mut installation = Installation::new(&first).await;
+    installation.configure(&file_of(&[("alpha", &first)], ""));
+    installation.set("BONITO_SERVER_CONFIG_POLL_MS", 20);
+    let process = installation.start().await;
+    let client = reqwest::Client::new();
+    let ask = async |model: &str| {
+        let request = client.post(format!("{}/v1/chat/completions", process.api));
+        let request = request.bearer_auth(&installation.key).json(&chat(model, "hi", false));
+        request.send().await.unwrap().status().as_u16()
+    };
+    let patience = Duration::from_secs(20);
+    let looks = async |result: &str, count: f64| {
+        let name = format!("bonito_config_file_reloads_total{{result=\"{result}\"}}");
+        let began = Instant::now();
+        while process.series(&name).await < count {
+            assert!(began.elapsed() < patience, "{name}: {}", installation.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert_eq!((ask("alpha-chat").await, ask("beta-chat").await), (200, 404));
+
+    // Nobody who asks meanwhile hears anything of it.
+    let stop = AtomicBool::new(false);
+    let asking = async {
+        let mut asked = 0;
+        while !stop.load(Ordering::Relaxed) {
+            assert_eq!(ask("alpha-chat").await, 200);
+            asked += 1;
+        }
+        asked
+    };
+    let changing = async {
+        installation.configure(&file_of(
+            &[("alpha", &first), ("beta", &second)],
+            "[aliases]\nfast = [\"beta-chat\"]\n[limits]\nchat_body_bytes = 2000000\n",
+        ));
+        looks("ok", 1.0).await;
+        let began = Instant::now();
+        while ask("fast").await != 200 {
+            assert!(began.elapsed() < patience, "{}", installation.log());
+        }
+        assert_eq!(ask("beta-chat").await, 200);
+        assert!(
+            installation.log().contains("limits.chat_body_bytes"),
+            "what waits is named"
+        );
+
+        installation.configure(&file_of(&[("alpha", &second)], "[providers.alpha.surprise]\n"));
+        looks("refused", 1.0).await;
+        assert_eq!(process.metric("bonito_config_file_refused").await, 1.0);
+        assert_eq!((ask("fast").await, second.requests().len() >= 3), (200, true));
+        assert!(installation.log().contains("surprise"), "every fault is named");
+        let ready = reqwest::get(format!("{}/readyz", process.operations)).await.unwrap();
+        assert_eq!(ready.status(), 200);
+        assert!(ready.text().await.unwrap().contains("configuration file"));
+
+        // What is not in it any more is gone.
+        installation.configure(&file_of(&[("alpha", &first)], ""));
+        looks("ok", 2.0).await;
+        let began = Instant::now();
+        while (ask("fast").await, ask("beta-chat").await) != (404, 404) {
+            assert!(began.elapsed() < patience, "{}", installation.log());
+        }
+        assert_eq!(process.metric("bonito_config_file_refused").await, 0.0);
+        stop.store(true, Ordering::Relaxed);
+    };
+    let (asked, ()) = tokio::join!(asking, changing);
+    assert!(asked > 0);
+    assert_eq!(process.terminate().await, 0);
 }

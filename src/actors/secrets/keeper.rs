@@ -115,6 +115,22 @@ impl Keeper {
         self.take_in(read).await;
     }
 
+    /// The configuration file says something else of providers, models and aliases, and it was checked. Whatever was good of
+    /// the providers before and is not in it is gone.
+    pub async fn follow(&self, file: Settings) {
+        {
+            let mut held = self.held.lock().await;
+            held.providers.clear();
+            let mut settings = Settings::clone(&self.args.settings.load());
+            settings.models = file.models;
+            settings.aliases = file.aliases;
+            settings.reader = file.reader;
+            self.args.settings.store(Arc::new(settings));
+        }
+        self.read_again().await;
+        self.args.catalog.rebuild();
+    }
+
     /// Reads the store again and publishes what changed.
     pub async fn read_again(&self) {
         if let Err(error) = self.args.source.renew().await {

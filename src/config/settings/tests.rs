@@ -97,6 +97,7 @@ fn zero_is_refused_where_it_makes_no_sense_and_taken_where_it_does() {
         "rate_limits.assumed_output_tokens",
         "secrets.renewal_wait_ms",
         "secrets.start_wait_ms",
+        "server.config_poll_ms",
         "server.shutdown_grace_ms",
         "server.shutdown_notice_ms",
         "server.workers",

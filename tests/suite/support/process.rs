@@ -360,6 +360,18 @@ impl Process {
             .sum()
     }
 
+    /// The value of one series, by its name with its labels; 0 where there is none.
+    pub async fn series(&self, name: &str) -> f64 {
+        let answer = reqwest::get(format!("{}/metrics", self.operations))
+            .await
+            .expect("it answers");
+        let text = answer.text().await.expect("it answers");
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or(0.0)
+    }
+
     /// Waits until a metric has a value.
     pub async fn until_metric(&self, name: &str, patience: Duration, holds: impl Fn(f64) -> bool) {
         let began = Instant::now();
