@@ -520,6 +520,7 @@ impl Limiter {
         let watched = self.watched.lock().clone();
         for counter in &watched {
             let mut state = counter.lock();
+            state.kept = 0;
             for kind in LimitKind::PER_MINUTE {
                 if let Some(tally) = state.tally_if_any(kind) {
                     tally.lease.till_ms = 0;
