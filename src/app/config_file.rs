@@ -6,6 +6,8 @@
 //! faults changes nothing: the last good one stays in force, and the log, `/readyz` and the metrics say so. What else differs
 //! needs a restart, and the log names it.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,9 @@ use crate::providers::compatible::{DIALECTS, DialectRow};
 use crate::routing::aliases;
 use crate::routing::catalog::Catalog;
 use crate::telemetry::metrics::Metrics;
+
+/// How long a file must not have changed before it is looked at.
+const SETTLES: Duration = Duration::from_millis(100);
 
 /// The dialect table, as the configuration needs it.
 pub fn known_dialects() -> Vec<KnownDialect> {
@@ -98,8 +103,10 @@ struct Followed {
 
 impl Followed {
     async fn look(&mut self) {
-        let Some((path, _)) = &self.in_force.file else { return };
-        let text = match tokio::fs::read_to_string(path).await {
+        let Some((path, _)) = self.in_force.file.clone() else {
+            return;
+        };
+        let text = match settled(&path).await {
             Ok(text) => text,
             Err(error) => {
                 self.seen = None;
@@ -112,7 +119,7 @@ impl Followed {
         }
         self.seen = Some(text.clone());
         let mut sources = self.in_force.clone();
-        sources.file = Some((path.clone(), text));
+        sources.file = Some((path, text));
         match check(&sources) {
             Ok(loaded) => self.take(sources, loaded).await,
             Err(faults) => self.refused(&faults.to_string()),
@@ -144,5 +151,19 @@ impl Followed {
             self.said = Some(why.to_owned());
             self.metrics.config_file_was_read(false);
         }
+    }
+}
+
+/// The text of a file once it stays the same for a moment: whoever writes it anew may be in the middle of that, and the first
+/// half of a configuration can be one as well.
+async fn settled(path: &Path) -> io::Result<String> {
+    let mut text = tokio::fs::read_to_string(path).await?;
+    loop {
+        tokio::time::sleep(SETTLES).await;
+        let again = tokio::fs::read_to_string(path).await?;
+        if again == text {
+            return Ok(text);
+        }
+        text = again;
     }
 }

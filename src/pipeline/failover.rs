@@ -415,7 +415,11 @@ impl<'p> Tries<'p> {
             return self.pipeline.turned_away(ShedReason::Credential);
         }
         if self.failures.is_empty() {
-            let nobody = || GatewayError::internal("a plan named only providers that are not configured");
+            // Those that the plan names were taken away after it was made.
+            let first = self.plan.attempts.first();
+            let nobody = || GatewayError::ModelNotFound {
+                model: first.map_or_else(String::new, |attempt| attempt.deployment.model.to_string()),
+            };
             return self.uncovered.unwrap_or_else(nobody);
         }
         GatewayError::Exhausted {
