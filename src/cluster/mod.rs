@@ -2,14 +2,15 @@
 //!
 //! [`Limiter::take`] counts a request against all of its limits, or against none of them, and gives a [`Hold`] that must
 //! be settled with what was really used. Start there. `counter` holds the counts, `alone` counts without anybody else,
-//! `together` through Redis, `redis` is the connection and knows when not to wait for it, and `window.lua` is the window of
-//! [`crate::domain::window`] as Redis counts it.
+//! `together` through Redis, `places` is what Redis holds for requests under way, `redis` is the connection and knows when
+//! not to wait for it, and `window.lua` is the window of [`crate::domain::window`] as Redis counts it.
 //!
 //! Which limits there are, and what they count, is not decided here: `domain::limit` says what a limit is, the key's gate
 //! which of them apply, and the pipeline how many tokens a request may need.
 
 mod alone;
 mod counter;
+mod places;
 pub mod redis;
 mod together;
 

@@ -14,25 +14,24 @@ use tokio::sync::Notify;
 
 use super::alone::counted;
 use super::counter::{Blocked, Counter, Lease, State, Tally};
-use super::redis::{Answer, BELIEF, Item, Redis, ms, whole};
+use super::places::{
+    give_up_places, give_up_places_if_scarce, has_place, keep_places, lost, place_item, report_item, told,
+};
+use super::redis::{Answer, Item, Redis, ms, whole};
 use super::{CONCURRENCY_RETRY, Hold, Limit, Limiter, Limits, Look, Reason, Refusal, Taken, keep_longest};
 use crate::domain::limit::{Demand, LimitKind, Reached, Standing, Standings};
 use crate::domain::window::{self, Window};
 
 /// Limits below it are counted one by one, and are exact.
-const LEASED_FROM: u64 = 600;
+pub(super) const LEASED_FROM: u64 = 600;
 /// The part of a limit that one replica may hold ahead, as a divisor.
-const LEASE_PART: u64 = 100;
+pub(super) const LEASE_PART: u64 = 100;
 /// How often leases and reports are looked after.
 const LOOK_AFTER: Duration = Duration::from_millis(window::BUCKET_MS);
 /// How often Redis is told how many requests are under way, also where that did not change.
 const REPEAT_REPORT: Duration = Duration::from_secs(3);
 /// Counters that are reported in one call.
 const REPORTED_AT_ONCE: usize = 32;
-/// How long places that Redis holds are relied on after it was last told of them. It holds them for longer.
-const PLACES_ARE_SURE: Duration = Duration::from_secs(BELIEF.as_secs() / 2);
-/// A report that may or may not have arrived.
-const UNKNOWN: u64 = u64::MAX;
 
 /// What came of looking at a request before asking Redis.
 #[expect(
@@ -620,63 +619,6 @@ pub(super) fn spend(tally: &mut Tally, more: u64, now: u64) -> bool {
     there
 }
 
-/// Redis heard a report that was sent at that time, and held so many places then.
-fn told(state: &mut State, report: u64, held: u64, sent_ms: u64) {
-    state.reported_at_ms = state.reported_at_ms.max(sent_ms);
-    if report > state.heard {
-        state.heard = report;
-        state.reported = held;
-        state.kept = state.kept.min(held);
-    }
-}
-
-/// Nobody knows whether Redis heard a report.
-fn lost(state: &mut State, report: u64) {
-    if report > state.heard {
-        state.heard = report;
-        state.reported = UNKNOWN;
-    }
-}
-
-/// Whether Redis holds a place that nobody needs yet. None of those that are kept is given back by a report under way.
-fn has_place(state: &State, now: u64) -> bool {
-    let sure = now.saturating_sub(state.reported_at_ms) < ms(PLACES_ARE_SURE);
-    sure && state.reported != UNKNOWN && state.in_flight < state.kept
-}
-
-/// How many places may be held beyond those that are needed: as many again, and never more than a small part of the limit.
-/// `None` where they are held one by one.
-fn places_ahead(most: u64, needed: u64) -> Option<u64> {
-    (most >= LEASED_FROM).then(|| needed.min(most / LEASE_PART))
-}
-
-/// Keeps the places that Redis holds after a question, so that later requests need not ask. Questions never give places
-/// back, so an answer holds whatever was asked since; a report that was sent since may give them back.
-fn keep_places(state: &mut State, report: u64, most: u64, elsewhere: u64, held: u64) {
-    state.kept_of = most;
-    if most >= LEASED_FROM && report > state.exact_report {
-        state.kept = state.kept.max(held);
-    }
-    give_up_places_if_scarce(state, elsewhere);
-}
-
-/// Where little is left of the limit, every place that becomes free is said to be at once.
-fn give_up_places_if_scarce(state: &mut State, elsewhere: u64) {
-    if elsewhere.saturating_add(state.places()) > state.kept_of / 4 * 3 {
-        state.kept = 0;
-    }
-}
-
-/// Gives up places that were not needed since this was last called. That Redis has to be told.
-fn give_up_places(state: &mut State, now: u64) {
-    let ahead = places_ahead(state.kept_of, state.peak).unwrap_or(0);
-    state.kept = state.kept.min(state.peak + ahead);
-    if now.saturating_sub(state.reported_at_ms) >= ms(PLACES_ARE_SURE) {
-        state.kept = 0;
-    }
-    state.peak = state.in_flight;
-}
-
 /// A refusal that needs no question: until a certain time the limit on requests stays used up.
 fn blocked(limits: &Limits, states: &mut [impl std::ops::DerefMut<Target = State>], now: u64) -> Option<Refusal> {
     let (mut reached, mut standings) = (None, Standings::default());
@@ -765,49 +707,4 @@ fn plain_item(redis: &Redis, counter: &Counter, kind: LimitKind) -> Item {
         key: counter.key.in_redis(redis.prefix(), kind),
         arguments: vec![Value::from("w"), any, none.clone(), none.clone(), none.clone(), none],
     }
-}
-
-/// What to ask about one more request under way, which is among those that are counted here. It is a report at the same time,
-/// whose number comes with it.
-fn place_item(redis: &Redis, counter: &Counter, most: u64, state: &mut State) -> (Item, u64) {
-    match places_ahead(most, state.in_flight) {
-        Some(ahead) => {
-            let more = (state.in_flight + ahead).saturating_sub(state.places());
-            concurrency_item(redis, counter, Some(most), Some(more), state)
-        }
-        None => {
-            state.kept = 0;
-            concurrency_item(redis, counter, Some(most), None, state)
-        }
-    }
-}
-
-/// What to tell of requests under way, and the number of that report.
-fn report_item(redis: &Redis, counter: &Counter, state: &mut State) -> (Item, u64) {
-    concurrency_item(redis, counter, None, None, state)
-}
-
-fn concurrency_item(
-    redis: &Redis,
-    counter: &Counter,
-    limit: Option<u64>,
-    more: Option<u64>,
-    state: &mut State,
-) -> (Item, u64) {
-    let report = redis.next_report();
-    if more.is_none() {
-        state.exact_report = report;
-    }
-    let number_or_none = |number: Option<u64>| number.map_or(Value::Integer(-1), whole);
-    let item = Item {
-        key: counter.key.in_redis(redis.prefix(), LimitKind::Concurrency),
-        arguments: vec![
-            Value::from("c"),
-            number_or_none(limit),
-            whole(state.places()),
-            number_or_none(more),
-            whole(report),
-        ],
-    };
-    (item, report)
 }
