@@ -115,10 +115,7 @@ fn may_answer(plan: &Plan, entry: &Entry) -> bool {
 pub(super) fn answer(entry: &Entry, stream: bool, meter: &mut Meter) -> Answer {
     let body = entry.body.clone();
     let served = meter.served_from(entry);
-    match stream {
-        true => meter.events_say(&body),
-        false => meter.answer_says(&body),
-    }
+    meter.answer_says(&body);
     meter.was_answered(&body);
     Answer {
         served: Some(served),

@@ -270,7 +270,7 @@ impl Meter {
         if let Some(fill) = &mut self.fill {
             fill.relayed(bytes);
         }
-        self.events_say(bytes);
+        self.answer_says(bytes);
         self.was_answered(bytes);
     }
 
@@ -383,29 +383,18 @@ impl Meter {
                 traced.asked.tell(root);
             }
             if let Some(most) = self.pipeline.tracer.content_bytes() {
-                root.set_if(
-                    names::GEN_AI_SYSTEM_INSTRUCTIONS,
-                    gen_ai::system_instructions(&request.body, most),
-                );
-                root.set_if(
-                    names::GEN_AI_INPUT_MESSAGES,
-                    gen_ai::input_messages(&request.body, most),
-                );
+                gen_ai::tell_prompt(root, &request.body, most);
             }
         });
     }
 
-    /// A whole answer came, and the caller will get it.
-    pub(super) fn answer_says(&mut self, body: &[u8]) {
+    /// A whole answer, or events of a stream, came and the caller will get them.
+    pub(super) fn answer_says(&mut self, bytes: &[u8]) {
         if let Some(traced) = &mut self.traced {
-            traced.signs.whole(body);
-        }
-    }
-
-    /// Events of an answer came, and the caller will get them.
-    pub(super) fn events_say(&mut self, events: &[u8]) {
-        if let Some(traced) = &mut self.traced {
-            traced.signs.events(events);
+            match self.record.as_ref().is_some_and(|record| record.stream) {
+                true => traced.signs.events(bytes),
+                false => traced.signs.whole(bytes),
+            }
         }
     }
 
@@ -413,7 +402,7 @@ impl Meter {
     pub(super) fn trace_answer(&self, body: &[u8]) {
         self.ambient.root(|root| {
             if let Some(most) = self.pipeline.tracer.content_bytes() {
-                root.set_if(names::GEN_AI_OUTPUT_MESSAGES, gen_ai::output_messages(body, most));
+                gen_ai::tell_answer(root, body, most);
             }
         });
     }

@@ -1,6 +1,8 @@
 //! What a request asks of a model besides its words, as spans have it. Read out of the caller's own body, and only for a
 //! trace that is recorded: nothing else needs it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -14,30 +16,6 @@ use crate::telemetry::trace::{Span, Value};
 #[derive(Default, Debug)]
 pub struct Asked(Vec<(&'static str, Value)>);
 
-/// The fields. What they hold is nobody's business here until it is known to be a number or a word of the dialect.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Fields<'b> {
-    #[serde(borrow)]
-    temperature: Option<&'b RawValue>,
-    #[serde(borrow)]
-    top_p: Option<&'b RawValue>,
-    #[serde(borrow)]
-    top_k: Option<&'b RawValue>,
-    #[serde(borrow)]
-    frequency_penalty: Option<&'b RawValue>,
-    #[serde(borrow)]
-    presence_penalty: Option<&'b RawValue>,
-    #[serde(borrow)]
-    seed: Option<&'b RawValue>,
-    #[serde(borrow)]
-    response_format: Option<&'b RawValue>,
-    #[serde(borrow)]
-    output_format: Option<&'b RawValue>,
-    #[serde(borrow)]
-    encoding_format: Option<&'b RawValue>,
-}
-
 #[derive(Deserialize)]
 struct Format<'b> {
     #[serde(borrow, rename = "type")]
@@ -47,7 +25,8 @@ struct Format<'b> {
 impl Asked {
     /// What a request asks for.
     pub fn of(request: &Request) -> Self {
-        let fields: Fields<'_> = serde_json::from_slice(&request.body).unwrap_or_default();
+        // What they hold is nobody's business here until it is known to be a number or a word of the dialect.
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(&request.body).unwrap_or_default();
         let mut asked = Vec::new();
         if let Some(tokens) = request.max_output_tokens {
             asked.push((names::GEN_AI_MAX_TOKENS, Value::from(tokens)));
@@ -56,23 +35,24 @@ impl Asked {
             asked.push((names::GEN_AI_CHOICE_COUNT, Value::from(request.choices)));
         }
         for (name, field) in [
-            (names::GEN_AI_TEMPERATURE, fields.temperature),
-            (names::GEN_AI_TOP_P, fields.top_p),
-            (names::GEN_AI_TOP_K, fields.top_k),
-            (names::GEN_AI_FREQUENCY_PENALTY, fields.frequency_penalty),
-            (names::GEN_AI_PRESENCE_PENALTY, fields.presence_penalty),
+            (names::GEN_AI_TEMPERATURE, "temperature"),
+            (names::GEN_AI_TOP_P, "top_p"),
+            (names::GEN_AI_TOP_K, "top_k"),
+            (names::GEN_AI_FREQUENCY_PENALTY, "frequency_penalty"),
+            (names::GEN_AI_PRESENCE_PENALTY, "presence_penalty"),
         ] {
-            asked.extend(read::<f64>(field).map(|number| (name, Value::from(number))));
+            asked.extend(read::<f64>(&fields, field).map(|number| (name, Value::from(number))));
         }
-        asked.extend(read::<i64>(fields.seed).map(|seed| (names::GEN_AI_SEED, Value::from(seed))));
-        let format = read::<Format<'_>>(fields.response_format.or(fields.output_format));
+        asked.extend(read::<i64>(&fields, "seed").map(|seed| (names::GEN_AI_SEED, Value::from(seed))));
+        let mut formats = ["response_format", "output_format"].into_iter();
+        let format = formats.find_map(|field| read::<Format<'_>>(&fields, field));
         let output = format.and_then(|format| match format.kind {
             "text" => Some("text"),
             "json_object" | "json_schema" => Some("json"),
             _ => None,
         });
         asked.extend(output.map(|output| (names::GEN_AI_OUTPUT_TYPE, Value::from(output))));
-        let encoding = read::<&str>(fields.encoding_format).filter(|format| matches!(*format, "float" | "base64"));
+        let encoding = read::<&str>(&fields, "encoding_format").filter(|format| matches!(*format, "float" | "base64"));
         asked.extend(encoding.map(|format| {
             let formats = Value::Texts(vec![format.to_owned()]);
             (names::GEN_AI_ENCODING_FORMATS, formats)
@@ -88,8 +68,8 @@ impl Asked {
     }
 }
 
-fn read<'b, T: Deserialize<'b>>(field: Option<&'b RawValue>) -> Option<T> {
-    serde_json::from_str(field?.get()).ok()
+fn read<'b, T: Deserialize<'b>>(fields: &BTreeMap<String, &'b RawValue>, field: &str) -> Option<T> {
+    serde_json::from_str(fields.get(field)?.get()).ok()
 }
 
 #[cfg(test)]

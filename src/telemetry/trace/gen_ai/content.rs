@@ -9,7 +9,8 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::telemetry::trace::span::Value;
+use crate::telemetry::names::trace as names;
+use crate::telemetry::trace::span::{Span, Value};
 
 /// Messages of a prompt that are shown, and parts of a message.
 const MAX_MESSAGES: usize = 64;
@@ -17,32 +18,45 @@ const MAX_PARTS: usize = 64;
 /// Characters of what should be a word: a role, a kind, an id.
 const MAX_WORD_CHARS: usize = 64;
 
+/// Shows a request's body in a span: its messages, and what the model is told beside them.
+pub fn tell_prompt(span: &mut Span, body: &[u8], most: usize) {
+    if let Ok(body) = serde_json::from_slice(body) {
+        span.set_if(names::GEN_AI_SYSTEM_INSTRUCTIONS, system_instructions(&body, most));
+        span.set(names::GEN_AI_INPUT_MESSAGES, || input_messages(&body, most));
+    }
+}
+
+/// Shows a whole answer in a span.
+pub fn tell_answer(span: &mut Span, body: &[u8], most: usize) {
+    if let Ok(body) = serde_json::from_slice(body) {
+        span.set_if(names::GEN_AI_OUTPUT_MESSAGES, output_messages(&body, most));
+    }
+}
+
 /// The messages of a request's body.
-pub fn input_messages(body: &[u8], most: usize) -> Option<Value> {
-    let body: Json = serde_json::from_slice(body).ok()?;
+fn input_messages(body: &Json, most: usize) -> Value {
+    let alone = |content: &Json| vec![json!({"role": "user", "content": content})];
     let messages = match (&body["messages"], &body["prompt"], &body["input"]) {
         (Json::Array(messages), _, _) => messages.clone(),
-        (_, Json::Null, input) => vec![json!({"role": "user", "content": input})],
-        (_, prompt, _) => vec![json!({"role": "user", "content": prompt})],
+        (_, Json::Null, input) => alone(input),
+        (_, prompt, _) => alone(prompt),
     };
     let mut room = Room { left: most };
     let shown = messages.iter().take(MAX_MESSAGES).map_while(|message| {
         let role = word(&message["role"]).unwrap_or_else(|| "user".to_owned());
         (room.left > 0).then(|| json!({"role": role, "parts": room.parts(message)}))
     });
-    Some(bounded(shown.collect()))
+    bounded(shown.collect())
 }
 
 /// What a model is told beside the messages, in the dialect that has a place of its own for it.
-pub fn system_instructions(body: &[u8], most: usize) -> Option<Value> {
-    let body: Json = serde_json::from_slice(body).ok()?;
+fn system_instructions(body: &Json, most: usize) -> Option<Value> {
     let parts = Room { left: most }.parts(&json!({"content": body.get("system")?}));
     (!parts.is_empty()).then(|| bounded(parts))
 }
 
 /// The messages of a whole answer, each with why it ended.
-pub fn output_messages(body: &[u8], most: usize) -> Option<Value> {
-    let body: Json = serde_json::from_slice(body).ok()?;
+fn output_messages(body: &Json, most: usize) -> Option<Value> {
     let said: Vec<(Json, &Json)> = match (&body["choices"], &body["content"]) {
         (Json::Array(choices), _) => choices
             .iter()
@@ -164,22 +178,22 @@ fn bounded(shown: Vec<Json>) -> Value {
 mod tests {
     use super::*;
 
-    fn read(value: Option<Value>) -> Json {
+    fn read(value: Value) -> Json {
         match value {
-            Some(Value::Bounded(text)) => serde_json::from_str(&text).unwrap(),
+            Value::Bounded(text) => serde_json::from_str(&text).unwrap(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn messages_keep_their_form_however_little_of_them_fits() {
-        let body = br#"{"messages":[{"role":"system","content":"be brief"},
-            {"role":"user","content":[{"type":"text","text":"what is this?"},{"type":"image_url","image_url":{}}]}]}"#;
-        let whole = read(input_messages(body, 1_000));
+        let body = json!({"messages":[{"role":"system","content":"be brief"},
+            {"role":"user","content":[{"type":"text","text":"what is this?"},{"type":"image_url","image_url":{}}]}]});
+        let whole = read(input_messages(&body, 1_000));
         assert_eq!(whole[0]["parts"][0]["content"], "be brief");
         assert_eq!(whole[1]["parts"][0]["content"], "what is this?");
         assert_eq!(whole[1]["parts"][1]["type"], "image_url");
-        let little = read(input_messages(body, 4));
+        let little = read(input_messages(&body, 4));
         assert_eq!(little[0]["parts"][0]["content"], "be b");
         assert_eq!(little.as_array().unwrap().len(), 1);
     }
@@ -196,26 +210,26 @@ mod tests {
         let call = json!([{"type": "tool_call", "id": "c1", "name": "f", "arguments": "{\"a\":1}"}]);
         let response = json!([{"type": "tool_call_response", "id": "c1", "response": "sunny"}]);
         for body in [&openai, &anthropic] {
-            let shown = read(input_messages(body.to_string().as_bytes(), 1_000));
+            let shown = read(input_messages(body, 1_000));
             assert_eq!((&shown[0]["parts"], &shown[1]["parts"]), (&call, &response));
         }
-        let system = read(system_instructions(anthropic.to_string().as_bytes(), 8));
+        let system = read(system_instructions(&anthropic, 8).unwrap());
         assert_eq!(system, json!([{"type": "text", "content": "be brief"}]));
-        assert_eq!(system_instructions(openai.to_string().as_bytes(), 8), None);
+        assert_eq!(system_instructions(&openai, 8), None);
     }
 
     #[test]
     fn an_answer_says_why_it_ended_in_the_conventions_words() {
         let openai = json!({"choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
             "role": "assistant", "content": "wait", "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": "{}"}}]}}]});
-        let shown = read(output_messages(openai.to_string().as_bytes(), 1_000));
+        let shown = read(output_messages(&openai, 1_000).unwrap());
         assert_eq!(
             shown,
             json!([{"role": "assistant", "finish_reason": "tool_call", "parts": [{"type": "text", "content": "wait"},
                 {"type": "tool_call", "id": "c1", "name": "f", "arguments": "{}"}]}])
         );
         let anthropic = json!({"stop_reason": "max_tokens", "content": [{"type": "thinking", "thinking": "hm"}]});
-        let shown = read(output_messages(anthropic.to_string().as_bytes(), 1_000));
+        let shown = read(output_messages(&anthropic, 1_000).unwrap());
         assert_eq!(
             shown,
             json!([{"role": "assistant", "finish_reason": "length", "parts": [{"type": "reasoning", "content": "hm"}]}])

@@ -7,7 +7,7 @@ mod content;
 
 use std::time::{Duration, SystemTime};
 
-pub use content::{input_messages, output_messages, system_instructions};
+pub use content::{tell_answer, tell_prompt};
 
 use super::span::{Kind, Span, Value};
 use super::tracer::Tracer;
