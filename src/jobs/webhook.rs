@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 use tokio::time::Instant;
+use url::Url;
 use uuid::Uuid;
 
 use crate::domain::job::JobKind;
@@ -79,11 +80,11 @@ impl Job for WebhookDelivery {
         let mut span = ambient.span(|| span::WEBHOOK.to_owned(), Kind::Client);
         span.set(names::HTTP_METHOD, || "POST");
         // Not the whole address: what is behind the host can be a secret.
-        let address: Option<Uri> = webhook.url.parse().ok().filter(|_| span.is_recorded());
-        if let Some(address) = address {
-            let usual = if address.scheme_str() == Some("http") { 80 } else { 443 };
-            span.set_if(names::SERVER_ADDRESS, address.host());
-            span.set(names::SERVER_PORT, || address.port_u16().unwrap_or(usual));
+        if span.is_recorded()
+            && let Ok(address) = Url::parse(&webhook.url)
+        {
+            span.set_if(names::SERVER_ADDRESS, address.host_str());
+            span.set_if(names::SERVER_PORT, address.port_or_known_default());
         }
         span.set(names::EVENT_KIND, || delivery.kind.as_str());
         if self.tracer.propagation() != Propagation::None {
