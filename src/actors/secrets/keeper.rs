@@ -63,7 +63,8 @@ pub struct Keeper {
 #[derive(Default)]
 struct Held {
     stored: Stored,
-    providers: Vec<ProviderSettings>,
+    /// What was published of them; `None`: nothing yet of what the configuration says now.
+    providers: Option<Vec<ProviderSettings>>,
     /// What was said already, so that it is not said with every reading.
     said: BTreeSet<String>,
 }
@@ -120,7 +121,7 @@ impl Keeper {
     pub async fn follow(&self, file: Settings) {
         {
             let mut held = self.held.lock().await;
-            held.providers.clear();
+            held.providers = None;
             let mut settings = Settings::clone(&self.args.settings.load());
             settings.models = file.models;
             settings.aliases = file.aliases;
@@ -128,7 +129,6 @@ impl Keeper {
             self.args.settings.store(Arc::new(settings));
         }
         self.read_again().await;
-        self.args.catalog.rebuild();
     }
 
     /// Reads the store again and publishes what changed.
@@ -234,9 +234,9 @@ impl Keeper {
         self.args.board.keep(|spot| spots.contains(&spot));
         self.args.metrics.announce(now.gateway_providers().iter());
         drop(now);
-        let differs = served(&providers) != served(&held.providers);
+        let differs = held.providers.as_deref().map(served) != Some(served(&providers));
         held.stored = stored;
-        held.providers.clone_from(&providers);
+        held.providers = Some(providers.clone());
         if differs {
             let mut settings = Settings::clone(&self.args.settings.load());
             settings.providers = providers;
@@ -255,7 +255,7 @@ fn served(providers: &[ProviderSettings]) -> Vec<(&str, bool, Unlisted)> {
 
 /// Puts back credentials that are at fault now and were good before; not those that were taken away.
 fn keep_last_good(providers: &mut Vec<ProviderSettings>, held: &Held, stored: &Stored) {
-    for before in &held.providers {
+    for before in held.providers.iter().flatten() {
         let good: Vec<CredentialSettings> = before
             .credentials
             .iter()
