@@ -347,12 +347,14 @@ impl Process {
             * 4_096
     }
 
+    async fn metrics(&self) -> String {
+        let answer = reqwest::get(format!("{}/metrics", self.operations)).await;
+        answer.expect("it answers").text().await.expect("it answers")
+    }
+
     /// The value of a metric, summed over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let answer = reqwest::get(format!("{}/metrics", self.operations))
-            .await
-            .expect("it answers");
-        let text = answer.text().await.expect("it answers");
+        let text = self.metrics().await;
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let values = lines.filter(|line| line.split(['{', ' ']).next() == Some(name));
         values
@@ -362,10 +364,7 @@ impl Process {
 
     /// The value of one series, by its name with its labels; 0 where there is none.
     pub async fn series(&self, name: &str) -> f64 {
-        let answer = reqwest::get(format!("{}/metrics", self.operations))
-            .await
-            .expect("it answers");
-        let text = answer.text().await.expect("it answers");
+        let text = self.metrics().await;
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
