@@ -477,15 +477,15 @@ pub struct WebhookSettings {
 pub struct HealthSettings {
     /// Failures in a row that do it.
     pub failures_in_a_row: u32,
-    /// Failures among a hundred attempts of the last ten seconds that do it.
+    /// Failures among a hundred of the last attempts that do it, of one second or of up to ten.
     pub failure_percent: u32,
-    /// Slow answers among a hundred attempts of the last ten seconds that do it; 0: they never do.
+    /// Slow answers among a hundred of the same attempts that do it; 0: they never do.
     pub slow_percent: u32,
     /// How many times what is usual for its deployment a slow answer takes.
     pub slow_times: u32,
     /// What takes less than that is never slow.
     pub slow_least: Duration,
-    /// Attempts of the last ten seconds below which these shares say nothing.
+    /// So many attempts there have to be for these shares to say anything.
     pub failure_percent_attempts: u32,
     /// For how long, the first time.
     pub eject: Duration,

@@ -32,6 +32,12 @@ impl<T: Copy + Default> LastSeconds<T> {
         &mut self.seconds[self.present]
     }
 
+    /// The seconds as they were when they were last moved on, from the present one back.
+    pub fn newest_first(&self) -> impl Iterator<Item = &T> {
+        let (until_present, before) = self.seconds.split_at(self.present + 1);
+        until_present.iter().rev().chain(before.iter().rev())
+    }
+
     /// The sum of a figure over all seconds, as they were when it was last moved on.
     pub fn sum(&self, figure: impl Fn(&T) -> u32) -> u64 {
         self.seconds.iter().map(|second| u64::from(figure(second))).sum()
@@ -58,6 +64,9 @@ mod tests {
                 let younger = |limit: u64| events.iter().filter(|event| at - **event < Duration::from_secs(limit)).count() as u64;
                 let sum = seconds.sum(|second| *second);
                 // Seconds are whole, so up to one second more may still be there or be gone.
+                let newest: u64 = seconds.newest_first().take(3).map(|second| u64::from(*second)).sum();
+                prop_assert!(younger(2) <= newest && newest <= younger(4));
+                prop_assert_eq!(seconds.newest_first().map(|second| u64::from(*second)).sum::<u64>(), sum);
                 prop_assert!(younger(9) <= sum && sum <= younger(11), "{} {} {}", younger(9), sum, younger(11));
             }
         }
