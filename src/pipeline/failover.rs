@@ -145,8 +145,8 @@ struct Tries<'p> {
     /// again.
     tried: SmallVec<[Arc<Keyed>; 2]>,
     failures: Vec<AttemptFailure>,
-    /// Why the last deployment was passed over that no budget had enough for.
-    uncovered: Option<GatewayError>,
+    /// Why the first deployment was passed over that a budget did not have enough for, or a limit left nothing.
+    refused: Option<GatewayError>,
     /// Deployments that will be asked once more, by their places, and from when on.
     rests: SmallVec<[(usize, Instant); 2]>,
     /// Whether the next attempt is not charged to the account of further attempts: the first one, and one that goes on
@@ -168,7 +168,7 @@ impl<'p> Tries<'p> {
             renewed: None,
             tried: SmallVec::new(),
             failures: Vec::new(),
-            uncovered: None,
+            refused: None,
             rests: SmallVec::new(),
             free: true,
             busy: false,
@@ -183,9 +183,17 @@ impl<'p> Tries<'p> {
             let (deployment, keyed, probe) = self.next(meter)?;
             let mut step = meter.ambient().span(|| span::RESERVE.to_owned(), Kind::Internal);
             step.set(DEPLOYMENT, || deployment.id.as_str());
+            // What the request was let in with covers the plan's first deployment.
+            if deployment.id != self.plan.attempts[0].deployment.id
+                && let Err(refusal) = self.pipeline.limit_further(request, deployment, meter).await
+            {
+                gen_ai::refused(&mut step, &refusal);
+                self.passed_over(refusal);
+                continue;
+            }
             if let Err(refusal) = self.pipeline.cover(request, deployment, self.has_more(), meter).await {
                 gen_ai::refused(&mut step, &refusal);
-                self.uncovered(refusal);
+                self.passed_over(refusal);
                 continue;
             }
             let Some(places) = keyed.max_concurrent else {
@@ -398,8 +406,9 @@ impl<'p> Tries<'p> {
         self.next < self.order.len()
     }
 
-    /// A budget did not have enough for the present deployment. Another one may be cheaper, or count against others.
-    fn uncovered(&mut self, refusal: GatewayError) {
+    /// A budget did not have enough for the present deployment, or a limit on it is reached. Another one may be cheaper, or
+    /// count against others.
+    fn passed_over(&mut self, refusal: GatewayError) {
         self.renewed = None;
         self.free = true;
         if let GatewayError::Budget(refusal) = &refusal
@@ -407,7 +416,7 @@ impl<'p> Tries<'p> {
         {
             self.next = self.order.len();
         }
-        self.uncovered.get_or_insert(refusal);
+        self.refused.get_or_insert(refusal);
     }
 
     fn exhausted(self) -> GatewayError {
@@ -420,7 +429,7 @@ impl<'p> Tries<'p> {
             let nobody = || GatewayError::ModelNotFound {
                 model: first.map_or_else(String::new, |attempt| attempt.deployment.model.to_string()),
             };
-            return self.uncovered.unwrap_or_else(nobody);
+            return self.refused.unwrap_or_else(nobody);
         }
         GatewayError::Exhausted {
             attempts: self.failures,

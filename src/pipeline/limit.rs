@@ -4,15 +4,20 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::Pipeline;
 use super::meter::Meter;
 use crate::chat::request::Request;
 use crate::cluster::{Hold, Limits, Reason};
 use crate::domain::call::Operation;
 use crate::domain::error::GatewayError;
+use crate::domain::ids::DeploymentId;
 use crate::domain::limit::{Applied, Demand, Standings};
+use crate::domain::record::UsageRecord;
 use crate::domain::usage::TokenUsage;
 use crate::gates::key_gate::KeyGate;
+use crate::routing::catalog::Deployment;
 use crate::routing::plan::Plan;
 use crate::telemetry::names::trace::span;
 use crate::telemetry::trace::Ambient;
@@ -24,6 +29,10 @@ const UNCOUNTED_RETRY: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct LimitHold {
     hold: Option<Hold>,
+    /// What was taken for deployments that are asked after others have failed, of limits that are not about the first.
+    further: SmallVec<[(DeploymentId, Hold); 1]>,
+    /// The limits that something was taken of, by their places among those of the key.
+    taken: SmallVec<[usize; 8]>,
     standings: Arc<OnceLock<Standings>>,
 }
 
@@ -34,12 +43,27 @@ impl LimitHold {
     }
 
     /// Corrects what was reserved to what was used. Only the first call does anything.
-    pub fn settle(&mut self, usage: &TokenUsage) {
+    pub fn settle(&mut self, record: &UsageRecord) {
+        let used = |usage: &TokenUsage| Demand {
+            input_tokens: usage.input,
+            output_tokens: usage.output,
+        };
         if let Some(mut hold) = self.hold.take() {
-            hold.settle(Demand {
-                input_tokens: usage.input,
-                output_tokens: usage.output,
+            hold.settle(used(&record.usage()));
+        }
+        for (deployment, mut hold) in self.further.drain(..) {
+            let there = record
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.deployment == deployment);
+            let sum = there.fold(Demand::default(), |sum, attempt| {
+                let one = used(&attempt.charge.usage);
+                Demand {
+                    input_tokens: sum.input_tokens.saturating_add(one.input_tokens),
+                    output_tokens: sum.output_tokens.saturating_add(one.output_tokens),
+                }
             });
+            hold.settle(sum);
         }
     }
 }
@@ -56,26 +80,47 @@ impl Pipeline {
         demand: Demand,
         meter: &mut Meter,
     ) -> Result<(), GatewayError> {
-        let limits = self.limits_of(meter.gate(), request, plan);
+        let first = plan.attempts.first().map(|first| &*first.deployment);
+        let (places, limits) = self.limits_of(meter.gate(), Some(request), first, &[]);
         let mut step = Ambient::step(span::LIMIT);
         match self.limiter.take(limits, demand).await {
             Ok(hold) => {
                 let taken = meter.limits();
                 let _ = taken.standings.set(hold.standings);
                 taken.hold = Some(hold);
+                taken.taken = places;
                 Ok(())
             }
             Err(refusal) => {
                 let _ = meter.limits().standings.set(refusal.standings);
                 step.failed("limited");
-                Err(match refusal.reason {
-                    Reason::Reached(reached) => GatewayError::Limited(reached),
-                    Reason::Apart => GatewayError::Uncounted {
-                        retry_after: UNCOUNTED_RETRY,
-                    },
-                })
+                Err(refused(refusal.reason))
             }
         }
+    }
+
+    /// Takes what an attempt needs of limits on its model and provider that the request has not taken of yet: where others
+    /// have failed, it may be about a model that nobody asked for.
+    ///
+    /// # Errors
+    /// Such a limit is reached, or it cannot be counted and must not be let through. Nothing was taken.
+    pub(super) async fn limit_further(
+        &self,
+        request: &Request,
+        deployment: &Deployment,
+        meter: &mut Meter,
+    ) -> Result<(), GatewayError> {
+        let gate = meter.gate_handle();
+        let taken = meter.limits();
+        let (places, limits) = self.limits_of(&gate, None, Some(deployment), &taken.taken);
+        if places.is_empty() {
+            return Ok(());
+        }
+        let hold = self.limiter.take(limits, self.demand(request)).await;
+        let hold = hold.map_err(|refusal| refused(refusal.reason))?;
+        taken.further.push((deployment.id.clone(), hold));
+        taken.taken.extend(places);
+        Ok(())
     }
 
     /// All limits of a key, for showing where they stand.
@@ -102,26 +147,34 @@ impl Pipeline {
         Cow::Owned(limits)
     }
 
-    /// The limits of one request. A limit on models is about a request that it names by the name it was asked by, or by
-    /// any name of the deployment that is tried first; one on a provider, about a request whose first deployment is there.
-    fn limits_of(&self, gate: &KeyGate, request: &Request, plan: &Plan) -> Limits {
+    /// The limits that cover a request by the name it asks for, or its attempt at a deployment, with their places among those
+    /// of the key; without those in `taken`. A limit on models is about the names of both, one on a provider about the
+    /// deployment's.
+    fn limits_of(
+        &self,
+        gate: &KeyGate,
+        request: Option<&Request>,
+        deployment: Option<&Deployment>,
+        taken: &[usize],
+    ) -> (SmallVec<[usize; 8]>, Limits) {
         let organization = gate.row.organization.id;
-        let first = plan.attempts.first();
         let names = || {
-            let of_first = first.into_iter().flat_map(|first| first.deployment.names.iter());
-            of_first
-                .map(String::as_str)
-                .chain(std::iter::once(request.model.as_str()))
+            let of_deployment = deployment.into_iter().flat_map(|deployment| deployment.names.iter());
+            let asked_for = request.map(|request| request.model.as_str());
+            of_deployment.map(String::as_str).chain(asked_for)
         };
-        let provider = first.map(|first| first.deployment.provider.as_str());
+        let provider = deployment.map(|deployment| deployment.provider.as_str());
         let limits = self.limits_in_force(gate);
-        let covering = limits.iter().filter(|applied| applied.scope.covers(names(), provider));
+        let covering = limits.iter().enumerate();
         covering
-            .map(|applied| {
-                self.limiter
-                    .limit(organization, &applied.scope, applied.values, applied.when_apart)
+            .filter(|(place, applied)| !taken.contains(place) && applied.scope.covers(names(), provider))
+            .map(|(place, applied)| {
+                let limit = self
+                    .limiter
+                    .limit(organization, &applied.scope, applied.values, applied.when_apart);
+                (place, limit)
             })
-            .collect()
+            .unzip()
     }
 
     /// What a request may need: its prompt, and as much output as it allows itself, or as is usual.
@@ -135,6 +188,15 @@ impl Pipeline {
                 Operation::Chat | Operation::Completion => each.saturating_mul(u64::from(request.choices.max(1))),
             },
         }
+    }
+}
+
+fn refused(reason: Reason) -> GatewayError {
+    match reason {
+        Reason::Reached(reached) => GatewayError::Limited(reached),
+        Reason::Apart => GatewayError::Uncounted {
+            retry_after: UNCOUNTED_RETRY,
+        },
     }
 }
 

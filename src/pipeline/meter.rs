@@ -838,7 +838,7 @@ impl Meter {
         record.latency = self.received.elapsed();
         let waited: Duration = record.attempts.iter().map(|attempt| attempt.latency).sum();
         record.overhead = record.latency.saturating_sub(waited);
-        self.limits.settle(&record.usage());
+        self.limits.settle(&record);
         // Before the record can be in the ledger: until then its cost stays set aside.
         self.pipeline.budgets.settle(&mut self.reservation, &record);
         self.pipeline.metrics.finished(&record);

@@ -318,6 +318,77 @@ async fn a_limit_on_models_is_about_requests_for_them_alone() {
     gateway.finish().await;
 }
 
+/// What a request did not ask for, but goes to after a failure, has limits too. A test of an outage: without them the second
+/// model would be asked as often as the first one fails.
+#[tokio::test]
+async fn a_limit_on_models_or_providers_holds_for_what_takes_over_from_another() {
+    let (main, spare) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = TestGateway::builder()
+        .provider("alpha", &main.base_url(), &["first"])
+        .provider("beta", &spare.base_url(), &["second"])
+        .set("health.failures_in_a_row", 1_000)
+        .start()
+        .await;
+    gateway
+        .configure(&json!({"fallback_models": {"generic": {"first": ["second"]}}}))
+        .await;
+    let (_, key) = gateway.new_limited_key(100).await;
+    let values = LimitValues {
+        requests: Some(2),
+        tokens: Some(100_000),
+        ..LimitValues::default()
+    };
+    gateway
+        .new_limit(LimitOwner::Provider("beta".into()), None, values)
+        .await;
+    gateway
+        .new_limit(LimitOwner::Organization, Some("second"), requests(3))
+        .await;
+    assert_eq!(
+        ask(&gateway, &key, "second").await.status,
+        200,
+        "which counts against both"
+    );
+    main.always(Script::server_error());
+    let taken_over = ask(&gateway, &key, "first").await;
+    assert_eq!(
+        (taken_over.status, taken_over.header("x-bonito-model")),
+        (200, "second")
+    );
+    let refused = ask(&gateway, &key, "first").await;
+    assert_eq!(refused.status, 502, "{}", refused.text);
+    assert_eq!(spare.requests().len(), 2, "no more than the limit of its provider");
+    // Tokens are settled where they were used, and what was passed over has taken nothing.
+    let used: i64 = gateway
+        .attempts(&taken_over)
+        .await
+        .iter()
+        .map(|attempt| attempt.input_tokens + attempt.output_tokens)
+        .sum();
+    let left = |kind: &'static str| {
+        let (gateway, key) = (&gateway, &key);
+        async move {
+            let seen = seen(gateway, key).await;
+            let of = seen
+                .into_iter()
+                .find(|(scope, counted, ..)| scope == "provider" && counted == kind);
+            of.map(|(.., left)| left)
+        }
+    };
+    assert_eq!(left("requests").await, Some(0));
+    let tokens = left("tokens").await.unwrap();
+    assert!(
+        tokens < 100_000 && 100_000 - tokens >= used.unsigned_abs(),
+        "{tokens} left, {used} used"
+    );
+    assert_eq!(
+        ask(&gateway, &key, "second").await.status,
+        429,
+        "the provider's limit is reached for it as well"
+    );
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn requests_under_way_are_bounded_and_free_their_place_however_they_end() {
     let provider = ScriptedProvider::start().await;
