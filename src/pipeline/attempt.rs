@@ -33,6 +33,8 @@ use crate::upstream::payload::SentMark;
 const CALLS_AT_ONCE: usize = 4;
 /// Characters of a field's name that are repeated in an error.
 const MAX_FIELD_CHARS: usize = 200;
+/// Bytes of a stream that are held while it has said nothing; providers send a few hundred.
+const MAX_UNSAID_BYTES: usize = 64 * 1024;
 /// Bytes of an error answer that are read; the rest is somebody's web page.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
 
@@ -101,12 +103,13 @@ impl Decoder for Complete {
 }
 
 impl Pipeline {
-    /// Asks a deployment for a whole answer.
+    /// Asks a deployment for a whole answer. `lenient` says whether there is a model to ask where a filter withholds it.
     pub(super) async fn attempt_whole(
         &self,
         request: &Request,
         deployment: &Deployment,
         endpoint: &Endpoint,
+        lenient: bool,
         meter: &mut Meter,
     ) -> Result<Bytes, Failure> {
         let until = Deadline::after(deployment.timeouts.total);
@@ -122,17 +125,22 @@ impl Pipeline {
             timeout_at(until.at, work).await
         };
         let answer = answered.unwrap_or_else(|_| Err(until.missed()))?;
+        if lenient && answer.withheld {
+            return Err(withheld(answer.usage, answer.generated, meter));
+        }
         meter.answer_says(&answer.body);
         meter.answered(answer.usage, answer.generated);
         Ok(answer.body)
     }
 
-    /// Asks a deployment for a stream and waits for its first event.
+    /// Asks a deployment for a stream and waits for its first event, or, if there is a `lenient` model to ask where a filter
+    /// withholds the answer, for the first one that says something.
     pub(super) async fn attempt_stream(
         &self,
         request: &Request,
         deployment: &Deployment,
         endpoint: &Endpoint,
+        lenient: bool,
         meter: &mut Meter,
     ) -> Result<Opened, Failure> {
         let until = Deadline::after(deployment.timeouts.total);
@@ -154,6 +162,9 @@ impl Pipeline {
                 Ok(Err(incomplete)) => return Err(incomplete.charged(exchange.reader, meter)),
                 Err(_) => return Err(until.missed()),
             };
+            if lenient && replayed.withheld {
+                return Err(withheld(replayed.usage, replayed.generated, meter));
+            }
             return Ok(Opened::all_at_once(replayed, deployment, until.at));
         }
         let work = pin!(async {
@@ -177,6 +188,15 @@ impl Pipeline {
                         Err(failure) => Err(failure),
                     },
                 };
+                if lenient && !decoder.has_said() && out.bytes.len() <= MAX_UNSAID_BYTES {
+                    if decoder.is_complete() && decoder.is_withheld() {
+                        return Err(withheld(decoder.usage(), decoder.generated(), meter));
+                    }
+                    if !decoder.is_complete() {
+                        step?;
+                        continue;
+                    }
+                }
                 if !out.bytes.is_empty() {
                     let first = out.bytes.split().freeze();
                     let idle = deployment.timeouts.idle;
@@ -367,6 +387,19 @@ pub(super) fn target<'t>(deployment: &'t Deployment, media: &'t MediaLibrary) ->
     }
 }
 
+/// The failure of an answer that a filter withheld, where another model may be more lenient. The provider charges for it.
+fn withheld(usage: Option<TokenUsage>, generated: TextTally, meter: &mut Meter) -> Failure {
+    meter.answered_partly(Partial {
+        usage,
+        generated,
+        complete: true,
+    });
+    Failure::new(
+        ErrorClass::ContentFilter,
+        "withheld its answer because of its content policy",
+    )
+}
+
 /// When something must be over, and how long it had.
 #[derive(Clone, Copy)]
 struct Deadline {
@@ -431,7 +464,11 @@ impl Incomplete {
                 input: usage.input.saturating_add(prompt),
                 ..usage
             });
-            meter.answered_partly(Partial { usage, generated });
+            meter.answered_partly(Partial {
+                usage,
+                generated,
+                complete: false,
+            });
         }
         self.failure
     }

@@ -39,7 +39,8 @@ impl Pipeline {
             meter.attempt_begins(deployment, Some(&keyed), probe, place);
             meter.goes_to(&keyed.endpoint);
             let tried = {
-                let attempt = pin!(self.attempt_whole(request, deployment, &keyed.endpoint, meter));
+                let lenient = tries.leads_to_another(ErrorClass::ContentFilter);
+                let attempt = pin!(self.attempt_whole(request, deployment, &keyed.endpoint, lenient, meter));
                 self.unless_stopped(attempt).await
             };
             match tried {
@@ -65,7 +66,8 @@ impl Pipeline {
             meter.attempt_begins(deployment, Some(&keyed), probe, place);
             meter.goes_to(&keyed.endpoint);
             let tried = {
-                let attempt = pin!(self.attempt_stream(request, deployment, &keyed.endpoint, meter));
+                let lenient = tries.leads_to_another(ErrorClass::ContentFilter);
+                let attempt = pin!(self.attempt_stream(request, deployment, &keyed.endpoint, lenient, meter));
                 self.unless_stopped(attempt).await
             };
             match tried {
@@ -399,6 +401,13 @@ impl<'p> Tries<'p> {
             () = tokio::time::sleep_until(until) => {}
             () = self.pipeline.stop.cancelled() => {}
         }
+    }
+
+    /// Whether a failure of this class at the present deployment leads to another one that was chosen for it.
+    fn leads_to_another(&self, class: ErrorClass) -> bool {
+        let place = self.order[self.next - 1];
+        let others = self.plan.after(place, class, &self.order[..self.next]);
+        self.failures.len() + 1 < self.pipeline.limits.max_attempts && others.is_some_and(|others| !others.is_empty())
     }
 
     /// Whether another deployment may be tried after this one.

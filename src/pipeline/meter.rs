@@ -681,7 +681,7 @@ impl Meter {
         self.close(None, None, charge);
     }
 
-    /// Some calls of the attempt were answered, though it will fail.
+    /// What the attempt was answered is charged for, though it will fail.
     pub(super) fn answered_partly(&mut self, partial: Partial) {
         if let Some(current) = &mut self.current {
             current.partly = Some(partial);
@@ -919,18 +919,23 @@ fn sample(current: &Current, error: Option<ErrorClass>, usage: &TokenUsage) -> S
     }
 }
 
-/// What was seen of an answer that did not reach its end.
+/// What was seen of an answer that the caller does not get, or not to its end.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Partial {
     /// What the provider said so far.
     pub usage: Option<TokenUsage>,
     /// What was relayed, counted by us.
     pub generated: TextTally,
+    /// Whether the answer did reach its end, though it is no use.
+    pub complete: bool,
 }
 
 impl Partial {
-    fn charge(self, current: &Current, prompt_tokens: u64) -> Charge {
-        let counted = estimate(prompt_tokens, self.generated);
+    fn charge(self, current: &Current, presumed: &Presumed) -> Charge {
+        if let Some(said) = self.usage.filter(|_| self.complete) {
+            return presumed.priced(said, UsageSource::Reported, &current.deployment);
+        }
+        let counted = presumed.estimate(self.generated);
         // Some providers report a running usage; it is the better figure, unless it lags behind what was relayed.
         let usage = self.usage.map_or(counted, |said| TokenUsage {
             output: said.output.max(counted.output),

@@ -151,6 +151,7 @@ impl Relay {
         Partial {
             usage: self.decoder.usage(),
             generated: self.decoder.generated(),
+            complete: false,
         }
     }
 

@@ -360,6 +360,8 @@ pub struct WholeAnswer {
     pub usage: Option<TokenUsage>,
     /// What was generated, counted by us. Only filled where the provider did not say.
     pub generated: TextTally,
+    /// Whether a filter of the provider's ended it before it said anything.
+    pub withheld: bool,
 }
 
 /// Turns the bytes of a stream into what the caller gets, wherever they were cut.
@@ -384,6 +386,16 @@ pub trait Decoder: Send {
 
     /// What was relayed so far, counted by us.
     fn generated(&self) -> TextTally;
+
+    /// Whether something of an answer was relayed, and not only how it begins or why it ended.
+    fn has_said(&self) -> bool {
+        self.generated().tokens() > 0
+    }
+
+    /// Whether a filter of the provider's ended the answer before it said anything.
+    fn is_withheld(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes ready for the caller, in order.

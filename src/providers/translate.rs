@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::adapter::{Decoder, Failure, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
 use crate::chat::estimate::TextTally;
-use crate::chat::event::{Delta, Event};
+use crate::chat::event::{Delta, Event, FinishReason};
 use crate::chat::render::{self, Render, TooMuch};
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
@@ -71,6 +71,7 @@ impl<T: Translator + 'static> Reader for Translated<T> {
             body,
             usage: tally.usage,
             generated: tally.generated,
+            withheld: tally.withheld(),
         })
     }
 
@@ -102,6 +103,7 @@ impl<T: Translator + 'static> Reader for Translated<T> {
             body: stream.freeze(),
             usage: tally.usage,
             generated: tally.generated,
+            withheld: tally.withheld(),
         })
     }
 }
@@ -116,6 +118,9 @@ struct Tally {
     usage: Option<TokenUsage>,
     generated: TextTally,
     finished: bool,
+    /// Whether something was said, and not only why something was not.
+    said: bool,
+    filtered: bool,
 }
 
 impl Tally {
@@ -130,27 +135,42 @@ impl Tally {
         Ok(tally)
     }
 
+    fn withheld(&self) -> bool {
+        self.filtered && !self.said
+    }
+
     fn see(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Start { .. } => {}
-            Event::Finish { .. } => self.finished = true,
+            Event::Finish { reason, .. } => {
+                self.finished = true;
+                self.filtered |= *reason == FinishReason::ContentFilter;
+            }
             Event::Usage(usage) => self.usage = Some(*usage),
-            Event::Delta { delta, .. } => match delta {
-                Delta::Text(text) | Delta::Thought(text) | Delta::Refusal(text) => self.generated.add(text),
-                Delta::Arguments { fragment, .. } => self.generated.add(fragment),
-                Delta::Call { index, .. } if *index >= MAX_CALLS => {
-                    let problem = "called more tools than an answer can";
-                    return Err(Failure::new(ErrorClass::Malformed, problem));
-                }
-                Delta::Call { name, .. } => self.generated.add(name),
-                Delta::TextSignature(_)
-                | Delta::ThoughtEnd { .. }
-                | Delta::RedactedThought { .. }
-                | Delta::CallEnd { .. }
-                | Delta::Annotation(_)
-                | Delta::Logprobs(_)
-                | Delta::Image { .. } => {}
-            },
+            Event::Delta { delta, .. } => {
+                self.said |= !matches!(delta, Delta::Refusal(_));
+                self.count(delta)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, delta: &Delta) -> Result<(), Failure> {
+        match delta {
+            Delta::Text(text) | Delta::Thought(text) | Delta::Refusal(text) => self.generated.add(text),
+            Delta::Arguments { fragment, .. } => self.generated.add(fragment),
+            Delta::Call { index, .. } if *index >= MAX_CALLS => {
+                let problem = "called more tools than an answer can";
+                return Err(Failure::new(ErrorClass::Malformed, problem));
+            }
+            Delta::Call { name, .. } => self.generated.add(name),
+            Delta::TextSignature(_)
+            | Delta::ThoughtEnd { .. }
+            | Delta::RedactedThought { .. }
+            | Delta::CallEnd { .. }
+            | Delta::Annotation(_)
+            | Delta::Logprobs(_)
+            | Delta::Image { .. } => {}
         }
         Ok(())
     }
@@ -228,5 +248,13 @@ impl Decoder for TranslatedStream {
 
     fn generated(&self) -> TextTally {
         self.tally.generated
+    }
+
+    fn has_said(&self) -> bool {
+        self.tally.said
+    }
+
+    fn is_withheld(&self) -> bool {
+        self.tally.withheld()
     }
 }

@@ -339,6 +339,51 @@ async fn each_kind_of_failure_leads_to_its_own_models() {
         (200, "lenient", "2")
     );
 
+    // Most providers answer 200 and end at once. A stream waits until something is said; what was paid for is in the ledger.
+    let withheld = || {
+        Script::faithful().edited(|answer| {
+            answer.map_json(|mut body| {
+                for choice in body["choices"].as_array_mut()? {
+                    if !choice["finish_reason"].is_null() {
+                        choice["finish_reason"] = json!("content_filter");
+                    }
+                    for part in ["message", "delta"] {
+                        if choice[part].is_object() {
+                            choice[part]["content"] = json!("");
+                        }
+                    }
+                }
+                Some(body)
+            })
+        })
+    };
+    for stream in [false, true] {
+        main.script(withheld());
+        let reply = gateway
+            .post("/v1/chat/completions", &chat("m", "words:3", stream))
+            .await;
+        assert_eq!(
+            (reply.status, model(&reply).as_str(), reply.header("x-bonito-attempts")),
+            (200, "lenient", "2"),
+            "{stream}"
+        );
+        let attempts = gateway.attempts(&reply).await;
+        assert_eq!(attempts[0].error_class.as_deref(), Some("content_filter"));
+        assert!(
+            attempts[0].cost_nanousd > Some(0) && attempts[0].input_tokens > 0,
+            "{:?}",
+            attempts[0]
+        );
+        assert_eq!(gateway.row(&reply).await.metering, "reported");
+    }
+    // Where no other model is named, it is an answer like any other.
+    backup.script(withheld());
+    let reply = gateway.chat("lenient", "hi").await;
+    assert_eq!(
+        (reply.status, reply.json()["choices"][0]["finish_reason"].as_str()),
+        (200, Some("content_filter"))
+    );
+
     // A prompt that surely does not fit goes to the long one at once.
     let long = "word ".repeat(4_000);
     let before = main.requests().len();

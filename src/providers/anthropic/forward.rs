@@ -117,6 +117,9 @@ fn is_foreign(block: &RawValue) -> bool {
     serde_json::from_str(block.get()).is_ok_and(|block: Value| is_unsigned_or_foreign(&block))
 }
 
+/// The `stop_reason` of an answer that the provider's policy ended.
+const REFUSAL: &str = "refusal";
+
 /// Understands the answer to a request that was forwarded: it goes back as it came.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded;
@@ -138,6 +141,8 @@ struct Passing<'a> {
     delta: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content_block: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    stop_reason: Option<Cow<'a, str>>,
 }
 
 /// The texts of a block or a delta.
@@ -194,7 +199,13 @@ impl Reader for Forwarded {
             count(block, &mut generated);
         }
         let usage = answer.usage.and_then(|raw| Usage::read(raw.get())?.tokens());
-        Ok(WholeAnswer { usage, generated, body })
+        let withheld = answer.stop_reason.as_deref() == Some(REFUSAL) && generated.tokens() == 0;
+        Ok(WholeAnswer {
+            usage,
+            generated,
+            withheld,
+            body,
+        })
     }
 
     fn decoder(self: Box<Self>, limits: StreamLimits) -> Box<dyn Decoder> {
@@ -205,6 +216,7 @@ impl Reader for Forwarded {
             usage: None,
             counted: false,
             generated: TextTally::default(),
+            refused: false,
             complete: false,
         })
     }
@@ -221,6 +233,8 @@ struct PassingStream {
     /// Whether the end said how much was generated.
     counted: bool,
     generated: TextTally,
+    /// Whether it ended because of the provider's policy.
+    refused: bool,
     complete: bool,
 }
 
@@ -267,6 +281,9 @@ impl PassingStream {
                 }
             }
             "message_delta" => {
+                let delta = event.delta.and_then(|raw| serde_json::from_str::<Passing<'_>>(raw.get()).ok());
+                let reason = delta.and_then(|delta| delta.stop_reason);
+                self.refused |= reason.as_deref() == Some(REFUSAL);
                 if let Some(later) = event.usage.and_then(|raw| Usage::read(raw.get())) {
                     self.counted |= self.usage.get_or_insert_default().update(later);
                 }
@@ -322,5 +339,9 @@ impl Decoder for PassingStream {
 
     fn generated(&self) -> TextTally {
         self.generated
+    }
+
+    fn is_withheld(&self) -> bool {
+        self.refused && !self.has_said()
     }
 }

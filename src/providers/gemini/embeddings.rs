@@ -216,6 +216,7 @@ impl Reader for Vectors {
             body: embedding::answer(&vectors, self.base64, &self.model, shown),
             usage,
             generated: TextTally::default(),
+            withheld: false,
         })
     }
 

@@ -46,6 +46,7 @@ pub fn whole(operation: Operation, body: Bytes) -> Result<WholeAnswer, Failure> 
     Ok(WholeAnswer {
         usage,
         generated: answer.generated,
+        withheld: answer.filtered && answer.generated.tokens() == 0,
         body,
     })
 }
@@ -102,8 +103,12 @@ pub struct StreamDecoder {
     /// Whether the caller asked for the usage; otherwise it is read and taken out.
     show_usage: bool,
     usage: Option<TokenUsage>,
+    /// How the call is served, once a chunk has said so.
+    service: Option<Service>,
     generated: TextTally,
     finished: bool,
+    /// Whether a filter ended a choice.
+    filtered: bool,
     complete: bool,
     /// The first record with a choice, kept where later ones may have to borrow its identity.
     first: Option<Bytes>,
@@ -117,8 +122,10 @@ impl StreamDecoder {
             records: Records::new(limits.max_event_bytes),
             show_usage,
             usage: None,
+            service: None,
             generated: TextTally::default(),
             finished: false,
+            filtered: false,
             complete: false,
             first: None,
         }
@@ -164,6 +171,8 @@ impl StreamDecoder {
         }
         self.generated.merge(chunk.generated);
         self.finished |= chunk.finished;
+        self.filtered |= chunk.filtered;
+        self.service = chunk.service_tier.and_then(wire::service).or(self.service);
         if let Some(usage) = chunk.usage.as_ref().and_then(|found| wire::usage(found.raw)) {
             self.usage = Some(usage);
         }
@@ -248,6 +257,10 @@ impl Decoder for StreamDecoder {
     fn generated(&self) -> TextTally {
         self.generated
     }
+
+    fn is_withheld(&self) -> bool {
+        self.filtered && !self.has_said()
+    }
 }
 
 /// Writes one record whose data is `parts` joined.
@@ -296,8 +309,11 @@ struct Answer<'a> {
     without_delta: bool,
     /// Whether a choice says why it ended.
     finished: bool,
+    /// Whether a filter ended one.
+    filtered: bool,
     data: Option<usize>,
     usage: Option<Found<'a>>,
+    service_tier: Option<&'a str>,
     error: Option<&'a str>,
     generated: TextTally,
 }
@@ -339,6 +355,7 @@ impl<'a> Fields<'a> for Answer<'a> {
                 self.choices = walk.array(map, "an array of choices", &mut Choices { seen: &mut seen })?;
                 self.without_delta = seen.without_delta;
                 self.finished = seen.finished;
+                self.filtered = seen.filtered;
                 self.generated = seen.generated;
             }
             "data" => {
@@ -367,6 +384,7 @@ impl<'a> Fields<'a> for Answer<'a> {
 struct ChoicesSeen {
     without_delta: bool,
     finished: bool,
+    filtered: bool,
     generated: TextTally,
 }
 
@@ -408,7 +426,11 @@ impl<'de> Fields<'de> for Choice<'_> {
                 self.content = true;
                 self.seen.generated.add_json_escaped(unquoted(walk.opaque(map)?));
             }
-            "finish_reason" => self.seen.finished |= Kind::of(walk.opaque(map)?) == Kind::Text,
+            "finish_reason" => {
+                let raw = walk.opaque(map)?;
+                self.seen.finished |= Kind::of(raw) == Kind::Text;
+                self.seen.filtered |= raw == "\"content_filter\"";
+            }
             _ => drop(walk.opaque(map)?),
         }
         Ok(())
