@@ -474,6 +474,7 @@ impl Gateway {
         };
         let jobs = JobsArgs {
             store: opened.store.clone(),
+            metrics: pipeline.metrics.clone(),
             keep: Keep {
                 done_jobs: settings.jobs.keep_done,
                 dead_jobs: settings.jobs.keep_dead,

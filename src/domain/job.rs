@@ -47,6 +47,8 @@ pub enum JobKind {
     UsageRollup,
     /// Charges past calls by other prices.
     Reprice,
+    /// Compares what was spent of budgets with the ledger.
+    BudgetReconciliation,
 }
 
 /// How jobs of a kind are run.
@@ -185,6 +187,7 @@ impl JobKind {
         Self::Batch,
         Self::UsageRollup,
         Self::Reprice,
+        Self::BudgetReconciliation,
     ];
 
     /// Its name in the database, in metrics and in the API.
@@ -197,6 +200,7 @@ impl JobKind {
             Self::Batch => "batch",
             Self::UsageRollup => "usage_rollup",
             Self::Reprice => "reprice",
+            Self::BudgetReconciliation => "budget_reconciliation",
         }
     }
 
@@ -275,6 +279,13 @@ impl JobKind {
             },
             // Each organization's goes on by itself; one that takes long is no reason for others to wait.
             Self::Reprice => Terms { at_once: 2, ..USUAL },
+            Self::BudgetReconciliation => Terms {
+                every: Some(Every {
+                    period: HOUR.saturating_mul(6),
+                    offset: MINUTE.saturating_mul(31),
+                }),
+                ..USUAL
+            },
         }
     }
 }

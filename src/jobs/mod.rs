@@ -5,6 +5,7 @@
 
 mod anomalies;
 pub mod batch;
+mod budget_reconciliation;
 pub mod files;
 mod key_expiry;
 pub mod reprice;
@@ -22,6 +23,7 @@ use crate::gates::inference::Inference;
 use crate::queue::Job;
 use crate::secrets::sealing::Sealer;
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Tracer;
 use crate::upstream::fetcher::Fetcher;
 
@@ -30,6 +32,8 @@ use crate::upstream::fetcher::Fetcher;
 pub struct JobsArgs {
     /// The database.
     pub store: Store,
+    /// Count what they find.
+    pub metrics: Arc<Metrics>,
     /// How long what is over is kept.
     pub keep: Keep,
     /// How webhooks are sent.
@@ -99,6 +103,10 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
             files: args.batches.files.clone(),
             inference: args.batches.inference.clone(),
             rules: args.batches.rules,
+        }),
+        Arc::new(budget_reconciliation::BudgetReconciliation {
+            store: store(),
+            metrics: args.metrics.clone(),
         }),
         Arc::new(usage_rollup::UsageRollup { store: store() }),
         Arc::new(reprice::Reprice { store: store() }),

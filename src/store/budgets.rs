@@ -1,4 +1,5 @@
-//! Budgets: set, listed and deleted here; counted in `spend`, handed out in `slices`, and told of in `thresholds`.
+//! Budgets: set, listed and deleted here; counted in `spend`, handed out in `slices`, told of in `thresholds`, and compared
+//! with the ledger in `reconcile`.
 //!
 //! Three things have to be exact while several replicas are at work. *Spend* is the sum of the ledger, because it is
 //! changed in the transaction that changes the rows, by what is new in them (`spend`). A *new budget* counts what is in the
@@ -7,6 +8,7 @@
 //!
 //! Times in slices are the database's own: replicas' clocks need not agree.
 
+mod reconcile;
 mod slices;
 mod spend;
 mod thresholds;
@@ -32,6 +34,7 @@ use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::Revision;
 use crate::domain::money::NanoUsd;
 
+pub use reconcile::Reconciled;
 pub use slices::{SliceOrder, SliceTerms, Spent};
 pub use thresholds::ThresholdEvent;
 

@@ -130,7 +130,7 @@ async fn mark_spans(
 
 impl Store {
     /// Begins to read what must be of one moment.
-    async fn moment(&self) -> Result<DatabaseTransaction, StoreError> {
+    pub(super) async fn moment(&self) -> Result<DatabaseTransaction, StoreError> {
         let isolation = (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
         let options = TransactionOptions {
             isolation_level: isolation,

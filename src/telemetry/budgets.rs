@@ -35,6 +35,7 @@ pub struct BudgetMetrics {
     refusals: Family<RefusalLabels, Count>,
     waits: Family<ResultLabels, Count>,
     thresholds: Family<ScopeLabels, Count>,
+    corrections: Count,
     /// What is reserved for calls under way, in nano-dollars.
     pub reserved: Gauge,
     used: Family<ScopeLabels, Gauge<f64, AtomicU64>>,
@@ -56,6 +57,11 @@ impl BudgetMetrics {
             names::BUDGET_THRESHOLDS,
             "Thresholds of budgets that were reached, by scope",
             self.thresholds.clone(),
+        );
+        registry.register(
+            names::BUDGET_CORRECTIONS,
+            "Budgets of which something else was counted than the ledger has, and that were set right",
+            self.corrections.clone(),
         );
         registry.register(
             names::BUDGET_RESERVED,
@@ -89,6 +95,11 @@ impl BudgetMetrics {
     pub fn refused(&self, scope: &'static str, reason: &'static str) {
         let (scope, reason) = (Word(scope), Word(reason));
         self.refusals.get_or_create(&RefusalLabels { scope, reason }).inc();
+    }
+
+    /// Counts a budget that was set right.
+    pub fn corrected(&self) {
+        self.corrections.inc();
     }
 
     /// Counts a call that waited.

@@ -120,6 +120,8 @@ names! {
     BUDGET_WAITS = "bonito_budget_waits",
     /// Thresholds of budgets that were reached, by scope (counter).
     BUDGET_THRESHOLDS = "bonito_budget_thresholds",
+    /// Budgets of which something else was counted than the ledger has, and that were set right (counter).
+    BUDGET_CORRECTIONS = "bonito_budget_corrections",
     /// What this replica has reserved for calls under way, in nano-dollars (gauge).
     BUDGET_RESERVED = "bonito_budget_reserved_nanousd",
     /// The used part of the most used budget in use here, by scope (gauge).

@@ -11,11 +11,13 @@ use bonito::actors::ledger::LedgerMsg;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetId, BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::KeyId;
+use bonito::domain::job::{JobKind, JobState, NewJob};
 use bonito::domain::money::NanoUsd;
 use bonito::domain::scope::Scope;
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use crate::audit::rows;
 use crate::promises::{full, size};
 use crate::support::database::on_postgres;
 use crate::support::gateway::{Builder, Reply};
@@ -848,5 +850,41 @@ async fn where_a_budget_does_not_have_enough_a_cheaper_model_serves_if_one_is_na
         reply.text
     );
     assert_eq!(call(&gateway, &key, 5, 5_000).await.code(), "insufficient_quota");
+    gateway.finish().await;
+}
+
+/// What somebody has changed by hand is set right once, says so, and counts from then on. What is as it should be is left alone.
+#[tokio::test]
+async fn a_budget_whose_spend_is_not_the_ledgers_is_set_right_by_a_job() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = with(&[("alpha", &provider)]).start().await;
+    let (id, key, budget) = key_with(&gateway, 100).await;
+    let whole = set(&gateway, BudgetScope::Organization, &terms(1_000)).await;
+    assert_eq!(call(&gateway, &key, 20, 20).await.status, 200);
+    for budget in [budget, whole] {
+        assert_eq!(at_rest(&gateway, budget, id).await, 20);
+    }
+    let now = chrono::Utc::now();
+    let nothing = gateway.store.reconcile_budgets(None, 100, now).await.unwrap();
+    assert_eq!(nothing.corrections, []);
+    // A backup of one table was restored: the key's budget seems to be used up.
+    gateway.sql("UPDATE gateway_budget_spend SET spent_nanousd = 100000 * spent_nanousd WHERE budget_id IN (SELECT id FROM gateway_budgets WHERE scope_kind = 'key')").await;
+    let start = Period::Monthly.span(Tz::UTC, now).start;
+    let spent = async || gateway.store.spent_of(budget, start).await.unwrap().spent.0 / TOKEN;
+    assert_eq!(spent().await, 2_000_000);
+    let job = NewJob::new(JobKind::BudgetReconciliation, json!({}));
+    let job = gateway.store.enqueue(&job).await.unwrap();
+    let begun = Instant::now();
+    while gateway.store.job(None, job).await.unwrap().unwrap().state != JobState::Done {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(spent().await, 20);
+    assert_eq!(gateway.metric("bonito_budget_corrections_total").await, 1.0);
+    let mut deeds = rows(&gateway, gateway.organization).await;
+    deeds.retain(|row| row.action == "budget.reconcile");
+    let after: Vec<&Value> = deeds.iter().filter_map(|row| row.after.as_ref()).collect();
+    assert_eq!(after.len(), 1);
+    assert_eq!(after[0]["difference_nanousd"], 20 * TOKEN - 20 * TOKEN * 100_000);
     gateway.finish().await;
 }

@@ -38,6 +38,7 @@ fn kind_words(kind: &str) -> &str {
         "retention" => "Delete expired data",
         "webhook_delivery" => "Webhook delivery",
         "key_expiry" => "Check for expiring keys",
+        "budget_reconciliation" => "Compare budgets with the ledger",
         "anomalies" => "Detect anomalies",
         "batch" => "Process a batch",
         "usage_rollup" => "Update usage totals",
