@@ -35,6 +35,8 @@ pub struct Model {
     pub parameter_policy: Option<String>,
     /// Milliseconds for which answers are kept for it; zero: not at all; null: as everywhere.
     pub cache_ttl_ms: Option<i64>,
+    /// The longest answer it may ask for, in tokens; null: as long as the model can.
+    pub max_output_tokens: Option<i64>,
     /// What its owner wants to remember about it.
     pub metadata: Json,
     /// The networks it may be used from, as an array of CIDR blocks; null: from everywhere.

@@ -286,6 +286,7 @@ async fn set_up(
             rate_limit: DEFAULT_KEY_REQUESTS,
             parameter_policy: None,
             cache_ttl: None,
+            max_output_tokens: None,
             metadata: serde_json::json!({}),
             allowed_ips: Vec::new(),
             expires_at: None,

@@ -156,7 +156,31 @@ impl<'b> Walk<'b> {
         self.in_range(map, "an integer or null", min, max)
     }
 
+    /// [`integer`](Self::integer), with where it stands.
+    pub fn integer_at<'de, A: MapAccess<'de>>(
+        &self,
+        map: &mut A,
+        min: i64,
+        max: i64,
+    ) -> Result<(Option<i64>, Range<usize>), A::Error> {
+        self.in_range_at(map, "an integer or null", min, max)
+    }
+
     fn in_range<'de, N, A>(&self, map: &mut A, expected: &'static str, min: N, max: N) -> Result<Option<N>, A::Error>
+    where
+        N: FromStr + PartialOrd + Copy + fmt::Display,
+        A: MapAccess<'de>,
+    {
+        self.in_range_at(map, expected, min, max).map(|(number, _)| number)
+    }
+
+    fn in_range_at<'de, N, A>(
+        &self,
+        map: &mut A,
+        expected: &'static str,
+        min: N,
+        max: N,
+    ) -> Result<(Option<N>, Range<usize>), A::Error>
     where
         N: FromStr + PartialOrd + Copy + fmt::Display,
         A: MapAccess<'de>,
@@ -165,7 +189,7 @@ impl<'b> Walk<'b> {
         // tells what is out of range from what is no number: serde takes `1e999` for bad syntax.
         let raw = self.opaque_of_kind(map, &[Kind::Other, Kind::Null], expected)?;
         if Kind::of(raw) == Kind::Null {
-            return Ok(None);
+            return Ok((None, self.span(raw)));
         }
         let Ok(number) = raw.parse::<N>() else {
             return Err(self.refuse(InvalidKind::Type, format!("must be {expected}")));
@@ -173,7 +197,7 @@ impl<'b> Walk<'b> {
         if !(min..=max).contains(&number) {
             return Err(self.refuse(InvalidKind::Value, format!("must be between {min} and {max}")));
         }
-        Ok(Some(number))
+        Ok((Some(number), self.span(raw)))
     }
 
     /// Passes over the next value, whatever it is, and gives its text; only its depth is checked.

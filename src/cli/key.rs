@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::say;
 use crate::config::Settings;
 use crate::domain::audit::Author;
-use crate::domain::call::ParameterPolicy;
+use crate::domain::call::{MAX_OUTPUT_TOKENS, ParameterPolicy};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
@@ -51,6 +51,9 @@ pub enum Command {
         /// Seconds its answers are kept in the response cache; 0: none is. Left out: as `cache.ttl_ms` says.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=31_536_000))]
         cache_seconds: Option<u32>,
+        /// The longest answer it may ask for, in tokens: requests that allow more, or set no limit, are sent with this one.
+        #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
+        max_output_tokens: Option<u64>,
         /// When it stops working, RFC 3339: 2027-01-31T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires_at: Option<DateTime<Utc>>,
@@ -162,6 +165,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             rate_limit,
             parameters,
             cache_seconds,
+            max_output_tokens,
             expires_at,
             metadata,
             team,
@@ -200,6 +204,7 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                 rate_limit,
                 parameter_policy: parameters.map(ParameterPolicy::from),
                 cache_ttl: cache_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+                max_output_tokens,
                 metadata: pairs(&metadata)?,
                 allowed_ips,
                 expires_at,
@@ -422,7 +427,8 @@ fn listed_json(keys: &[KeyRow]) -> String {
                 "previous_secret_until": key.previous.map(|(_, until)| until),
                 "allowed_models": {"models": key.scope.models(), "providers": key.scope.providers()},
                 "rate_limit": key.rate_limit, "parameter_policy": key.parameter_policy.map(ParameterPolicy::as_str),
-                "parameters": key.parameters.map(ParameterPolicy::as_str), "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()), "metadata": key.metadata, "expires_at": key.expires_at,
+                "parameters": key.parameters.map(ParameterPolicy::as_str), "cache_seconds": key.cache_ttl.map(|ttl| ttl.as_secs()),
+                "max_output_tokens": key.max_output_tokens, "metadata": key.metadata, "expires_at": key.expires_at,
                 "revoked_at": key.revoked_at, "last_used_at": key.last_used_at, "created_at": key.created_at,
             })
         })

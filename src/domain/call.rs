@@ -4,6 +4,9 @@
 
 use std::fmt;
 
+/// No model writes a longer answer, in tokens; beyond it a number is a mistake.
+pub const MAX_OUTPUT_TOKENS: u64 = 100_000_000;
+
 macro_rules! closed_set {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*

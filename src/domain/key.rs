@@ -38,6 +38,8 @@ pub struct NewKey {
     pub parameter_policy: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
+    /// The longest answer it may ask for, in tokens; `None`: as long as the model can.
+    pub max_output_tokens: Option<u64>,
     /// What its owner wants to remember about it: an object. Its pairs are the key's tags.
     pub metadata: Value,
     /// The networks it may be used from; none: from everywhere.
@@ -130,6 +132,8 @@ pub struct KeyRow {
     pub parameters: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
+    /// The longest answer it may ask for, in tokens; `None`: as long as the model can.
+    pub max_output_tokens: Option<u64>,
     /// The limits in force for its requests besides: its own, its team's, its organization's.
     pub limits: Vec<LimitRule>,
     /// What its owner wants to remember about it.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::authority::FieldFault;
-use super::call::ParameterPolicy;
+use super::call::{MAX_OUTPUT_TOKENS, ParameterPolicy};
 use super::ids::{KeyId, TeamId, UserId};
 use super::key::Named;
 use super::restraint::Restraints;
@@ -104,6 +104,8 @@ pub struct ManagedKey {
     pub parameter_policy: Option<ParameterPolicy>,
     /// How long answers are kept for it; zero: not at all; `None`: as everywhere.
     pub cache_ttl: Option<Duration>,
+    /// The longest answer it may ask for, in tokens; `None`: as long as the model can.
+    pub max_output_tokens: Option<u64>,
     /// Its tags: an object.
     pub metadata: Value,
     /// The networks it may be used from; none: from everywhere.
@@ -144,6 +146,7 @@ impl ManagedKey {
             "rate_limit": self.rate_limit,
             "parameter_policy": self.parameter_policy.map(ParameterPolicy::as_str),
             "cache_seconds": self.cache_ttl.map(|ttl| ttl.as_secs()),
+            "max_output_tokens": self.max_output_tokens,
             "metadata": self.metadata,
             "allowed_ips": self.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "disabled": self.disabled,
@@ -171,6 +174,8 @@ pub struct KeyChange {
     pub parameter_policy: Option<Option<ParameterPolicy>>,
     /// How long answers are kept for it.
     pub cache_ttl: Option<Option<Duration>>,
+    /// The longest answer it may ask for.
+    pub max_output_tokens: Option<Option<u64>>,
     /// Its tags.
     pub metadata: Option<Value>,
     /// The networks it may be used from.
@@ -237,6 +242,19 @@ pub fn check_name(name: &str) -> Result<(), String> {
         return Err(format!("must have 1 to {MAX_NAME_CHARS} printable characters"));
     }
     Ok(())
+}
+
+/// Says what is wrong with the longest answer that a key may ask for.
+///
+/// # Errors
+/// As a sentence without its subject.
+pub fn check_max_output_tokens(tokens: Option<u64>) -> Result<(), String> {
+    match tokens {
+        Some(tokens) if !(1..=MAX_OUTPUT_TOKENS).contains(&tokens) => {
+            Err(format!("must be 1 to {MAX_OUTPUT_TOKENS} tokens"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Says what is wrong with the name of a tag. It stands in filters, budgets and limits as `name=value`.

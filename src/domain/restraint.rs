@@ -76,7 +76,15 @@ impl Restraints {
     pub fn at_creation(key: &NewKey, hand: Hand) -> Self {
         let mut restraints = Self::default();
         let tags = key.metadata.as_object().into_iter().flatten();
-        let fields = ["/expires_at", "/allowed_ips", "/rate_limit", MODELS, PROVIDERS].map(str::to_owned);
+        let fields = [
+            "/expires_at",
+            "/allowed_ips",
+            "/rate_limit",
+            "/max_output_tokens",
+            MODELS,
+            PROVIDERS,
+        ]
+        .map(str::to_owned);
         for pointer in fields.into_iter().chain(tags.map(|(name, _)| tag_at(name))) {
             restraints.set(pointer, hand);
         }
@@ -146,6 +154,16 @@ impl Restraints {
                 loosened: rate_limit > before.rate_limit,
             };
             weighing.weigh("/rate_limit", turn, "a lower one can take its place");
+        }
+        if let Some(most) = change.max_output_tokens {
+            let turn = Turn {
+                same: most == before.max_output_tokens,
+                held: before.max_output_tokens.is_some(),
+                loosened: before
+                    .max_output_tokens
+                    .is_some_and(|old| most.is_none_or(|most| most > old)),
+            };
+            weighing.weigh("/max_output_tokens", turn, "a lower one can take its place");
         }
         if let Some(scope) = &change.scope {
             let lists = [
@@ -279,6 +297,7 @@ mod tests {
             rate_limit: 60,
             parameter_policy: None,
             cache_ttl: None,
+            max_output_tokens: Some(1_000),
             metadata: json!({"env": "prod", "number": 5}),
             allowed_ips: vec!["10.0.0.0/8".parse().unwrap()],
             disabled: true,
@@ -304,6 +323,7 @@ mod tests {
             allowed_ips: Some(vec![]),
             disabled: Some(false),
             rate_limit: Some(61),
+            max_output_tokens: Some(None),
             scope: Some(Scope::default()),
             metadata: Some(json!({})),
             ..KeyChange::default()
@@ -313,6 +333,7 @@ mod tests {
             "/allowed_ips",
             "/disabled",
             "/rate_limit",
+            "/max_output_tokens",
             "/allowed_models/models",
             "/metadata/env",
             "/metadata/number",
@@ -337,6 +358,7 @@ mod tests {
             allowed_ips: Some(vec!["10.1.0.0/16".parse().unwrap()]),
             disabled: Some(true),
             rate_limit: Some(10),
+            max_output_tokens: Some(Some(999)),
             scope: Some(Scope::new(vec!["claude-3".into()], vec!["aws".into()])),
             metadata: Some(json!({"env": "prod", "number": "5", "more": "x"})),
             ..KeyChange::default()

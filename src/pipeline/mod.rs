@@ -242,6 +242,9 @@ impl Pipeline {
         };
         meter.asked_for(&request);
         meter.capture(&request);
+        if let Some(most) = meter.gate().row.max_output_tokens {
+            request.cap_output(most);
+        }
         let mut step = Ambient::step(span::PLAN);
         let (plan, explained) = self.plan(&request, meter.gate(), &meter.moment());
         self.tell_of(&explained, &mut step);

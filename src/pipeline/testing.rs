@@ -198,6 +198,7 @@ pub(super) fn meter(pipeline: &Arc<Pipeline>) -> Meter {
         parameter_policy: None,
         parameters: None,
         cache_ttl: None,
+        max_output_tokens: None,
         limits: Vec::new(),
         metadata: serde_json::json!({}),
         allowed_ips: Vec::new(),

@@ -110,6 +110,7 @@ fn row(number: u8, revision: i64) -> Arc<KeyRow> {
         parameter_policy: Some(ParameterPolicy::Reject),
         parameters: Some(ParameterPolicy::Warn),
         cache_ttl: Some(seconds(90)),
+        max_output_tokens: Some(4_000),
         limits: limits.collect(),
         metadata: json!({"team": "search", "nested": [1, null]}),
         allowed_ips: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],

@@ -79,6 +79,7 @@ impl Store {
             cache_ttl_ms: Set(key
                 .cache_ttl
                 .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))),
+            max_output_tokens: Set(key.max_output_tokens.map(u64::cast_signed)),
             metadata: Set(key.metadata),
             allowed_ips: Set(stored_networks(&key.allowed_ips)),
             disabled: Set(false),
@@ -359,6 +360,7 @@ impl Store {
             cache_ttl: key
                 .cache_ttl_ms
                 .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
+            max_output_tokens: read_tokens(key.max_output_tokens),
             limits,
             metadata: key.metadata,
             allowed_ips: read_networks(key.id, key.allowed_ips.as_ref()),
@@ -399,6 +401,11 @@ fn scopes_of(
 /// refusal than a loss that nobody hears of.
 pub(super) fn read_policy(stored: Option<&str>) -> Option<ParameterPolicy> {
     stored.map(|name| ParameterPolicy::of(name).unwrap_or(ParameterPolicy::Reject))
+}
+
+/// The tokens in a `max_output_tokens` column. No key is stored with less than one.
+pub(super) fn read_tokens(stored: Option<i64>) -> Option<u64> {
+    stored.map(|tokens| u64::try_from(tokens).unwrap_or(1))
 }
 
 /// Networks as the `allowed_ips` column keeps them.

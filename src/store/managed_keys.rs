@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::audit::record;
 use super::events::emit;
-use super::keys::{key_event, read_networks, read_policy, read_scope, stored_networks, stored_scope};
+use super::keys::{key_event, read_networks, read_policy, read_scope, read_tokens, stored_networks, stored_scope};
 use super::{Store, StoreError, storable, storable_text};
 use crate::domain::audit::{Author, Deed};
 use crate::domain::budget::{BudgetScope, BudgetTerms};
@@ -202,6 +202,10 @@ impl Store {
         if let Some(ttl) = different.cache_ttl {
             let ttl = ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
             update = update.col_expr(Column::CacheTtlMs, Expr::value(ttl));
+        }
+        if let Some(most) = different.max_output_tokens {
+            let most = most.map(u64::cast_signed);
+            update = update.col_expr(Column::MaxOutputTokens, Expr::value(most));
         }
         if let Some(metadata) = different.metadata {
             update = update.col_expr(Column::Metadata, Expr::value(metadata));
@@ -473,6 +477,7 @@ fn managed(row: gateway_keys::Model, teams: &HashMap<Uuid, teams::Model>) -> Man
         cache_ttl: row
             .cache_ttl_ms
             .map(|ttl| Duration::from_millis(u64::try_from(ttl).unwrap_or(0))),
+        max_output_tokens: read_tokens(row.max_output_tokens),
         allowed_ips: read_networks(row.id, row.allowed_ips.as_ref()),
         restraints: Restraints::read(row.set_by.as_ref()),
         name: row.name,

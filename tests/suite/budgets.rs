@@ -717,8 +717,8 @@ async fn a_limit_on_the_answer_is_written_into_calls_that_have_none() {
     assert_eq!(asked(key, json!({})).await.status, 200);
     assert_eq!(asked(key, json!({"stream": true})).await.status, 200);
     assert_eq!(asked(key, json!({"max_completion_tokens": 7})).await.status, 200);
-    // Whoever writes that there is none gets none, and then the whole budget would not do.
-    assert_eq!(asked(key, json!({"max_tokens": null})).await.status, 429);
+    // Null is no limit either.
+    assert_eq!(asked(key, json!({"max_tokens": null})).await.status, 200);
     assert_eq!(asked(&gateway.key, json!({})).await.status, 200);
     let sent: Vec<Value> = provider.requests().iter().map(|received| received.json()).collect();
     assert_eq!(
@@ -729,7 +729,8 @@ async fn a_limit_on_the_answer_is_written_into_calls_that_have_none() {
         (&sent[2]["max_tokens"], &sent[2]["max_completion_tokens"]),
         (&Value::Null, &json!(7))
     );
-    assert_eq!(sent[3]["max_tokens"], Value::Null, "no budget, no limit");
+    assert_eq!(sent[3]["max_tokens"], json!(40));
+    assert_eq!(sent[4]["max_tokens"], Value::Null, "no budget, no limit");
     assert!(sent.iter().all(|body| body["model"] == "mock-chat"));
     gateway.finish().await;
 }

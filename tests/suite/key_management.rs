@@ -355,6 +355,61 @@ async fn a_key_with_networks_is_refused_from_everywhere_else() {
     gateway.finish().await;
 }
 
+/// Whatever a request says of its length, and in either dialect, the provider is told the key's limit, and a budget that has
+/// room for no more lets it through.
+#[tokio::test]
+async fn a_key_asks_for_no_longer_answer_than_it_may() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["mock-chat"]).start().await;
+    let admin = Somebody::admin(&gateway);
+    // Forty tokens of output cost 0.0004 dollars; a prompt of these requests at most 0.005.
+    let order = json!({
+        "name": "short", "max_output_tokens": 40, "budgets": [{"amount_usd": "0.1", "period": "daily"}]
+    });
+    let made = admin.ask("POST", KEYS, Some(order)).await.json();
+    let (id, secret) = (id_of(&made), secret_of(&made));
+    let body = |more: Value| {
+        let mut body = chat("mock-chat", "words:60", false);
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.to_string()
+    };
+    for (more, told) in [
+        (json!({}), 40),
+        (json!({"max_tokens": null}), 40),
+        (json!({"max_tokens": 100_000}), 40),
+        (json!({"max_completion_tokens": 41}), 40),
+        (json!({"max_tokens": 7}), 7),
+    ] {
+        let reply = gateway.send("/v1/chat/completions", &secret, body(more.clone())).await;
+        assert_eq!(reply.status, 200, "{more} {}", reply.text);
+        assert_eq!(reply.json()["choices"][0]["finish_reason"], "length", "{more}");
+        let sent = provider.requests().last().unwrap().json();
+        let limit = sent.get("max_tokens").or_else(|| sent.get("max_completion_tokens"));
+        assert_eq!(limit, Some(&json!(told)), "{more} {sent}");
+    }
+    let messages = body(json!({"max_tokens": 50_000}));
+    assert_eq!(
+        gateway.send("/v1/messages", &secret, messages).await.json()["stop_reason"],
+        "max_tokens"
+    );
+    assert_eq!(gateway.get("/v1/key", &secret).await.json()["max_output_tokens"], 40);
+
+    let path = format!("{KEYS}/{id}");
+    assert_eq!(
+        admin.faults("PATCH", &path, json!({"max_output_tokens": 0})).await,
+        ["/max_output_tokens"]
+    );
+    let patched = admin
+        .ask("PATCH", &path, Some(json!({"max_output_tokens": null})))
+        .await;
+    assert_eq!(patched.json()["max_output_tokens"], Value::Null);
+    let reply = gateway
+        .send("/v1/chat/completions", &secret, body(json!({"max_tokens": 5_000})))
+        .await;
+    assert_eq!(reply.json()["choices"][0]["finish_reason"], "stop", "{}", reply.text);
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn everything_that_is_wrong_with_a_key_is_said_at_once() {
     let gateway = TestGateway::builder().start().await;
@@ -364,7 +419,7 @@ async fn everything_that_is_wrong_with_a_key_is_said_at_once() {
             "POST",
             KEYS,
             json!({
-                "name": " ", "expires_at": "2020-01-01T00:00:00Z", "cache_seconds": 1e9 as u64,
+                "name": " ", "expires_at": "2020-01-01T00:00:00Z", "cache_seconds": 1e9 as u64, "max_output_tokens": 1e9 as u64,
                 "metadata": {"a=b": "x", "ok": "line\nbreak"}, "allowed_ips": ["10.0.0.1/8", "127.0.0.1"],
                 "allowed_models": {"models": [""], "providers": ["openai"]}, "limits": {},
                 "budgets": [{"amount_usd": "much", "period": "daily"},
@@ -384,6 +439,7 @@ async fn everything_that_is_wrong_with_a_key_is_said_at_once() {
             "/cache_seconds",
             "/expires_at",
             "/limits",
+            "/max_output_tokens",
             "/metadata/a=b",
             "/metadata/ok",
             "/name"

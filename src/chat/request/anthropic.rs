@@ -14,11 +14,12 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{BodyLimits, DialectHeaders, MAX_OUTPUT_TOKENS, Request, Seen, SessionFields, StreamOptions, model_name};
+use super::{BodyLimits, DialectHeaders, Request, Seen, SessionFields, StreamOptions, model_name};
 use crate::chat::render::Identity;
 use crate::chat::walk::{Fields, Items, Kind, Object, Walk};
-use crate::domain::call::{Dialect, Operation};
+use crate::domain::call::{Dialect, MAX_OUTPUT_TOKENS, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
+use crate::domain::service::{Service, Tier};
 
 /// Tokens that the framing of one message costs, besides its text.
 const TOKENS_PER_MESSAGE: u64 = 4;
@@ -50,9 +51,10 @@ pub(super) fn parse(body: Bytes, limits: &BodyLimits) -> Result<Request, Invalid
         images: top.seen.images,
         attachments: top.seen.attachments,
         generations: 1,
-        empty_output_limit: top.given_max_tokens && top.max_tokens.is_none(),
+        output_limit_span: top.max_tokens_span,
         tools: top.tools,
         session: top.session,
+        service: top.service,
         predictable: top.predictable,
         identity: Identity::default(),
         headers: DialectHeaders::default(),
@@ -73,8 +75,10 @@ struct Top {
     model_span: Range<usize>,
     stream: bool,
     max_tokens: Option<u64>,
+    max_tokens_span: Option<Range<usize>>,
     tools: bool,
     session: SessionFields,
+    service: Service,
     predictable: bool,
     seen: Seen,
 }
@@ -107,8 +111,9 @@ impl<'de> Fields<'de> for Top {
             }
             "max_tokens" => {
                 walk.only_once(std::mem::replace(&mut self.given_max_tokens, true))?;
-                let tokens = walk.integer(map, 0, MAX_OUTPUT_TOKENS)?;
+                let (tokens, span) = walk.integer_at(map, 0, MAX_OUTPUT_TOKENS.cast_signed())?;
                 self.max_tokens = tokens.map(i64::unsigned_abs);
+                self.max_tokens_span = Some(span);
             }
             "stream" => {
                 walk.only_once(std::mem::replace(&mut self.given_stream, true))?;

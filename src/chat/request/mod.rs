@@ -25,11 +25,10 @@ use super::param::Dropped;
 use super::render::Identity;
 use super::walk::{Fields, Kind, Walk};
 use crate::domain::budget::worst_case::Attachments;
-use crate::domain::call::{Dialect, Operation};
+use crate::domain::call::{Dialect, MAX_OUTPUT_TOKENS, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
+use crate::domain::service::{Service, Tier};
 
-/// No provider has a model with a larger output; beyond it a number is a mistake.
-const MAX_OUTPUT_TOKENS: i64 = 100_000_000;
 /// OpenAI's own limit on `n`, and on `best_of`.
 const MAX_CHOICES: i64 = 128;
 /// Values of one embedding; the largest models have a few thousand.
@@ -81,8 +80,8 @@ pub struct Request {
     pub attachments: Attachments,
     /// Answers that are generated and charged for: for each prompt as many as are asked for, or more to choose from.
     pub generations: u64,
-    /// Whether a limit on generated tokens is given that says nothing: null.
-    empty_output_limit: bool,
+    /// Where the value of the limit on generated tokens is in the body, if it is there; it may be null.
+    output_limit_span: Option<Range<usize>>,
     /// Whether tools are offered.
     pub tools: bool,
     /// Where the body says what it has in common with other requests.
@@ -171,10 +170,10 @@ impl Request {
             images: top.seen.images,
             attachments: top.seen.attachments,
             generations: u64::from(top.choices.max(top.best_of)).saturating_mul(top.seen.prompts.max(1)),
-            empty_output_limit: (top.given.max_tokens || top.given.max_completion_tokens)
-                && top.max_output_tokens.is_none(),
+            output_limit_span: top.output_limit_span,
             tools: top.tools,
             session: top.session,
+            service: top.service,
             predictable: top.predictable,
             identity: Identity::default(),
             headers: DialectHeaders::default(),
@@ -204,23 +203,46 @@ impl Request {
         key.filter(|key| key.len() <= MAX_SESSION_BYTES)
     }
 
-    /// Writes a limit on generated tokens into a body that has none. One that is there stays, and so does a null, because
-    /// the field must not be there twice.
+    /// Writes a limit on generated tokens into a body that has none, or null in its place.
     pub fn limit_output(&mut self, tokens: u64) {
-        if self.max_output_tokens.is_some() || self.empty_output_limit || self.operation == Operation::Embedding {
+        if self.max_output_tokens.is_none() {
+            self.cap_output(tokens);
+        }
+    }
+
+    /// Writes a limit on generated tokens into a body that has none, null, or a larger one.
+    pub fn cap_output(&mut self, tokens: u64) {
+        let enough = self.max_output_tokens.is_some_and(|own| own <= tokens);
+        if enough || self.operation == Operation::Embedding {
+            return;
+        }
+        self.max_output_tokens = Some(tokens);
+        if let Some(value) = self.output_limit_span.clone() {
+            let written = tokens.to_string();
+            self.splice(value.clone(), &written);
+            self.output_limit_span = Some(value.start..value.start + written.len());
             return;
         }
         // A body that was walked is an object with at least a model in it, so the first brace opens it and a comma is due.
         let inside = memchr::memchr(b'{', &self.body).map_or(0, |brace| brace + 1);
-        let field = format!("\"max_tokens\":{tokens},");
-        let mut body = BytesMut::with_capacity(self.body.len() + field.len());
-        body.extend_from_slice(&self.body[..inside]);
-        body.extend_from_slice(field.as_bytes());
-        body.extend_from_slice(&self.body[inside..]);
+        let (name, value) = ("\"max_tokens\"", tokens.to_string());
+        self.splice(inside..inside, &format!("{name}:{value},"));
+        let colon = inside + name.len();
+        self.output_limit_span = Some(colon + 1..colon + 1 + value.len());
+        if self.dialect == Dialect::OpenAi && self.operation == Operation::Chat {
+            self.max_tokens_name = Some(inside..colon);
+        }
+    }
+
+    /// Puts a text in the place of a stretch of the body, and moves what is known to stand behind it.
+    fn splice(&mut self, gone: Range<usize>, text: &str) {
+        let mut body = BytesMut::with_capacity(self.body.len() + text.len());
+        body.extend_from_slice(&self.body[..gone.start]);
+        body.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(&self.body[gone.end..]);
         self.body = body.freeze();
-        self.max_output_tokens = Some(tokens);
         let options = &mut self.stream_options;
-        let moved = [
+        let known = [
             &mut options.span,
             &mut options.null_span,
             &mut options.include_usage_span,
@@ -295,6 +317,7 @@ struct Top {
     stream_options: StreamOptions,
     max_tokens_name: Option<Range<usize>>,
     max_output_tokens: Option<u64>,
+    output_limit_span: Option<Range<usize>>,
     /// Whether `max_tokens` holds a number.
     old_limit: bool,
     /// Whether `max_completion_tokens` holds a number.
@@ -331,6 +354,7 @@ impl Top {
             stream_options: StreamOptions::default(),
             max_tokens_name: None,
             max_output_tokens: None,
+            output_limit_span: None,
             old_limit: false,
             new_limit: false,
             choices: 1,
@@ -380,10 +404,13 @@ impl Top {
 
     /// Reads the ceiling on generated tokens under either of its names. Says whether there is one.
     fn output_limit<'de, A: MapAccess<'de>>(&mut self, walk: &Walk<'_>, map: &mut A) -> Result<bool, A::Error> {
-        let Some(tokens) = walk.integer(map, 1, MAX_OUTPUT_TOKENS)? else {
+        let (tokens, span) = walk.integer_at(map, 1, MAX_OUTPUT_TOKENS.cast_signed())?;
+        let Some(tokens) = tokens else {
+            self.output_limit_span.get_or_insert(span);
             return Ok(false);
         };
         self.max_output_tokens = Some(tokens.unsigned_abs());
+        self.output_limit_span = Some(span);
         Ok(true)
     }
 }

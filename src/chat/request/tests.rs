@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -691,7 +692,6 @@ fn a_limit_is_written_where_none_is_and_everything_else_keeps_its_place() {
     for (operation, fields) in [
         (Chat, r#""max_tokens":7"#),
         (Chat, r#""max_completion_tokens":7"#),
-        (Chat, r#""max_tokens":null"#),
         (Completion, r#""max_tokens":7"#),
         (Embedding, ""),
     ] {
@@ -699,5 +699,34 @@ fn a_limit_is_written_where_none_is_and_everything_else_keeps_its_place() {
         let before = request.body.clone();
         request.limit_output(40);
         assert_eq!(request.body, before, "{fields}");
+    }
+}
+
+proptest! {
+    /// Whatever stands around it, the limit becomes the smaller one, and what is known of the body stays true.
+    #[test]
+    fn a_limit_is_cut_down_in_place_and_everything_else_keeps_its_place(
+        given in prop::sample::select(vec![
+            "", r#""max_tokens":null,"#, r#""max_tokens":7,"#, r#""max_tokens" : 900000 ,"#, r#""max_completion_tokens":900000,"#,
+            r#""max_tokens":null,"max_completion_tokens":40000,"#, r#""max_tokens":null,"max_completion_tokens":null,"#,
+        ]),
+        most in 1..2_000_000u64,
+        limit_first in any::<bool>(),
+        options in prop::sample::select(vec!["", r#""stream_options":null,"#, r#""stream_options":{"include_usage":true},"#]),
+    ) {
+        let rest = format!(r#"{options}"user":"u","prompt_cache_key":"k","#);
+        let head = if limit_first { format!("{given}{rest}") } else { format!("{rest}{given}") };
+        let body = format!(r#"{{{head}"messages":[{{"role":"user","content":"hi"}}],"model":"m"}}"#);
+        let mut request = parse(Chat, body).unwrap();
+        let own = request.max_output_tokens;
+        request.cap_output(most);
+        let expected = own.map_or(most, |own| own.min(most));
+        let again = parse(Chat, request.body.clone()).unwrap();
+        prop_assert_eq!((request.max_output_tokens, again.max_output_tokens), (Some(expected), Some(expected)));
+        prop_assert_eq!(&request.model_span, &again.model_span);
+        prop_assert_eq!(&request.stream_options, &again.stream_options);
+        prop_assert_eq!(&request.session, &again.session);
+        prop_assert_eq!(&request.output_limit_span, &again.output_limit_span);
+        prop_assert_eq!(&request.max_tokens_name, &again.max_tokens_name);
     }
 }

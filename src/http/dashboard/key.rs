@@ -426,6 +426,7 @@ mod tests {
                 rate_limit: 60,
                 parameter_policy: None,
                 cache_ttl: None,
+                max_output_tokens: None,
                 metadata: serde_json::json!({"env": "prod"}),
                 allowed_ips: Vec::new(),
                 disabled: false,

@@ -25,7 +25,7 @@ use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::{KeyId, TeamId, UserId};
 use crate::domain::managed_key::{
     DEFAULT_GRACE, KeyChange, KeyFilter, KeyState, MAX_CACHE_TTL, MAX_GRACE, MAX_SCOPE_ENTRIES, MAX_TAG_VALUE_BYTES,
-    MAX_TAGS, ManagedKey, check_name, check_scope_entry, check_tag_name,
+    MAX_TAGS, ManagedKey, check_max_output_tokens, check_name, check_scope_entry, check_tag_name,
 };
 use crate::domain::network::{self, MAX_NETWORKS};
 use crate::domain::scope::Scope;
@@ -116,6 +116,10 @@ struct Key {
     /// Seconds its answers are kept in the response cache; 0: none is. Absent: as everywhere.
     #[oai(skip_serializing_if_is_none)]
     cache_seconds: Option<u64>,
+    /// The longest answer it may ask for, in tokens: requests that allow more, or set no limit, are sent with this one. Absent: as
+    /// long as the model can.
+    #[oai(skip_serializing_if_is_none)]
+    max_output_tokens: Option<u64>,
     /// Its tags.
     metadata: BTreeMap<String, String>,
     /// The networks it may be used from; none: from everywhere.
@@ -221,6 +225,10 @@ struct NewKeyBody {
     parameter_policy: Option<KeyParameterPolicy>,
     /// Seconds its answers are kept in the response cache; 0: none is. Default: as everywhere.
     cache_seconds: Option<u64>,
+    /// The longest answer it may ask for, in tokens: requests that allow more, or set no limit, are sent with this one. Default: as
+    /// long as the model can.
+    #[oai(validator(minimum(value = "1")))]
+    max_output_tokens: Option<u64>,
     /// Tags. Budgets and limits can be for a tag, and usage can be looked at by it.
     metadata: Option<HashMap<String, String>>,
     /// The networks it may be used from: `203.0.113.0/24`, or an address. Default: from everywhere.
@@ -258,6 +266,8 @@ struct KeyPatch {
     parameter_policy: MaybeUndefined<KeyParameterPolicy>,
     /// Seconds its answers are kept in the response cache.
     cache_seconds: MaybeUndefined<u64>,
+    /// The longest answer it may ask for, in tokens.
+    max_output_tokens: MaybeUndefined<u64>,
     /// Its tags, in the place of those it had.
     metadata: MaybeUndefined<HashMap<String, String>>,
     /// The networks it may be used from, in the place of those before.
@@ -434,6 +444,7 @@ fn order_of(body: NewKeyBody) -> Result<KeyOrder, Refusal> {
     note("/name", check_name(&body.name));
     note("/expires_at", check_end(body.expires_at));
     note("/cache_seconds", check_cache(body.cache_seconds));
+    note("/max_output_tokens", check_max_output_tokens(body.max_output_tokens));
     let limits = body.limits.map(|limits| {
         let (values, when_apart) = values_of(&limits, "/limits", &mut faults);
         (values, when_apart)
@@ -472,6 +483,7 @@ fn order_of(body: NewKeyBody) -> Result<KeyOrder, Refusal> {
         rate_limit: body.rate_limit,
         parameter_policy: body.parameter_policy.map(ParameterPolicy::from),
         cache_ttl: body.cache_seconds.map(Duration::from_secs),
+        max_output_tokens: body.max_output_tokens,
         expires_at: body.expires_at,
         limits,
         budgets: terms,
@@ -499,6 +511,10 @@ fn change_of(body: KeyPatch) -> Result<KeyChange, Refusal> {
     if let Err(problem) = check_cache(cache_seconds.flatten()) {
         faults.push(FieldFault::new("/cache_seconds", problem));
     }
+    let max_output_tokens = given(body.max_output_tokens);
+    if let Err(problem) = check_max_output_tokens(max_output_tokens.flatten()) {
+        faults.push(FieldFault::new("/max_output_tokens", problem));
+    }
     let change = KeyChange {
         scope: emptied(body.allowed_models).map(|scope| scope_of(scope, &mut faults)),
         metadata: given(body.metadata).map(|tags| metadata_of(tags.unwrap_or_default(), &mut faults)),
@@ -509,6 +525,7 @@ fn change_of(body: KeyPatch) -> Result<KeyChange, Refusal> {
         rate_limit: body.rate_limit,
         parameter_policy: given(body.parameter_policy).map(|policy| policy.map(ParameterPolicy::from)),
         cache_ttl: cache_seconds.map(|seconds| seconds.map(Duration::from_secs)),
+        max_output_tokens,
         disabled: body.disabled,
         expires_at,
     };
@@ -636,6 +653,7 @@ fn shown(key: ManagedKey, now: DateTime<Utc>) -> Key {
         rate_limit: key.rate_limit,
         parameter_policy: key.parameter_policy.map(KeyParameterPolicy::from),
         cache_seconds: key.cache_ttl.map(|ttl| ttl.as_secs()),
+        max_output_tokens: key.max_output_tokens,
         allowed_ips: key.allowed_ips.iter().map(ToString::to_string).collect(),
         expires_at: key.expires_at,
         revoked_at: key.revoked_at,

@@ -58,6 +58,7 @@ impl Own {
             "rate_limit": row.rate_limit,
             "parameter_policy": self.state.pipeline.parameters_of(gate).as_str(),
             "cache_seconds": row.cache_ttl.map(|ttl| ttl.as_secs()),
+            "max_output_tokens": row.max_output_tokens,
             "limits": limits,
             "spend_usd": spend,
             "budgets": budgets,

@@ -45,6 +45,8 @@ pub struct KeyOrder {
     pub parameter_policy: Option<ParameterPolicy>,
     /// How long answers are kept for it.
     pub cache_ttl: Option<Duration>,
+    /// The longest answer it may ask for.
+    pub max_output_tokens: Option<u64>,
     /// Its tags: an object.
     pub metadata: Value,
     /// The networks it may be used from.
@@ -261,6 +263,7 @@ impl May<WriteKeys> {
             rate_limit,
             parameter_policy: order.parameter_policy,
             cache_ttl: order.cache_ttl,
+            max_output_tokens: order.max_output_tokens,
             metadata: order.metadata,
             allowed_ips: order.allowed_ips,
             expires_at: order.expires_at,

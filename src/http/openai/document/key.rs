@@ -80,6 +80,9 @@ pub struct Key {
     parameter_policy: ParameterPolicy,
     /// Seconds for which its answers are kept in the response cache; 0 means that none is. Null means as everywhere here.
     cache_seconds: Nullable<i64>,
+    /// The longest answer it may ask for, in tokens: requests that allow more, or set no limit, are sent with this one. Null means as
+    /// long as the model can.
+    max_output_tokens: Nullable<i64>,
     /// Every limit that applies to its requests: its own, its team's, its organization's. The strictest wins.
     limits: Vec<KeyLimit>,
     /// When it stops working. Null means never.
@@ -190,6 +193,7 @@ impl Example for Key {
             }],
             "parameter_policy": "warn",
             "cache_seconds": null,
+            "max_output_tokens": null,
             "limits": [{
                 "scope": "key", "name": null, "model": null, "limit": "requests", "value": 60, "remaining": 57,
                 "resets_at": "2026-11-23T17:05:31.500000Z",
