@@ -36,6 +36,7 @@ pub mod retry_budget;
 pub mod role;
 pub mod scope;
 pub mod seconds;
+pub mod service;
 pub mod tenancy;
 pub mod throttle;
 pub mod trace;

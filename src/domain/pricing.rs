@@ -2,6 +2,7 @@
 
 use super::ids::PriceVersion;
 use super::money::NanoUsd;
+use super::service::{Service, Surcharges};
 use super::usage::TokenUsage;
 
 /// The price of one deployment: nano-dollars per **million** tokens of each kind.
@@ -16,8 +17,10 @@ pub struct Price {
     pub rates: Rates,
     /// Rates for prompts above a size, where the provider has them.
     pub long_prompt: Option<LongPrompt>,
-    /// Rates for batches, where the provider publishes them.
+    /// What the provider publishes for batches of its own, which the gateway does not make: for the comparison of lists alone.
     pub batch: Option<BatchRates>,
+    /// What it costs to be served otherwise than usual, where the provider has that.
+    pub surcharges: Surcharges,
 }
 
 /// Nano-dollars per million tokens.
@@ -57,7 +60,12 @@ impl Rates {
     /// Every rate at so many percent, rounded up to the next nano-dollar.
     #[must_use]
     pub fn at_percent(self, percent: u32) -> Self {
-        let scaled = |rate: NanoUsd| NanoUsd(scale(rate.0, i64::from(percent), 100));
+        self.at(i64::from(percent), 100)
+    }
+
+    /// Every rate times `factor ÷ divisor`, rounded up to the next nano-dollar.
+    fn at(self, factor: i64, divisor: i64) -> Self {
+        let scaled = |rate: NanoUsd| NanoUsd(scale(rate.0, factor, divisor));
         Self {
             input: scaled(self.input),
             output: scaled(self.output),
@@ -69,6 +77,31 @@ impl Rates {
 }
 
 impl LongPrompt {
+    /// The rates above a size at `own`, where a list has this at `ordinary`: each kind of token grows by the same factor.
+    #[must_use]
+    pub fn carried_over(&self, ordinary: &Rates, own: &Rates) -> Self {
+        let grown = |own: NanoUsd, above: NanoUsd, below: NanoUsd| match below.0 {
+            0 => own,
+            below => NanoUsd(scale(own.0, above.0, below)),
+        };
+        let input = grown(own.input, self.rates.input, ordinary.input);
+        // A kind that the list does not tell apart grows as input does.
+        let kind = |own: Option<NanoUsd>, above: Option<NanoUsd>, below: Option<NanoUsd>| {
+            own.map(|rate| match (above, below) {
+                (Some(above), Some(below)) => grown(rate, above, below),
+                _ => grown(rate, self.rates.input, ordinary.input),
+            })
+        };
+        let rates = Rates {
+            input,
+            output: grown(own.output, self.rates.output, ordinary.output),
+            cache_read: kind(own.cache_read, self.rates.cache_read, ordinary.cache_read),
+            cache_write: kind(own.cache_write, self.rates.cache_write, ordinary.cache_write),
+            cache_write_1h: kind(own.cache_write_1h, self.rates.cache_write_1h, ordinary.cache_write_1h),
+        };
+        Self::new(self.above_tokens, own, rates)
+    }
+
     /// The rates above a size, with the one that nobody publishes: writes for one hour grow by the same factor as
     /// ordinary writes, or else as input.
     pub fn new(above_tokens: u64, ordinary: &Rates, mut rates: Rates) -> Self {
@@ -94,30 +127,6 @@ fn scale(amount: i64, factor: i64, divisor: i64) -> i64 {
 }
 
 impl Price {
-    /// The price of the same tokens in a batch; `None` where the provider publishes none, so that they cost the same.
-    ///
-    /// Cached tokens and long prompts, for which no batch price is published, cost half, as batches do everywhere.
-    ///
-    /// # Source
-    /// OpenAI, Anthropic and Google each: "50% discount" on the page about batches.
-    pub fn in_batch(&self) -> Option<Self> {
-        const HALF: u32 = 50;
-        let batch = self.batch?;
-        Some(Self {
-            version: format!("{}+batch", self.version.as_str()).as_str().into(),
-            rates: Rates {
-                input: batch.input,
-                output: batch.output,
-                ..self.rates.at_percent(HALF)
-            },
-            long_prompt: self.long_prompt.map(|long| LongPrompt {
-                rates: long.rates.at_percent(HALF),
-                ..long
-            }),
-            batch: None,
-        })
-    }
-
     /// What `usage` is charged for: each kind of token once, at its own rate.
     pub fn charges(&self, usage: &TokenUsage) -> [Charge; 5] {
         let usage = usage.consistent();
@@ -125,6 +134,8 @@ impl Price {
             Some(long) if usage.input > long.above_tokens => &long.rates,
             _ => &self.rates,
         };
+        let served = self.surcharges.per_myriad(usage.service.unwrap_or_default());
+        let rates = rates.at(i64::from(served), 10_000);
         let write = rates.cache_write.unwrap_or(rates.input);
         let parts = usage.cached_input + usage.cache_write + usage.cache_write_1h;
         [
@@ -143,6 +154,14 @@ impl Price {
             ("output", usage.output, rates.output),
         ]
         .map(|(kind, tokens, rate)| Charge { kind, tokens, rate })
+    }
+
+    /// The version under which `usage` is charged: the price's own, and how the call was served where that is charged for.
+    pub fn version_for(&self, usage: &TokenUsage) -> PriceVersion {
+        match self.surcharges.charged(usage.service.unwrap_or_default()) {
+            usual if usual == Service::default() => self.version.clone(),
+            service => format!("{}{}", self.version.as_str(), service.marks()).as_str().into(),
+        }
     }
 
     /// Cost of `usage`, rounded up to the next nano-dollar so that small calls are never free.
@@ -193,6 +212,7 @@ pub enum PricingError {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::service::Tier;
     use super::*;
 
     fn usd(text: &str) -> NanoUsd {
@@ -220,6 +240,11 @@ mod tests {
                 },
             }),
             batch: None,
+            surcharges: Surcharges {
+                fast: Some(200),
+                us: Some(110),
+                ..Surcharges::default()
+            },
         }
     }
 
@@ -251,6 +276,45 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_token_costs_more_where_the_call_was_served_otherwise() {
+        let served = |tier, in_us| TokenUsage {
+            input: 200_001,
+            cached_input: 1_000,
+            output: 10,
+            service: Some(Service { tier, in_us }),
+            ..TokenUsage::default()
+        };
+        let price = sonnet_like();
+        let cost = |tier, in_us| price.cost(&served(tier, in_us)).unwrap().0;
+        let usual = cost(Tier::Standard, false);
+        assert_eq!(cost(Tier::Fast, false), usual * 2);
+        assert_eq!(cost(Tier::Fast, true) * 10, usual * 22);
+        assert_eq!(cost(Tier::Flex, false), usual, "nobody publishes another price for it");
+        assert_eq!(price.version_for(&served(Tier::Fast, true)).as_str(), "test+fast+us");
+        assert_eq!(price.version_for(&served(Tier::Flex, false)).as_str(), "test");
+    }
+
+    #[test]
+    fn an_own_price_grows_for_long_prompts_as_the_list_price_does() {
+        let list = sonnet_like();
+        let own = Rates {
+            input: usd("1"),
+            output: usd("10"),
+            cache_read: Some(usd("0.2")),
+            ..Rates::default()
+        };
+        let long = list.long_prompt.unwrap().carried_over(&list.rates, &own);
+        assert_eq!(long.above_tokens, 200_000);
+        let expected = Rates {
+            input: usd("2"),
+            output: usd("15"),
+            cache_read: Some(usd("0.4")),
+            ..Rates::default()
+        };
+        assert_eq!(long.rates, expected);
+    }
+
+    #[test]
     fn a_part_of_a_nano_dollar_is_rounded_up_once() {
         let price = Price {
             version: "test".into(),
@@ -261,6 +325,7 @@ mod tests {
             },
             long_prompt: None,
             batch: None,
+            surcharges: Surcharges::default(),
         };
         let usage = TokenUsage {
             input: 1,

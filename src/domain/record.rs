@@ -104,6 +104,7 @@ impl UsageRecord {
                 reasoning: sum.reasoning + usage.reasoning,
                 audio_input: sum.audio_input + usage.audio_input,
                 audio_output: sum.audio_output + usage.audio_output,
+                service: None,
             }
         })
     }
@@ -156,13 +157,13 @@ pub struct AttemptRecord {
 /// A usage with its price.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Charge {
-    /// The tokens.
+    /// The tokens. How they were served is in the price's version.
     pub usage: TokenUsage,
     /// Whether the provider said so.
     pub source: UsageSource,
     /// What they cost; `None` where no price is known, which is never the same as nothing.
     pub cost: Option<NanoUsd>,
-    /// The price that was applied.
+    /// The price that was applied, with [`Service::marks`](super::service::Service::marks).
     pub price_version: Option<PriceVersion>,
 }
 

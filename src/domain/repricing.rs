@@ -4,6 +4,7 @@
 //! deployments served it, or how long what it wrote into a cache was to be kept, and the answer would change its cost, it
 //! is left as it is and counted as unclear. A row is never made unpriced.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use super::ids::{OrganizationId, PriceVersion};
 use super::money::NanoUsd;
 use super::pricing::{LongPrompt, Price, Rates};
+use super::service::Surcharges;
 use super::usage::TokenUsage;
 
 /// Which calls are meant.
@@ -188,24 +190,28 @@ struct Step {
     version: String,
     rates: [Option<i64>; 5],
     long_prompt: Option<(u64, [Option<i64>; 5])>,
+    #[serde(default)]
+    surcharges: Surcharges,
 }
 
 impl PriceBook {
     /// Adds a deployment: its prices, each from a moment on, the earliest first; `None` is the beginning of time.
-    pub fn add<'p>(
+    pub fn add<P: Borrow<Price>>(
         &mut self,
         provider: &str,
         model: &str,
-        prices: impl IntoIterator<Item = (Option<DateTime<Utc>>, &'p Price)>,
+        prices: impl IntoIterator<Item = (Option<DateTime<Utc>>, P)>,
     ) {
-        let steps = prices.into_iter().map(|(from, price)| Step {
-            from,
-            version: price.version.to_string(),
-            rates: written(&price.rates),
-            long_prompt: price
-                .long_prompt
-                .as_ref()
-                .map(|long| (long.above_tokens, written(&long.rates))),
+        let steps = prices.into_iter().map(|(from, price)| {
+            let price = price.borrow();
+            let long = price.long_prompt.as_ref();
+            Step {
+                from,
+                version: price.version.to_string(),
+                rates: written(&price.rates),
+                long_prompt: long.map(|long| (long.above_tokens, written(&long.rates))),
+                surcharges: price.surcharges,
+            }
         });
         let series = Series(steps.collect());
         let is_it = |tariff: &&mut Tariff| tariff.provider == provider && tariff.model == model;
@@ -268,13 +274,11 @@ impl PriceBook {
         if unsure && price.cost(&split(written)) != Ok(cost) {
             return Verdict::Unclear;
         }
-        if call.cost_nanousd == Some(cost.0) && call.price_version == Some(price.version.as_str()) {
+        let version = price.version_for(&call.usage);
+        if call.cost_nanousd == Some(cost.0) && call.price_version == Some(version.as_str()) {
             return Verdict::Same;
         }
-        Verdict::Changed {
-            cost,
-            version: price.version,
-        }
+        Verdict::Changed { cost, version }
     }
 }
 
@@ -282,7 +286,9 @@ impl Series {
     fn costs_like(&self, other: &Self) -> bool {
         let figures = |series: &Self| -> Vec<_> {
             let steps = series.0.iter();
-            steps.map(|step| (step.from, step.rates, step.long_prompt)).collect()
+            steps
+                .map(|step| (step.from, step.rates, step.long_prompt, step.surcharges))
+                .collect()
         };
         figures(self) == figures(other)
     }
@@ -298,6 +304,7 @@ impl Step {
                 rates: read(&rates),
             }),
             batch: None,
+            surcharges: self.surcharges,
         }
     }
 }
@@ -334,6 +341,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::service::Service;
 
     fn price(version: &str, input: i64, output: i64) -> Price {
         Price {
@@ -345,6 +353,10 @@ mod tests {
             },
             long_prompt: None,
             batch: None,
+            surcharges: Surcharges {
+                priority: Some(200),
+                ..Surcharges::default()
+            },
         }
     }
 
@@ -396,6 +408,29 @@ mod tests {
             ..call(day(20), None, None)
         };
         assert_eq!(book.judge(&elsewhere), Verdict::WithoutPrice);
+    }
+
+    #[test]
+    fn a_call_that_was_served_before_others_is_charged_for_that_again() {
+        let price = price("p/m@2026#2", 1, 2);
+        let mut book = PriceBook::default();
+        book.add("p", "m", [(None, &price)]);
+        let before = "p/m@2025#1+priority";
+        let call = PastCall {
+            usage: TokenUsage {
+                service: Some(Service::of_version(before)),
+                ..call(day(1), None, None).usage
+            },
+            ..call(day(1), Some(300), Some(before))
+        };
+        let verdict = book.judge(&call);
+        assert_eq!(verdict, changed(240, "p/m@2026#2+priority"));
+        let after = PastCall {
+            cost_nanousd: Some(240),
+            price_version: Some("p/m@2026#2+priority"),
+            ..call
+        };
+        assert_eq!(book.judge(&after), Verdict::Same);
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //!
 //! `tests/suite/costs.toml` has a usage of each with its split and its cost.
 
+use super::service::Service;
+
 /// Tokens of one call. Parts are contained in their totals.
 ///
 /// `cached_input`, `cache_write` and `cache_write_1h` exclude each other, and what is left of `input` pays the ordinary
@@ -37,6 +39,8 @@ pub struct TokenUsage {
     pub audio_input: u64,
     /// Part of `output` that was audio.
     pub audio_output: u64,
+    /// How the call was served, where the answer says so.
+    pub service: Option<Service>,
 }
 
 impl TokenUsage {

@@ -309,6 +309,8 @@ impl Out {
             reasoning,
             audio_input,
             audio_output,
+            // The version of the price says it.
+            service: _,
         } = *usage;
         let counts = [input, cached_input, cache_write, cache_write_1h, output, reasoning];
         counts.into_iter().for_each(|count| self.number(count));
@@ -416,6 +418,7 @@ impl<'a> In<'a> {
             reasoning: self.number()?,
             audio_input: self.number()?,
             audio_output: self.number()?,
+            service: None,
         })
     }
 }
@@ -453,6 +456,7 @@ mod tests {
             Charge {
                 usage: TokenUsage {
                     input, cached_input, cache_write, cache_write_1h, output, reasoning, audio_input, audio_output,
+                    service: None,
                 },
                 source: if estimated { UsageSource::Estimated } else { UsageSource::Reported },
                 cost: cost.map(NanoUsd),

@@ -123,6 +123,7 @@ fn bound(request: &Request, deployment: &Deployment, image_tokens: u64) -> Bound
             Operation::Embedding => 0,
             Operation::Chat | Operation::Completion => request.generations,
         },
+        service: request.service,
     };
     let model = ModelSize {
         context_tokens: deployment.context_tokens,

@@ -30,6 +30,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::limit::Standings;
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{AttemptRecord, CachedFrom, Charge, UsageRecord};
+use crate::domain::service::Service;
 use crate::domain::usage::{TokenUsage, UsageSource};
 use crate::gates::budgets::Reservation;
 use crate::gates::health_board::{ProbePermit, ProviderGate};
@@ -67,7 +68,7 @@ pub struct Meter {
     record: Option<Box<UsageRecord>>,
     /// What is set aside for it.
     reservation: Reservation,
-    prompt_tokens: u64,
+    presumed: Presumed,
     current: Option<Current>,
     /// What the provider that answers could not express.
     dropped: Dropped,
@@ -187,7 +188,7 @@ impl Meter {
             received: call.received,
             record: Some(Box::new(record)),
             reservation: Reservation::default(),
-            prompt_tokens: 0,
+            presumed: Presumed::default(),
             current: None,
             dropped: Dropped::default(),
             dropped_in_silence: false,
@@ -299,7 +300,7 @@ impl Meter {
 
     /// About so many tokens of the model's are in what is asked.
     pub(super) fn prompt_tokens(&self) -> u64 {
-        self.prompt_tokens
+        self.presumed.prompt_tokens
     }
 
     /// Who an answer that we write ourselves says it is.
@@ -368,7 +369,11 @@ impl Meter {
 
     /// Notes what the body says.
     pub(super) fn asked_for(&mut self, request: &Request) {
-        self.prompt_tokens = request.prompt.tokens();
+        self.presumed = Presumed {
+            prompt_tokens: request.prompt.tokens(),
+            wish: request.service,
+            service: request.service,
+        };
         let record = self.record();
         record.requested_model.clone_from(&request.model);
         record.stream = request.stream;
@@ -539,7 +544,7 @@ impl Meter {
     /// A mark that lets the journal know that a provider has the request. If nothing more is heard of it, it is charged with
     /// what its attempts cost so far, and with the prompt.
     fn mark_of_attempt(&mut self, deployment: &Deployment, started: Instant) -> SentMark {
-        let usage = estimate(self.prompt_tokens, TextTally::default());
+        let usage = self.presumed.estimate(TextTally::default());
         let update = self.update(AttemptRecord {
             deployment: deployment.id.clone(),
             provider: deployment.provider.clone(),
@@ -550,7 +555,7 @@ impl Meter {
             status: None,
             error: None,
             upstream_request_id: None,
-            charge: priced(usage, UsageSource::Estimated, deployment),
+            charge: self.presumed.priced(usage, UsageSource::Estimated, deployment),
         });
         update.map_or_else(SentMark::default, |update| SentMark::telling(move || update.write()))
     }
@@ -571,7 +576,7 @@ impl Meter {
             status: current.status,
             error: None,
             upstream_request_id: current.upstream_request_id.clone(),
-            charge: partial.charge(current, self.prompt_tokens),
+            charge: partial.charge(current, &self.presumed),
         };
         if let Some(update) = self.update(attempt) {
             update.write();
@@ -638,6 +643,7 @@ impl Meter {
     /// Notes what of the request the present provider could not express, and whether the caller is told.
     pub(super) fn dropped(&mut self, dropped: &Dropped, told: bool) {
         self.dropped.clone_from(dropped);
+        self.presumed.service = self.presumed.wish.without(dropped.names());
         self.dropped_in_silence = !told;
     }
 
@@ -674,9 +680,13 @@ impl Meter {
 
     /// The attempt ended with a complete answer.
     pub(super) fn answered(&mut self, usage: Option<TokenUsage>, generated: TextTally) {
-        let charge = |current: &Current, prompt: u64| match usage {
-            Some(usage) => priced(usage, UsageSource::Reported, &current.deployment),
-            None => priced(estimate(prompt, generated), UsageSource::Estimated, &current.deployment),
+        let charge = |current: &Current, presumed: &Presumed| match usage {
+            Some(usage) => presumed.priced(usage, UsageSource::Reported, &current.deployment),
+            None => presumed.priced(
+                presumed.estimate(generated),
+                UsageSource::Estimated,
+                &current.deployment,
+            ),
         };
         self.close(None, None, charge);
     }
@@ -691,15 +701,15 @@ impl Meter {
     /// The attempt failed. `retry_after` is how long the provider asked us to stay away; `partial` is what was relayed
     /// before that, if anything was.
     pub(super) fn failed(&mut self, class: ErrorClass, retry_after: Option<Duration>, partial: Option<Partial>) {
-        self.close(Some(class), retry_after, |current, prompt| {
+        self.close(Some(class), retry_after, |current, presumed| {
             match partial.or(current.partly) {
                 // A connection that did not stand yet, or a token that we still waited for, costs nothing.
                 _ if !current.reached() => Charge::nothing(),
-                Some(partial) => partial.charge(current, prompt),
+                Some(partial) => partial.charge(current, presumed),
                 // A provider that answered 200, or let us wait in vain, has worked and will charge for it; one that refused
                 // will not.
                 None if current.status == Some(200) || class == ErrorClass::Timeout => {
-                    Partial::default().charge(current, prompt)
+                    Partial::default().charge(current, presumed)
                 }
                 None => Charge::nothing(),
             }
@@ -712,8 +722,8 @@ impl Meter {
             // It says nothing about the provider, and a permit that it held goes to the next who asks.
             current.health = None;
         }
-        self.close(Some(class), None, |current, prompt| match current.partly {
-            Some(partial) => partial.charge(current, prompt),
+        self.close(Some(class), None, |current, presumed| match current.partly {
+            Some(partial) => partial.charge(current, presumed),
             None => Charge::nothing(),
         });
     }
@@ -723,12 +733,12 @@ impl Meter {
         &mut self,
         error: Option<ErrorClass>,
         retry_after: Option<Duration>,
-        charge: impl FnOnce(&Current, u64) -> Charge,
+        charge: impl FnOnce(&Current, &Presumed) -> Charge,
     ) {
         let Some(mut current) = self.current.take() else { return };
         // Without an outcome the permit is dropped, and whoever comes next may probe.
         let probe = current.probe.take();
-        let charge = charge(&current, self.prompt_tokens);
+        let charge = charge(&current, &self.presumed);
         let slowness = current
             .in_flight
             .take()
@@ -941,25 +951,43 @@ impl Partial {
             output: said.output.max(counted.output),
             ..said
         });
-        priced(usage, UsageSource::Estimated, &current.deployment)
+        presumed.priced(usage, UsageSource::Estimated, &current.deployment)
     }
 }
 
-fn estimate(prompt_tokens: u64, generated: TextTally) -> TokenUsage {
-    TokenUsage {
-        input: prompt_tokens,
-        output: generated.tokens(),
-        ..TokenUsage::default()
-    }
+/// What of a request decides its charge where the answer says nothing.
+#[derive(Clone, Copy, Default, Debug)]
+struct Presumed {
+    /// About so many tokens of the model's are in it.
+    prompt_tokens: u64,
+    /// How it asks to be served.
+    wish: Service,
+    /// How the provider that is asked was told to serve it.
+    service: Service,
 }
 
-fn priced(usage: TokenUsage, source: UsageSource, deployment: &Deployment) -> Charge {
-    let cost = deployment.price.as_ref().and_then(|price| price.cost(&usage).ok());
-    let price_version = cost.and(deployment.price.as_ref()).map(|price| price.version.clone());
-    Charge {
-        usage,
-        source,
-        cost,
-        price_version,
+impl Presumed {
+    fn estimate(&self, generated: TextTally) -> TokenUsage {
+        TokenUsage {
+            input: self.prompt_tokens,
+            output: generated.tokens(),
+            ..TokenUsage::default()
+        }
+    }
+
+    fn priced(&self, usage: TokenUsage, source: UsageSource, deployment: &Deployment) -> Charge {
+        let served = TokenUsage {
+            service: usage.service.or(Some(self.service)),
+            ..usage
+        };
+        let price = deployment.price.as_ref();
+        let cost = price.and_then(|price| price.cost(&served).ok());
+        Charge {
+            // The version says how it was served, and it goes into the record.
+            price_version: cost.and(price).map(|price| price.version_for(&served)),
+            usage: TokenUsage { service: None, ..usage },
+            source,
+            cost,
+        }
     }
 }

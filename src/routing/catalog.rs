@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use chrono::NaiveDate;
 
-use super::catalog_file::{self, Capabilities, CatalogFile, Mode, ModelRow, versioned};
+use super::catalog_file::{self, Capabilities, CatalogFile, Mode, ModelRow, completed, versioned};
 use super::families::traits_of;
 use super::geography;
 use super::own::{OwnModel, OwnProvider};
@@ -30,6 +30,7 @@ use crate::domain::ids::{DeploymentId, ModelName, ProviderId};
 use crate::domain::model::{Family, ModelTraits};
 use crate::domain::pricing::{Price, Rates};
 use crate::domain::scope::{Scope, canonical_provider};
+use crate::domain::service::Surcharges;
 
 /// One model as one provider serves it.
 #[derive(Clone, Debug)]
@@ -367,7 +368,10 @@ impl Catalog {
         let id = at.id;
         let known = known_row(configured, rows);
         let list_price = known_price(at, configured, rows);
-        let own_price = own_price(at, configured).map(Arc::new);
+        let own_price = own_price(at, configured).map(|own| match &list_price {
+            Some(list) => Arc::new(completed(&own, &list.price)),
+            None => Arc::new(own),
+        });
         let mode = configured.mode.map(|mode| match mode {
             DeploymentMode::Chat => Mode::Chat,
             DeploymentMode::Completion => Mode::Completion,
@@ -755,7 +759,8 @@ fn own_price(at: &Place<'_>, configured: &DeploymentSettings) -> Option<Price> {
         version: "".into(),
         rates: own.rates,
         long_prompt: own.long_prompt,
-        batch: own.batch,
+        batch: None,
+        surcharges: Surcharges::default(),
     };
     let who = match at.belongs {
         Belongs::Gateway => "config",
@@ -766,7 +771,8 @@ fn own_price(at: &Place<'_>, configured: &DeploymentSettings) -> Option<Price> {
 
 /// Whether two sets of figures are the same, whatever they are called.
 pub fn same_figures(one: &Price, other: &Price) -> bool {
-    let figures = |price: &Price| -> (Rates, _, _) { (price.rates, price.long_prompt, price.batch) };
+    let figures =
+        |price: &Price| -> (Rates, _, _, _) { (price.rates, price.long_prompt, price.batch, price.surcharges) };
     figures(one) == figures(other)
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::domain::ids::PriceVersion;
 use crate::domain::money::{MoneyError, NanoUsd};
 use crate::domain::pricing::{BatchRates, LongPrompt, Price, Rates};
+use crate::domain::service::Surcharges;
 
 pub use crate::domain::model::Capabilities;
 
@@ -30,6 +31,9 @@ pub struct CatalogFile {
     pub provider: String,
     /// Where the figures come from.
     pub source: String,
+    /// What it costs to be served otherwise than usual, in percent, for all models that do not say it themselves.
+    #[serde(default)]
+    pub surcharges: Surcharges,
     /// Its models.
     pub models: Vec<ModelRow>,
 }
@@ -67,6 +71,8 @@ pub struct ModelRow {
     pub long_prompt: Option<LongPromptRow>,
     /// List price of batches.
     pub batch_price: Option<PriceRow>,
+    /// What it costs to be served otherwise than usual, in percent.
+    pub surcharges: Option<Surcharges>,
     /// What a location other than `global` charges, in percent of these prices.
     pub regional_percent: Option<u32>,
     /// Announced date of retirement.
@@ -164,6 +170,7 @@ impl ModelRow {
                 input: batch.input,
                 output: batch.output,
             }),
+            surcharges: self.surcharges.unwrap_or_default(),
         };
         Ok(versioned(&format!("{provider}/{}@{}", self.name, self.as_of), price))
     }
@@ -186,7 +193,10 @@ fn day(date: &toml::value::Datetime) -> Option<NaiveDate> {
 
 /// The price under a readable name that changes whenever its figures do.
 pub fn versioned(name: &str, price: Price) -> Price {
-    let figures = format!("{:?}{:?}{:?}", price.rates, price.long_prompt, price.batch);
+    let mut figures = format!("{:?}{:?}{:?}", price.rates, price.long_prompt, price.batch);
+    if price.surcharges != Surcharges::default() {
+        figures += &format!("{:?}", price.surcharges);
+    }
     let version = format!("{name}#{:08x}", crc32fast::hash(figures.as_bytes()));
     Price {
         version: version.as_str().into(),
@@ -194,11 +204,34 @@ pub fn versioned(name: &str, price: Price) -> Price {
     }
 }
 
+/// An own price with what it leaves open and the list price says: long prompts grow dearer by the list's factors, and so does
+/// what is served otherwise than usual.
+pub fn completed(own: &Price, list: &Price) -> Price {
+    let price = Price {
+        long_prompt: own
+            .long_prompt
+            .or_else(|| Some(list.long_prompt?.carried_over(&list.rates, &own.rates))),
+        surcharges: list.surcharges,
+        ..own.clone()
+    };
+    let version = own.version.as_str();
+    versioned(version.rsplit_once('#').map_or(version, |(name, _)| name), price)
+}
+
 /// The compiled-in catalogue files.
 pub fn all() -> impl Iterator<Item = CatalogFile> {
     FILES
         .iter()
-        .map(|(_, text)| toml::from_str(text).expect("the catalogue files are compiled in and tested"))
+        .map(|(_, text)| read(text).expect("the catalogue files are compiled in and tested"))
+}
+
+/// A file, with what it says of all its models in each of them.
+fn read(text: &str) -> Result<CatalogFile, toml::de::Error> {
+    let mut file: CatalogFile = toml::from_str(text)?;
+    for model in &mut file.models {
+        model.surcharges.get_or_insert(file.surcharges);
+    }
+    Ok(file)
 }
 
 /// The compiled-in catalogue file of a provider, if there is one.
@@ -209,7 +242,7 @@ pub fn of_provider(provider: &str) -> Result<Option<CatalogFile>, toml::de::Erro
     FILES
         .iter()
         .find(|(id, _)| *id == provider)
-        .map(|(_, text)| toml::from_str(text))
+        .map(|(_, text)| read(text))
         .transpose()
 }
 
@@ -292,6 +325,7 @@ mod tests {
             },
             long_prompt: None,
             batch: None,
+            surcharges: Surcharges::default(),
         };
         let version = |input| versioned("m", price(input)).version;
         assert_ne!(version(1), version(2));

@@ -1,5 +1,7 @@
 //! What every deployment of an organization costs it at which time: the prices that past calls are charged by.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 
 use super::catalog::Catalog;
@@ -48,12 +50,13 @@ pub fn price_book(policy: &Policy, catalog: &Catalog, terms: &RepricingTerms) ->
 fn steps<'p>(
     usual: Option<&'p Price>,
     own: &'p [TermPrice],
-) -> impl Iterator<Item = (Option<DateTime<Utc>>, &'p Price)> {
+) -> impl Iterator<Item = (Option<DateTime<Utc>>, Cow<'p, Price>)> {
     let from_the_beginning = own.first().is_some_and(|first| first.from.is_none());
-    let usual = usual.filter(|_| !from_the_beginning).map(|price| (None, price));
-    usual
+    let before = usual.filter(|_| !from_the_beginning);
+    let before = before.map(|price| (None, Cow::Borrowed(price)));
+    before
         .into_iter()
-        .chain(own.iter().map(|price| (price.from, &*price.price)))
+        .chain(own.iter().map(move |price| (price.from, price.beside(usual))))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::domain::job::{JobKind, JobState, NewJob};
 use crate::domain::record::{Metering, Owner};
 use crate::domain::report::hour::{Hour, first_id};
 use crate::domain::repricing::{PastCall, PriceBook, Repricing, RepricingTerms, Sums, Verdict};
+use crate::domain::service::Service;
 use crate::domain::usage::TokenUsage;
 
 /// A re-pricing that is not over.
@@ -312,6 +313,7 @@ fn past_call<'r>(request: &gateway_requests::Model, row: &'r gateway_attempts::M
             cache_write: count(row.cache_write_tokens),
             output: count(row.output_tokens),
             reasoning: count(row.reasoning_tokens),
+            service: row.price_version.as_deref().map(Service::of_version),
             ..TokenUsage::default()
         },
         written_1h: row.cache_write_1h_tokens.map(count),

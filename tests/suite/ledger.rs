@@ -66,6 +66,50 @@ async fn an_answer_without_usage_is_estimated_and_says_so() {
     gateway.finish().await;
 }
 
+/// The answer's word counts; where it says nothing, the caller's.
+#[tokio::test]
+async fn a_call_is_charged_as_it_was_served() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder().openai(&provider, &["gpt-4o"]).start().await;
+    for (asked, said, percent, mark) in [
+        (None, None, 100, ""),
+        (Some("priority"), Some("priority"), 200, "+priority"),
+        (Some("fast"), Some("priority"), 200, "+priority"),
+        (Some("priority"), Some("default"), 100, ""),
+        (Some("auto"), Some("flex"), 50, "+flex"),
+        (Some("flex"), None, 50, "+flex"),
+    ] {
+        for stream in [false, true] {
+            provider.script(Script::faithful().edited(move |answer| {
+                answer.map_json(|mut body| {
+                    let fields = body.as_object_mut()?;
+                    match said {
+                        Some(said) => fields.insert("service_tier".to_owned(), said.into()),
+                        None => fields.remove("service_tier"),
+                    };
+                    Some(body)
+                })
+            }));
+            let mut body = chat("gpt-4o", "words:12", stream);
+            if let Some(asked) = asked {
+                body["service_tier"] = asked.into();
+            }
+            let row = gateway.row(&gateway.post("/v1/chat/completions", &body).await).await;
+            let usual =
+                (row.input_tokens - row.cached_tokens) * 2_500 + row.cached_tokens * 1_250 + row.output_tokens * 10_000;
+            assert_eq!(
+                row.cost_nanousd,
+                Some(usual * percent / 100),
+                "{asked:?} {said:?} {stream}"
+            );
+            let version = row.price_version.unwrap();
+            let (_, figures) = version.split_once('#').unwrap();
+            assert_eq!(&figures[8..], mark, "{version}");
+        }
+    }
+    gateway.finish().await;
+}
+
 /// One thousand calls of every kind at once; afterwards the ledger and the provider have counted the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_thousand_mixed_calls_the_sums_are_the_providers_own() {

@@ -13,6 +13,7 @@ use bonito::domain::pricing::{Price, Rates};
 use bonito::domain::report::hour::Hour;
 use bonito::domain::repricing::{PriceBook, RepricingTerms};
 use bonito::domain::role::Role;
+use bonito::domain::service::Surcharges;
 use bonito::jobs::reprice::Reprice;
 use bonito::queue::{Job as _, Outcome, Run};
 use bonito::store::repricing::Advance;
@@ -345,6 +346,7 @@ fn book_of(provider: &str, model: &str, usd: i64) -> PriceBook {
         },
         long_prompt: None,
         batch: None,
+        surcharges: Surcharges::default(),
     };
     book.add(provider, model, [(None, &price)]);
     book

@@ -127,6 +127,12 @@ impl<'de> Fields<'de> for Top {
             "top_p" => drop(walk.number(map, 0.0, 1.0)?),
             "top_k" => drop(walk.integer(map, 0, i64::MAX)?),
             "stop_sequences" => drop(walk.opaque_of_kind(map, &[Kind::Array, Kind::Null], "an array of strings")?),
+            "speed" => {
+                if walk.opaque(map)? == "\"fast\"" {
+                    self.service.tier = Tier::Fast;
+                }
+            }
+            "inference_geo" => self.service.in_us = walk.opaque(map)? == "\"us\"",
             "metadata" => {
                 let raw = walk.opaque_of_kind(map, &[Kind::Object, Kind::Null], "an object or null")?;
                 self.session.user = Some(walk.span(raw));

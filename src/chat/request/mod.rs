@@ -86,6 +86,8 @@ pub struct Request {
     pub tools: bool,
     /// Where the body says what it has in common with other requests.
     pub session: SessionFields,
+    /// How it asks to be served, as far as that may change its price.
+    pub service: Service,
     /// Whether the caller asked for the same answer each time: a temperature of zero, or a seed.
     pub predictable: bool,
     /// Who an answer that we write ourselves says it is.
@@ -246,14 +248,15 @@ impl Request {
             &mut options.span,
             &mut options.null_span,
             &mut options.include_usage_span,
+            &mut self.session.user,
+            &mut self.session.prompt_cache_key,
+            &mut self.max_tokens_name,
         ];
-        let session = [&mut self.session.user, &mut self.session.prompt_cache_key];
-        let moved = moved.into_iter().chain(session).flatten().chain([&mut self.model_span]);
-        for span in moved {
-            *span = span.start + field.len()..span.end + field.len();
-        }
-        if self.dialect == Dialect::OpenAi && self.operation == Operation::Chat {
-            self.max_tokens_name = Some(inside..inside + "\"max_tokens\"".len());
+        for span in known.into_iter().flatten().chain([&mut self.model_span]) {
+            if span.start >= gone.end {
+                let moved = |at: usize| at - gone.len() + text.len();
+                *span = moved(span.start)..moved(span.end);
+            }
         }
     }
 
@@ -326,6 +329,7 @@ struct Top {
     best_of: u32,
     tools: bool,
     session: SessionFields,
+    service: Service,
     predictable: bool,
     seen: Seen,
 }
@@ -361,6 +365,7 @@ impl Top {
             best_of: 1,
             tools: false,
             session: SessionFields::default(),
+            service: Service::default(),
             predictable: false,
             seen: Seen::default(),
         }
@@ -464,6 +469,11 @@ impl<'de> Fields<'de> for Top {
                 self.session.prompt_cache_key = Some(walk.span(raw));
                 Ok(())
             }
+            ("service_tier", Chat) => {
+                let raw = walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
+                self.service.tier = tier(raw);
+                Ok(())
+            }
             ("temperature", Chat | Completion) => {
                 self.predictable |= walk.number(map, 0.0, 2.0)? == Some(0.0);
                 Ok(())
@@ -511,6 +521,15 @@ impl<'de> Fields<'de> for Top {
     }
 }
 
+/// The tier that a `service_tier` asks for: `fast` is OpenAI's other name for `priority`.
+fn tier(raw: &str) -> Tier {
+    match raw {
+        "\"flex\"" => Tier::Flex,
+        "\"priority\"" | "\"fast\"" => Tier::Priority,
+        _ => Tier::Standard,
+    }
+}
+
 /// Checks a field that decides nothing here: its type and range where they are known, its depth in any case.
 fn check_only<'de, A: MapAccess<'de>>(
     operation: Operation,
@@ -545,7 +564,7 @@ fn check_only<'de, A: MapAccess<'de>>(
             let expected = "a string, an array of strings or null";
             walk.opaque_of_kind(map, &[Kind::Text, Kind::Array, Kind::Null], expected)?;
         }
-        ("reasoning_effort" | "verbosity" | "service_tier" | "safety_identifier", Chat) | ("suffix", Completion) => {
+        ("reasoning_effort" | "verbosity" | "safety_identifier", Chat) | ("suffix", Completion) => {
             walk.opaque_of_kind(map, &[Kind::Text, Kind::Null], "a string or null")?;
         }
         _ => drop(walk.opaque(map)?),

@@ -16,10 +16,10 @@ use crate::config::layers::{join, type_name};
 use crate::config::reader::count_of;
 use crate::domain::model::Capabilities;
 use crate::domain::money::{NANO_PER_USD, NanoUsd};
-use crate::domain::pricing::{BatchRates, LongPrompt, Rates};
+use crate::domain::pricing::{LongPrompt, Rates};
 
 /// What is said of one deployment.
-pub const KEYS: [&str; 16] = [
+pub const KEYS: [&str; 14] = [
     "model",
     "name",
     "aliases",
@@ -30,8 +30,6 @@ pub const KEYS: [&str; 16] = [
     "cache_write_usd",
     "cache_write_1h_usd",
     "long_prompt",
-    "batch_input_usd",
-    "batch_output_usd",
     "context_tokens",
     "max_output_tokens",
     "mode",
@@ -53,15 +51,13 @@ const RATE_KEYS: [&str; 5] = [
     "cache_write_1h_usd",
 ];
 /// What makes no sense without `input_usd`.
-const PRICE_KEYS: [&str; 8] = [
+const PRICE_KEYS: [&str; 6] = [
     "input_usd",
     "output_usd",
     "cache_read_usd",
     "cache_write_usd",
     "cache_write_1h_usd",
     "long_prompt",
-    "batch_input_usd",
-    "batch_output_usd",
 ];
 const LONG_PROMPT_KEYS: [&str; 6] = [
     "above_tokens",
@@ -109,8 +105,6 @@ pub struct OwnPrice {
     pub rates: Rates,
     /// For prompts above a size.
     pub long_prompt: Option<LongPrompt>,
-    /// For batches.
-    pub batch: Option<BatchRates>,
 }
 
 /// Which endpoint a deployment serves.
@@ -342,12 +336,10 @@ impl Fields<'_> {
         let embeds = mode == Some(DeploymentMode::Embedding);
         let rates = self.rates(first, embeds);
         let long_prompt = self.long_prompt(embeds);
-        let batch = self.batch(embeds);
         let rates = rates?;
         Some(OwnPrice {
             rates,
             long_prompt: long_prompt.map(|(above, long)| LongPrompt::new(above, &rates, long)),
-            batch,
         })
     }
 
@@ -399,29 +391,6 @@ impl Fields<'_> {
         let above = fields.tokens("above_tokens");
         let rates = fields.rates("above_tokens", embeds);
         Some((above?, rates?))
-    }
-
-    /// Both rates of a batch, or for embeddings the one there is.
-    fn batch(&mut self, embeds: bool) -> Option<BatchRates> {
-        let written = |key: &str| self.table.contains_key(key);
-        let (input, output) = (written("batch_input_usd"), written("batch_output_usd"));
-        if !input && !output {
-            return None;
-        }
-        for (key, other, there) in [
-            ("batch_input_usd", "batch_output_usd", input),
-            ("batch_output_usd", "batch_input_usd", output || embeds),
-        ] {
-            if !there {
-                let fault = Fault::new(join(self.at, key), format!("is missing beside {other}"));
-                self.faults.push(fault.hint("write both prices of a batch"));
-            }
-        }
-        let (input, output) = (self.rate("batch_input_usd"), self.rate("batch_output_usd"));
-        Some(BatchRates {
-            input: input?,
-            output: output.or(embeds.then_some(NanoUsd::ZERO))?,
-        })
     }
 
     fn rate(&mut self, key: &str) -> Option<NanoUsd> {

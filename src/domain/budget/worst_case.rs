@@ -6,6 +6,7 @@
 
 use super::super::money::NanoUsd;
 use super::super::pricing::{Price, Rates};
+use super::super::service::Service;
 
 /// Tokens that providers put around a prompt by themselves: the instructions that go with tools are the largest part.
 ///
@@ -39,6 +40,8 @@ pub struct CallSize {
     pub max_output_tokens: Option<u64>,
     /// Answers that are generated; 0 where nothing is.
     pub generations: u64,
+    /// How it asks to be served.
+    pub service: Service,
 }
 
 /// What of a model decides its price.
@@ -61,6 +64,8 @@ pub struct Bound {
     pub output: u64,
     /// Answers that are generated.
     generations: u64,
+    /// How it asks to be served.
+    service: Service,
 }
 
 impl Bound {
@@ -86,6 +91,7 @@ impl Bound {
             input,
             output: each.saturating_mul(call.generations),
             generations: call.generations,
+            service: call.service,
         }
     }
 
@@ -117,7 +123,10 @@ impl Bound {
             let dearest = caches.into_iter().flatten().max().unwrap_or_default();
             rates.input.max(dearest).0
         });
-        (i128::from(input), i128::from(dearest(|rates| rates.output.0)))
+        // A wish for a cheaper service need not be granted.
+        let served = price.surcharges.per_myriad(self.service).max(10_000);
+        let served = |rate: i64| (i128::from(rate) * i128::from(served) + 9_999) / 10_000;
+        (served(input), served(dearest(|rates| rates.output.0)))
     }
 }
 
@@ -127,6 +136,7 @@ mod tests {
 
     use super::*;
     use crate::domain::pricing::LongPrompt;
+    use crate::domain::service::{Surcharges, Tier};
     use crate::domain::usage::TokenUsage;
 
     fn rates(input: i64, output: i64, caches: [Option<i64>; 3]) -> Rates {
@@ -145,6 +155,12 @@ mod tests {
             rates: ordinary,
             long_prompt: long.map(|(above_tokens, rates)| LongPrompt { above_tokens, rates }),
             batch: None,
+            surcharges: Surcharges {
+                priority: Some(250),
+                flex: Some(50),
+                us: Some(110),
+                ..Surcharges::default()
+            },
         }
     }
 
@@ -157,6 +173,10 @@ mod tests {
         },
         max_output_tokens: Some(100),
         generations: 1,
+        service: Service {
+            tier: Tier::Standard,
+            in_us: false,
+        },
     };
     const MODEL: ModelSize = ModelSize {
         context_tokens: Some(128_000),
@@ -240,9 +260,12 @@ mod tests {
             ordinary in any_rates(), long in prop::option::of((0..300_000u64, any_rates())),
             bytes in 0..400_000u64, limit in 0..100_000u64,
             input in 0..=100u64, parts in [0..=100u64, 0..=100, 0..=100], output in 0..=100u64,
+            tier in prop::sample::select(vec![Tier::Standard, Tier::Flex, Tier::Priority, Tier::Fast]),
+            in_us in any::<bool>(), granted in any::<bool>(),
         ) {
             let price = price(ordinary, long);
-            let call = CallSize { body_bytes: bytes, max_output_tokens: Some(limit), ..CALL };
+            let service = Service { tier, in_us };
+            let call = CallSize { body_bytes: bytes, max_output_tokens: Some(limit), service, ..CALL };
             let bound = Bound::of(&call, &ModelSize { context_tokens: None, ..MODEL });
             let input = bound.input * input / 100;
             let usage = TokenUsage {
@@ -251,6 +274,7 @@ mod tests {
                 cache_write: input * parts[1] / 100,
                 cache_write_1h: input * parts[2] / 100,
                 output: bound.output * output / 100,
+                service: granted.then_some(service),
                 ..TokenUsage::default()
             };
             prop_assert!(price.cost(&usage).unwrap() <= bound.cost(&price));

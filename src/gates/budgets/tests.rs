@@ -13,6 +13,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::Revision;
 use crate::domain::pricing::Rates;
 use crate::domain::record::{AttemptRecord, Charge, Owner};
+use crate::domain::service::Surcharges;
 
 const CENT: i64 = 10_000_000;
 const LEASE: Duration = Duration::from_secs(20);
@@ -222,6 +223,7 @@ fn price() -> Price {
         },
         long_prompt: None,
         batch: None,
+        surcharges: Surcharges::default(),
     }
 }
 

@@ -167,6 +167,25 @@ fn tokens(count: Option<u64>) -> String {
     )
 }
 
+/// What prompts above a size cost, where that is not to follow from the list price.
+fn long_prompts() -> Markup {
+    let above = "long_prompt.above_tokens";
+    html! {
+        details.more-fields {
+            summary { "Long prompts" }
+            div.stack {
+                p.muted.small { "Where the list price is higher for long prompts, this price grows by the same factors, unless you say otherwise here." }
+                div.columns {
+                    (parts::field("price-above", "More than this many tokens", "", html! { input id="price-above" name=(above) type="number" min="1" step="1" data-type="number"; }))
+                    @for (name, label) in [("input_usd", "Input"), ("output_usd", "Output"), ("cache_read_usd", "Cached input"), ("cache_write_usd", "Cache write"), ("cache_write_1h_usd", "Cache write (1 hour)")] {
+                        (parts::field(&format!("price-long-{name}"), label, "", html! { input id={ "price-long-" (name) } name={ "long_prompt." (name) } inputmode="decimal" autocomplete="off" data-with=(above); }))
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The dialog for prices of one's own; `providers.js` fills it, from the button that opened it and from the config in force.
 fn price_dialog() -> Markup {
     let field = |id: &'static str, name: &'static str, label: &'static str, hint: &'static str, needed: bool| {
@@ -198,6 +217,7 @@ fn price_dialog() -> Markup {
                         (field("price-write-1h", "cache_write_1h_usd", "Cache write (1 hour)", "Empty: same as cache write.", false))
                         (parts::field("price-from", "Effective from", "Empty: since the beginning.", html! { input id="price-from" name="from" type="datetime-local" data-type="time" aria-describedby="price-from-hint"; }))
                     }
+                    (long_prompts())
                 }
                 footer.dialog-foot {
                     button.button.danger type="button" data-price-reset hidden { "Use the list price" }

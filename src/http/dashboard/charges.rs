@@ -7,6 +7,7 @@ use super::{Viewer, format, parts};
 use crate::analytics::{AttemptRow, RequestRow};
 use crate::domain::money::NANO_PER_USD;
 use crate::domain::pricing::{Charge, Price};
+use crate::domain::service::Service;
 use crate::domain::usage::TokenUsage;
 use crate::http::management::auth::ReadProviders;
 use crate::http::management::problem::Refusal;
@@ -36,17 +37,16 @@ fn dollars(parts: i128) -> String {
     }
 }
 
-/// The price that an attempt was charged at: the one in force, or that of a batch, if it still is of the version written
-/// on the attempt.
+/// The price that an attempt was charged at: the one in force, if it still is of the version written on the attempt.
 fn price_of(attempt: &AttemptRow, prices: &[(String, String, Price)]) -> Option<Price> {
     let version = attempt.price_version.as_deref()?;
     let of_it = prices
         .iter()
         .filter(|(provider, model, _)| *provider == attempt.provider && *model == attempt.model);
     of_it
-        .flat_map(|(.., price)| [Some(price.clone()), price.in_batch()])
-        .flatten()
-        .find(|price| price.version.as_str() == version)
+        .map(|(.., price)| price)
+        .find(|price| price.version.as_str() == Service::bare(version))
+        .cloned()
 }
 
 fn usage_of(attempt: &AttemptRow) -> TokenUsage {
@@ -57,6 +57,7 @@ fn usage_of(attempt: &AttemptRow) -> TokenUsage {
         cache_write: count(attempt.cache_write_tokens),
         output: count(attempt.output_tokens),
         reasoning: count(attempt.reasoning_tokens),
+        service: attempt.price_version.as_deref().map(Service::of_version),
         ..TokenUsage::default()
     }
 }
@@ -104,7 +105,7 @@ fn charge(attempt: &AttemptRow, several: bool, prices: Option<&[(String, String,
     html! {
         div {
             @if several { h3 { "Attempt " (attempt.number) ", " (attempt.provider) "/" (attempt.model) } }
-            @if let Some(price) = &price {
+            @if price.is_some() {
                 div.table-wrap tabindex="0" role="region" aria-label={ "Cost of attempt " (attempt.number) } {
                     table.table.sums {
                         thead { tr { th { "Tokens" } th.right { "Count" } th.right { "USD per million" } th.right { "USD" } } }
@@ -130,7 +131,7 @@ fn charge(attempt: &AttemptRow, several: bool, prices: Option<&[(String, String,
                 @if exact != attempt.cost_nanousd {
                     p.muted.small { "The amount charged is " (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) ". Stored token counts do not distinguish every kind, such as one-hour cache writes." }
                 }
-                p.muted.small { "Price version " code { (price.version) } "." }
+                p.muted.small { "Price version " code { (attempt.price_version.as_deref().unwrap_or_default()) } "." }
             } @else {
                 dl.facts {
                     dt { "Tokens" } dd { (format::count(attempt.input_tokens)) " in, " (format::count(attempt.output_tokens)) " out" }
@@ -152,6 +153,7 @@ mod tests {
     use super::*;
     use crate::domain::money::NanoUsd;
     use crate::domain::pricing::Rates;
+    use crate::domain::service::Surcharges;
 
     #[test]
     fn millionths_of_nano_dollars_are_written_out() {
@@ -176,6 +178,7 @@ mod tests {
             },
             long_prompt: None,
             batch: None,
+            surcharges: Surcharges::default(),
         };
         let one = attempt(1, 0, 10, Some(5));
         let prices = |price: &Price| vec![("p".to_owned(), "m".to_owned(), price.clone())];
@@ -197,6 +200,7 @@ mod tests {
                 rates: Rates { input: NanoUsd(rate), output: NanoUsd(rate / 3 + 1), cache_read: Some(NanoUsd(rate / 10)), ..Rates::default() },
                 long_prompt: None,
                 batch: None,
+                surcharges: Surcharges::default(),
             };
             let usage = TokenUsage { input, cached_input: cached, output, ..TokenUsage::default() };
             let sum: i128 = price.charges(&usage).iter().map(Charge::per_million).sum();

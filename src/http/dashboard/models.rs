@@ -19,12 +19,10 @@ const CAPABILITIES: [(&str, &str); 6] = [
     ("sampling_params", "Temperature and top_p"),
 ];
 /// What a million tokens cost besides input and output: name and words.
-const MORE_PRICES: [(&str, &str); 5] = [
+const MORE_PRICES: [(&str, &str); 3] = [
     ("cache_read_usd", "Cached input"),
     ("cache_write_usd", "Cache write"),
     ("cache_write_1h_usd", "Cache write (1 hour)"),
-    ("batch_input_usd", "Input in batches"),
-    ("batch_output_usd", "Output in batches"),
 ];
 /// What prompts above a size cost: name and words.
 const LONG_PRICES: [(&str, &str); 5] = [
@@ -234,7 +232,7 @@ mod tests {
             "capabilities": {"vision": true, "tools": false, "json_schema": true, "reasoning": true, "prompt_cache": true,
                 "sampling_params": false},
             "input_usd": "0.5", "output_usd": "1.5", "cache_read_usd": "0.1", "cache_write_usd": "0.2",
-            "cache_write_1h_usd": "0.3", "batch_input_usd": "0.2", "batch_output_usd": "0.7",
+            "cache_write_1h_usd": "0.3",
             "long_prompt": {"above_tokens": 200_000, "input_usd": "1", "output_usd": "2", "cache_read_usd": "1",
                 "cache_write_usd": "1", "cache_write_1h_usd": "1"},
         });

@@ -14,8 +14,9 @@ use super::auth::providers::PricedDeployment;
 use super::auth::{May, ReadProviders, WriteConfig};
 use super::examples::example;
 use super::problem::{Read, Refused, Write};
-use super::schema::PriceTerms;
+use super::schema::{LongPromptTerms, PriceTerms};
 use crate::domain::pricing::Price;
+use crate::domain::service::Surcharges;
 
 /// Deployments of one page.
 const PAGE: u64 = 100;
@@ -41,6 +42,30 @@ pub(super) struct TokenPrices {
     /// Input tokens into a prompt cache for one hour; absent: as those into a prompt cache.
     #[oai(skip_serializing_if_is_none)]
     cache_write_1h_usd: Option<String>,
+    /// What the whole request costs where its prompt is above a size; absent: the same.
+    #[oai(skip_serializing_if_is_none)]
+    long_prompt: Option<LongPromptTerms>,
+    /// What it costs to be served otherwise than usual; absent: the same.
+    #[oai(skip_serializing_if_is_none)]
+    surcharges: Option<SurchargesPercent>,
+}
+
+/// What it costs to be served otherwise than usual, in percent of the prices of every kind of token. One that is absent costs
+/// the same.
+#[derive(Object)]
+struct SurchargesPercent {
+    /// `service_tier: "flex"`.
+    #[oai(skip_serializing_if_is_none)]
+    flex: Option<u16>,
+    /// `service_tier: "priority"`.
+    #[oai(skip_serializing_if_is_none)]
+    priority: Option<u16>,
+    /// `speed: "fast"`.
+    #[oai(skip_serializing_if_is_none)]
+    fast: Option<u16>,
+    /// `inference_geo: "us"`.
+    #[oai(skip_serializing_if_is_none)]
+    us: Option<u16>,
 }
 
 /// What a deployment costs.
@@ -153,5 +178,19 @@ pub(super) fn figures(price: &Price) -> TokenPrices {
         cache_read_usd: rates.cache_read.map(|rate| rate.to_string()),
         cache_write_usd: rates.cache_write.map(|rate| rate.to_string()),
         cache_write_1h_usd: rates.cache_write_1h.map(|rate| rate.to_string()),
+        long_prompt: price.long_prompt.map(|long| LongPromptTerms {
+            above_tokens: long.above_tokens,
+            input_usd: long.rates.input.to_string(),
+            output_usd: Some(long.rates.output.to_string()),
+            cache_read_usd: long.rates.cache_read.map(|rate| rate.to_string()),
+            cache_write_usd: long.rates.cache_write.map(|rate| rate.to_string()),
+            cache_write_1h_usd: long.rates.cache_write_1h.map(|rate| rate.to_string()),
+        }),
+        surcharges: (price.surcharges != Surcharges::default()).then_some(SurchargesPercent {
+            flex: price.surcharges.flex,
+            priority: price.surcharges.priority,
+            fast: price.surcharges.fast,
+            us: price.surcharges.us,
+        }),
     }
 }

@@ -214,6 +214,9 @@ pub struct PriceTerms {
     pub cache_write_usd: Option<String>,
     /// Input tokens into a prompt cache for one hour. Default: as those into a prompt cache.
     pub cache_write_1h_usd: Option<String>,
+    /// What prompts above a size cost. Default: where the list price is higher for them, this one grows by the same factors.
+    #[oai(skip_serializing_if_is_none)]
+    pub long_prompt: Option<LongPromptTerms>,
 }
 
 example!(PriceTerms, {
@@ -367,12 +370,6 @@ pub struct ModelTerms {
     /// Input tokens into a prompt cache for one hour. Default: as those into a prompt cache.
     #[oai(skip_serializing_if_is_none)]
     pub cache_write_1h_usd: Option<String>,
-    /// Input tokens in batches.
-    #[oai(skip_serializing_if_is_none)]
-    pub batch_input_usd: Option<String>,
-    /// Output tokens in batches.
-    #[oai(skip_serializing_if_is_none)]
-    pub batch_output_usd: Option<String>,
     /// What prompts above a size cost.
     #[oai(skip_serializing_if_is_none)]
     pub long_prompt: Option<LongPromptTerms>,

@@ -77,7 +77,7 @@ fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resol
         .collect();
     let first = usable.first()?;
     let policy = state.pipeline.policies.of(caller.gate().row.organization.id);
-    let price = policy.terms.price(first, Utc::now()).or(first.price.as_ref());
+    let price = policy.terms.price(first, Utc::now()).or_else(|| first.price.clone());
     let mut providers: Vec<&str> = usable.iter().map(|deployment| deployment.provider.as_str()).collect();
     let mut seen = BTreeSet::new();
     providers.retain(|provider| seen.insert(*provider));

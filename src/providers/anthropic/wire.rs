@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::domain::service::{Service, Tier};
 use crate::domain::usage::TokenUsage;
 
 /// No call has more tokens of any kind; a larger figure is a broken or hostile answer.
@@ -24,6 +25,10 @@ pub struct Usage {
     output_tokens_details: Option<OutputDetails>,
     /// Calls that the provider made for this one; each is charged.
     iterations: Option<Vec<Usage>>,
+    /// `standard` or `fast`.
+    speed: Option<Value>,
+    /// Such as `us` or `global`.
+    inference_geo: Option<Value>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -57,6 +62,8 @@ impl Usage {
             output_tokens: later.output_tokens.or(self.output_tokens),
             output_tokens_details: later.output_tokens_details.or(self.output_tokens_details),
             iterations: later.iterations.or_else(|| self.iterations.take()),
+            speed: later.speed.or_else(|| self.speed.take()),
+            inference_geo: later.inference_geo.or_else(|| self.inference_geo.take()),
         };
         let possible = merged.tokens().is_some();
         if possible {
@@ -67,7 +74,7 @@ impl Usage {
 
     /// The usage in our form; `None` where it says nothing of the prompt or the answer, or something impossible.
     pub fn tokens(&self) -> Option<TokenUsage> {
-        match self.iterations.as_deref() {
+        let usage = match self.iterations.as_deref() {
             None | Some([]) => self.own_tokens(),
             Some(iterations) => iterations.iter().try_fold(TokenUsage::default(), |sum, iteration| {
                 let one = iteration.own_tokens()?;
@@ -81,7 +88,25 @@ impl Usage {
                     ..sum
                 })
             }),
-        }
+        }?;
+        Some(TokenUsage {
+            service: self.service(),
+            ..usage
+        })
+    }
+
+    /// How the call was served; `None` where the host says nothing of it.
+    fn service(&self) -> Option<Service> {
+        let (speed, geography) = (self.speed.as_ref(), self.inference_geo.as_ref());
+        speed.or(geography)?;
+        Some(Service {
+            tier: if speed.is_some_and(|speed| speed == "fast") {
+                Tier::Fast
+            } else {
+                Tier::Standard
+            },
+            in_us: geography.is_some_and(|geography| geography == "us"),
+        })
     }
 
     fn own_tokens(&self) -> Option<TokenUsage> {

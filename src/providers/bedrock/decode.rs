@@ -112,8 +112,7 @@ fn added(one: TokenUsage, other: TokenUsage) -> TokenUsage {
         cache_write_1h: one.cache_write_1h.saturating_add(other.cache_write_1h),
         output: one.output.saturating_add(other.output),
         reasoning: one.reasoning.saturating_add(other.reasoning),
-        audio_input: 0,
-        audio_output: 0,
+        ..TokenUsage::default()
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::domain::service::{Service, Tier};
 use crate::domain::usage::TokenUsage;
 
 /// No call has more tokens of any kind; a larger figure is a broken or hostile answer.
@@ -179,6 +180,7 @@ pub struct Usage {
     total: u64,
     audio_prompt: u64,
     audio_candidates: u64,
+    service: Option<Service>,
 }
 
 impl Usage {
@@ -189,6 +191,7 @@ impl Usage {
         for (kept, seen) in self.counts().into_iter().zip(seen.clone().counts()) {
             *kept = (*kept).max(*seen);
         }
+        self.service = service(&raw["trafficType"]).or(self.service);
         *self != Self::default() || !raw["promptTokenCount"].is_null()
     }
 
@@ -217,6 +220,7 @@ impl Usage {
             total: count(&raw["totalTokenCount"])?,
             audio_prompt: audio(&raw["promptTokensDetails"])?,
             audio_candidates: audio(&raw["candidatesTokensDetails"])?,
+            service: None,
         })
     }
 
@@ -244,10 +248,25 @@ impl Usage {
             reasoning: self.thoughts,
             audio_input: self.audio_prompt,
             audio_output: self.audio_candidates,
+            service: self.service,
             ..TokenUsage::default()
         }
         .consistent()
     }
+}
+
+/// The service that a `trafficType` names; `None` where it says nothing that we know.
+///
+/// # Source
+/// `UsageMetadata.trafficType` of Vertex AI's reference: `ON_DEMAND_PRIORITY`, `ON_DEMAND_FLEX` and the usual kinds.
+fn service(traffic: &Value) -> Option<Service> {
+    let tier = match traffic.as_str()? {
+        "ON_DEMAND" | "PROVISIONED_THROUGHPUT" => Tier::Standard,
+        "ON_DEMAND_PRIORITY" => Tier::Priority,
+        "ON_DEMAND_FLEX" => Tier::Flex,
+        _ => return None,
+    };
+    Some(Service { tier, in_us: false })
 }
 
 /// Whether an error body is in Anthropic's envelope: there, the body says that it is one.

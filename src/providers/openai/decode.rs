@@ -10,6 +10,7 @@ use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
 use crate::chat::walk::{Fields, Items, Kind, Object, Walk};
 use crate::domain::call::{ErrorClass, Operation};
+use crate::domain::service::Service;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Decoder, Failure, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
 use crate::providers::sse::{self, Records, TooLarge};
@@ -43,6 +44,8 @@ pub fn whole(operation: Operation, body: Bytes) -> Result<WholeAnswer, Failure> 
         ));
     }
     let usage = answer.usage.and_then(|found| wire::usage(found.raw));
+    let service = answer.service_tier.and_then(wire::service);
+    let usage = usage.map(|usage| TokenUsage { service, ..usage });
     Ok(WholeAnswer {
         usage,
         generated: answer.generated,
@@ -251,7 +254,8 @@ impl Decoder for StreamDecoder {
     }
 
     fn usage(&self) -> Option<TokenUsage> {
-        self.usage
+        let service = self.service;
+        self.usage.map(|usage| TokenUsage { service, ..usage })
     }
 
     fn generated(&self) -> TextTally {
@@ -370,6 +374,7 @@ impl<'a> Fields<'a> for Answer<'a> {
                     value: walk.span(raw),
                 });
             }
+            "service_tier" => self.service_tier = Some(walk.opaque(map)?),
             "error" => {
                 let raw = walk.opaque(map)?;
                 self.error = (Kind::of(raw) != Kind::Null).then_some(raw);

@@ -12,6 +12,7 @@ use crate::chat::conversation::Conversation;
 use crate::chat::event::{Delta, Event, FinishReason};
 use crate::chat::ids;
 use crate::domain::call::ErrorClass;
+use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::sse::{self, Records};
 use crate::providers::translate::{EventReader, MAX_CALLS, Translator};
@@ -66,7 +67,7 @@ impl Translator for OpenAiTranslator {
             state.choice(choice, "message", &mut events)?;
         }
         state.close_all(&mut events)?;
-        if let Some(usage) = answer.get("usage").and_then(|usage| wire::usage(&usage.to_string())) {
+        if let Some(usage) = usage_of(&answer) {
             events.push(Event::Usage(usage));
         }
         Ok(events)
@@ -132,7 +133,7 @@ impl ChunkReader {
         for choice in chunk["choices"].as_array().map(Vec::as_slice).unwrap_or_default() {
             self.state.choice(choice, "delta", events)?;
         }
-        if let Some(usage) = chunk.get("usage").and_then(|usage| wire::usage(&usage.to_string())) {
+        if let Some(usage) = usage_of(&chunk) {
             events.push(Event::Usage(usage));
         }
         Ok(())
@@ -333,6 +334,16 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The usage of an answer or a chunk, with how it was served.
+fn usage_of(answer: &Value) -> Option<TokenUsage> {
+    let usage = wire::usage(&answer.get("usage")?.to_string())?;
+    let service = answer.get("service_tier").map(ToString::to_string);
+    Some(TokenUsage {
+        service: service.as_deref().and_then(wire::service),
+        ..usage
+    })
 }
 
 /// Why a choice ended, in OpenAI's words and in those of its imitators (Together's `eos`, Mistral's `model_length` and

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::domain::service::{Service, Tier};
 use crate::domain::usage::TokenUsage;
 
 /// No call has more tokens of any kind; a larger figure is a broken or hostile answer.
@@ -66,8 +67,24 @@ pub fn usage(raw: &str) -> Option<TokenUsage> {
         reasoning,
         audio_input: count(prompt.audio_tokens)?,
         audio_output: count(completion.audio_tokens)?,
+        service: None,
     };
     Some(usage.consistent())
+}
+
+/// The service that an answer's `service_tier` names; `None` where it says nothing that we know.
+///
+/// # Source
+/// `service_tier` of "The chat completion object": `default`, `flex` or `priority`, also where `fast` was asked for;
+/// `scale` is paid for otherwise.
+pub fn service(raw: &str) -> Option<Service> {
+    let tier = match raw {
+        "\"default\"" | "\"scale\"" => Tier::Standard,
+        "\"flex\"" => Tier::Flex,
+        "\"priority\"" | "\"fast\"" => Tier::Priority,
+        _ => return None,
+    };
+    Some(Service { tier, in_us: false })
 }
 
 /// An error body in any of the shapes OpenAI, Azure and their imitators use.

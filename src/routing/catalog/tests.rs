@@ -277,7 +277,6 @@ fn a_list_price_keeps_its_date_beside_a_price_of_ones_own() {
     let price = crate::config::OwnPrice {
         rates: Rates::default(),
         long_prompt: None,
-        batch: None,
     };
     openai.deployments = vec![DeploymentSettings {
         price: Some(price),

@@ -1,6 +1,7 @@
 //! The members of a config that are not about where a request goes: what it costs, what its keys may ask for at most, and
 //! what becomes of its parameters and its answers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use crate::domain::caching::CachePolicy;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::limit::{LimitKind, LimitValues, MAX_LIMIT};
 use crate::domain::money::NanoUsd;
-use crate::domain::pricing::{Price, Rates};
+use crate::domain::pricing::{LongPrompt, Price, Rates};
 use crate::domain::redaction::Redaction;
+use crate::domain::service::Surcharges;
 use crate::routing::catalog::Deployment;
-use crate::routing::catalog_file::versioned;
+use crate::routing::catalog_file::{completed, versioned};
 
 /// The longest answers may be kept, in seconds.
 const MAX_CACHE_SECONDS: u64 = 365 * 24 * 3_600;
@@ -27,6 +29,8 @@ const MAX_KEEP_DAYS: u64 = 3_650;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// No token costs more than this, in dollars for a million; beyond it a number is a mistake.
 const MAX_USD_PER_MILLION: i64 = 1_000_000;
+/// No prompt has more tokens.
+const MAX_PROMPT_TOKENS: u64 = 1_000_000_000;
 
 /// What an organization says about its requests besides where they go.
 #[derive(Clone, Default, Debug)]
@@ -72,6 +76,22 @@ pub struct TermPrice {
     pub price: Arc<Price>,
 }
 
+impl TermPrice {
+    /// Whether the usual price says something about the deployment that this one does not.
+    fn leaves_open(&self, usual: &Price) -> bool {
+        let of_long_prompts = self.price.long_prompt.is_none() && usual.long_prompt.is_some();
+        of_long_prompts || usual.surcharges != Surcharges::default()
+    }
+
+    /// The price beside the usual one, whose figures hold where this says nothing.
+    pub fn beside<'p>(&'p self, usual: Option<&Price>) -> Cow<'p, Price> {
+        match usual {
+            Some(usual) if self.leaves_open(usual) => Cow::Owned(completed(&self.price, usual)),
+            _ => Cow::Borrowed(&*self.price),
+        }
+    }
+}
+
 impl CacheTerms {
     /// The policy with what is said here.
     #[must_use]
@@ -86,7 +106,7 @@ impl CacheTerms {
 
 impl Terms {
     /// What a deployment costs the organization at a moment, where it says so itself.
-    pub fn price(&self, deployment: &Deployment, at: DateTime<Utc>) -> Option<&Arc<Price>> {
+    pub fn price(&self, deployment: &Deployment, at: DateTime<Utc>) -> Option<Arc<Price>> {
         if self.prices.is_empty() {
             return None;
         }
@@ -99,7 +119,10 @@ impl Terms {
             .iter()
             .rev()
             .find(|price| price.from.is_none_or(|from| from <= at));
-        in_force.map(|found| &found.price)
+        in_force.map(|found| match found.beside(deployment.price.as_deref()) {
+            Cow::Borrowed(_) => found.price.clone(),
+            Cow::Owned(price) => Arc::new(price),
+        })
     }
 
     /// A deployment as it is for the organization: with the price that it has for it.
@@ -107,7 +130,7 @@ impl Terms {
         match self.price(deployment, at) {
             None => deployment.clone(),
             Some(price) => Arc::new(Deployment {
-                price: Some(price.clone()),
+                price: Some(price),
                 ..Deployment::clone(deployment)
             }),
         }
@@ -202,6 +225,7 @@ impl Reader {
                 "cache_read_usd",
                 "cache_write_usd",
                 "cache_write_1h_usd",
+                "long_prompt",
             ];
             let Some(members) = self.object(&at, value, NAMES) else {
                 continue;
@@ -244,6 +268,42 @@ impl Reader {
                 read.map(|from| Some(from.to_utc()))
             }
         };
+        let rates = self.rates(at, members);
+        let long_prompt = members.get("long_prompt").filter(|long| !long.is_null());
+        let long_prompt = long_prompt.and_then(|long| self.long_prompt(&at.field("long_prompt"), long));
+        let (deployment, rates) = (deployment?, rates?);
+        let price = Price {
+            version: "".into(),
+            rates,
+            long_prompt: long_prompt.map(|(above, long)| LongPrompt::new(above, &rates, long)),
+            batch: None,
+            surcharges: Surcharges::default(),
+        };
+        let price = Arc::new(versioned(&format!("organization/{deployment}"), price));
+        Some((deployment, TermPrice { from: from?, price }))
+    }
+
+    fn long_prompt(&mut self, at: &At, value: &Value) -> Option<(u64, Rates)> {
+        const NAMES: &[&str] = &[
+            "above_tokens",
+            "input_usd",
+            "output_usd",
+            "cache_read_usd",
+            "cache_write_usd",
+            "cache_write_1h_usd",
+        ];
+        let members = self.object(at, value, NAMES)?;
+        let rates = self.rates(at, members);
+        let at = at.field("above_tokens");
+        let Some(above) = members.get("above_tokens").filter(|above| !above.is_null()) else {
+            self.fault(&at, "is required");
+            return None;
+        };
+        let above = self.integer(&at, above, 1, MAX_PROMPT_TOKENS)?;
+        Some((above, rates?))
+    }
+
+    fn rates(&mut self, at: &At, members: &Map<String, Value>) -> Option<Rates> {
         let mut rate = |name: &str, required: bool| -> Option<Option<NanoUsd>> {
             let at = at.field(name);
             match members.get(name).filter(|rate| !rate.is_null()) {
@@ -265,21 +325,13 @@ impl Reader {
         let (input, output) = (rate("input_usd", true), rate("output_usd", true));
         let (cache_read, cache_write) = (rate("cache_read_usd", false), rate("cache_write_usd", false));
         let cache_write_1h = rate("cache_write_1h_usd", false);
-        let deployment = deployment?;
-        let price = Price {
-            version: "".into(),
-            rates: Rates {
-                input: input??,
-                output: output??,
-                cache_read: cache_read?,
-                cache_write: cache_write?,
-                cache_write_1h: cache_write_1h?,
-            },
-            long_prompt: None,
-            batch: None,
-        };
-        let price = Arc::new(versioned(&format!("organization/{deployment}"), price));
-        Some((deployment, TermPrice { from: from?, price }))
+        Some(Rates {
+            input: input??,
+            output: output??,
+            cache_read: cache_read?,
+            cache_write: cache_write?,
+            cache_write_1h: cache_write_1h?,
+        })
     }
 }
 
@@ -290,6 +342,32 @@ mod tests {
     use super::*;
     use crate::domain::call::Strategy;
     use crate::routing::document::read;
+
+    #[test]
+    fn an_own_price_for_long_prompts_is_read_and_its_faults_are_named() {
+        let priced = |long: Value| {
+            let price =
+                json!({"deployment": "openai/gpt-5.4", "input_usd": "2", "output_usd": "10", "long_prompt": long});
+            read(&json!({"prices": [price]}), Strategy::Balanced)
+        };
+        let long = json!({"above_tokens": 100_000, "input_usd": "3", "output_usd": "12", "cache_read_usd": "0.5"});
+        let policy = priced(long).unwrap();
+        let long = policy.terms.prices["openai/gpt-5.4"][0].price.long_prompt.unwrap();
+        assert_eq!(
+            (long.above_tokens, long.rates.output.to_string()),
+            (100_000, "12".to_owned())
+        );
+        let faults = priced(json!({"above_tokens": 0, "input_usd": 3, "per": 1})).unwrap_err();
+        let mut at: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        at.sort_unstable();
+        let within = |name: &str| format!("/prices/0/long_prompt/{name}");
+        let expected = ["above_tokens", "input_usd", "output_usd", "per"].map(within);
+        assert_eq!(at, expected.each_ref().map(String::as_str));
+        assert_eq!(
+            priced(json!({"input_usd": "1", "output_usd": "1"})).unwrap_err().len(),
+            1
+        );
+    }
 
     #[test]
     fn what_is_said_is_understood() {

@@ -339,8 +339,6 @@ impl Models {
             ("cache_read_input_token_cost", "cache_read_usd"),
             ("cache_creation_input_token_cost", "cache_write_usd"),
             ("cache_creation_input_token_cost_above_1hr", "cache_write_1h_usd"),
-            ("input_cost_per_token_batches", "batch_input_usd"),
-            ("output_cost_per_token_batches", "batch_output_usd"),
         ];
         let mut price = Table::new();
         for (theirs, ours) in rates {

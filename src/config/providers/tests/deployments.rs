@@ -35,7 +35,7 @@ fn deployments_are_read_with_exact_prices() {
         (price.rates.cache_read, price.rates.cache_write),
         (Some(NanoUsd(1)), None)
     );
-    assert_eq!((price.long_prompt, price.batch), (None, None));
+    assert_eq!(price.long_prompt, None);
     assert_eq!(
         (llama.context_tokens, llama.max_output_tokens),
         (Some(131_072), Some(32_768))
@@ -122,7 +122,7 @@ fn a_price_is_written_whole_or_not_at_all() {
 }
 
 #[test]
-fn prices_of_long_prompts_caches_and_batches_are_read() {
+fn prices_of_long_prompts_and_caches_are_read() {
     let file = r#"
         [[providers.openai.deployments]]
         model = "tuned"
@@ -132,8 +132,6 @@ fn prices_of_long_prompts_caches_and_batches_are_read() {
         cache_read_usd = "0.3"
         cache_write_usd = "3.75"
         cache_write_1h_usd = "6"
-        batch_input_usd = "1.5"
-        batch_output_usd = "7.5"
         [providers.openai.deployments.long_prompt]
         above_tokens = 200000
         input_usd = "6"
@@ -154,17 +152,15 @@ fn prices_of_long_prompts_caches_and_batches_are_read() {
         Some(NanoUsd(12_000_000_000)),
         "grows with the other writes"
     );
-    assert_eq!(price.batch.unwrap().output, NanoUsd(7_500_000_000));
 }
 
 #[test]
-fn half_of_a_price_for_long_prompts_or_batches_is_refused() {
+fn half_of_a_price_for_long_prompts_is_refused() {
     let file = r#"
         [[providers.openai.deployments]]
         model = "a"
         input_usd = "3"
         output_usd = "15"
-        batch_input_usd = "1.5"
         long_prompt = { input_usd = "6", abov_tokens = 1 }
         [[providers.openai.deployments]]
         model = "b"
@@ -177,8 +173,6 @@ fn half_of_a_price_for_long_prompts_or_batches_is_refused() {
     assert_eq!(
         faults,
         [
-            "providers.openai.deployments[0].batch_output_usd: is missing beside batch_input_usd; write both prices \
-             of a batch",
             "providers.openai.deployments[0].long_prompt.abov_tokens: unknown setting of a price for long prompts; \
              did you mean above_tokens?",
             "providers.openai.deployments[0].long_prompt.above_tokens: is missing; write the largest prompt that is \
