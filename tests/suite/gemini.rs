@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::cloud::{Cloud, google};
-use crate::support::gateway::{Reply, chat};
+use crate::support::gateway::{Builder, Reply, chat};
 use crate::support::provider::gemini::{
     self, CACHED_TOKENS, CANDIDATE_TOKENS, NO_SIGNATURE, PROMPT_TOKENS, THOUGHT_TOKENS,
 };
@@ -18,6 +18,10 @@ const V2_5: &str = "gemini-2.5-flash";
 
 /// Vertex AI behind the token service of `cloud`.
 async fn on_vertex(provider: &ScriptedProvider, cloud: &Cloud) -> TestGateway {
+    at_vertex(provider, cloud).start().await
+}
+
+fn at_vertex(provider: &ScriptedProvider, cloud: &Cloud) -> Builder {
     provider.always(gemini::vertex(cloud.knows_google_tokens()));
     let account = json!({"type": "service_account", "project_id": "of-file", "private_key_id": "kid-1",
         "private_key": cloud.key().private, "client_email": google::EMAIL,
@@ -29,8 +33,6 @@ async fn on_vertex(provider: &ScriptedProvider, cloud: &Cloud) -> TestGateway {
              service_account_env = \"GCP_ACCOUNT\"",
             provider.origin()
         ))
-        .start()
-        .await
 }
 
 /// The Gemini Developer API behind a key.
@@ -723,6 +725,42 @@ async fn claude_on_vertex_calls_tools_and_thinks_in_both_dialects() {
             assert!(reply.text.contains("event: message_stop"), "{}", reply.text);
         }
     }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn claude_on_vertex_is_shown_what_it_cannot_fetch_and_marks_what_it_cannot_place() {
+    let (provider, cloud) = (ScriptedProvider::start().await, Cloud::start().await);
+    let pictures = ScriptedProvider::start().await;
+    let png = [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13];
+    let gateway = at_vertex(&provider, &cloud)
+        .set("fetch.allowed_networks", "127.0.0.1/32")
+        .set("fetch.ports", pictures.address().port())
+        .start()
+        .await;
+    let url = format!("{}/cat.png", pictures.origin());
+    let image = json!({"type": "image", "source": {"type": "url", "url": url}});
+    let body = json!({"model": CLAUDE, "max_tokens": 64, "cache_control": {"type": "ephemeral"}, "messages": [
+        {"role": "user", "content": [image, {"type": "text", "text": "what is this"}]},
+    ]});
+    // The host refuses addresses, and the mark of a whole request.
+    pictures.script(Answer::whole(200, "image/png", png.to_vec()));
+    let reply = gateway.post("/v1/messages", &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let content = provider.requests()[0].json()["messages"][0]["content"].clone();
+    assert_eq!(
+        content[0]["source"],
+        json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgoAAAAN"})
+    );
+    assert_eq!(content[1]["cache_control"], json!({"type": "ephemeral"}));
+    assert!(gateway.row(&reply).await.cache_write_tokens > 0);
+
+    // What is no picture is the caller's fault, by its place, and nobody is asked.
+    pictures.script(Answer::whole(200, "image/png", "<html>no</html>"));
+    let reply = gateway.post("/v1/messages", &body).await;
+    assert_eq!(reply.status, 400, "{}", reply.text);
+    assert!(reply.text.contains("messages[0].content[0]"), "{}", reply.text);
+    assert_eq!(provider.requests().len(), 1);
     gateway.finish().await;
 }
 

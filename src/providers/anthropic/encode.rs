@@ -114,7 +114,8 @@ pub fn body(request: &Request, target: &Target<'_>, host: Host) -> Result<Encode
     writer.write(conversation, request.stream)
 }
 
-fn refused(field: impl Into<String>, problem: impl Into<String>) -> InvalidRequest {
+/// A fault of the request.
+pub(super) fn refused(field: impl Into<String>, problem: impl Into<String>) -> InvalidRequest {
     InvalidRequest {
         field: Some(field.into()),
         problem: problem.into(),
@@ -777,7 +778,7 @@ fn is_https(url: &str) -> bool {
 }
 
 /// The source of a medium whose bytes we have. The bytes say what they are; a wrong claim would be refused.
-fn source(kind: MediaKind, claimed: &str, data: &str) -> Result<Value, &'static str> {
+pub(super) fn source(kind: MediaKind, claimed: &str, data: &str) -> Result<Value, &'static str> {
     let start = data.get(..SNIFFED_CHARS.min(data.len())).unwrap_or_default();
     let first_bytes = STANDARD.decode(start).unwrap_or_default();
     let found = media::sniff(&first_bytes).or_else(|| MediaType::named(claimed));

@@ -1,5 +1,8 @@
 //! A caller who speaks Anthropic's dialect at a host of Claude: the caller's own bytes go out, the provider's come back, and
 //! what passes is only counted.
+//!
+//! What a host has not is cut out of the bytes and replaced by what it has: the model's name, addresses that it does not
+//! fetch, and the mark of a cache that it does not place.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,13 +13,18 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::wire::Usage;
-use super::{Host, failure};
+use super::{Host, encode, failure};
 use crate::chat::anthropic::read::is_unsigned_or_foreign;
+use crate::chat::conversation::{MediaKind, Place};
 use crate::chat::estimate::TextTally;
 use crate::chat::request::Request;
 use crate::domain::call::ErrorClass;
+use crate::domain::error::InvalidRequest;
 use crate::domain::usage::TokenUsage;
-use crate::providers::adapter::{Decoder, Failure, Payload, Reader, Relayed, StreamLimits, WholeAnswer, WireAnswer};
+use crate::providers::adapter::{
+    Decoder, Failure, MediaLibrary, Payload, Reader, Relayed, StreamLimits, Target, Unencodable, Wanted, WholeAnswer,
+    WireAnswer,
+};
 use crate::providers::cuts::{self, Cut, Members};
 use crate::providers::sse::{self, Records, TooLarge};
 
@@ -27,22 +35,60 @@ const MAX_HELD_BYTES: usize = 64 * 1024;
 ///
 /// Thoughts that another provider's model had, or that nobody signed, would be refused by Claude: a conversation that moved
 /// here from elsewhere goes out without them, and otherwise as it is.
-pub fn body(request: &Request, wire_name: &str, host: Host) -> Payload {
+///
+/// # Errors
+/// The host fetches nothing itself, and pictures or documents have to be fetched first; or what was fetched is none.
+pub fn body(request: &Request, target: &Target<'_>, host: Host) -> Result<Payload, Unencodable> {
+    let replacement = match host.version_in_body() {
+        Some(version) => Naming::Replaced(version),
+        None => Naming::Kept,
+    };
+    written(request, target, host, &replacement)
+}
+
+/// The body of a question for the number of its tokens, in which every host wants to see the model.
+///
+/// # Errors
+/// As with [`body`].
+pub fn counting(request: &Request, target: &Target<'_>, host: Host) -> Result<Payload, Unencodable> {
+    let naming = host.version_in_body().map_or(Naming::Kept, Naming::Joined);
+    written(request, target, host, &naming)
+}
+
+/// What becomes of the model's name in a body.
+enum Naming {
+    /// It stays the model's, in the host's words.
+    Kept,
+    /// A version takes its place.
+    Replaced(&'static str),
+    /// A version stands in front of it.
+    Joined(&'static str),
+}
+
+fn written(request: &Request, target: &Target<'_>, host: Host, naming: &Naming) -> Result<Payload, Unencodable> {
     let body = &request.body;
     let mut cuts = foreign_thoughts(body).unwrap_or_default();
+    if !host.fetches() {
+        cuts.extend(fetched_sources(body, target.media)?);
+    }
+    if !host.places_cache_marks() {
+        cuts.extend(placed_mark(body).unwrap_or_default());
+    }
     let value = request.model_span.clone();
-    match host.version_in_body() {
-        Some(version) => {
+    let name = || serde_json::to_string(target.wire_name).expect("a string always serialises");
+    match naming {
+        Naming::Kept if target.wire_name == request.model => {}
+        Naming::Kept => cuts.push((value, name().into())),
+        Naming::Replaced(version) => {
             let version = format!("\"anthropic_version\":\"{version}\"");
             cuts.push((name_of_field(body, value.start)..value.end, version.into()));
         }
-        None if wire_name == request.model => {}
-        None => {
-            let name = serde_json::to_string(wire_name).expect("a string always serialises");
-            cuts.push((value, name.into()));
+        Naming::Joined(version) => {
+            let both = format!("\"anthropic_version\":\"{version}\",\"model\":{}", name());
+            cuts.push((name_of_field(body, value.start)..value.end, both.into()));
         }
     }
-    cuts::applied(body, &mut cuts)
+    Ok(cuts::applied(body, &mut cuts))
 }
 
 /// Where the name of the field begins whose value begins at `value`. A name has no quotes inside: `model` needs none, and
@@ -119,6 +165,187 @@ fn is_foreign(block: &RawValue) -> bool {
 
 /// The `stop_reason` of an answer that the provider's policy ended.
 const REFUSAL: &str = "refusal";
+
+/// Sources at an address, each to be replaced by its bytes.
+///
+/// # Errors
+/// Those that nobody has fetched yet, or the fault of one that was.
+fn fetched_sources(body: &Bytes, media: &MediaLibrary) -> Result<Vec<Cut>, Unencodable> {
+    if memchr::memmem::find(body, b"\"url\"").is_none() {
+        return Ok(Vec::new());
+    }
+    let document = std::str::from_utf8(body).unwrap_or_default();
+    let Ok(Conversation { messages }) = serde_json::from_str::<Conversation<'_>>(document) else {
+        return Ok(Vec::new());
+    };
+    let mut sources = Sources {
+        document,
+        media,
+        cuts: Vec::new(),
+        wanted: Vec::new(),
+    };
+    for (message, raw) in messages.into_iter().enumerate() {
+        let blocks = blocks_of(raw).map(|(blocks, _)| blocks).unwrap_or_default();
+        for (part, block) in blocks.into_iter().enumerate() {
+            sources.block(block, Place { message, part })?;
+        }
+    }
+    if sources.wanted.is_empty() {
+        Ok(sources.cuts)
+    } else {
+        Err(Unencodable::NeedsMedia(sources.wanted))
+    }
+}
+
+/// The sources of a body, as they are found.
+struct Sources<'b> {
+    document: &'b str,
+    media: &'b MediaLibrary,
+    cuts: Vec<Cut>,
+    wanted: Vec<Wanted>,
+}
+
+/// A block that may show something, or hold blocks that do.
+#[derive(Deserialize)]
+struct Showing<'b> {
+    #[serde(borrow, default)]
+    r#type: Option<Cow<'b, str>>,
+    #[serde(borrow, default)]
+    source: Option<&'b RawValue>,
+    #[serde(borrow, default)]
+    content: Option<&'b RawValue>,
+}
+
+/// Where a block has from what it shows.
+#[derive(Deserialize)]
+struct Source<'b> {
+    #[serde(borrow, default)]
+    r#type: Option<Cow<'b, str>>,
+    #[serde(borrow, default)]
+    url: Option<Cow<'b, str>>,
+    #[serde(borrow, default)]
+    content: Option<&'b RawValue>,
+}
+
+impl<'b> Sources<'b> {
+    /// Looks at a block, and at those inside it: results of tools show pictures, too.
+    fn block(&mut self, raw: &'b RawValue, place: Place) -> Result<(), InvalidRequest> {
+        let Ok(block) = serde_json::from_str::<Showing<'b>>(raw.get()) else {
+            return Ok(());
+        };
+        let kind = match block.r#type.as_deref() {
+            Some("image") => Some(MediaKind::Image),
+            Some("document") => Some(MediaKind::Document),
+            _ => None,
+        };
+        if let (Some(kind), Some(source)) = (kind, block.source) {
+            self.source(source, kind, place)?;
+        }
+        self.within(block.content, place)
+    }
+
+    fn within(&mut self, content: Option<&'b RawValue>, place: Place) -> Result<(), InvalidRequest> {
+        let blocks: Option<Vec<&'b RawValue>> = content.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        blocks
+            .unwrap_or_default()
+            .into_iter()
+            .try_for_each(|block| self.block(block, place))
+    }
+
+    fn source(&mut self, raw: &'b RawValue, kind: MediaKind, place: Place) -> Result<(), InvalidRequest> {
+        let Ok(source) = serde_json::from_str::<Source<'b>>(raw.get()) else {
+            return Ok(());
+        };
+        let (Some("url"), Some(url)) = (source.r#type.as_deref(), source.url) else {
+            // A document may be made of blocks, pictures among them.
+            return self.within(source.content, place);
+        };
+        match self.media.get(&url) {
+            Some(fetched) => {
+                let inline = encode::source(kind, &fetched.media_type, &fetched.data)
+                    .map_err(|problem| encode::refused(place.to_string(), problem))?;
+                self.cuts
+                    .push((cuts::span(self.document, raw), inline.to_string().into()));
+            }
+            None => self.wanted.push(Wanted {
+                url: url.into_owned(),
+                kind,
+                place,
+            }),
+        }
+        Ok(())
+    }
+}
+
+/// What puts the mark of the whole request where Anthropic's own API would: onto the last block that can be cached. `None`
+/// where there is no such mark.
+///
+/// # Source
+/// "Automatic caching" of "Prompt caching", <https://platform.claude.com/docs/en/build-with-claude/prompt-caching>, which
+/// other hosts have not.
+fn placed_mark(body: &Bytes) -> Option<Vec<Cut>> {
+    memchr::memmem::find(body, b"\"cache_control\"")?;
+    let document = std::str::from_utf8(body).ok()?;
+    let Members(members) = serde_json::from_str(document).ok()?;
+    let value = |wanted: &str| members.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+    let mark = value("cache_control")?;
+    let ends: Vec<(usize, bool)> = members
+        .iter()
+        .map(|(name, value)| (cuts::span(document, value).end, name != "cache_control"))
+        .collect();
+    let open = memchr::memchr(b'{', body)?;
+    let gone = cuts::without(document, open, &ends);
+    let mut placed: Vec<Cut> = gone.into_iter().map(|range| (range, Bytes::new())).collect();
+    if mark.get() != "null" {
+        let messages: Vec<&RawValue> = serde_json::from_str(value("messages")?.get()).ok()?;
+        let on_last = messages
+            .into_iter()
+            .rev()
+            .find_map(|message| marked(document, message, mark.get()));
+        placed.extend(on_last.unwrap_or_default());
+    }
+    Some(placed)
+}
+
+/// What marks the last block of a message that can be marked, if it has one. Nothing has to change where that is marked.
+fn marked(document: &str, message: &RawValue, mark: &str) -> Option<Vec<Cut>> {
+    let Members(members) = serde_json::from_str(message.get()).ok()?;
+    let (_, content) = members.into_iter().find(|(name, _)| name == "content")?;
+    let at = cuts::span(document, content);
+    if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(content.get()) {
+        let end = format!(",\"cache_control\":{mark}}}]");
+        let block = vec![
+            (at.start..at.start, Bytes::from_static(b"[{\"type\":\"text\",\"text\":")),
+            (at.end..at.end, end.into()),
+        ];
+        return (!text.trim().is_empty()).then_some(block);
+    }
+    let blocks: Vec<&RawValue> = serde_json::from_str(content.get()).ok()?;
+    blocks
+        .into_iter()
+        .rev()
+        .find_map(|block| marked_block(document, block, mark))
+}
+
+/// What marks a block; `None` where it must have no mark: a thought, or a text that says nothing.
+fn marked_block(document: &str, block: &RawValue, mark: &str) -> Option<Vec<Cut>> {
+    let Members(members) = serde_json::from_str(block.get()).ok()?;
+    let value = |wanted: &str| members.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+    let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).unwrap_or_default();
+    match text(value("type")?).as_str() {
+        "thinking" | "redacted_thinking" => return None,
+        "text" if value("text").is_none_or(|said| text(said).trim().is_empty()) => return None,
+        _ => {}
+    }
+    let start = cuts::span(document, block).start + 1;
+    Some(match value("cache_control") {
+        None => vec![(start..start, format!("\"cache_control\":{mark},").into())],
+        Some(none) if none.get() == "null" => {
+            vec![(cuts::span(document, none), Bytes::copy_from_slice(mark.as_bytes()))]
+        }
+        Some(_) => Vec::new(),
+    })
+}
 
 /// Understands the answer to a request that was forwarded: it goes back as it came.
 #[derive(Clone, Copy, Debug)]

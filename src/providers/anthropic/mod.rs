@@ -180,7 +180,7 @@ pub fn exchange(
     };
     if request.dialect == Dialect::Anthropic {
         let own = &request.headers;
-        call.payload = forward::body(request, target.wire_name, host);
+        call.payload = forward::body(request, target, host)?;
         let betas = own.anthropic_betas.iter().map(String::as_str);
         call.headers = host.headers(own.anthropic_version.as_deref(), betas);
         return Ok(Exchange::whole(call, Forwarded));

@@ -1,5 +1,7 @@
 use std::sync::LazyLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use insta::assert_snapshot;
 use proptest::prelude::*;
@@ -557,7 +559,7 @@ mod forwarded {
     const BODY: &str = r#"{ "max_tokens" : 5, "model" : "m" ,"x_new":[1.0],"messages":[{"role":"user","content":"model"}], "stream":true}"#;
 
     fn sent(request: &Request, host: Host) -> String {
-        testing::joined(super::forward::body(request, "claude-x", host))
+        testing::joined(super::forward::body(request, &target(&NEWEST), host).unwrap())
     }
 
     #[test]
@@ -651,6 +653,123 @@ mod forwarded {
     }
 
     fn seen<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
+    #[test]
+    fn hosts_that_fetch_nothing_get_the_bytes_behind_every_address() {
+        let url = |url: &str| format!(r#"{{"type":"url", "url":"{url}"}}"#);
+        let image = |source: &str| format!(r#"{{"type":"image","source":{source} }}"#);
+        let (cat, pdf, shot) = (
+            url("https://x.test/cat"),
+            url("https://x.test/a.pdf"),
+            url("https://x.test/s"),
+        );
+        let with = |cat: &str, pdf: &str, shot: &str| {
+            let result = format!(
+                r#"{{"type":"tool_result","tool_use_id":"a","content":[{}]}}"#,
+                image(shot)
+            );
+            let document = format!(r#"{{"type":"document","title":"\u0061","source":{pdf},"x":1.0}}"#);
+            format!(
+                r#"{{"anthropic_version":"vertex-2023-10-16","max_tokens":5,"messages":[{{"role":"user","content":"\"url\""}},
+                {{"role":"user","content":[{},{document},{result}]}}]}}"#,
+                image(cat)
+            )
+        };
+        let body = with(&cat, &pdf, &shot).replacen(r#""anthropic_version":"vertex-2023-10-16""#, r#""model":"m""#, 1);
+        let request = messages(body.clone());
+        let traits = ModelTraits::default();
+        let wanted = match super::forward::body(&request, &target(&traits), Host::Vertex) {
+            Err(Unencodable::NeedsMedia(wanted)) => wanted,
+            other => panic!("{other:?}"),
+        };
+        let places: Vec<(&str, String)> = wanted.iter().map(|one| (&*one.url, one.place.to_string())).collect();
+        assert_eq!(
+            places,
+            [
+                ("https://x.test/cat", "messages[1].content[0]".to_owned()),
+                ("https://x.test/a.pdf", "messages[1].content[1]".to_owned()),
+                ("https://x.test/s", "messages[1].content[2]".to_owned()),
+            ]
+        );
+        // Anthropic's own API fetches them itself.
+        assert_eq!(
+            sent(&request, Host::Anthropic),
+            body.replacen("\"m\"", "\"claude-x\"", 1)
+        );
+
+        let mut media = MediaLibrary::default();
+        let png = STANDARD.encode([0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13]);
+        let paper = STANDARD.encode("%PDF-1.7 and more");
+        for (url, data) in [
+            ("https://x.test/cat", &png),
+            ("https://x.test/a.pdf", &paper),
+            ("https://x.test/s", &png),
+        ] {
+            let media_type = if data == &png { "image/png" } else { "application/pdf" }.to_owned();
+            media.insert(
+                url.to_owned(),
+                Fetched {
+                    media_type,
+                    data: data.clone(),
+                },
+            );
+        }
+        let fetched = Target {
+            media: &media,
+            ..target(&traits)
+        };
+        let base64 = |media_type: &str, data: &str| {
+            format!(r#"{{"type":"base64","media_type":"{media_type}","data":"{data}"}}"#)
+        };
+        let (png, paper) = (base64("image/png", &png), base64("application/pdf", &paper));
+        let spliced = testing::joined(super::forward::body(&request, &fetched, Host::Vertex).unwrap());
+        assert_eq!(spliced, with(&png, &paper, &png));
+    }
+
+    #[test]
+    fn hosts_that_place_no_mark_get_the_mark_of_the_whole_request_on_the_last_block() {
+        let mark = r#""cache_control":{"type":"ephemeral","ttl":"1h"}"#;
+        let body = |front: &str, messages: &str| format!(r#"{{{front}"messages":[{messages}]}}"#);
+        let version = r#""anthropic_version":"vertex-2023-10-16","#;
+        for (said, expected) in [
+            (
+                r#"{"role":"user","content":"hi \u0061"}"#.to_owned(),
+                format!(r#"{{"role":"user","content":[{{"type":"text","text":"hi \u0061",{mark}}}]}}"#),
+            ),
+            (
+                r#"{"role":"user","content":[{"type":"text","text":"a"},{ "type":"text","text":"b"}]}"#.to_owned(),
+                format!(
+                    r#"{{"role":"user","content":[{{"type":"text","text":"a"}},{{{mark}, "type":"text","text":"b"}}]}}"#
+                ),
+            ),
+            // Thoughts and texts without words cannot be marked, and what is marked stays as it is.
+            (
+                r#"{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"x","signature":"y"},{"type":"text","text":" "}]}"#.to_owned(),
+                format!(
+                    r#"{{"role":"user","content":[{{"type":"text","text":"a",{mark}}}]}},{{"role":"assistant","content":[{{"type":"thinking","thinking":"x","signature":"y"}},{{"type":"text","text":" "}}]}}"#
+                ),
+            ),
+            (
+                r#"{"role":"user","content":[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}}]}"#.to_owned(),
+                r#"{"role":"user","content":[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}}]}"#.to_owned(),
+            ),
+            (
+                r#"{"role":"user","content":[{"type":"text","cache_control":null,"text":"a"}]}"#.to_owned(),
+                format!(r#"{{"role":"user","content":[{{"type":"text",{mark},"text":"a"}}]}}"#),
+            ),
+        ] {
+            for front in [format!(r#"{mark},"model":"m","#), format!(r#""model":"m",{mark},"#)] {
+                let asked = messages(body(&format!(r#"{front}"max_tokens":5,"#), &said));
+                let front = format!(r#"{version}"max_tokens":5,"#);
+                assert_eq!(sent(&asked, Host::Vertex), body(&front, &expected));
+            }
+        }
+        let own = body(
+            &format!(r#""model":"claude-x",{mark},"max_tokens":5,"#),
+            r#"{"role":"user","content":"hi"}"#,
+        );
+        assert_eq!(sent(&messages(own.clone()), Host::Anthropic), own);
+    }
+
         let exchange = adapter()
             .encode(&messages(BODY), &target(&NEWEST))
             .unwrap_or_else(|_| panic!());

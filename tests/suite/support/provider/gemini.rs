@@ -103,6 +103,7 @@ fn claude(received: &Received, model: &str, method: &str) -> Answer {
     }
     // From here on it is Anthropic's own API.
     body.insert("model".to_owned(), model.into());
+        _ if body.contains_key("cache_control") => "cache_control: Extra inputs are not permitted",
     let mut headers = received.headers.clone();
     headers.insert("anthropic-version", "2023-06-01".parse().unwrap());
     headers.insert("x-api-key", "the platform's".parse().unwrap());
