@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod allowance;
+pub mod cache_marks;
 #[cfg(test)]
 mod conformance;
 mod cuts;

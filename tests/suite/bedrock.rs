@@ -760,6 +760,24 @@ async fn what_bedrock_has_no_place_for_is_named() {
         (Some(1), &json!("said: twice"))
     );
     assert_eq!(gateway.row(&reply).await.output_tokens, 4);
+
+    // Bedrock refuses a fifth point of a cache, and one for an hour behind one for minutes.
+    let part = |ttl: &str| json!({"type": "text", "text": "a b", "cache_control": {"type": "ephemeral", "ttl": ttl}});
+    let content = json!([part("1h"), part("1h"), part("5m"), part("1h"), part("5m"), part("5m")]);
+    let reply = ask(
+        &gateway,
+        SONNET,
+        json!({"messages": [{"role": "user", "content": content}]}),
+    )
+    .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(
+        reply.header("x-bonito-dropped-params"),
+        "cache_control[4..], cache_control.ttl"
+    );
+    let sent = provider.requests().last().unwrap().json()["messages"][0]["content"].clone();
+    let points: Vec<usize> = (0..10).filter(|at| sent[at].get("cachePoint").is_some()).collect();
+    assert_eq!(points, [3, 5, 7, 9], "{sent}");
     gateway.finish().await;
 }
 

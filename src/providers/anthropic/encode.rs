@@ -29,13 +29,12 @@ use crate::chat::param::{Dropped, Param, Taken};
 use crate::chat::request::Request;
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::{ClaudeTraits, ForcedTool};
+use crate::providers::cache_marks::{self, MAX_MARKS};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
 use crate::providers::openai::write::tool_name;
 
 /// The ceiling on generated tokens for a model whose own nobody has told us: the smallest that a current one has.
 const DEFAULT_MAX_TOKENS: u64 = 64_000;
-/// The most marks of a cache that a request may hold.
-const MAX_CACHE_MARKS: usize = 4;
 /// Anthropic's limit on `metadata.user_id`.
 const MAX_USER_CHARS: usize = 256;
 /// Longest id of a call that goes out as it is.
@@ -503,26 +502,21 @@ impl Writer<'_> {
     }
 
     fn mark(&self, mark: CacheMark) -> Value {
-        match mark {
-            CacheMark::OneHour if self.traits.one_hour_cache => json!({"type": "ephemeral", "ttl": "1h"}),
-            CacheMark::OneHour => {
-                self.shortened.set(true);
-                json!({"type": "ephemeral"})
-            }
-            CacheMark::FiveMinutes => json!({"type": "ephemeral"}),
+        let shortened = mark == CacheMark::OneHour && !self.traits.one_hour_cache;
+        if shortened {
+            self.shortened.set(true);
         }
     }
 
-    /// Puts the mark of the whole request where it belongs, and holds all of them to Anthropic's rules: four at most, of
-    /// which the last are kept since they cover the most, and none for an hour behind one for minutes.
+        written(if shortened { CacheMark::FiveMinutes } else { mark })
+    /// Puts the mark of the whole request where it belongs, and holds all of them to Anthropic's rules.
     fn cache(&mut self, conversation: &Conversation, messages: &mut [Message<'_>]) {
         self.taken.take(Param::CacheControl);
-        let mut most = MAX_CACHE_MARKS;
+        let mut on_all = None;
         if let Some(mark) = conversation.cache {
             let mark = self.mark(mark);
             if self.host.places_cache_marks() {
-                most -= 1;
-                self.set("cache_control", mark);
+                on_all = Some(mark);
             } else if let Some(block) = messages.last_mut().and_then(|last| last.content.last_mut()) {
                 match block {
                     Block::Plain(block) => block["cache_control"] = mark,
@@ -530,27 +524,27 @@ impl Writer<'_> {
                 }
             }
         }
-        let mut count: usize = 0;
-        for_each_mark(&mut self.fields, messages, &mut |_| count += 1);
-        let mut surplus = count.saturating_sub(most);
-        if surplus > 0 {
-            self.notes.add(format!("cache_control[{most}..]"));
-        }
-        let (mut minutes, mut shortened) = (false, false);
+        let mut marks = Vec::new();
         for_each_mark(&mut self.fields, messages, &mut |place| {
-            let Some(mark) = place else { return };
-            if surplus > 0 {
-                surplus -= 1;
-                *place = None;
-                return;
-            }
-            if minutes && mark["ttl"] == "1h" {
-                *mark = json!({"type": "ephemeral"});
-                shortened = true;
-            }
-            minutes |= mark["ttl"] != "1h";
+            marks.extend(place.as_ref().map(mark_of));
         });
-        if shortened || self.shortened.get() {
+        let others = MAX_MARKS - usize::from(on_all.is_some());
+        // It is put behind all others.
+        marks.extend(on_all.as_ref().map(mark_of));
+        let held = cache_marks::held(&marks);
+        let mut kept = held.marks.into_iter();
+        for_each_mark(&mut self.fields, messages, &mut |place| {
+            *place = kept.next().flatten().map(written);
+        });
+        if on_all.is_some()
+            && let Some(mark) = kept.next().flatten()
+        {
+            self.set("cache_control", written(mark));
+        }
+        if held.has_surplus {
+            self.notes.add(format!("cache_control[{others}..]"));
+        }
+        if held.has_shortened || self.shortened.get() {
             self.notes.add("cache_control.ttl");
         }
     }
@@ -558,6 +552,23 @@ impl Writer<'_> {
 
 /// Visits every mark on a block or a tool, in the order of the prompt as Anthropic caches it. A visitor may take it away.
 fn for_each_mark(
+/// A mark as it is written.
+fn written(mark: CacheMark) -> Value {
+    match mark {
+        CacheMark::OneHour => json!({"type": "ephemeral", "ttl": "1h"}),
+        CacheMark::FiveMinutes => json!({"type": "ephemeral"}),
+    }
+}
+
+/// What a written mark means.
+fn mark_of(written: &Value) -> CacheMark {
+    if written["ttl"] == "1h" {
+        CacheMark::OneHour
+    } else {
+        CacheMark::FiveMinutes
+    }
+}
+
     fields: &mut Map<String, Value>,
     messages: &mut [Message<'_>],
     visit: &mut impl FnMut(&mut Option<Value>),

@@ -28,6 +28,7 @@ use crate::domain::model::{ClaudeThinking, Family, ForcedTool, TakesSampling};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
 use crate::providers::anthropic::encode::INTERLEAVED_THINKING;
 use crate::providers::anthropic::schema;
+use crate::providers::cache_marks::{self, MAX_MARKS};
 
 /// The longest name of a tool, and the longest id of a call.
 pub(super) const MAX_NAME_BYTES: usize = 64;
@@ -113,6 +114,7 @@ pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unenc
         writer.body.output_config.text_format = Some(format);
         writer.taken.take(Param::ResponseFormat);
     }
+    writer.hold_cache_points();
     let dropped = conversation.given.without(&writer.taken).and(&writer.notes);
     let body = serde_json::to_vec(&writer.body)
         .expect("a body always serialises")
@@ -234,6 +236,31 @@ impl<'c> Writer<'c> {
             self.notes.add("cache_control.ttl");
         }
         Some(CachePoint::new(mark, one_hour))
+    }
+
+    /// Holds the points of caches to the rules that are there for all of them together.
+    fn hold_cache_points(&mut self) {
+        let mut marks = Vec::new();
+        self.body.retain_cache_points(|point| {
+            marks.push(point.mark());
+            true
+        });
+        let held = cache_marks::held(&marks);
+        let mut kept = held.marks.into_iter();
+        self.body.retain_cache_points(|point| match kept.next().flatten() {
+            Some(mark) => {
+                // For how long it can be had was seen to when it was made.
+                *point = CachePoint::new(mark, true);
+                true
+            }
+            None => false,
+        });
+        if held.has_surplus {
+            self.notes.add(format!("cache_control[{MAX_MARKS}..]"));
+        }
+        if held.has_shortened {
+            self.notes.add("cache_control.ttl");
+        }
     }
 
     fn tools(&mut self) -> Tools<'c> {

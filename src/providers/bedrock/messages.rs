@@ -44,7 +44,10 @@ pub(super) fn write<'c>(
         if !text.is_blank() {
             system.push(Block::Text(Cow::Borrowed(&text.text)));
         }
-        system.extend(writer.cache_point(text.cache).map(Block::CachePoint));
+        // A point must stand behind something.
+        if !system.is_empty() {
+            system.extend(writer.cache_point(text.cache).map(Block::CachePoint));
+        }
     }
     let instructions = std::mem::take(&mut writer.instructions);
     system.extend(instructions.into_iter().map(Block::Text));

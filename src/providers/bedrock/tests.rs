@@ -270,6 +270,36 @@ fn the_same_for_a_model_that_takes_little() {
 }
 
 #[test]
+fn points_of_caches_are_four_at_most_and_none_for_an_hour_stands_behind_minutes() {
+    let mark = |ttl: &str| json!({"type": "ephemeral", "ttl": ttl});
+    let part = |ttl: &str| json!({"type": "text", "text": "x", "cache_control": mark(ttl)});
+    let mut tool = weather();
+    tool["cache_control"] = mark("1h");
+    let request = chat(json!({
+        "tools": [tool],
+        "messages": [
+            {"role": "system", "content": [part("1h"), part("5m")]},
+            {"role": "user", "content": [part("1h"), part("5m")]},
+        ],
+    }));
+    let exchange = exchange(&request, &sonnet());
+    assert_eq!(exchange.dropped.names(), ["cache_control[4..]", "cache_control.ttl"]);
+    let body: Value = serde_json::from_slice(&exchange.calls[0].payload.clone().into_parts().concat()).unwrap();
+    assert_eq!(
+        body["toolConfig"]["tools"].as_array().unwrap().len(),
+        1,
+        "the first one goes"
+    );
+    let point = |block: &Value| block.get("cachePoint").cloned();
+    let points: Vec<Value> = [&body["system"], &body["messages"][0]["content"]]
+        .into_iter()
+        .flat_map(|blocks| blocks.as_array().unwrap().iter().filter_map(point))
+        .collect();
+    let (hour, minutes) = (json!({"type": "default", "ttl": "1h"}), json!({"type": "default"}));
+    assert_eq!(points, [hour, minutes.clone(), minutes.clone(), minutes]);
+}
+
+#[test]
 fn a_caller_of_anthropics_dialect() {
     let body = json!({
         "model": "m", "max_tokens": 4096, "stream": true,

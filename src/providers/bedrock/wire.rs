@@ -48,6 +48,25 @@ pub struct Converse<'c> {
     pub request_metadata: BTreeMap<&'c str, &'c str>,
 }
 
+impl Converse<'_> {
+    /// Visits the points of caches in the order of the prompt: tools, system, messages. Those go of which `visit` says no.
+    pub fn retain_cache_points(&mut self, mut visit: impl FnMut(&mut CachePoint) -> bool) {
+        if let Some(config) = &mut self.tool_config {
+            config.tools.retain_mut(|entry| match entry {
+                ToolEntry::CachePoint(point) => visit(point),
+                ToolEntry::ToolSpec { .. } => true,
+            });
+        }
+        let messages = self.messages.iter_mut().map(|message| &mut message.content);
+        for blocks in std::iter::once(&mut self.system).chain(messages) {
+            blocks.retain_mut(|block| match block {
+                Block::CachePoint(point) => visit(point),
+                _ => true,
+            });
+        }
+    }
+}
+
 #[derive(Serialize)]
 pub struct Message<'c> {
     pub role: &'static str,
@@ -109,6 +128,14 @@ impl CachePoint {
         Self {
             r#type: "default",
             ttl: (mark == CacheMark::OneHour && one_hour).then_some("1h"),
+        }
+    }
+
+    /// The mark it stands for.
+    pub fn mark(&self) -> CacheMark {
+        match self.ttl {
+            Some(_) => CacheMark::OneHour,
+            None => CacheMark::FiveMinutes,
         }
     }
 }

@@ -87,6 +87,7 @@ pub(super) fn converse(model: &str, body: &Value, streamed: bool) -> Checked {
         }
     }
     tools(model, body, streamed)?;
+    cache_points(body)?;
     let mut state = Seen::default();
     if let Some(system) = body.get("system") {
         for (at, block) in system.as_array().ok_or("system must be a list")?.iter().enumerate() {
@@ -102,6 +103,28 @@ pub(super) fn converse(model: &str, body: &Value, streamed: bool) -> Checked {
     inference(model, body)?;
     thinking(model, body)?;
     rest(body)
+}
+
+/// Four points of caches at most, and none for an hour behind one for minutes, in the order in which prompts are cached.
+fn cache_points(body: &Value) -> Checked {
+    let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
+    let messages = list(&body["messages"])
+        .into_iter()
+        .flat_map(|message| list(&message["content"]));
+    let blocks = list(&body["toolConfig"]["tools"])
+        .into_iter()
+        .chain(list(&body["system"]))
+        .chain(messages);
+    let points: Vec<Value> = blocks.filter_map(|block| block.get("cachePoint").cloned()).collect();
+    if points.len() > 4 {
+        return Err("The number of cache points exceeds the limit of 4.".into());
+    }
+    let is_hour = |point: &Value| point["ttl"] == "1h";
+    let first_of_minutes = points.iter().position(|point| !is_hour(point)).unwrap_or(points.len());
+    if points[first_of_minutes..].iter().any(is_hour) {
+        return Err("A cache point with a ttl of 1h must not come after one with a ttl of 5m.".into());
+    }
+    Ok(())
 }
 
 /// The one member of a union.
