@@ -24,6 +24,8 @@ pub struct Conversation {
     pub system: Vec<Text>,
     /// The turns.
     pub turns: Vec<Turn>,
+    /// The turns of further prompts, where a legacy completion has several: each is to be answered by itself.
+    pub further_prompts: Vec<Vec<Turn>>,
     /// Functions the model may call.
     pub tools: Vec<Tool>,
     /// Whether it must call one; `None` where the caller did not say.
@@ -396,6 +398,15 @@ impl Conversation {
 
     /// Whether the history holds calls of tools or their results.
     pub fn has_tool_history(&self) -> bool {
+    /// The same wishes for another prompt's turns.
+    pub fn asking(&self, turns: &[Turn]) -> Self {
+        Self {
+            turns: turns.to_vec(),
+            further_prompts: Vec::new(),
+            ..self.clone()
+        }
+    }
+
         let of_tools = |part: &Part| matches!(part, Part::Call(_) | Part::Result(_));
         self.turns.iter().flat_map(|turn| &turn.parts).any(of_tools)
     }

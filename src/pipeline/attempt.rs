@@ -327,7 +327,13 @@ impl Pipeline {
                 failure,
                 came,
                 broken_off: begun.load(Ordering::Relaxed).saturating_sub(ended),
-                each_asks_all: meter.operation() != Operation::Embedding,
+                shares: match meter.operation() {
+                    Operation::Embedding => made,
+                    // A choice asks all of its prompt, and a prompt is one of several.
+                    Operation::Chat | Operation::Completion => {
+                        request.conversation().map_or(1, |said| said.further_prompts.len() + 1)
+                    }
+                },
             }),
         }
     }
@@ -427,8 +433,8 @@ struct Incomplete {
     came: Vec<Option<WireAnswer>>,
     /// Calls that were under way and got no answer.
     broken_off: usize,
-    /// Whether each call has the whole prompt in it, and not a part.
-    each_asks_all: bool,
+    /// In how many parts the prompt was asked.
+    shares: usize,
 }
 
 impl From<Failure> for Incomplete {
@@ -437,7 +443,7 @@ impl From<Failure> for Incomplete {
             failure,
             came: Vec::new(),
             broken_off: 0,
-            each_asks_all: true,
+            shares: 1,
         }
     }
 }
@@ -446,14 +452,9 @@ impl Incomplete {
     /// The failure. What was answered before it is charged by what it says, and what was broken off by its prompt.
     fn charged(self, reader: Box<dyn Reader>, meter: &mut Meter) -> Failure {
         if self.came.iter().any(Option::is_some) {
-            let calls = self.came.len();
             let (usage, generated) = reader.partly(self.came);
             let prompt = meter.prompt_tokens() * u64::try_from(self.broken_off).unwrap_or(u64::MAX);
-            let prompt = if self.each_asks_all {
-                prompt
-            } else {
-                prompt / u64::try_from(calls).unwrap_or(1)
-            };
+            let prompt = prompt / u64::try_from(self.shares).unwrap_or(1).max(1);
             // Where the provider says what it was, it is not for us to count.
             let generated = if usage.is_some() {
                 TextTally::default()

@@ -10,6 +10,7 @@
 pub mod adapter;
 pub mod allowance;
 pub mod cache_marks;
+pub mod choices;
 #[cfg(test)]
 mod conformance;
 mod cuts;

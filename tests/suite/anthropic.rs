@@ -303,12 +303,67 @@ async fn what_claude_cannot_do_is_named_and_the_rest_is_done() {
         (&choice["finish_reason"], &choice["message"]["refusal"]),
         (&json!("content_filter"), &json!("This is not for me to say."))
     );
-    let reply = ask(&gateway, NEWEST, "hi", json!({"n": 2})).await;
+    let reply = ask(&gateway, NEWEST, "hi", json!({"n": 9})).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "unsupported_parameter"));
     let embedding = gateway
         .post("/v1/embeddings", &json!({"model": NEWEST, "input": "x"}))
         .await;
     assert_eq!((embedding.status, embedding.code().as_str()), (404, "model_not_found"));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn several_answers_are_as_many_calls_numbered_and_charged_together() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = start(&provider).await;
+    let one = ask(&gateway, NEWEST, "hi", json!({})).await;
+    let one = gateway.row(&one).await;
+    for stream in [false, true] {
+        let reply = ask(&gateway, NEWEST, "hi", json!({"n": 3, "stream": stream})).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert_eq!(reply.header("x-bonito-dropped-params"), "");
+        if stream {
+            assert!(reply.text.ends_with("data: [DONE]\n\n"), "{}", reply.text);
+            for index in 0..3 {
+                let end = format!(r#""index":{index},"delta":{{}},"logprobs":null,"finish_reason":"stop""#);
+                assert!(reply.text.contains(&end), "{}", reply.text);
+            }
+        } else {
+            let choices = reply.json()["choices"].clone();
+            assert_eq!(
+                (choices.as_array().unwrap().len(), &choices[2]["index"]),
+                (3, &json!(2))
+            );
+            assert_eq!(choices[2]["message"]["content"], "You said: hi");
+        }
+        let row = gateway.row(&reply).await;
+        assert_eq!(row.cost_nanousd, one.cost_nanousd.map(|cost| cost * 3));
+        assert_eq!(
+            (row.input_tokens, row.output_tokens),
+            (one.input_tokens * 3, one.output_tokens * 3)
+        );
+    }
+    assert_eq!(provider.requests().len(), 7);
+    // Prompts of a legacy completion are calls of their own, too, and eight are the most.
+    let prompts = |prompts: &[&str]| json!({"model": NEWEST, "prompt": prompts, "max_tokens": 20});
+    let reply = gateway
+        .post("/v1/completions", &prompts(&["one", "two", "three"]))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let texts: Vec<Value> = (0..3).map(|at| reply.json()["choices"][at]["text"].clone()).collect();
+    assert_eq!(texts, ["You said: one", "You said: two", "You said: three"]);
+    for (body, field) in [
+        (prompts(&["x"; 9]), "prompt"),
+        (json!({"model": NEWEST, "prompt": [[1, 2]]}), "prompt"),
+    ] {
+        let reply = gateway.post("/v1/completions", &body).await;
+        assert_eq!(
+            (reply.status, reply.json()["error"]["param"].as_str()),
+            (400, Some(field)),
+            "{}",
+            reply.text
+        );
+    }
     gateway.finish().await;
 }
 

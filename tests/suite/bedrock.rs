@@ -793,6 +793,13 @@ async fn callers_of_the_other_dialects_are_served_as_well() {
         "{}",
         reply.text
     );
+    let body = json!({"model": SONNET, "prompt": ["one", "two"], "n": 2, "max_tokens": 20, "stream": true});
+    let reply = gateway.post("/v1/completions", &body).await;
+    for (index, said) in ["said: one", "said: one", "said: two", "said: two"].iter().enumerate() {
+        let choice = format!(r#""index":{index},"text":"{said}""#);
+        assert!(reply.text.contains(&choice), "{choice}: {}", reply.text);
+    }
+    assert!(reply.text.ends_with("data: [DONE]\n\n"));
 
     let tools = json!([{"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]);
     let question = json!({"role": "user", "content": "secret call"});

@@ -29,29 +29,33 @@ pub fn chat(body: &[u8]) -> Read<Conversation> {
     Ok(conversation)
 }
 
-/// The conversation that the body of a legacy completion stands for: its prompt is all that the user says.
+/// The conversation that the body of a legacy completion stands for: its prompt is all that the user says. Of several
+/// prompts each is one of its own.
 ///
 /// # Errors
-/// The prompt is not one text, or something else cannot be understood.
+/// A prompt is no text, or something else cannot be understood.
 pub fn completion(body: &[u8]) -> Read<Conversation> {
     let mut fields = object_of(body)?;
-    let prompt = match fields.shift_remove("prompt") {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(mut texts)) if texts.len() == 1 && texts[0].is_string() => match texts.remove(0) {
-            Value::String(text) => text,
-            _ => unreachable!("it was just found to be a string"),
-        },
-        _ => {
-            let problem =
-                "must be one text: this model is served as a chat, which takes no tokens and no second prompt";
-            return Err(refused("prompt", problem));
-        }
+    let texts = match fields.shift_remove("prompt") {
+        Some(Value::Array(texts)) => texts,
+        Some(text) => vec![text],
+        None => Vec::new(),
     };
-    let mut conversation = Conversation {
-        turns: history::arrange(vec![Turn {
+    let mut prompts = Vec::with_capacity(texts.len());
+    for text in texts {
+        let Value::String(text) = text else {
+            let problem = "must be a text or an array of texts: this model is served as a chat, which takes no tokens";
+            return Err(refused("prompt", problem));
+        };
+        prompts.push(history::arrange(vec![Turn {
             role: Role::User,
-            parts: vec![Part::text(prompt)],
-        }]),
+            parts: vec![Part::text(text)],
+        }]));
+    }
+    let mut prompts = prompts.into_iter();
+    let mut conversation = Conversation {
+        turns: prompts.next().ok_or_else(|| refused("prompt", "must not be empty"))?,
+        further_prompts: prompts.collect(),
         ..Conversation::default()
     };
     // In the legacy dialect it is a number, and means something else.

@@ -24,6 +24,7 @@ use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
+use crate::providers::choices::Calls;
 use crate::providers::fence::Fence;
 use crate::providers::sse::{self, Records, TooLarge};
 use crate::providers::translate::{EventReader, Translator};
@@ -41,12 +42,13 @@ const DELTAS: [&str; 5] = [
 #[derive(Debug)]
 pub struct ClaudeTranslator {
     reading: Reading,
+    calls: Calls,
 }
 
 impl ClaudeTranslator {
-    /// The translator of the answer to a request.
-    pub fn new(reading: Reading) -> Self {
-        Self { reading }
+    /// The translator of the answers to a request.
+    pub fn new(reading: Reading, calls: Calls) -> Self {
+        Self { reading, calls }
     }
 
     /// What reads the events of one answer, for hosts that have them in a frame of their own.
@@ -57,9 +59,22 @@ impl ClaudeTranslator {
 
 impl Translator for ClaudeTranslator {
     fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
-        let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
+        self.calls.joined(answers, |_, answer| self.message(&answer.body))
+    }
+
+    fn stream(&self, limits: StreamLimits) -> Box<dyn EventReader> {
+        Box::new(SseReader {
+            records: Records::new(limits.max_event_bytes),
+            answer: self.answer(),
+        })
+    }
+}
+
+impl ClaudeTranslator {
+    /// Reads one whole answer.
+    fn message(&self, body: &[u8]) -> Result<Vec<Event>, Failure> {
         let unreadable = |_| malformed("answered 200 with a body that is not a JSON object");
-        let Message { content, rest } = serde_json::from_slice(&body).map_err(unreadable)?;
+        let Message { content, rest } = serde_json::from_slice(body).map_err(unreadable)?;
         if let Some(error) = rest.get("error").filter(|error| !error.is_null()) {
             return Err(failure::reported(&error.to_string()));
         }
@@ -79,13 +94,6 @@ impl Translator for ClaudeTranslator {
         answer.ending(&message, &message["usage"], &mut events);
         answer.finish(&mut events)?;
         Ok(events)
-    }
-
-    fn stream(&self, limits: StreamLimits) -> Box<dyn EventReader> {
-        Box::new(SseReader {
-            records: Records::new(limits.max_event_bytes),
-            answer: self.answer(),
-        })
     }
 }
 

@@ -26,7 +26,6 @@ use crate::chat::conversation::{
 use crate::chat::ids;
 use crate::chat::media::{self, MediaType};
 use crate::chat::param::{Dropped, Param, Taken};
-use crate::chat::request::Request;
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::{ClaudeTraits, ForcedTool};
 use crate::providers::cache_marks::{self, MAX_MARKS};
@@ -90,15 +89,16 @@ pub enum AnswerText {
     },
 }
 
-/// The body, and what of the conversation it does not hold.
+/// The body for one answer, and what of the conversation it does not hold.
 ///
 /// # Errors
-/// A message holds something that Claude does not take, several answers are wanted, or media have to be fetched first.
-pub fn body(request: &Request, target: &Target<'_>, host: Host) -> Result<Encoded, Unencodable> {
-    let conversation = request.conversation()?;
-    if conversation.sampling.choices.is_some_and(|choices| choices > 1) {
-        return Err(refused("n", "must be 1: Claude gives one answer at a time").into());
-    }
+/// A message holds something that Claude does not take, or media have to be fetched first.
+pub fn body(
+    conversation: &Conversation,
+    target: &Target<'_>,
+    host: Host,
+    stream: bool,
+) -> Result<Encoded, Unencodable> {
     let mut writer = Writer {
         target,
         host,
@@ -110,7 +110,9 @@ pub fn body(request: &Request, target: &Target<'_>, host: Host) -> Result<Encode
         instructions: Vec::new(),
         shortened: Cell::new(false),
     };
-    writer.write(conversation, request.stream)
+    // Whoever wants several answers asks as often.
+    writer.taken.take(Param::N);
+    writer.write(conversation, stream)
 }
 
 /// A fault of the request.

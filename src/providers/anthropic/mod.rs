@@ -22,16 +22,18 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use crate::chat::param::Param;
+use crate::chat::param::{Dropped, Param};
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Payload, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
+use crate::providers::choices::{self, Calls};
 use crate::providers::translate::Translated;
 use decode::ClaudeTranslator;
+use encode::Reading;
 use forward::Forwarded;
 
 /// The version our own requests are written for. It still has the sampling parameters, which later ones refuse for every
@@ -116,7 +118,7 @@ pub fn build(kind: &ProviderKind) -> Anthropic {
 impl Adapter for Anthropic {
     fn encode(&self, request: &Request, target: &Target<'_>) -> Result<Exchange, Unencodable> {
         let auth = AuthScheme::Header(HeaderName::from_static("x-api-key"));
-        exchange(request, target, Host::Anthropic, self.path.clone(), auth)
+        exchange(request, target, Host::Anthropic, |_| self.path.clone(), auth)
     }
 
     fn support(&self, param: Param) -> Support {
@@ -135,7 +137,8 @@ impl Adapter for Anthropic {
     fn counting(&self, request: &Request, target: &Target<'_>) -> Option<WireRequest> {
         let auth = AuthScheme::Header(HeaderName::from_static("x-api-key"));
         let forwarded = request.dialect == Dialect::Anthropic;
-        let exchange = forwarded.then(|| exchange(request, target, Host::Anthropic, self.counting.clone(), auth));
+        let path = |_| self.counting.clone();
+        let exchange = forwarded.then(|| exchange(request, target, Host::Anthropic, path, auth));
         exchange?.ok()?.calls.pop()
     }
 
@@ -151,7 +154,7 @@ impl Adapter for Anthropic {
 }
 
 /// The exchange for a request to a Claude model at one of its hosts: forwarded where the caller speaks its language, and
-/// written anew where it does not. A legacy completion becomes a chat.
+/// written anew where it does not. A legacy completion becomes a chat. `path` is given whether the answer is streamed.
 ///
 /// # Errors
 /// The request is for embeddings, which no Claude model makes; a message holds something that Claude does not take; or
@@ -160,7 +163,7 @@ pub fn exchange(
     request: &Request,
     target: &Target<'_>,
     host: Host,
-    path: PathAndQuery,
+    path: impl FnOnce(bool) -> PathAndQuery,
     auth: AuthScheme,
 ) -> Result<Exchange, Unencodable> {
     if request.operation == Operation::Embedding {
@@ -171,26 +174,41 @@ pub fn exchange(
             kind: InvalidKind::Value,
         }));
     }
-    let mut call = WireRequest {
-        path,
-        payload: Payload::default(),
-        auth,
-        headers: SmallVec::new(),
-        answer: AnswerForm::of(request.stream),
-    };
     if request.dialect == Dialect::Anthropic {
         let own = &request.headers;
-        call.payload = forward::body(request, target, host)?;
         let betas = own.anthropic_betas.iter().map(String::as_str);
-        call.headers = host.headers(own.anthropic_version.as_deref(), betas);
+        let call = WireRequest {
+            path: path(request.stream),
+            payload: forward::body(request, target, host)?,
+            auth,
+            headers: host.headers(own.anthropic_version.as_deref(), betas),
+            answer: AnswerForm::of(request.stream),
+        };
         return Ok(Exchange::whole(call, Forwarded));
     }
-    let encoded = encode::body(request, target, host)?;
-    call.payload = encoded.body.into();
-    call.headers = host.headers(None, encoded.betas.iter().copied());
+    let conversation = request.conversation()?;
+    let calls = Calls::one_by_one(conversation)?;
+    let stream = request.stream && calls.is_one();
+    let path = path(stream);
+    let mut made = SmallVec::new();
+    let (mut reading, mut dropped) = (Reading::default(), Dropped::default());
+    for question in choices::questions(conversation) {
+        let encoded = encode::body(&question, target, host, stream)?;
+        let call = WireRequest {
+            path: path.clone(),
+            payload: encoded.body.into(),
+            auth: auth.clone(),
+            headers: host.headers(None, encoded.betas.iter().copied()),
+            answer: AnswerForm::of(stream),
+        };
+        made.extend((0..calls.times).map(|_| call.clone()));
+        // They differ in nothing but the prompt.
+        (reading, dropped) = (encoded.reading, encoded.dropped);
+    }
     Ok(Exchange {
-        dropped: encoded.dropped,
-        ..Exchange::whole(call, Translated::new(request, ClaudeTranslator::new(encoded.reading)))
+        calls: made,
+        reader: Box::new(Translated::new(request, ClaudeTranslator::new(reading, calls))),
+        dropped,
     })
 }
 
@@ -200,6 +218,7 @@ pub fn support(param: Param) -> Support {
         Param::CacheControl | Param::Stream | Param::TopK | Param::TopP => Support::Forwarded,
         // Temperatures above 1 become 1, which is the hottest there is, and are then named as dropped.
         Param::MaxCompletionTokens
+        | Param::N
         | Param::ParallelToolCalls
         | Param::ReasoningEffort
         | Param::ResponseFormat
@@ -216,7 +235,6 @@ pub fn support(param: Param) -> Support {
         | Param::Logprobs
         | Param::Metadata
         | Param::Modalities
-        | Param::N
         | Param::Prediction
         | Param::PresencePenalty
         | Param::PromptCacheKey

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::decode::ClaudeTranslator;
 use super::encode::{AnswerText, Reading};
 use super::*;
+use crate::chat::conversation::Conversation;
 use crate::chat::event::{Delta, Event};
 use crate::chat::render;
 use crate::chat::request::BodyLimits;
@@ -93,8 +94,12 @@ fn messages(body: impl Into<Bytes>) -> Request {
     Request::parse(Operation::Chat, Dialect::Anthropic, body.into(), &LIMITS).unwrap()
 }
 
+fn written(request: &Request, target: &Target<'_>, host: Host) -> Result<encode::Encoded, Unencodable> {
+    encode::body(request.conversation()?, target, host, request.stream)
+}
+
 fn encode(traits: &ModelTraits, fields: Value) -> encode::Encoded {
-    encode::body(&chat(fields), &target(traits), Host::Anthropic).unwrap_or_else(|fault| panic!("{fault:?}"))
+    written(&chat(fields), &target(traits), Host::Anthropic).unwrap_or_else(|fault| panic!("{fault:?}"))
 }
 
 /// The body that goes out.
@@ -107,10 +112,14 @@ fn dropped(traits: &ModelTraits, fields: Value) -> Vec<String> {
 }
 
 fn refusal(fields: Value) -> (String, String) {
-    match encode::body(&chat(fields), &target(&NEWEST), Host::Anthropic) {
+    match written(&chat(fields), &target(&NEWEST), Host::Anthropic) {
         Err(Unencodable::Refused(fault)) => (fault.field.unwrap_or_default(), fault.problem),
         other => panic!("{other:?}"),
     }
+}
+
+fn one_call() -> Calls {
+    Calls::one_by_one(&Conversation::default()).unwrap()
 }
 
 fn weather() -> Value {
@@ -394,7 +403,10 @@ fn what_has_no_counterpart_is_named() {
 
 #[test]
 fn what_must_not_be_dropped_is_refused_with_its_place() {
-    assert_eq!(refusal(json!({"n": 2})).0, "n");
+    match adapter().encode(&chat(json!({"n": 9})), &target(&NEWEST)) {
+        Err(Unencodable::Refused(fault)) => assert_eq!(fault.field.as_deref(), Some("n")),
+        _ => panic!("nine calls for one request are too many"),
+    }
     let content = |part: Value| {
         let text = json!({"type": "text", "text": "x"});
         json!({"messages": [{"role": "user", "content": [text, part]}]})
@@ -431,7 +443,7 @@ fn other_hosts_fetch_nothing_and_have_no_model_in_their_body() {
         {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
     ]}], "stream": true, "cache_control": {"type": "ephemeral"}});
     let request = chat(image);
-    let wanted = encode::body(&request, &target(&NEWEST), Host::Vertex);
+    let wanted = written(&request, &target(&NEWEST), Host::Vertex);
     assert!(matches!(&wanted, Err(Unencodable::NeedsMedia(wanted)) if wanted[0].url == "https://example.com/cat.png"));
     let mut media = MediaLibrary::default();
     let fetched = Fetched {
@@ -443,8 +455,7 @@ fn other_hosts_fetch_nothing_and_have_no_model_in_their_body() {
         media: &media,
         ..target(&NEWEST)
     };
-    let body =
-        |host| -> Value { serde_json::from_slice(&encode::body(&request, &target, host).unwrap().body).unwrap() };
+    let body = |host| -> Value { serde_json::from_slice(&written(&request, &target, host).unwrap().body).unwrap() };
     let vertex = body(Host::Vertex);
     assert_eq!(vertex["anthropic_version"], "vertex-2023-10-16");
     assert_eq!((vertex.get("model"), &vertex["stream"]), (None, &json!(true)));
@@ -536,7 +547,7 @@ fn a_legacy_completion_becomes_a_chat() {
         Operation::Completion,
         r#"{"model":"m","prompt":"Say hi","echo":true,"max_tokens":5}"#,
     );
-    let encoded = encode::body(&request, &target(&NEWEST), Host::Anthropic).unwrap();
+    let encoded = written(&request, &target(&NEWEST), Host::Anthropic).unwrap();
     let body: Value = serde_json::from_slice(&encoded.body).unwrap();
     assert_eq!(
         body["messages"],
@@ -550,6 +561,67 @@ fn a_legacy_completion_becomes_a_chat() {
         (body["object"].as_str(), body["choices"][0]["text"].as_str()),
         (Some("text_completion"), Some("hi"))
     );
+}
+
+#[test]
+fn several_choices_and_prompts_are_several_calls_and_never_a_stream() {
+    let answer = |text: &str| WireAnswer {
+        headers: HeaderMap::new(),
+        body: json!({"type": "message", "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
+                     "usage": {"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 1}})
+        .to_string()
+        .into(),
+    };
+    let bodies = |exchange: &Exchange| -> Vec<Value> {
+        let bodies = exchange
+            .calls
+            .iter()
+            .map(|call| call.payload.clone().into_parts().concat());
+        bodies.map(|body| serde_json::from_slice(&body).unwrap()).collect()
+    };
+    let wanted = chat(json!({"n": 2, "stream": true}));
+    let exchange = adapter().encode(&wanted, &target(&NEWEST)).unwrap();
+    assert!(exchange.dropped.is_empty(), "{:?}", exchange.dropped);
+    let sent = bodies(&exchange);
+    assert_eq!((sent.len(), sent[0].get("stream")), (2, None));
+    assert_eq!(sent[0], sent[1]);
+    assert!(exchange.calls.iter().all(|call| call.answer == AnswerForm::Whole));
+    let replayed = exchange.reader.replay(vec![answer("a"), answer("b")]).unwrap();
+    let text = String::from_utf8(replayed.body.to_vec()).unwrap();
+    for said in [
+        r#""index":0,"delta":{"content":"a"}"#,
+        r#""index":1,"delta":{"content":"b"}"#,
+    ] {
+        assert!(text.contains(said), "{text}");
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"));
+    let usage = replayed.usage.unwrap();
+    assert_eq!((usage.input, usage.cached_input, usage.output), (12, 2, 4));
+
+    let legacy = testing::request(
+        Operation::Completion,
+        r#"{"model":"m","prompt":["one","two"],"n":2,"max_tokens":5}"#,
+    );
+    let exchange = adapter().encode(&legacy, &target(&NEWEST)).unwrap();
+    let asked: Vec<Value> = bodies(&exchange)
+        .into_iter()
+        .map(|body| body["messages"][0]["content"][0]["text"].clone())
+        .collect();
+    assert_eq!(asked, ["one", "one", "two", "two"]);
+    let whole = exchange
+        .reader
+        .whole(["a", "b", "c", "d"].into_iter().map(answer).collect())
+        .unwrap();
+    let body: Value = serde_json::from_slice(&whole.body).unwrap();
+    let choices: Vec<(&Value, &Value)> = body["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| (&choice["index"], &choice["text"]))
+        .collect();
+    let expected = [(0, "a"), (1, "b"), (2, "c"), (3, "d")].map(|(index, text)| (json!(index), json!(text)));
+    assert_eq!(choices, expected.each_ref().map(|(index, text)| (index, text)));
+    assert_eq!(body["usage"]["prompt_tokens"], 24);
 }
 
 /// The same language on both sides.
@@ -581,78 +653,6 @@ mod forwarded {
         }
     }
 
-    #[test]
-    fn the_callers_version_and_betas_go_along() {
-        let mut request = messages(BODY);
-        request.headers.anthropic_version = Some("2026-10-21".to_owned());
-        request.headers.anthropic_betas = vec!["a-1".to_owned(), "b-2".to_owned()];
-        let call = testing::encoded(&adapter(), &request, &target(&NEWEST));
-        let headers: Vec<(&str, &str)> = call
-            .headers
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
-            .collect();
-        assert_eq!(
-            headers,
-            [("anthropic-version", "2026-10-21"), ("anthropic-beta", "a-1,b-2")]
-        );
-    }
-
-    #[test]
-    fn thoughts_of_other_models_stay_behind() {
-        let body = json!({"model": "m", "max_tokens": 5, "messages": [
-            {"role": "user", "content": "a"},
-            {"role": "assistant", "content": [
-                {"type": "thinking", "thinking": "nobody signed", "signature": ""},
-                {"type": "thinking", "thinking": "", "signature": "bonito:google:abc"},
-                {"type": "redacted_thinking", "data": "bonito:bedrock:abc"},
-                {"type": "thinking", "thinking": "own", "signature": "Eq+/"},
-                {"type": "text", "text": "b"},
-            ]},
-            {"role": "user", "content": "c"},
-            {"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": ""}]},
-            {"role": "user", "content": "d"},
-        ]});
-        let sent: Value = serde_json::from_str(&sent(&messages(body.to_string()), Host::Anthropic)).unwrap();
-        assert_eq!(sent["model"], "claude-x");
-        assert_eq!(sent["messages"].as_array().unwrap().len(), 4);
-        let kept = json!([{"type": "thinking", "thinking": "own", "signature": "Eq+/"}, {"type": "text", "text": "b"}]);
-        assert_eq!(sent["messages"][1]["content"], kept);
-    }
-
-    #[test]
-    fn whatever_is_beside_a_foreign_thought_stays_as_it_was_written() {
-        let foreign = r#"{"type":"thinking","thinking":"","signature":"bonito:google:abc"}"#;
-        let own = r#"{"type":"tool_use","id":"a","name":"f","input":{"lat":31.245270191439438, "id":12345678901234567890123}}"#;
-        let user = r#"{"role":"user","content":"say \"bonito:\" and \"signature\": \"\""}"#;
-        let body = |content: &str| {
-            format!(
-                r#"{{ "x":1.0e1,"messages":[ {user},{{"role":"assistant" , "content":[{content} ]}}, {user}],"model":"claude-x"}}"#
-            )
-        };
-        for (content, kept) in [
-            (own.to_owned(), own.to_owned()),
-            (format!("{foreign} , {own}"), own.to_owned()),
-            (format!("{own} , {foreign}"), own.to_owned()),
-            (
-                format!("{foreign},{foreign},{own}, {foreign},{own}"),
-                format!("{own},{own}"),
-            ),
-        ] {
-            assert_eq!(
-                sent(&messages(body(&content)), Host::Anthropic),
-                body(&kept),
-                "{content}"
-            );
-        }
-        // The first message, and the last.
-        let alone = format!(r#"{{"role":"assistant","content":[{foreign}]}}"#);
-        let around = format!(r#"{{"model":"m","messages":[{alone}, {user} ,{alone}],"max_tokens":5}}"#);
-        let expected = format!(r#"{{"anthropic_version":"vertex-2023-10-16","messages":[{user}],"max_tokens":5}}"#);
-        assert_eq!(sent(&messages(around), Host::Vertex), expected);
-    }
-
-    fn seen<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
     #[test]
     fn hosts_that_fetch_nothing_get_the_bytes_behind_every_address() {
         let url = |url: &str| format!(r#"{{"type":"url", "url":"{url}"}}"#);
@@ -770,6 +770,78 @@ mod forwarded {
         assert_eq!(sent(&messages(own.clone()), Host::Anthropic), own);
     }
 
+    #[test]
+    fn the_callers_version_and_betas_go_along() {
+        let mut request = messages(BODY);
+        request.headers.anthropic_version = Some("2026-10-21".to_owned());
+        request.headers.anthropic_betas = vec!["a-1".to_owned(), "b-2".to_owned()];
+        let call = testing::encoded(&adapter(), &request, &target(&NEWEST));
+        let headers: Vec<(&str, &str)> = call
+            .headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
+            .collect();
+        assert_eq!(
+            headers,
+            [("anthropic-version", "2026-10-21"), ("anthropic-beta", "a-1,b-2")]
+        );
+    }
+
+    #[test]
+    fn thoughts_of_other_models_stay_behind() {
+        let body = json!({"model": "m", "max_tokens": 5, "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "nobody signed", "signature": ""},
+                {"type": "thinking", "thinking": "", "signature": "bonito:google:abc"},
+                {"type": "redacted_thinking", "data": "bonito:bedrock:abc"},
+                {"type": "thinking", "thinking": "own", "signature": "Eq+/"},
+                {"type": "text", "text": "b"},
+            ]},
+            {"role": "user", "content": "c"},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": ""}]},
+            {"role": "user", "content": "d"},
+        ]});
+        let sent: Value = serde_json::from_str(&sent(&messages(body.to_string()), Host::Anthropic)).unwrap();
+        assert_eq!(sent["model"], "claude-x");
+        assert_eq!(sent["messages"].as_array().unwrap().len(), 4);
+        let kept = json!([{"type": "thinking", "thinking": "own", "signature": "Eq+/"}, {"type": "text", "text": "b"}]);
+        assert_eq!(sent["messages"][1]["content"], kept);
+    }
+
+    #[test]
+    fn whatever_is_beside_a_foreign_thought_stays_as_it_was_written() {
+        let foreign = r#"{"type":"thinking","thinking":"","signature":"bonito:google:abc"}"#;
+        let own = r#"{"type":"tool_use","id":"a","name":"f","input":{"lat":31.245270191439438, "id":12345678901234567890123}}"#;
+        let user = r#"{"role":"user","content":"say \"bonito:\" and \"signature\": \"\""}"#;
+        let body = |content: &str| {
+            format!(
+                r#"{{ "x":1.0e1,"messages":[ {user},{{"role":"assistant" , "content":[{content} ]}}, {user}],"model":"claude-x"}}"#
+            )
+        };
+        for (content, kept) in [
+            (own.to_owned(), own.to_owned()),
+            (format!("{foreign} , {own}"), own.to_owned()),
+            (format!("{own} , {foreign}"), own.to_owned()),
+            (
+                format!("{foreign},{foreign},{own}, {foreign},{own}"),
+                format!("{own},{own}"),
+            ),
+        ] {
+            assert_eq!(
+                sent(&messages(body(&content)), Host::Anthropic),
+                body(&kept),
+                "{content}"
+            );
+        }
+        // The first message, and the last.
+        let alone = format!(r#"{{"role":"assistant","content":[{foreign}]}}"#);
+        let around = format!(r#"{{"model":"m","messages":[{alone}, {user} ,{alone}],"max_tokens":5}}"#);
+        let expected = format!(r#"{{"anthropic_version":"vertex-2023-10-16","messages":[{user}],"max_tokens":5}}"#);
+        assert_eq!(sent(&messages(around), Host::Vertex), expected);
+    }
+
+    fn seen<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Outcome {
         let exchange = adapter()
             .encode(&messages(BODY), &target(&NEWEST))
             .unwrap_or_else(|_| panic!());
@@ -1092,7 +1164,7 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
 
     #[test]
     fn arguments_are_what_the_model_wrote_whole_and_streamed() {
-        let translator = ClaudeTranslator::new(Reading::default());
+        let translator = ClaudeTranslator::new(Reading::default(), one_call());
         let usage = r#""usage":{"input_tokens":1,"output_tokens":1}"#;
         let body = format!(
             r#"{{"content":[{{"type":"tool_use","id":"t","name":"f","input":{ARGUMENTS}}}],"stop_reason":"tool_use",{usage}}}"#
@@ -1334,7 +1406,7 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta"
 
         #[test]
         fn a_whole_answer_says_what_its_stream_says(blocks in prop::collection::vec(block(), 0..6), piece in 1..5usize) {
-            let translator = ClaudeTranslator::new(Reading::default());
+            let translator = ClaudeTranslator::new(Reading::default(), one_call());
             let answer = WireAnswer { headers: HeaderMap::new(), body: whole(&blocks).into() };
             let of_whole = translator.whole(vec![answer]).unwrap();
             let of_stream = events_of_stream(&translator, streamed(&blocks, piece).as_bytes());
@@ -1370,6 +1442,7 @@ fn what_the_adapter_says_it_takes_it_takes() {
     let values = [
         (Param::CacheControl, json!({"cache_control": {"type": "ephemeral"}})),
         (Param::MaxCompletionTokens, json!({"max_completion_tokens": 5})),
+        (Param::N, json!({"n": 2})),
         (
             Param::ParallelToolCalls,
             json!({"parallel_tool_calls": false, "tools": [weather()]}),
@@ -1412,13 +1485,6 @@ fn what_the_adapter_says_it_takes_it_takes() {
         (Param::WebSearchOptions, json!({"web_search_options": {}})),
     ];
     for param in Param::ALL {
-        if *param == Param::N {
-            assert_eq!(
-                (support(Param::N), refusal(json!({"n": 2})).0.as_str()),
-                (Support::Refused, "n")
-            );
-            continue;
-        }
         let (_, fields) = values
             .iter()
             .find(|(known, _)| known == param)

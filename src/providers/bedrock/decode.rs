@@ -15,9 +15,9 @@ use crate::chat::conversation::{Issuer, Signature};
 use crate::chat::event::{Delta, Event, FinishReason};
 use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
-use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
 use crate::providers::anthropic::schema;
+use crate::providers::choices::Calls;
 use crate::providers::event_stream::{Broken, Message, Messages};
 use crate::providers::fence::Fence;
 use crate::providers::translate::{EventReader, Translator};
@@ -48,29 +48,23 @@ pub struct JsonTool {
 }
 
 /// Turns Bedrock's answers into events.
-pub struct BedrockTranslator(pub Asked);
+pub struct BedrockTranslator {
+    /// What was asked.
+    pub asked: Asked,
+    /// In how many calls.
+    pub calls: Calls,
+}
 
 impl Translator for BedrockTranslator {
     fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
-        let mut events = vec![Event::Start { id: None }];
-        let mut sum: Option<TokenUsage> = None;
-        let all = answers.len();
-        let mut counted = 0;
-        for (choice, answer) in (0..).zip(answers) {
-            if let Some(usage) = self.answer(choice, &answer.body, &mut events)? {
-                counted += 1;
-                sum = Some(sum.map_or(usage, |sum| added(sum, usage)));
-            }
-        }
-        // Half of a bill is none.
-        events.extend(sum.filter(|_| counted == all).map(Event::Usage));
-        Ok(events)
+        self.calls
+            .joined(answers, |place, answer| self.answer(place, &answer.body))
     }
 
     fn stream(&self, limits: StreamLimits) -> Box<dyn EventReader> {
         Box::new(ConverseStream {
             messages: Messages::new(limits.max_event_bytes),
-            blocks: Blocks::new(self.0.clone(), 0, limits.max_event_bytes),
+            blocks: Blocks::new(self.asked.clone(), 0, limits.max_event_bytes),
             started: false,
             stopped: false,
             complete: false,
@@ -81,7 +75,7 @@ impl Translator for BedrockTranslator {
 
 impl BedrockTranslator {
     /// Reads one whole answer, which becomes one choice.
-    fn answer(&self, choice: u32, body: &[u8], events: &mut Vec<Event>) -> Result<Option<TokenUsage>, Failure> {
+    fn answer(&self, place: u32, body: &[u8]) -> Result<Vec<Event>, Failure> {
         let answer: wire::Answer = parsed(body, "answered 200 with a body that is not Bedrock's")?;
         let Some(message) = answer.output.and_then(|output| output.message) else {
             // What it says instead is about its inner workings.
@@ -93,26 +87,17 @@ impl BedrockTranslator {
                 "answered 200 without saying why it stopped",
             ));
         };
-        let mut blocks = Blocks::new(self.0.clone(), choice, usize::MAX);
+        let mut events = vec![Event::Start { id: None }];
+        let mut blocks = Blocks::new(self.asked.clone(), place, usize::MAX);
         for (index, block) in (0..).zip(message.content) {
-            blocks.whole(index, block, events)?;
+            blocks.whole(index, block, &mut events)?;
         }
         let additional = answer.additional_model_response_fields;
-        blocks.finish(&reason, &additional, events)?;
+        blocks.finish(&reason, &additional, &mut events)?;
         let reasoning = wire::thinking_tokens(&additional);
-        Ok(answer.usage.and_then(|usage| usage.read(reasoning)))
-    }
-}
-
-fn added(one: TokenUsage, other: TokenUsage) -> TokenUsage {
-    TokenUsage {
-        input: one.input.saturating_add(other.input),
-        cached_input: one.cached_input.saturating_add(other.cached_input),
-        cache_write: one.cache_write.saturating_add(other.cache_write),
-        cache_write_1h: one.cache_write_1h.saturating_add(other.cache_write_1h),
-        output: one.output.saturating_add(other.output),
-        reasoning: one.reasoning.saturating_add(other.reasoning),
-        ..TokenUsage::default()
+        let usage = answer.usage.and_then(|usage| usage.read(reasoning));
+        events.extend(usage.map(Event::Usage));
+        Ok(events)
     }
 }
 
@@ -248,7 +233,8 @@ fn too_large() -> Failure {
 /// The blocks of one choice, as they open, grow and close.
 struct Blocks {
     asked: Asked,
-    choice: u32,
+    /// The place of the call that is answered: makes ids unique where Bedrock gives none.
+    place: u32,
     open: BTreeMap<u32, Block>,
     /// Blocks that ever were.
     seen: u32,
@@ -310,13 +296,13 @@ impl Blob {
 }
 
 impl Blocks {
-    fn new(asked: Asked, choice: u32, may_hold: usize) -> Self {
+    fn new(asked: Asked, place: u32, may_hold: usize) -> Self {
         Self {
             fence: Fence::new(asked.fenced),
             aside: asked.json_tool.is_some().then(String::new),
             json: false,
             asked,
-            choice,
+            place,
             open: BTreeMap::new(),
             seen: 0,
             calls: 0,
@@ -405,10 +391,7 @@ impl Blocks {
     }
 
     fn say(&self, delta: Delta, events: &mut Vec<Event>) {
-        events.push(Event::Delta {
-            choice: self.choice,
-            delta,
-        });
+        events.push(Event::Delta { choice: 0, delta });
     }
 
     /// Opens a block. Thoughts end where something else begins.
@@ -450,7 +433,7 @@ impl Blocks {
             self.say_aside(events);
             let name = self.asked.names.get(&call.name).cloned().unwrap_or(call.name);
             let id = if call.tool_use_id.is_empty() {
-                ids::derived(&format!("{} {index} {name}", self.choice))
+                ids::derived(&format!("{} {index} {name}", self.place))
             } else {
                 call.tool_use_id
             };
@@ -692,7 +675,7 @@ impl Blocks {
             newer => return Err(Failure::unknown_reason(newer)),
         };
         events.push(Event::Finish {
-            choice: self.choice,
+            choice: 0,
             reason,
             stop_sequence: wire::stop_sequence(additional),
         });

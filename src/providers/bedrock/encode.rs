@@ -32,8 +32,6 @@ use crate::providers::cache_marks::{self, MAX_MARKS};
 
 /// The longest name of a tool, and the longest id of a call.
 pub(super) const MAX_NAME_BYTES: usize = 64;
-/// Answers that are asked for one by one where a caller wants several.
-const MAX_CHOICES: u32 = 8;
 /// Pairs that `requestMetadata` takes, and the bytes of each half.
 const MAX_METADATA: usize = 16;
 const MAX_METADATA_BYTES: usize = 256;
@@ -61,32 +59,25 @@ const JSON_ONLY: &str = "Answer with a single JSON object and no other text.";
 pub struct Encoded {
     /// The body.
     pub body: Bytes,
-    /// Whether the answer is streamed; otherwise a stream is made of it.
-    pub stream: bool,
-    /// How often it is asked: once for each choice.
-    pub times: u32,
+    /// Whether the answer can be streamed; otherwise a stream is made of it.
+    pub streams: bool,
     /// What has to be known to understand the answer.
     pub asked: Asked,
     /// What the body does not express.
     pub dropped: Dropped,
 }
 
-/// Writes the body.
+/// Writes the body for one answer. The conversation is the request's, or asks one of its prompts.
 ///
 /// # Errors
 /// A message holds something that the model has no place for, or a medium has to be fetched.
-pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unencodable> {
-    let conversation = request.conversation()?;
+pub fn converse(request: &Request, conversation: &Conversation, target: &Target<'_>) -> Result<Encoded, Unencodable> {
     let bedrock = &target.traits.bedrock;
     if bedrock.embedding.is_some() {
         return Err(refused("model", "makes embeddings and does not chat").into());
     }
-    let times = conversation.sampling.choices.unwrap_or(1).max(1);
-    if times > MAX_CHOICES {
-        let problem = format!("must be at most {MAX_CHOICES} here: each choice is a call of its own");
-        return Err(refused("n", problem).into());
-    }
     let mut writer = Writer::new(conversation, target);
+    // Whoever wants several answers asks as often.
     writer.taken.take(Param::N);
     let tools = writer.tools();
     let thinking = reasoning::plan(conversation, target, tools.calls());
@@ -102,7 +93,7 @@ pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unenc
     writer.rest(request);
     writer.reasoning(thinking);
     writer.betas(&request.headers);
-    let stream = request.stream && times == 1 && (!tools.are_sent() || bedrock.tools_while_streaming);
+    let streams = !tools.are_sent() || bedrock.tools_while_streaming;
     let asked = Asked {
         names: tools.names(conversation),
         issuer: writer.issuer(),
@@ -121,8 +112,7 @@ pub fn converse(request: &Request, target: &Target<'_>) -> Result<Encoded, Unenc
         .into();
     Ok(Encoded {
         body,
-        stream,
-        times,
+        streams,
         asked,
         dropped,
     })

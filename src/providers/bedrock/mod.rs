@@ -33,6 +33,7 @@ use crate::domain::call::Operation;
 use crate::providers::adapter::{
     Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
+use crate::providers::choices::{self, Calls};
 use crate::providers::translate::Translated;
 use decode::BedrockTranslator;
 
@@ -97,17 +98,27 @@ impl Adapter for Bedrock {
                 dropped: encoded.dropped,
             });
         }
-        let encoded = encode::converse(request, target)?;
-        let (action, form) = if encoded.stream {
-            ("converse-stream", AnswerForm::AwsEventStream)
-        } else {
-            ("converse", AnswerForm::Whole)
-        };
-        let call = self.call(model, action, encoded.body, form);
+        let conversation = request.conversation()?;
+        let calls = Calls::one_by_one(conversation)?;
+        let mut made = SmallVec::new();
+        let mut last = None;
+        for question in choices::questions(conversation) {
+            let encoded = encode::converse(request, &question, target)?;
+            let (action, form) = if request.stream && calls.is_one() && encoded.streams {
+                ("converse-stream", AnswerForm::AwsEventStream)
+            } else {
+                ("converse", AnswerForm::Whole)
+            };
+            let call = self.call(model, action, encoded.body, form);
+            made.extend((0..calls.times).map(|_| call.clone()));
+            // They differ in nothing but the prompt.
+            last = Some((encoded.asked, encoded.dropped));
+        }
+        let (asked, dropped) = last.expect("a request has a prompt");
         Ok(Exchange {
-            calls: (0..encoded.times).map(|_| call.clone()).collect(),
-            reader: Box::new(Translated::new(request, BedrockTranslator(encoded.asked))),
-            dropped: encoded.dropped,
+            calls: made,
+            reader: Box::new(Translated::new(request, BedrockTranslator { asked, calls })),
+            dropped,
         })
     }
 

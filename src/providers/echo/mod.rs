@@ -25,6 +25,7 @@ use crate::domain::call::{Dialect, ErrorClass, Operation};
 use crate::providers::adapter::{
     Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Payload, Support, Target, Unencodable, WireRequest,
 };
+use crate::providers::choices::Calls;
 use crate::providers::openai::decode::{Forwarded, StreamRules};
 use crate::providers::openai::events::OpenAiTranslator;
 use crate::providers::translate::Translated;
@@ -72,7 +73,8 @@ impl Adapter for Echo {
         let exchange = match request.dialect {
             Dialect::OpenAi => Exchange::whole(call, Forwarded::new(request, rules)),
             Dialect::Anthropic => {
-                let translator = OpenAiTranslator::new(request.conversation()?, rules);
+                let conversation = request.conversation()?;
+                let translator = OpenAiTranslator::new(conversation, rules, Calls::with_choices(conversation, 1)?);
                 Exchange::whole(call, Translated::new(request, translator))
             }
         };

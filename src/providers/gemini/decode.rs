@@ -20,6 +20,7 @@ use crate::chat::render::Identity;
 use crate::chat::{arguments, ids};
 use crate::domain::call::ErrorClass;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
+use crate::providers::choices::Calls;
 use crate::providers::sse::{self, Records};
 use crate::providers::translate::{EventReader, Translator};
 
@@ -33,6 +34,7 @@ const MAX_ANNOTATIONS: usize = 200;
 /// Turns Google's answers to one request into events.
 pub struct GeminiTranslator {
     context: Arc<Context>,
+    calls: Calls,
 }
 
 struct Context {
@@ -43,8 +45,8 @@ struct Context {
 }
 
 impl GeminiTranslator {
-    /// The translator of the answer to a conversation.
-    pub fn new(conversation: &Conversation, identity: &Identity) -> Self {
+    /// The translator of the answers to a conversation.
+    pub fn new(conversation: &Conversation, identity: &Identity, calls: Calls) -> Self {
         let names = conversation
             .tools
             .iter()
@@ -55,17 +57,16 @@ impl GeminiTranslator {
         };
         Self {
             context: Arc::new(context),
+            calls,
         }
     }
-}
 
-impl Translator for GeminiTranslator {
-    fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
-        let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
+    /// Reads one whole answer.
+    fn answer(&self, body: &[u8]) -> Result<Vec<Event>, Failure> {
         let mut events = Vec::new();
         let mut state = State::new(Arc::clone(&self.context));
         state.answer(
-            parsed(&body, "answered 200 with a body that is no answer of Google's")?,
+            parsed(body, "answered 200 with a body that is no answer of Google's")?,
             &mut events,
         )?;
         state.finish(&mut events).map_err(|unfinished| match unfinished {
@@ -77,6 +78,12 @@ impl Translator for GeminiTranslator {
             Unfinished::Failed(failure) => failure,
         })?;
         Ok(events)
+    }
+}
+
+impl Translator for GeminiTranslator {
+    fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
+        self.calls.joined(answers, |_, answer| self.answer(&answer.body))
     }
 
     fn stream(&self, limits: StreamLimits) -> Box<dyn EventReader> {

@@ -14,7 +14,7 @@ use crate::chat::conversation::{
     Thinking, ThinkingMode, ToolCall, ToolChoice, ToolResult,
 };
 use crate::chat::param::{Dropped, Param, Taken};
-use crate::chat::request::Request;
+use crate::chat::request::DialectHeaders;
 use crate::chat::{arguments, history, ids};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::{GeminiGeneration, GeminiThinking, GeminiTraits, ThinkingBudget};
@@ -42,16 +42,28 @@ pub struct Encoded {
     pub body: Vec<u8>,
     /// What of the conversation it does not hold.
     pub dropped: Dropped,
-    /// Whether the answer to it can be streamed.
-    pub streams: bool,
+}
+
+/// The candidates that one call for a conversation answers with. Several cannot be streamed.
+pub fn candidates(conversation: &Conversation, target: &Target<'_>) -> u32 {
+    let wanted = conversation.sampling.choices.unwrap_or(1).max(1);
+    if target.traits.gemini.several_candidates {
+        wanted.min(MAX_CANDIDATES)
+    } else {
+        1
+    }
 }
 
 /// The body of a request.
 ///
 /// # Errors
 /// A message holds something that Gemini cannot read, or that has to be fetched first.
-pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encoded, Unencodable> {
-    let conversation = request.conversation()?;
+pub fn body(
+    host: &Host,
+    conversation: &Conversation,
+    headers: &DialectHeaders,
+    target: &Target<'_>,
+) -> Result<Encoded, Unencodable> {
     let mut writer = Writer {
         host,
         target,
@@ -61,7 +73,6 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
         wanted: Vec::new(),
         fields: Map::new(),
         config: Map::new(),
-        streams: true,
     };
     let (system_turns, turns) = history::without_system_turns(&conversation.turns);
     let mut system: Vec<Value> = conversation
@@ -83,7 +94,7 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
             .insert("systemInstruction".to_owned(), json!({"parts": system}));
     }
     writer.limits(conversation);
-    writer.sampling(conversation, request.stream);
+    writer.sampling(conversation);
     writer.reasoning(conversation);
     writer.details(conversation);
     writer.rest(conversation);
@@ -92,14 +103,13 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
         config,
         taken,
         notes,
-        streams,
         ..
     } = writer;
     if !config.is_empty() {
         fields.insert("generationConfig".to_owned(), config.into());
     }
     let mut dropped = conversation.given.without(&taken).and(&notes);
-    request.headers.drop_betas(&mut dropped, |_| false);
+    headers.drop_betas(&mut dropped, |_| false);
     let body = Body {
         fields: &fields,
         contents: &contents,
@@ -107,7 +117,6 @@ pub fn body(host: &Host, request: &Request, target: &Target<'_>) -> Result<Encod
     Ok(Encoded {
         body: serde_json::to_vec(&body).expect("values always serialise"),
         dropped,
-        streams,
     })
 }
 
@@ -170,7 +179,6 @@ struct Writer<'t> {
     wanted: Vec<Wanted>,
     fields: Map<String, Value>,
     config: Map<String, Value>,
-    streams: bool,
 }
 
 impl Writer<'_> {
@@ -511,7 +519,7 @@ impl Writer<'_> {
         }
     }
 
-    fn sampling(&mut self, conversation: &Conversation, stream: bool) {
+    fn sampling(&mut self, conversation: &Conversation) {
         let sampling = &conversation.sampling;
         if self.traits.sampling_params {
             if let Some(temperature) = sampling.temperature {
@@ -551,11 +559,10 @@ impl Writer<'_> {
             }
         }
         if let Some(choices) = sampling.choices.filter(|_| self.traits.several_candidates) {
-            self.configure("candidateCount", choices.min(MAX_CANDIDATES), Param::N);
+            self.configure("candidateCount", candidates(conversation, self.target), Param::N);
             if choices > MAX_CANDIDATES {
                 self.taken.leave(Param::N);
             }
-            self.streams = !stream;
         }
     }
 

@@ -24,7 +24,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, StatusCode};
 use smallvec::SmallVec;
 
-use crate::chat::param::Param;
+use crate::chat::param::{Dropped, Param};
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::Operation;
@@ -34,6 +34,7 @@ use crate::providers::adapter::{
     Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::anthropic;
+use crate::providers::choices::{self, Calls};
 use crate::providers::openai;
 use crate::providers::openai::decode::StreamRules;
 use crate::providers::openai::encode::Edits;
@@ -147,19 +148,29 @@ impl Adapter for Gemini {
         if request.operation == Operation::Embedding {
             return embeddings::exchange(&self.host, request, target);
         }
-        let encoded = encode::body(&self.host, request, target)?;
-        let (method, answer) = match (request.stream, encoded.streams) {
-            (true, true) => ("streamGenerateContent?alt=sse", AnswerForm::EventStream),
-            // Several answers come only whole, and are made into a stream here.
-            (true, false) | (false, _) => ("generateContent", AnswerForm::Whole),
+        let conversation = request.conversation()?;
+        let candidates = encode::candidates(conversation, target);
+        let calls = Calls::with_choices(conversation, candidates)?;
+        // Several answers come only whole, and are made into a stream here.
+        let (method, answer) = if request.stream && calls.is_one() && candidates == 1 {
+            ("streamGenerateContent?alt=sse", AnswerForm::EventStream)
+        } else {
+            ("generateContent", AnswerForm::Whole)
         };
-        let call = self
-            .host
-            .call(self.host.method(target.wire_name, method), encoded.body, answer);
-        let translator = GeminiTranslator::new(request.conversation()?, &request.identity);
+        let path = self.host.method(target.wire_name, method);
+        let mut made = SmallVec::new();
+        let mut dropped = Dropped::default();
+        for question in choices::questions(conversation) {
+            let encoded = encode::body(&self.host, &question, &request.headers, target)?;
+            made.push(self.host.call(path.clone(), encoded.body, answer));
+            // They differ in nothing but the prompt.
+            dropped = encoded.dropped;
+        }
+        let translator = GeminiTranslator::new(conversation, &request.identity, calls);
         Ok(Exchange {
-            dropped: encoded.dropped,
-            ..Exchange::whole(call, Translated::new(request, translator))
+            calls: made,
+            reader: Box::new(Translated::new(request, translator)),
+            dropped,
         })
     }
 
@@ -240,15 +251,11 @@ impl Gemini {
         let Host::Vertex { place, .. } = &self.host else {
             return Err(unserved("only Vertex AI serves models of other publishers").into());
         };
-        let names = ["publishers/anthropic/models/", "anthropic/"];
-        let model = names.iter().find_map(|front| target.wire_name.strip_prefix(front));
-        let model = path(model.unwrap_or(target.wire_name));
-        let method = if request.stream {
-            "streamRawPredict"
-        } else {
-            "rawPredict"
+        let model = path(claude_name(target));
+        let path = |stream: bool| {
+            let method = if stream { "streamRawPredict" } else { "rawPredict" };
+            checked(format!("{place}/publishers/anthropic/models/{model}:{method}"))
         };
-        let path = checked(format!("{place}/publishers/anthropic/models/{model}:{method}"));
         anthropic::exchange(request, target, anthropic::Host::Vertex, path, AuthScheme::Bearer)
     }
 
@@ -304,6 +311,13 @@ fn publisher(target: &Target<'_>) -> Publisher {
         (_, None | Some(("google" | "models" | "publishers" | "endpoints" | "tunedModels", _))) => Publisher::Google,
         (_, Some(_)) => Publisher::Other,
     }
+}
+
+/// The name of a Claude model without its publisher.
+fn claude_name<'t>(target: &Target<'t>) -> &'t str {
+    let fronts = ["publishers/anthropic/models/", "anthropic/"];
+    let name = fronts.iter().find_map(|front| target.wire_name.strip_prefix(front));
+    name.unwrap_or(target.wire_name)
 }
 
 fn unserved(problem: &str) -> InvalidRequest {

@@ -697,6 +697,39 @@ fn web_search_and_drawing_are_googles_own_tools() {
 }
 
 #[test]
+fn prompts_of_a_legacy_completion_are_calls_of_their_own() {
+    let request = request(
+        Operation::Completion,
+        r#"{"model":"m","prompt":["one","two"],"n":2,"stream":true}"#,
+    );
+    let exchange = vertex().encode(&request, &of(&V2_5)).unwrap();
+    assert_eq!(exchange.calls.len(), 2);
+    assert!(exchange.calls.iter().all(|call| call.answer == AnswerForm::Whole));
+    let answer = |texts: [&str; 2]| {
+        let candidates = texts.iter().enumerate().map(
+            |(index, text)| json!({"index": index, "content": {"parts": [{"text": text}]}, "finishReason": "STOP"}),
+        );
+        let usage = json!({"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5});
+        WireAnswer {
+            headers: HeaderMap::new(),
+            body: json!({"candidates": candidates.collect::<Vec<_>>(), "usageMetadata": usage})
+                .to_string()
+                .into(),
+        }
+    };
+    let replayed = exchange
+        .reader
+        .replay(vec![answer(["a", "b"]), answer(["c", "d"])])
+        .unwrap();
+    let text = String::from_utf8(replayed.body.to_vec()).unwrap();
+    for (index, said) in ["a", "b", "c", "d"].iter().enumerate() {
+        assert!(text.contains(&format!(r#""index":{index},"text":"{said}""#)), "{text}");
+    }
+    let usage = replayed.usage.unwrap();
+    assert_eq!((usage.input, usage.output), (6, 4));
+}
+
+#[test]
 fn whatever_is_taken_is_said_to_be_supported() {
     let everything = json!({"audio": {}, "cache_control": {"type": "ephemeral"}, "frequency_penalty": 1,
         "logit_bias": {"1": 1}, "logprobs": true, "max_tokens": 1, "metadata": {"a": "b"}, "modalities": ["image"], "n": 2,
@@ -712,10 +745,8 @@ fn whatever_is_taken_is_said_to_be_supported() {
         let (_, dropped) = sent_by(&gemini, &request, &of(&able));
         let mut lost_everywhere = dropped;
         if gemini.host.is_vertex() {
-            // What Gemini has no words for may reach Claude, which gives one answer at a time.
-            let mut fields = everything.clone();
-            fields["n"] = 1.into();
-            let (_, dropped) = sent_by(&gemini, &chat(fields), &claude());
+            // What Gemini has no words for may reach Claude.
+            let (_, dropped) = sent_by(&gemini, &request, &claude());
             lost_everywhere.retain(|name| dropped.contains(name));
         }
         let given = request.conversation().unwrap().given.clone().into_known();

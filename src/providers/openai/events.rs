@@ -14,6 +14,7 @@ use crate::chat::ids;
 use crate::domain::call::ErrorClass;
 use crate::domain::usage::TokenUsage;
 use crate::providers::adapter::{Failure, StreamLimits, WireAnswer};
+use crate::providers::choices::Calls;
 use crate::providers::sse::{self, Records};
 use crate::providers::translate::{EventReader, MAX_CALLS, Translator};
 
@@ -24,6 +25,7 @@ const MAX_CHOICES: u32 = 128;
 pub struct OpenAiTranslator {
     rules: StreamRules,
     names: Names,
+    calls: Calls,
 }
 
 /// The caller's names of tools by those that were sent, where they differ.
@@ -31,8 +33,8 @@ pub struct OpenAiTranslator {
 struct Names(HashMap<String, String>);
 
 impl OpenAiTranslator {
-    /// The translator of the answer to a conversation.
-    pub fn new(conversation: &Conversation, rules: StreamRules) -> Self {
+    /// The translator of the answers to a conversation.
+    pub fn new(conversation: &Conversation, rules: StreamRules, calls: Calls) -> Self {
         let pairs = conversation
             .tools
             .iter()
@@ -40,14 +42,13 @@ impl OpenAiTranslator {
         Self {
             rules,
             names: Names(pairs.filter(|(sent, name)| sent != name).collect()),
+            calls,
         }
     }
-}
 
-impl Translator for OpenAiTranslator {
-    fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
-        let body = answers.into_iter().next().map(|answer| answer.body).unwrap_or_default();
-        let answer: Value = serde_json::from_slice(&body).map_err(|_| {
+    /// Reads one whole answer.
+    fn answer(&self, body: &[u8]) -> Result<Vec<Event>, Failure> {
+        let answer: Value = serde_json::from_slice(body).map_err(|_| {
             Failure::new(
                 ErrorClass::Malformed,
                 "answered 200 with a body that is not a JSON object",
@@ -71,6 +72,12 @@ impl Translator for OpenAiTranslator {
             events.push(Event::Usage(usage));
         }
         Ok(events)
+    }
+}
+
+impl Translator for OpenAiTranslator {
+    fn whole(&self, answers: Vec<WireAnswer>) -> Result<Vec<Event>, Failure> {
+        self.calls.joined(answers, |_, answer| self.answer(&answer.body))
     }
 
     fn stream(&self, limits: StreamLimits) -> Box<dyn EventReader> {
@@ -406,8 +413,12 @@ mod tests {
         format!("data: {finish}\n\ndata: [DONE]\n\n").into()
     }
 
+    fn one_call() -> Calls {
+        Calls::with_choices(&Conversation::default(), 1).unwrap()
+    }
+
     fn events(chunks: impl IntoIterator<Item = Bytes>) -> Result<Vec<String>, Failure> {
-        let translator = OpenAiTranslator::new(&Conversation::default(), RULES);
+        let translator = OpenAiTranslator::new(&Conversation::default(), RULES, one_call());
         let mut reader = translator.stream(STREAM_LIMITS);
         let mut events = Vec::new();
         for chunk in chunks {
@@ -448,7 +459,7 @@ mod tests {
         };
         let body = r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
         let request = Request::parse(Operation::Chat, Dialect::Anthropic, body.into(), &limits).unwrap();
-        let translator = OpenAiTranslator::new(request.conversation().unwrap(), RULES);
+        let translator = OpenAiTranslator::new(request.conversation().unwrap(), RULES, one_call());
         Box::new(Translated::new(&request, translator)).decoder(STREAM_LIMITS)
     }
 
@@ -526,7 +537,7 @@ mod tests {
 
     #[test]
     fn no_choice_is_finished_where_another_one_does_not_say_why_it_ended() {
-        let mut reader = OpenAiTranslator::new(&Conversation::default(), RULES).stream(STREAM_LIMITS);
+        let mut reader = OpenAiTranslator::new(&Conversation::default(), RULES, one_call()).stream(STREAM_LIMITS);
         let other = json!({"choices": [{"index": 1, "delta": {"content": "and"}}]});
         let mut events = Vec::new();
         reader.feed(format!("data: {other}\n\n").into(), &mut events).unwrap();

@@ -17,13 +17,14 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
 use smallvec::SmallVec;
 
-use crate::chat::param::Param;
+use crate::chat::param::{Dropped, Param};
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::{Dialect, Operation};
 use crate::providers::adapter::{
     Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Payload, Support, Target, Unencodable, WireRequest,
 };
+use crate::providers::choices::{self, Calls};
 use crate::providers::translate::Translated;
 use decode::{Forwarded, StreamRules};
 use encode::{Edits, Paths};
@@ -123,13 +124,29 @@ pub fn exchange(
             ..Exchange::whole(call, Forwarded::new(request, rules))
         });
     }
-    let (body, mut dropped) = write::body(request, target, manner)?;
+    let conversation = request.conversation()?;
+    // Where `n` is refused, it is dropped and named.
+    let each = conversation.sampling.choices.filter(|_| !manner.refuses(Param::N));
+    let calls = Calls::with_choices(conversation, each.unwrap_or(1))?;
+    let stream = request.stream && calls.is_one();
+    call.answer = AnswerForm::of(stream);
+    let mut made = SmallVec::new();
+    let mut dropped = Dropped::default();
+    for question in choices::questions(conversation) {
+        let (body, left) = write::body(&question, target, manner, stream)?;
+        made.push(WireRequest {
+            payload: body.into(),
+            ..call.clone()
+        });
+        // They differ in nothing but the prompt.
+        dropped = left;
+    }
     request.headers.drop_betas(&mut dropped, |_| false);
-    call.payload = body.into();
-    let translator = OpenAiTranslator::new(request.conversation()?, rules);
+    let translator = OpenAiTranslator::new(conversation, rules, calls);
     Ok(Exchange {
+        calls: made,
+        reader: Box::new(Translated::new(request, translator)),
         dropped,
-        ..Exchange::whole(call, Translated::new(request, translator))
     })
 }
 

@@ -11,7 +11,6 @@ use crate::chat::conversation::{
 };
 use crate::chat::ids;
 use crate::chat::param::{Dropped, Param, Taken};
-use crate::chat::request::Request;
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::TakesSampling;
 use crate::providers::adapter::{Target, Unencodable, Wanted};
@@ -64,8 +63,12 @@ impl Manner {
 ///
 /// # Errors
 /// A message holds something that OpenAI's dialect has no place for.
-pub fn body(request: &Request, target: &Target<'_>, manner: Manner) -> Result<(Bytes, Dropped), Unencodable> {
-    let conversation = request.conversation()?;
+pub fn body(
+    conversation: &Conversation,
+    target: &Target<'_>,
+    manner: Manner,
+    stream: bool,
+) -> Result<(Bytes, Dropped), Unencodable> {
     let mut writer = Writer {
         target,
         manner,
@@ -80,7 +83,7 @@ pub fn body(request: &Request, target: &Target<'_>, manner: Manner) -> Result<(B
         return Err(Unencodable::NeedsMedia(writer.wanted));
     }
     writer.fields.insert("messages".to_owned(), messages.into());
-    if request.stream {
+    if stream {
         writer.fields.insert("stream".to_owned(), true.into());
         if !manner.refuses(Param::StreamOptions) {
             writer

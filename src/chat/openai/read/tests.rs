@@ -195,7 +195,23 @@ fn a_legacy_completion_is_what_the_user_says() {
     let given = conversation.given.without(&Taken::default());
     assert_eq!(given.names(), ["logprobs", "echo", "suffix"]);
     assert!(!conversation.sampling.logprobs);
-    for prompt in [json!(["a", "b"]), json!([1, 2]), json!([[1]]), json!([])] {
+    let several = read(json!({"model": "m", "prompt": ["a", "b", "c"], "n": 2})).unwrap();
+    let asked = |turns: &[Turn]| match &turns[0].parts[..] {
+        [Part::Text(text)] => text.text.clone(),
+        other => panic!("{other:?}"),
+    };
+    let further: Vec<String> = several.further_prompts.iter().map(|turns| asked(turns)).collect();
+    assert_eq!(
+        (asked(&several.turns), further),
+        ("a".to_owned(), vec!["b".to_owned(), "c".to_owned()])
+    );
+    let second = several.asking(&several.further_prompts[0]);
+    assert_eq!(
+        (asked(&second.turns), second.further_prompts.len()),
+        ("b".to_owned(), 0)
+    );
+    assert_eq!(second.sampling.choices, Some(2));
+    for prompt in [json!([1, 2]), json!(["a", 1]), json!([[1]]), json!([])] {
         assert_eq!(
             read(json!({"model": "m", "prompt": prompt}))
                 .unwrap_err()
