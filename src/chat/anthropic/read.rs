@@ -14,7 +14,7 @@ use crate::chat::conversation::{
     Conversation, Effort, Format, Issuer, Media, MediaKind, MediaSource, Part, Place, Role, Signature, Text, Thinking,
     ThinkingMode, Tool, ToolCall, ToolChoice, ToolResult, Turn,
 };
-use crate::chat::openai::read::{base64_checked, cache_mark};
+use crate::chat::openai::read::{base64_checked, cache_mark, note_others};
 use crate::chat::param::Param;
 use crate::chat::{history, ids};
 use crate::domain::error::{InvalidKind, InvalidRequest};
@@ -284,6 +284,7 @@ fn turns(value: Value, body: &[u8], conversation: &mut Conversation) -> Read<()>
             _ => return Err(refused(format!("{place}.role"), "must be user, assistant or system")),
         };
         let content = fields.shift_remove("content").unwrap_or(Value::Null);
+        note_others(&fields, &["role"], &place, &mut conversation.given);
         let parts = blocks(content, &written, index, &format!("{place}.content"), conversation)?;
         let parts = if role == Role::Assistant { signed(parts) } else { parts };
         turns.push(Turn { role, parts });
@@ -331,6 +332,10 @@ fn block(
         conversation.given.note(Param::CacheControl);
     }
     let kind = required_text(&fields, "type", place)?;
+    if let Some(own) = fields_of(&kind) {
+        let known = [&["type", "cache_control"][..], own].concat();
+        note_others(&fields, &known, place, &mut conversation.given);
+    }
     let part = match kind.as_str() {
         "text" => Part::Text(Text {
             text: text(&mut fields, "text", place)?,
@@ -423,6 +428,22 @@ fn block(
         }
     };
     Ok(Some(part))
+}
+
+/// The fields of a block that mean something here; `None` for a kind that is not known. Sources of a text and who made a
+/// call are what an answer told its reader, and come back with the history.
+fn fields_of(kind: &str) -> Option<&'static [&'static str]> {
+    Some(match kind {
+        "text" => &["text", "citations"],
+        "image" => &["source"],
+        "document" => &["source", "title"],
+        "tool_use" => &["id", "name", "input", "caller"],
+        "tool_result" => &["tool_use_id", "content", "is_error"],
+        "thinking" => &["thinking", "signature"],
+        "redacted_thinking" => &["data"],
+        "search_result" => &["title", "content"],
+        _ => return None,
+    })
 }
 
 fn media_source(mut source: Object, place: &str) -> Read<MediaSource> {

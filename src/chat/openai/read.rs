@@ -17,6 +17,9 @@ use crate::domain::error::{InvalidKind, InvalidRequest};
 type Object = Map<String, Value>;
 type Read<T> = Result<T, InvalidRequest>;
 
+/// OpenAI's own mark of a cache on a part, `{"mode":"explicit"}`.
+const BREAKPOINT: &str = "prompt_cache_breakpoint";
+
 /// The conversation that the body of a chat stands for.
 ///
 /// # Errors
@@ -265,7 +268,8 @@ fn parameters(fields: Object, conversation: &mut Conversation) -> Read<()> {
             _ => given.note_unknown(name),
         }
     }
-    if has_cache_marks(conversation) {
+    // Those on parts are noted under the names they have there.
+    if has_cache_marks(conversation) && !conversation.given.has(Param::CacheControl) {
         given.note(Param::CacheControl);
     }
     if conversation.tools.is_empty() {
@@ -447,13 +451,11 @@ fn messages(value: Option<Value>, conversation: &mut Conversation) -> Read<()> {
         let mut fields = into_object(message, &place)?;
         let role = required_text(&fields, "role", &place)?;
         let content = fields.shift_remove("content").unwrap_or(Value::Null);
-        if matches!(role.as_str(), "user" | "system" | "developer") && fields.get("name").is_some_and(Value::is_string)
-        {
-            conversation.given.note_unknown(format!("{place}.name"));
-        }
+        note_others(&fields, fields_of(&role), &place, &mut conversation.given);
+        let content_parts = |content, given: &mut Given| content_parts(content, index, given);
         match role.as_str() {
             "system" | "developer" => {
-                let parts = content_parts(content, index)?;
+                let parts = content_parts(content, &mut conversation.given)?;
                 if turns.is_empty() {
                     conversation
                         .system
@@ -470,7 +472,7 @@ fn messages(value: Option<Value>, conversation: &mut Conversation) -> Read<()> {
             }
             "user" => turns.push(Turn {
                 role: Role::User,
-                parts: content_parts(content, index)?,
+                parts: content_parts(content, &mut conversation.given)?,
             }),
             "tool" | "function" => {
                 let id = match fields.get("tool_call_id").and_then(Value::as_str) {
@@ -483,7 +485,7 @@ fn messages(value: Option<Value>, conversation: &mut Conversation) -> Read<()> {
                     parts: vec![Part::Result(ToolResult {
                         id,
                         name: optional_text(&fields, "name"),
-                        content: content_parts(content, index)?,
+                        content: content_parts(content, &mut conversation.given)?,
                         is_error: false,
                         cache: fields.get("cache_control").and_then(cache_mark),
                     })],
@@ -492,7 +494,7 @@ fn messages(value: Option<Value>, conversation: &mut Conversation) -> Read<()> {
             "assistant" => {
                 let mut parts = thoughts(&fields);
                 let signature = text_signature(&fields);
-                parts.extend(content_parts(content, index)?);
+                parts.extend(content_parts(content, &mut conversation.given)?);
                 if let Some(signature) = signature {
                     sign_last_text(&mut parts, signature);
                 }
@@ -540,6 +542,40 @@ fn tool_call(value: Value, place: &str) -> Read<ToolCall> {
     let signature = signature.or_else(|| {
         let value = fields
             .get("extra_content")?
+/// The fields of a message that mean something here, besides its content. Thoughts and sources of an answer that comes back
+/// with the history are here, too: what of them can be said again is, and the rest was for the reader.
+fn fields_of(role: &str) -> &'static [&'static str] {
+    match role {
+        "tool" | "function" => &["role", "name", "tool_call_id", "cache_control"],
+        "assistant" => &[
+            "role",
+            "refusal",
+            "tool_calls",
+            "function_call",
+            "thinking_blocks",
+            "reasoning_content",
+            "annotations",
+        ],
+        _ => &["role"],
+    }
+}
+
+/// Notes fields that are none of those that are known and that say something, each by its place.
+pub(crate) fn note_others(fields: &Object, known: &[&str], place: &str, given: &mut Given) {
+    for (name, value) in fields {
+        let says_nothing = match value {
+            Value::Null => true,
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            Value::String(text) => text.is_empty(),
+            Value::Bool(_) | Value::Number(_) => false,
+        };
+        if !says_nothing && !known.contains(&name.as_str()) {
+            given.note_unknown(format!("{place}.{name}"));
+        }
+    }
+}
+
             .get("google")?
             .get("thought_signature")?
             .as_str()?;
@@ -634,14 +670,14 @@ fn sign_last_text(parts: &mut Vec<Part>, signature: Signature) {
 }
 
 /// The parts of a message's content.
-fn content_parts(content: Value, message: usize) -> Read<Vec<Part>> {
+fn content_parts(content: Value, message: usize, given: &mut Given) -> Read<Vec<Part>> {
     match content {
         Value::Null => Ok(Vec::new()),
         Value::String(text) => Ok(vec![Part::text(text)]),
         Value::Array(parts) => parts
             .into_iter()
             .enumerate()
-            .map(|(part, value)| content_part(value, Place { message, part }))
+            .map(|(part, value)| content_part(value, Place { message, part }, given))
             .collect(),
         _ => Err(refused(
             format!("messages[{message}].content"),
@@ -650,7 +686,7 @@ fn content_parts(content: Value, message: usize) -> Read<Vec<Part>> {
     }
 }
 
-fn content_part(value: Value, place: Place) -> Read<Part> {
+fn content_part(value: Value, place: Place, given: &mut Given) -> Read<Part> {
     let mut fields = into_object(value, &place.to_string())?;
     let cache = fields.get("cache_control").and_then(cache_mark);
     let media = |kind, source, name, detail| {
@@ -660,10 +696,29 @@ fn content_part(value: Value, place: Place) -> Read<Part> {
             name,
             detail,
             cache,
+    let kind = required_text(&fields, "type", &place.to_string())?;
             place,
+    if cache.is_some() {
+        given.note(Param::CacheControl);
+    }
+    let breakpoint = fields.get(BREAKPOINT).filter(|point| point.is_object());
+    if breakpoint.is_some() {
+        given.note_as(Param::CacheControl, BREAKPOINT);
+    }
+    let cache = cache.or(breakpoint.map(|_| CacheMark::default()));
+    let known = ["type", "cache_control", BREAKPOINT, kind.as_str()];
+    note_others(&fields, &known, &place.to_string(), given);
+    if let Some(Value::Object(inner)) = fields.get(&kind) {
+        let known: &[&str] = match kind.as_str() {
+            "image_url" => &["url", "detail"],
+            "input_audio" => &["data", "format"],
+            _ => &["filename", "file_data", "file_id"],
+        };
+        note_others(inner, known, &format!("{place}.{kind}"), given);
+    }
         })
     };
-    match required_text(&fields, "type", &place.to_string())?.as_str() {
+    match kind.as_str() {
         kind @ ("text" | "refusal") => {
             let text = fields.shift_remove(kind);
             let Some(Value::String(text)) = text else {

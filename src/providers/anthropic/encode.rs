@@ -28,8 +28,8 @@ use crate::chat::media::{self, MediaType};
 use crate::chat::param::{Dropped, Param, Taken};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::{ClaudeTraits, ForcedTool};
-use crate::providers::cache_marks::{self, MAX_MARKS};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
+use crate::providers::cache_marks::{self, MAX_MARKS};
 use crate::providers::openai::write::tool_name;
 
 /// The ceiling on generated tokens for a model whose own nobody has told us: the smallest that a current one has.
@@ -508,9 +508,9 @@ impl Writer<'_> {
         if shortened {
             self.shortened.set(true);
         }
+        written(if shortened { CacheMark::FiveMinutes } else { mark })
     }
 
-        written(if shortened { CacheMark::FiveMinutes } else { mark })
     /// Puts the mark of the whole request where it belongs, and holds all of them to Anthropic's rules.
     fn cache(&mut self, conversation: &Conversation, messages: &mut [Message<'_>]) {
         self.taken.take(Param::CacheControl);
@@ -552,8 +552,6 @@ impl Writer<'_> {
     }
 }
 
-/// Visits every mark on a block or a tool, in the order of the prompt as Anthropic caches it. A visitor may take it away.
-fn for_each_mark(
 /// A mark as it is written.
 fn written(mark: CacheMark) -> Value {
     match mark {
@@ -571,6 +569,8 @@ fn mark_of(written: &Value) -> CacheMark {
     }
 }
 
+/// Visits every mark on a block or a tool, in the order of the prompt as Anthropic caches it. A visitor may take it away.
+fn for_each_mark(
     fields: &mut Map<String, Value>,
     messages: &mut [Message<'_>],
     visit: &mut impl FnMut(&mut Option<Value>),
@@ -740,6 +740,9 @@ impl Writer<'_> {
         let refused = |problem: &str| refused(media.place.to_string(), problem);
         if media.kind == MediaKind::Audio {
             return Err(refused("is a recording, which Claude does not take"));
+        }
+        if media.detail.as_deref().is_some_and(|detail| detail != "auto") {
+            self.notes.add(format!("{}.image_url.detail", media.place));
         }
         let source = match &media.source {
             MediaSource::FileId(_) => {

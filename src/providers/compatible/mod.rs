@@ -68,6 +68,7 @@ pub const DIALECTS: &[DialectRow] = &[
     DialectRow {
         refused: &[
             Param::Audio,
+            Param::CacheControl,
             Param::LogitBias,
             Param::Logprobs,
             Param::Modalities,

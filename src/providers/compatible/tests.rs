@@ -106,6 +106,16 @@ fn what_a_dialect_refuses_is_taken_out_and_named() {
     assert_eq!(dropped, ["stream_options", "user", "top_k"]);
     assert_eq!(exchanged("vllm", body), (body.to_owned(), Vec::new()));
 
+    // Marks of a cache go wherever they stand, and each name is said once.
+    let body = r#"{"cache_control":{"type":"ephemeral"},"model":"prod","messages":[{"role":"user","cache_control":{"type":"ephemeral"},"content":[{"type":"text","text":"\"cache_control\"", "cache_control":{"type":"ephemeral"}},{"prompt_cache_breakpoint":{"mode":"explicit"},"type":"text","text":"b"}]},{"role":"assistant","tool_calls":[{"id":"a","cache_control":null,"type":"function","function":{"name":"f","arguments":"{\"cache_control\":1}"}}]}],"tools":[{"type":"function","function":{"name":"f"},"cache_control":{"type":"ephemeral"}}]}"#;
+    let (sent, dropped) = exchanged("mistral", body);
+    assert_eq!(
+        sent,
+        r#"{"model":"prod","messages":[{"role":"user","content":[{"type":"text","text":"\"cache_control\""},{"type":"text","text":"b"}]},{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"cache_control\":1}"}}]}],"tools":[{"type":"function","function":{"name":"f"}}]}"#
+    );
+    assert_eq!(dropped, ["cache_control", "prompt_cache_breakpoint"]);
+    assert_eq!(exchanged("vllm", body), (body.to_owned(), Vec::new()));
+
     // What says nothing is taken out without a word, and the usage is still asked for where that is understood.
     let body = r#"{"n":1,"logprobs":false,"logit_bias":{},"model":"prod","stream":true,"messages":[{"role":"user","content":"hi"}],"top_logprobs":null}"#;
     let (sent, dropped) = exchanged("groq", body);

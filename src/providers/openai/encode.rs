@@ -94,11 +94,13 @@ pub fn splice(request: &Request, edits: &Edits<'_>, foreign: Vec<Cut>) -> Payloa
     cuts::applied(&request.body, &mut all)
 }
 
-/// The messages of a chat as they are written.
+/// The messages of a chat as they are written, and its tools.
 #[derive(Deserialize)]
 struct Chat<'b> {
     #[serde(borrow)]
     messages: Vec<&'b RawValue>,
+    #[serde(borrow, default)]
+    tools: Option<&'b RawValue>,
 }
 
 /// A call of a tool, as far as it is looked at.
@@ -108,55 +110,120 @@ struct Call<'b> {
     id: Option<&'b RawValue>,
 }
 
+/// Where the prompt should be cached, on a message, a part, a call or a tool.
+const CACHE_MARKS: [&str; 2] = ["cache_control", "prompt_cache_breakpoint"];
+
 /// What has to go where a history holds what only the gateway understands: thoughts of another provider's model, and
 /// signatures inside ids. OpenAI would refuse it. Nothing where the history holds nothing of the kind; the words alone, in
-/// what somebody says, are no such thing.
+/// what somebody says, are no such thing. The marks of a cache go, too, and are named, where they are refused.
 ///
-/// Unless it is `genuine`, a provider gets to see `reasoning_content` again: some want it in loops of tools.
-pub fn foreign_marks(request: &Request, genuine: bool) -> Vec<Cut> {
+/// Unless it is genuine, a provider gets to see `reasoning_content` again: some want it in loops of tools.
+pub fn foreign_marks(request: &Request, manner: Manner) -> (Vec<Cut>, Dropped) {
+    let none = (Vec::new(), Dropped::default());
     let held = |mark: &[u8]| memchr::memmem::find(&request.body, mark).is_some();
-    if request.operation != Operation::Chat || !(held(b"\"thinking_blocks\"") || held(ids::SEPARATOR.as_bytes())) {
-        return Vec::new();
+    let ours = held(b"\"thinking_blocks\"") || held(ids::SEPARATOR.as_bytes());
+    let cached =
+        manner.refuses(Param::CacheControl) && CACHE_MARKS.iter().any(|name| held(format!("\"{name}\"").as_bytes()));
+    if request.operation != Operation::Chat || !(ours || cached) {
+        return none;
     }
     // The body was walked, so what cannot be read here has a form that holds no such thing.
     let read = || {
         let document = std::str::from_utf8(&request.body).ok()?;
         let chat: Chat<'_> = serde_json::from_str(document).ok()?;
-        Some((document, chat.messages))
+        Some((document, chat))
     };
-    let Some((document, messages)) = read() else {
-        return Vec::new();
-    };
+    let Some((document, chat)) = read() else { return none };
+    let messages: Vec<(&RawValue, Vec<(String, &RawValue)>)> = chat
+        .messages
+        .into_iter()
+        .filter_map(|message| {
+            let Members(members) = serde_json::from_str(message.get()).ok()?;
+            Some((message, members))
+        })
+        .collect();
+    let signed: Vec<Cut> = messages
+        .iter()
+        .flat_map(|(_, members)| bare_ids(document, members))
+        .collect();
+    let mut names = messages.iter().flat_map(|(_, members)| members).map(|(name, _)| name);
     // Reasoning alone is no mark: it may be the provider's own.
-    let (mut marks, mut marked) = (Vec::new(), false);
-    for message in messages {
-        let Ok(Members(members)) = serde_json::from_str(message.get()) else {
-            continue;
-        };
-        let goes = |name: &str| name == "thinking_blocks" || (genuine && name == "reasoning_content");
-        let ends: Vec<(usize, bool)> = members
-            .iter()
-            .map(|(name, value)| (cuts::span(document, value).end, !goes(name)))
-            .collect();
-        marked |= members.iter().any(|(name, _)| name == "thinking_blocks");
-        let gone = cuts::without(document, cuts::span(document, message).start, &ends);
-        marks.extend(gone.into_iter().map(|range| (range, Bytes::new())));
-        let mut signed = Vec::new();
-        for (name, value) in &members {
-            match name.as_str() {
-                "tool_call_id" => signed.extend(bare_id(document, value)),
-                "tool_calls" => {
-                    let calls: Vec<Call<'_>> = serde_json::from_str(value.get()).unwrap_or_default();
-                    let ids = calls.into_iter().filter_map(|call| call.id);
-                    signed.extend(ids.filter_map(|id| bare_id(document, id)));
-                }
-                _ => {}
+    let marked = !signed.is_empty() || names.any(|name| name == "thinking_blocks");
+    let mut marks = Marks {
+        document,
+        cached,
+        cuts: signed,
+        dropped: Dropped::default(),
+    };
+    for (message, members) in &messages {
+        let goes =
+            |name: &str| marked && (name == "thinking_blocks" || (manner.genuine && name == "reasoning_content"));
+        marks.members(message, members, goes);
+        for (name, value) in members {
+            if matches!(name.as_str(), "content" | "tool_calls") {
+                marks.items(value);
             }
         }
-        marked |= !signed.is_empty();
-        marks.extend(signed);
     }
-    if marked { marks } else { Vec::new() }
+    if let Some(tools) = chat.tools.filter(|_| !manner.refuses(Param::Tools)) {
+        marks.items(tools);
+    }
+    (marks.cuts, marks.dropped)
+}
+
+/// What goes out of a body, as it is found.
+struct Marks<'b> {
+    document: &'b str,
+    /// Whether the marks of a cache go.
+    cached: bool,
+    cuts: Vec<Cut>,
+    dropped: Dropped,
+}
+
+impl Marks<'_> {
+    /// Takes members out of an object: those that go, and the marks of a cache.
+    fn members(&mut self, object: &RawValue, members: &[(String, &RawValue)], goes: impl Fn(&str) -> bool) {
+        let mut ends = Vec::with_capacity(members.len());
+        for (name, value) in members {
+            let is_mark = self.cached && CACHE_MARKS.contains(&name.as_str());
+            if is_mark && value.get() != "null" {
+                self.dropped.add(name.as_str());
+            }
+            ends.push((cuts::span(self.document, value).end, !is_mark && !goes(name)));
+        }
+        let gone = cuts::without(self.document, cuts::span(self.document, object).start, &ends);
+        self.cuts.extend(gone.into_iter().map(|range| (range, Bytes::new())));
+    }
+
+    /// Takes the marks of a cache off the objects in a list.
+    fn items(&mut self, list: &RawValue) {
+        if !self.cached {
+            return;
+        }
+        let items: Vec<&RawValue> = serde_json::from_str(list.get()).unwrap_or_default();
+        for item in items {
+            if let Ok(Members(members)) = serde_json::from_str(item.get()) {
+                self.members(item, &members, |_| false);
+            }
+        }
+    }
+}
+
+/// The cuts that take signatures out of the ids of a message's calls, or of the call that it answers.
+fn bare_ids(document: &str, members: &[(String, &RawValue)]) -> Vec<Cut> {
+    let mut signed = Vec::new();
+    for (name, value) in members {
+        match name.as_str() {
+            "tool_call_id" => signed.extend(bare_id(document, value)),
+            "tool_calls" => {
+                let calls: Vec<Call<'_>> = serde_json::from_str(value.get()).unwrap_or_default();
+                let ids = calls.into_iter().filter_map(|call| call.id);
+                signed.extend(ids.filter_map(|id| bare_id(document, id)));
+            }
+            _ => {}
+        }
+    }
+    signed
 }
 
 /// What has to go, or to have another name, because an imitator refuses requests for it; and what of it said something.
@@ -273,6 +340,13 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
+    fn manner(genuine: bool) -> Manner {
+        Manner {
+            genuine,
+            ..Manner::IMITATED
+        }
+    }
+
     const RENAME: Edits<'static> = Edits {
         model: Some("prod"),
         report_usage: true,
@@ -382,7 +456,7 @@ mod tests {
             ..RENAME
         };
         let without = |edits: &Edits<'_>, genuine: bool| -> Value {
-            let sent = testing::joined(splice(&request, edits, foreign_marks(&request, genuine)));
+            let sent = testing::joined(splice(&request, edits, foreign_marks(&request, manner(genuine)).0));
             serde_json::from_str(&sent).unwrap()
         };
         let expected = json!({
@@ -413,7 +487,7 @@ mod tests {
             );
             let request = testing::request(Operation::Chat, body.clone());
             assert_eq!(
-                testing::joined(splice(&request, &RENAME, foreign_marks(&request, true))),
+                testing::joined(splice(&request, &RENAME, foreign_marks(&request, Manner::GENUINE).0)),
                 body
             );
         }
@@ -432,7 +506,7 @@ mod tests {
         let expected = r#"{ "x":[31.245270191439438,1.0] , "messages":[ {"role":"assistant","tool_calls":[{"id":"call_1", "n":12345678901234567890123}]},{"role":"tool", "tool_call_id":"call_1" ,"content":"x"}], "model":"prod"}"#;
         let request = testing::request(Operation::Chat, body);
         assert_eq!(
-            testing::joined(splice(&request, &RENAME, foreign_marks(&request, true))),
+            testing::joined(splice(&request, &RENAME, foreign_marks(&request, Manner::GENUINE).0)),
             expected
         );
     }

@@ -117,10 +117,11 @@ pub fn exchange(
     };
     if request.dialect == Dialect::OpenAi && !only_chats {
         let (mut cuts, dropped) = encode::refused_fields(request, manner);
-        cuts.extend(encode::foreign_marks(request, manner.genuine));
+        let (marks, marked) = encode::foreign_marks(request, manner);
+        cuts.extend(marks);
         call.payload = encode::splice(request, edits, cuts);
         return Ok(Exchange {
-            dropped,
+            dropped: dropped.and(&marked),
             ..Exchange::whole(call, Forwarded::new(request, rules))
         });
     }

@@ -97,8 +97,6 @@ pub fn body(
     writer.format(conversation);
     writer.reasoning(conversation);
     writer.rest(conversation);
-    // Prompts are cached by themselves wherever they are cached at all.
-    writer.taken.take(Param::CacheControl);
     let dropped = conversation.given.without(&writer.taken).and(&writer.notes);
     let body = serde_json::to_vec(&writer.fields).expect("values always serialise");
     Ok((body.into(), dropped))
@@ -189,9 +187,7 @@ impl Writer<'_> {
         let (media_type, data) = match &media.source {
             MediaSource::Text(text) => return Ok(Some(json!({"type": "text", "text": text}))),
             MediaSource::FileId(id) => return Ok(Some(json!({"type": "file", "file": {"file_id": id}}))),
-            MediaSource::Url(url) if media.kind == MediaKind::Image => {
-                return Ok(Some(json!({"type": "image_url", "image_url": {"url": url}})));
-            }
+            MediaSource::Url(url) if media.kind == MediaKind::Image => return Ok(Some(image(url, media))),
             MediaSource::Url(url) => match self.target.media.get(url) {
                 Some(fetched) => (&fetched.media_type, &fetched.data),
                 None => {
@@ -207,13 +203,7 @@ impl Writer<'_> {
         };
         let url = format!("data:{media_type};base64,{data}");
         Ok(Some(match media.kind {
-            MediaKind::Image => {
-                let mut image = json!({"url": url});
-                if let Some(detail) = &media.detail {
-                    image["detail"] = detail.as_str().into();
-                }
-                json!({"type": "image_url", "image_url": image})
-            }
+            MediaKind::Image => image(&url, media),
             MediaKind::Document => {
                 let name = media.name.as_deref().unwrap_or("document.pdf");
                 json!({"type": "file", "file": {"filename": name, "file_data": url}})
@@ -409,6 +399,14 @@ fn assistant(parts: &[Part]) -> Value {
             _ => None,
         })
         .collect();
+fn image(url: &str, media: &Media) -> Value {
+    let mut image = json!({"url": url});
+    if let Some(detail) = &media.detail {
+        image["detail"] = detail.as_str().into();
+    }
+    json!({"type": "image_url", "image_url": image})
+}
+
     let mut message = json!({"role": "assistant"});
     // Thoughts stay where they were thought: OpenAI's models neither take nor need those of others.
     message["content"] = match (texts.is_empty(), calls.is_empty()) {

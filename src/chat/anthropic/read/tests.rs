@@ -289,3 +289,33 @@ fn texts_that_end_an_answer_are_texts() {
         assert_eq!((&*field, &*problem), ("stop_sequences[1]", "must be a string"));
     }
 }
+
+#[test]
+fn whatever_else_a_block_or_a_message_holds_is_noted_by_its_place() {
+    let cited = json!([{"type": "char_location", "cited_text": "x"}]);
+    let messages = json!([
+        {"role": "user", "x_own": 1, "id": null, "content": [
+            {
+                "type": "document", "title": "a", "context": "from a book", "citations": {"enabled": true},
+                "source": {"type": "text", "media_type": "text/plain", "data": "x"},
+            },
+            {"type": "text", "text": "b", "y": []},
+        ]},
+        {"role": "assistant", "content": [
+            {"type": "text", "text": "c", "citations": cited},
+            {"type": "tool_use", "id": "t", "name": "f", "input": {}, "caller": {"type": "direct"}},
+        ]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "d", "z": 1}]},
+        ]},
+    ]);
+    assert_eq!(
+        given(json!({"messages": messages})),
+        [
+            "messages[0].x_own",
+            "messages[0].content[0].context",
+            "messages[0].content[0].citations",
+            "messages[2].content[0].content[0].z",
+        ]
+    );
+}

@@ -113,6 +113,40 @@ fn what_was_given_is_listed_under_the_callers_name() {
 }
 
 #[test]
+fn whatever_else_a_message_holds_is_noted_by_its_place() {
+    let image = json!({"url": "https://example.com/a.png", "detail": "low", "x": 1});
+    let messages = json!([
+        {"role": "system", "content": "Be kind.", "x_own": 1, "name": null},
+        {"role": "user", "content": [
+            {"type": "text", "text": "a", "prompt_cache_breakpoint": {"mode": "explicit"}},
+            {"type": "image_url", "image_url": image, "x": []},
+            {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERg==", "format": "pdf"}, "y": true},
+        ]},
+        {
+            "role": "assistant", "name": "ann", "content": "b", "audio": {"id": "audio_1"}, "refusal": null,
+            "reasoning_content": "hm", "annotations": [{"type": "url_citation"}], "function_call": null,
+        },
+        {"role": "tool", "tool_call_id": "call_1", "name": "f", "content": "c", "z": {"a": 1}},
+    ]);
+    assert_eq!(
+        given(json!({"messages": messages})),
+        [
+            "prompt_cache_breakpoint",
+            "messages[0].x_own",
+            "messages[1].content[1].image_url.x",
+            "messages[1].content[2].y",
+            "messages[1].content[2].file.format",
+            "messages[2].name",
+            "messages[2].audio",
+            "messages[3].z",
+        ]
+    );
+    let conversation = read(json!({"messages": messages}));
+    let marked = |part: &Part| matches!(part, Part::Text(text) if text.cache == Some(CacheMark::FiveMinutes));
+    assert!(marked(&conversation.turns[0].parts[0]));
+}
+
+#[test]
 fn a_choice_among_no_tools_is_none() {
     assert_eq!(read(json!({"tool_choice": "required"})).tool_choice, None);
     let f = json!([{"type": "function", "function": {"name": "f"}}]);
