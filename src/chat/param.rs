@@ -7,6 +7,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+/// No client drops so many parameters by mistake, and none has so long a name.
+const MAX_SHOWN_NAMES: usize = 32;
+const MAX_SHOWN_NAME_CHARS: usize = 64;
+
 macro_rules! params {
     ($($(#[$doc:meta])* $variant:ident = $name:literal),+ $(,)?) => {
         /// A parameter of a chat, named as in OpenAI's API reference, or in Anthropic's where OpenAI has none.
@@ -242,6 +246,23 @@ impl Dropped {
     /// The names, in the order the caller gave them.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The names for a header or a comment, on one line: they are the caller's own text, so only so much of each and of all
+    /// of them is repeated.
+    pub fn shown(&self) -> String {
+        let mut list = String::new();
+        for (index, name) in self.names.iter().enumerate() {
+            if index == MAX_SHOWN_NAMES {
+                list.push_str(&format!(", and {} more", self.names.len() - index));
+                break;
+            }
+            if index > 0 {
+                list.push_str(", ");
+            }
+            list.extend(name.chars().filter(char::is_ascii_graphic).take(MAX_SHOWN_NAME_CHARS));
+        }
+        list
     }
 
     /// Adds a name: a part of a message rather than a parameter, such as `messages[2].name`.

@@ -34,9 +34,6 @@ const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 /// Real ones have about thirty bytes, and clients send a handful.
 const MAX_BETA_BYTES: usize = 100;
 const MAX_BETAS: usize = 32;
-/// No client drops so many parameters by mistake, and none has so long a name.
-const MAX_DROPPED_NAMES: usize = 32;
-const MAX_DROPPED_NAME_CHARS: usize = 64;
 const X_DROPPED: HeaderName = HeaderName::from_static("x-bonito-dropped-params");
 
 /// An inference endpoint: an operation in a dialect.
@@ -198,7 +195,7 @@ fn response(answer: Answer) -> Response {
             insert(headers, X_COST, cost.to_string());
         }
         if !served.dropped.is_empty() {
-            insert(headers, X_DROPPED, shown(served.dropped.names()));
+            insert(headers, X_DROPPED, served.dropped.shown());
         }
     }
     response
@@ -233,22 +230,6 @@ fn limit_headers(headers: &mut HeaderMap, standings: &Standings) {
     };
     say(X_RATELIMIT_REQUESTS, standings.requests);
     say(X_RATELIMIT_TOKENS, standings.tokens);
-}
-
-/// Names for a header: they are the caller's own text, so only so much of each and of all of them is repeated.
-fn shown(names: &[String]) -> String {
-    let mut list = String::new();
-    for (index, name) in names.iter().enumerate() {
-        if index == MAX_DROPPED_NAMES {
-            list.push_str(&format!(", and {} more", names.len() - index));
-            break;
-        }
-        if index > 0 {
-            list.push_str(", ");
-        }
-        list.extend(name.chars().filter(char::is_ascii_graphic).take(MAX_DROPPED_NAME_CHARS));
-    }
-    list
 }
 
 /// The headers that say who was asked.

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 
 use super::meter::Meter;
 use super::relay::Relay;
-use super::{Answer, AnswerBody, Pipeline, Voice};
+use super::{Answer, AnswerBody, Pipeline, Served, Voice};
 use crate::chat::request::Request;
 use crate::domain::error::GatewayError;
 use crate::domain::ids::RequestId;
@@ -105,6 +105,21 @@ async fn open(
     }
 }
 
+/// The comment that says what the headers did not, because they were out before anybody knew.
+fn without_headers(served: &Served) -> String {
+    let mut comment = format!(
+        ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}",
+        served.provider, served.model, served.attempts
+    );
+    if !served.dropped.is_empty() {
+        // Last, because it is a list with blanks in it.
+        comment.push_str(" x-bonito-dropped-params=");
+        comment.push_str(&served.dropped.shown());
+    }
+    comment.push_str("\n\n");
+    comment
+}
+
 /// A stream whose headers are out and whose first event is not here yet.
 struct Held {
     state: State,
@@ -148,11 +163,7 @@ impl Stream for Held {
                         }
                         Ok(Poll::Ready(Ok(mut relay))) => {
                             if let Some(served) = relay.meter().and_then(Meter::served) {
-                                let comment = format!(
-                                    ": x-bonito-provider={} x-bonito-model={} x-bonito-attempts={}\n\n",
-                                    served.provider, served.model, served.attempts
-                                );
-                                relay.say_at_the_end(comment.into());
+                                relay.say_at_the_end(without_headers(&served).into());
                             }
                             self.state = State::Relaying(Box::new(relay));
                         }

@@ -348,6 +348,42 @@ async fn headers_are_held_for_a_while_and_failover_goes_on_behind_the_first_comm
 }
 
 #[tokio::test]
+async fn what_was_dropped_is_said_at_the_end_where_the_headers_left_too_early() {
+    const CLAUDE: &str = "claude-opus-5-5";
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .provider("anthropic", &provider.origin(), &[CLAUDE])
+        .set("stream.keep_alive_ms", 1_000)
+        .start()
+        .await;
+    let usage = json!({"input_tokens": 3, "output_tokens": 2});
+    let events = [
+        json!({"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "usage": usage}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hello"}}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}),
+        json!({"type": "message_stop"}),
+    ];
+    let steps = events.map(|event| Step::send(ScriptedProvider::anthropic_event(&event)));
+    provider.script(Answer::stream(steps).after(Duration::from_millis(1_500)));
+    let mut body = chat(CLAUDE, "hi", true);
+    body["seed"] = 1.into();
+    body[format!("x\n: {}", "y".repeat(300))] = 1.into();
+    let reply = gateway.post("/v1/chat/completions", &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert!(reply.text.starts_with(": keep-alive\n\n"), "{}", reply.text);
+    assert_eq!(reply.header("x-bonito-dropped-params"), "");
+    let end = format!(
+        "data: [DONE]\n\n: x-bonito-provider=anthropic x-bonito-model={CLAUDE} x-bonito-attempts=1 \
+         x-bonito-dropped-params=seed, x:{}\n\n",
+        "y".repeat(62)
+    );
+    assert!(reply.text.ends_with(&end), "{}", reply.text);
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_total_failure_in_time_has_a_status_and_names_every_attempt() {
     let closed = closed_port();
     let second = ScriptedProvider::start().await;

@@ -44,7 +44,8 @@ macro_rules! held_stream {
         "Status and headers of a stream wait for its first event, so that a failure before it has a status of its own. \
          After 15 s, unless configured otherwise, they leave without it. The answer then has none of the headers \
          `x-bonito-…`, a failure is a record of the stream under status 200, and a whole answer says in a comment at \
-         its very end who gave it: `: x-bonito-provider=azure x-bonito-model=gpt-4o x-bonito-attempts=2`."
+         its very end who gave it: `: x-bonito-provider=azure x-bonito-model=gpt-4o x-bonito-attempts=2`. What the \
+         provider could not express stands behind that: ` x-bonito-dropped-params=seed, logit_bias`."
     };
 }
 
