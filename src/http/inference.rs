@@ -29,7 +29,8 @@ const X_CACHE: HeaderName = HeaderName::from_static("x-bonito-cache");
 const X_COST: HeaderName = HeaderName::from_static("x-bonito-cost-usd");
 /// The name of a request in Anthropic's dialect.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// Says which version of Anthropic's dialect a caller speaks, and so that it is the one.
+pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 /// Real ones have about thirty bytes, and clients send a handful.
 const MAX_BETA_BYTES: usize = 100;

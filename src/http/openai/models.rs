@@ -1,4 +1,9 @@
-//! The models a key may use, in OpenAI's shape with what the gateway knows about them as extra fields.
+//! The models a key may use, in a shape that is OpenAI's and Anthropic's at once, with what the gateway knows about them as
+//! extra fields. Callers of Anthropic's dialect get it page by page, as from there.
+//!
+//! # Source
+//! OpenAI, "Models", <https://platform.openai.com/docs/api-reference/models>; Anthropic, "Models",
+//! <https://platform.claude.com/docs/en/api/models-list>.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +13,7 @@ use poem::Response;
 use serde_json::{Value, json};
 
 use super::lookup::{Asked, lookup};
+use crate::domain::call::Dialect;
 use crate::domain::error::GatewayError;
 use crate::domain::pricing::Rates;
 use crate::http::HttpState;
@@ -19,6 +25,11 @@ use crate::routing::catalog_file::Mode;
 
 /// `created` of every model: providers disagree about it, and nobody reads it.
 const CREATED: u64 = 1_767_225_600;
+/// The same as Anthropic writes it.
+const CREATED_AT: &str = "2026-01-01T00:00:00Z";
+/// Models of a page where the caller does not say, and the most there can be: Anthropic's own figures.
+const PAGE: usize = 20;
+const MAX_PAGE: usize = 1_000;
 
 lookup!(
     /// `GET /v1/models`.
@@ -33,11 +44,82 @@ lookup!(
 impl List {
     async fn answer(&self, asked: Asked<'_>) -> Result<Response, GatewayError> {
         let catalog = self.state.pipeline.catalog_of(asked.caller.gate().row.organization.id);
+        let page = match asked.dialect() {
+            Dialect::OpenAi => Page::everything(),
+            Dialect::Anthropic => Page::of(asked.request.uri().query().unwrap_or_default())?,
+        };
         let models: Vec<Value> = catalog
             .models()
+            .filter(|(name, _)| page.may_hold(name))
             .filter_map(|(name, all)| described(&self.state, asked.caller, name, &all))
             .collect();
-        Ok(answer(&json!({"object": "list", "data": models})))
+        let (models, has_more) = page.cut(models);
+        let id = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());
+        Ok(answer(&json!({
+            "object": "list",
+            "first_id": id(models.first()),
+            "last_id": id(models.last()),
+            "has_more": has_more,
+            "data": models,
+        })))
+    }
+}
+
+/// Which part of the list is wanted. It is in the order of names, so a page begins behind a name whether there is such a
+/// model or no longer.
+struct Page {
+    limit: usize,
+    after: Option<String>,
+    before: Option<String>,
+}
+
+impl Page {
+    fn everything() -> Self {
+        Self {
+            limit: usize::MAX,
+            after: None,
+            before: None,
+        }
+    }
+
+    /// Reads `limit`, `after_id` and `before_id`. As elsewhere under `/v1`, what is not known is passed over.
+    fn of(query: &str) -> Result<Self, GatewayError> {
+        let mut page = Self {
+            limit: PAGE,
+            ..Self::everything()
+        };
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match name.as_ref() {
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+                    let problem = || GatewayError::invalid("limit", format!("must be a number from 1 to {MAX_PAGE}"));
+                    page.limit = limit.ok_or_else(problem)?;
+                }
+                "after_id" => page.after = Some(value.into_owned()),
+                "before_id" => page.before = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        if page.after.is_some() && page.before.is_some() {
+            let problem = "cannot stand beside after_id; ask for what is behind a model or for what is in front of one";
+            return Err(GatewayError::invalid("before_id", problem));
+        }
+        Ok(page)
+    }
+
+    fn may_hold(&self, name: &str) -> bool {
+        self.after.as_deref().is_none_or(|after| name > after)
+            && self.before.as_deref().is_none_or(|before| name < before)
+    }
+
+    /// What of the models fits on the page, and whether there are more in its direction.
+    fn cut(&self, mut models: Vec<Value>) -> (Vec<Value>, bool) {
+        let has_more = models.len() > self.limit;
+        if has_more && self.before.is_some() {
+            models.drain(..models.len() - self.limit);
+        }
+        models.truncate(self.limit);
+        (models, has_more)
     }
 }
 
@@ -85,7 +167,10 @@ fn described(state: &HttpState, caller: &CallerKey, name: &str, resolved: &Resol
     Some(json!({
         "id": name,
         "object": "model",
+        "type": "model",
+        "display_name": name,
         "created": CREATED,
+        "created_at": CREATED_AT,
         "owned_by": first.provider.as_str(),
         "providers": providers,
         "mode": mode(first.mode),

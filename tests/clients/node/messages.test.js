@@ -137,3 +137,22 @@ for (const model of ['claude-opus-5-error-mid', 'mock-chat-error-mid', 'mock-cha
     assert.ok(!seen.includes('message_stop'));
   });
 }
+
+test('models are listed page by page, and described one by one', async () => {
+  const { client } = claudeCaller();
+  const first = await client.models.list({ limit: 2 });
+  assert.deepEqual([first.data.length, first.has_more], [2, true]);
+  assert.deepEqual([first.first_id, first.last_id], [first.data[0].id, first.data[1].id]);
+  const names = [];
+  for await (const model of client.models.list({ limit: 2 })) names.push(model.id);
+  assert.deepEqual(names, [...names].sort());
+  assert.ok(names.includes(CLAUDE) && names.includes(OTHER));
+  const model = await client.models.retrieve(CLAUDE);
+  assert.deepEqual([model.type, model.id], ['model', CLAUDE]);
+  assert.ok(model.display_name && Date.parse(model.created_at));
+  await assert.rejects(client.models.retrieve('no-such-model'), (error) => {
+    assert.ok(error instanceof Anthropic.NotFoundError);
+    assert.equal(error.error.error.type, 'not_found_error');
+    return true;
+  });
+});

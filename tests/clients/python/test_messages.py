@@ -168,3 +168,23 @@ def test_a_bearer_token_is_as_good_as_a_key():
     with anthropic.Anthropic(auth_token=API_KEY, base_url=BASE_URL.removesuffix("/v1")) as client:
         message = client.messages.create(model=OTHER, max_tokens=10, messages=said("hi"))
     assert text_of(message) == "You said: hi"
+
+
+def test_models_are_listed_page_by_page(claude):
+    first = claude.client.models.list(limit=2)
+    assert (len(first.data), first.has_more) == (2, True)
+    assert (first.first_id, first.last_id) == (first.data[0].id, first.data[1].id)
+    names = [model.id for model in claude.client.models.list(limit=2)]
+    assert names == sorted(names) and {CLAUDE, OTHER} <= set(names)
+    before = claude.client.models.list(limit=1, before_id=names[2])
+    assert ([model.id for model in before.data], before.has_more) == ([names[1]], True)
+
+
+def test_one_model_is_described_and_an_unknown_one_is_not_found(claude):
+    model = claude.client.models.retrieve(CLAUDE)
+    assert (model.type, model.id, model.created_at.year) == ("model", CLAUDE, 2026)
+    assert model.display_name
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        claude.client.models.retrieve("no-such-model")
+    assert refused.value.body["error"]["type"] == "not_found_error"
+    assert refused.value.request_id

@@ -337,6 +337,9 @@ pub const COUNT: &[Refusal] = &[
 /// What can go wrong with a request that the gateway answers from what it knows.
 pub const LOOKUP: &[Refusal] = &[UNAUTHENTICATED, INTERNAL];
 
+/// What can go wrong with looking through a list, which may be asked for page by page.
+pub const LIST_LOOKUP: &[Refusal] = &[INVALID_HERE, UNAUTHENTICATED, INTERNAL];
+
 /// What can go wrong with looking up one model: a [`LOOKUP`] that also has a model to refuse or to miss.
 pub const MODEL_LOOKUP: &[Refusal] = &[UNAUTHENTICATED, FORBIDDEN, UNLISTED_MODEL, INTERNAL];
 

@@ -169,7 +169,8 @@ pub(super) fn page(limit: &str) -> Vec<MetaOperationParam> {
     ]
 }
 
-fn query(name: &str, description: &str, schema: MetaSchemaRef) -> MetaOperationParam {
+/// A parameter in the query, which may be left out.
+pub(super) fn query(name: &str, description: &str, schema: MetaSchemaRef) -> MetaOperationParam {
     MetaOperationParam {
         name: name.to_owned(),
         schema,

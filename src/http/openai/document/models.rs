@@ -9,7 +9,9 @@ use poem_openapi::{
 use serde_json::json;
 
 use super::{
-    errors, headers,
+    errors,
+    files::query,
+    headers,
     operation::{self, Answer, Operation, Sample},
     schema::{Nullable, example, words},
 };
@@ -29,14 +31,31 @@ pub fn list() -> Operation {
         description: "The models this key may use, in the order of their names, with what each can do and what it \
                       costs. A name from here goes into `model` of a request, alone or behind one of its providers: \
                       `gpt-4o`, `azure/gpt-4o`.",
-        parameters: vec![],
+        parameters: vec![
+            query(
+                "limit",
+                "How many at most, from 1 to 1000. Only for callers of Anthropic's dialect, which send \
+                 `anthropic-version`: they get 20 where they do not say. Everybody else gets all of them.",
+                i64::schema_ref(),
+            ),
+            query(
+                "after_id",
+                "The name behind which the page begins. Likewise.",
+                String::schema_ref(),
+            ),
+            query(
+                "before_id",
+                "The name in front of which the page ends. Likewise.",
+                String::schema_ref(),
+            ),
+        ],
         request: None,
         answer: Answer {
             description: "The models.",
             content: vec![operation::json::<ModelList>()],
             headers: vec![headers::request_id()],
         },
-        refusals: errors::LOOKUP,
+        refusals: errors::LIST_LOOKUP,
         dialect: Dialect::OpenAi,
         samples: LIST_SAMPLES,
     }
@@ -112,6 +131,12 @@ words! {
 pub struct ModelList {
     /// Always `list`.
     object: ObjectList,
+    /// The name of the first model here. Null where there is none.
+    first_id: Nullable<String>,
+    /// The name of the last one.
+    last_id: Nullable<String>,
+    /// Whether there are more behind `last_id`, or in front of `first_id` where `before_id` was given.
+    has_more: bool,
     /// The models.
     data: Vec<Model>,
 }
@@ -125,8 +150,14 @@ pub struct Model {
     id: String,
     /// Always `model`.
     object: ObjectModel,
+    /// The same, as Anthropic's dialect calls it.
+    r#type: ObjectModel,
+    /// A name to show to people: the same as `id`.
+    display_name: String,
     /// The same for every model, since providers disagree about it: a moment in seconds since 1970.
     created: i64,
+    /// The same moment, as Anthropic's dialect writes it.
+    created_at: String,
     /// The first of its providers.
     owned_by: String,
     /// The providers that serve it to this key, in the order in which they are asked as long as all of them are well.
@@ -180,6 +211,9 @@ impl Example for ModelList {
     fn example() -> Self {
         Self {
             object: example(json!("list")),
+            first_id: example(json!("gpt-4o")),
+            last_id: example(json!("gpt-4o")),
+            has_more: false,
             data: vec![Model::example()],
         }
     }
@@ -190,7 +224,10 @@ impl Example for Model {
         example(json!({
             "id": "gpt-4o",
             "object": "model",
+            "type": "model",
+            "display_name": "gpt-4o",
             "created": 1767225600,
+            "created_at": "2026-01-01T00:00:00Z",
             "owned_by": "azure",
             "providers": ["azure", "openai"],
             "mode": "chat",

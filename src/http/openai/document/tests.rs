@@ -198,7 +198,7 @@ fn every_operation_lists_the_statuses_that_can_occur() {
         (COUNT, &["200", "400", "401", "403", "404", "408", "413", "415", "500"]),
         ("POST /v1/completions", &inference),
         ("POST /v1/embeddings", &inference),
-        ("GET /v1/models", &["200", "401", "500"]),
+        ("GET /v1/models", &["200", "400", "401", "500"]),
         ("GET /v1/models/{id}", &["200", "401", "403", "404", "500"]),
         ("GET /v1/key", &["200", "401", "500"]),
         ("POST /v1/files", &["200", "400", "401", "408", "413", "500"]),
