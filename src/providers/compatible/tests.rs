@@ -164,11 +164,48 @@ fn callers_of_another_dialect_hear_of_it_too() {
     );
     assert_eq!(dropped, ["top_k", "metadata.user_id"]);
     let (body, dropped) = sent("vllm");
-    assert!(
-        body.contains("include_usage") && body.contains("\"user\":\"u\""),
-        "{body}"
+    for field in ["include_usage", "\"user\":\"u\"", "\"top_k\":4"] {
+        assert!(body.contains(field), "{body}");
+    }
+    assert!(dropped.is_empty(), "{dropped:?}");
+}
+
+#[test]
+fn thinking_becomes_an_effort_wherever_that_is_not_refused() {
+    let sent = |wishes: &str| {
+        let body =
+            format!(r#"{{"model":"m","max_tokens":9000,{wishes},"messages":[{{"role":"user","content":"hi"}}]}}"#);
+        let limits = BodyLimits {
+            depth: 64,
+            messages: 10,
+            embedding_inputs: 1,
+        };
+        let request = Request::parse(Operation::Chat, Dialect::Anthropic, body.into(), &limits).unwrap();
+        let mut exchange = endpoint("https://example.com/v1", "vllm", true)
+            .encode(&request, &MODEL)
+            .unwrap();
+        let body: serde_json::Value = serde_json::from_str(&joined(exchange.calls.remove(0).payload)).unwrap();
+        let effort = body["reasoning_effort"].as_str().map(ToOwned::to_owned);
+        (effort, exchange.dropped.names().to_vec())
+    };
+    for (wishes, effort) in [
+        (r#""thinking":{"type":"enabled","budget_tokens":1024}"#, "low"),
+        (r#""thinking":{"type":"enabled","budget_tokens":4096}"#, "medium"),
+        (r#""thinking":{"type":"enabled","budget_tokens":8000}"#, "high"),
+        (
+            r#""thinking":{"type":"adaptive"},"output_config":{"effort":"max"}"#,
+            "high",
+        ),
+        (r#""output_config":{"effort":"medium"}"#, "medium"),
+    ] {
+        assert_eq!(sent(wishes), (Some(effort.to_owned()), Vec::new()), "{wishes}");
+    }
+    // The model decides, as it does when nobody asks; and that it must not think is nothing all of them know.
+    assert_eq!(sent(r#""thinking":{"type":"adaptive"}"#), (None, Vec::new()));
+    assert_eq!(
+        sent(r#""thinking":{"type":"disabled"}"#),
+        (None, vec!["thinking".to_owned()])
     );
-    assert_eq!(dropped, ["top_k"]);
 }
 
 #[test]

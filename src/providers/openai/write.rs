@@ -22,6 +22,8 @@ const MAX_NAME_BYTES: usize = 64;
 /// Thinking budgets up to which an effort is meant, where the caller counts in tokens.
 const LOW_BUDGET: u64 = 1_024;
 const MEDIUM_BUDGET: u64 = 4_096;
+/// The efforts that every imitator's reasoning models know. That a model must not think at all is not among them.
+const IMITATED_EFFORTS: [Effort; 3] = [Effort::Low, Effort::Medium, Effort::High];
 
 /// How one provider's imitation of OpenAI differs in what it takes.
 #[derive(Clone, Copy, Debug)]
@@ -304,6 +306,11 @@ impl Writer<'_> {
                 }
             }
         }
+        if let Some(top_k) = sampling.top_k
+            && !self.manner.genuine
+        {
+            self.set("top_k", top_k, Param::TopK);
+        }
         if let Some(seed) = sampling.seed {
             self.set("seed", seed, Param::Seed);
         }
@@ -339,11 +346,17 @@ impl Writer<'_> {
         let Some(reasoning) = &conversation.reasoning else {
             return;
         };
-        let accepted = &self.target.traits.openai.efforts;
-        if !self.manner.genuine || accepted.is_empty() {
+        // What models of imitators take is for nobody here to say, but these are what they all have.
+        let accepted = if self.manner.genuine {
+            &self.target.traits.openai.efforts[..]
+        } else {
+            &IMITATED_EFFORTS[..]
+        };
+        if accepted.is_empty() {
             return;
         }
         let wanted = match (reasoning.effort, reasoning.mode, reasoning.budget_tokens) {
+            (_, Some(ThinkingMode::Disabled), _) | (Some(Effort::None), _, _) if !self.manner.genuine => return,
             (_, Some(ThinkingMode::Disabled), _) => Effort::None,
             (Some(effort), _, _) => effort,
             (None, _, Some(budget)) if budget <= LOW_BUDGET => Effort::Low,
@@ -386,6 +399,14 @@ impl Writer<'_> {
     }
 }
 
+fn image(url: &str, media: &Media) -> Value {
+    let mut image = json!({"url": url});
+    if let Some(detail) = &media.detail {
+        image["detail"] = detail.as_str().into();
+    }
+    json!({"type": "image_url", "image_url": image})
+}
+
 fn assistant(parts: &[Part]) -> Value {
     let texts: Vec<&str> = parts.iter().filter_map(text_of).collect();
     let calls: Vec<Value> = parts
@@ -399,14 +420,6 @@ fn assistant(parts: &[Part]) -> Value {
             _ => None,
         })
         .collect();
-fn image(url: &str, media: &Media) -> Value {
-    let mut image = json!({"url": url});
-    if let Some(detail) = &media.detail {
-        image["detail"] = detail.as_str().into();
-    }
-    json!({"type": "image_url", "image_url": image})
-}
-
     let mut message = json!({"role": "assistant"});
     // Thoughts stay where they were thought: OpenAI's models neither take nor need those of others.
     message["content"] = match (texts.is_empty(), calls.is_empty()) {
