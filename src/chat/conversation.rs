@@ -40,6 +40,8 @@ pub struct Conversation {
     pub stop: Vec<String>,
     /// The form of the answer.
     pub format: Format,
+    /// Kinds of output, in OpenAI's words (`text`, `image`, `audio`); empty where the caller did not say.
+    pub modalities: Vec<String>,
     /// How much the model should think first; `None` where the caller did not say.
     pub reasoning: Option<Reasoning>,
     /// Who the caller's end user is, as an opaque id.
@@ -396,8 +398,6 @@ impl Conversation {
             .flat_map(Part::media_mut)
     }
 
-    /// Whether the history holds calls of tools or their results.
-    pub fn has_tool_history(&self) -> bool {
     /// The same wishes for another prompt's turns.
     pub fn asking(&self, turns: &[Turn]) -> Self {
         Self {
@@ -407,6 +407,8 @@ impl Conversation {
         }
     }
 
+    /// Whether the history holds calls of tools or their results.
+    pub fn has_tool_history(&self) -> bool {
         let of_tools = |part: &Part| matches!(part, Part::Call(_) | Part::Result(_));
         self.turns.iter().flat_map(|turn| &turn.parts).any(of_tools)
     }

@@ -249,8 +249,16 @@ fn parameters(fields: Object, conversation: &mut Conversation) -> Read<()> {
             "store" if value == Value::Bool(false) => {}
             "store" => known(Param::Store, &mut given),
             "modalities" => {
-                let other = |kind: &Value| kind.as_str() != Some("text");
-                if value.as_array().is_none_or(|kinds| kinds.iter().any(other)) {
+                let Value::Array(kinds) = value else {
+                    return Err(refused("modalities", "must be an array of strings"));
+                };
+                for (index, kind) in kinds.into_iter().enumerate() {
+                    let Value::String(kind) = kind else {
+                        return Err(refused(format!("modalities[{index}]"), "must be a string"));
+                    };
+                    conversation.modalities.push(kind);
+                }
+                if conversation.modalities.iter().any(|kind| kind != "text") {
                     known(Param::Modalities, &mut given);
                 }
             }
@@ -534,14 +542,6 @@ fn messages(value: Option<Value>, conversation: &mut Conversation) -> Read<()> {
     Ok(())
 }
 
-fn tool_call(value: Value, place: &str) -> Read<ToolCall> {
-    let fields = into_object(value, place)?;
-    let id = required_text(&fields, "id", place)?;
-    let (bare, signature) = ids::split(&id);
-    // Google's own spelling for its OpenAI-compatible surface.
-    let signature = signature.or_else(|| {
-        let value = fields
-            .get("extra_content")?
 /// The fields of a message that mean something here, besides its content. Thoughts and sources of an answer that comes back
 /// with the history are here, too: what of them can be said again is, and the rest was for the reader.
 fn fields_of(role: &str) -> &'static [&'static str] {
@@ -576,6 +576,14 @@ pub(crate) fn note_others(fields: &Object, known: &[&str], place: &str, given: &
     }
 }
 
+fn tool_call(value: Value, place: &str) -> Read<ToolCall> {
+    let fields = into_object(value, place)?;
+    let id = required_text(&fields, "id", place)?;
+    let (bare, signature) = ids::split(&id);
+    // Google's own spelling for its OpenAI-compatible surface.
+    let signature = signature.or_else(|| {
+        let value = fields
+            .get("extra_content")?
             .get("google")?
             .get("thought_signature")?
             .as_str()?;
@@ -688,16 +696,8 @@ fn content_parts(content: Value, message: usize, given: &mut Given) -> Read<Vec<
 
 fn content_part(value: Value, place: Place, given: &mut Given) -> Read<Part> {
     let mut fields = into_object(value, &place.to_string())?;
-    let cache = fields.get("cache_control").and_then(cache_mark);
-    let media = |kind, source, name, detail| {
-        Part::Media(Media {
-            kind,
-            source,
-            name,
-            detail,
-            cache,
     let kind = required_text(&fields, "type", &place.to_string())?;
-            place,
+    let cache = fields.get("cache_control").and_then(cache_mark);
     if cache.is_some() {
         given.note(Param::CacheControl);
     }
@@ -716,6 +716,14 @@ fn content_part(value: Value, place: Place, given: &mut Given) -> Read<Part> {
         };
         note_others(inner, known, &format!("{place}.{kind}"), given);
     }
+    let media = |kind, source, name, detail| {
+        Part::Media(Media {
+            kind,
+            source,
+            name,
+            detail,
+            cache,
+            place,
         })
     };
     match kind.as_str() {

@@ -392,13 +392,22 @@ impl Choice {
             }
             say(Delta::Text(text));
         }
-        if let Some(blob) = part.inline_data {
-            self.said = true;
-            // Sound and video have no place in either dialect.
-            if let (Some(media_type), Some(data)) = (blob.mime_type, blob.data)
-                && media_type.starts_with("image/")
-            {
-                say(Delta::Image { media_type, data });
+        let shown = part
+            .inline_data
+            .map(|blob| (blob.mime_type.unwrap_or_default(), blob.data));
+        let linked = part.file_data.map(|file| (file.mime_type.unwrap_or_default(), None));
+        for (media_type, data) in shown.into_iter().chain(linked) {
+            match data {
+                Some(data) if media_type.starts_with("image/") => {
+                    self.said = true;
+                    say(Delta::Image { media_type, data });
+                }
+                // Sound, video and files elsewhere have no place in either dialect, and an answer without them is half of one.
+                _ => {
+                    let kind: String = media_type.chars().filter(char::is_ascii_graphic).take(60).collect();
+                    let problem = format!("answered with what the gateway cannot hand on ({kind})");
+                    return Err(Failure::new(ErrorClass::Malformed, problem));
+                }
             }
         }
         // Also on a part without text, or of a kind that is not known here: it belongs to what was said before.

@@ -617,9 +617,7 @@ impl Writer<'_> {
     }
 
     fn rest(&mut self, conversation: &Conversation) {
-        if conversation.given.has(Param::Modalities) && self.traits.image_output {
-            self.configure("responseModalities", json!(["TEXT", "IMAGE"]), Param::Modalities);
-        }
+        self.modalities(conversation);
         if self.host.is_vertex() {
             self.labels(&conversation.metadata);
         }
@@ -630,6 +628,30 @@ impl Writer<'_> {
             let tier = if tier == "default" { "standard" } else { tier };
             self.fields.insert("serviceTier".to_owned(), tier.into());
             self.taken.take(Param::ServiceTier);
+        }
+    }
+
+    /// The kinds of output that are wanted and that the model has. One that only writes does so unasked.
+    fn modalities(&mut self, conversation: &Conversation) {
+        if !self.traits.image_output {
+            return;
+        }
+        let (mut wanted, mut lacking) = (Vec::new(), Vec::new());
+        for (index, kind) in conversation.modalities.iter().enumerate() {
+            match kind.as_str() {
+                "text" => wanted.push("TEXT"),
+                "image" => wanted.push("IMAGE"),
+                // Sound has no place in an answer here.
+                _ => lacking.push(index),
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        wanted.dedup();
+        self.configure("responseModalities", wanted, Param::Modalities);
+        for index in lacking {
+            self.notes.add(format!("modalities[{index}]"));
         }
     }
 

@@ -694,6 +694,16 @@ fn web_search_and_drawing_are_googles_own_tools() {
     let (body, _) = sent(json!({"modalities": ["text", "image"]}), &IMAGE);
     assert_eq!(body["generationConfig"]["responseModalities"], json!(["TEXT", "IMAGE"]));
     assert_eq!(sent(json!({"modalities": ["text", "image"]}), &V3).1, ["modalities"]);
+    for (asked, modalities, lost) in [
+        (json!(["image"]), json!(["IMAGE"]), &[][..]),
+        (json!(["text"]), json!(["TEXT"]), &[][..]),
+        (json!(["text", "audio"]), json!(["TEXT"]), &["modalities[1]"][..]),
+        (json!(["audio"]), Value::Null, &["modalities"][..]),
+    ] {
+        let (body, dropped) = sent(json!({"modalities": asked}), &IMAGE);
+        assert_eq!(body["generationConfig"]["responseModalities"], modalities);
+        assert_eq!(dropped, lost, "{asked}");
+    }
 }
 
 #[test]
@@ -842,7 +852,6 @@ fn every_reason_to_finish_has_its_meaning() {
 #[test]
 fn odd_parts_do_no_harm_and_broken_ones_are_no_answer() {
     let parts = json!([{"executableCode": {"language": "PYTHON", "code": "1"}}, {"tomorrow": [1]}, {"text": "ok"},
-        {"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}},
         {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}]);
     let answer = answered(json!({"content": {"parts": parts}, "finishReason": "STOP", "x": 1})).unwrap();
     let message = &answer["choices"][0]["message"];
@@ -852,6 +861,10 @@ fn odd_parts_do_no_harm_and_broken_ones_are_no_answer() {
         "data:image/png;base64,iVBORw0KGgo="
     );
     for broken in [
+        // What neither dialect has a place for is not left out in silence.
+        json!({"content": {"parts": [{"text": "ok"}, {"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}}]}, "finishReason": "STOP"}),
+        json!({"content": {"parts": [{"fileData": {"mimeType": "video/mp4", "fileUri": "gs://a/b"}}]}, "finishReason": "STOP"}),
+        json!({"content": {"parts": [{"inlineData": {"mimeType": "image/png"}}]}, "finishReason": "STOP"}),
         json!({"content": {"parts": [{"functionCall": {"args": {}}}]}, "finishReason": "STOP"}),
         json!({"content": {"parts": [{"functionCall": {"name": "f", "args": [1]}}]}, "finishReason": "STOP"}),
         json!({"content": {"parts": [{"functionCall": {"name": "f", "willContinue": true}}]}, "finishReason": "STOP"}),

@@ -65,6 +65,8 @@ pub(super) struct Part {
     pub(super) thought_signature: Option<String>,
     pub(super) function_call: Option<FunctionCall>,
     pub(super) inline_data: Option<Blob>,
+    /// A file at an address.
+    pub(super) file_data: Option<Blob>,
 }
 
 /// A call of a function, whole.
