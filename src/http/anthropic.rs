@@ -17,7 +17,7 @@ use crate::pipeline::counting::Counted;
 /// Whose count it is: `reported` by the provider, or `estimated` by the gateway.
 const METERING: HeaderName = HeaderName::from_static("x-bonito-metering");
 
-/// `POST /v1/messages/count_tokens`: what a prompt would cost, in tokens. By the provider where that is Anthropic, and an
+/// `POST /v1/messages/count_tokens`: what a prompt would cost, in tokens. By the provider where it counts for nothing, and an
 /// estimate elsewhere, which the header says.
 pub struct CountTokens {
     state: Arc<HttpState>,

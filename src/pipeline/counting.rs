@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -53,11 +52,6 @@ pub enum Counted {
     Estimated(u64),
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    input_tokens: u64,
-}
-
 impl Pipeline {
     /// How many tokens the prompt of a request has, if the key may ask that model at all.
     ///
@@ -93,7 +87,7 @@ impl Pipeline {
         let keyed = self.pick(tenant(gate), deployment, &[])?;
         let endpoint = &keyed.endpoint;
         let media = MediaLibrary::default();
-        let call = endpoint.adapter.counting(request, &target(deployment, &media))?;
+        let question = endpoint.adapter.counting(request, &target(deployment, &media))?;
         let is_out = keyed
             .spot
             .as_ref()
@@ -104,12 +98,11 @@ impl Pipeline {
         let _place = self.counting.0.try_acquire().ok()?;
         let answer = self
             .upstream
-            .send(endpoint, call, SentMark::default(), &Propagated::default())
+            .send(endpoint, question.call, SentMark::default(), &Propagated::default())
             .await
             .ok()?;
         let answer = understood(answer, endpoint).await.ok()?;
         let body = answer.body.whole(MAX_ANSWER_BYTES).await.ok()?;
-        let counted: Answer = serde_json::from_slice(&body).ok()?;
-        Some(counted.input_tokens)
+        (question.read)(&body)
     }
 }

@@ -46,8 +46,8 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// `None` where there is nobody to ask.
     fn listing(&self) -> Option<Listing>;
 
-    /// Asks how many tokens a prompt has, where the provider says so for nothing and in the caller's own dialect.
-    fn counting(&self, _request: &Request, _target: &Target<'_>) -> Option<WireRequest> {
+    /// Asks how many tokens a prompt has, where the provider says so for nothing.
+    fn counting(&self, _request: &Request, _target: &Target<'_>) -> Option<Counting> {
         None
     }
 
@@ -55,6 +55,15 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     fn builtin(&self, _request: &Request) -> Option<Bytes> {
         None
     }
+}
+
+/// A question for the number of a prompt's tokens.
+#[derive(Debug)]
+pub struct Counting {
+    /// What is asked.
+    pub call: WireRequest,
+    /// Reads the number out of an answer of status 200; `None` where there is none in it.
+    pub read: fn(&[u8]) -> Option<u64>,
 }
 
 /// What becomes of a parameter.

@@ -1,16 +1,22 @@
 //! Anthropic's dialect in front: `POST /v1/messages` and `/v1/messages/count_tokens`, to Anthropic itself, where the caller's
 //! bytes go through, and to everybody else, where both ways are translated.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
+use crate::support::cloud::{Cloud, google};
 use crate::support::gateway::{Reply, read};
-use crate::support::provider::{bedrock, gemini};
+use crate::support::provider::{Received, bedrock, gemini};
 use crate::support::{Answer, Script, ScriptedProvider, TestGateway};
 
 const CLAUDE: &str = "claude-opus-5-5";
 const OTHER: &str = "mock-chat";
 const ON_BEDROCK: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
-const ON_GOOGLE: &str = "gemini-3.8-flash";
+const ON_ANTHROPIC: &str = "anthropic/claude-opus-5-5";
+const ON_GOOGLE: &str = "gemini/gemini-3.8-flash";
+const ON_VERTEX: &str = "gcp/claude-opus-5-5";
+const ON_AZURE: &str = "azure/gpt-4o";
 
 async fn start(anthropic: &ScriptedProvider, openai: &ScriptedProvider) -> TestGateway {
     TestGateway::builder()
@@ -242,6 +248,8 @@ async fn an_openai_model_answers_in_anthropics_words_whole_and_streamed() {
     );
     let sent = openai.requests()[0].json();
     assert_eq!(sent["messages"][0], json!({"role": "system", "content": "Be brief."}));
+    // It caches by itself, where it does, and was not told to.
+    assert_eq!(whole.header("x-bonito-dropped-params"), "cache_control");
 
     let mut streaming = body;
     streaming["stream"] = true.into();
@@ -599,25 +607,79 @@ async fn a_reason_to_stop_that_nobody_knows_is_an_error_and_is_recorded() {
     gateway.finish().await;
 }
 
+/// A provider of each kind, all of them as strict as the real ones.
+struct Clouds {
+    anthropic: ScriptedProvider,
+    openai: ScriptedProvider,
+    azure: ScriptedProvider,
+    aws: ScriptedProvider,
+    vertex: ScriptedProvider,
+    gemini: ScriptedProvider,
+    cloud: Cloud,
+}
+
+impl Clouds {
+    async fn start() -> Self {
+        let clouds = Self {
+            anthropic: ScriptedProvider::start().await,
+            openai: ScriptedProvider::start().await,
+            azure: ScriptedProvider::start().await,
+            aws: ScriptedProvider::start().await,
+            vertex: ScriptedProvider::start().await,
+            gemini: ScriptedProvider::start().await,
+            cloud: Cloud::start().await,
+        };
+        clouds.azure.require_key("azure-key-1");
+        clouds.aws.always(bedrock::faithful());
+        clouds.vertex.always(gemini::vertex(clouds.cloud.knows_google_tokens()));
+        clouds.gemini.always(gemini::developer("gemini-key-1"));
+        clouds
+    }
+
+    async fn gateway(&self) -> TestGateway {
+        let account = json!({"type": "service_account", "project_id": "acme-1", "private_key_id": "kid-1",
+            "private_key": self.cloud.key().private, "client_email": google::EMAIL,
+            "token_uri": format!("{}/google/token", self.cloud.origin())});
+        TestGateway::builder()
+            .provider("anthropic", &self.anthropic.origin(), &[CLAUDE])
+            .openai(&self.openai, &[OTHER])
+            .env("GEMINI_KEY", "gemini-key-1")
+            .env("AWS_KEY", bedrock::BEARER)
+            .env("GCP_ACCOUNT", &account.to_string())
+            .env("AZURE_KEY", "azure-key-1")
+            .file(&format!(
+                "[providers.aws]\nbase_url = {:?}\nregion = \"us-east-1\"\nbearer_token_env = \"AWS_KEY\"\n\
+                 [providers.gemini]\nbase_url = {:?}\napi_key_env = \"GEMINI_KEY\"\n\
+                 [providers.gcp]\nbase_url = {:?}\nregion = \"europe-west4\"\nproject_id = \"acme-1\"\n\
+                 service_account_env = \"GCP_ACCOUNT\"\n\
+                 [providers.azure]\nbase_url = {:?}\napi_key_env = \"AZURE_KEY\"\n\
+                 [[providers.azure.deployments]]\nmodel = \"gpt-4o\"\nname = \"prod-4o\"",
+                self.aws.origin(),
+                self.gemini.origin(),
+                self.vertex.origin(),
+                self.azure.origin()
+            ))
+            .start()
+            .await
+    }
+}
+
+/// What a provider was asked for answers, and not for the number of a prompt's tokens.
+fn answers_of(provider: &ScriptedProvider) -> Vec<Arc<Received>> {
+    let counts = |path: &str| {
+        ["count_tokens", "count-tokens", "countTokens"]
+            .iter()
+            .any(|name| path.contains(name))
+    };
+    let mut received = provider.requests();
+    received.retain(|request| !counts(&request.path));
+    received
+}
+
 #[tokio::test]
 async fn what_a_coding_agent_sends_works_with_every_provider() {
-    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
-    let (aws, google) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
-    aws.always(bedrock::faithful());
-    google.always(gemini::developer("gemini-key-1"));
-    let gateway = TestGateway::builder()
-        .provider("anthropic", &anthropic.origin(), &[CLAUDE])
-        .openai(&openai, &[OTHER])
-        .env("GEMINI_KEY", "gemini-key-1")
-        .env("AWS_KEY", bedrock::BEARER)
-        .file(&format!(
-            "[providers.aws]\nbase_url = {:?}\nregion = \"us-east-1\"\nbearer_token_env = \"AWS_KEY\"\n\
-             [providers.gemini]\nbase_url = {:?}\napi_key_env = \"GEMINI_KEY\"",
-            aws.origin(),
-            google.origin()
-        ))
-        .start()
-        .await;
+    let clouds = Clouds::start().await;
+    let gateway = clouds.gateway().await;
     let tools: Vec<Value> = (0..40)
         .map(|number| {
             let mut tool = json!({
@@ -652,7 +714,7 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
     // What stays behind of the betas, beside `context_management`, which belongs to one of them.
     let interleaved = "anthropic-beta.interleaved-thinking-2025-05-14";
     for (model, stays) in [
-        (CLAUDE, &[][..]),
+        (ON_ANTHROPIC, &[][..]),
         (OTHER, &["anthropic-beta.claude-code-20250219", interleaved][..]),
         (
             ON_BEDROCK,
@@ -662,6 +724,8 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             ][..],
         ),
         (ON_GOOGLE, &["anthropic-beta.claude-code-20250219", interleaved][..]),
+        (ON_VERTEX, &[][..]),
+        (ON_AZURE, &["anthropic-beta.claude-code-20250219", interleaved][..]),
     ] {
         let mut messages = vec![json!({"role": "user", "content": [
             {"type": "text", "text": "<system-reminder>be careful</system-reminder>"},
@@ -682,7 +746,7 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             )
             .await;
             assert_eq!(counting.status, 200, "{}", counting.text);
-            assert!(counting.json()["input_tokens"].as_u64().unwrap() > 4_000);
+            assert!(counting.json()["input_tokens"].as_u64().unwrap() > 1_000);
             let reply = post_with(&gateway, "/v1/messages?beta=true", body.to_string(), &headers).await;
             assert_eq!(reply.status, 200, "turn {turn}: {}", reply.text);
             let message = gathered(&reply);
@@ -690,7 +754,7 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             let dropped = reply.header("x-bonito-dropped-params");
             assert_eq!(
                 dropped.contains("context_management"),
-                model != CLAUDE,
+                model != ON_ANTHROPIC && model != ON_VERTEX,
                 "{model}: {dropped}"
             );
             assert!(stays.iter().all(|name| dropped.contains(name)), "{model}: {dropped}");
@@ -716,21 +780,173 @@ async fn what_a_coding_agent_sends_works_with_every_provider() {
             messages.push(json!({"role": "user", "content": next}));
         }
     }
-    let received = anthropic.requests();
+    let received = clouds.anthropic.requests();
     assert!(
         received
             .iter()
             .all(|request| request.header("anthropic-beta") == Some(headers[1].1))
     );
     assert!(received.iter().all(|request| request.header("x-app").is_none()));
-    let received = aws.requests();
+    let received = answers_of(&clouds.aws);
     assert_eq!(received.len(), 3);
     for request in received {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         let betas = &body["additionalModelRequestFields"]["anthropic_beta"];
         assert_eq!(*betas, json!(["interleaved-thinking-2025-05-14"]));
     }
-    assert_eq!(google.requests().len(), 3);
+    assert_eq!(answers_of(&clouds.gemini).len(), 3);
+    let received = clouds.vertex.requests();
+    assert!(
+        received
+            .iter()
+            .all(|request| request.header("anthropic-beta") == Some(headers[1].1))
+    );
+    assert!(
+        received
+            .iter()
+            .all(|request| request.path.contains("/publishers/anthropic/models/"))
+    );
+    assert_eq!(clouds.azure.requests().len(), 3);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn tokens_are_counted_by_whoever_does_so_for_nothing() {
+    let clouds = Clouds::start().await;
+    let gateway = clouds.gateway().await;
+    let count = async |model: &str, fields: Value| {
+        let mut body =
+            json!({"model": model, "system": "one two", "messages": [{"role": "user", "content": "three four five"}]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        let reply = post_with(&gateway, "/v1/messages/count_tokens", body.to_string(), &[]).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let tokens = reply.json()["input_tokens"].as_u64().unwrap();
+        (tokens, reply.header("x-bonito-metering").to_owned())
+    };
+    let reported = |tokens: u64| (tokens, "reported".to_owned());
+    // Words, to which Bedrock adds that of a message's role, and Anthropic's hosts three for each message.
+    let tools = json!({"tools": [{"name": "f", "input_schema": {"type": "object"}}]});
+    assert_eq!(count(ON_BEDROCK, json!({})).await, reported(6));
+    assert_eq!(count(ON_BEDROCK, tools.clone()).await, reported(6));
+    assert_eq!(count(ON_GOOGLE, tools.clone()).await, reported(5));
+    assert_eq!(count("gcp/gemini-2.5-flash", tools).await, reported(5));
+    assert_eq!(count(ON_VERTEX, json!({})).await, count(ON_ANTHROPIC, json!({})).await);
+    let path = |provider: &ScriptedProvider, at: usize| provider.requests()[at].path.clone();
+    assert_eq!(
+        path(&clouds.aws, 0),
+        "/model/anthropic.claude-sonnet-4-5-20250929-v1%3A0/count-tokens"
+    );
+    assert_eq!(path(&clouds.gemini, 0), "/v1beta/models/gemini-3.8-flash:countTokens");
+    let place = "/v1/projects/acme-1/locations/europe-west4/publishers";
+    assert_eq!(
+        path(&clouds.vertex, 0),
+        format!("{place}/google/models/gemini-2.5-flash:countTokens")
+    );
+    assert_eq!(
+        path(&clouds.vertex, 1),
+        format!("{place}/anthropic/models/count-tokens:rawPredict")
+    );
+    // A host that does not answer, and what would have to be fetched first, cost an estimate.
+    for provider in [&clouds.aws, &clouds.gemini] {
+        provider.script(Script::server_error());
+    }
+    for model in [ON_BEDROCK, ON_GOOGLE] {
+        assert_eq!(count(model, json!({})).await.1, "estimated");
+    }
+    let image = json!({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}});
+    let shown = json!({"messages": [{"role": "user", "content": [image]}]});
+    assert_eq!(count(ON_VERTEX, shown).await.1, "estimated");
+    assert_eq!(clouds.vertex.requests().len(), 2);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn models_are_listed_as_anthropics_sdks_want_them() {
+    let (anthropic, openai) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    let gateway = start(&anthropic, &openai).await;
+    let get = async |path: &str| {
+        let request = gateway
+            .client
+            .get(format!("{}{path}", gateway.api))
+            .header("x-api-key", &gateway.key)
+            .header("anthropic-version", "2023-06-01");
+        read(request.send().await.expect("the gateway answers")).await
+    };
+    let ids = |reply: &Reply| -> Vec<String> {
+        let models = reply.json()["data"].as_array().unwrap().clone();
+        models
+            .iter()
+            .map(|model| model["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let all = get("/v1/models?limit=1000").await;
+    let names = ids(&all);
+    assert_eq!(names.len(), 7, "{}", all.text);
+    let page = |reply: &Reply| {
+        let list = reply.json();
+        (
+            ids(reply),
+            list["has_more"].as_bool().unwrap(),
+            list["first_id"].clone(),
+            list["last_id"].clone(),
+        )
+    };
+    let expected =
+        |from: usize, to: usize, more: bool| (names[from..to].to_vec(), more, json!(names[from]), json!(names[to - 1]));
+    assert_eq!(page(&all), expected(0, 7, false));
+    assert_eq!(page(&get("/v1/models?limit=3").await), expected(0, 3, true));
+    let after = format!("/v1/models?limit=4&after_id={}", names[2]);
+    assert_eq!(page(&get(&after).await), expected(3, 7, false));
+    let before = format!("/v1/models?limit=2&before_id={}", names[4]);
+    assert_eq!(page(&get(&before).await), expected(2, 4, true));
+    // A model that is gone is a place in the list all the same.
+    assert_eq!(
+        page(&get(&format!("/v1/models?after_id={}%00", names[5])).await),
+        expected(6, 7, false)
+    );
+    let none = get("/v1/models?after_id=zzz").await.json();
+    assert_eq!((&none["data"], &none["first_id"]), (&json!([]), &Value::Null));
+
+    let model = get(&format!("/v1/models/{CLAUDE}")).await;
+    assert!(!model.header("request-id").is_empty());
+    let model = model.json();
+    assert_eq!(
+        (
+            &model["type"],
+            &model["id"],
+            &model["display_name"],
+            &model["created_at"]
+        ),
+        (
+            &json!("model"),
+            &json!(CLAUDE),
+            &json!(CLAUDE),
+            &json!("2026-01-01T00:00:00Z")
+        )
+    );
+    for (path, status, kind) in [
+        ("/v1/models/none", 404, "not_found_error"),
+        ("/v1/models?limit=0", 400, "invalid_request_error"),
+        ("/v1/models?limit=x", 400, "invalid_request_error"),
+        ("/v1/models?after_id=a&before_id=b", 400, "invalid_request_error"),
+    ] {
+        let reply = get(path).await;
+        assert_eq!(
+            (reply.status, reply.json()["error"]["type"].as_str()),
+            (status, Some(kind)),
+            "{path}: {}",
+            reply.text
+        );
+    }
+    // Everybody else gets all of them, whatever the query says, and errors in OpenAI's shape.
+    let openais = gateway.get("/v1/models?limit=1", &gateway.key).await;
+    assert_eq!((ids(&openais).len(), &openais.json()["has_more"]), (7, &json!(false)));
+    assert_eq!(
+        gateway.get("/v1/models/none", &gateway.key).await.code(),
+        "model_not_found"
+    );
     gateway.finish().await;
 }
 

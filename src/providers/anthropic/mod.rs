@@ -28,7 +28,7 @@ use crate::config::ProviderKind;
 use crate::domain::call::{Dialect, Operation};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Counting, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::choices::{self, Calls};
 use crate::providers::translate::Translated;
@@ -134,12 +134,9 @@ impl Adapter for Anthropic {
     }
 
     /// <https://platform.claude.com/docs/en/api/messages-count-tokens>: free, and with a request limit of its own.
-    fn counting(&self, request: &Request, target: &Target<'_>) -> Option<WireRequest> {
+    fn counting(&self, request: &Request, target: &Target<'_>) -> Option<Counting> {
         let auth = AuthScheme::Header(HeaderName::from_static("x-api-key"));
-        let forwarded = request.dialect == Dialect::Anthropic;
-        let path = |_| self.counting.clone();
-        let exchange = forwarded.then(|| exchange(request, target, Host::Anthropic, path, auth));
-        exchange?.ok()?.calls.pop()
+        counting(request, target, Host::Anthropic, self.counting.clone(), auth)
     }
 
     fn listing(&self) -> Option<Listing> {
@@ -209,6 +206,32 @@ pub fn exchange(
         calls: made,
         reader: Box::new(Translated::new(request, ClaudeTranslator::new(reading, calls))),
         dropped,
+    })
+}
+
+/// The question for the number of a prompt's tokens at one of Claude's hosts. It is the caller's own body, so it has to be
+/// in Anthropic's words; and what would have to be fetched first is not worth it.
+pub fn counting(
+    request: &Request,
+    target: &Target<'_>,
+    host: Host,
+    path: PathAndQuery,
+    auth: AuthScheme,
+) -> Option<Counting> {
+    if request.dialect != Dialect::Anthropic {
+        return None;
+    }
+    let own = &request.headers;
+    let betas = own.anthropic_betas.iter().map(String::as_str);
+    Some(Counting {
+        call: WireRequest {
+            path,
+            payload: forward::counting(request, target, host).ok()?,
+            auth,
+            headers: host.headers(own.anthropic_version.as_deref(), betas),
+            answer: AnswerForm::Whole,
+        },
+        read: wire::counted,
     })
 }
 

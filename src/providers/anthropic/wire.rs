@@ -176,6 +176,17 @@ pub fn error_value(raw: &str) -> Option<ErrorBody> {
     })
 }
 
+/// The number in an answer of `count_tokens`.
+pub fn counted(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Answer {
+        input_tokens: u64,
+    }
+    serde_json::from_slice::<Answer>(body)
+        .ok()
+        .map(|answer| answer.input_tokens)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

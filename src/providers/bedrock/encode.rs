@@ -29,6 +29,7 @@ use crate::providers::adapter::{Target, Unencodable, Wanted};
 use crate::providers::anthropic::encode::INTERLEAVED_THINKING;
 use crate::providers::anthropic::schema;
 use crate::providers::cache_marks::{self, MAX_MARKS};
+use crate::providers::cuts::Members;
 
 /// The longest name of a tool, and the longest id of a call.
 pub(super) const MAX_NAME_BYTES: usize = 64;
@@ -50,6 +51,9 @@ const KNOWN_BETAS: [&str; 4] = [
     "output-128k-2025-02-19",
     "token-efficient-tools-2025-02-19",
 ];
+
+/// The members of Converse that are the prompt; the others steer the answer.
+const PROMPT: [&str; 3] = ["system", "messages", "toolConfig"];
 
 const NO_CALLS: &str = "Do not call any tool; answer in words.";
 const MUST_CALL: &str = "Answer by calling a tool.";
@@ -116,6 +120,17 @@ pub fn converse(request: &Request, conversation: &Conversation, target: &Target<
         asked,
         dropped,
     })
+}
+
+/// The question for the number of tokens of Converse's body: what of it is the prompt, as it is written.
+pub fn counting(converse: &[u8]) -> Option<Bytes> {
+    let Members(members) = serde_json::from_slice(converse).ok()?;
+    let prompt: Vec<String> = members
+        .iter()
+        .filter(|(name, _)| PROMPT.contains(&name.as_str()))
+        .map(|(name, value)| format!("\"{name}\":{}", value.get()))
+        .collect();
+    Some(format!("{{\"input\":{{\"converse\":{{{}}}}}}}", prompt.join(",")).into())
 }
 
 pub(super) fn refused(field: impl Into<String>, problem: impl Into<String>) -> InvalidRequest {

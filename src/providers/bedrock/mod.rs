@@ -30,8 +30,9 @@ use crate::chat::param::Param;
 use crate::chat::request::Request;
 use crate::config::ProviderKind;
 use crate::domain::call::Operation;
+use crate::domain::model::Family;
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Counting, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::choices::{self, Calls};
 use crate::providers::translate::Translated;
@@ -119,6 +120,21 @@ impl Adapter for Bedrock {
             calls: made,
             reader: Box::new(Translated::new(request, BedrockTranslator { asked, calls })),
             dropped,
+        })
+    }
+
+    /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CountTokens.html>: free, and for Claude alone. It
+    /// takes models by their own ids, and refuses profiles.
+    fn counting(&self, request: &Request, target: &Target<'_>) -> Option<Counting> {
+        let own = target.wire_name.find("anthropic.")?;
+        if target.traits.family != Family::Claude {
+            return None;
+        }
+        let encoded = encode::converse(request, request.conversation().ok()?, target).ok()?;
+        let body = encode::counting(&encoded.body)?;
+        Some(Counting {
+            call: self.call(&target.wire_name[own..], "count-tokens", body, AnswerForm::Whole),
+            read: wire::counted,
         })
     }
 

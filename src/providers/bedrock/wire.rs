@@ -67,6 +67,18 @@ impl Converse<'_> {
     }
 }
 
+/// The number in an answer of CountTokens.
+pub fn counted(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        input_tokens: u64,
+    }
+    serde_json::from_slice::<Answer>(body)
+        .ok()
+        .map(|answer| answer.input_tokens)
+}
+
 #[derive(Serialize)]
 pub struct Message<'c> {
     pub role: &'static str,

@@ -19,6 +19,7 @@ use crate::chat::{arguments, history, ids};
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::{GeminiGeneration, GeminiThinking, GeminiTraits, ThinkingBudget};
 use crate::providers::adapter::{Target, Unencodable, Wanted};
+use crate::providers::cuts::Members;
 
 /// The most texts that end an answer.
 const MAX_STOPS: usize = 5;
@@ -117,6 +118,28 @@ pub fn body(
     Ok(Encoded {
         body: serde_json::to_vec(&body).expect("values always serialise"),
         dropped,
+    })
+}
+
+/// The fields of a request that Vertex AI counts.
+const COUNTED: [&str; 4] = ["contents", "systemInstruction", "tools", "generationConfig"];
+
+/// The question for the number of tokens of a request's body: the Developer API takes the body as a whole, and wants to see
+/// the model's resource in it, and Vertex AI takes the fields that count. Both leave arguments as they are written.
+pub fn counting(host: &Host, model: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let Members(members) = serde_json::from_slice(body).ok()?;
+    let counts = |name: &str| !host.is_vertex() || COUNTED.contains(&name);
+    let fields: Vec<String> = members
+        .iter()
+        .filter(|(name, _)| counts(name))
+        .map(|(name, value)| format!("\"{name}\":{}", value.get()))
+        .collect();
+    let fields = fields.join(",");
+    Some(match host {
+        Host::Vertex { .. } => format!("{{{fields}}}").into_bytes(),
+        Host::Developer { .. } => {
+            format!("{{\"generateContentRequest\":{{\"model\":\"{model}\",{fields}}}}}").into_bytes()
+        }
     })
 }
 

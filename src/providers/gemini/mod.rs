@@ -31,7 +31,7 @@ use crate::domain::call::Operation;
 use crate::domain::error::{InvalidKind, InvalidRequest};
 use crate::domain::model::Family;
 use crate::providers::adapter::{
-    Adapter, AnswerForm, AuthScheme, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
+    Adapter, AnswerForm, AuthScheme, Counting, Exchange, Failure, Listing, Support, Target, Unencodable, WireRequest,
 };
 use crate::providers::anthropic;
 use crate::providers::choices::{self, Calls};
@@ -171,6 +171,34 @@ impl Adapter for Gemini {
             calls: made,
             reader: Box::new(Translated::new(request, translator)),
             dropped,
+        })
+    }
+
+    /// <https://ai.google.dev/api/tokens> and
+    /// <https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/count-tokens>: free. Claude's count is
+    /// that of "Count tokens for Claude models" of Vertex AI's documentation.
+    fn counting(&self, request: &Request, target: &Target<'_>) -> Option<Counting> {
+        match publisher(target) {
+            Publisher::Google => {}
+            Publisher::Anthropic => {
+                let Host::Vertex { place, .. } = &self.host else {
+                    return None;
+                };
+                let path = checked(format!("{place}/publishers/anthropic/models/count-tokens:rawPredict"));
+                let target = Target {
+                    wire_name: claude_name(target),
+                    ..*target
+                };
+                return anthropic::counting(request, &target, anthropic::Host::Vertex, path, AuthScheme::Bearer);
+            }
+            Publisher::Other => return None,
+        }
+        let encoded = encode::body(&self.host, request.conversation().ok()?, &request.headers, target).ok()?;
+        let body = encode::counting(&self.host, &self.host.resource(target.wire_name), &encoded.body)?;
+        let path = self.host.method(target.wire_name, "countTokens");
+        Some(Counting {
+            call: self.host.call(path, body, AnswerForm::Whole),
+            read: wire::counted,
         })
     }
 

@@ -171,6 +171,18 @@ pub(super) struct Citation {
     pub(super) title: Option<String>,
 }
 
+/// The number in an answer of `countTokens`.
+pub(super) fn counted(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        total_tokens: u64,
+    }
+    serde_json::from_slice::<Answer>(body)
+        .ok()
+        .map(|answer| answer.total_tokens)
+}
+
 /// Token counts as they were reported, each the largest that was seen: a stream repeats and completes them.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Usage {

@@ -66,9 +66,10 @@ pub fn count() -> Operation {
         id: "countMessageTokens",
         tag: TAG,
         summary: "Count the tokens of a prompt",
-        description: "Says how many tokens a request to `POST /v1/messages` would read. Where Anthropic would serve it, \
-                      Anthropic counts (`x-bonito-metering: reported`); for models of other providers, and where it does \
-                      not answer within three seconds, the gateway estimates (`estimated`). Nothing is charged.",
+        description: "Says how many tokens a request to `POST /v1/messages` would read. The provider that would serve it \
+                      counts (`x-bonito-metering: reported`), where it does so for nothing: Anthropic, Vertex AI, the \
+                      Gemini Developer API, and Bedrock for Claude. Elsewhere, and where it does not answer within three \
+                      seconds, the gateway estimates (`estimated`). Nothing is charged.",
         parameters: vec![],
         request: Some(operation::json::<MessageRequest>()),
         answer: Answer {

@@ -132,6 +132,7 @@ fn answer(received: &Received) -> Answer {
     let checked = match action {
         "invoke" => check::embedding(&model, &body),
         "converse" => check::converse(&model, &body, false),
+        "count-tokens" => check::count(&model, &body),
         "converse-stream" => check::converse(&model, &body, true),
         _ => return refusal(404, "UnknownOperationException", "no such operation"),
     };
@@ -141,6 +142,11 @@ fn answer(received: &Received) -> Answer {
     match action {
         "invoke" => embed(&model, &body),
         "converse" => Turn::of(&model, &body).whole(),
+        "count-tokens" => {
+            let converse = &body["input"]["converse"];
+            let prompt = words(&converse["messages"]) + words(&converse["system"]);
+            Answer::json(200, &json!({"inputTokens": prompt}))
+        }
         _ => Turn::of(&model, &body).streamed(),
     }
 }

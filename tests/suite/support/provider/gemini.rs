@@ -88,13 +88,22 @@ fn claude(received: &Received, model: &str, method: &str) -> Answer {
         return error(&bad("Invalid JSON payload received."));
     };
     let streams = body.get("stream") == Some(&json!(true));
+    // Here alone the model is in the body and not in the path.
+    let has_model = body.contains_key("model");
+    let counts = model == "count-tokens";
+    let model = match body.shift_remove("model").filter(|_| counts) {
+        Some(asked) => asked,
+        None if counts => return anthropic::error(400, "invalid_request_error", "model: Field required"),
+        None => json!(model),
+    };
     let by_url = String::from_utf8_lossy(&received.body).contains(r#""type":"url""#);
     let problem = match body.shift_remove("anthropic_version") {
         Some(version) if version != "vertex-2023-10-16" => "anthropic_version: is not valid",
         None => "anthropic_version: Field required",
-        _ if body.contains_key("model") => "model: Extra inputs are not permitted",
+        _ if !counts && has_model => "model: Extra inputs are not permitted",
         _ if received.header("anthropic-version").is_some() => "anthropic-version: header is not used",
         _ if by_url => "source.type: url sources are not supported",
+        _ if body.contains_key("cache_control") => "cache_control: Extra inputs are not permitted",
         _ if streams != (method == "streamRawPredict") => "stream: does not go with the method",
         _ => "",
     };
@@ -102,8 +111,7 @@ fn claude(received: &Received, model: &str, method: &str) -> Answer {
         return anthropic::error(400, "invalid_request_error", problem);
     }
     // From here on it is Anthropic's own API.
-    body.insert("model".to_owned(), model.into());
-        _ if body.contains_key("cache_control") => "cache_control: Extra inputs are not permitted",
+    body.insert("model".to_owned(), model);
     let mut headers = received.headers.clone();
     headers.insert("anthropic-version", "2023-06-01".parse().unwrap());
     headers.insert("x-api-key", "the platform's".parse().unwrap());
@@ -111,7 +119,12 @@ fn claude(received: &Received, model: &str, method: &str) -> Answer {
         sequence: received.sequence,
         connection: received.connection,
         method: received.method.clone(),
-        path: "/v1/messages".to_owned(),
+        path: if counts {
+            "/v1/messages/count_tokens"
+        } else {
+            "/v1/messages"
+        }
+        .to_owned(),
         query: String::new(),
         headers,
         body: serde_json::to_vec(&body).unwrap().into(),
@@ -150,6 +163,7 @@ fn respond(received: &Received, vertex: bool) -> Answer {
     let host = Host { model, vertex };
     let answered = match method {
         "generateContent" | "streamGenerateContent" => host.generate(&body, method == "streamGenerateContent"),
+        "countTokens" => host.count(&body),
         "predict" if vertex => host.predict(&body),
         "embedContent" if vertex => host.embed(&body),
         "batchEmbedContents" if !vertex => host.embed_batch(&body),
@@ -221,6 +235,29 @@ impl Host<'_> {
         self.config(body.get("generationConfig"), streamed, !functions.is_empty())?;
         self.contents(body)?;
         Ok(answer_to(self, body, &functions, streamed))
+    }
+
+    /// The number of a prompt's tokens: the words of all its texts.
+    fn count(&self, body: &Map<String, Value>) -> Result<Answer, Refusal> {
+        let asked = if self.vertex {
+            only(body, &["contents", "systemInstruction", "tools", "generationConfig"])?;
+            body.clone()
+        } else {
+            only(body, &["generateContentRequest"])?;
+            let mut asked = object(&body["generateContentRequest"])?.clone();
+            let model = format!("models/{}", self.model);
+            ensure(asked.shift_remove("model") == Some(json!(model)), || {
+                "generateContentRequest.model is not the model of the path".to_owned()
+            })?;
+            asked
+        };
+        self.generate(&asked, false)?;
+        let texts = ["systemInstruction", "contents"];
+        let words: u64 = texts.iter().filter_map(|name| asked.get(*name)).map(words).sum();
+        Ok(Answer::json(
+            200,
+            &json!({"totalTokens": words, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": words}]}),
+        ))
     }
 
     /// The functions that are declared.
@@ -567,6 +604,18 @@ impl Host<'_> {
             embeddings.push(json!({"values": values}));
         }
         Ok(Answer::json(200, &json!({"embeddings": embeddings})))
+    }
+}
+
+/// Words of every text anywhere in a value.
+fn words(value: &Value) -> u64 {
+    match value {
+        Value::Array(items) => items.iter().map(words).sum(),
+        Value::Object(fields) => {
+            let own = fields.get("text").and_then(Value::as_str).unwrap_or_default();
+            own.split_whitespace().count() as u64 + fields.values().map(words).sum::<u64>()
+        }
+        _ => 0,
     }
 }
 

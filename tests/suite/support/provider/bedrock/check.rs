@@ -105,6 +105,18 @@ pub(super) fn converse(model: &str, body: &Value, streamed: bool) -> Checked {
     rest(body)
 }
 
+/// A prompt to be counted, for a model that counts and by its own id.
+pub(super) fn count(model: &str, body: &Value) -> Checked {
+    if !model.starts_with("anthropic.") {
+        return Err("The provided model doesn't support counting tokens.".into());
+    }
+    only(body, &["input"], "")?;
+    only(&body["input"], &["converse"], "/input")?;
+    let members = ["messages", "system", "toolConfig", "additionalModelRequestFields"];
+    only(&body["input"]["converse"], &members, "/input/converse")?;
+    converse(model, &body["input"]["converse"], false)
+}
+
 /// Four points of caches at most, and none for an hour behind one for minutes, in the order in which prompts are cached.
 fn cache_points(body: &Value) -> Checked {
     let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
