@@ -209,7 +209,8 @@ def wrong(said: dict) -> list[str]:
 
 
 def meaning(said: dict) -> dict:
-    """What must be the same whichever model and SDK it was. Models choose words of their own, and some keep their thoughts."""
+    """What must be the same whichever model and SDK it was. Models choose words of their own, and some keep their thoughts,
+    which must then be the same whole and in pieces."""
     return {
         "calls": sorted(said["calls"]),
         "ends": said["ends"],
@@ -227,6 +228,7 @@ def main(base_url: str, key: str, models: list[str]) -> int:
             ("OpenAI's SDK", with_openai, openai_client),
             ("Anthropic's SDK", with_anthropic, anthropic_client),
         ):
+            thought = None
             for stream in (False, True):
                 how = f"{model:<32} {name:<16} {'in pieces' if stream else 'whole':<10}"
                 try:
@@ -235,6 +237,9 @@ def main(base_url: str, key: str, models: list[str]) -> int:
                     first = first or meaning(said)
                     if meaning(said) != first:
                         problems.append(f"it means {meaning(said)}, and the first one meant {first}")
+                    if thought not in (None, said["thought"]):
+                        problems.append("its thoughts are shown whole or in pieces, and not both")
+                    thought = said["thought"]
                 except Exception as error:  # What an SDK throws is what its user would see.
                     said, problems = None, [f"{type(error).__name__}: {error}"]
                 if problems:

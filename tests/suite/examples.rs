@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::cloud::{Cloud, aws, google};
 use crate::support::provider::{Received, bedrock, gemini};
@@ -27,6 +27,72 @@ const MODELS: [&str; 9] = [
     "gcp/claude-sonnet-4-5",
     "gemini/gemini-3.8-flash",
 ];
+
+/// Models that show what they think to whoever asks for it, whichever SDK that is.
+const THINKERS: [&str; 6] = [
+    "groq/mock-chat",
+    "anthropic/claude-sonnet-4-5",
+    "aws/claude-sonnet-4-5",
+    "gcp/gemini-3-flash-preview",
+    "gcp/claude-sonnet-4-5",
+    "gemini/gemini-3.8-flash",
+];
+
+/// What a provider was told, read out of a body in its own words.
+struct Told {
+    /// Whether the picture is there.
+    picture: bool,
+    /// The names of the tools that are the caller's.
+    tools: Vec<String>,
+    /// Whether the report's schema is there, wherever the provider wants it.
+    schema: bool,
+}
+
+/// The picture and both tools reached a provider each time, and the schema when the report was due.
+fn assert_told(requests: &[Arc<Received>], models: usize, read: impl Fn(&Value) -> Told) {
+    assert_eq!(requests.len(), models * WAYS * TURNS);
+    for (index, request) in requests.iter().enumerate() {
+        let body = request.json();
+        let told = read(&body);
+        assert!(told.picture, "{body}");
+        assert_eq!(told.tools, ["weather", "local_time"], "{body}");
+        assert_eq!(told.schema, index % TURNS == TURNS - 1, "{body}");
+    }
+}
+
+/// The names in a list of tools, without the one that may stand for the report.
+fn names<'v>(tools: &'v Value, name: impl Fn(&'v Value) -> &'v Value) -> Vec<String> {
+    let tools = tools.as_array().into_iter().flatten();
+    let names = tools.filter_map(|tool| name(tool).as_str()).map(ToOwned::to_owned);
+    names.filter(|name| name != "json_output").collect()
+}
+
+fn of_claude(body: &Value) -> Told {
+    Told {
+        picture: body["messages"].to_string().contains(r#""media_type":"image/png""#),
+        tools: names(&body["tools"], |tool| &tool["name"]),
+        schema: body["output_config"]["format"]["schema"]["properties"]["colours"].is_object(),
+    }
+}
+
+fn of_gemini(body: &Value) -> Told {
+    Told {
+        picture: body["contents"].to_string().contains(r#""mimeType":"image/png""#),
+        tools: names(&body["tools"][0]["functionDeclarations"], |tool| &tool["name"]),
+        schema: body["generationConfig"]["responseJsonSchema"]["properties"]["colours"].is_object(),
+    }
+}
+
+/// The schema is the answer's form, or that of a tool which stands for it.
+fn of_bedrock(body: &Value) -> Told {
+    let form = &body["outputConfig"]["textFormat"]["structure"]["jsonSchema"]["schema"];
+    let tools = &body["toolConfig"]["tools"];
+    Told {
+        picture: body["messages"].to_string().contains(r#""image":{"format":"png""#),
+        tools: names(tools, |tool| &tool["toolSpec"]["name"]),
+        schema: form.to_string().contains("colours") || tools.to_string().contains("colours"),
+    }
+}
 
 /// The picture, both tools and the schema reached a provider that speaks OpenAI's dialect, whoever asked and however.
 fn assert_complete(requests: &[Arc<Received>], models: usize) {
@@ -101,15 +167,23 @@ async fn examples_mean_the_same_with_every_provider_and_either_sdk_whole_and_in_
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), MODELS.len() * WAYS, "{said}");
     assert!(lines.iter().all(|line| line.contains(" ok ")), "{said}");
-    let mut of_anthropic = lines.iter().filter(|line| line.starts_with("anthropic/"));
-    assert!(of_anthropic.all(|line| line.contains("thoughts shown")), "{said}");
+    for model in THINKERS {
+        let mut of_model = lines.iter().filter(|line| line.starts_with(&format!("{model} ")));
+        assert!(of_model.all(|line| line.contains("thoughts shown")), "{model}: {said}");
+    }
 
     assert_complete(&openai.requests(), 2);
     assert_complete(&azure.requests(), 1);
     let path = "/openai/v1/chat/completions";
     assert!(azure.requests().iter().all(|request| request.path == path));
-    for (provider, models) in [(&anthropic, 1), (&amazon, 2), (&vertex, 2), (&developer, 1)] {
-        assert_eq!(provider.requests().len(), models * WAYS * TURNS);
-    }
+    let (claude_on_vertex, gemini_on_vertex): (Vec<_>, Vec<_>) = vertex
+        .requests()
+        .into_iter()
+        .partition(|request| request.path.contains("/publishers/anthropic/"));
+    assert_told(&anthropic.requests(), 1, of_claude);
+    assert_told(&claude_on_vertex, 1, of_claude);
+    assert_told(&amazon.requests(), 2, of_bedrock);
+    assert_told(&gemini_on_vertex, 1, of_gemini);
+    assert_told(&developer.requests(), 1, of_gemini);
     gateway.finish().await;
 }
