@@ -149,6 +149,8 @@ fn added(one: TokenUsage, other: TokenUsage) -> TokenUsage {
         reasoning: one.reasoning.saturating_add(other.reasoning),
         audio_input: one.audio_input.saturating_add(other.audio_input),
         audio_output: one.audio_output.saturating_add(other.audio_output),
+        // One wish, so one service.
+        service: one.service.or(other.service),
     }
 }
 
