@@ -12,11 +12,14 @@ use uuid::Uuid;
 use super::key::{find, named};
 use super::say;
 use crate::config::Settings;
+use crate::domain::audit::Author;
 use crate::domain::budget::calendar::{Period, Span};
 use crate::domain::budget::refusal::dollars;
 use crate::domain::budget::{Budget, BudgetId, BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use crate::domain::error::BoxError;
 use crate::domain::ids::OrganizationId;
+use crate::domain::managed_key::KeyReach;
+use crate::domain::managed_limit::Outcome;
 use crate::domain::money::NanoUsd;
 use crate::store::Store;
 use crate::store::budgets::Spent;
@@ -122,7 +125,8 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                 enabled: !disabled,
             };
             terms.check().map_err(|(field, problem)| format!("{field} {problem}"))?;
-            let Some(id) = store.set_budget(organization, &scope, &terms).await? else {
+            let by = Author::system("bonito budget set");
+            let Some(id) = store.set_budget(organization, &scope, &terms, &by).await? else {
                 return Err(format!("the organization has no such {}", scope.kind()).into());
             };
             let span = period.span(time_zone, Utc::now());
@@ -145,7 +149,9 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         }
         Command::Delete { budget, organization } => {
             let organization = find(store, &organization).await?;
-            if !store.delete_budget(organization, BudgetId(budget)).await? {
+            let (reach, by) = (KeyReach::Organization, Author::system("bonito budget delete"));
+            let removed = store.remove_budget(organization, reach, BudgetId(budget), &by).await?;
+            if removed != Outcome::Done(()) {
                 return Err(format!("there is no budget {budget}").into());
             }
             say(&format!("deleted {budget}"));

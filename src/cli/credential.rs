@@ -9,12 +9,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
+use super::key::find;
 use super::say;
 use crate::config::{CredentialPath, Settings};
+use crate::domain::audit::{Author, Deed};
 use crate::domain::error::BoxError;
 use crate::domain::scope::canonical_provider;
+use crate::domain::tenancy::{OrganizationChange, OrganizationChanged};
 use crate::secrets::source::SecretSource;
+use crate::store::Store;
+use crate::store::organizations::FIRST_SLUG;
 
 /// The largest value, in bytes: a service account's JSON is a tenth of it.
 const MAX_VALUE_BYTES: u64 = 64 * 1024;
@@ -100,6 +106,9 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             }
             let value = value(file)?;
             source.change(&path, |fields| fields.set(field.as_str(), value))?;
+            let state = json!({"path": path.to_string(), "fields": [field]});
+            let deed = Deed::new("credential.set", &path).after(state);
+            record(&opened.store, &path, "bonito credential set", deed).await?;
             say(&format!("stored {field} of {path}"));
         }
         Command::List => {
@@ -120,6 +129,12 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             if !there {
                 return Err(format!("there is nothing at {path}").into());
             }
+            let mut state = json!({"path": path.to_string()});
+            if let Some(field) = &field {
+                state["fields"] = json!([field]);
+            }
+            let deed = Deed::new("credential.delete", &path).before(state);
+            record(&opened.store, &path, "bonito credential delete", deed).await?;
             say(&format!(
                 "deleted {}{path}",
                 field.map(|f| f + " of ").unwrap_or_default()
@@ -132,14 +147,44 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
     Ok(ExitCode::SUCCESS)
 }
 
-async fn grant(store: &crate::store::Store, organization: &str, granted: bool) -> Result<(), BoxError> {
-    if !store.set_shared_credentials(organization, granted).await? {
-        return Err(format!("there is no organization {organization:?}").into());
+async fn grant(store: &Store, slug: &str, granted: bool) -> Result<(), BoxError> {
+    let organization = find(store, slug).await?;
+    let different = OrganizationChange {
+        shared_credentials: Some(granted),
+        ..OrganizationChange::default()
+    };
+    let command = match granted {
+        true => "bonito credential grant",
+        false => "bonito credential withdraw",
+    };
+    let by = Author::system(command);
+    if let OrganizationChanged::NoSuchOrganization = store.change_tenant(organization, &different, &by).await? {
+        return Err(format!("the organization {slug:?} is not there any more").into());
     }
     say(&format!(
-        "{organization} may {} the shared credentials",
+        "{slug} may {} the shared credentials",
         if granted { "use" } else { "no longer use" }
     ));
+    Ok(())
+}
+
+/// Writes down what was done to a credential, in the audit log of whose it is. That of a shared one, or of one for an
+/// organization that is yet to be created, is the first organization's, which is that of whoever set the gateway up.
+async fn record(store: &Store, path: &CredentialPath, command: &str, deed: Deed) -> Result<(), BoxError> {
+    let own = match &path.organization {
+        Some(slug) => store.organization_by_slug(slug).await?,
+        None => None,
+    };
+    let organization = match own {
+        Some(own) => Some(own),
+        None => store.organization_by_slug(FIRST_SLUG).await?,
+    };
+    match organization {
+        Some(organization) => store.append_audit(organization, &Author::system(command), deed).await?,
+        None => super::complain(&format!(
+            "there is no organization {FIRST_SLUG:?} whose audit log could say what was done"
+        )),
+    }
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use crate::domain::limit::DEFAULT_KEY_REQUESTS;
 use crate::domain::managed_key::{KeyChange, KeyOutcome, KeyReach, KeyState, check_name};
 use crate::domain::network::{self, MAX_NETWORKS};
 use crate::domain::scope::Scope;
+use crate::domain::tenancy::{OrganizationChange, OrganizationChanged};
 use crate::routing::catalog::Catalog;
 use crate::routing::unknown::unknown_names;
 use crate::secrets::master_key::new_api_key;
@@ -269,7 +270,16 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
                     format!("key {id}")
                 }
                 None => {
-                    store.set_organization_parameter_policy(organization, policy).await?;
+                    let different = OrganizationChange {
+                        parameter_policy: Some(policy),
+                        ..OrganizationChange::default()
+                    };
+                    let by = Author::system("bonito key parameters");
+                    if let OrganizationChanged::NoSuchOrganization =
+                        store.change_tenant(organization, &different, &by).await?
+                    {
+                        return Err(format!("the organization {slug:?} is not there any more").into());
+                    }
                     format!("organization {slug}")
                 }
             };

@@ -10,12 +10,14 @@ use uuid::Uuid;
 use super::key::{find, named};
 use super::say;
 use crate::config::Settings;
+use crate::domain::audit::Author;
 use crate::domain::error::BoxError;
 use crate::domain::ids::OrganizationId;
 use crate::domain::limit::{LimitKind, LimitOwner, LimitRule, LimitScope, LimitValues, MAX_LIMIT, WhenApart};
+use crate::domain::managed_key::KeyReach;
+use crate::domain::managed_limit::Outcome;
 use crate::store::Store;
 use crate::store::organizations::FIRST_SLUG;
-use crate::store::rate_limits::Created;
 
 /// Longest name of a model, in bytes, as in requests.
 const MAX_MODEL_BYTES: usize = 256;
@@ -135,7 +137,9 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
             say(&text);
         }
         Command::Delete { id, organization } => {
-            if !store.delete_rate_limit(find(store, &organization).await?, id).await? {
+            let organization = find(store, &organization).await?;
+            let (reach, by) = (KeyReach::Organization, Author::system("bonito limit delete"));
+            if store.remove_limit(organization, reach, id, &by).await? != Outcome::Done(()) {
                 return Err(format!("there is no limit {id}").into());
             }
             say(&format!("deleted {id}"));
@@ -174,7 +178,7 @@ async fn set_limit(
     {
         return Err(format!("--model must have 1 to {MAX_MODEL_BYTES} printable characters").into());
     }
-    let mut rule = LimitRule {
+    let rule = LimitRule {
         id: Uuid::now_v7(),
         scope: LimitScope {
             owner,
@@ -190,18 +194,10 @@ async fn set_limit(
         when_apart,
         enabled: !set.disabled,
     };
-    match store.create_rate_limit(organization, &rule).await? {
-        Created::Done => return Ok(rule),
-        Created::NoSuchOwner => return Err("that team or key is not there any more".into()),
-        Created::ScopeTaken => {}
-    }
-    let rules = store.rate_limits_of(organization).await?;
-    let known = rules.iter().find(|known| known.scope == rule.scope);
-    rule.id = known.ok_or("the limit was deleted at this moment; try again")?.id;
-    if !store.update_rate_limit(organization, &rule).await? {
-        return Err("the limit was deleted at this moment; try again".into());
-    }
-    Ok(rule)
+    let set = store
+        .set_limit(organization, &rule, &Author::system("bonito limit set"))
+        .await?;
+    set.ok_or_else(|| "that team or key is not there any more".into())
 }
 
 fn shown(rule: &LimitRule) -> serde_json::Value {

@@ -1,15 +1,18 @@
 //! `bonito token`: a token for the management API, for scripts and for the first steps.
 //!
-//! It is signed with what derives from the master key, so only whoever has that can make one.
+//! It is signed with what derives from the master key, so only whoever has that can make one. That one was made, for whom and
+//! until when, is in the organization's audit log.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use clap::Args;
+use serde_json::json;
 
 use super::say;
 use crate::config::Settings;
+use crate::domain::audit::{Author, Deed};
 use crate::domain::error::BoxError;
 use crate::domain::role::Role;
 use crate::secrets::management_token::{Bearer, ManagementTokens};
@@ -63,7 +66,16 @@ pub async fn run(arguments: Arguments, settings: &Settings) -> Result<ExitCode, 
         user: None,
         session: None,
     };
-    let token = ManagementTokens::new(&opened.master_key).sign(&bearer, Utc::now(), arguments.ttl)?;
+    let now = Utc::now();
+    let token = ManagementTokens::new(&opened.master_key).sign(&bearer, now, arguments.ttl)?;
+    let end = now + TimeDelta::from_std(arguments.ttl).unwrap_or_default();
+    let deed = Deed::new("token.issue", subject).after(json!({
+        "role": bearer.role.as_str(), "team_id": team.map(|team| team.0),
+        "expires_at": end.to_rfc3339_opts(SecondsFormat::Secs, true),
+    }));
+    // Written down before anybody has it.
+    let by = Author::system("bonito token");
+    opened.store.append_audit(organization, &by, deed).await?;
     say(&token);
     opened.store.close().await;
     Ok(ExitCode::SUCCESS)

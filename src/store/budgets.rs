@@ -1,5 +1,5 @@
-//! Budgets: set, listed and deleted here; counted in `spend`, handed out in `slices`, told of in `thresholds`, and compared
-//! with the ledger in `reconcile`.
+//! Budgets: placed, listed and removed here; counted in `spend`, handed out in `slices`, told of in `thresholds`, and compared
+//! with the ledger in `reconcile`. Who may change them, and what of that is written down, is in `managed_limits`.
 //!
 //! Three things have to be exact while several replicas are at work. *Spend* is the sum of the ledger, because it is
 //! changed in the transaction that changes the rows, by what is new in them (`spend`). A *new budget* counts what is in the
@@ -47,26 +47,10 @@ const TURNS: i64 = 0x0062_6f6e_6974_6f32;
 /// Rows that are given to one statement; each is a handful of the values a statement may have.
 const AT_ONCE: usize = 500;
 impl Store {
-    /// Sets the budget of a scope for a period, in the place of one that was there. What the ledger has of the present
-    /// period counts.
+    /// Sets the budget of a scope for a period, in the place of one that was there, inside of a change of budgets. What the
+    /// ledger has of the present period counts.
     ///
     /// Gives its id, or `None` where the organization has no such key or team.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn set_budget(
-        &self,
-        organization: OrganizationId,
-        scope: &BudgetScope,
-        terms: &BudgetTerms,
-    ) -> Result<Option<BudgetId>, StoreError> {
-        let change = self.begin_budget_change().await?;
-        let placed = Self::place_budget(&change, organization, scope, terms).await?;
-        change.finish(u64::from(placed.is_some())).await?;
-        Ok(placed)
-    }
-
-    /// The same inside of a change of budgets.
     pub(super) async fn place_budget(
         change: &Change,
         organization: OrganizationId,
@@ -133,26 +117,6 @@ impl Store {
         };
         add_spend(db, &[budget], &BTreeMap::from([((id, start), spent)])).await?;
         Ok(Some(BudgetId(id)))
-    }
-
-    /// Deletes a budget, and what was counted for it. Says whether there was one.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn delete_budget(&self, organization: OrganizationId, budget: BudgetId) -> Result<bool, StoreError> {
-        let change = self.begin_budget_change().await?;
-        let found = gateway_budgets::Entity::find_by_id(budget.0)
-            .filter(gateway_budgets::Column::OrganizationId.eq(organization.0))
-            .one(&change.transaction)
-            .await?;
-        let Some(row) = found else {
-            return change.finish(0).await;
-        };
-        if let Ok(scope) = BudgetScope::parse(&row.scope_kind, &row.scope_reference) {
-            mark_keys(&change, organization, &scope).await?;
-        }
-        remove(&change.transaction, row.id).await?;
-        change.finish(1).await
     }
 
     /// An organization's budgets, oldest first.

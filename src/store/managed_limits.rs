@@ -5,7 +5,7 @@
 
 use chrono::Utc;
 use entity::{gateway_budgets, gateway_keys, gateway_rate_limits, organizations, teams};
-use sea_orm::sea_query::{Expr, Query};
+use sea_orm::sea_query::Query;
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::Value;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::audit::record;
 use super::budgets::{Names, mark_keys, read_terms, remove};
 use super::keys::read_scope;
-use super::rate_limits::{of_scope, read, stored};
+use super::rate_limits::{of_scope, read};
 use super::{Store, StoreError, storable};
 use crate::domain::audit::{Author, Deed};
 use crate::domain::authority::Holdings;
@@ -139,7 +139,6 @@ impl Store {
         different: LimitChange,
         by: &Author,
     ) -> Result<Outcome<ManagedLimit>, StoreError> {
-        use gateway_rate_limits::Column;
         let change = self.begin_key_change().await?;
         let db = &change.transaction;
         let Some(before) = find_limit(db, organization, reach, id, Wants::Change).await? else {
@@ -153,20 +152,7 @@ impl Store {
             ..before.rule.clone()
         };
         Self::touch_owner(&change, organization, &rule.scope.owner).await?;
-        let (values, now) = (&rule.values, storable(Utc::now()));
-        gateway_rate_limits::Entity::update_many()
-            .col_expr(Column::RequestsPerMinute, Expr::value(stored(values.requests)))
-            .col_expr(Column::InputTokensPerMinute, Expr::value(stored(values.input_tokens)))
-            .col_expr(Column::OutputTokensPerMinute, Expr::value(stored(values.output_tokens)))
-            .col_expr(Column::TokensPerMinute, Expr::value(stored(values.tokens)))
-            .col_expr(Column::Concurrency, Expr::value(stored(values.concurrency)))
-            .col_expr(Column::WhenApart, Expr::value(rule.when_apart.as_str()))
-            .col_expr(Column::Enabled, Expr::value(rule.enabled))
-            .col_expr(Column::UpdatedAt, Expr::value(now))
-            .filter(Column::OrganizationId.eq(organization.0))
-            .filter(Column::Id.eq(id))
-            .exec(db)
-            .await?;
+        Self::write_rate_limit(&change, organization, &rule).await?;
         let deed = Deed::new("rate_limit.update", id)
             .before(before.rule.recorded())
             .after(rule.recorded());
@@ -175,8 +161,50 @@ impl Store {
         Ok(Outcome::Done(ManagedLimit {
             rule,
             created_at: before.created_at,
-            updated_at: now,
+            updated_at: storable(Utc::now()),
         }))
+    }
+
+    /// Sets the limit of a scope, in the place of the one it has, which keeps its id. `None`: the organization has no such
+    /// team or key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_limit(
+        &self,
+        organization: OrganizationId,
+        rule: &LimitRule,
+        by: &Author,
+    ) -> Result<Option<LimitRule>, StoreError> {
+        let change = self.begin_key_change().await?;
+        let db = &change.transaction;
+        if Self::touch_owner(&change, organization, &rule.scope.owner).await? == 0 {
+            change.finish(0).await?;
+            return Ok(None);
+        }
+        // Nobody else creates one before this change ends.
+        let there = gateway_rate_limits::Entity::find()
+            .filter(of_scope(organization, &rule.scope))
+            .one(db)
+            .await?;
+        let before = there.and_then(read);
+        let set = LimitRule {
+            id: before.as_ref().map_or(rule.id, |before| before.id),
+            ..rule.clone()
+        };
+        let deed = match &before {
+            Some(before) => {
+                Self::write_rate_limit(&change, organization, &set).await?;
+                Deed::new("rate_limit.update", set.id).before(before.recorded())
+            }
+            None => {
+                Self::insert_rate_limit(&change, organization, &set).await?;
+                Deed::new("rate_limit.create", set.id)
+            }
+        };
+        record(db, organization, by, deed.after(set.recorded())).await?;
+        change.finish(1).await?;
+        Ok(Some(set))
     }
 
     /// Deletes a limit.
@@ -269,21 +297,13 @@ impl Store {
         terms: &BudgetTerms,
         by: &Author,
     ) -> Result<Outcome<ManagedBudget>, StoreError> {
-        use gateway_budgets::Column;
         let change = self.begin_budget_change().await?;
         let db = &change.transaction;
         if !reaches(db, organization, reach, &owner_of(scope), Wants::Change).await? {
             change.finish(0).await?;
             return Ok(Outcome::NoSuchOwner);
         }
-        let taken = gateway_budgets::Entity::find()
-            .filter(Column::OrganizationId.eq(organization.0))
-            .filter(Column::ScopeKind.eq(scope.kind()))
-            .filter(Column::ScopeReference.eq(scope.reference()))
-            .filter(Column::Period.eq(terms.period.as_str()))
-            .one(db)
-            .await?;
-        if let Some(taken) = taken {
+        if let Some(taken) = budget_of(db, organization, scope, terms).await? {
             change.finish(0).await?;
             return Ok(Outcome::Taken(taken.id));
         }
@@ -295,6 +315,42 @@ impl Store {
         record(db, organization, by, deed).await?;
         change.finish(1).await?;
         self.as_it_stands(organization, id).await
+    }
+
+    /// Sets the budget of a scope for a period, in the place of one that was there. What the ledger has of the present
+    /// period counts.
+    ///
+    /// Gives its id, or `None` where the organization has no such key or team.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_budget(
+        &self,
+        organization: OrganizationId,
+        scope: &BudgetScope,
+        terms: &BudgetTerms,
+        by: &Author,
+    ) -> Result<Option<BudgetId>, StoreError> {
+        let change = self.begin_budget_change().await?;
+        let db = &change.transaction;
+        let before = budget_of(db, organization, scope, terms).await?;
+        let Some(id) = Self::place_budget(&change, organization, scope, terms).await? else {
+            change.finish(0).await?;
+            return Ok(None);
+        };
+        let deed = match &before {
+            Some(same) if same.id == id.0 => Deed::new("budget.update", id).before(recorded(scope, &read_terms(same)?)),
+            // Another time zone has other periods, so this is another budget.
+            Some(other) => {
+                let gone = Deed::new("budget.delete", other.id).before(recorded(scope, &read_terms(other)?));
+                record(db, organization, by, gone).await?;
+                Deed::new("budget.create", id)
+            }
+            None => Deed::new("budget.create", id),
+        };
+        record(db, organization, by, deed.after(recorded(scope, terms))).await?;
+        change.finish(1).await?;
+        Ok(Some(id))
     }
 
     /// Changes the terms of a budget.
@@ -562,6 +618,23 @@ async fn find_limit(
     };
     let within = reaches(db, organization, reach, &limit.rule.scope.owner, wants).await?;
     Ok(within.then_some(limit))
+}
+
+/// The budget that a scope has for the period of some terms.
+async fn budget_of(
+    db: &impl ConnectionTrait,
+    organization: OrganizationId,
+    scope: &BudgetScope,
+    terms: &BudgetTerms,
+) -> Result<Option<gateway_budgets::Model>, StoreError> {
+    use gateway_budgets::Column;
+    gateway_budgets::Entity::find()
+        .filter(Column::OrganizationId.eq(organization.0))
+        .filter(Column::ScopeKind.eq(scope.kind()))
+        .filter(Column::ScopeReference.eq(scope.reference()))
+        .filter(Column::Period.eq(terms.period.as_str()))
+        .one(db)
+        .await
 }
 
 async fn find_budget(

@@ -452,30 +452,6 @@ impl Store {
         Ok(TeamChanged::Done(team))
     }
 
-    /// Changes what holds for an organization's keys about parameters that a provider cannot express, unless a key is
-    /// stricter. Says whether there is such an organization.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn set_organization_parameter_policy(
-        &self,
-        organization: OrganizationId,
-        policy: Option<ParameterPolicy>,
-    ) -> Result<bool, StoreError> {
-        let change = self.begin_key_change().await?;
-        let result = organizations::Entity::update_many()
-            .col_expr(
-                organizations::Column::ParameterPolicy,
-                Expr::value(policy.map(ParameterPolicy::as_str)),
-            )
-            .col_expr(organizations::Column::UpdatedAt, Expr::value(storable(Utc::now())))
-            .col_expr(organizations::Column::Revision, Expr::value(change.revision))
-            .filter(organizations::Column::Id.eq(organization.0))
-            .exec(&change.transaction)
-            .await?;
-        change.finish(result.rows_affected).await
-    }
-
     /// The organization with a slug.
     ///
     /// # Errors
@@ -499,24 +475,6 @@ impl Store {
             .one(&self.db)
             .await?;
         Ok(found.map(|team| TeamId(team.id)))
-    }
-
-    /// Lets an organization use the shared credentials, or not any more. Says whether there is such an organization.
-    ///
-    /// Its keys count as changed, so every gateway knows as soon as it looks for changes.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn set_shared_credentials(&self, slug: &str, granted: bool) -> Result<bool, StoreError> {
-        let change = self.begin_key_change().await?;
-        let result = organizations::Entity::update_many()
-            .col_expr(organizations::Column::SharedCredentials, Expr::value(granted))
-            .col_expr(organizations::Column::UpdatedAt, Expr::value(storable(Utc::now())))
-            .col_expr(organizations::Column::Revision, Expr::value(change.revision))
-            .filter(organizations::Column::Slug.eq(slug))
-            .exec(&change.transaction)
-            .await?;
-        change.finish(result.rows_affected).await
     }
 
     /// Creates an organization, without the grant of shared credentials.

@@ -1,4 +1,5 @@
-//! Rate limits: created, listed, changed and deleted by an organization, and read with the keys they apply to.
+//! Rate limits: their rows, and those that apply to a key. Who may change them, and what of that is written down, is in
+//! `managed_limits`.
 //!
 //! A change counts as a change of the key, the team or the organization it is about, so every replica opens the keys
 //! concerned anew as soon as it hears of it.
@@ -7,7 +8,6 @@ use chrono::Utc;
 use entity::{gateway_keys, gateway_rate_limits, organizations, teams};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Set};
-use uuid::Uuid;
 
 use super::budgets::has_tag;
 use super::revisions::Change;
@@ -18,46 +18,7 @@ use crate::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, WhenA
 /// An organization's requests for certain models.
 const MODEL: &str = "model";
 
-/// What came of creating a limit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Created {
-    /// It is in force.
-    Done,
-    /// The organization has no such team or key.
-    NoSuchOwner,
-    /// There is one for that scope already.
-    ScopeTaken,
-}
-
 impl Store {
-    /// Creates a limit.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn create_rate_limit(
-        &self,
-        organization: OrganizationId,
-        rule: &LimitRule,
-    ) -> Result<Created, StoreError> {
-        let change = self.begin_key_change().await?;
-        if Self::touch_owner(&change, organization, &rule.scope.owner).await? == 0 {
-            change.finish(0).await?;
-            return Ok(Created::NoSuchOwner);
-        }
-        // Nobody else creates one before this change ends.
-        let taken = gateway_rate_limits::Entity::find()
-            .filter(of_scope(organization, &rule.scope))
-            .one(&change.transaction)
-            .await?;
-        if taken.is_some() {
-            change.finish(0).await?;
-            return Ok(Created::ScopeTaken);
-        }
-        Self::insert_rate_limit(&change, organization, rule).await?;
-        change.finish(1).await?;
-        Ok(Created::Done)
-    }
-
     /// Adds a limit for a scope that has none.
     pub(super) async fn insert_rate_limit(
         change: &Change,
@@ -109,19 +70,15 @@ impl Store {
     }
 
     /// Changes how much a limit allows, what becomes of it while Redis is away, and whether it is in force. Its scope stays
-    /// what it is. Says whether there is such a limit.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn update_rate_limit(&self, organization: OrganizationId, rule: &LimitRule) -> Result<bool, StoreError> {
+    /// what it is.
+    pub(super) async fn write_rate_limit(
+        change: &Change,
+        organization: OrganizationId,
+        rule: &LimitRule,
+    ) -> Result<(), StoreError> {
         use gateway_rate_limits::Column;
-        let change = self.begin_key_change().await?;
-        let Some(owner) = Self::owner_of(&change, organization, rule.id).await? else {
-            return change.finish(0).await;
-        };
-        Self::touch_owner(&change, organization, &owner).await?;
         let values = &rule.values;
-        let result = gateway_rate_limits::Entity::update_many()
+        gateway_rate_limits::Entity::update_many()
             .col_expr(Column::RequestsPerMinute, Expr::value(stored(values.requests)))
             .col_expr(Column::InputTokensPerMinute, Expr::value(stored(values.input_tokens)))
             .col_expr(Column::OutputTokensPerMinute, Expr::value(stored(values.output_tokens)))
@@ -133,26 +90,8 @@ impl Store {
             .filter(Column::OrganizationId.eq(organization.0))
             .filter(Column::Id.eq(rule.id))
             .exec(&change.transaction)
-            .await?;
-        change.finish(result.rows_affected).await
-    }
-
-    /// Deletes a limit. Says whether there was one.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn delete_rate_limit(&self, organization: OrganizationId, id: Uuid) -> Result<bool, StoreError> {
-        let change = self.begin_key_change().await?;
-        let Some(owner) = Self::owner_of(&change, organization, id).await? else {
-            return change.finish(0).await;
-        };
-        Self::touch_owner(&change, organization, &owner).await?;
-        let result = gateway_rate_limits::Entity::delete_many()
-            .filter(gateway_rate_limits::Column::OrganizationId.eq(organization.0))
-            .filter(gateway_rate_limits::Column::Id.eq(id))
-            .exec(&change.transaction)
-            .await?;
-        change.finish(result.rows_affected).await
+            .await
+            .map(drop)
     }
 
     /// The limits in force for a key.
@@ -173,18 +112,6 @@ impl Store {
             _ => true,
         };
         Ok(rows.into_iter().filter_map(read).filter(applies).collect())
-    }
-
-    async fn owner_of(
-        change: &Change,
-        organization: OrganizationId,
-        id: Uuid,
-    ) -> Result<Option<LimitOwner>, StoreError> {
-        let found = gateway_rate_limits::Entity::find_by_id(id)
-            .filter(gateway_rate_limits::Column::OrganizationId.eq(organization.0))
-            .one(&change.transaction)
-            .await?;
-        Ok(found.and_then(read).map(|rule| rule.scope.owner))
     }
 
     /// Counts the change as one of whom it is about. Says how many there are of them.
@@ -241,7 +168,7 @@ fn kind_of(scope: &LimitScope) -> &'static str {
     }
 }
 
-pub(super) fn stored(value: Option<u64>) -> Option<i64> {
+fn stored(value: Option<u64>) -> Option<i64> {
     value.map(|value| i64::try_from(value).unwrap_or(i64::MAX))
 }
 

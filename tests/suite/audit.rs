@@ -7,10 +7,11 @@ use bonito::domain::role::Role;
 use serde_json::{Value, json};
 
 use crate::support::TestGateway;
+use crate::support::gateway::TEST_HAND;
 
 const AUDIT: &str = "/api/gateway/audit";
 
-/// Every row of an organization but that of the first start, newest first.
+/// Every row of an organization but those of the first start and of what tests set up, newest first.
 pub async fn rows(gateway: &TestGateway, organization: OrganizationId) -> Vec<AuditRow> {
     let all = AuditFilter {
         limit: 10_000,
@@ -22,7 +23,7 @@ pub async fn rows(gateway: &TestGateway, organization: OrganizationId) -> Vec<Au
         .await
         .expect("the database answers")
         .into_iter()
-        .filter(|row| row.actor != "first start")
+        .filter(|row| row.actor != "first start" && row.actor != TEST_HAND)
         .collect()
 }
 

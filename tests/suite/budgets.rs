@@ -8,10 +8,13 @@
 use std::time::{Duration, Instant};
 
 use bonito::actors::ledger::LedgerMsg;
+use bonito::domain::audit::Author;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetId, BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::ids::KeyId;
 use bonito::domain::job::{JobKind, JobState, NewJob};
+use bonito::domain::managed_key::KeyReach;
+use bonito::domain::managed_limit::Outcome;
 use bonito::domain::money::NanoUsd;
 use bonito::domain::scope::Scope;
 use chrono_tz::Tz;
@@ -20,7 +23,7 @@ use serde_json::{Value, json};
 use crate::audit::rows;
 use crate::promises::{full, size};
 use crate::support::database::on_postgres;
-use crate::support::gateway::{Builder, Reply};
+use crate::support::gateway::{Builder, Reply, TEST_HAND};
 use crate::support::{Script, ScriptedProvider, TestGateway};
 
 /// What one token of an answer costs.
@@ -54,7 +57,8 @@ fn terms(tokens: i64) -> BudgetTerms {
 }
 
 async fn set(gateway: &TestGateway, scope: BudgetScope, terms: &BudgetTerms) -> BudgetId {
-    let set = gateway.store.set_budget(gateway.organization, &scope, terms).await;
+    let by = Author::system(TEST_HAND);
+    let set = gateway.store.set_budget(gateway.organization, &scope, terms, &by).await;
     set.unwrap().expect("there is such a thing")
 }
 
@@ -448,6 +452,7 @@ async fn what_was_spent_is_the_sum_of_the_ledger_also_after_a_restart_and_for_a_
     assert_eq!(at_rest(&again, budget, id).await, 60, "nothing was left set aside");
     assert_eq!(call(&again, &key, 5, 941).await.status, 429);
     assert_eq!(call(&again, &key, 5, 940).await.status, 200);
+    let (reach, by) = (KeyReach::Organization, Author::system(TEST_HAND));
     // One that comes in the middle of its period counts what is there, whatever it is for.
     for scope in [
         BudgetScope::Organization,
@@ -464,16 +469,13 @@ async fn what_was_spent_is_the_sum_of_the_ledger_also_after_a_restart_and_for_a_
             "{scope:?}"
         );
         becomes(&again, &key, 6, 429).await;
-        assert!(again.store.delete_budget(again.organization, late).await.unwrap());
+        let removed = again.store.remove_budget(again.organization, reach, late, &by).await;
+        assert_eq!(removed.unwrap(), Outcome::Done(()));
         becomes(&again, &key, 6, 200).await;
     }
-    assert!(
-        !again
-            .store
-            .delete_budget(again.organization, BudgetId(uuid::Uuid::nil()))
-            .await
-            .unwrap()
-    );
+    let nobodys = BudgetId(uuid::Uuid::nil());
+    let removed = again.store.remove_budget(again.organization, reach, nobodys, &by).await;
+    assert_eq!(removed.unwrap(), Outcome::NoSuch);
     again.finish().await;
 }
 
@@ -787,19 +789,24 @@ async fn a_budget_of_another_organization_is_nobodys_business() {
     let gateway = TestGateway::builder().start().await;
     let other = gateway.store.create_organization("other", "Other").await.unwrap();
     let (id, _) = gateway.new_key(&[], &[], None).await;
+    let (reach, by) = (KeyReach::Organization, Author::system(TEST_HAND));
     let set = gateway
         .store
-        .set_budget(other, &BudgetScope::Key(id), &terms(1))
+        .set_budget(other, &BudgetScope::Key(id), &terms(1), &by)
         .await
         .unwrap();
     assert_eq!(set, None, "the key is not theirs");
     let theirs = gateway
         .store
-        .set_budget(other, &BudgetScope::Organization, &terms(1))
+        .set_budget(other, &BudgetScope::Organization, &terms(1), &by)
         .await
         .unwrap()
         .unwrap();
-    assert!(!gateway.store.delete_budget(gateway.organization, theirs).await.unwrap());
+    let removed = gateway
+        .store
+        .remove_budget(gateway.organization, reach, theirs, &by)
+        .await;
+    assert_eq!(removed.unwrap(), Outcome::NoSuch);
     assert!(gateway.store.budgets_of(gateway.organization).await.unwrap().is_empty());
     assert_eq!(gateway.get("/v1/key", &gateway.key).await.json()["budgets"], json!([]));
     gateway.finish().await;

@@ -769,3 +769,158 @@ async fn health_asks_the_gateway_with_the_same_settings_and_fails_where_there_is
     );
     assert_eq!(terminate(child).await, 0);
 }
+
+/// What there is to do with a group of commands, as its help lists it.
+async fn subcommands(dir: &Path, group: &str) -> Vec<String> {
+    let help = text(&run(dir, &[group, "--help"]).await.stdout);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = listed.take_while(|line| !line.trim().is_empty());
+    let names = listed.filter(|line| !line.starts_with("   "));
+    names
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn every_command_that_writes_leaves_a_row_in_the_audit_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = format!("sqlite://{}", dir.path().join("bonito-data/bonito.db").display());
+    let made = run(dir.path(), &["key", "create", "--name", "ci", "--json"]).await;
+    let key: Value = serde_json::from_slice(&made.stdout).unwrap_or_else(|_| panic!("{made:?}"));
+    let key = key["id"].as_str().unwrap().to_owned();
+    // What was done, as action, actor and what it was done to, since it was last looked at.
+    let seen = std::cell::Cell::new(0);
+    let news = async || {
+        let rows = crate::support::database::texts(
+            &database,
+            "SELECT action || '|' || actor || '|' || resource_id || '|' || coalesce(before, '') || '|' || coalesce(after, '') \
+             AS text FROM audit_log WHERE actor <> 'first start' ORDER BY id",
+        )
+        .await;
+        let new = rows[seen.get()..].to_vec();
+        seen.set(rows.len());
+        new
+    };
+    let made = news().await;
+    assert!(
+        made.len() == 1 && made[0].starts_with("key.create|bonito key create|"),
+        "{made:?}"
+    );
+    let done = async |arguments: &[&str], action: &str, about: &str| {
+        let output = match arguments {
+            ["credential", "set", ..] => run_with_input(dir.path(), arguments, "sk-canary\n").await,
+            _ => run(dir.path(), arguments).await,
+        };
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        let rows = news().await;
+        assert_eq!(rows.len(), 1, "{arguments:?}: {rows:?}");
+        let by = format!("{action}|bonito {}", arguments[0]);
+        assert!(
+            rows[0].starts_with(&by) && rows[0].contains(about) && !rows[0].contains("canary"),
+            "{arguments:?}: {}",
+            rows[0]
+        );
+        (text(&output.stdout), rows[0].clone())
+    };
+    let (key, for_key) = (key.as_str(), format!("key={key}"));
+    done(&["key", "parameters", key, "--policy", "warn"], "key.update", "warn").await;
+    done(
+        &["key", "parameters", "--policy", "drop"],
+        "organization.update",
+        "drop",
+    )
+    .await;
+    done(&["key", "update", key, "--rate-limit", "7"], "key.update", "7").await;
+    let user = ["user", "create", "--email", "ada@example.com", "--role", "owner"];
+    done(&user, "user.create", "ada@example.com").await;
+    done(
+        &["user", "disable", "ada@example.com"],
+        "user.update",
+        "ada@example.com",
+    )
+    .await;
+    done(
+        &["user", "password", "ada@example.com"],
+        "user.set_password",
+        "bonito user password",
+    )
+    .await;
+    let limit = ["limit", "set", "--key", key, "--requests"];
+    let limit = |requests| [&limit[..], &[requests, "--json"]].concat();
+    let (said, _) = done(&limit("20"), "rate_limit.create", "20").await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let id = said["id"].as_str().unwrap();
+    let (_, row) = done(&limit("30"), "rate_limit.update", id).await;
+    assert!(
+        row.contains("20") && row.contains("30"),
+        "what it was and what it is: {row}"
+    );
+    done(&["limit", "delete", id], "rate_limit.delete", id).await;
+    let budget = [
+        "budget", "set", "--for", &for_key, "--period", "monthly", "--json", "--amount",
+    ];
+    let budget = |amount, more: &[&'static str]| [&budget[..], &[amount], more].concat();
+    let (said, _) = done(&budget("50", &[]), "budget.create", key).await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let id = said["id"].as_str().unwrap();
+    let (_, row) = done(&budget("61", &[]), "budget.update", id).await;
+    assert!(
+        row.contains("50") && row.contains("61"),
+        "what it was and what it is: {row}"
+    );
+    done(&["budget", "delete", id], "budget.delete", id).await;
+    let shared = "providers/openai/eu";
+    let set = ["credential", "set", "openai", "--name", "eu"];
+    done(&set, "credential.set", shared).await;
+    let field = ["credential", "delete", "openai", "--name", "eu", "--field", "api_key"];
+    done(&field, "credential.delete", "api_key").await;
+    let own = ["credential", "set", "openai", "--organization", "default"];
+    done(&own, "credential.set", "organizations/default/providers/openai").await;
+    let withdraw = ["credential", "withdraw", "default"];
+    done(&withdraw, "organization.update", "bonito credential withdraw").await;
+    let (_, row) = done(
+        &["credential", "grant", "default"],
+        "organization.update",
+        "bonito credential grant",
+    )
+    .await;
+    assert!(row.contains("shared_credentials"), "{row}");
+    let token = ["token", "--role", "platform_admin", "--subject", "a script"];
+    let (token, row) = done(&token, "token.issue", "a script").await;
+    assert!(
+        row.contains("platform_admin") && row.contains("expires_at") && !row.contains(token.trim()),
+        "{row}"
+    );
+    done(&["key", "revoke", key], "key.revoke", key).await;
+
+    // Looking leaves nothing behind, and neither does what was refused.
+    for (arguments, works) in [
+        (&["key", "list"][..], true),
+        (&["user", "list"], true),
+        (&["limit", "list"], true),
+        (&["budget", "list"], true),
+        (&["credential", "list"], true),
+        (&["budget", "delete", id], false),
+        (&["credential", "grant", "nobody"], false),
+        (&["token", "--organization", "nobody"], false),
+    ] {
+        assert_eq!(
+            run(dir.path(), arguments).await.status.success(),
+            works,
+            "{arguments:?}"
+        );
+        assert_eq!(news().await, Vec::<String>::new(), "{arguments:?}");
+    }
+    // A command that comes along has to be placed above.
+    for (group, known) in [
+        ("key", &["create", "list", "parameters", "update", "revoke"][..]),
+        ("user", &["create", "list", "disable", "password"]),
+        ("limit", &["set", "list", "delete"]),
+        ("budget", &["set", "list", "delete"]),
+        ("credential", &["set", "list", "delete", "grant", "withdraw"]),
+    ] {
+        assert_eq!(subcommands(dir.path(), group).await, known, "bonito {group}");
+    }
+}

@@ -205,7 +205,7 @@ async fn what_one_organizations_requests_do_at_a_shared_credential_is_felt_by_no
         .start()
         .await;
     let (acme, key) = organization(&gateway, "acme").await;
-    assert!(gateway.store.set_shared_credentials("acme", true).await.unwrap());
+    gateway.grant_shared(acme).await;
     let poison = async || {
         let body = chat("mock-chat", "poison", false).to_string();
         gateway.send("/v1/chat/completions", &key, body).await
@@ -480,8 +480,9 @@ async fn organizations_that_share_a_credential_share_what_a_question_costs() {
     let mut keys = vec![gateway.key.clone()];
     for number in 0..4 {
         let slug = format!("org-{number}");
-        keys.push(organization(&gateway, &slug).await.1);
-        assert!(gateway.store.set_shared_credentials(&slug, true).await.unwrap());
+        let (id, key) = organization(&gateway, &slug).await;
+        gateway.grant_shared(id).await;
+        keys.push(key);
     }
     eventually("all are granted", async || {
         let asked = keys.iter().map(|key| ask(&gateway, key));

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bonito::domain::audit::Author;
 use bonito::domain::ids::KeyId;
 use bonito::domain::limit::{LimitOwner, LimitValues};
+use bonito::domain::managed_key::KeyReach;
+use bonito::domain::managed_limit::{LimitChange, Outcome};
 use bonito::domain::scope::Scope;
-use bonito::store::rate_limits::Created;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -460,25 +462,25 @@ async fn a_limit_that_is_set_changed_or_deleted_is_in_force_within_a_second() {
     let rule = gateway.new_limit(LimitOwner::Key(id), None, requests(500)).await;
     until("500").await;
     let rules = gateway.store.rate_limits_of(gateway.organization).await.unwrap();
-    let mut changed = rules[0].clone();
-    assert_eq!(changed.id, rule);
-    changed.values = requests(400);
-    assert!(
-        gateway
+    assert_eq!(rules[0].id, rule);
+    let (reach, by) = (KeyReach::Organization, Author::system("a test"));
+    let change = async |different: LimitChange| {
+        let changed = gateway
             .store
-            .update_rate_limit(gateway.organization, &changed)
-            .await
-            .unwrap()
-    );
+            .change_limit(gateway.organization, reach, rule, different, &by);
+        assert!(matches!(changed.await.unwrap(), Outcome::Done(_)));
+    };
+    change(LimitChange {
+        values: Some(requests(400)),
+        ..LimitChange::default()
+    })
+    .await;
     until("400").await;
-    changed.enabled = false;
-    assert!(
-        gateway
-            .store
-            .update_rate_limit(gateway.organization, &changed)
-            .await
-            .unwrap()
-    );
+    change(LimitChange {
+        enabled: Some(false),
+        ..LimitChange::default()
+    })
+    .await;
     until("1000").await;
     gateway.new_limit(LimitOwner::EachKey, None, requests(300)).await;
     until("300").await;
@@ -491,22 +493,12 @@ async fn a_limit_that_is_set_changed_or_deleted_is_in_force_within_a_second() {
         "what counted before still counts: {used}"
     );
     for rule in gateway.store.rate_limits_of(gateway.organization).await.unwrap() {
-        assert!(
-            gateway
-                .store
-                .delete_rate_limit(gateway.organization, rule.id)
-                .await
-                .unwrap()
-        );
+        let removed = gateway.store.remove_limit(gateway.organization, reach, rule.id, &by);
+        assert_eq!(removed.await.unwrap(), Outcome::Done(()));
     }
     until("1000").await;
-    assert!(
-        !gateway
-            .store
-            .delete_rate_limit(gateway.organization, rule)
-            .await
-            .unwrap()
-    );
+    let removed = gateway.store.remove_limit(gateway.organization, reach, rule, &by);
+    assert_eq!(removed.await.unwrap(), Outcome::NoSuch);
     gateway.finish().await;
 }
 
@@ -517,24 +509,22 @@ async fn limits_belong_to_their_organization_and_each_scope_has_one() {
     let foreign = gateway.new_key_of(other).await;
     let rule = gateway.new_limit(LimitOwner::Organization, None, requests(1)).await;
     let rules = gateway.store.rate_limits_of(gateway.organization).await.unwrap();
-    assert_eq!(
-        gateway
-            .store
-            .create_rate_limit(gateway.organization, &rules[0])
-            .await
-            .unwrap(),
-        Created::ScopeTaken
-    );
+    let (store, reach, by) = (&gateway.store, KeyReach::Organization, Author::system("a test"));
+    let again = store.add_limit(gateway.organization, reach, &rules[0], &by).await;
+    assert_eq!(again.unwrap(), Outcome::Taken(rule));
     // Nobody else sees, changes or deletes it, or is held to it.
     assert!(gateway.store.rate_limits_of(other).await.unwrap().is_empty());
-    assert!(!gateway.store.update_rate_limit(other, &rules[0]).await.unwrap());
-    assert!(!gateway.store.delete_rate_limit(other, rule).await.unwrap());
+    let changed = store.change_limit(other, reach, rule, LimitChange::default(), &by);
+    assert_eq!(changed.await.unwrap(), Outcome::NoSuch);
+    assert_eq!(
+        store.remove_limit(other, reach, rule, &by).await.unwrap(),
+        Outcome::NoSuch
+    );
     let mut stray = rules[0].clone();
     stray.scope.owner = LimitOwner::Key(KeyId(Uuid::now_v7()));
-    assert_eq!(
-        gateway.store.create_rate_limit(other, &stray).await.unwrap(),
-        Created::NoSuchOwner
-    );
+    let strayed = store.add_limit(other, reach, &stray, &by).await;
+    assert_eq!(strayed.unwrap(), Outcome::NoSuchOwner);
+    assert_eq!(store.set_limit(other, &stray, &by).await.unwrap(), None);
     let (_, own) = gateway.new_limited_key(100).await;
     assert_eq!(ask(&gateway, &own, "echo").await.status, 200);
     assert_eq!(ask(&gateway, &own, "echo").await.status, 429);

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use bonito::domain::audit::Author;
 use bonito::domain::call::ParameterPolicy::{self, Drop, Reject, Warn};
+use bonito::domain::ids::OrganizationId;
 use bonito::domain::managed_key::{KeyChange, KeyOutcome, KeyReach};
+use bonito::domain::tenancy::{OrganizationChange, OrganizationChanged};
 use serde_json::{Value, json};
 
 use crate::support::gateway::Reply;
@@ -55,6 +57,17 @@ async fn follows(gateway: &TestGateway, key: &str, expected: ParameterPolicy) {
     }
 }
 
+/// Sets what an organization says about parameters.
+async fn set_policy(gateway: &TestGateway, organization: OrganizationId, policy: Option<ParameterPolicy>) {
+    let different = OrganizationChange {
+        parameter_policy: Some(policy),
+        ..OrganizationChange::default()
+    };
+    let by = Author::system("a test");
+    let changed = gateway.store.change_tenant(organization, &different, &by).await;
+    assert!(matches!(changed.unwrap(), OrganizationChanged::Done(_)));
+}
+
 #[tokio::test]
 async fn what_cannot_be_expressed_is_named_unless_somebody_says_otherwise() {
     let gateway = TestGateway::builder().start().await;
@@ -88,13 +101,7 @@ async fn of_key_and_organization_the_stricter_holds_and_running_gateways_follow(
         (Some(Warn), Some(Reject), Reject),
         (None, None, Drop),
     ] {
-        let store = &gateway.store;
-        assert!(
-            store
-                .set_organization_parameter_policy(gateway.organization, organization)
-                .await
-                .unwrap()
-        );
+        set_policy(&gateway, gateway.organization, organization).await;
         let different = KeyChange {
             parameter_policy: Some(own),
             ..KeyChange::default()
@@ -117,13 +124,7 @@ async fn nobody_changes_the_keys_of_another_organization() {
     let (reach, by) = (KeyReach::Organization, Author::system("a test"));
     let changed = gateway.store.change_key(other, reach, id, different, &by).await;
     assert_eq!(changed.unwrap(), KeyOutcome::NoSuchKey);
-    assert!(
-        gateway
-            .store
-            .set_organization_parameter_policy(other, Some(Reject))
-            .await
-            .unwrap()
-    );
+    set_policy(&gateway, other, Some(Reject)).await;
     let foreign = gateway.new_key_of(other).await;
     follows(&gateway, &foreign, Reject).await;
     assert_eq!(seen(&ask(&gateway, &key).await), Warn);

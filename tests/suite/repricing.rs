@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::audit::rows;
-use crate::support::gateway::Reply;
+use crate::support::gateway::{Reply, TEST_HAND};
 use crate::support::{ScriptedProvider, TestGateway};
 use crate::usage_sums::{Like, everything, record, sums};
 
@@ -65,7 +65,11 @@ async fn budget(gateway: &TestGateway, scope: BudgetScope) -> BudgetId {
         thresholds: DEFAULT_THRESHOLDS.to_vec().into(),
         enabled: true,
     };
-    let set = gateway.store.set_budget(gateway.organization, &scope, &terms).await;
+    let by = Author::system(TEST_HAND);
+    let set = gateway
+        .store
+        .set_budget(gateway.organization, &scope, &terms, &by)
+        .await;
     set.unwrap().unwrap()
 }
 

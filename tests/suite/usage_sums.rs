@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bonito::analytics::rollup::{roll_day, roll_hour, tend};
+use bonito::domain::audit::Author;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use crate::support::TestGateway;
 use crate::support::database::{fresh, on_postgres};
+use crate::support::gateway::TEST_HAND;
 use crate::support::numbers::Numbers;
 
 /// What a request was like.
@@ -457,7 +459,8 @@ async fn what_is_told_of_budgets_and_repricings_goes_with_the_requests_it_is_abo
         thresholds: DEFAULT_THRESHOLDS.to_vec().into(),
         enabled: true,
     };
-    let set = store.set_budget(gateway.organization, &BudgetScope::Organization, &endless);
+    let by = Author::system(TEST_HAND);
+    let set = store.set_budget(gateway.organization, &BudgetScope::Organization, &endless, &by);
     let endless = id(set.await.unwrap().unwrap().0.as_u128());
     for (n, budget, days) in [(1, id(9), 500), (2, id(9), 10), (3, endless, 500)] {
         let at = at(days);

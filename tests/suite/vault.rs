@@ -471,7 +471,7 @@ async fn shared_credentials_serve_where_they_are_granted_and_an_organizations_ow
 
     vault.delete("organizations/acme/providers/openai").await;
     eventually("its own is gone", async || ask().await.status == 403).await;
-    assert!(gateway.store.set_shared_credentials("acme", true).await.unwrap());
+    gateway.grant_shared(acme).await;
     eventually("the grant is seen", async || {
         ask().await.status == 200 && last_key(&provider) == "sk-shared"
     })

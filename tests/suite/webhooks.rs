@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bonito::domain::audit::Author;
 use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, Enforcement, Unpriced};
 use bonito::domain::event::EventKind;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use standardwebhooks::Webhook as Verifier;
 use uuid::Uuid;
 
-use crate::support::gateway::Builder;
+use crate::support::gateway::{Builder, TEST_HAND};
 use crate::support::receiver::{Behaviour, Received, Receiver};
 use crate::support::{Script, TestGateway};
 
@@ -617,7 +618,7 @@ async fn thresholds_of_budgets_and_failures_and_missing_prices_are_told_of() {
     let scope = BudgetScope::Organization;
     gateway
         .store
-        .set_budget(gateway.organization, &scope, &terms)
+        .set_budget(gateway.organization, &scope, &terms, &Author::system(TEST_HAND))
         .await
         .unwrap();
     assert_eq!(gateway.chat("mock-chat", "hi").await.status, 200);

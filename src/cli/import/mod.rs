@@ -236,7 +236,8 @@ async fn put_into_force(imported: Imported, slug: &str, settings: &Settings) -> 
         }
     }
     for (scope, terms) in &imported.budgets {
-        let id = store.set_budget(organization, scope, terms).await?;
+        let by = Author::system("bonito import litellm");
+        let id = store.set_budget(organization, scope, terms, &by).await?;
         let id = id.ok_or_else(|| format!("the organization has no such {}", scope.kind()))?;
         say(&format!(
             "budget {id}: {} USD {}",

@@ -24,9 +24,11 @@ use bonito::domain::ids::{KeyId, OrganizationId, RequestId, TeamId, UserId};
 use bonito::domain::key::{KeyHash, NewKey, NewTeam};
 use bonito::domain::limit::{LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
 use bonito::domain::managed_key::{KeyChange, KeyOutcome, KeyReach};
+use bonito::domain::managed_limit::Outcome;
 use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::scope::Scope;
+use bonito::domain::tenancy::{OrganizationChange, OrganizationChanged};
 use bonito::domain::user::{Email, NewUser, UserCreated};
 use bonito::gates::health_board::ProviderGate;
 use bonito::pipeline::Pipeline;
@@ -35,7 +37,6 @@ use bonito::secrets::master_key::{MasterKey, new_api_key};
 use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
 use bonito::store::organizations::FIRST_SLUG;
-use bonito::store::rate_limits::Created;
 use chrono::{DateTime, Utc};
 use ractor::ActorStatus;
 use sea_orm::ConnectionTrait as _;
@@ -48,6 +49,8 @@ use super::provider::ScriptedProvider;
 
 /// The master key of every test, base64 of 32 bytes; what it protects lives as long as the test.
 pub const MASTER_KEY: &str = "dGVzdHMtb25seS1tYXN0ZXIta2V5LTMyLWJ5dGVzISE=";
+/// Who sets up what a test is not about, in the audit log.
+pub const TEST_HAND: &str = "the test's own hand";
 /// Requests per minute of the keys of tests that are about something else.
 pub const RATE_LIMIT: u32 = 10_000;
 /// How long a background write may take to be seen.
@@ -482,6 +485,20 @@ impl TestGateway {
         assert!(matches!(revoked, Ok(KeyOutcome::Done(_))), "{revoked:?}");
     }
 
+    /// Lets an organization use the shared credentials.
+    pub async fn grant_shared(&self, organization: OrganizationId) {
+        let granted = OrganizationChange {
+            shared_credentials: Some(true),
+            ..OrganizationChange::default()
+        };
+        let by = Author::system(TEST_HAND);
+        let changed = self.store.change_tenant(organization, &granted, &by).await;
+        assert!(matches!(
+            changed.expect("the database answers"),
+            OrganizationChanged::Done(_)
+        ));
+    }
+
     /// Creates a limit. Whoever used a key of its scope before has to wait until it is in force.
     pub async fn new_limit(&self, owner: LimitOwner, model: Option<&str>, values: LimitValues) -> Uuid {
         self.new_limit_apart(owner, model, values, WhenApart::Local).await
@@ -505,8 +522,9 @@ impl TestGateway {
             when_apart,
             enabled: true,
         };
-        let created = self.store.create_rate_limit(self.organization, &rule).await;
-        assert_eq!(created.expect("the database answers"), Created::Done);
+        let (reach, by) = (KeyReach::Organization, Author::system(TEST_HAND));
+        let created = self.store.add_limit(self.organization, reach, &rule, &by).await;
+        assert!(matches!(created.expect("the database answers"), Outcome::Done(_)));
         rule.id
     }
 
@@ -529,7 +547,12 @@ impl TestGateway {
         };
         let set = self
             .store
-            .set_budget(self.organization, &BudgetScope::Key(key), &terms)
+            .set_budget(
+                self.organization,
+                &BudgetScope::Key(key),
+                &terms,
+                &Author::system(TEST_HAND),
+            )
             .await;
         set.expect("the database answers").expect("the key is there").0
     }
