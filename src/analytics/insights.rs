@@ -123,16 +123,20 @@ impl Analytics {
     }
 
     async fn at_risk(&self, organization: OrganizationId, now: DateTime<Utc>) -> Result<Vec<AtRisk>, AnalyticsError> {
-        let mut found = Vec::new();
+        let mut running = Vec::new();
         for budget in self.store.budgets_of(organization).await? {
-            if !budget.terms.enabled {
-                continue;
-            }
             let span = budget.terms.period.span(budget.terms.zone, now);
-            let spent = self.store.spent_of(budget.id, span.start).await?.spent;
-            let Some(end) = span.end else { continue };
+            if let Some(end) = span.end.filter(|_| budget.terms.enabled) {
+                running.push((budget, span.start, end));
+            }
+        }
+        let periods: Vec<_> = running.iter().map(|(budget, start, _)| (budget.id, *start)).collect();
+        let spent = self.store.spent_of_each(&periods).await?;
+        let mut found = Vec::new();
+        for (budget, start, end) in running {
+            let spent = spent.get(&budget.id).copied().unwrap_or_default().spent;
             let amount = budget.terms.amount;
-            if let Some((expected, used_up_at)) = runs_out((span.start, end), now, amount.0, spent.0) {
+            if let Some((expected, used_up_at)) = runs_out((start, end), now, amount.0, spent.0) {
                 found.push(AtRisk {
                     id: budget.id.0,
                     scope: budget.scope.kind().to_owned(),
@@ -232,4 +236,78 @@ fn caching(served: &BTreeMap<(String, String), Figures>, offered: &Offered, now:
         caching.prompt_possible_nanousd += now - all;
     }
     caching
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::Author;
+    use crate::domain::budget::calendar::Period;
+    use crate::domain::budget::{BudgetScope, BudgetTerms, Enforcement, Unpriced};
+    use crate::domain::money::NanoUsd;
+    use crate::store::{Store, StoreOptions};
+    use crate::telemetry::metrics::Metrics;
+
+    /// Statements that the database was asked.
+    fn statements(metrics: &Metrics) -> u64 {
+        let text = metrics.encode();
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("bonito_database_duration_seconds_count "));
+        count.map_or(0, |count| count.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn budgets_at_risk_are_found_in_as_many_statements_however_many_budgets_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            url: StoreOptions::embedded_url(dir.path()),
+            max_connections: 4,
+            min_connections: 0,
+            lazy: false,
+            statement_timeout: None,
+            acquire_timeout: std::time::Duration::from_secs(5),
+        };
+        let store = Store::connect(&options).await.unwrap();
+        store.migrate().await.unwrap();
+        let (metrics, by) = (Arc::new(Metrics::default()), Author::system("a test"));
+        store.count_with(metrics.clone());
+        let organization = store.create_organization("acme", "Acme").await.unwrap();
+        let analytics = Analytics { store: store.clone() };
+        let terms = BudgetTerms {
+            amount: NanoUsd(1_000),
+            period: Period::Monthly,
+            zone: chrono_tz::UTC,
+            enforcement: Enforcement::Soft,
+            unpriced: Unpriced::Allow,
+            default_output_tokens: None,
+            thresholds: [100].into_iter().collect(),
+            enabled: true,
+        };
+        let now = Utc::now();
+        let look = async || {
+            let before = statements(&metrics);
+            let found = analytics.at_risk(organization, now).await.unwrap();
+            (statements(&metrics) - before, found)
+        };
+        let mut asked = Vec::new();
+        for budgets in [3, 300] {
+            for number in 0..budgets {
+                let scope = BudgetScope::Tag(format!("number={number}"));
+                store
+                    .set_budget(organization, &scope, &terms, &by)
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+            asked.push(look().await);
+        }
+        assert_eq!(
+            asked[0].0, asked[1].0,
+            "one hundred times the budgets, as many statements"
+        );
+        assert!(asked[1].0 < 10, "{}", asked[1].0);
+        assert!(asked.iter().all(|(_, found)| found.is_empty()), "nothing was spent");
+        store.close().await;
+    }
 }

@@ -139,12 +139,19 @@ pub async fn run(command: Command, settings: &Settings) -> Result<ExitCode, BoxE
         }
         Command::List { organization, json } => {
             let budgets = store.budgets_of(find(store, &organization).await?).await?;
-            let mut rows = Vec::with_capacity(budgets.len());
-            for budget in budgets {
-                let span = budget.terms.period.span(budget.terms.zone, Utc::now());
-                let spent = store.spent_of(budget.id, span.start).await?;
-                rows.push((budget, span, spent));
-            }
+            let now = Utc::now();
+            let spans = budgets.into_iter().map(|budget| {
+                let span = budget.terms.period.span(budget.terms.zone, now);
+                (budget, span)
+            });
+            let spans: Vec<(Budget, Span)> = spans.collect();
+            let periods: Vec<_> = spans.iter().map(|(budget, span)| (budget.id, span.start)).collect();
+            let spent = store.spent_of_each(&periods).await?;
+            let of = |(budget, span): (Budget, Span)| {
+                let spent = spent.get(&budget.id).copied().unwrap_or_default();
+                (budget, span, spent)
+            };
+            let rows: Vec<Row> = spans.into_iter().map(of).collect();
             say(&if json { listed_json(&rows) } else { listed(&rows)? });
         }
         Command::Delete { budget, organization } => {

@@ -478,12 +478,18 @@ impl Store {
         rows: Vec<gateway_budgets::Model>,
     ) -> Result<Vec<ManagedBudget>, StoreError> {
         let (names, now) = (Names::load(&self.db, organization, &rows).await?, Utc::now());
-        let mut budgets = Vec::with_capacity(rows.len());
+        let mut read = Vec::with_capacity(rows.len());
         for row in rows {
-            let (created_at, updated_at) = (row.created_at, row.updated_at);
+            let times = (row.created_at, row.updated_at);
             let budget = names.read(row)?;
             let span = budget.terms.period.span(budget.terms.zone, now);
-            let spent = self.spent_of(budget.id, span.start).await?;
+            read.push((budget, span, times));
+        }
+        let periods: Vec<_> = read.iter().map(|(budget, span, _)| (budget.id, span.start)).collect();
+        let spent = self.spent_of_each(&periods).await?;
+        let mut budgets = Vec::with_capacity(read.len());
+        for (budget, span, (created_at, updated_at)) in read {
+            let spent = spent.get(&budget.id).copied().unwrap_or_default();
             budgets.push(ManagedBudget {
                 budget,
                 span,

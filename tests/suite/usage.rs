@@ -553,6 +553,25 @@ async fn insights_name_what_could_cost_less() {
         .collect();
     assert_eq!(idle, ["first key", "test key"]);
     assert_eq!(found["budgets_at_risk"], json!([]));
+    // Of two budgets that both count it, the one that is used up is named.
+    let admin = gateway.token(Role::Admin);
+    for (scope, amount) in [("organization", "0.0001"), ("provider", "5")] {
+        let mut budget = json!({"scope": scope, "amount_usd": amount, "period": "monthly", "enforcement": "soft"});
+        if scope == "provider" {
+            budget["reference"] = json!("alpha");
+        }
+        let made = gateway
+            .manage("POST", "/api/gateway/budgets", &admin, Some(&budget))
+            .await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    let at_risk = ask(&gateway, "insights", &token).await["budgets_at_risk"].clone();
+    assert_eq!(at_risk.as_array().unwrap().len(), 1, "{at_risk}");
+    assert_eq!(
+        (&at_risk[0]["scope"], &at_risk[0]["amount_nanousd"]),
+        (&json!("organization"), &json!(100_000))
+    );
+    assert!(at_risk[0]["spent_nanousd"].as_i64().unwrap() >= 112_000, "{at_risk}");
     gateway.finish().await;
 }
 
