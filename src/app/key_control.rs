@@ -11,6 +11,7 @@ use crate::domain::budget::{BudgetId, BudgetScope, BudgetTerms};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::{KeyHash, NewKey};
+use crate::domain::key_policy::KeyInForce;
 use crate::domain::limit::LimitRule;
 use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, ManagedKey};
 use crate::domain::managed_limit::{BudgetChange, LimitChange, ManagedBudget, ManagedLimit, Outcome, ScopeFilter};
@@ -40,6 +41,10 @@ impl KeyControl for Control {
         key: KeyId,
     ) -> Result<Option<ManagedKey>, BoxError> {
         Ok(within(TIMEOUT, self.store.managed_key(organization, reach, key)).await?)
+    }
+
+    async fn key_in_force(&self, organization: OrganizationId, key: KeyId) -> Result<Option<KeyInForce>, BoxError> {
+        Ok(within(TIMEOUT, self.store.key_in_force(organization, key)).await?)
     }
 
     async fn issue_key(

@@ -363,20 +363,9 @@ pub fn applied(key: KeyId, requests: u32, rules: &[LimitRule]) -> Vec<Applied> {
         values: own,
         when_apart: None,
     }];
-    let of_this_key = |model: &Option<Arc<str>>| LimitScope {
-        owner: LimitOwner::Key(key),
-        model: model.clone(),
-    };
-    for rule in rules.iter().filter(|rule| rule.enabled) {
-        let scope = match &rule.scope.owner {
-            LimitOwner::EachKey => {
-                let own = of_this_key(&rule.scope.model);
-                if rules.iter().any(|other| other.enabled && other.scope == own) {
-                    continue;
-                }
-                own
-            }
-            _ => rule.scope.clone(),
+    for rule in rules {
+        let Some(scope) = scope_for(key, rule, rules) else {
+            continue;
         };
         match all.iter_mut().find(|known| known.scope == scope) {
             Some(known) => {
@@ -391,6 +380,29 @@ pub fn applied(key: KeyId, requests: u32, rules: &[LimitRule]) -> Vec<Applied> {
         }
     }
     all
+}
+
+/// The rules that a limit of a key is made of, of those in force for it.
+pub fn behind<'r>(key: KeyId, scope: &LimitScope, rules: &'r [LimitRule]) -> impl Iterator<Item = &'r LimitRule> {
+    rules
+        .iter()
+        .filter(move |rule| scope_for(key, rule, rules).as_ref() == Some(scope))
+}
+
+/// What a rule counts together where a key's requests are concerned; `None`: it is not in force for them.
+fn scope_for(key: KeyId, rule: &LimitRule, rules: &[LimitRule]) -> Option<LimitScope> {
+    if !rule.enabled {
+        return None;
+    }
+    if rule.scope.owner != LimitOwner::EachKey {
+        return Some(rule.scope.clone());
+    }
+    let own = LimitScope {
+        owner: LimitOwner::Key(key),
+        model: rule.scope.model.clone(),
+    };
+    let said = rules.iter().any(|other| other.enabled && other.scope == own);
+    (!said).then_some(own)
 }
 
 /// What one request asks of the limits.

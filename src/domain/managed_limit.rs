@@ -16,6 +16,8 @@ pub struct ScopeFilter {
     pub kind: Option<String>,
     /// For this one of its kind: an id or a name.
     pub reference: Option<String>,
+    /// For any of the teams or keys with these ids; none: for whichever.
+    pub any_of: Vec<Uuid>,
     /// Older than the one with this id.
     pub after: Option<Uuid>,
     /// So many.

@@ -18,6 +18,7 @@ pub mod health;
 pub mod ids;
 pub mod job;
 pub mod key;
+pub mod key_policy;
 pub mod limit;
 pub mod managed_key;
 pub mod managed_limit;

@@ -12,6 +12,7 @@ use crate::domain::budget::{BudgetId, BudgetScope, BudgetTerms};
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId};
 use crate::domain::key::{KeyHash, NewKey};
+use crate::domain::key_policy::KeyInForce;
 use crate::domain::limit::LimitRule;
 use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, ManagedKey};
 use crate::domain::managed_limit::{BudgetChange, LimitChange, ManagedBudget, ManagedLimit, Outcome, ScopeFilter};
@@ -33,6 +34,8 @@ pub trait KeyControl: Send + Sync {
         reach: KeyReach,
         key: KeyId,
     ) -> Result<Option<ManagedKey>, BoxError>;
+    /// One key as its requests are judged, with what is above it.
+    async fn key_in_force(&self, organization: OrganizationId, key: KeyId) -> Result<Option<KeyInForce>, BoxError>;
     /// Creates a key with a limit and budgets of its own.
     async fn issue_key(
         &self,

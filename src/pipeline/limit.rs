@@ -134,7 +134,7 @@ impl Pipeline {
     }
 
     /// The limits of a key, with what its organization's config says of keys that have none of their own.
-    fn limits_in_force<'g>(&self, gate: &'g KeyGate) -> Cow<'g, [Applied]> {
+    pub fn limits_in_force<'g>(&self, gate: &'g KeyGate) -> Cow<'g, [Applied]> {
         let policy = self.policies.of(gate.row.organization.id);
         let usual = policy.terms.key_limits;
         if usual.is_empty() || gate.has_own_limit {

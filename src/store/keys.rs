@@ -311,7 +311,7 @@ impl Store {
         Ok(found)
     }
 
-    async fn with_owners(&self, key: gateway_keys::Model, revision: Revision) -> Result<KeyRow, StoreError> {
+    pub(super) async fn with_owners(&self, key: gateway_keys::Model, revision: Revision) -> Result<KeyRow, StoreError> {
         let missing = || StoreError::RecordNotFound("the owner of a key".into());
         let organization = organizations::Entity::find_by_id(key.organization_id)
             .one(&self.db)

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::{gateway_keys, teams, users};
+use entity::{gateway_budgets, gateway_keys, teams, users};
 use sea_orm::sea_query::{Expr, ExprTrait as _, Func, LikeExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, PaginatorTrait as _, QueryFilter,
@@ -25,9 +25,11 @@ use crate::domain::call::ParameterPolicy;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, OrganizationId, TeamId, UserId};
 use crate::domain::key::{KeyHash, Named, NewKey};
+use crate::domain::key_policy::{KeyInForce, Whose};
 use crate::domain::limit::LimitRule;
 use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, KeyState, ManagedKey};
 use crate::domain::restraint::{Hand, Restraints};
+use crate::domain::scope::Scope;
 
 /// Keys whose name has a text in it, or whose secret's shown part begins with it. What is special to `LIKE` is not here.
 fn with_text(text: &str) -> Condition {
@@ -96,6 +98,48 @@ impl Store {
         find(&self.db, organization, reach, key)
             .await
             .map(|found| found.map(|(_, key)| key))
+    }
+
+    /// A key as its requests are judged, with what is above it. Whether somebody may see it is the caller's to find out.
+    ///
+    /// # Errors
+    /// The database fails, or has a budget that nobody can read.
+    pub async fn key_in_force(
+        &self,
+        organization: OrganizationId,
+        key: KeyId,
+    ) -> Result<Option<KeyInForce>, StoreError> {
+        let revision = self.key_revision().await?;
+        let found = gateway_keys::Entity::find_by_id(key.0)
+            .filter(reached(organization, KeyReach::Organization))
+            .one(&self.db)
+            .await?;
+        let Some(found) = found else { return Ok(None) };
+        let row = self.with_owners(found, revision).await?;
+        let mut scopes = vec![(Whose::Key, row.scope.clone())];
+        if let Some(team) = &row.team
+            && let Some(team) = self.team(organization, team.id).await?
+        {
+            scopes.push((Whose::Team, team.scope));
+        }
+        let above = self.organization(organization).await?;
+        let organization_parameters = above.as_ref().and_then(|above| above.parameter_policy);
+        scopes.extend(above.map(|above| (Whose::Organization, above.scope)));
+        scopes.retain(|(whose, scope)| *whose == Whose::Key || *scope != Scope::default());
+        let counting = row.budgets.iter().filter(|budget| budget.terms.enabled);
+        let budgets = gateway_budgets::Entity::find()
+            .filter(gateway_budgets::Column::OrganizationId.eq(organization.0))
+            .filter(gateway_budgets::Column::Id.is_in(counting.map(|budget| budget.id.0)))
+            .order_by_asc(gateway_budgets::Column::Id)
+            .all(&self.db)
+            .await?;
+        let budgets = self.standing(organization, budgets).await?;
+        Ok(Some(KeyInForce {
+            row,
+            scopes,
+            organization_parameters,
+            budgets,
+        }))
     }
 
     /// Creates a key together with a limit and budgets of its own: all of it, or nothing.

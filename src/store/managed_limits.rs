@@ -64,6 +64,9 @@ impl Store {
             }
             wanted = wanted.add(either);
         }
+        if !filter.any_of.is_empty() {
+            wanted = wanted.add(Column::ScopeId.is_in(filter.any_of.iter().copied()));
+        }
         if let Some(after) = filter.after {
             wanted = wanted.add(Column::Id.lt(after));
         }
@@ -249,12 +252,15 @@ impl Store {
         use gateway_budgets::Column;
         let mut wanted = Condition::all()
             .add(Column::OrganizationId.eq(organization.0))
-            .add(budgets_within(&self.db, organization, reach).await?);
+            .add(budgets_within(&self.db, organization, reach, &filter.any_of).await?);
         if let Some(kind) = &filter.kind {
             wanted = wanted.add(Column::ScopeKind.eq(kind.as_str()));
         }
         if let Some(reference) = &filter.reference {
             wanted = wanted.add(Column::ScopeReference.eq(reference.as_str()));
+        }
+        if !filter.any_of.is_empty() {
+            wanted = wanted.add(Column::ScopeReference.is_in(filter.any_of.iter().map(Uuid::to_string)));
         }
         if let Some(after) = filter.after {
             wanted = wanted.add(Column::Id.lt(after));
@@ -472,7 +478,7 @@ impl Store {
     }
 
     /// Budgets with what was spent of them, and what is set aside.
-    async fn standing(
+    pub(super) async fn standing(
         &self,
         organization: OrganizationId,
         rows: Vec<gateway_budgets::Model>,
@@ -573,11 +579,12 @@ fn limits_within(organization: OrganizationId, reach: KeyReach) -> Condition {
     }
 }
 
-/// The budgets somebody may see. Their references are texts, so the keys are looked up first.
+/// The budgets somebody may see. Their references are texts, so the keys are looked up first: all, or those that are asked for.
 async fn budgets_within(
     db: &impl ConnectionTrait,
     organization: OrganizationId,
     reach: KeyReach,
+    any_of: &[Uuid],
 ) -> Result<Condition, StoreError> {
     use gateway_budgets::Column;
     let whose = match reach {
@@ -585,11 +592,16 @@ async fn budgets_within(
         KeyReach::Team(team) => gateway_keys::Column::TeamId.eq(team.0),
         KeyReach::Own(user) => gateway_keys::Column::OwnerId.eq(user.0),
     };
+    let mut of_theirs = Condition::all()
+        .add(gateway_keys::Column::OrganizationId.eq(organization.0))
+        .add(whose);
+    if !any_of.is_empty() {
+        of_theirs = of_theirs.add(gateway_keys::Column::Id.is_in(any_of.iter().copied()));
+    }
     let keys: Vec<Uuid> = gateway_keys::Entity::find()
         .select_only()
         .column(gateway_keys::Column::Id)
-        .filter(gateway_keys::Column::OrganizationId.eq(organization.0))
-        .filter(whose)
+        .filter(of_theirs)
         .order_by_desc(gateway_keys::Column::Id)
         .limit(MOST_KEYS)
         .into_tuple()

@@ -1066,3 +1066,202 @@ async fn a_key_is_not_said_to_be_revoked_while_that_cannot_be_written() {
     becomes(&gateway, &secret, 401).await;
     gateway.finish().await;
 }
+
+/// The rate limits that `GET /v1/key` shows, in one form: scope, name, model, kind and value.
+fn enforced(own: &Value) -> Vec<String> {
+    let limits = own["limits"].as_array().unwrap().iter();
+    let mut texts: Vec<String> = limits
+        .map(|limit| {
+            let (scope, name) = (&limit["scope"], limit["name"].as_str().unwrap_or_default());
+            format!(
+                "{scope} {name} {} {} {}",
+                limit["model"], limit["limit"], limit["value"]
+            )
+        })
+        .collect();
+    texts.sort();
+    texts
+}
+
+/// The same of a key's policy.
+fn explained(policy: &Value) -> Vec<String> {
+    let mut texts = Vec::new();
+    for limit in policy["limits"].as_array().unwrap() {
+        // A limit of the organization on a model is of the kind `model`, and of the organization where it is counted.
+        let (scope, model) = match limit["scope"].as_str().unwrap() {
+            "model" => ("organization", &limit["reference"]),
+            other => (other, &limit["model"]),
+        };
+        let name = match scope {
+            "tag" | "provider" => limit["reference"].as_str().unwrap(),
+            _ => "",
+        };
+        for (field, kind) in [
+            ("requests_per_minute", "requests"),
+            ("input_tokens_per_minute", "input_tokens"),
+            ("output_tokens_per_minute", "output_tokens"),
+            ("tokens_per_minute", "tokens"),
+            ("concurrency", "concurrency"),
+        ] {
+            if let Some(value) = limit.get(field) {
+                texts.push(format!("{scope:?} {name} {model} {kind:?} {value}"));
+            }
+        }
+    }
+    texts.sort();
+    texts
+}
+
+#[tokio::test]
+async fn the_policy_of_a_key_is_everything_that_its_requests_have_to_get_past() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .provider("alpha", &provider.base_url(), &["mock-chat"])
+        .start()
+        .await;
+    for number in [1, 2] {
+        gateway.new_user(user(number)).await;
+    }
+    let (team, _) = gateway
+        .new_team("search", scope(&["echo", "mock-*"], &[]), Scope::default())
+        .await;
+    let admin = Somebody::admin(&gateway);
+    gateway
+        .configure(&json!({
+            "key_limits": {"requests_per_minute": 50, "concurrency": 9}, "parameters": {"policy": "reject"},
+            "providers": {"alpha": {"enabled": false}},
+            "rules": [
+                {"name": "no-pictures", "when": "vision", "then": {"deny": "no pictures here"}},
+                {"name": "usual", "then": {"strategy": "failover"}}
+            ]
+        }))
+        .await;
+    let (member, lead, viewer) = (
+        Somebody::new(&gateway, Role::Member, Some(team), Some(user(1))),
+        Somebody::new(&gateway, Role::TeamAdmin, Some(team), Some(user(2))),
+        Somebody::new(&gateway, Role::Viewer, None, None),
+    );
+    let made = member
+        .does(
+            "POST",
+            KEYS,
+            Some(json!({
+                "name": "mine", "rate_limit": 60, "metadata": {"env": "prod"}, "allowed_models": {"models": ["echo"]},
+                "allowed_ips": ["127.0.0.0/8"]
+            })),
+        )
+        .await;
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    for (limit, mine) in [
+        (json!({"scope": "organization", "tokens_per_minute": 9_000}), true),
+        (
+            json!({"scope": "team", "reference": team.0, "requests_per_minute": 40}),
+            true,
+        ),
+        (json!({"scope": "tag", "reference": "env=prod", "concurrency": 3}), true),
+        (
+            json!({"scope": "tag", "reference": "env=test", "concurrency": 2}),
+            false,
+        ),
+        (
+            json!({"scope": "provider", "reference": "echo", "requests_per_minute": 70}),
+            true,
+        ),
+        (
+            json!({"scope": "model", "reference": "echo*", "requests_per_minute": 80}),
+            true,
+        ),
+        (
+            json!({"scope": "organization", "model": "gpt-*", "requests_per_minute": 1, "enabled": false}),
+            false,
+        ),
+    ] {
+        let limit = admin.does("POST", LIMITS, Some(limit)).await;
+        let policy = member.does("GET", &format!("{KEYS}/{id}/policy"), None).await;
+        assert_eq!(policy.to_string().contains(&id_of(&limit)), mine, "{limit} {policy}");
+    }
+    for (budget, mine) in [
+        (
+            json!({"scope": "organization", "amount_usd": "100", "period": "monthly"}),
+            true,
+        ),
+        (
+            json!({"scope": "model", "reference": "echo", "amount_usd": "7", "period": "daily"}),
+            true,
+        ),
+        (
+            json!({"scope": "tag", "reference": "env=test", "amount_usd": "1", "period": "daily"}),
+            false,
+        ),
+    ] {
+        let budget = admin.does("POST", BUDGETS, Some(budget)).await;
+        let policy = member.does("GET", &format!("{KEYS}/{id}/policy"), None).await;
+        assert_eq!(policy.to_string().contains(&id_of(&budget)), mine, "{budget} {policy}");
+    }
+
+    // It says of each limit what the gate counts, no more and no less.
+    let policy = member.does("GET", &format!("{KEYS}/{id}/policy"), None).await;
+    let own = gateway.get("/v1/key", secret).await.json();
+    assert_eq!(explained(&policy), enforced(&own), "{policy:#} {own:#}");
+    let of_the_key = &policy["limits"][0];
+    assert_eq!(
+        (
+            &of_the_key["scope"],
+            &of_the_key["requests_per_minute"],
+            &of_the_key["concurrency"]
+        ),
+        (&json!("key"), &json!(50), &json!(9)),
+        "what the config says of keys is stricter than the key's own"
+    );
+    assert_eq!(of_the_key["from"], json!([{"owner": "key"}, {"owner": "config"}]));
+    assert_eq!(
+        policy["scopes"],
+        json!([
+            {"from": "key", "allowed_models": {"models": ["echo"], "providers": []}},
+            {"from": "team", "allowed_models": {"models": ["echo", "mock-*"], "providers": []}}
+        ])
+    );
+    assert_eq!(
+        (&policy["parameters"], &policy["providers_off"], &policy["allowed_ips"]),
+        (
+            &json!({"policy": "reject", "from": ["config"]}),
+            &json!(["alpha"]),
+            &json!(["127.0.0.0/8"])
+        )
+    );
+    assert_eq!(policy["parameters"]["policy"], own["parameter_policy"]);
+
+    // A limit of its own takes the place of what is said of keys without one.
+    let own_limit = json!({"scope": "key", "reference": id, "concurrency": 2});
+    let own_limit = id_of(&lead.does("POST", LIMITS, Some(own_limit)).await);
+    let policy = lead.does("GET", &format!("{KEYS}/{id}/policy"), None).await;
+    let of_the_key = &policy["limits"][0];
+    assert_eq!(
+        (&of_the_key["requests_per_minute"], &of_the_key["concurrency"]),
+        (&json!(60), &json!(2))
+    );
+    assert_eq!(
+        of_the_key["from"],
+        json!([{"owner": "key"}, {"owner": "key", "rate_limit_id": own_limit}])
+    );
+
+    // Which rules refuse requests is for those who may read the config; others see that there are some.
+    for (somebody, names) in [(&member, false), (&lead, false), (&viewer, true), (&admin, true)] {
+        let policy = somebody.does("GET", &format!("{KEYS}/{id}/policy"), None).await;
+        let expected = match names {
+            true => json!([{"rule": "no-pictures", "when": "vision", "reason": "no pictures here"}]),
+            false => json!([]),
+        };
+        let hidden = if names { 0 } else { 1 };
+        assert_eq!(
+            (&policy["denials"], &policy["denials_hidden"]),
+            (&expected, &json!(hidden))
+        );
+    }
+    let stranger = Somebody::new(&gateway, Role::Member, Some(team), Some(user(2)));
+    assert_eq!(
+        stranger.ask("GET", &format!("{KEYS}/{id}/policy"), None).await.status,
+        404
+    );
+    gateway.finish().await;
+}

@@ -199,7 +199,7 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "listLogs" | "exportLogs" | "getLog" => (Right::ReadLogs, None),
                 "listJobs" | "listBatches" => (Right::ReadJobs, None),
                 "retryJob" => (Right::RetryJobs, None),
-                "listKeys" | "getKey" => (Right::ReadKeys, None),
+                "listKeys" | "getKey" | "getKeyPolicy" => (Right::ReadKeys, None),
                 "createKey" => (Right::WriteKeys, Some(json!({"name": "matrix"}))),
                 "updateKey" => (Right::WriteKeys, Some(json!({"name": "changed"}))),
                 "revokeKey" => (Right::WriteKeys, None),

@@ -142,10 +142,10 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         .filter(|kind| SCOPES.iter().any(|(own, ..)| own == kind));
     let page = |cursor: &str| ScopeFilter {
         kind: kind.map(str::to_owned),
-        reference: None,
         after: viewer.query(cursor).and_then(|cursor| cursor.parse().ok()),
         // One more, to see whether there is more.
         limit: PAGE + 1,
+        ..ScopeFilter::default()
     };
     let (of_budgets, of_limits) = (page("budgets"), page("limits"));
     let budgets_possible = kind.is_none_or(|kind| BudgetScope::KINDS.contains(&kind));

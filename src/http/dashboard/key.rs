@@ -4,26 +4,24 @@ use chrono::Utc;
 use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Unit};
-use super::keys::{
-    TeamChoice, budgets, choices, limits, offered, secret_dialog, spend, state_pill, team_field, teams, tokens,
-};
+use super::keys::{TeamChoice, choices, offered, secret_dialog, spend, state_pill, team_field, teams, tokens};
 use super::overview::outcome;
 use super::parts::{self, Tile, Tone, Wish, icon};
 use super::series::{Timeline, by_name, error_rate, float, ratio};
 use super::{Fault, Handler, Page, View, Viewer, format};
 use crate::domain::budget::{BudgetScope, Enforcement};
+use crate::domain::call::ParameterPolicy;
 use crate::domain::ids::KeyId;
-use crate::domain::limit::{LimitOwner, LimitRule};
+use crate::domain::key::KeyRow;
+use crate::domain::key_policy::{AppliedLimit, LimitSource, Whose};
+use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, LimitValues};
 use crate::domain::managed_key::ManagedKey;
-use crate::domain::managed_limit::{ManagedBudget, ManagedLimit};
 use crate::domain::report::hour::Hour;
 use crate::domain::report::log::LogFilter;
 use crate::domain::report::usage::{Granularity, GroupBy, UsageFilter, UsageQuestion, change};
 use crate::domain::role::Right;
-use crate::domain::scope::Scope;
-use crate::http::management::auth::keys::KeyWithTerms;
-use crate::http::management::auth::{Asked, ReadKeys, ReadLimits, ReadLogs, ReadOrganization, ReadTeams, ReadUsage};
-use crate::http::management::problem::Refusal;
+use crate::http::management::auth::keys::{KeyPolicy, KeyWithTerms};
+use crate::http::management::auth::{Asked, ReadKeys, ReadLogs, ReadUsage};
 
 /// The routes.
 pub const VIEWS: &[View] = &[View {
@@ -39,14 +37,11 @@ const RECENT: u64 = 8;
 
 async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let id = KeyId(viewer.id("key")?);
-    let found = viewer.may::<ReadKeys>()?.key(id).await?;
+    let may = viewer.may::<ReadKeys>()?;
+    let found = may.key(id).await?;
     let key = &found.key;
     let now = Utc::now();
-    let (usage, logs, may_limits) = (
-        viewer.may::<ReadUsage>()?,
-        viewer.may::<ReadLogs>()?,
-        viewer.may::<ReadLimits>()?,
-    );
+    let (usage, logs) = (viewer.may::<ReadUsage>()?, viewer.may::<ReadLogs>()?);
     let to = Hour::at_or_after(now);
     let question = UsageQuestion {
         organization: Some(usage.organization()),
@@ -63,17 +58,15 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         ..Asked::default()
     };
     let filter = logs.log_filter(&asked, LogFilter::all(logs.organization())).await?;
-    let (report, page, limits, budgets, teams, offered, outer) = futures_util::join!(
+    let (report, page, policy, teams, offered) = futures_util::join!(
         usage.usage(&asked, question.clone()),
         logs.log(&filter, None, RECENT),
-        limits(&may_limits),
-        budgets(&may_limits, None),
+        may.policy(id),
         teams(&viewer),
         offered(&viewer),
-        outer_scopes(&viewer, key),
     );
-    let (report, page, limits, budgets) = (report?, page?, limits?, budgets?);
-    let (teams, (models, providers), outer) = (teams?, offered?, outer?);
+    let (report, page, policy) = (report?, page?, policy?);
+    let (teams, (models, providers)) = (teams?, offered?);
     let timeline = Timeline::of(&question);
     let (totals, previous) = (&report.totals, &report.previous);
     let tiles = [
@@ -135,7 +128,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
             (parts::card("Spend by model", html! { span { "30 days" } }, chart.render()))
             (parts::card("About", html! {}, about(&found)))
         }
-        (parts::card("Effective limits", html! { span { "the strictest of each kind applies" } }, policy(&found, &limits, &budgets, &outer)))
+        (parts::card("Effective policy", html! { span { "a request has to pass all of it" } }, effective(&policy)))
         (parts::card("Recent requests", html! {}, recent(&page.rows)))
         @if viewer.can(Right::WriteKeys) {
             @if key.revoked_at.is_none() {
@@ -195,125 +188,161 @@ fn about(found: &KeyWithTerms) -> Markup {
     }
 }
 
-/// The scopes of what a key belongs to, as far as the viewer may see them: whose, and what.
-async fn outer_scopes(viewer: &Viewer, key: &ManagedKey) -> Result<Vec<(String, Scope)>, Refusal> {
-    let mut scopes = Vec::new();
-    if let (Some(team), Ok(may)) = (&key.team, viewer.may::<ReadTeams>()) {
-        let team = may.team(team.id).await?;
-        scopes.push((format!("its team {}", team.name), team.scope));
+/// Whose word something is, in words.
+fn whose_word(whose: Whose, row: &KeyRow) -> String {
+    match whose {
+        Whose::Key => "this key".to_owned(),
+        Whose::Team => format!("its team {}", row.team.as_ref().map_or("", |team| team.name.as_str())),
+        Whose::Organization => format!("the organization {}", row.organization.name),
+        Whose::Config => "the organization’s routing config".to_owned(),
+        Whose::Installation => "the gateway’s default".to_owned(),
     }
-    if let Ok(may) = viewer.may::<ReadOrganization>() {
-        let organization = may.organization_of(may.organization()).await?;
-        scopes.push((format!("the organization {}", organization.name), organization.scope));
-    }
-    Ok(scopes)
 }
 
-/// Why a limit is about a key; `None`: it is not.
-fn why_limit(rule: &LimitRule, key: &KeyWithTerms) -> Option<String> {
-    let own = |owner: &LimitOwner| *owner == LimitOwner::Key(key.key.id);
-    let whose = match &rule.scope.owner {
-        LimitOwner::Key(id) => (*id == key.key.id).then(|| "this key".to_owned()),
-        LimitOwner::Team(id) => {
-            let team = key.key.team.as_ref().filter(|team| team.id == *id)?;
-            Some(format!("all keys of {} combined", team.name))
-        }
-        LimitOwner::Organization => Some("the whole organization combined".to_owned()),
-        LimitOwner::EachKey => {
-            let has_own = key
-                .limits
-                .iter()
-                .any(|limit| limit.rule.enabled && own(&limit.rule.scope.owner));
-            (!has_own).then(|| "each key without its own limit".to_owned())
-        }
-        LimitOwner::Tag(tag) => has_tag(&key.key, tag).then(|| format!("all keys tagged {tag}")),
-        LimitOwner::Provider(provider) => Some(format!("the organization at {provider}")),
-    }?;
-    Some(match &rule.scope.model {
+/// Whose requests a limit of a key counts together.
+fn counted_together(scope: &LimitScope, row: &KeyRow) -> String {
+    let whose = match &scope.owner {
+        LimitOwner::Key(_) | LimitOwner::EachKey => "this key".to_owned(),
+        LimitOwner::Team(_) => format!(
+            "all keys of {} combined",
+            row.team.as_ref().map_or("its team", |team| team.name.as_str())
+        ),
+        LimitOwner::Organization => "the whole organization combined".to_owned(),
+        LimitOwner::Tag(tag) => format!("all keys tagged {tag}"),
+        LimitOwner::Provider(provider) => format!("the organization at {provider}"),
+    };
+    match &scope.model {
         None => whose,
         Some(model) => format!("{whose}, for {model}"),
-    })
-}
-
-fn has_tag(key: &ManagedKey, tag: &str) -> bool {
-    let found = tag
-        .split_once('=')
-        .and_then(|(name, value)| Some((key.metadata.get(name)?, value)));
-    found.is_some_and(|(own, value)| own.as_str() == Some(value))
-}
-
-/// Why a budget is about a key; `None`: it is not.
-fn why_budget(scope: &BudgetScope, key: &ManagedKey) -> Option<String> {
-    match scope {
-        BudgetScope::Key(id) => (*id == key.id).then(|| "this key".to_owned()),
-        BudgetScope::Team(id) => {
-            let team = key.team.as_ref().filter(|team| team.id == *id)?;
-            Some(format!("all keys of {} combined", team.name))
-        }
-        BudgetScope::Organization => Some("the whole organization combined".to_owned()),
-        BudgetScope::Tag(tag) => has_tag(key, tag).then(|| format!("all keys tagged {tag}")),
-        BudgetScope::Provider(provider) => Some(format!("the organization at {provider}")),
-        BudgetScope::Model(model) => Some(format!("the organization on {model}")),
     }
 }
 
-fn policy(
-    found: &KeyWithTerms,
-    limits: &[ManagedLimit],
-    budgets: &[ManagedBudget],
-    outer: &[(String, Scope)],
-) -> Markup {
-    let key = &found.key;
-    let scope_row = |whose: &str, scope: &Scope| {
-        html! {
-            tr {
-                td.nowrap { "Scope" }
-                td.wrap { div.chips { (parts::names(scope.models(), 12, "all models")) span.muted { "at" } (parts::names(scope.providers(), 12, "all providers")) } }
-                td.wrap { (whose) }
-            }
-        }
-    };
-    let words = |rule: &LimitRule| {
-        let values = [
-            (rule.values.requests, "requests per minute"),
-            (rule.values.input_tokens, "input tokens per minute"),
-            (rule.values.output_tokens, "output tokens per minute"),
-            (rule.values.tokens, "tokens per minute"),
-            (rule.values.concurrency, "concurrent requests"),
-        ];
-        let said = values.iter().filter_map(|(value, words)| {
-            let value = i64::try_from((*value)?).unwrap_or(i64::MAX);
-            Some(format!("{} {words}", format::count(value)))
-        });
-        said.collect::<Vec<_>>().join(", ")
-    };
+/// What a limit comes from, where that is more than one rate limit for whom it counts.
+fn made_of(limit: &AppliedLimit) -> Option<String> {
+    let words = limit.from.iter().map(|source| match source {
+        LimitSource::RateLimit => "the key’s requests per minute",
+        LimitSource::Config => "the organization’s default for keys",
+        LimitSource::Rule(rule) => match rule.scope.owner {
+            LimitOwner::EachKey => "a limit for each key without its own",
+            LimitOwner::Key(_) => "a limit of the key",
+            LimitOwner::Team(_) | LimitOwner::Organization | LimitOwner::Tag(_) | LimitOwner::Provider(_) => "a limit",
+        },
+    });
+    let words: Vec<&str> = words.collect();
+    let is_plain = words == ["a limit"] || words == ["the key’s requests per minute"];
+    (!is_plain).then(|| format!("from {}", words.join(" and ")))
+}
+
+/// Whose calls a budget counts.
+fn budget_of(scope: &BudgetScope, row: &KeyRow) -> String {
+    match scope {
+        BudgetScope::Key(_) => "this key".to_owned(),
+        BudgetScope::Team(_) => format!(
+            "all keys of {} combined",
+            row.team.as_ref().map_or("its team", |team| team.name.as_str())
+        ),
+        BudgetScope::Organization => "the whole organization combined".to_owned(),
+        BudgetScope::Tag(tag) => format!("all keys tagged {tag}"),
+        BudgetScope::Provider(provider) => format!("the organization at {provider}"),
+        BudgetScope::Model(model) => format!("the organization on {model}"),
+    }
+}
+
+/// How much a limit allows, in words.
+fn allowance(values: &LimitValues) -> String {
+    let said = LimitKind::ALL.into_iter().filter_map(|kind| {
+        let value = i64::try_from(values.of(kind)?).unwrap_or(i64::MAX);
+        let words = match kind {
+            LimitKind::Concurrency => "concurrent requests",
+            LimitKind::Requests | LimitKind::InputTokens | LimitKind::OutputTokens | LimitKind::Tokens => kind.words(),
+        };
+        Some(format!("{} {words}", format::count(value)))
+    });
+    said.collect::<Vec<_>>().join(", ")
+}
+
+/// What becomes of parameters that a provider cannot express, in words.
+fn parameters_in_words(policy: ParameterPolicy) -> &'static str {
+    match policy {
+        ParameterPolicy::Reject => "rejects the request",
+        ParameterPolicy::Drop => "drops them",
+        ParameterPolicy::Warn => "drops them and names them in a header",
+    }
+}
+
+/// Everything that applies to a key, and whose word it is.
+fn effective(policy: &KeyPolicy) -> Markup {
+    let row = &*policy.row;
+    let (parameters, said_by) = &policy.parameters;
+    let said_by: Vec<String> = said_by.iter().map(|whose| whose_word(*whose, row)).collect();
+    let config = || whose_word(Whose::Config, row);
     html! {
-        div.table-wrap tabindex="0" role="region" aria-label="Effective limits" {
-            table.table {
+        div.table-wrap tabindex="0" role="region" aria-label="Effective policy" {
+            table.table id="policy" {
                 thead { tr { th { "Kind" } th { "What" } th { "Applies to" } } }
                 tbody {
-                    (scope_row("this key", &key.scope))
-                    @for (whose, scope) in outer { (scope_row(whose, scope)) }
-                    tr { td { "Limit" } td { (format::count(i64::from(key.rate_limit))) " requests per minute" } td { "this key" } }
-                    @for limit in limits.iter().filter(|limit| limit.rule.enabled) {
-                        @if let Some(why) = why_limit(&limit.rule, found) {
-                            tr { td { "Limit" } td.wrap { (words(&limit.rule)) } td.wrap { (why) } }
+                    @for (whose, scope) in &policy.scopes {
+                        tr {
+                            td.nowrap { "Scope" }
+                            td.wrap { div.chips { (parts::names(scope.models(), 12, "all models")) span.muted { "at" } (parts::names(scope.providers(), 12, "all providers")) } }
+                            td.wrap { (whose_word(*whose, row)) }
                         }
                     }
-                    @for budget in budgets.iter().filter(|budget| budget.budget.terms.enabled) {
-                        @if let Some(why) = why_budget(&budget.budget.scope, key) {
-                            tr {
-                                td { "Budget" }
-                                td.wrap {
-                                    (spend(Some(budget), 0))
-                                    div.sub {
-                                        @if budget.budget.terms.enforcement == Enforcement::Hard { "blocks requests when exceeded" } @else { "alerts only" }
-                                        @if let Some(end) = budget.span.end { ", resets " (parts::time(end)) }
-                                    }
-                                }
-                                td.wrap { (why) }
+                    @if !policy.providers_off.is_empty() {
+                        tr { td.nowrap { "Providers off" } td.wrap { div.chips { (parts::names(&policy.providers_off, 12, "")) } } td.wrap { (config()) } }
+                    }
+                    @if let Some(places) = &policy.residency {
+                        tr { td.nowrap { "Residency" } td.wrap { div.chips { "only in" (parts::names(places, 12, "")) } } td.wrap { (config()) } }
+                    }
+                    @for denial in &policy.denials {
+                        tr {
+                            td.nowrap { "Rule" }
+                            td.wrap {
+                                "refuses " @if let Some(points) = denial.basis_points { (format::percent(f64::from(points) / 10_000.0)) " of " }
+                                @match &denial.when { Some(when) => { "requests where " code { (when) } } None => "all requests" }
+                                div.sub { (denial.reason) }
                             }
+                            td.wrap { (config()) ", rule " (denial.rule) }
                         }
+                    }
+                    @if policy.denials_hidden > 0 {
+                        tr {
+                            td.nowrap { "Rules" }
+                            td.wrap { (policy.denials_hidden) @if policy.denials_hidden == 1 { " rule refuses" } @else { " rules refuse" } " some requests; an admin can see which" }
+                            td.wrap { (config()) }
+                        }
+                    }
+                    @for limit in &policy.limits {
+                        tr {
+                            td { "Limit" }
+                            td.wrap { (allowance(&limit.applied.values)) @if let Some(from) = made_of(limit) { div.sub { (from) } } }
+                            td.wrap { (counted_together(&limit.applied.scope, row)) }
+                        }
+                    }
+                    @for budget in &policy.budgets {
+                        tr {
+                            td { "Budget" }
+                            td.wrap {
+                                (spend(Some(budget), 0))
+                                div.sub {
+                                    @if budget.budget.terms.enforcement == Enforcement::Hard { "blocks requests when exceeded" } @else { "alerts only" }
+                                    @if let Some(end) = budget.span.end { ", resets " (parts::time(end)) }
+                                }
+                            }
+                            td.wrap { (budget_of(&budget.budget.scope, row)) }
+                        }
+                    }
+                    @if !row.allowed_ips.is_empty() {
+                        tr {
+                            td { "Networks" }
+                            td.wrap { div.chips { "only from" (parts::names(&row.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), 12, "")) } }
+                            td.wrap { (whose_word(Whose::Key, row)) }
+                        }
+                    }
+                    tr {
+                        td { "Parameters" }
+                        td.wrap { "where a provider cannot express one: " (parameters_in_words(*parameters)) }
+                        td.wrap { (said_by.join(" and ")) }
                     }
                 }
             }
@@ -408,52 +437,58 @@ fn rotate(key: &ManagedKey) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
+    use std::sync::Arc;
+
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::ids::TeamId;
+    use crate::domain::limit::{Applied, LimitRule, WhenApart};
 
-    fn key() -> KeyWithTerms {
-        KeyWithTerms {
-            key: ManagedKey {
-                id: KeyId(Uuid::from_u128(1)),
-                name: "k".into(),
-                prefix: "bn-12345678".into(),
-                team: None,
-                owner: None,
-                scope: Scope::default(),
-                rate_limit: 60,
-                parameter_policy: None,
-                cache_ttl: None,
-                max_output_tokens: None,
-                metadata: serde_json::json!({"env": "prod"}),
-                allowed_ips: Vec::new(),
-                disabled: false,
-                expires_at: None,
-                revoked_at: None,
-                previous_until: None,
-                last_used_at: None,
-                created_at: DateTime::UNIX_EPOCH,
-                updated_at: DateTime::UNIX_EPOCH,
-                restraints: Default::default(),
+    fn limit(from: &[LimitSource]) -> AppliedLimit {
+        AppliedLimit {
+            applied: Applied {
+                scope: LimitScope {
+                    owner: LimitOwner::Key(KeyId(Uuid::from_u128(1))),
+                    model: None,
+                },
+                values: LimitValues::default(),
+                when_apart: None,
             },
-            limits: Vec::new(),
-            budgets: Vec::new(),
+            from: from.to_vec(),
         }
     }
 
     #[test]
-    fn only_what_is_about_a_key_applies_to_it() {
-        let key = key();
-        let why = |scope: BudgetScope| why_budget(&scope, &key.key);
+    fn what_a_limit_comes_from_is_said_where_its_row_does_not_say_it() {
+        let rule = |owner| {
+            LimitSource::Rule(LimitRule {
+                id: Uuid::from_u128(2),
+                scope: LimitScope { owner, model: None },
+                values: LimitValues::default(),
+                when_apart: WhenApart::Local,
+                enabled: true,
+            })
+        };
+        assert_eq!(made_of(&limit(&[LimitSource::RateLimit])), None);
+        assert_eq!(made_of(&limit(&[rule(LimitOwner::Tag(Arc::from("env=prod")))])), None);
+        let both = [LimitSource::RateLimit, LimitSource::Config];
         assert_eq!(
-            why(BudgetScope::Tag("env=prod".into())).as_deref(),
-            Some("all keys tagged env=prod")
+            made_of(&limit(&both)).as_deref(),
+            Some("from the key’s requests per minute and the organization’s default for keys")
         );
-        assert_eq!(why(BudgetScope::Tag("env=test".into())), None);
-        assert_eq!(why(BudgetScope::Key(KeyId(Uuid::from_u128(2)))), None);
-        assert_eq!(why(BudgetScope::Team(TeamId(Uuid::from_u128(3)))), None);
-        assert!(why(BudgetScope::Organization).is_some());
+        assert_eq!(
+            made_of(&limit(&[rule(LimitOwner::EachKey)])).as_deref(),
+            Some("from a limit for each key without its own")
+        );
+    }
+
+    #[test]
+    fn a_limit_of_many_kinds_is_one_sentence() {
+        let values = LimitValues {
+            requests: Some(90),
+            concurrency: Some(4),
+            ..LimitValues::default()
+        };
+        assert_eq!(allowance(&values), "90 requests per minute, 4 concurrent requests");
     }
 }

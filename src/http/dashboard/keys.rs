@@ -11,9 +11,10 @@ use super::parts::{self, Tone, icon, pill};
 use super::series::float;
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::budget::BudgetScope;
+use crate::domain::budget::calendar::Period;
 use crate::domain::ids::{KeyId, TeamId};
 use crate::domain::managed_key::{KeyFilter, KeyState, ManagedKey};
-use crate::domain::managed_limit::{ManagedBudget, ManagedLimit, ScopeFilter};
+use crate::domain::managed_limit::{ManagedBudget, ScopeFilter};
 use crate::domain::report::forecast::midnight;
 use crate::domain::report::hour::Hour;
 use crate::domain::report::usage::{Granularity, GroupBy, UsageFilter, UsageQuestion};
@@ -36,10 +37,10 @@ pub const VIEWS: &[View] = &[View {
 
 /// Keys of one page.
 const PAGE: u64 = 50;
-/// Teams to choose from, and limits and budgets that are read at a time.
+/// Budgets that one key can have: one for each period.
+const PERIODS: u64 = Period::ALL.len() as u64;
+/// Teams to choose from.
 const MANY: u64 = 200;
-/// The most pages of them that are read.
-const MOST_PAGES: usize = 10;
 /// Models to choose from.
 const MOST_MODELS: usize = 500;
 
@@ -84,48 +85,18 @@ pub(super) async fn models(may: &May<ReadProviders>) -> Result<Vec<String>, Refu
     Ok(names)
 }
 
-/// All of a list that is read a page at a time, each after the id of the last one's last.
-async fn all_of<T, F: Future<Output = Result<Vec<T>, Refusal>>>(
-    read: impl Fn(Option<Uuid>) -> F,
-    id: impl Fn(&T) -> Uuid,
-) -> Result<Vec<T>, Refusal> {
-    let mut found: Vec<T> = Vec::new();
-    for _ in 0..MOST_PAGES {
-        let page = read(found.last().map(&id)).await?;
-        let more = page.len() as u64 == MANY;
-        found.extend(page);
-        if !more {
-            break;
-        }
+/// The budgets of these keys.
+async fn budgets_of(may: &May<ReadLimits>, keys: &[ManagedKey]) -> Result<Vec<ManagedBudget>, Refusal> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(found)
-}
-
-/// Every budget of a kind that the viewer may see.
-pub(super) async fn budgets(may: &May<ReadLimits>, kind: Option<&str>) -> Result<Vec<ManagedBudget>, Refusal> {
-    let read = |after| async move {
-        let filter = ScopeFilter {
-            kind: kind.map(str::to_owned),
-            after,
-            limit: MANY,
-            ..ScopeFilter::default()
-        };
-        may.budgets(&filter).await
+    let filter = ScopeFilter {
+        kind: Some("key".to_owned()),
+        any_of: keys.iter().map(|key| key.id.0).collect(),
+        limit: PAGE * PERIODS,
+        ..ScopeFilter::default()
     };
-    all_of(read, |found| found.budget.id.0).await
-}
-
-/// Every limit that the viewer may see.
-pub(super) async fn limits(may: &May<ReadLimits>) -> Result<Vec<ManagedLimit>, Refusal> {
-    let read = |after| async move {
-        let filter = ScopeFilter {
-            after,
-            limit: MANY,
-            ..ScopeFilter::default()
-        };
-        may.limits(&filter).await
-    };
-    all_of(read, |found| found.rule.id).await
+    may.budgets(&filter).await
 }
 
 /// A question about the time from the beginning of this month on.
@@ -176,16 +147,21 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let (may_limits, may_usage) = (viewer.may::<ReadLimits>()?, viewer.may::<ReadUsage>()?);
     let now = Utc::now();
     let asked = Asked::default();
-    let (keys, budgets, usage, teams, offered) = futures_util::join!(
-        may.keys(&filter),
-        budgets(&may_limits, Some("key")),
+    // The keys of the page come first: only theirs is what is asked about budgets.
+    let shown = async {
+        let mut keys = may.keys(&filter).await?;
+        let more = keys.len() as u64 > PAGE;
+        keys.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
+        let budgets = budgets_of(&may_limits, &keys).await?;
+        Ok::<_, Refusal>((keys, more, budgets))
+    };
+    let (shown, usage, teams, offered) = futures_util::join!(
+        shown,
         may_usage.usage(&asked, this_month(&may_usage, now)),
         teams(&viewer),
         offered(&viewer),
     );
-    let (mut keys, budgets, usage, teams, (models, providers)) = (keys?, budgets?, usage?, teams?, offered?);
-    let more = keys.len() as u64 > PAGE;
-    keys.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
+    let ((keys, more, budgets), usage, teams, (models, providers)) = (shown?, usage?, teams?, offered?);
     let next = keys
         .last()
         .filter(|_| more)

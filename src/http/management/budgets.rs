@@ -269,6 +269,7 @@ impl BudgetsApi {
             reference: reference.0,
             after: cursor.0,
             limit: limit + 1,
+            ..ScopeFilter::default()
         };
         let (found, next_cursor) = page(may.budgets(&filter).await?, limit, |last| last.budget.id.0);
         Ok(Json(Budgets {

@@ -55,7 +55,7 @@ enum KeyStatus {
 /// What becomes of parameters that a provider cannot express.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
-enum KeyParameterPolicy {
+pub(super) enum KeyParameterPolicy {
     /// Another provider is asked, or the request is refused.
     Reject,
     /// They are dropped without a word.
@@ -646,10 +646,7 @@ fn shown(key: ManagedKey, now: DateTime<Utc>) -> Key {
             name: team.name,
         }),
         owner_id: key.owner.map(|owner| owner.0),
-        allowed_models: AllowedModels {
-            models: key.scope.models().to_vec(),
-            providers: key.scope.providers().to_vec(),
-        },
+        allowed_models: AllowedModels::from(&key.scope),
         rate_limit: key.rate_limit,
         parameter_policy: key.parameter_policy.map(KeyParameterPolicy::from),
         cache_seconds: key.cache_ttl.map(|ttl| ttl.as_secs()),
@@ -663,6 +660,15 @@ fn shown(key: ManagedKey, now: DateTime<Utc>) -> Key {
         updated_at: key.updated_at,
         name: key.name,
         prefix: key.prefix,
+    }
+}
+
+impl From<&Scope> for AllowedModels {
+    fn from(scope: &Scope) -> Self {
+        Self {
+            models: scope.models().to_vec(),
+            providers: scope.providers().to_vec(),
+        }
     }
 }
 

@@ -44,6 +44,19 @@ pub enum LimitScopeKind {
 }
 
 impl LimitScopeKind {
+    /// The kind that [`LimitScope::written`] says.
+    pub(super) fn of(kind: &str) -> Self {
+        match kind {
+            "team" => Self::Team,
+            "key" => Self::Key,
+            "each_key" => Self::EachKey,
+            "tag" => Self::Tag,
+            "provider" => Self::Provider,
+            "model" => Self::Model,
+            _ => Self::Organization,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Organization => "organization",
@@ -264,6 +277,7 @@ impl LimitsApi {
             reference: reference.0,
             after: cursor.0,
             limit: limit + 1,
+            ..ScopeFilter::default()
         };
         let (found, next_cursor) = page(may.limits(&filter).await?, limit, |last| last.rule.id);
         Ok(Json(RateLimits {
@@ -418,19 +432,10 @@ pub(super) fn values_of(
 impl From<ManagedLimit> for RateLimit {
     fn from(limit: ManagedLimit) -> Self {
         let (kind, reference, model) = limit.rule.scope.written();
-        let scope = match kind {
-            "team" => LimitScopeKind::Team,
-            "key" => LimitScopeKind::Key,
-            "each_key" => LimitScopeKind::EachKey,
-            "tag" => LimitScopeKind::Tag,
-            "provider" => LimitScopeKind::Provider,
-            "model" => LimitScopeKind::Model,
-            _ => LimitScopeKind::Organization,
-        };
         let values = limit.rule.values;
         Self {
             id: limit.rule.id,
-            scope,
+            scope: LimitScopeKind::of(kind),
             reference: Some(reference).filter(|reference| !reference.is_empty()),
             model: model.map(ToOwned::to_owned),
             requests_per_minute: values.requests,

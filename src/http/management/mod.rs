@@ -11,6 +11,7 @@ mod budgets;
 mod config;
 mod examples;
 mod jobs;
+mod key_policy;
 mod keys;
 mod limits;
 mod logs;
@@ -202,7 +203,12 @@ type Serving = (
     repricing::RepricingApi,
 );
 /// Who may ask for how much.
-type Limiting = (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi);
+type Limiting = (
+    keys::KeysApi,
+    key_policy::KeyPolicyApi,
+    limits::LimitsApi,
+    budgets::BudgetsApi,
+);
 /// Who manages.
 type Managing = (
     sign_in::SignInApi,
@@ -226,7 +232,12 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
             prices::PricesApi,
             repricing::RepricingApi,
         ),
-        (keys::KeysApi, limits::LimitsApi, budgets::BudgetsApi),
+        (
+            keys::KeysApi,
+            key_policy::KeyPolicyApi,
+            limits::LimitsApi,
+            budgets::BudgetsApi,
+        ),
         (
             sign_in::SignInApi,
             organizations::OrganizationsApi,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::rig::{ENTER, ESCAPE};
 use super::world::{EVIL, World};
+use crate::support::database::on_postgres;
 
 #[tokio::test]
 async fn a_key_lives_its_whole_life_on_its_pages() {
@@ -102,7 +103,7 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     // It has a page with what applies to it, and its requests arrive there.
     browser.click("[data-go-on]").await;
     browser.until("location.pathname.startsWith('/gateway/keys/')").await;
-    browser.until_reads("Effective limits").await;
+    browser.until_reads("Effective policy").await;
     browser.until_reads("the whole organization combined").await;
     browser.until_reads("90 requests per minute").await;
     browser.until_reads("4 concurrent requests").await;
@@ -194,6 +195,14 @@ async fn a_member_sees_and_creates_keys_of_their_own_alone() {
     browser
         .until("document.querySelector('h1')?.textContent === 'mine'")
         .await;
+    // What applies to it they see, whosever it is: the organization's budget, too.
+    browser.until_reads("Effective policy").await;
+    browser
+        .until(
+            "[...document.querySelectorAll('#policy tr')].some(row => row.textContent.includes('Budget') \
+             && row.textContent.includes('the whole organization combined') && row.textContent.includes('$20'))",
+        )
+        .await;
     let complaints = browser.complaints(&["404"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
     world.finish([browser]).await;
@@ -259,5 +268,49 @@ async fn a_key_is_created_without_a_mouse_and_the_focus_is_always_seen_and_comes
     browser.until_reads("$12.50").await;
     let complaints = browser.complaints(&["status of 4"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
+    world.finish([browser]).await;
+}
+
+#[tokio::test]
+async fn the_budget_of_a_key_is_on_its_pages_however_many_others_there_are() {
+    let world = World::new().await;
+    // 2,500 budgets of other keys, all of them newer.
+    let (id, hex) = match on_postgres() {
+        true => (
+            "('ffffffff-ffff-7fff-8fff-' || lpad(to_hex(n), 12, '0'))::uuid",
+            "lpad(to_hex(n), 8, '0')",
+        ),
+        false => ("unhex(printf('ffffffffffff7fff8fff%012x', n))", "printf('%08x', n)"),
+    };
+    world
+        .gateway
+        .sql(&format!(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2500) \
+             INSERT INTO gateway_budgets (id, organization_id, scope_kind, scope_reference, amount_nanousd, period, \
+             time_zone, enforcement, unpriced, thresholds, enabled, counts_from, created_at, updated_at, revision) \
+             SELECT {id}, organization_id, 'key', {hex} || '-0000-7000-8000-000000000000', amount_nanousd, period, \
+             time_zone, enforcement, unpriced, thresholds, enabled, counts_from, created_at, updated_at, revision \
+             FROM numbers CROSS JOIN (SELECT * FROM gateway_budgets WHERE scope_kind = 'organization') AS one"
+        ))
+        .await;
+    let owner = world.person("owner", None).await;
+    let browser = world.browser_of(&owner).await;
+    browser.open_page("/gateway/keys").await;
+    browser
+        .until(
+            "[...document.querySelectorAll('#keys tbody tr')].some(row => row.textContent.includes('search-production') \
+             && row.textContent.includes('of $6'))",
+        )
+        .await;
+    browser.open_page(&format!("/gateway/keys/{}", world.keys[1])).await;
+    browser
+        .until(
+            "[...document.querySelectorAll('#policy tr')].some(row => row.textContent.includes('of $6') \
+             && row.textContent.includes('this key'))",
+        )
+        .await;
+    browser
+        .assert_quiet("the page of a key among thousands of budgets")
+        .await;
     world.finish([browser]).await;
 }

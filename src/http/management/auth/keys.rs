@@ -1,5 +1,6 @@
 //! What the proofs about keys are good for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,13 +15,18 @@ use crate::domain::budget::BudgetTerms;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::error::BoxError;
 use crate::domain::ids::{KeyId, TeamId, UserId};
-use crate::domain::key::{KeyHash, NewKey};
-use crate::domain::limit::{DEFAULT_KEY_REQUESTS, LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart};
+use crate::domain::key::{KeyHash, KeyRow, NewKey};
+use crate::domain::key_policy::{AppliedLimit, Denial, LimitSource, Whose};
+use crate::domain::limit::{
+    Applied, DEFAULT_KEY_REQUESTS, LimitOwner, LimitRule, LimitScope, LimitValues, WhenApart, behind,
+};
 use crate::domain::managed_key::{KeyChange, KeyFilter, KeyOutcome, KeyReach, ManagedKey};
 use crate::domain::managed_limit::{ManagedBudget, ManagedLimit, ScopeFilter};
-use crate::domain::role::Role;
+use crate::domain::role::{Right, Role};
 use crate::domain::scope::Scope;
+use crate::gates::key_gate::KeyGate;
 use crate::http::management::problem::Refusal;
+use crate::routing::rules::Action;
 use crate::routing::unknown::unknown_names;
 use crate::secrets::master_key::new_api_key;
 use crate::upstream::endpoints::Tenant;
@@ -67,6 +73,30 @@ pub struct KeyWithTerms {
     pub limits: Vec<ManagedLimit>,
     /// Its budgets.
     pub budgets: Vec<ManagedBudget>,
+}
+
+/// Everything that a request of a key has to get past.
+pub struct KeyPolicy {
+    /// The key: its networks, team and organization.
+    pub row: Arc<KeyRow>,
+    /// The scopes, each with whose it is; the key's own is the first.
+    pub scopes: Vec<(Whose, Scope)>,
+    /// The limits, as they are counted.
+    pub limits: Vec<AppliedLimit>,
+    /// What becomes of requests under a limit that says nothing of it while Redis is away.
+    pub usual_when_apart: WhenApart,
+    /// The budgets in force.
+    pub budgets: Vec<ManagedBudget>,
+    /// What becomes of parameters that a provider cannot express, and who says so.
+    pub parameters: (ParameterPolicy, Vec<Whose>),
+    /// Providers that the organization has switched off.
+    pub providers_off: Vec<String>,
+    /// Where requests may be served; `None`: everywhere.
+    pub residency: Option<Vec<String>>,
+    /// Rules that refuse requests.
+    pub denials: Vec<Denial>,
+    /// So many more of them, which are not for the reader's eyes.
+    pub denials_hidden: u64,
 }
 
 /// A key that was just created or rotated.
@@ -140,8 +170,8 @@ impl<G: Grant> May<G> {
         let of_key = ScopeFilter {
             kind: Some("key".to_owned()),
             reference: Some(key.id.to_string()),
-            after: None,
             limit: MOST_TERMS,
+            ..ScopeFilter::default()
         };
         let desk = &self.management.keys;
         // The key was found within somebody's reach, and so is what is its own.
@@ -186,6 +216,88 @@ impl May<ReadKeys> {
             .await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         self.with_terms(found.ok_or_else(|| Refusal::not_found("key"))?).await
+    }
+
+    /// Everything that a request of a key has to get past, and whose word each of it is. Whoever sees a key sees what applies
+    /// to it, whosever it is; of the rules that refuse requests only those see more than their number who may read the config.
+    pub async fn policy(&self, id: KeyId) -> Result<KeyPolicy, Refusal> {
+        let reach = self.authority().sees().ok_or_else(|| Refusal::not_found("key"))?;
+        let control = &self.management.keys.control;
+        let unavailable = |error| Refusal::unavailable(&error);
+        let within = control.managed_key(self.organization, reach, id).await;
+        within.map_err(unavailable)?.ok_or_else(|| Refusal::not_found("key"))?;
+        let found = control.key_in_force(self.organization, id).await.map_err(unavailable)?;
+        let found = found.ok_or_else(|| Refusal::not_found("key"))?;
+        let pipeline = &self.management.pipeline;
+        let config = pipeline.policies.of(self.organization);
+        // A gate as requests meet it, behind a secret that nobody has.
+        let gate = KeyGate::new(found.row, KeyHash([0; 32]));
+        let own_scope = LimitScope {
+            owner: LimitOwner::Key(id),
+            model: None,
+        };
+        let from = |applied: &Applied| {
+            let mut from = Vec::new();
+            if applied.scope == own_scope {
+                from.push(LimitSource::RateLimit);
+                if !config.terms.key_limits.is_empty() && !gate.has_own_limit {
+                    from.push(LimitSource::Config);
+                }
+            }
+            from.extend(
+                behind(id, &applied.scope, &gate.row.limits)
+                    .cloned()
+                    .map(LimitSource::Rule),
+            );
+            from
+        };
+        let in_force = pipeline.limits_in_force(&gate);
+        let limits = in_force.iter().map(|applied| AppliedLimit {
+            from: from(applied),
+            applied: applied.clone(),
+        });
+        let limits = limits.collect();
+        let parameters = pipeline.parameters_of(&gate);
+        let said = [
+            (Whose::Key, gate.row.parameter_policy),
+            (Whose::Organization, found.organization_parameters),
+            (Whose::Config, config.terms.parameters),
+        ];
+        // The strictest holds, and others say the same at most.
+        let mut decide: Vec<Whose> = said
+            .into_iter()
+            .filter(|(_, policy)| *policy == Some(parameters))
+            .map(|(whose, _)| whose)
+            .collect();
+        if decide.is_empty() {
+            decide.push(Whose::Installation);
+        }
+        let denials: Vec<Denial> = config
+            .rules
+            .iter()
+            .filter_map(|rule| match &rule.action {
+                Action::Deny(reason) => Some(Denial {
+                    rule: rule.name.clone(),
+                    when: rule.when.as_ref().map(|when| when.source().to_owned()),
+                    basis_points: rule.share.map(|share| share.basis_points),
+                    reason: reason.clone(),
+                }),
+                Action::Route(_) | Action::Pin(_) | Action::Strategy(_) => None,
+            })
+            .collect();
+        let names_rules = self.bearer.role.may(Right::ReadConfig);
+        Ok(KeyPolicy {
+            scopes: found.scopes,
+            limits,
+            usual_when_apart: pipeline.limiter.when_apart(),
+            budgets: found.budgets,
+            parameters: (parameters, decide),
+            providers_off: config.providers_off.iter().cloned().collect(),
+            residency: config.residency.as_ref().map(|residency| residency.allowed.clone()),
+            denials_hidden: if names_rules { 0 } else { denials.len() as u64 },
+            denials: if names_rules { denials } else { Vec::new() },
+            row: gate.row.clone(),
+        })
     }
 }
 
