@@ -65,10 +65,10 @@ pub(super) async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
     Ok(found.into_iter().map(choice).collect())
 }
 
-/// Names of models and providers to choose from; none for those who may not see providers.
+/// Names of models and providers to choose from: for those who may not see providers, what their own keys can be for.
 pub(super) async fn offered(viewer: &Viewer) -> Result<(Vec<String>, Vec<String>), Refusal> {
     let Ok(may) = viewer.may::<ReadProviders>() else {
-        return Ok(Default::default());
+        return viewer.may::<ReadKeys>()?.offered(MOST_MODELS).await;
     };
     let models = models(&may).await?;
     let mut providers: Vec<String> = may.providers().await?.into_iter().map(|state| state.id).collect();

@@ -1,5 +1,6 @@
 //! Keys by pages: found, created with everything that bounds them, shown once, used, changed, rotated and revoked.
 
+use bonito::domain::role::Role;
 use serde_json::{Value, json};
 
 use super::rig::{ENTER, ESCAPE};
@@ -184,8 +185,25 @@ async fn a_member_sees_and_creates_keys_of_their_own_alone() {
     let other = world.keys[1];
     browser.open_page(&format!("/gateway/keys/{other}")).await;
     browser.until("document.querySelector('[data-error=\"404\"]')").await;
+    // What they can choose from is what their team may use.
+    let narrowed = json!({"allowed_models": {"models": ["gpt-5*"], "providers": ["openai"]}});
+    let (path, token) = (format!("/api/teams/{}", world.team), world.gateway.token(Role::Owner));
+    let reply = world.gateway.manage("PATCH", &path, &token, Some(&narrowed)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let options = async |list: &str| {
+        let script = format!("[...document.querySelectorAll('#{list} option')].map(option => option.value).sort()");
+        browser.value(&script).await
+    };
+    for page in ["usage", "logs"] {
+        browser.open_page(&format!("/gateway/{page}")).await;
+        browser.until("document.querySelector('#model-offered')").await;
+        assert_eq!(options("model-offered").await, json!(["gpt-5", "gpt-5-mini"]), "{page}");
+        assert_eq!(options("provider-offered").await, json!(["openai"]), "{page}");
+    }
     browser.open_page("/gateway/keys?new=1").await;
     browser.until("document.querySelector('#new-key').open").await;
+    assert_eq!(options("models").await, json!(["gpt-5", "gpt-5-mini"]));
+    assert_eq!(options("providers").await, json!(["openai"]));
     // They are bound to their team, and are not asked for one.
     assert_eq!(browser.value("document.querySelector('#new-team')").await, Value::Null);
     browser.fill("#new-name", "mine").await;

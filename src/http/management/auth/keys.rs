@@ -1,5 +1,6 @@
 //! What the proofs about keys are good for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,14 @@ use ipnet::IpNet;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::providers::tenant_of;
 use super::{Grant, May, ReadKeys, WriteKeys};
 use crate::domain::api_key::ApiKey;
 use crate::domain::authority::{Authority, FieldFault, Given, Holdings};
 use crate::domain::budget::BudgetTerms;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::error::BoxError;
-use crate::domain::ids::{KeyId, TeamId, UserId};
+use crate::domain::ids::{KeyId, ProviderId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
 use crate::domain::key_policy::{AppliedLimit, Denial, LimitSource, Whose};
 use crate::domain::limit::{
@@ -216,6 +218,39 @@ impl May<ReadKeys> {
             .await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         self.with_terms(found.ok_or_else(|| Refusal::not_found("key"))?).await
+    }
+
+    /// Names of models and ids of providers that the keys within somebody's reach can be for: what the organization can use, as
+    /// far as its scope goes and, for whoever is bound to a team, the team's. At most so many models.
+    pub async fn offered(&self, most: usize) -> Result<(Vec<String>, Vec<String>), Refusal> {
+        let organization = self.facts().await?;
+        let authority = self.authority();
+        let mut scopes = vec![organization.scope.clone()];
+        if let Some(team) = authority.team.filter(|_| authority.is_bounded()) {
+            let found = self.management.people.tenants.team(self.organization, team).await;
+            let found = found.map_err(|error| Refusal::unavailable(&error))?;
+            scopes.extend(found.map(|team| team.scope));
+        }
+        let pipeline = &self.management.pipeline;
+        let (catalog, endpoints) = (pipeline.catalog_of(self.organization), pipeline.endpoints.now());
+        let usable = |provider: &ProviderId| {
+            let allowed = scopes.iter().all(|scope| scope.allows_provider(provider.as_str()));
+            allowed && endpoints.may_use(tenant_of(&organization), provider)
+        };
+        let serves = catalog.deployments().filter(|deployment| {
+            let names = || deployment.names.iter().map(String::as_str);
+            usable(&deployment.provider) && scopes.iter().all(|scope| scope.allows_model(names()))
+        });
+        let models: BTreeSet<&str> = serves.map(|deployment| deployment.model.as_str()).collect();
+        let providers: BTreeSet<&str> = endpoints
+            .providers()
+            .filter(|provider| usable(provider))
+            .map(|provider| provider.as_str())
+            .collect();
+        Ok((
+            models.into_iter().take(most).map(str::to_owned).collect(),
+            providers.into_iter().map(str::to_owned).collect(),
+        ))
     }
 
     /// Everything that a request of a key has to get past, and whose word each of it is. Whoever sees a key sees what applies
