@@ -24,9 +24,9 @@ pub fn unknown_names(scope: &Scope, catalog: &Catalog, providers: &[String]) -> 
     };
     let models = scope.models().iter().filter(|entry| !known_model(entry));
     let models =
-        models.map(|entry| format!("no model that is configured is called {entry:?}; the key is made all the same"));
+        models.map(|entry| format!("no model that is configured is called {entry:?}; it is taken all the same"));
     let providers = scope.providers().iter().filter(|entry| !known_provider(entry));
-    let providers = providers
-        .map(|entry| format!("no provider that is configured is called {entry:?}; the key is made all the same"));
+    let providers =
+        providers.map(|entry| format!("no provider that is configured is called {entry:?}; it is taken all the same"));
     models.chain(providers).collect()
 }

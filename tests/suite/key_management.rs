@@ -128,8 +128,8 @@ async fn a_key_lives_from_its_creation_to_its_revocation() {
     assert_eq!(
         made["warnings"],
         json!([
-            "no model that is configured is called \"gpt-99\"; the key is made all the same",
-            "no provider that is configured is called \"nowhere\"; the key is made all the same"
+            "no model that is configured is called \"gpt-99\"; it is taken all the same",
+            "no provider that is configured is called \"nowhere\"; it is taken all the same"
         ])
     );
     assert_eq!(

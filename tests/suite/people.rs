@@ -532,6 +532,10 @@ async fn organizations_and_teams_are_kept_as_long_as_they_are_needed() {
         json!({"models": ["echo"], "providers": ["aws"]})
     );
     assert_eq!(
+        acme["warnings"],
+        json!(["no provider that is configured is called \"aws\"; it is taken all the same"])
+    );
+    assert_eq!(
         (&acme["shared_credentials"], &acme["rate_limit_ceiling"]),
         (&json!(false), &json!(10_000))
     );
@@ -577,8 +581,24 @@ async fn organizations_and_teams_are_kept_as_long_as_they_are_needed() {
     )
     .await;
     assert_eq!(patched.json()["allowed_models"]["models"], json!(["gpt-*"]));
+    let unknown = json!(["no model that is configured is called \"gpt-*\"; it is taken all the same"]);
+    assert_eq!(patched.json()["warnings"], unknown);
     let patched = manage("PATCH", &team_path, Some(json!({"allowed_models": null}))).await;
     assert_eq!(patched.json()["allowed_models"]["models"], json!([]));
+    assert_eq!(patched.json().get("warnings"), None);
+    let body = json!({"slug": "ml-2", "allowed_models": {"models": ["gpt-*", "ech*"]}});
+    let second = manage("POST", "/api/teams", Some(body)).await.json();
+    assert_eq!(second["warnings"], unknown);
+    let second = format!("/api/teams/{}", text(&second, "id"));
+    assert_eq!(manage("DELETE", &second, None).await.status, 204);
+    let path = format!("/api/organizations/{id}");
+    let narrowed = manage(
+        "PATCH",
+        &path,
+        Some(json!({"allowed_models": {"models": ["echo", "gpt-*"]}})),
+    )
+    .await;
+    assert_eq!(narrowed.json()["warnings"], unknown);
 
     let lead = json!({"email": "lead@acme.example", "role": "team_admin", "team_id": team["id"]});
     let lead = manage("POST", USERS, Some(lead)).await.json();

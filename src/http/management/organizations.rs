@@ -75,6 +75,10 @@ struct Organization {
     created_at: DateTime<Utc>,
     /// When it last changed.
     updated_at: DateTime<Utc>,
+    /// What is not wrong with a scope that was just written, and more often than not a slip: names of models and providers
+    /// that nobody serves.
+    #[oai(default, skip_serializing_if_is_empty)]
+    warnings: Vec<String>,
 }
 
 example!(Organization, {
@@ -164,7 +168,7 @@ impl OrganizationsApi {
         );
         Ok(Json(Organizations {
             next_cursor,
-            data: found.into_iter().map(shown).collect(),
+            data: found.into_iter().map(|one| shown((one, Vec::new()))).collect(),
         }))
     }
 
@@ -204,12 +208,14 @@ impl OrganizationsApi {
         /// Its id.
         id: Path<Uuid>,
     ) -> Result<Json<Organization>, Refused<Read>> {
-        Ok(Json(shown(may.organization_of(OrganizationId(id.0)).await?)))
+        let found = may.organization_of(OrganizationId(id.0)).await?;
+        Ok(Json(shown((found, Vec::new()))))
     }
 
     /// Change an organization
     ///
-    /// For its owners. What all organizations share, a platform admin gives.
+    /// For its owners. What all organizations share, a platform admin gives. Names of models and providers that nobody serves
+    /// yet are taken into a scope, with a warning.
     #[oai(path = "/:id", method = "patch", operation_id = "updateOrganization")]
     async fn update(
         &self,
@@ -293,7 +299,7 @@ pub(super) fn lists(scope: &scope::Scope) -> ScopeLists {
     }
 }
 
-fn shown(organization: tenancy::Organization) -> Organization {
+fn shown((organization, warnings): (tenancy::Organization, Vec<String>)) -> Organization {
     Organization {
         id: organization.id.0,
         slug: organization.slug,
@@ -304,6 +310,7 @@ fn shown(organization: tenancy::Organization) -> Organization {
         rate_limit_ceiling: organization.rate_limit_ceiling.unwrap_or(DEFAULT_RATE_LIMIT_CEILING),
         created_at: organization.created_at,
         updated_at: organization.updated_at,
+        warnings,
     }
 }
 

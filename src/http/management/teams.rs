@@ -40,6 +40,10 @@ struct Team {
     created_at: DateTime<Utc>,
     /// When it last changed.
     updated_at: DateTime<Utc>,
+    /// What is not wrong with a scope that was just written, and more often than not a slip: names of models and providers
+    /// that nobody serves.
+    #[oai(default, skip_serializing_if_is_empty)]
+    warnings: Vec<String>,
 }
 
 example!(Team, {
@@ -115,13 +119,14 @@ impl TeamsApi {
         });
         Ok(Json(Teams {
             next_cursor,
-            data: found.into_iter().map(shown).collect(),
+            data: found.into_iter().map(|team| shown((team, Vec::new()))).collect(),
         }))
     }
 
     /// Create a team
     ///
-    /// Its short name is unique in the organization and stays. Its keys may use what itself and the organization allow.
+    /// Its short name is unique in the organization and stays. Its keys may use what itself and the organization allow. Names of
+    /// models and providers that nobody serves yet are taken, with a warning.
     #[oai(path = "/", method = "post", operation_id = "createTeam")]
     async fn create(&self, may: May<WriteTeams>, team: Json<TeamToBe>) -> Result<Created, Refused<Write>> {
         let new = team.0;
@@ -148,7 +153,7 @@ impl TeamsApi {
         /// Its id.
         id: Path<Uuid>,
     ) -> Result<Json<Team>, Refused<Read>> {
-        Ok(Json(shown(may.team(TeamId(id.0)).await?)))
+        Ok(Json(shown((may.team(TeamId(id.0)).await?, Vec::new()))))
     }
 
     /// Change a team
@@ -191,7 +196,7 @@ impl TeamsApi {
     }
 }
 
-fn shown(team: tenancy::Team) -> Team {
+fn shown((team, warnings): (tenancy::Team, Vec<String>)) -> Team {
     Team {
         id: team.id.0,
         slug: team.slug,
@@ -199,5 +204,6 @@ fn shown(team: tenancy::Team) -> Team {
         allowed_models: lists(&team.scope),
         created_at: team.created_at,
         updated_at: team.updated_at,
+        warnings,
     }
 }

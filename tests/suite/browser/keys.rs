@@ -126,12 +126,19 @@ async fn a_key_lives_its_whole_life_on_its_pages() {
     browser.click("[data-opens='edit-key']").await;
     browser.fill("#edit-name", "renamed").await;
     browser.click("#edit-key .token button").await;
-    browser.fill("#edit-models", "claude-*").await;
+    browser.fill("#edit-models", "claude-*,nobodys-model").await;
     browser.click("#edit-key button[type=submit]").await;
     browser
         .until("document.querySelector('h1').textContent === 'renamed'")
         .await;
     browser.until_reads("claude-*").await;
+    // What may be a slip is said, on the page that comes after.
+    browser
+        .until_reads("No model that is configured is called \"nobodys-model\"")
+        .await;
+    browser.assert_accessible("a key with a warning").await;
+    browser.click("[data-warned] button").await;
+    browser.until("!document.querySelector('[data-warned]')").await;
     assert_eq!(
         browser
             .value("document.querySelector('main').innerText.includes('gpt-5-*')")

@@ -28,6 +28,15 @@ async fn an_owner_manages_people_and_teams_by_pages_and_finds_it_all_in_the_audi
         json!(2)
     );
 
+    // A name that nobody has is taken, and said to be one.
+    browser.fill("#org-models", "no-such-model,").await;
+    browser
+        .click("form[data-api^='PATCH /api/organizations'] button[type=submit]")
+        .await;
+    browser
+        .until_reads("No model that is configured is called \"no-such-model\"")
+        .await;
+
     // Somebody is added: what is wrong is said at its field, and the password is shown once.
     browser.open_page("/gateway/settings/members").await;
     browser.until_reads(EVIL).await;

@@ -11,6 +11,7 @@
 //   button[data-api]                  the same without fields: data-body='{"…": 1}', data-confirm="What will happen", data-verb="Revoke".
 //   data-done                         afterwards: reload, close, toast:Words, go:/path/{name}, event. Several with spaces between, words with `_`.
 //                                     Whatever it is, `api:done` is raised with {answer, response}, and `api:failed` with {problem}.
+//                                     `warnings` of an answer are shown above the page, also the one that comes next; with `event` not.
 //   [data-opens="id"], [data-closes]  dialogs. form[data-auto-submit] sends itself when something is chosen.
 //   form[data-edits]                  in a dialog: begins with what the button that opens it says: data-values='{"name": …}', data-id for
 //                                     its field _id, data-whom for [data-edits-whom].
@@ -222,9 +223,48 @@ function filled(target, pattern) {
   return pattern.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(values?.[name]?.value ?? values?.[`_${name}`]?.value ?? ""));
 }
 
+/** Where warnings wait for the page that comes next. */
+const WARNED = "bonito-warnings";
+
+/** Shows above the page what is not wrong, and more often than not a slip. It stays until it is put away. */
+export function showWarnings(warnings) {
+  const close = element("button", { type: "button", class: "icon-button", "aria-label": "Dismiss the warnings" }, "×");
+  const said = warnings.map((words) => element("p", {}, `${words[0].toUpperCase()}${words.slice(1)}.`));
+  const box = element("div", { class: "notice warn", role: "alert", "data-warned": true }, element("div", {}, ...said), close);
+  close.addEventListener("click", () => box.remove());
+  $("#main")?.prepend(box);
+}
+
+/** What an answer warns of is shown here, or on the page that one goes on to. */
+function warn(warnings, leaves) {
+  if (leaves) {
+    try {
+      sessionStorage.setItem(WARNED, JSON.stringify(warnings));
+      return;
+    } catch {
+      // Without a place to keep them they are shown while there is time.
+    }
+  }
+  showWarnings(warnings);
+}
+
+try {
+  const kept = sessionStorage.getItem(WARNED);
+  sessionStorage.removeItem(WARNED);
+  if (kept) showWarnings(JSON.parse(kept));
+} catch {
+  // There is no such place, and nothing was kept.
+}
+
 function finish(target, what, done) {
   target.dispatchEvent(new CustomEvent("api:done", { bubbles: true, detail: done }));
-  for (const step of (what ?? "reload").split(/\s+/)) {
+  const steps = (what ?? "reload").split(/\s+/);
+  const warnings = done.answer?.warnings ?? [];
+  // Whoever goes on by the event shows them as well.
+  if (warnings.length && !steps.includes("event")) {
+    warn(warnings, steps.some((step) => step === "reload" || step.startsWith("go:")));
+  }
+  for (const step of steps) {
     if (step === "reload") location.reload();
     else if (step === "close") target.closest("dialog")?.close();
     else if (step.startsWith("toast:")) toast(step.slice(6).replaceAll("_", " "));

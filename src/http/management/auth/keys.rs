@@ -16,7 +16,7 @@ use crate::domain::authority::{Authority, FieldFault, Given, Holdings};
 use crate::domain::budget::BudgetTerms;
 use crate::domain::call::ParameterPolicy;
 use crate::domain::error::BoxError;
-use crate::domain::ids::{KeyId, ProviderId, TeamId, UserId};
+use crate::domain::ids::{KeyId, OrganizationId, ProviderId, TeamId, UserId};
 use crate::domain::key::{KeyHash, KeyRow, NewKey};
 use crate::domain::key_policy::{AppliedLimit, Denial, LimitSource, Whose};
 use crate::domain::limit::{
@@ -149,8 +149,13 @@ impl<G: Grant> May<G> {
     }
 
     /// What a scope names and nobody serves.
-    async fn warnings(&self, scope: &Scope) -> Result<Vec<String>, Refusal> {
-        let found = self.management.directory.organization(self.organization).await;
+    pub(super) async fn warnings(&self, scope: &Scope) -> Result<Vec<String>, Refusal> {
+        self.warnings_in(self.organization, scope).await
+    }
+
+    /// The same in another organization.
+    pub(super) async fn warnings_in(&self, id: OrganizationId, scope: &Scope) -> Result<Vec<String>, Refusal> {
+        let found = self.management.directory.organization(id).await;
         let found = found.map_err(|error| Refusal::unavailable(&error))?;
         let organization = found.ok_or_else(|| Refusal::not_found("organization"))?;
         let tenant = Tenant {
@@ -164,7 +169,7 @@ impl<G: Grant> May<G> {
             .filter(|id| endpoints.may_use(tenant, id))
             .map(|id| id.to_string())
             .collect();
-        Ok(unknown_names(scope, &pipeline.catalog_of(self.organization), &usable))
+        Ok(unknown_names(scope, &pipeline.catalog_of(id), &usable))
     }
 
     /// A key with its own limits and budgets.
@@ -242,14 +247,14 @@ impl May<ReadKeys> {
             usable(&deployment.provider) && scopes.iter().all(|scope| scope.allows_model(names()))
         });
         let models: BTreeSet<&str> = serves.map(|deployment| deployment.model.as_str()).collect();
-        let providers: BTreeSet<&str> = endpoints
+        let providers: BTreeSet<String> = endpoints
             .providers()
             .filter(|provider| usable(provider))
-            .map(|provider| provider.as_str())
+            .map(|provider| provider.to_string())
             .collect();
         Ok((
             models.into_iter().take(most).map(str::to_owned).collect(),
-            providers.into_iter().map(str::to_owned).collect(),
+            providers.into_iter().collect(),
         ))
     }
 

@@ -38,8 +38,13 @@ impl May<ReadOrganization> {
 }
 
 impl May<WriteOrganization> {
-    /// Changes an organization. What is shared by all is for those to give whose rights hold everywhere.
-    pub async fn change(&self, id: OrganizationId, change: &OrganizationChange) -> Result<Organization, Refusal> {
+    /// Changes an organization. What is shared by all is for those to give whose rights hold everywhere. Gives it with what a
+    /// scope that it gets names and nobody serves.
+    pub async fn change(
+        &self,
+        id: OrganizationId,
+        change: &OrganizationChange,
+    ) -> Result<(Organization, Vec<String>), Refusal> {
         let id = self.reach(id)?;
         let shared = [
             (change.shared_credentials.is_some(), "shared_credentials"),
@@ -58,15 +63,22 @@ impl May<WriteOrganization> {
             .tenants
             .change_tenant(id, change, &self.author)
             .await;
-        done(changed.map_err(|error| Refusal::unavailable(&error))?)
+        let organization = done(changed.map_err(|error| Refusal::unavailable(&error))?)?;
+        let warnings = match &change.scope {
+            Some(scope) => self.warnings_in(id, scope).await?,
+            None => Vec::new(),
+        };
+        Ok((organization, warnings))
     }
 }
 
 impl May<ManageOrganizations> {
-    /// Creates an organization.
-    pub async fn create(&self, new: NewOrganization) -> Result<Organization, Refusal> {
+    /// Creates an organization. Gives it with what its scope names and nobody serves.
+    pub async fn create(&self, new: NewOrganization) -> Result<(Organization, Vec<String>), Refusal> {
         let created = self.management.people.tenants.create_tenant(new, &self.author).await;
-        done(created.map_err(|error| Refusal::unavailable(&error))?)
+        let organization = done(created.map_err(|error| Refusal::unavailable(&error))?)?;
+        let warnings = self.warnings_in(organization.id, &organization.scope).await?;
+        Ok((organization, warnings))
     }
 
     /// Deletes an organization.

@@ -47,17 +47,24 @@ impl May<ReadTeams> {
 }
 
 impl May<WriteTeams> {
-    /// Creates a team.
-    pub async fn create(&self, team: NewTeam) -> Result<Team, Refusal> {
+    /// Creates a team. Gives it with what its scope names and nobody serves.
+    pub async fn create(&self, team: NewTeam) -> Result<(Team, Vec<String>), Refusal> {
+        let warnings = self.warnings(&team.scope).await?;
         let created = self.management.people.tenants.create_team(team, &self.author).await;
-        done(created.map_err(|error| Refusal::unavailable(&error))?)
+        let team = done(created.map_err(|error| Refusal::unavailable(&error))?)?;
+        Ok((team, warnings))
     }
 
-    /// Changes a team.
-    pub async fn change(&self, id: TeamId, change: &TeamChange) -> Result<Team, Refusal> {
+    /// Changes a team. Gives it with what a scope that it gets names and nobody serves.
+    pub async fn change(&self, id: TeamId, change: &TeamChange) -> Result<(Team, Vec<String>), Refusal> {
+        let warnings = match &change.scope {
+            Some(scope) => self.warnings(scope).await?,
+            None => Vec::new(),
+        };
         let tenants = &self.management.people.tenants;
         let changed = tenants.change_team(self.organization, id, change, &self.author).await;
-        done(changed.map_err(|error| Refusal::unavailable(&error))?)
+        let team = done(changed.map_err(|error| Refusal::unavailable(&error))?)?;
+        Ok((team, warnings))
     }
 
     /// Deletes a team.
