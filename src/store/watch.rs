@@ -1,23 +1,27 @@
 //! What organizations are told of that no transaction of ours makes happen: time that passes, and figures of the ledger.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::{gateway_keys, gateway_requests};
+use entity::{gateway_keys, gateway_notices, gateway_requests};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{Store, StoreError};
 use crate::domain::event::{EventKind, Failures};
 use crate::domain::ids::OrganizationId;
 
-/// Keys that are told of in one look.
-const KEYS_AT_ONCE: u64 = 1_000;
+/// Keys that are read at a time.
+const KEYS_AT_ONCE: u64 = 200;
 /// Models without a price that are told of in one look.
 const MODELS_AT_ONCE: u64 = 100;
 /// Failures that are nobody's but the caller's own, by the status it got.
 const CALLERS_FAULT: [i32; 11] = [400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 499];
 
 impl Store {
-    /// Tells of keys that expire within a time, each once for that time by its name. Gives how many were news.
+    /// Tells of keys that expire within a time, each once for that time by its name. A key that does not live for longer than
+    /// that is not told of: who made it knows. Gives how many were news.
     ///
     /// # Errors
     /// The database fails; those that were told of stay so.
@@ -28,18 +32,54 @@ impl Store {
         name: &str,
     ) -> Result<u64, StoreError> {
         use gateway_keys::Column;
-        let keys = gateway_keys::Entity::find()
-            .filter(Column::ExpiresAt.gt(now))
-            .filter(Column::ExpiresAt.lte(now + within))
-            .filter(Column::RevokedAt.is_null())
-            .order_by_asc(Column::ExpiresAt)
-            .limit(KEYS_AT_ONCE)
+        let (mut told, mut after) = (0, None::<(DateTime<Utc>, Uuid)>);
+        loop {
+            let mut wanted = Condition::all()
+                .add(Column::ExpiresAt.gt(now))
+                .add(Column::ExpiresAt.lte(now + within))
+                .add(Column::RevokedAt.is_null());
+            if let Some((at, id)) = after {
+                let same = Condition::all().add(Column::ExpiresAt.eq(at)).add(Column::Id.gt(id));
+                wanted = wanted.add(Condition::any().add(Column::ExpiresAt.gt(at)).add(same));
+            }
+            let keys = gateway_keys::Entity::find()
+                .filter(wanted)
+                .order_by_asc(Column::ExpiresAt)
+                .order_by_asc(Column::Id)
+                .limit(KEYS_AT_ONCE)
+                .all(&self.db)
+                .await?;
+            let Some(last) = keys.last() else { return Ok(told) };
+            after = last.expires_at.map(|at| (at, last.id));
+            told += self.tell_of_these(keys, within, name).await?;
+        }
+    }
+
+    /// Tells of those of these keys that nobody was told of. Most of them somebody was, so that is asked first.
+    async fn tell_of_these(
+        &self,
+        keys: Vec<gateway_keys::Model>,
+        within: TimeDelta,
+        name: &str,
+    ) -> Result<u64, StoreError> {
+        let notice_of = |key: &gateway_keys::Model| format!("key_expiring:{name}:{}", key.id);
+        let known: HashMap<String, Option<String>> = gateway_notices::Entity::find()
+            .filter(gateway_notices::Column::Name.is_in(keys.iter().map(notice_of)))
             .all(&self.db)
-            .await?;
+            .await?
+            .into_iter()
+            .map(|notice| (notice.name, notice.state))
+            .collect();
         let mut told = 0;
         for key in keys {
-            // The time is part of the state: a key whose end was moved expires anew.
             let Some(expires_at) = key.expires_at else { continue };
+            // The time is part of the state: a key whose end was moved expires anew.
+            let (notice, state) = (notice_of(&key), expires_at.to_rfc3339());
+            let lives_longer = expires_at - key.created_at > within;
+            let is_known = known.get(&notice).is_some_and(|known| known.as_deref() == Some(&state));
+            if is_known || !lives_longer {
+                continue;
+            }
             let data = json!({
                 "key_id": key.id,
                 "name": key.name,
@@ -47,8 +87,7 @@ impl Store {
                 "expires_at": expires_at,
             });
             let tell = [(OrganizationId(key.organization_id), EventKind::KeyExpiring, data)];
-            let notice = format!("key_expiring:{name}:{}", key.id);
-            told += u64::from(self.emit_change(&notice, &expires_at.to_rfc3339(), "", &tell).await?);
+            told += u64::from(self.emit_change(&notice, &state, "", &tell).await?);
         }
         Ok(told)
     }

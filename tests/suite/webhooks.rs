@@ -17,7 +17,7 @@ use bonito::gates::notices::Notices as _;
 use bonito::store::jobs::{Ending, Offer, Room};
 use bonito::store::organizations::FIRST_SLUG;
 use bonito::store::webhooks::{Came, SwitchOff};
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook as Verifier;
 use uuid::Uuid;
@@ -527,6 +527,10 @@ async fn what_happens_is_told_once_however_many_replicas_see_it() {
     let soon = Utc::now() + TimeDelta::hours(30);
     gateway.new_key(&[], &[], Some(soon)).await;
     gateway.new_key(&[], &[], Some(Utc::now() + TimeDelta::days(30))).await;
+    let long_ago = (Utc::now() - TimeDelta::days(60)).to_rfc3339();
+    gateway
+        .sql(&format!("UPDATE gateway_keys SET created_at = '{long_ago}'"))
+        .await;
     for _ in 0..2 {
         let told = gateway
             .store
@@ -574,6 +578,75 @@ async fn what_happens_is_told_once_however_many_replicas_see_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     twin.finish().await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn every_key_that_expires_is_told_of_once_and_none_longer_before_than_it_lives() {
+    // The job that tells of them by itself would be in the way of counting.
+    let gateway = TestGateway::builder().set("jobs.in_serve", false).start().await;
+    // 450 keys of many weeks, whose ends are among each other and in part the same moment.
+    let (id, _) = gateway.new_key(&[], &[], None).await;
+    let (new_id, hex) = match crate::support::database::on_postgres() {
+        true => (
+            "('ffffffff-ffff-7fff-8fff-' || lpad(to_hex(n), 12, '0'))::uuid",
+            "lpad(to_hex(n), 64, '0')",
+        ),
+        false => ("unhex(printf('ffffffffffff7fff8fff%012x', n))", "printf('%064x', n)"),
+    };
+    let time = |at: DateTime<Utc>| match crate::support::database::on_postgres() {
+        true => format!("'{}'::timestamptz", at.to_rfc3339()),
+        false => format!("'{}'", at.to_rfc3339()),
+    };
+    let (now, long_ago) = (Utc::now(), Utc::now() - TimeDelta::days(60));
+    let (early, late) = (time(now + TimeDelta::hours(30)), time(now + TimeDelta::hours(31)));
+    let one = match crate::support::database::on_postgres() {
+        true => format!("'{id}'"),
+        false => format!("X'{}'", id.0.simple()),
+    };
+    gateway
+        .sql(&format!(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 450) \
+             INSERT INTO gateway_keys (id, organization_id, name, prefix, hash, rate_limit, metadata, disabled, \
+             expires_at, created_at, updated_at, revision) \
+             SELECT {new_id}, organization_id, name, prefix, {hex}, rate_limit, metadata, disabled, \
+             CASE WHEN n % 2 = 0 THEN {early} ELSE {late} END, {}, updated_at, revision \
+             FROM numbers CROSS JOIN (SELECT * FROM gateway_keys WHERE id = {one}) AS one",
+            time(long_ago)
+        ))
+        .await;
+    // One that lives for an hour, and one that lives for three days and has half a day left.
+    gateway.new_key(&[], &[], Some(now + TimeDelta::hours(1))).await;
+    let (short, _) = gateway.new_key(&[], &[], Some(now + TimeDelta::hours(12))).await;
+    let short = match crate::support::database::on_postgres() {
+        true => format!("'{short}'"),
+        false => format!("X'{}'", short.0.simple()),
+    };
+    let begun = time(now - TimeDelta::hours(60));
+    gateway
+        .sql(&format!(
+            "UPDATE gateway_keys SET created_at = {begun} WHERE id = {short}"
+        ))
+        .await;
+    let tell = async |at: DateTime<Utc>, days: i64| {
+        let name = format!("{days}d");
+        let told = gateway
+            .store
+            .tell_of_expiring_keys(at, TimeDelta::days(days), &name)
+            .await;
+        told.unwrap()
+    };
+    assert_eq!(
+        tell(now, 7).await,
+        450,
+        "all of them, and neither of the short-lived ones"
+    );
+    assert_eq!(tell(now, 1).await, 1, "the one of three days");
+    let next_day = now + TimeDelta::hours(8);
+    assert_eq!(tell(next_day, 1).await, 450);
+    for days in [7, 1] {
+        assert_eq!(tell(next_day, days).await, 0, "each is told of once");
+    }
     gateway.finish().await;
 }
 
