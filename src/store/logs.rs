@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::gateway_requests;
-use sea_orm::sea_query::Expr;
+use entity::{gateway_attempts, gateway_requests};
+use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ColumnTrait, Condition, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -136,6 +136,8 @@ fn has_index(filter: &LogFilter) -> bool {
         team,
         provider,
         model,
+        requested_model,
+        attempted_provider,
         status,
         error_class,
         failed,
@@ -151,6 +153,8 @@ fn has_index(filter: &LogFilter) -> bool {
     let together = indexed.into_iter().filter(|&asked| asked).count() > 1;
     let others = team.is_some()
         || provider.is_some()
+        || requested_model.is_some()
+        || attempted_provider.is_some()
         || status.is_some()
         || error_class.is_some()
         || *failed == Some(false)
@@ -178,6 +182,13 @@ fn condition(filter: &LogFilter, backend: DatabaseBackend) -> Condition {
                 .map(|provider| Column::Provider.eq(provider.as_str())),
         )
         .add_option(filter.model.as_ref().map(|model| Column::Model.eq(model.as_str())))
+        .add_option(
+            filter
+                .requested_model
+                .as_ref()
+                .map(|model| Column::RequestedModel.eq(model.as_str())),
+        )
+        .add_option(filter.attempted_provider.as_deref().map(attempted_at))
         .add_option(filter.status.map(|status| Column::Status.eq(i32::from(status))))
         .add_option(
             filter
@@ -196,6 +207,22 @@ fn condition(filter: &LogFilter, backend: DatabaseBackend) -> Condition {
         .add_option(filter.stream.map(|stream| Column::Stream.eq(stream)))
         .add_option(filter.min_cost_nanousd.map(|cost| Column::CostNanousd.gte(cost)))
         .add_option(filter.min_latency_us.map(|latency| Column::LatencyUs.gte(latency)))
+}
+
+/// Requests with an attempt at a provider. Their attempts are found by the request, one by one.
+fn attempted_at(provider: &str) -> Expr {
+    use gateway_attempts::Column;
+    use sea_orm::sea_query::ExprTrait as _;
+    let attempts = Query::select()
+        .expr(Expr::val(1))
+        .from(gateway_attempts::Entity)
+        .and_where(
+            Expr::col((gateway_attempts::Entity, Column::RequestId))
+                .equals((gateway_requests::Entity, gateway_requests::Column::Id)),
+        )
+        .and_where(Expr::col((gateway_attempts::Entity, Column::Provider)).eq(provider))
+        .take();
+    Expr::exists(attempts)
 }
 
 #[cfg(test)]
@@ -263,6 +290,14 @@ mod tests {
             },
             LogFilter {
                 status: Some(500),
+                ..all()
+            },
+            LogFilter {
+                requested_model: Some("m".to_owned()),
+                ..all()
+            },
+            LogFilter {
+                attempted_provider: Some("p".to_owned()),
                 ..all()
             },
             LogFilter {

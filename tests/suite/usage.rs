@@ -375,6 +375,9 @@ async fn the_log_is_read_page_by_page_and_by_what_matters() {
         ),
         (format!("request_id={}", ids[5].header()), vec![5]),
         (format!("request_id={}", ids[5].0), vec![5]),
+        ("requested_model=n".to_owned(), vec![3]),
+        ("attempted_provider=beta".to_owned(), vec![3]),
+        ("attempted_provider=beta&model=m".to_owned(), vec![]),
         ("stream=true".to_owned(), vec![]),
         ("tag=nothing=at-all".to_owned(), vec![]),
     ] {
@@ -397,6 +400,56 @@ async fn the_log_is_read_page_by_page_and_by_what_matters() {
             reply.status == 400 && reply.json()["detail"].as_str().unwrap().contains(name),
             "{wrong}: {}",
             reply.text
+        );
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn requests_are_found_by_what_they_asked_for_and_whom_they_tried() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    first.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .start()
+        .await;
+    gateway
+        .configure(&json!({"strategy": "failover", "order": ["alpha", "beta"]}))
+        .await;
+    // One that was tried twice, and one that nobody was ever asked for.
+    let served = gateway.chat("mock-chat", "hi").await;
+    assert_eq!((served.status, served.header("x-bonito-provider")), (200, "beta"));
+    let unknown = gateway.chat("nobody-has-this", "hi").await;
+    assert_eq!(unknown.status, 404);
+    for reply in [&served, &unknown] {
+        gateway.row(reply).await;
+    }
+    let token = gateway.token(Role::Viewer);
+    let found = async |query: &str| -> Vec<String> {
+        let page = ask(&gateway, &format!("logs?{query}"), &token).await;
+        let rows = page["data"].as_array().unwrap().iter();
+        rows.map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (served, unknown) = (served.request_id().header(), unknown.request_id().header());
+    for (query, expected) in [
+        ("attempted_provider=alpha", vec![&served]),
+        ("attempted_provider=beta", vec![&served]),
+        ("provider=alpha", vec![]),
+        ("requested_model=nobody-has-this", vec![&unknown]),
+        ("model=nobody-has-this", vec![]),
+        ("attempted_provider=alpha&outcome=error", vec![]),
+    ] {
+        let found = found(query).await;
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{query}");
+        let table = gateway
+            .manage("GET", &format!("/api/gateway/logs/export.csv?{query}"), &token, None)
+            .await;
+        assert_eq!(
+            table.text.lines().count(),
+            1 + expected.len(),
+            "{query}: {}",
+            table.text
         );
     }
     gateway.finish().await;

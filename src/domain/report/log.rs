@@ -20,6 +20,10 @@ pub struct LogFilter {
     pub provider: Option<String>,
     /// Those this model served.
     pub model: Option<String>,
+    /// Those that asked for this model, as the caller wrote it, whether anything served them or not.
+    pub requested_model: Option<String>,
+    /// Those with an attempt at this provider, whatever came of it.
+    pub attempted_provider: Option<String>,
     /// Those that were answered with this status.
     pub status: Option<u16>,
     /// Those that failed so.
@@ -49,6 +53,8 @@ impl LogFilter {
             team: None,
             provider: None,
             model: None,
+            requested_model: None,
+            attempted_provider: None,
             status: None,
             error_class: None,
             failed: None,

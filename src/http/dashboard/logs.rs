@@ -37,9 +37,11 @@ const PAGE: u64 = 50;
 /// Parameters that narrow the list and are always in sight.
 const FILTERS: [&str; 5] = ["request_id", "outcome", "model", "provider", "key_id"];
 /// Those that are folded away while none of them is used.
-const MORE_FILTERS: [&str; 9] = [
+const MORE_FILTERS: [&str; 11] = [
     "team_id",
     "tag",
+    "requested_model",
+    "attempted_provider",
     "status",
     "error_class",
     "stream",
@@ -76,6 +78,8 @@ impl Wanted {
         filter.min_latency_us = number("min_latency_ms", "the milliseconds", 86_400_000).map(|ms| ms * 1_000);
         filter.model = query("model");
         filter.provider = query("provider");
+        filter.requested_model = query("requested_model");
+        filter.attempted_provider = query("attempted_provider");
         filter.failed = match query("outcome").as_deref() {
             Some("error") => Some(true),
             Some("success") => Some(false),
@@ -117,7 +121,15 @@ impl Wanted {
     /// The same as parameters of the API's export.
     fn export(&self, viewer: &Viewer) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        for name in ["model", "provider", "key_id", "team_id", "tag"] {
+        for name in [
+            "model",
+            "provider",
+            "requested_model",
+            "attempted_provider",
+            "key_id",
+            "team_id",
+            "tag",
+        ] {
             if let Some(value) = viewer.query(name) {
                 query.append_pair(name, value);
             }
@@ -250,6 +262,8 @@ fn filters(viewer: &Viewer, offer: &Offer<'_>, filtered: bool) -> Markup {
                 div.filters {
                     (team_choice(offer.teams, value("team_id")))
                     (name_choice("tag", "Tag", "Any tag", value("tag"), offer.tags))
+                    (name_choice("requested_model", "Requested model", "Requested model", value("requested_model"), offer.models))
+                    (name_choice("attempted_provider", "Attempted provider", "Tried at provider", value("attempted_provider"), offer.providers))
                     label.visually-hidden for="error_class" { "Error type" }
                     select id="error_class" name="error_class" {
                         option value="" { "Any error" }

@@ -232,6 +232,8 @@ impl Table {
 struct Filters {
     model: Option<String>,
     provider: Option<String>,
+    requested_model: Option<String>,
+    attempted_provider: Option<String>,
     status: Option<u16>,
     error_class: Option<String>,
     outcome: Option<Outcome>,
@@ -261,6 +263,8 @@ impl Filters {
         Ok(LogFilter {
             model: self.model,
             provider: self.provider,
+            requested_model: self.requested_model,
+            attempted_provider: self.attempted_provider,
             status: self.status,
             error_class: self.error_class,
             failed: self.outcome.map(|outcome| outcome == Outcome::Error),
@@ -305,6 +309,12 @@ impl LogsApi {
         model: Query<Option<String>>,
         /// Requests that this provider served.
         provider: Query<Option<String>>,
+        /// Requests for this model, as the caller wrote it, whether anything served them or not.
+        #[oai(validator(max_length = 512))]
+        requested_model: Query<Option<String>>,
+        /// Requests with an attempt at this provider, whatever came of it.
+        #[oai(validator(max_length = 128))]
+        attempted_provider: Query<Option<String>>,
         /// Requests that were answered with this status.
         #[oai(validator(minimum(value = "100"), maximum(value = "599")))]
         status: Query<Option<u16>>,
@@ -339,6 +349,8 @@ impl LogsApi {
         let filters = Filters {
             model: model.0,
             provider: provider.0,
+            requested_model: requested_model.0,
+            attempted_provider: attempted_provider.0,
             status: status.0,
             error_class: error_class.0,
             outcome: outcome.0,
@@ -390,6 +402,12 @@ impl LogsApi {
         model: Query<Option<String>>,
         /// Requests that this provider served.
         provider: Query<Option<String>>,
+        /// Requests for this model, as the caller wrote it, whether anything served them or not.
+        #[oai(validator(max_length = 512))]
+        requested_model: Query<Option<String>>,
+        /// Requests with an attempt at this provider, whatever came of it.
+        #[oai(validator(max_length = 128))]
+        attempted_provider: Query<Option<String>>,
         /// Requests that were answered with this status.
         #[oai(validator(minimum(value = "100"), maximum(value = "599")))]
         status: Query<Option<u16>>,
@@ -417,6 +435,8 @@ impl LogsApi {
         let filters = Filters {
             model: model.0,
             provider: provider.0,
+            requested_model: requested_model.0,
+            attempted_provider: attempted_provider.0,
             status: status.0,
             error_class: error_class.0,
             outcome: outcome.0,

@@ -57,6 +57,23 @@ async fn a_request_is_found_and_the_log_is_paged_and_exported() {
     browser.until_reads("the status must be a whole number").await;
     browser.until("document.querySelector('.more-filters').open").await;
     browser.assert_accessible("filters that are none").await;
+    // By what was asked for, and who was tried; the table to take away is the same.
+    browser
+        .open_page("/gateway/logs?requested_model=gpt-5-mini&attempted_provider=openai")
+        .await;
+    browser.until(&format!("{ROWS} > 5")).await;
+    assert_eq!(
+        browser.value("document.querySelector('.more-filters').open").await,
+        json!(true)
+    );
+    let export = browser
+        .value("document.querySelector('a[href*=\"export.csv\"]').getAttribute('href')")
+        .await;
+    let export = export.as_str().unwrap().to_owned();
+    assert!(
+        export.contains("requested_model=gpt-5-mini") && export.contains("attempted_provider=openai"),
+        "{export}"
+    );
     let tag = json!(format!("env={EVIL}"));
     let tagged = browser
         .value(&format!("'/gateway/logs?tag=' + encodeURIComponent({tag})"))
