@@ -14,6 +14,7 @@ pub mod gateway_budget_slices;
 pub mod gateway_budget_spend;
 pub mod gateway_budgets;
 pub mod gateway_configs;
+pub mod gateway_health_history;
 pub mod gateway_job_schedules;
 pub mod gateway_jobs;
 pub mod gateway_keys;

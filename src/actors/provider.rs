@@ -8,7 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Handled;
-use crate::domain::health::{Ended, Health, HealthPolicy, HealthState};
+use crate::domain::health::{Ended, Health, HealthChange, HealthPolicy, HealthState, Outcome, Reason};
 use crate::gates::health_board::{HealthBoard, Probe, ProbePermit, ProviderGate};
 use crate::gates::notices::Notices;
 use crate::gates::prober::Prober;
@@ -81,6 +81,8 @@ pub struct ProviderState {
     used_at: Instant,
     /// When it was last taken out. Older answers to probes say nothing about whether it is back.
     ejected_at: Instant,
+    /// What was last heard of it.
+    last: Option<Outcome>,
     /// Our own question under way: never more than one.
     probe: Option<AbortOnDropHandle<()>>,
 }
@@ -102,6 +104,7 @@ impl Actor for ProviderActor {
             told: None,
             used_at: now,
             ejected_at: now,
+            last: None,
             probe: None,
         };
         state.publish();
@@ -149,6 +152,7 @@ impl Actor for ProviderActor {
         let after = state.health.health();
         if after != before {
             state.publish();
+            state.write_down(before, after, now);
             state.tell(&myself, after, now);
         }
         Ok(())
@@ -163,6 +167,7 @@ fn now() -> Instant {
 impl ProviderState {
     fn observe(&mut self, ended: Ended, now: Instant) {
         let policy = &self.args.terms.policy;
+        self.last = Some(ended.outcome);
         self.health.observe(ended, now, rand::random(), policy);
     }
 
@@ -234,6 +239,23 @@ impl ProviderState {
         self.args.gate.publish(readiness);
     }
 
+    /// Has it written down what has become of it.
+    fn write_down(&self, before: Health, after: Health, now: Instant) {
+        let terms = &self.args.terms;
+        let at = chrono::Utc::now();
+        let change = HealthChange {
+            from: before.word(),
+            to: after.word(),
+            until: match after {
+                Health::Ejected { until } => Some(at + until.saturating_duration_since(now)),
+                Health::Passing | Health::Probing => None,
+            },
+            reason: Reason::of(before, after, self.last, self.health.failures(), &terms.policy),
+            at,
+        };
+        terms.notices.health(&self.args.gate.watched, change);
+    }
+
     /// Says what has become of it, and sees to what comes next.
     fn tell(&mut self, myself: &ActorRef<ProviderMsg>, health: Health, now: Instant) {
         let watched = self.args.gate.watched.clone();
@@ -284,7 +306,6 @@ mod tests {
 
     use super::*;
     use crate::actors::providers::{ProvidersActor, ProvidersArgs};
-    use crate::domain::health::Outcome;
     use crate::domain::ids::ProviderId;
     use crate::domain::watched::{Spot, SpotId, Watched};
 
@@ -322,11 +343,20 @@ mod tests {
 
     /// Writes down what is told.
     #[derive(Default)]
-    struct Told(Mutex<Vec<(String, bool)>>);
+    struct Told(Mutex<Vec<(String, bool)>>, Mutex<Vec<String>>);
 
     impl Notices for Told {
         fn provider(&self, watched: &Watched, serves: bool) {
             self.0.lock().push((watched.to_string(), serves));
+        }
+
+        fn health(&self, _watched: &Watched, change: HealthChange) {
+            let words = [change.from.as_str(), change.to.as_str(), change.reason.as_str()];
+            assert_eq!(
+                change.until.is_some(),
+                matches!(change.to, crate::domain::health::Word::Ejected)
+            );
+            self.1.lock().push(words.join(" "));
         }
     }
 

@@ -10,13 +10,16 @@ pub mod logs;
 pub mod rollup;
 pub mod usage;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::domain::health::PastChange;
 use crate::domain::ids::{OrganizationId, TeamId, UserId};
+use crate::domain::report::hour::Hour;
 use crate::store::{Store, StoreError};
 
 /// A key as it is called.
@@ -105,6 +108,37 @@ impl Analytics {
             .filter(|key| key.owner == Some(user.0))
             .map(|key| key.id)
             .collect())
+    }
+
+    /// How many attempts at a provider failed in each hour, those that another one made up for among them.
+    ///
+    /// # Errors
+    /// The database fails, or takes too long.
+    pub async fn failed_attempts(
+        &self,
+        organization: OrganizationId,
+        provider: &str,
+        from: Hour,
+        to: Hour,
+    ) -> Result<BTreeMap<DateTime<Utc>, i64>, AnalyticsError> {
+        let counted = self.store.failed_attempts(organization, provider, from, to);
+        Ok(self.in_turn(counted).await?.into_iter().collect())
+    }
+
+    /// The last changes of a provider's health as an organization's requests met it, newest first; with `shared` those of
+    /// credentials that organizations share are among them.
+    ///
+    /// # Errors
+    /// The database fails, or takes too long.
+    pub async fn health_history(
+        &self,
+        organization: OrganizationId,
+        shared: bool,
+        provider: &str,
+        most: u64,
+    ) -> Result<Vec<PastChange>, AnalyticsError> {
+        let found = self.store.health_history(organization, shared, provider, most);
+        self.in_turn(found).await
     }
 
     /// Does something that reads a lot, when it is its turn.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ractor::{Actor, ActorRef};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,7 +16,7 @@ use super::budgets::DatabaseBank;
 use super::control::Control;
 use super::first_start::{self, OpenError, Opened};
 use super::inference::PipelineInference;
-use super::notices::StoredNotices;
+use super::notices::{StoredNotices, WRITING};
 use super::payloads::{self, SealedPayloads};
 use super::probes::Probes;
 use super::spend::LedgerAndJournal;
@@ -305,6 +306,7 @@ impl Gateway {
         let notices = Arc::new(StoredNotices {
             store: opened.store.clone(),
             endpoints: endpoints.clone(),
+            writing: Arc::new(Semaphore::new(WRITING)),
         });
         let root = RootArgs {
             keys: KeysArgs {

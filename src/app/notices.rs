@@ -1,12 +1,14 @@
-//! Tells organizations what the actors see, through their webhooks.
+//! Tells organizations what the actors see, through their webhooks, and writes down what they may look up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::domain::error::BoxError;
 use crate::domain::event::EventKind;
+use crate::domain::health::HealthChange;
 use crate::domain::watched::Watched;
 use crate::gates::notices::Notices;
 use crate::store::Store;
@@ -14,6 +16,8 @@ use crate::upstream::endpoints::{Endpoints, Tenant};
 
 /// How long telling may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Changes of health that are written at the same time, at most: what comes while the database hangs is not written.
+pub const WRITING: usize = 64;
 
 /// Tells them by events in the database.
 #[derive(Clone)]
@@ -22,6 +26,8 @@ pub struct StoredNotices {
     pub store: Store,
     /// Knows whose providers are whose.
     pub endpoints: Arc<Endpoints>,
+    /// Places for changes of health that are being written, see [`WRITING`].
+    pub writing: Arc<Semaphore>,
 }
 
 impl StoredNotices {
@@ -83,7 +89,42 @@ impl StoredNotices {
     }
 }
 
+impl StoredNotices {
+    /// Writes a change down for whose requests meet it.
+    async fn write(&self, watched: &Watched, change: &HealthChange) -> Result<(), BoxError> {
+        // Of what only one organization can use, that is the one, also where it has no place of its own.
+        let slug = watched.organization.as_deref().or(watched.spot.owner.as_deref());
+        let organization = match slug {
+            None => None,
+            Some(slug) => match self.store.organization_by_slug(slug).await? {
+                Some(organization) => Some(organization),
+                // It is gone, and nobody will ask.
+                None => return Ok(()),
+            },
+        };
+        self.store
+            .write_health_change(organization, &watched.spot, change)
+            .await?;
+        Ok(())
+    }
+}
+
 impl Notices for StoredNotices {
+    fn health(&self, watched: &Watched, change: HealthChange) {
+        let Ok(place) = self.writing.clone().try_acquire_owned() else {
+            tracing::warn!(%watched, to = change.to.as_str(), "a change of health is not written down: too many are waiting");
+            return;
+        };
+        let (notices, watched) = (self.clone(), watched.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let written = tokio::time::timeout(TIMEOUT, notices.write(&watched, &change)).await;
+            if let Err(error) | Ok(Err(error)) = written.map_err(BoxError::from) {
+                tracing::warn!(%watched, to = change.to.as_str(), %error, "a change of health could not be written down");
+            }
+        });
+    }
+
     fn provider(&self, watched: &Watched, serves: bool) {
         let (notices, watched) = (self.clone(), watched.clone());
         tokio::spawn(async move {

@@ -9,6 +9,9 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
 use super::seconds::LastSeconds;
 
 /// How a provider is doing. The words cannot be read backwards, unlike "open" and "closed".
@@ -23,6 +26,144 @@ pub enum Health {
     },
     /// One request at a time finds out whether it is back.
     Probing,
+}
+
+impl Health {
+    /// The same in a word.
+    pub fn word(self) -> Word {
+        match self {
+            Self::Passing => Word::Passing,
+            Self::Ejected { .. } => Word::Ejected,
+            Self::Probing => Word::Probing,
+        }
+    }
+}
+
+/// How a provider is doing, without a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// It gets traffic.
+    Passing,
+    /// It gets none.
+    Ejected,
+    /// One request at a time finds out whether it is back.
+    Probing,
+}
+
+impl Word {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Passing, Self::Ejected, Self::Probing];
+
+    /// The text form, in the database and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Ejected => "ejected",
+            Self::Probing => "probing",
+        }
+    }
+
+    /// The one with a text form.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|word| word.as_str() == text)
+    }
+}
+
+/// Why a provider's health changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// So many requests failed one after the other as may not.
+    FailuresInARow,
+    /// Too many of the last seconds' requests failed, or the first one since it came back.
+    TooManyFailures,
+    /// Too many of the last seconds' requests took many times as long as usual.
+    TooSlow,
+    /// A probe failed, or took many times as long as usual.
+    ProbeFailed,
+    /// A probe was turned away by a limit of the provider's.
+    ProbeLimited,
+    /// It has been out of the rotation for long enough to be asked again.
+    TimeOver,
+    /// A probe was answered.
+    ProbeAnswered,
+}
+
+impl Reason {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::FailuresInARow,
+        Self::TooManyFailures,
+        Self::TooSlow,
+        Self::ProbeFailed,
+        Self::ProbeLimited,
+        Self::TimeOver,
+        Self::ProbeAnswered,
+    ];
+
+    /// The text form, in the database and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailuresInARow => "failures_in_a_row",
+            Self::TooManyFailures => "too_many_failures",
+            Self::TooSlow => "too_slow",
+            Self::ProbeFailed => "probe_failed",
+            Self::ProbeLimited => "probe_limited",
+            Self::TimeOver => "time_over",
+            Self::ProbeAnswered => "probe_answered",
+        }
+    }
+
+    /// The one with a text form.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
+    /// Why health is another one now, after what was last heard of.
+    pub fn of(before: Health, after: Health, last: Option<Outcome>, failures: u32, policy: &HealthPolicy) -> Self {
+        match (after, before) {
+            (Health::Passing, _) => Self::ProbeAnswered,
+            (Health::Probing, _) => Self::TimeOver,
+            (Health::Ejected { .. }, Health::Probing) => match last {
+                Some(Outcome::Limited { .. }) => Self::ProbeLimited,
+                _ => Self::ProbeFailed,
+            },
+            (Health::Ejected { .. }, Health::Passing | Health::Ejected { .. }) => match last {
+                Some(Outcome::AnsweredSlowly) => Self::TooSlow,
+                _ if failures >= policy.failures_in_a_row => Self::FailuresInARow,
+                _ => Self::TooManyFailures,
+            },
+        }
+    }
+}
+
+/// A change of health, as it is written down.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HealthChange {
+    /// What it was.
+    pub from: Word,
+    /// What it is.
+    pub to: Word,
+    /// Until when it is out of the rotation, where it is.
+    pub until: Option<DateTime<Utc>>,
+    /// Why.
+    pub reason: Reason,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// A change that was written down, and where it happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PastChange {
+    /// Whether it is of all organizations that have no place of their own there.
+    pub shared: bool,
+    /// The process that saw it.
+    pub replica: Uuid,
+    /// Which of several credentials; `None`: the one without a name.
+    pub credential: Option<String>,
+    /// The region or location that is for.
+    pub region: Option<String>,
+    /// The change.
+    pub change: HealthChange,
 }
 
 /// What one attempt, or one probe, says about its provider.
@@ -295,6 +436,43 @@ mod tests {
             state.observe(just(outcome, now), now, 0, &POLICY);
         }
         assert_eq!(state.health(), Health::Passing);
+    }
+
+    #[test]
+    fn every_change_has_a_reason_and_a_text_form() {
+        let until = Instant::now();
+        let (ejected, failed) = (Health::Ejected { until }, Some(Outcome::Failed));
+        let slow = Some(Outcome::AnsweredSlowly);
+        let limited = Some(Outcome::Limited { retry_after: None });
+        for (before, after, last, failures, expected) in [
+            (Health::Passing, ejected, failed, 3, Reason::FailuresInARow),
+            (Health::Passing, ejected, failed, 1, Reason::TooManyFailures),
+            (Health::Passing, ejected, slow, 0, Reason::TooSlow),
+            (Health::Probing, ejected, failed, 1, Reason::ProbeFailed),
+            (Health::Probing, ejected, slow, 0, Reason::ProbeFailed),
+            (Health::Probing, ejected, limited, 0, Reason::ProbeLimited),
+            (ejected, Health::Probing, failed, 3, Reason::TimeOver),
+            (
+                Health::Probing,
+                Health::Passing,
+                Some(Outcome::Answered),
+                0,
+                Reason::ProbeAnswered,
+            ),
+        ] {
+            assert_eq!(Reason::of(before, after, last, failures, &POLICY), expected);
+        }
+        assert!(
+            Reason::ALL
+                .into_iter()
+                .all(|reason| Reason::parse(reason.as_str()) == Some(reason))
+        );
+        assert!(
+            Word::ALL
+                .into_iter()
+                .all(|word| Word::parse(word.as_str()) == Some(word))
+        );
+        assert_eq!((Reason::parse("weather"), Word::parse("well")), (None, None));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::store::retention::Purged;
 const AT_ONCE: u64 = 500;
 /// How long it is remembered what was told of. Longer than the longest time before which something is told.
 const NOTICES: Duration = Duration::from_secs(90 * 24 * 3_600);
+/// How long changes of providers' health can be looked up.
+const HEALTH: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How long an upload may take, or a batch may write its files.
 const UPLOAD: TimeDelta = TimeDelta::days(1);
 /// How long after its end a batch is given up that nobody works on.
@@ -67,6 +69,12 @@ impl Job for Retention {
         }
         let now = Utc::now();
         while self.store.forget_files(now, now - UPLOAD, AT_ONCE).await? == AT_ONCE {
+            if run.gives_way() {
+                return Ok(Outcome::Again(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
+        while self.store.forget_health(before(HEALTH), AT_ONCE).await? == AT_ONCE {
             if run.gives_way() {
                 return Ok(Outcome::Again(Duration::ZERO));
             }

@@ -190,6 +190,107 @@ async fn one_organizations_bad_account_takes_the_provider_from_nobody_else() {
 }
 
 #[tokio::test]
+async fn every_change_of_health_is_written_down_for_those_who_met_it_and_forgotten_after_a_while() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    first.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("health.failures_in_a_row", 1)
+        .set("health.eject_ms", 300)
+        .start()
+        .await;
+    gateway
+        .configure(&json!({"strategy": "failover", "order": ["alpha", "beta"]}))
+        .await;
+    let (other, _) = organization(&gateway, "other").await;
+    // No webhook wants to hear of it, and it is written down all the same.
+    assert_eq!(
+        gateway.chat("mock-chat", "hi").await.header("x-bonito-provider"),
+        "beta"
+    );
+    let path = "/api/gateway/providers/alpha/health";
+    let history = async |id| -> Vec<Value> { seen(&gateway, id, path).await["history"].as_array().unwrap().clone() };
+    eventually("the ejection is written down", async || {
+        !history(gateway.organization).await.is_empty()
+    })
+    .await;
+    let ejected = history(gateway.organization).await.pop().unwrap();
+    assert_eq!(
+        (&ejected["from"], &ejected["to"], &ejected["reason"]),
+        (&json!("passing"), &json!("ejected"), &json!("failures_in_a_row"))
+    );
+    assert!(ejected["until"].as_str() > ejected["at"].as_str(), "{ejected}");
+    first.heal();
+    eventually("it is back", async || {
+        gateway.chat("mock-chat", "hi").await.header("x-bonito-provider") == "alpha"
+    })
+    .await;
+    eventually("its return is written down", async || {
+        history(gateway.organization).await.len() >= 3
+    })
+    .await;
+    let words: Vec<String> = history(gateway.organization)
+        .await
+        .iter()
+        .rev()
+        .map(|change| format!("{} {} {}", change["from"], change["to"], change["reason"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "passing ejected failures_in_a_row",
+            "ejected probing time_over",
+            "probing passing probe_answered"
+        ]
+    );
+    // Who may not use it has no such provider.
+    let token = gateway.token_for(Role::Viewer, other);
+    assert_eq!(gateway.manage("GET", path, &token, None).await.status, 404);
+    let (store, ages) = (&gateway.store, |days| {
+        chrono::Utc::now() - chrono::TimeDelta::days(days)
+    });
+    assert_eq!(store.forget_health(ages(30), 500).await.unwrap(), 0);
+    assert_eq!(store.forget_health(ages(-1), 2).await.unwrap(), 2, "so many at a time");
+    assert_eq!(store.forget_health(ages(-1), 500).await.unwrap(), 1);
+    assert!(history(gateway.organization).await.is_empty());
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn attempts_that_another_provider_made_up_for_are_failures_of_the_one_that_failed() {
+    let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
+    first.always(Script::server_error());
+    let gateway = TestGateway::builder()
+        .provider("alpha", &first.base_url(), &["mock-chat"])
+        .provider("beta", &second.base_url(), &["mock-chat"])
+        .set("health.failures_in_a_row", 100)
+        .start()
+        .await;
+    gateway
+        .configure(&json!({"strategy": "failover", "order": ["alpha", "beta"]}))
+        .await;
+    for _ in 0..3 {
+        let reply = gateway.chat("mock-chat", "hi").await;
+        assert_eq!(reply.header("x-bonito-provider"), "beta", "{}", reply.text);
+        gateway.row(&reply).await;
+    }
+    let hours = bonito::domain::report::hour::Hour::at_or_after(chrono::Utc::now());
+    let failed = async |organization, provider: &str| {
+        let counted = gateway
+            .store
+            .failed_attempts(organization, provider, hours.plus(-3), hours)
+            .await;
+        counted.unwrap().iter().map(|(_, failed)| failed).sum::<i64>()
+    };
+    let (other, _) = organization(&gateway, "other").await;
+    assert_eq!(failed(gateway.organization, "alpha").await, 3);
+    assert_eq!(failed(gateway.organization, "beta").await, 0);
+    assert_eq!(failed(other, "alpha").await, 0);
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn what_one_organizations_requests_do_at_a_shared_credential_is_felt_by_nobody_else() {
     let (first, second) = (ScriptedProvider::start().await, ScriptedProvider::start().await);
     // A prompt that this provider cannot bear.

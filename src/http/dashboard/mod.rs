@@ -38,6 +38,7 @@ mod charges;
 mod chosen;
 mod endpoints;
 mod filters;
+mod health;
 mod insights;
 mod jobs;
 mod key;

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::endpoints::{endpoint_card, new_endpoint};
+use super::health::history;
 use super::overview::readiness;
 use super::parts::{self, Tone, icon, pill};
-use super::series::{Timeline, along, error_rate, float};
+use super::series::{Timeline, along, float};
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::measurement::Measured;
 use crate::domain::report::figures::Figures;
@@ -274,19 +275,25 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         now,
     };
     let asked = Asked::default();
-    let (report, models) = futures_util::join!(usage.usage(&asked, question.clone()), may.prices(None, MOST_MODELS));
-    let (report, mut models) = (report?, models?);
+    let (report, models, failed, changes) = futures_util::join!(
+        usage.usage(&asked, question.clone()),
+        may.prices(None, MOST_MODELS),
+        may.failed_attempts(&state.id, (question.from, question.to)),
+        may.health_history(&state),
+    );
+    let (report, mut models, failed, changes) = (report?, models?, failed?, changes?);
     models.retain(|model| model.provider == state.id);
     let writes = viewer.can(Right::WriteProviders) && state.id != BUILT_IN;
     let body = html! {
         @if let Some(own) = &state.own { (endpoint_card(&state, own, viewer.can(Right::WriteConfig))) }
         div.grid.wide-left {
             div {
-                (parts::card("Requests by result", results_aside(&state.id, &report), results_chart(&question, &report)))
+                (parts::card("Attempts by result", results_aside(&state.id, &report, &failed), results_chart(&question, &report, &failed)))
                 (parts::card("Latency", html! { span { "last 48 hours" } }, latency_chart(&question, &report)))
             }
             (parts::card("Credentials", html! { @if writes { button.button.small type="button" data-opens={ "credential-" (state.id) } { (icon("plus")) "Add" } } }, credential_list(&viewer, &state)))
         }
+        (history(&changes, now))
         section.card data-live="measured" { (measured(&state)) }
         @if viewer.can(Right::WriteProviders) { (test(&state, &models)) }
         @if writes { (credential_dialog(&viewer, &state.id)) }
@@ -319,40 +326,57 @@ fn switch(viewer: &Viewer, state: &ProviderState) -> Markup {
     }
 }
 
-/// How many requests that ended at a provider failed, and where they are.
-fn results_aside(provider: &str, report: &UsageReport) -> Markup {
+/// Attempts that failed, by the hour.
+type Failed = BTreeMap<DateTime<Utc>, i64>;
+
+/// How many attempts at a provider failed, and where they are.
+fn results_aside(provider: &str, report: &UsageReport, failed: &Failed) -> Markup {
     let query: String = url::form_urlencoded::Serializer::new(String::new())
-        .append_pair("provider", provider)
-        .append_pair("outcome", "error")
+        .append_pair("attempted_provider", provider)
         .finish();
+    let failed: i64 = failed.values().sum();
+    let attempts = succeeded(&report.totals).saturating_add(failed);
     html! {
-        @if let Some(rate) = error_rate(&report.totals) {
-            @if report.totals.failed() > 0 { a href={ "/gateway/logs?" (query) } { (format::percent(rate)) " failed" } } @else { span { "none failed" } }
+        @if attempts > 0 {
+            @if failed > 0 { a href={ "/gateway/logs?" (query) } { (format::percent(float(failed) / float(attempts))) " failed" } } @else { span { "none failed" } }
         }
         span { "last 48 hours" }
     }
 }
 
-/// The history of a provider's health as the ledger has it: requests that ended there, by the hour, and which of them failed.
-fn results_chart(question: &UsageQuestion, report: &UsageReport) -> Markup {
+/// Requests that a provider answered. Each of them had one attempt there that succeeded.
+fn succeeded(figures: &Figures) -> i64 {
+    figures.requests - figures.failed()
+}
+
+/// What came of attempts at a provider, by the hour. Those that failed are counted where they were made, also where another
+/// provider answered the request in the end.
+fn results_chart(question: &UsageQuestion, report: &UsageReport, failed: &Failed) -> Markup {
     let timeline = Timeline::of(question);
-    let count = |name: &str, color, figure: fn(&Figures) -> i64| Series {
-        name: name.to_owned(),
-        values: along(&timeline.at, &report.series, &Some(0.0), |figures| {
-            Some(float(figure(figures)))
-        }),
-        color: Some(color),
-    };
-    let series = match report.totals.requests {
-        0 => Vec::new(),
-        _ => vec![
-            count("succeeded", "--series-1", |of| of.requests - of.failed()),
-            count("failed", "--bad", Figures::failed),
+    let series = match report.totals.requests == 0 && failed.is_empty() {
+        true => Vec::new(),
+        false => vec![
+            Series {
+                name: "succeeded".to_owned(),
+                values: along(&timeline.at, &report.series, &Some(0.0), |figures| {
+                    Some(float(succeeded(figures)))
+                }),
+                color: Some("--series-1"),
+            },
+            Series {
+                name: "failed".to_owned(),
+                values: timeline
+                    .at
+                    .iter()
+                    .map(|hour| Some(float(failed.get(hour).copied().unwrap_or(0))))
+                    .collect(),
+                color: Some("--bad"),
+            },
         ],
     };
     Chart {
         id: "provider-results",
-        label: "Requests that ended at the provider, by result".to_owned(),
+        label: "Attempts at the provider, by result".to_owned(),
         unit: Unit::Count,
         kind: Kind::Stacked,
         at: Places::Times(timeline),

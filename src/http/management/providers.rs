@@ -8,6 +8,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::ToJSON as _;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Section;
 use super::auth::access::ProviderState;
@@ -19,6 +20,7 @@ use super::limits::Deleted;
 use super::problem::{Act, Read, Refusal, Refused, Write, WriteIf};
 use super::schema::UnlistedModels;
 use crate::config::{CredentialPath, Unlisted};
+use crate::domain::health::{PastChange, Reason, Word};
 use crate::domain::measurement::Measured;
 use crate::domain::scope::canonical_provider;
 use crate::pipeline::route::WatchedCredential;
@@ -176,13 +178,93 @@ struct ProviderHealth {
     credentials: Vec<ProviderCredential>,
     /// What requests have measured since the replica that answers was started.
     measured: Vec<MeasuredDeployment>,
+    /// What became of its health in the last 30 days, newest first, at most 200 changes. Each replica keeps a health of its
+    /// own, and writes down what it sees.
+    history: Vec<ProviderHealthChange>,
+}
+
+/// A change of a provider's health.
+#[derive(Object)]
+struct ProviderHealthChange {
+    /// When.
+    at: DateTime<Utc>,
+    /// Which of several credentials; absent: the one without a name.
+    #[oai(skip_serializing_if_is_none)]
+    credential: Option<String>,
+    /// The region of AWS or the location of Google that is for.
+    #[oai(skip_serializing_if_is_none)]
+    region: Option<String>,
+    /// Whether it is of all organizations that have no place of their own there.
+    shared: bool,
+    /// What it was.
+    from: Health,
+    /// What it is since.
+    to: Health,
+    /// Until when it was to be out of the rotation.
+    #[oai(skip_serializing_if_is_none)]
+    until: Option<DateTime<Utc>>,
+    /// Why.
+    reason: HealthReason,
+    /// The replica that saw it.
+    replica: Uuid,
+}
+
+/// Why a provider's health changed.
+#[derive(Enum)]
+#[oai(rename_all = "snake_case")]
+enum HealthReason {
+    /// So many requests failed one after the other as may not (`health.failures_in_a_row`).
+    FailuresInARow,
+    /// Too many of the last seconds' requests failed (`health.failure_percent`), or the first one since it came back.
+    TooManyFailures,
+    /// Too many of the last seconds' requests took many times as long as usual (`health.slow_percent`).
+    TooSlow,
+    /// A probe failed, or took many times as long as usual.
+    ProbeFailed,
+    /// A probe was turned away by a limit of the provider's.
+    ProbeLimited,
+    /// It has been out of the rotation for long enough to be asked again.
+    TimeOver,
+    /// A probe was answered.
+    ProbeAnswered,
+}
+
+impl From<PastChange> for ProviderHealthChange {
+    fn from(past: PastChange) -> Self {
+        let word = |word| match word {
+            Word::Passing => Health::Passing,
+            Word::Ejected => Health::Ejected,
+            Word::Probing => Health::Probing,
+        };
+        Self {
+            at: past.change.at,
+            credential: past.credential,
+            region: past.region,
+            shared: past.shared,
+            from: word(past.change.from),
+            to: word(past.change.to),
+            until: past.change.until,
+            reason: match past.change.reason {
+                Reason::FailuresInARow => HealthReason::FailuresInARow,
+                Reason::TooManyFailures => HealthReason::TooManyFailures,
+                Reason::TooSlow => HealthReason::TooSlow,
+                Reason::ProbeFailed => HealthReason::ProbeFailed,
+                Reason::ProbeLimited => HealthReason::ProbeLimited,
+                Reason::TimeOver => HealthReason::TimeOver,
+                Reason::ProbeAnswered => HealthReason::ProbeAnswered,
+            },
+            replica: past.replica,
+        }
+    }
 }
 
 example!(ProviderHealth, {
     "health": "passing", "credentials_refused": false, "credentials": [{"name": "eu", "shared": false,
     "resting": false, "region": "eu-central-1", "health": "passing", "max_concurrent": 32}],
     "measured": [{"deployment": "openai/gpt-5-mini", "first_token_ms": 310.5, "tokens_per_second": 62.0,
-    "error_rate": 0.01, "cached_share": 0.2, "in_flight": 3}]
+    "error_rate": 0.01, "cached_share": 0.2, "in_flight": 3}], "history": [{"at": "2026-11-30T08:15:42Z", "credential": "eu",
+    "region": "eu-central-1", "shared": false, "from": "passing", "to": "ejected", "until": "2026-11-30T08:15:44Z",
+    "reason": "failures_in_a_row", "replica": "0199e1c2-1a02-7d19-a6e0-4b8f7c2d3e95"}]
 });
 
 /// What is to become different about a provider.
@@ -311,7 +393,8 @@ impl ProvidersApi {
     /// How a provider is doing
     ///
     /// As this replica sees it for the organization's requests: the provider as a whole, each of its credentials, and what was
-    /// measured of its deployments since the gateway started.
+    /// measured of its deployments since the gateway started. With that, what became of its health lately, as every replica saw
+    /// it.
     #[oai(path = "/:id/health", method = "get", operation_id = "getProviderHealth")]
     async fn health(
         &self,
@@ -320,6 +403,7 @@ impl ProvidersApi {
         id: Path<String>,
     ) -> Result<Json<ProviderHealth>, Refused<Read>> {
         let mut state = may.provider(&id.0).await?;
+        let history = may.health_history(&state).await?;
         let credentials = std::mem::take(&mut state.credentials);
         let provider = Provider::from(state);
         let refused = |one: &WatchedCredential| one.credential.resting;
@@ -328,6 +412,7 @@ impl ProvidersApi {
             credentials_refused: !credentials.is_empty() && credentials.iter().all(refused),
             credentials: credentials.into_iter().map(ProviderCredential::from).collect(),
             measured: provider.measured,
+            history: history.into_iter().map(ProviderHealthChange::from).collect(),
         }))
     }
 

@@ -1,8 +1,10 @@
 //! Providers by pages: credentials that nobody reads again, a test call, switching off, and prices of one's own.
 
+use bonito::domain::health::{HealthChange, Reason, Word};
+use bonito::domain::watched::{Spot, SpotId};
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{EVIL, World};
 
 #[tokio::test]
 async fn a_credential_is_stored_tried_and_taken_away_by_pages_and_never_shown() {
@@ -145,5 +147,66 @@ async fn an_own_price_is_set_shown_beside_the_list_price_and_taken_back() {
     browser.until_reads("No matching models").await;
     let complaints = browser.complaints(&["status of 4"]).await;
     assert!(complaints.is_empty(), "{complaints:?}");
+    world.finish([browser]).await;
+}
+
+#[tokio::test]
+async fn what_became_of_a_provider_is_drawn_on_its_page() {
+    let world = World::new().await;
+    let owner = world.person("owner", None).await;
+    let browser = world.browser_of(&owner).await;
+    browser.open_page("/gateway/providers/openai").await;
+    browser.until_reads("Attempts by result").await;
+    browser
+        .until_reads("It has not been out of rotation in the last 30 days")
+        .await;
+    let (store, now) = (&world.gateway.store, chrono::Utc::now());
+    let spot = Spot {
+        id: SpotId(1),
+        provider: "openai".into(),
+        owner: None,
+        credential: Some(EVIL.to_owned()),
+        region: Some("eu-west-1".to_owned()),
+        host: None,
+        own_endpoint: false,
+    };
+    for (minutes, from, to, reason) in [
+        (90, Word::Passing, Word::Ejected, Reason::FailuresInARow),
+        (60, Word::Ejected, Word::Probing, Reason::TimeOver),
+        (59, Word::Probing, Word::Passing, Reason::ProbeAnswered),
+    ] {
+        let at = now - chrono::TimeDelta::minutes(minutes);
+        let change = HealthChange {
+            from,
+            to,
+            until: (to == Word::Ejected).then(|| at + chrono::TimeDelta::minutes(30)),
+            reason,
+            at,
+        };
+        store
+            .write_health_change(Some(world.gateway.organization), &spot, &change)
+            .await
+            .unwrap();
+    }
+    for (width, height) in [(1440, 900), (390, 844)] {
+        browser.look(width, height, false).await;
+        browser.open_page("/gateway/providers/openai").await;
+        browser
+            .until("document.querySelectorAll('#health-history tbody tr').length === 3")
+            .await;
+        browser.until_reads("several failures in a row").await;
+        assert_eq!(
+            browser
+                .value("document.querySelectorAll('#health-strips rect.health-ejected').length")
+                .await,
+            json!(1)
+        );
+        browser.assert_accessible("a provider that was out").await;
+    }
+    assert_eq!(
+        browser.value("document.querySelectorAll('img[src=x]').length").await,
+        json!(0)
+    );
+    browser.assert_quiet("a provider that was out").await;
     world.finish([browser]).await;
 }

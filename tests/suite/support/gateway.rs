@@ -918,7 +918,8 @@ impl TestGateway {
     /// a form that can be compared.
     pub async fn contents(&self) -> Vec<(String, String)> {
         use sea_orm::{DatabaseBackend, FromQueryResult as _, JsonValue, Statement};
-        const RESTLESS: [&str; 6] = [
+        const RESTLESS: [&str; 7] = [
+            "gateway_health_history",
             "gateway_replicas",
             "gateway_jobs",
             "gateway_job_schedules",

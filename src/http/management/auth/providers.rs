@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -13,8 +13,10 @@ use super::{Grant, May, ReadPayloads, ReadProviders, WriteConfig, WriteProviders
 use crate::config::{CredentialPath, Fields, ORIGIN_FIELD, Settings, Stored, origin_of};
 use crate::domain::audit::Deed;
 use crate::domain::authority::FieldFault;
+use crate::domain::health::PastChange;
 use crate::domain::ids::{ProviderId, RequestId};
 use crate::domain::pricing::Price;
+use crate::domain::report::hour::Hour;
 use crate::domain::scope::canonical_provider;
 use crate::gates::control::{KeptPayload, OrganizationFacts};
 use crate::http::management::problem::Refusal;
@@ -27,6 +29,9 @@ use crate::upstream::endpoints::Tenant;
 const IN_FORCE: Duration = Duration::from_secs(5);
 /// How often a config is read again that somebody else changes at the same moment.
 const MAX_TRIES: usize = 5;
+
+/// Changes of a provider's health that are shown.
+const MOST_CHANGES: u64 = 200;
 
 /// What handlers of credentials work with.
 pub struct CredentialDesk {
@@ -130,6 +135,29 @@ impl May<ReadProviders> {
         let id = canonical_provider(id);
         let found = self.providers().await?.into_iter().find(|state| state.id == id);
         found.ok_or_else(|| Refusal::not_found("provider"))
+    }
+
+    /// The last changes of a provider's health as the organization's requests met it, newest first, as every replica saw
+    /// them.
+    pub async fn health_history(&self, state: &ProviderState) -> Result<Vec<PastChange>, Refusal> {
+        // Whoever has no credential of their own meets what everybody meets who has none.
+        let shared = state.credentials.is_empty() || state.credentials.iter().any(|one| one.credential.shared);
+        let analytics = &self.management.analytics;
+        let found = analytics
+            .health_history(self.organization, shared, &state.id, MOST_CHANGES)
+            .await;
+        found.map_err(|error| Refusal::unavailable(&error.into()))
+    }
+
+    /// How many attempts at a provider failed in each hour of a time.
+    pub async fn failed_attempts(
+        &self,
+        provider: &str,
+        (from, to): (Hour, Hour),
+    ) -> Result<BTreeMap<DateTime<Utc>, i64>, Refusal> {
+        let analytics = &self.management.analytics;
+        let found = analytics.failed_attempts(self.organization, provider, from, to).await;
+        found.map_err(|error| Refusal::unavailable(&error.into()))
     }
 
     /// What the organization's deployments cost it, by their ids, after one of them.
