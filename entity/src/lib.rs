@@ -21,6 +21,7 @@ pub mod gateway_keys;
 pub mod gateway_meta;
 pub mod gateway_notices;
 pub mod gateway_payloads;
+pub mod gateway_price_versions;
 pub mod gateway_rate_limits;
 pub mod gateway_replicas;
 pub mod gateway_repricings;

@@ -33,6 +33,7 @@ mod m20261130_100020_traces;
 mod m20261130_100060_batches_by_organization;
 mod m20261130_100070_restraints_of_keys;
 mod m20261130_200010_health_history;
+mod m20261130_200020_price_versions;
 mod m20261130_200030_output_cap_of_keys;
 
 /// Runs the steps a database has not seen yet.
@@ -67,6 +68,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_100060_batches_by_organization::Migration),
             Box::new(m20261130_100070_restraints_of_keys::Migration),
             Box::new(m20261130_200010_health_history::Migration),
+            Box::new(m20261130_200020_price_versions::Migration),
             Box::new(m20261130_200030_output_cap_of_keys::Migration),
         ];
         steps.into_iter().map(|step| Box::new(Whole(step)) as _).collect()

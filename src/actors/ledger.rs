@@ -14,6 +14,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use super::Handled;
 use crate::domain::record::UsageRecord;
 use crate::gates::budgets::Budgets;
+use crate::gates::price_memory::PriceMemory;
 use crate::journal::Journal;
 use crate::store::ledger::Refused;
 use crate::store::{Store, within};
@@ -39,6 +40,8 @@ pub struct LedgerArgs {
     pub store: Store,
     /// Hears what is in the ledger.
     pub budgets: Arc<Budgets>,
+    /// Knows the prices that rows were charged by.
+    pub prices: Arc<PriceMemory>,
     /// Counts rows and failures.
     pub metrics: Arc<Metrics>,
     /// Shows in a request's trace when its row was written.
@@ -103,6 +106,7 @@ impl LedgerState {
             journal,
             store,
             budgets,
+            prices,
             metrics,
             tracer,
             batch_rows,
@@ -138,8 +142,21 @@ impl LedgerState {
             trace(tracer, store, batch.records(), &refused, began);
             drop(refused);
             budgets.wrote(batch.records());
+            keep_prices(store, prices, batch.records()).await;
             batch.commit();
         }
+    }
+}
+
+/// Keeps the prices that rows were charged by for the first time. What cannot be kept now is tried again with the next row.
+async fn keep_prices(store: &Store, memory: &PriceMemory, records: &[UsageRecord]) {
+    let prices = memory.unwritten(records);
+    if prices.is_empty() {
+        return;
+    }
+    match within(WRITE_TIMEOUT, store.keep_prices(&prices)).await {
+        Ok(()) => memory.wrote(&prices),
+        Err(error) => tracing::warn!(prices = prices.len(), %error, "prices could not be kept under their versions"),
     }
 }
 

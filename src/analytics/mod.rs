@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::domain::health::PastChange;
 use crate::domain::ids::{OrganizationId, TeamId, UserId};
+use crate::domain::pricing::Price;
 use crate::domain::report::hour::Hour;
 use crate::store::{Store, StoreError};
 
@@ -123,6 +124,14 @@ impl Analytics {
     ) -> Result<BTreeMap<DateTime<Utc>, i64>, AnalyticsError> {
         let counted = self.store.failed_attempts(organization, provider, from, to);
         Ok(self.in_turn(counted).await?.into_iter().collect())
+    }
+
+    /// The prices with these versions, as far as they are kept.
+    ///
+    /// # Errors
+    /// The database fails, or takes too long.
+    pub async fn kept_prices(&self, versions: &[&str]) -> Result<Vec<Price>, AnalyticsError> {
+        crate::store::within(PATIENCE, self.store.kept_prices(versions)).await
     }
 
     /// The last changes of a provider's health as an organization's requests met it, newest first; with `shared` those of

@@ -56,6 +56,7 @@ use crate::gates::measurements::SlowCalls;
 use crate::gates::payloads::PayloadGate;
 use crate::gates::people::Sessions;
 use crate::gates::policies::Policies;
+use crate::gates::price_memory::PriceMemory;
 use crate::gates::retry_gate::RetryGate;
 use crate::gates::secrets_board::SecretsBoard;
 use crate::gates::sign_in_gate::{SignInGate, SignInPolicy};
@@ -347,6 +348,7 @@ impl Gateway {
             },
             ledger: LedgerArgs {
                 budgets: budgets.clone(),
+                prices: Arc::new(PriceMemory::new(catalog.clone(), policies.clone())),
                 journal: journal.clone(),
                 store: opened.store.clone(),
                 metrics: metrics.clone(),

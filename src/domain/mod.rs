@@ -27,6 +27,7 @@ pub mod model;
 pub mod money;
 pub mod network;
 pub mod overload;
+pub mod price_version;
 pub mod pricing;
 pub mod record;
 pub mod redaction;

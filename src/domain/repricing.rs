@@ -226,6 +226,13 @@ impl PriceBook {
         }
     }
 
+    /// The price of a version that is in it.
+    pub fn price_named(&self, version: &PriceVersion) -> Option<Price> {
+        let series = self.tariffs.iter().flat_map(|tariff| &tariff.deployments);
+        let mut steps = series.flat_map(|series| &series.0);
+        steps.find(|step| step.version == version.as_str()).map(Step::price)
+    }
+
     /// What becomes of a past call.
     pub fn judge(&self, call: &PastCall<'_>) -> Verdict {
         if call.usage.total() == 0 {
@@ -309,7 +316,10 @@ impl Step {
     }
 }
 
-fn written(rates: &Rates) -> [Option<i64>; 5] {
+/// Rates as they are written: input, output, and what prompt caches cost.
+pub(super) type Written = [Option<i64>; 5];
+
+pub(super) fn written(rates: &Rates) -> Written {
     [
         Some(rates.input.0),
         Some(rates.output.0),
@@ -319,7 +329,7 @@ fn written(rates: &Rates) -> [Option<i64>; 5] {
     ]
 }
 
-fn read([input, output, cache_read, cache_write, cache_write_1h]: &[Option<i64>; 5]) -> Rates {
+pub(super) fn read([input, output, cache_read, cache_write, cache_write_1h]: &Written) -> Rates {
     let rate = |rate: &Option<i64>| rate.map(NanoUsd);
     Rates {
         input: rate(input).unwrap_or_default(),

@@ -16,6 +16,7 @@ pub mod notices;
 pub mod payloads;
 pub mod people;
 pub mod policies;
+pub mod price_memory;
 pub mod prober;
 pub mod repricing;
 pub mod retry_gate;

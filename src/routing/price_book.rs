@@ -46,6 +46,26 @@ pub fn price_book(policy: &Policy, catalog: &Catalog, terms: &RepricingTerms) ->
     book
 }
 
+/// The price with a version, of those in force for a model at a provider: its own, that of its batches, or one that the
+/// organization wrote.
+pub fn price_named(
+    catalog: &Catalog,
+    policy: &Policy,
+    (provider, model): (&str, &str),
+    version: &str,
+) -> Option<Price> {
+    let deployments = catalog
+        .deployments()
+        .filter(|deployment| deployment.provider.as_str() == provider && deployment.model.as_str() == model);
+    let usual = deployments.filter_map(|deployment| deployment.price.as_deref());
+    let own = policy.terms.prices.values().flatten().map(|price| &*price.price);
+    usual
+        .chain(own)
+        .flat_map(|price| [Some(price.clone()), price.in_batch()])
+        .flatten()
+        .find(|price| price.version.as_str() == version)
+}
+
 /// The prices of a deployment, the earliest first.
 fn steps<'p>(
     usual: Option<&'p Price>,

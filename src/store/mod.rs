@@ -22,6 +22,7 @@ pub mod meta;
 pub mod organizations;
 pub mod partitions;
 pub mod payloads;
+pub mod price_versions;
 pub mod rate_limits;
 mod refusal;
 pub mod replicas;

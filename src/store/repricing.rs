@@ -5,7 +5,8 @@
 //! taken for dead comes back; and a batch that was not committed was never begun. A row that is as it should be is left
 //! alone, so doing something twice is doing it once.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::Utc;
 use entity::{gateway_attempts, gateway_jobs, gateway_repricings, gateway_requests};
@@ -16,11 +17,12 @@ use uuid::Uuid;
 
 use super::budgets::{self, SpendChange};
 use super::jobs::enqueue;
-use super::{Store, StoreError, audit, storable, storable_text, usage};
+use super::{Store, StoreError, audit, price_versions, storable, storable_text, usage};
 use crate::domain::audit::{Author, Deed};
 use crate::domain::call::ErrorClass;
 use crate::domain::ids::{KeyId, OrganizationId, RequestId, TeamId};
 use crate::domain::job::{JobKind, JobState, NewJob};
+use crate::domain::pricing::Price;
 use crate::domain::record::{Metering, Owner};
 use crate::domain::report::hour::{Hour, first_id};
 use crate::domain::repricing::{PastCall, PriceBook, Repricing, RepricingTerms, Sums, Verdict};
@@ -249,6 +251,7 @@ impl Store {
             attempts.entry(row.request_id).or_default().push(row);
         }
         let (mut spend, mut hours) = (Vec::new(), Vec::new());
+        let mut charged: BTreeMap<String, Price> = BTreeMap::new();
         for request in requests {
             state.sums.requests += 1;
             let mut rows = attempts.remove(&request.id).unwrap_or_default();
@@ -271,6 +274,11 @@ impl Store {
                     row.metering = metering(&request, row).as_str().to_owned();
                 }
                 row.cost_nanousd = Some(cost.0);
+                if let Entry::Vacant(place) = charged.entry(version.to_string())
+                    && let Some(price) = book.price_named(&version)
+                {
+                    place.insert(price);
+                }
                 row.price_version = Some(version.to_string());
                 if !state.terms.dry_run {
                     write_attempt(transaction, row).await?;
@@ -295,6 +303,9 @@ impl Store {
         if state.terms.dry_run {
             return Ok(());
         }
+        // What rows were charged by is kept, as the ledger keeps it.
+        let charged: Vec<Price> = charged.into_values().collect();
+        price_versions::keep(transaction, &charged).await?;
         budgets::apply(transaction, spend).await?;
         usage::mark(transaction, self.replica, hours).await
     }

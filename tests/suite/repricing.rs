@@ -14,6 +14,7 @@ use bonito::domain::report::hour::Hour;
 use bonito::domain::repricing::{PriceBook, RepricingTerms};
 use bonito::domain::role::Role;
 use bonito::domain::service::Surcharges;
+use bonito::domain::usage::TokenUsage;
 use bonito::jobs::reprice::Reprice;
 use bonito::queue::{Job as _, Outcome, Run};
 use bonito::store::repricing::Advance;
@@ -289,6 +290,68 @@ async fn past_calls_follow_the_prices_of_now_and_so_does_everything_that_was_spe
     );
     let recorded = format!("{:?}", rows(&gateway, gateway.organization).await);
     assert!(recorded.contains("prices.reprice\"") && recorded.contains("prices.repriced"));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_figures_of_every_price_that_was_charged_are_kept() {
+    let provider = ScriptedProvider::start().await;
+    let gateway = TestGateway::builder()
+        .provider("alpha", &provider.base_url(), &["mock-chat"])
+        .start()
+        .await;
+    let send = async || {
+        let reply = gateway.chat("mock-chat", "words:7").await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        gateway.row(&reply).await
+    };
+    // It is written just after the first row that names it.
+    let kept = async |version: &str| -> Price {
+        let began = std::time::Instant::now();
+        loop {
+            if let Some(price) = gateway.store.kept_prices(&[version]).await.unwrap().pop() {
+                return price;
+            }
+            assert!(began.elapsed() < Duration::from_secs(5), "{version} is not kept");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let own = |input: &str| json!({"prices": [{"deployment": "alpha/mock-chat", "input_usd": input, "output_usd": "20", "cache_read_usd": "1"}]});
+    let mut rows = vec![send().await];
+    for input in ["5", "7"] {
+        assert_eq!(ask(&gateway, "PUT", PRICES, Some(own(input))).await.status, 200);
+        rows.push(send().await);
+    }
+    let mut versions = Vec::new();
+    for row in &rows {
+        let version = row.price_version.clone().unwrap();
+        let price = kept(&version).await;
+        let count = |tokens: i64| u64::try_from(tokens).unwrap();
+        let usage = TokenUsage {
+            input: count(row.input_tokens),
+            cached_input: count(row.cached_tokens),
+            output: count(row.output_tokens),
+            ..TokenUsage::default()
+        };
+        assert_eq!(price.cost(&usage).unwrap().0, row.cost_nanousd.unwrap(), "{version}");
+        versions.push(version);
+    }
+    versions.sort();
+    versions.dedup();
+    assert_eq!(versions.len(), 3, "the earlier ones are still there: {versions:?}");
+    // A price that only a re-pricing has charged by is kept with the rows that it changed.
+    assert_eq!(ask(&gateway, "PUT", PRICES, Some(own("9"))).await.status, 200);
+    let done = repriced(&gateway, false, None).await;
+    assert_eq!(done["changed"], json!(3), "{done}");
+    let row = gateway
+        .store
+        .request(gateway.organization, bonito::domain::ids::RequestId(rows[0].id))
+        .await
+        .unwrap()
+        .unwrap();
+    let version = row.price_version.unwrap();
+    assert!(!versions.contains(&version));
+    assert_eq!(kept(&version).await.rates.input, NanoUsd(9_000_000_000));
     gateway.finish().await;
 }
 

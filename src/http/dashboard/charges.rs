@@ -1,29 +1,22 @@
-//! What a request has cost: the sums that the meter made, to the last digit. They are shown only while the price in force has
-//! the version that is written on the attempt.
+//! What a request has cost: the sums that the meter made, to the last digit, by the price whose version is written on the
+//! attempt.
+
+use std::collections::HashMap;
 
 use maud::{Markup, html};
 
-use super::{Viewer, format, parts};
+use super::{format, parts};
 use crate::analytics::{AttemptRow, RequestRow};
 use crate::domain::money::NANO_PER_USD;
 use crate::domain::pricing::{Charge, Price};
 use crate::domain::service::Service;
 use crate::domain::usage::TokenUsage;
-use crate::http::management::auth::ReadProviders;
-use crate::http::management::problem::Refusal;
 
 /// Millionths of a nano-dollar in a dollar.
 const PARTS_PER_USD: i128 = NANO_PER_USD as i128 * 1_000_000;
 
-/// What deployments cost, with the versions of their prices; `None`: the viewer may not see it.
-pub async fn prices(viewer: &Viewer) -> Result<Option<Vec<(String, String, Price)>>, Refusal> {
-    let Ok(may) = viewer.may::<ReadProviders>() else {
-        return Ok(None);
-    };
-    let all = may.prices(None, usize::MAX).await?.into_iter();
-    let known = all.filter_map(|of| Some((of.provider, of.model, Price::clone(of.price.as_deref()?))));
-    Ok(Some(known.collect()))
-}
+/// Prices by their versions.
+pub type Prices = HashMap<String, Price>;
 
 /// Millionths of a nano-dollar as dollars, to the last digit there is.
 fn dollars(parts: i128) -> String {
@@ -37,16 +30,9 @@ fn dollars(parts: i128) -> String {
     }
 }
 
-/// The price that an attempt was charged at: the one in force, if it still is of the version written on the attempt.
-fn price_of(attempt: &AttemptRow, prices: &[(String, String, Price)]) -> Option<Price> {
-    let version = attempt.price_version.as_deref()?;
-    let of_it = prices
-        .iter()
-        .filter(|(provider, model, _)| *provider == attempt.provider && *model == attempt.model);
-    of_it
-        .map(|(.., price)| price)
-        .find(|price| price.version.as_str() == Service::bare(version))
-        .cloned()
+/// The price that an attempt was charged at, if it is known.
+fn price_of<'p>(attempt: &AttemptRow, prices: &'p Prices) -> Option<&'p Price> {
+    prices.get(Service::bare(attempt.price_version.as_deref()?))
 }
 
 fn usage_of(attempt: &AttemptRow) -> TokenUsage {
@@ -63,7 +49,7 @@ fn usage_of(attempt: &AttemptRow) -> TokenUsage {
 }
 
 /// The card of it.
-pub fn cost(row: &RequestRow, attempts: &[AttemptRow], prices: Option<&[(String, String, Price)]>) -> Markup {
+pub fn cost(row: &RequestRow, attempts: &[AttemptRow], prices: &Prices) -> Markup {
     let charged: Vec<&AttemptRow> = attempts
         .iter()
         .filter(|attempt| attempt.cost_nanousd != Some(0) || attempt.input_tokens + attempt.output_tokens > 0)
@@ -89,19 +75,16 @@ pub fn cost(row: &RequestRow, attempts: &[AttemptRow], prices: Option<&[(String,
     }
 }
 
-fn charge(attempt: &AttemptRow, several: bool, prices: Option<&[(String, String, Price)]>) -> Markup {
+fn charge(attempt: &AttemptRow, several: bool, prices: &Prices) -> Markup {
     let usage = usage_of(attempt);
-    let price = prices.and_then(|prices| price_of(attempt, prices));
+    let price = price_of(attempt, prices);
     let charges: Vec<Charge> = price
         .iter()
         .flat_map(|price| price.charges(&usage))
         .filter(|charge| charge.tokens > 0)
         .collect();
     let sum: i128 = charges.iter().map(Charge::per_million).sum();
-    let exact = price
-        .as_ref()
-        .and_then(|price| price.cost(&usage).ok())
-        .map(|cost| cost.0);
+    let exact = price.and_then(|price| price.cost(&usage).ok()).map(|cost| cost.0);
     html! {
         div {
             @if several { h3 { "Attempt " (attempt.number) ", " (attempt.provider) "/" (attempt.model) } }
@@ -138,8 +121,7 @@ fn charge(attempt: &AttemptRow, several: bool, prices: Option<&[(String, String,
                     dt { "Cost" } dd { (attempt.cost_nanousd.map_or_else(|| "unknown".to_owned(), format::usd_exact)) }
                     @if let Some(version) = &attempt.price_version { dt { "Price" } dd { code { (version) } } }
                 }
-                @if prices.is_none() { p.muted.small { "You do not have permission to see prices." } }
-                @else if attempt.price_version.is_some() { p.muted.small { "This price is no longer in effect, so the calculation is not shown." } }
+                @if attempt.price_version.is_some() { p.muted.small { "This price is no longer in effect and was not kept, so the calculation is not shown." } }
             }
         }
     }
@@ -181,14 +163,14 @@ mod tests {
             surcharges: Surcharges::default(),
         };
         let one = attempt(1, 0, 10, Some(5));
-        let prices = |price: &Price| vec![("p".to_owned(), "m".to_owned(), price.clone())];
-        assert_eq!(price_of(&one, &prices(&price)), Some(price.clone()));
+        let prices = |price: &Price| Prices::from([(price.version.to_string(), price.clone())]);
+        assert_eq!(price_of(&one, &prices(&price)), Some(&price));
         let newer = Price {
             version: "list#2".into(),
             ..price
         };
         assert_eq!(price_of(&one, &prices(&newer)), None);
-        let shown = charge(&one, false, Some(&prices(&newer))).into_string();
+        let shown = charge(&one, false, &prices(&newer)).into_string();
         assert!(shown.contains("no longer in effect"), "{shown}");
     }
 

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::charges::{cost, prices};
+use super::charges::cost;
 use super::logs::{key_name, request_id};
 use super::overview::outcome;
 use super::parts::{self, Tone, pill};
@@ -39,8 +39,11 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
     let may = viewer.may::<ReadLogs>()?;
     let found = may.request(id).await?;
     let (row, attempts) = (&found.request, &found.attempts);
-    let (names, prices, payload) =
-        futures_util::join!(may.names_of(vec![row.key_id]), prices(&viewer), payload(&viewer, id));
+    let (names, prices, payload) = futures_util::join!(
+        may.names_of(vec![row.key_id]),
+        may.prices_of(attempts),
+        payload(&viewer, id)
+    );
     let (names, prices, payload) = (names?, prices?, payload?);
     let routing = row
         .routing
@@ -51,7 +54,7 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         (parts::card("Timeline", html! { span { (format::duration_us(float(row.latency_us))) " total" } }, waterfall(row, attempts)))
         div.grid.wide-left.after {
             div {
-                (parts::card("Cost", html! { @if let Some(cost) = row.cost_nanousd { span.strong { (format::usd_exact(cost)) } } }, cost(row, attempts, prices.as_deref())))
+                (parts::card("Cost", html! { @if let Some(cost) = row.cost_nanousd { span.strong { (format::usd_exact(cost)) } } }, cost(row, attempts, &prices)))
                 (parts::card("Routing decision", html! {}, reasons(row, routing.as_ref())))
             }
             (parts::card("About", html! {}, about(&viewer, row, &names)))

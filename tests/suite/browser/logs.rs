@@ -154,6 +154,25 @@ async fn a_request_is_told_step_by_step_with_its_reasons_and_its_cost() {
     let (sum, exact) = (sum.as_f64().unwrap() * 1e9, cost as f64);
     assert!(sum > exact - 1.0 && sum < exact + 0.01, "{sum} of {exact}");
     browser.until_reads("Not stored").await;
+    // Its sums are still shown when it costs something else, and to whoever may see the request.
+    let prices = json!({"prices": [{"deployment": "openai/gpt-5-mini", "input_usd": "99", "output_usd": "100"}]});
+    let any = [("if-match", "*")];
+    let reply = world
+        .gateway
+        .manage_with("PUT", "/api/gateway/prices", &token, Some(&prices), &any)
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let lead = world.person("team_admin", Some(world.team)).await;
+    let theirs = world.browser_of(&lead).await;
+    for looking in [&browser, &theirs] {
+        looking.open_page(&format!("/gateway/logs/{}", row.id)).await;
+        let cost = "Number(document.querySelector('#cost [data-cost]')?.dataset.cost)";
+        looking
+            .until(&format!("{cost} === {}", row.cost_nanousd.unwrap()))
+            .await;
+        looking.assert_quiet("a request at an earlier price").await;
+    }
+    theirs.close().await;
     browser.assert_accessible("a request").await;
     browser.keep_picture("log-priced-desktop-light").await;
     browser.open_page("/gateway/logs/req_nothing").await;

@@ -918,8 +918,9 @@ impl TestGateway {
     /// a form that can be compared.
     pub async fn contents(&self) -> Vec<(String, String)> {
         use sea_orm::{DatabaseBackend, FromQueryResult as _, JsonValue, Statement};
-        const RESTLESS: [&str; 7] = [
+        const RESTLESS: [&str; 8] = [
             "gateway_health_history",
+            "gateway_price_versions",
             "gateway_replicas",
             "gateway_jobs",
             "gateway_job_schedules",

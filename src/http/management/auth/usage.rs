@@ -8,13 +8,15 @@ use uuid::Uuid;
 use super::{Grant, May, ReadLogs, ReadUsage};
 use crate::analytics::insights::Offered;
 use crate::analytics::logs::Detail;
-use crate::analytics::{Analytics, AnalyticsError, KeyLabel, LogPage, Sight, tags};
+use crate::analytics::{Analytics, AnalyticsError, AttemptRow, KeyLabel, LogPage, Sight, tags};
 use crate::domain::ids::{OrganizationId, RequestId};
 use crate::domain::managed_key::KeyReach;
+use crate::domain::pricing::Price;
 use crate::domain::report::insight::Insights;
 use crate::domain::report::log::LogFilter;
 use crate::domain::report::usage::{GroupBy, UsageFilter, UsageQuestion, UsageReport};
 use crate::http::management::problem::Refusal;
+use crate::routing::price_book::price_named;
 use crate::upstream::endpoints::Tenant;
 
 /// Which requests somebody asks about, before it is known which of them they may see.
@@ -193,6 +195,33 @@ impl May<ReadLogs> {
         let sight = self.sight().await?;
         let found = self.management.analytics.request(self.organization, &sight, id).await;
         found.map_err(unavailable)?.ok_or_else(|| Refusal::not_found("request"))
+    }
+
+    /// The prices that attempts were charged by, by their versions: those that were kept, and for what is from before they were,
+    /// those in force. Whoever may see a request sees what it was charged by.
+    pub async fn prices_of(&self, attempts: &[AttemptRow]) -> Result<HashMap<String, Price>, Refusal> {
+        let versions = attempts.iter().filter_map(|attempt| attempt.price_version.as_deref());
+        let versions: Vec<&str> = versions.collect();
+        let kept = self.management.analytics.kept_prices(&versions).await;
+        let kept = kept.map_err(unavailable)?.into_iter();
+        let mut prices: HashMap<String, Price> = kept.map(|price| (price.version.to_string(), price)).collect();
+        let pipeline = &self.management.pipeline;
+        for attempt in attempts {
+            let Some(version) = attempt
+                .price_version
+                .as_deref()
+                .filter(|version| !prices.contains_key(*version))
+            else {
+                continue;
+            };
+            let policy = pipeline.policies.of(self.organization);
+            let catalog = pipeline.catalog_of(self.organization);
+            let deployment = (attempt.provider.as_str(), attempt.model.as_str());
+            if let Some(price) = price_named(&catalog, &policy, deployment, version) {
+                prices.insert(version.to_owned(), price);
+            }
+        }
+        Ok(prices)
     }
 
     /// What an export reads from, page by page, after the answer has begun. The filter says what may be seen.
