@@ -493,6 +493,13 @@ mod tests {
         settle().await;
         assert_eq!(gate.readiness(), Readiness::Ejected);
         assert_eq!(gate.permits(), 0);
+        // Every change is written down with its reason, also those that nobody is told of.
+        let written = world.told.1.lock().clone();
+        let mut expected = vec!["passing ejected failures_in_a_row"];
+        expected.extend(["ejected probing time_over", "probing ejected probe_failed"].repeat(3));
+        expected.extend(["ejected probing time_over", "probing passing probe_answered"]);
+        expected.push("passing ejected too_many_failures");
+        assert_eq!(written, expected);
         world.end().await;
     }
 

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use entity::{gateway_attempts, gateway_health_history};
-use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
 use uuid::Uuid;
 
@@ -125,7 +125,7 @@ impl Store {
         let counted: Vec<(String, i64)> = gateway_attempts::Entity::find()
             .select_only()
             .expr_as(Expr::cust(hour), "hour")
-            .expr_as(Expr::col(Column::Number).count(), "failed")
+            .column_as(Column::Number.count(), "failed")
             .filter(
                 Condition::all()
                     .add(Column::OrganizationId.eq(organization.0))

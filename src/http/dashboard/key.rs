@@ -4,14 +4,17 @@ use chrono::Utc;
 use maud::{Markup, html};
 
 use super::chart::{Chart, Kind, Places, Unit};
-use super::keys::{TeamChoice, choices, offered, secret_dialog, spend, state_pill, team_field, teams, tokens};
+use super::keys::{
+    OwnerChoice, TeamChoice, answer_fields, choices, offered, owner_field, owners, secret_dialog, spend, state_pill,
+    team_field, teams, tokens,
+};
 use super::overview::outcome;
 use super::parts::{self, Tile, Tone, Wish, icon};
 use super::series::{Timeline, by_name, error_rate, float, ratio};
 use super::{Fault, Handler, Page, View, Viewer, format};
 use crate::domain::budget::{BudgetScope, Enforcement};
 use crate::domain::call::ParameterPolicy;
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{KeyId, UserId};
 use crate::domain::key::KeyRow;
 use crate::domain::key_policy::{AppliedLimit, LimitSource, Whose};
 use crate::domain::limit::{LimitKind, LimitOwner, LimitScope, LimitValues};
@@ -58,15 +61,16 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         ..Asked::default()
     };
     let filter = logs.log_filter(&asked, LogFilter::all(logs.organization())).await?;
-    let (report, page, policy, teams, offered) = futures_util::join!(
+    let (report, page, policy, teams, owners, offered) = futures_util::join!(
         usage.usage(&asked, question.clone()),
         logs.log(&filter, None, RECENT),
         may.policy(id),
         teams(&viewer),
+        owners(&viewer),
         offered(&viewer),
     );
     let (report, page, policy) = (report?, page?, policy?);
-    let (teams, (models, providers)) = (teams?, offered?);
+    let (teams, owners, (models, providers)) = (teams?, owners?, offered?);
     let timeline = Timeline::of(&question);
     let (totals, previous) = (&report.totals, &report.previous);
     let tiles = [
@@ -126,13 +130,13 @@ async fn detail(viewer: Viewer) -> Result<Page, Fault> {
         div.tiles { @for tile in &tiles { (parts::tile(tile)) } }
         div.grid.wide-left {
             (parts::card("Spend by model", html! { span { "30 days" } }, chart.render()))
-            (parts::card("About", html! {}, about(&found)))
+            (parts::card("About", html! {}, about(&viewer, &found, &owners)))
         }
         (parts::card("Effective policy", html! { span { "a request has to pass all of it" } }, effective(&policy)))
         (parts::card("Recent requests", html! {}, recent(&page.rows)))
         @if viewer.can(Right::WriteKeys) {
             @if key.revoked_at.is_none() {
-                (edit(&viewer, key, &teams, &models, &providers))
+                (edit(&viewer, key, &Choices { teams: &teams, owners: &owners, models: &models, providers: &providers }))
                 (rotate(key))
             }
             (secret_dialog(&viewer))
@@ -160,7 +164,25 @@ fn actions(viewer: &Viewer, key: &ManagedKey) -> Markup {
     }
 }
 
-fn about(found: &KeyWithTerms) -> Markup {
+/// What can be chosen for a key.
+struct Choices<'c> {
+    teams: &'c [TeamChoice],
+    owners: &'c [OwnerChoice],
+    models: &'c [String],
+    providers: &'c [String],
+}
+
+/// Whose a key is, as far as the viewer may know.
+fn owner(viewer: &Viewer, owner: UserId, owners: &[OwnerChoice]) -> Markup {
+    let known = owners.iter().find(|user| user.id == owner.0);
+    html! {
+        @if let Some(user) = known { a href={ "/gateway/keys?owner=" (user.id) } { (user.email) } }
+        @else if viewer.caller().bearer().user == Some(owner) { "you" }
+        @else { (parts::copyable(&owner.to_string())) }
+    }
+}
+
+fn about(viewer: &Viewer, found: &KeyWithTerms, owners: &[OwnerChoice]) -> Markup {
     let key = &found.key;
     let tags = key.metadata.as_object();
     html! {
@@ -171,6 +193,7 @@ fn about(found: &KeyWithTerms) -> Markup {
                 dt { "Expires" } dd { (parts::time_or(key.expires_at, "never")) }
                 @if let Some(revoked) = key.revoked_at { dt { "Revoked" } dd { (parts::time(revoked)) } }
                 dt { "Team" } dd { @if let Some(team) = &key.team { (team.name) } @else { span.muted { "none" } } }
+                dt { "Owner" } dd { @if let Some(user) = key.owner { (owner(viewer, user, owners)) } @else { span.muted { "none" } } }
                 dt { "Tags" } dd {
                     div.chips {
                         @if tags.is_none_or(|tags| tags.is_empty()) { span.muted { "none" } }
@@ -375,7 +398,7 @@ fn recent(rows: &[crate::analytics::RequestRow]) -> Markup {
     }
 }
 
-fn edit(viewer: &Viewer, key: &ManagedKey, teams: &[TeamChoice], models: &[String], providers: &[String]) -> Markup {
+fn edit(viewer: &Viewer, key: &ManagedKey, choice: &Choices<'_>) -> Markup {
     let tags = key.metadata.as_object().into_iter().flatten();
     let tags: Vec<String> = tags
         .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
@@ -390,8 +413,9 @@ fn edit(viewer: &Viewer, key: &ManagedKey, teams: &[TeamChoice], models: &[Strin
                     (parts::form_fault())
                     div.columns {
                         (parts::field("edit-name", "Name", "", html! { input id="edit-name" name="name" required maxlength="128" value=(key.name); }))
-                        (team_field(viewer, "edit-team", teams, key.team.as_ref().map(|team| team.id.0)))
+                        (team_field(viewer, "edit-team", choice.teams, key.team.as_ref().map(|team| team.id.0)))
                     }
+                    (owner_field(viewer, "edit-owner", choice.owners, key.owner.map(|owner| owner.0)))
                     (parts::field("edit-models", "Models", "Names, aliases, or patterns such as claude-*. Empty: all models.", tokens("edit-models", "allowed_models.models", "tokens", Some("models"), "all models", &key.scope.models().join(","))))
                     (parts::field("edit-providers", "Providers", "Empty: all providers.", tokens("edit-providers", "allowed_models.providers", "tokens", Some("providers"), "all providers", &key.scope.providers().join(","))))
                     div.columns {
@@ -400,7 +424,8 @@ fn edit(viewer: &Viewer, key: &ManagedKey, teams: &[TeamChoice], models: &[Strin
                     }
                     (parts::field("edit-tags", "Tags", "name=value", tokens("edit-tags", "metadata", "tags", None, "env=production", &tags.join(","))))
                     (parts::field("edit-ips", "Allowed networks", "Empty: any address.", tokens("edit-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", &networks.join(","))))
-                    (choices(models, providers))
+                    (answer_fields("edit", Some(key)))
+                    (choices(choice.models, choice.providers))
                 }
                 footer.dialog-foot {
                     button.button type="button" data-closes { "Cancel" }

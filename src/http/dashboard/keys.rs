@@ -12,7 +12,8 @@ use super::series::float;
 use super::{Fault, Group, Handler, Nav, Page, View, Viewer, format};
 use crate::domain::budget::BudgetScope;
 use crate::domain::budget::calendar::Period;
-use crate::domain::ids::{KeyId, TeamId};
+use crate::domain::call::ParameterPolicy;
+use crate::domain::ids::{KeyId, TeamId, UserId};
 use crate::domain::managed_key::{KeyFilter, KeyState, ManagedKey};
 use crate::domain::managed_limit::{ManagedBudget, ScopeFilter};
 use crate::domain::report::forecast::midnight;
@@ -20,7 +21,7 @@ use crate::domain::report::hour::Hour;
 use crate::domain::report::usage::{Granularity, GroupBy, UsageFilter, UsageQuestion};
 use crate::domain::role::Right;
 use crate::domain::scope::Scope;
-use crate::http::management::auth::{Asked, May, ReadKeys, ReadLimits, ReadProviders, ReadTeams, ReadUsage};
+use crate::http::management::auth::{Asked, May, ReadKeys, ReadLimits, ReadProviders, ReadTeams, ReadUsage, ReadUsers};
 use crate::http::management::problem::Refusal;
 
 /// The routes.
@@ -43,6 +44,8 @@ const PERIODS: u64 = Period::ALL.len() as u64;
 const MANY: u64 = 200;
 /// Models to choose from.
 const MOST_MODELS: usize = 500;
+/// Users to choose from. A key of another one is found and changed by the API.
+const MOST_OWNERS: u64 = 1_000;
 
 /// A team to choose.
 pub(super) struct TeamChoice {
@@ -63,6 +66,30 @@ pub(super) async fn teams(viewer: &Viewer) -> Result<Vec<TeamChoice>, Refusal> {
         name: team.name,
     };
     Ok(found.into_iter().map(choice).collect())
+}
+
+/// A user to choose.
+pub(super) struct OwnerChoice {
+    /// Their id.
+    pub(super) id: Uuid,
+    /// What they sign in with.
+    pub(super) email: String,
+}
+
+/// The users that keys can belong to, by their addresses; none for those who may see none.
+pub(super) async fn owners(viewer: &Viewer) -> Result<Vec<OwnerChoice>, Refusal> {
+    let Ok(may) = viewer.may::<ReadUsers>() else {
+        return Ok(Vec::new());
+    };
+    let found = may.users(None, None, MOST_OWNERS).await?.into_iter();
+    let mut owners: Vec<OwnerChoice> = found
+        .map(|user| OwnerChoice {
+            id: user.id.0,
+            email: user.email.to_string(),
+        })
+        .collect();
+    owners.sort_by(|one, other| one.email.cmp(&other.email));
+    Ok(owners)
 }
 
 /// Names of models and providers to choose from: for those who may not see providers, what their own keys can be for.
@@ -132,6 +159,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
     let may = viewer.may::<ReadKeys>()?;
     let state = viewer.query("status").and_then(KeyState::parse);
     let team = viewer.query("team").and_then(|team| team.parse::<Uuid>().ok());
+    let owner = viewer.query("owner").and_then(|owner| owner.parse::<Uuid>().ok());
     let filter = KeyFilter {
         team: team.map(TeamId),
         tag: viewer
@@ -142,7 +170,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         search: viewer.query("search").map(str::to_owned),
         after: viewer.query("cursor").and_then(|cursor| cursor.parse().ok()).map(KeyId),
         limit: PAGE + 1,
-        owner: None,
+        owner: owner.map(UserId),
     };
     let (may_limits, may_usage) = (viewer.may::<ReadLimits>()?, viewer.may::<ReadUsage>()?);
     let now = Utc::now();
@@ -155,13 +183,15 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         let budgets = budgets_of(&may_limits, &keys).await?;
         Ok::<_, Refusal>((keys, more, budgets))
     };
-    let (shown, usage, teams, offered) = futures_util::join!(
+    let (shown, usage, teams, owners, offered) = futures_util::join!(
         shown,
         may_usage.usage(&asked, this_month(&may_usage, now)),
         teams(&viewer),
+        owners(&viewer),
         offered(&viewer),
     );
-    let ((keys, more, budgets), usage, teams, (models, providers)) = (shown?, usage?, teams?, offered?);
+    let ((keys, more, budgets), usage, teams, owners) = (shown?, usage?, teams?, owners?);
+    let (models, providers) = offered?;
     let next = keys
         .last()
         .filter(|_| more)
@@ -181,11 +211,11 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
             }
         }
     }
-    let narrowed = ["status", "team", "tag", "search", "cursor"]
+    let narrowed = ["status", "team", "owner", "tag", "search", "cursor"]
         .iter()
         .any(|name| viewer.query(name).is_some());
     let body = html! {
-        (filters(&viewer, &teams))
+        (filters(&viewer, &teams, &owners))
         section.card {
             @if keys.is_empty() && narrowed {
                 (parts::empty("search", "No matching keys", "No key matches your search.", html! { a.button href="/gateway/keys" { "Show all keys" } }))
@@ -194,12 +224,12 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
                     @if viewer.can(Right::WriteKeys) { button.button.primary type="button" data-opens="new-key" { (icon("plus")) "Create key" } }
                 }))
             } @else {
-                (table(&keys, &of_key, &spent, now))
+                (table(&keys, &of_key, &spent, &owners, now))
                 (parts::more(next))
             }
         }
         @if viewer.can(Right::WriteKeys) {
-            (new_key(&viewer, &teams, &models, &providers))
+            (new_key(&viewer, &teams, &owners, &models, &providers))
             (secret_dialog(&viewer))
         }
     };
@@ -211,8 +241,9 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         .script("keys.js"))
 }
 
-fn filters(viewer: &Viewer, teams: &[TeamChoice]) -> Markup {
+fn filters(viewer: &Viewer, teams: &[TeamChoice], owners: &[OwnerChoice]) -> Markup {
     let chosen = viewer.query("team").unwrap_or_default();
+    let owner = viewer.query("owner").unwrap_or_default();
     html! {
         form.filters method="get" action="/gateway/keys" role="search" data-auto-submit {
             (parts::search("search", "Search keys", "Search by name or prefix", viewer.query("search")))
@@ -228,6 +259,13 @@ fn filters(viewer: &Viewer, teams: &[TeamChoice]) -> Markup {
                     @for team in teams { option value=(team.id) selected[team.id.to_string() == chosen] { (team.name) } }
                 }
             }
+            @if !owners.is_empty() {
+                label.visually-hidden for="owner" { "Owner" }
+                select id="owner" name="owner" {
+                    option value="" { "Any owner" }
+                    @for user in owners { option value=(user.id) selected[user.id.to_string() == owner] { (user.email) } }
+                }
+            }
             @if let Some(tag) = viewer.query("tag") {
                 input type="hidden" name="tag" value=(tag);
                 span.row { "tagged " (parts::chip(tag)) a.icon-button href=(viewer.url_with(&[("tag", None), ("cursor", None)])) aria-label="Any tag" { (icon("cross")) } }
@@ -241,8 +279,13 @@ fn table(
     keys: &[ManagedKey],
     budgets: &HashMap<KeyId, &ManagedBudget>,
     spent: &HashMap<Uuid, i64>,
+    owners: &[OwnerChoice],
     now: DateTime<Utc>,
 ) -> Markup {
+    let owner_of = |key: &ManagedKey| {
+        let owner = key.owner?.0;
+        owners.iter().find(|user| user.id == owner).map(|user| &user.email)
+    };
     html! {
         div.table-wrap tabindex="0" role="region" aria-label="Keys" {
             table.table id="keys" data-sort {
@@ -259,7 +302,7 @@ fn table(
                         tr {
                             td.wrap data-value=(key.name) {
                                 a.name href={ "/gateway/keys/" (key.id) } { (key.name) }
-                                div.sub { code { (key.prefix) "…" } @if let Some(team) = &key.team { " · " (team.name) } }
+                                div.sub { code { (key.prefix) "…" } @if let Some(team) = &key.team { " · " (team.name) } @if let Some(owner) = owner_of(key) { " · " (owner) } }
                             }
                             td { (state_pill(key.state(now))) }
                             td.wide { div.chips { (scope_short(&key.scope)) } }
@@ -333,7 +376,57 @@ pub(super) fn team_field(viewer: &Viewer, id: &str, teams: &[TeamChoice], chosen
     )
 }
 
-fn new_key(viewer: &Viewer, teams: &[TeamChoice], models: &[String], providers: &[String]) -> Markup {
+/// Whose a key is. Whoever has keys of their own alone creates those, and need not say so.
+pub(super) fn owner_field(viewer: &Viewer, id: &str, owners: &[OwnerChoice], chosen: Option<Uuid>) -> Markup {
+    if !viewer.can(Right::ReadUsers) || owners.is_empty() {
+        return html! {};
+    }
+    // Somebody of another team, or beyond those who are listed, stays who they are.
+    let unlisted = chosen.filter(|chosen| owners.iter().all(|user| user.id != *chosen));
+    parts::field(
+        id,
+        "Owner",
+        "",
+        html! {
+            select id=(id) name="owner_id" data-empty="null" {
+                option value="" { "Nobody" }
+                @if let Some(unlisted) = unlisted { option value=(unlisted) selected { "somebody else" } }
+                @for user in owners { option value=(user.id) selected[Some(user.id) == chosen] { (user.email) } }
+            }
+        },
+    )
+}
+
+/// What becomes of parameters that a provider cannot express, and how long answers are kept. In a change, nothing is said
+/// anew by null.
+pub(super) fn answer_fields(prefix: &str, key: Option<&ManagedKey>) -> Markup {
+    let empty = key.map(|_| "null");
+    let chosen = key.and_then(|key| key.parameter_policy);
+    let seconds = key.and_then(|key| key.cache_ttl).map(|ttl| ttl.as_secs());
+    html! {
+        div.columns {
+            (parts::field(&format!("{prefix}-parameters"), "Unsupported parameters", "What happens to those that a provider cannot express.", html! {
+                select id={ (prefix) "-parameters" } name="parameter_policy" data-empty=[empty] aria-describedby={ (prefix) "-parameters-hint" } {
+                    option value="" { "as the organization says" }
+                    @for (policy, words) in [(ParameterPolicy::Reject, "reject the request"), (ParameterPolicy::Warn, "drop, and name them in a header"), (ParameterPolicy::Drop, "drop silently")] {
+                        option value=(policy.as_str()) selected[Some(policy) == chosen] { (words) }
+                    }
+                }
+            }))
+            (parts::field(&format!("{prefix}-cache"), "Response cache, seconds", "0: no response is cached. Empty: the default.", html! {
+                input id={ (prefix) "-cache" } name="cache_seconds" data-type="number" data-empty=[empty] inputmode="numeric" placeholder="default" value=[seconds] aria-describedby={ (prefix) "-cache-hint" };
+            }))
+        }
+    }
+}
+
+fn new_key(
+    viewer: &Viewer,
+    teams: &[TeamChoice],
+    owners: &[OwnerChoice],
+    models: &[String],
+    providers: &[String],
+) -> Markup {
     let day = |days: i64| {
         (Utc::now() + TimeDelta::days(days))
             .format("%Y-%m-%dT%H:%M:%SZ")
@@ -370,14 +463,16 @@ fn new_key(viewer: &Viewer, teams: &[TeamChoice], models: &[String], providers: 
                         }))
                     }
                     details.more-fields {
-                        summary { "More limits, tags and networks" }
+                        summary { "Owner, more limits, tags and networks" }
                         div.stack {
+                            (owner_field(viewer, "new-owner", owners, None))
                             div.columns {
                                 (parts::field("new-concurrency", "Concurrent requests", "", html! { input id="new-concurrency" name="limits.concurrency" data-type="number" inputmode="numeric" placeholder="no limit"; }))
                                 (parts::field("new-tokens", "Tokens per minute", "", html! { input id="new-tokens" name="limits.tokens_per_minute" data-type="number" inputmode="numeric" placeholder="no limit"; }))
                             }
                             (parts::field("new-tags", "Tags", "name=value. Budgets, limits and usage reports can use tags.", tokens("new-tags", "metadata", "tags", None, "env=production", "")))
                             (parts::field("new-ips", "Allowed networks", "IP addresses or networks. Empty: any address.", tokens("new-ips", "allowed_ips", "tokens", None, "203.0.113.0/24", "")))
+                            (answer_fields("new", None))
                         }
                     }
                     (choices(models, providers))

@@ -339,3 +339,86 @@ async fn the_budget_of_a_key_is_on_its_pages_however_many_others_there_are() {
         .await;
     world.finish([browser]).await;
 }
+
+#[tokio::test]
+async fn a_keys_owner_cache_and_parameters_are_set_shown_and_changed_by_pages() {
+    let world = World::new().await;
+    let admin = world.person("admin", None).await;
+    world.person("member", Some(world.team)).await;
+    let token = world.gateway.token(Role::Owner);
+    let users = world.gateway.manage("GET", "/api/users", &token, None).await.json();
+    let users = users["data"].as_array().unwrap();
+    let member = users.iter().find(|user| user["role"] == "member").unwrap()["id"]
+        .as_str()
+        .unwrap();
+    let browser = world.browser_of(&admin).await;
+    browser.open_page("/gateway/keys?new=1").await;
+    browser.until("document.querySelector('#new-key').open").await;
+    browser.fill("#new-name", "of a member").await;
+    browser.click("#new-key .more-fields summary").await;
+    browser.choose("#new-owner", member).await;
+    browser.choose("#new-parameters", "warn").await;
+    browser.fill("#new-cache", "a while").await;
+    browser.click("#new-key button[type=submit]").await;
+    browser
+        .until("document.querySelector('#new-cache').getAttribute('aria-invalid') === 'true'")
+        .await;
+    browser.fill("#new-cache", "90").await;
+    browser
+        .assert_accessible("the dialog of a new key with everything")
+        .await;
+    browser.click("#new-key button[type=submit]").await;
+    browser.until("document.querySelector('#secret').open").await;
+    browser.click("[data-go-on]").await;
+    browser.until("location.pathname.startsWith('/gateway/keys/')").await;
+    browser.until_reads("member@example.com").await;
+    browser.until_reads("drops them and names them in a header").await;
+    let path = browser.value("location.pathname").await.as_str().unwrap().to_owned();
+    let stored = async || {
+        let key = world
+            .gateway
+            .manage("GET", &format!("/api{path}"), &token, None)
+            .await
+            .json();
+        let member = |name: &str| key.get(name).cloned().unwrap_or_default();
+        (member("owner_id"), member("cache_seconds"), member("parameter_policy"))
+    };
+    assert_eq!(stored().await, (json!(member), json!(90), json!("warn")));
+
+    // What is not touched stays; what is emptied is as everywhere.
+    browser.click("[data-opens='edit-key']").await;
+    browser.fill("#edit-name", "still a member's").await;
+    browser.click("#edit-key button[type=submit]").await;
+    browser.until_reads("still a member's").await;
+    assert_eq!(stored().await, (json!(member), json!(90), json!("warn")));
+    browser.click("[data-opens='edit-key']").await;
+    browser.choose("#edit-owner", "").await;
+    browser.choose("#edit-parameters", "").await;
+    browser.fill("#edit-cache", "0").await;
+    browser.click("#edit-key button[type=submit]").await;
+    browser
+        .until("[...document.querySelectorAll('dl.facts dd')].some(fact => fact.textContent.trim() === 'disabled')")
+        .await;
+    assert_eq!(stored().await, (Value::Null, json!(0), Value::Null));
+
+    // Found by whose they are.
+    let reply = world
+        .gateway
+        .manage(
+            "PATCH",
+            &format!("/api{path}"),
+            &token,
+            Some(&json!({"owner_id": member})),
+        )
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    browser.open_page("/gateway/keys").await;
+    browser.choose("#owner", member).await;
+    browser
+        .until("location.search.includes('owner=') && document.querySelectorAll('#keys tbody tr').length === 1")
+        .await;
+    browser.until_reads("still a member's").await;
+    let complaints = browser.complaints(&[]).await;
+    assert!(complaints.is_empty(), "{complaints:?}");
+    world.finish([browser]).await;
+}
