@@ -204,6 +204,7 @@ fn about(viewer: &Viewer, found: &KeyWithTerms, owners: &[OwnerChoice]) -> Marku
                     }
                 }
                 dt { "Networks" } dd { div.chips { (parts::names(&key.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), 6, "any address")) } }
+                dt { "Max. output tokens" } dd { @match key.max_output_tokens { None => span.muted { "as many as the model can" }, Some(most) => (format::count(i64::try_from(most).unwrap_or(i64::MAX))) } }
                 dt { "Response cache" } dd { @match key.cache_ttl { None => span.muted { "default" }, Some(ttl) if ttl.is_zero() => "disabled", Some(ttl) => (format::seconds(ttl.as_secs())) } }
                 dt { "Id" } dd { (parts::copyable(&key.id.to_string())) }
             }

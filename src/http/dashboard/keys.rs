@@ -397,12 +397,13 @@ pub(super) fn owner_field(viewer: &Viewer, id: &str, owners: &[OwnerChoice], cho
     )
 }
 
-/// What becomes of parameters that a provider cannot express, and how long answers are kept. In a change, nothing is said
-/// anew by null.
+/// What becomes of parameters that a provider cannot express, how long answers are kept, and how long they may be. In a change,
+/// nothing is said anew by null.
 pub(super) fn answer_fields(prefix: &str, key: Option<&ManagedKey>) -> Markup {
     let empty = key.map(|_| "null");
     let chosen = key.and_then(|key| key.parameter_policy);
     let seconds = key.and_then(|key| key.cache_ttl).map(|ttl| ttl.as_secs());
+    let most = key.and_then(|key| key.max_output_tokens);
     html! {
         div.columns {
             (parts::field(&format!("{prefix}-parameters"), "Unsupported parameters", "What happens to those that a provider cannot express.", html! {
@@ -415,6 +416,9 @@ pub(super) fn answer_fields(prefix: &str, key: Option<&ManagedKey>) -> Markup {
             }))
             (parts::field(&format!("{prefix}-cache"), "Response cache, seconds", "0: no response is cached. Empty: the default.", html! {
                 input id={ (prefix) "-cache" } name="cache_seconds" data-type="number" data-empty=[empty] inputmode="numeric" placeholder="default" value=[seconds] aria-describedby={ (prefix) "-cache-hint" };
+            }))
+            (parts::field(&format!("{prefix}-most"), "Max. output tokens", "The longest response it may ask for. Empty: as long as the model can.", html! {
+                input id={ (prefix) "-most" } name="max_output_tokens" data-type="number" data-empty=[empty] inputmode="numeric" value=[most] aria-describedby={ (prefix) "-most-hint" };
             }))
         }
     }
