@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pricing::{LongPrompt, Price};
 use super::repricing::{Written, read, written};
+use super::service::Surcharges;
 
 /// The rates of a price, in nano-dollars for a million tokens.
 #[derive(Serialize, Deserialize)]
@@ -12,6 +13,8 @@ struct Kept {
     rates: Written,
     #[serde(skip_serializing_if = "Option::is_none")]
     long_prompt: Option<(u64, Written)>,
+    #[serde(default)]
+    surcharges: Surcharges,
 }
 
 /// The rates of a price as JSON, without its version.
@@ -22,12 +25,12 @@ pub fn kept(price: &Price) -> String {
             .long_prompt
             .as_ref()
             .map(|long| (long.above_tokens, written(&long.rates))),
+        surcharges: price.surcharges,
     };
     serde_json::to_string(&kept).expect("numbers can be written")
 }
 
-/// The price of a version with these rates; `None` where they cannot be read. What its batches cost is not kept: that is a
-/// price with a version of its own.
+/// The price of a version with these rates; `None` where they cannot be read.
 pub fn of_kept(version: &str, rates: &str) -> Option<Price> {
     let kept: Kept = serde_json::from_str(rates).ok()?;
     Some(Price {
@@ -38,6 +41,7 @@ pub fn of_kept(version: &str, rates: &str) -> Option<Price> {
             rates: read(&rates),
         }),
         batch: None,
+        surcharges: kept.surcharges,
     })
 }
 
@@ -52,7 +56,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_price_is_read_as_it_was_kept(
-            input in 0..i64::MAX, output in 0..i64::MAX, cached: Option<u32>, above: Option<(u32, u32)>
+            input in 0..i64::MAX, output in 0..i64::MAX, cached: Option<u32>, above: Option<(u32, u32)>,
+            priority: Option<u16>,
         ) {
             let rates = |input: i64| Rates {
                 input: NanoUsd(input),
@@ -68,6 +73,7 @@ mod tests {
                     rates: rates(input.into()),
                 }),
                 batch: None,
+                surcharges: Surcharges { priority, ..Surcharges::default() },
             };
             prop_assert_eq!(of_kept("list/m@2026-11-01#1", &kept(&price)), Some(price));
         }

@@ -227,10 +227,10 @@ impl PriceBook {
     }
 
     /// The price of a version that is in it.
-    pub fn price_named(&self, version: &PriceVersion) -> Option<Price> {
+    pub fn price_named(&self, version: &str) -> Option<Price> {
         let series = self.tariffs.iter().flat_map(|tariff| &tariff.deployments);
         let mut steps = series.flat_map(|series| &series.0);
-        steps.find(|step| step.version == version.as_str()).map(Step::price)
+        steps.find(|step| step.version == version).map(Step::price)
     }
 
     /// What becomes of a past call.

@@ -14,6 +14,7 @@ use super::policies::Policies;
 use crate::domain::ids::PriceVersion;
 use crate::domain::pricing::Price;
 use crate::domain::record::UsageRecord;
+use crate::domain::service::Service;
 use crate::routing::catalog::Catalog;
 use crate::routing::price_book::price_named;
 
@@ -43,18 +44,20 @@ impl PriceMemory {
         let mut found: Vec<Price> = Vec::new();
         for record in records {
             for attempt in &record.attempts {
-                let Some(version) = &attempt.charge.price_version else {
+                let Some(charged) = &attempt.charge.price_version else {
                     continue;
                 };
-                if self.done.lock().contains(version) || found.iter().any(|price| price.version == *version) {
+                // One price, however a call was served.
+                let version = Service::bare(charged.as_str());
+                if self.done.lock().contains(version) || found.iter().any(|price| price.version.as_str() == version) {
                     continue;
                 }
                 let policy = self.policies.of(record.owner.organization);
                 let catalog = policy.catalog(&self.catalog.load());
                 let deployment = (attempt.provider.as_str(), attempt.model.as_str());
-                match price_named(&catalog, &policy, deployment, version.as_str()) {
+                match price_named(&catalog, &policy, deployment, version) {
                     Some(price) => found.push(price),
-                    None => self.remember(version.clone()),
+                    None => self.remember(version.into()),
                 }
             }
         }

@@ -46,8 +46,7 @@ pub fn price_book(policy: &Policy, catalog: &Catalog, terms: &RepricingTerms) ->
     book
 }
 
-/// The price with a version, of those in force for a model at a provider: its own, that of its batches, or one that the
-/// organization wrote.
+/// The price with a version, of those in force for a model at a provider: its own, or one that the organization wrote.
 pub fn price_named(
     catalog: &Catalog,
     policy: &Policy,
@@ -58,12 +57,15 @@ pub fn price_named(
         .deployments()
         .filter(|deployment| deployment.provider.as_str() == provider && deployment.model.as_str() == model);
     let usual = deployments.filter_map(|deployment| deployment.price.as_deref());
-    let own = policy.terms.prices.values().flatten().map(|price| &*price.price);
-    usual
-        .chain(own)
-        .flat_map(|price| [Some(price.clone()), price.in_batch()])
-        .flatten()
+    // What an own price leaves open depends on the usual one; there may be none.
+    let all = usual.map(Some).chain([None]).flat_map(|usual| {
+        let own = policy.terms.prices.values().flatten();
+        let own = own.map(move |price| price.beside(usual));
+        usual.map(Cow::Borrowed).into_iter().chain(own)
+    });
+    all.into_iter()
         .find(|price| price.version.as_str() == version)
+        .map(Cow::into_owned)
 }
 
 /// The prices of a deployment, the earliest first.

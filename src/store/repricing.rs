@@ -274,8 +274,9 @@ impl Store {
                     row.metering = metering(&request, row).as_str().to_owned();
                 }
                 row.cost_nanousd = Some(cost.0);
-                if let Entry::Vacant(place) = charged.entry(version.to_string())
-                    && let Some(price) = book.price_named(&version)
+                let bare = Service::bare(version.as_str());
+                if let Entry::Vacant(place) = charged.entry(bare.to_owned())
+                    && let Some(price) = book.price_named(bare)
                 {
                     place.insert(price);
                 }

@@ -15,6 +15,7 @@ use crate::domain::pricing::Price;
 use crate::domain::report::insight::Insights;
 use crate::domain::report::log::LogFilter;
 use crate::domain::report::usage::{GroupBy, UsageFilter, UsageQuestion, UsageReport};
+use crate::domain::service::Service;
 use crate::http::management::problem::Refusal;
 use crate::routing::price_book::price_named;
 use crate::upstream::endpoints::Tenant;
@@ -201,7 +202,7 @@ impl May<ReadLogs> {
     /// those in force. Whoever may see a request sees what it was charged by.
     pub async fn prices_of(&self, attempts: &[AttemptRow]) -> Result<HashMap<String, Price>, Refusal> {
         let versions = attempts.iter().filter_map(|attempt| attempt.price_version.as_deref());
-        let versions: Vec<&str> = versions.collect();
+        let versions: Vec<&str> = versions.map(Service::bare).collect();
         let kept = self.management.analytics.kept_prices(&versions).await;
         let kept = kept.map_err(unavailable)?.into_iter();
         let mut prices: HashMap<String, Price> = kept.map(|price| (price.version.to_string(), price)).collect();
@@ -210,6 +211,7 @@ impl May<ReadLogs> {
             let Some(version) = attempt
                 .price_version
                 .as_deref()
+                .map(Service::bare)
                 .filter(|version| !prices.contains_key(*version))
             else {
                 continue;
