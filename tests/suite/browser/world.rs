@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bonito::analytics::rollup::tend;
 use bonito::app::run::End;
+use bonito::domain::budget::calendar::Period;
 use bonito::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use bonito::domain::ids::{KeyId, RequestId, TeamId};
 use bonito::domain::job::{JobKind, NewJob};
@@ -15,6 +16,7 @@ use bonito::domain::role::Role;
 use bonito::domain::usage::{TokenUsage, UsageSource};
 use bonito::store::ledger::RequestRow;
 use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -152,6 +154,7 @@ impl World {
             teams.push(id(&created("/api/teams", json!({"slug": slug, "name": name})).await));
         }
         let mut keys = Vec::new();
+        // What is to be used up is counted for ever: at the beginning of a month nothing was spent in it yet.
         for (name, team, more) in [
             (
                 EVIL,
@@ -162,7 +165,7 @@ impl World {
                 "search-production",
                 1,
                 json!({"metadata": {"env": "production", "app": "search"}, "rate_limit": 600,
-                "budgets": [{"amount_usd": "6", "period": "monthly"}]}),
+                "budgets": [{"amount_usd": "6", "period": "total"}]}),
             ),
             (
                 "support-bot",
@@ -180,7 +183,7 @@ impl World {
                 "notebooks",
                 3,
                 json!({"metadata": {"env": "research"}, "limits": {"concurrency": 8, "requests_per_minute": 120},
-                "budgets": [{"amount_usd": "1.20", "period": "monthly", "enforcement": "soft"}]}),
+                "budgets": [{"amount_usd": "2", "period": "total", "enforcement": "soft"}]}),
             ),
             (
                 "batch-embeddings",
@@ -359,6 +362,8 @@ impl World {
         }
         let versions = self.price_versions().await;
         let mut numbers = Numbers(20_261_130);
+        let month = Period::Monthly.span(Tz::UTC, now).start;
+        let lately = u64::try_from((now - month).num_seconds().clamp(1, 14_000)).unwrap();
         let owners = [(1, 1, 42), (2, 2, 26), (4, 3, 14), (3, 2, 10), (0, 0, 8)];
         let mut records = Vec::new();
         for number in 0..REQUESTS + REQUESTS_BEFORE {
@@ -371,11 +376,12 @@ impl World {
             let at = first + TimeDelta::days(day);
             let at = at.date_naive().and_hms_opt(hour, 0, 0).unwrap().and_utc()
                 + TimeDelta::milliseconds(i64::try_from(numbers.below(3_600_000)).unwrap());
-            // Some of today are still to come; those came in the last hours instead.
-            let at = if at < now && at > first {
+            // Some of today are still to come; those came in the last hours instead, and so did a few others: whatever the time
+            // and the day, something was asked lately and in this month.
+            let at = if at < now && at > first && number % 40 != 0 {
                 at
             } else {
-                now - TimeDelta::seconds(i64::try_from(numbers.below(14_000)).unwrap() + 20)
+                now - TimeDelta::seconds(i64::try_from(numbers.below(lately)).unwrap())
             };
             // The month before was a quieter one.
             let at = if number < REQUESTS {
