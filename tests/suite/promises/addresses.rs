@@ -300,7 +300,10 @@ impl Asked {
         };
         // Whoever may be asked may send elsewhere; nobody goes there.
         let answered = attempt["status"].as_u64();
-        assert!(answered.is_none_or(|status| (300..400).contains(&status)), "{url}: {attempt}");
+        assert!(
+            answered.is_none_or(|status| (300..400).contains(&status)),
+            "{url}: {attempt}"
+        );
         let gone = self.gateway.manage("DELETE", &path, &self.admin, None).await;
         assert_eq!(gone.status, 204, "{url}: {}", gone.text);
         attempt["error"].to_string()
