@@ -30,7 +30,8 @@ struct Partition {
 }
 
 impl Store {
-    /// Makes the partitions of this month and the next ones that are not there yet.
+    /// Makes the partitions of this month and the next ones that are not there yet; where there are none at all, of the last
+    /// month too, so that what is written late at the beginning of a month need not be moved while it is read.
     ///
     /// # Errors
     /// The database fails, or others used the tables for too long; what is missing is made the next time.
@@ -38,8 +39,19 @@ impl Store {
         if self.backend() != DatabaseBackend::Postgres {
             return Ok(());
         }
-        let months = std::iter::successors(Some(first_of_month(now)), |month| Some(next_month(*month)));
-        self.make_missing(months.take(1 + MONTHS_AHEAD)).await
+        let there = self.partitions(TABLES[0].0).await?;
+        let present = first_of_month(now);
+        let (first, past) = match there.iter().any(|partition| partition.range.is_some()) {
+            true => (present, 0),
+            false => (
+                present
+                    .pred_opt()
+                    .map_or(present, |last| first_of_month(midnight(last))),
+                1,
+            ),
+        };
+        let months = std::iter::successors(Some(first), |month| Some(next_month(*month)));
+        self.make_missing(months.take(past + 1 + MONTHS_AHEAD)).await
     }
 
     /// Makes the partition of the oldest month that is past and has rows without one.
