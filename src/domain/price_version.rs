@@ -1,15 +1,18 @@
-//! Prices as they are kept under their versions, so that what a call has cost can be explained when its price is no longer in
-//! force.
+//! The figures of a price as they are written down: under its version, so that what a call has cost can be explained when its
+//! price is no longer in force, and in the book of a re-pricing.
 
 use serde::{Deserialize, Serialize};
 
-use super::pricing::{LongPrompt, Price};
-use super::repricing::{Written, read, written};
+use super::money::NanoUsd;
+use super::pricing::{LongPrompt, Price, Rates};
 use super::service::Surcharges;
 
-/// The rates of a price, in nano-dollars for a million tokens.
-#[derive(Serialize, Deserialize)]
-struct Kept {
+/// Rates as they are written: input, output, and what prompt caches cost; nano-dollars for a million tokens.
+type Written = [Option<i64>; 5];
+
+/// A price without its version.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Figures {
     rates: Written,
     #[serde(skip_serializing_if = "Option::is_none")]
     long_prompt: Option<(u64, Written)>,
@@ -17,32 +20,62 @@ struct Kept {
     surcharges: Surcharges,
 }
 
-/// The rates of a price as JSON, without its version.
-pub fn kept(price: &Price) -> String {
-    let kept = Kept {
-        rates: written(&price.rates),
-        long_prompt: price
-            .long_prompt
-            .as_ref()
-            .map(|long| (long.above_tokens, written(&long.rates))),
-        surcharges: price.surcharges,
-    };
-    serde_json::to_string(&kept).expect("numbers can be written")
+impl Figures {
+    /// Those of a price.
+    pub(super) fn of(price: &Price) -> Self {
+        let long = price.long_prompt.as_ref();
+        Self {
+            rates: written(&price.rates),
+            long_prompt: long.map(|long| (long.above_tokens, written(&long.rates))),
+            surcharges: price.surcharges,
+        }
+    }
+
+    /// The price that has them, under its version.
+    pub(super) fn price(&self, version: &str) -> Price {
+        Price {
+            version: version.into(),
+            rates: read(&self.rates),
+            long_prompt: self.long_prompt.map(|(above_tokens, rates)| LongPrompt {
+                above_tokens,
+                rates: read(&rates),
+            }),
+            batch: None,
+            surcharges: self.surcharges,
+        }
+    }
 }
 
-/// The price of a version with these rates; `None` where they cannot be read.
-pub fn of_kept(version: &str, rates: &str) -> Option<Price> {
-    let kept: Kept = serde_json::from_str(rates).ok()?;
-    Some(Price {
-        version: version.into(),
-        rates: read(&kept.rates),
-        long_prompt: kept.long_prompt.map(|(above_tokens, rates)| LongPrompt {
-            above_tokens,
-            rates: read(&rates),
-        }),
-        batch: None,
-        surcharges: kept.surcharges,
-    })
+/// The figures of a price as JSON, without its version.
+pub fn kept(price: &Price) -> String {
+    serde_json::to_string(&Figures::of(price)).expect("numbers can be written")
+}
+
+/// The price of a version with these figures; `None` where they cannot be read.
+pub fn of_kept(version: &str, figures: &str) -> Option<Price> {
+    let figures: Figures = serde_json::from_str(figures).ok()?;
+    Some(figures.price(version))
+}
+
+fn written(rates: &Rates) -> Written {
+    [
+        Some(rates.input.0),
+        Some(rates.output.0),
+        rates.cache_read.map(|rate| rate.0),
+        rates.cache_write.map(|rate| rate.0),
+        rates.cache_write_1h.map(|rate| rate.0),
+    ]
+}
+
+fn read([input, output, cache_read, cache_write, cache_write_1h]: &Written) -> Rates {
+    let rate = |rate: &Option<i64>| rate.map(NanoUsd);
+    Rates {
+        input: rate(input).unwrap_or_default(),
+        output: rate(output).unwrap_or_default(),
+        cache_read: rate(cache_read),
+        cache_write: rate(cache_write),
+        cache_write_1h: rate(cache_write_1h),
+    }
 }
 
 #[cfg(test)]
@@ -50,8 +83,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::money::NanoUsd;
-    use crate::domain::pricing::Rates;
 
     proptest! {
         #[test]

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::ids::{OrganizationId, PriceVersion};
 use super::money::NanoUsd;
-use super::pricing::{LongPrompt, Price, Rates};
-use super::service::Surcharges;
+use super::price_version::Figures;
+use super::pricing::Price;
 use super::usage::TokenUsage;
 
 /// Which calls are meant.
@@ -188,10 +188,8 @@ struct Series(Vec<Step>);
 struct Step {
     from: Option<DateTime<Utc>>,
     version: String,
-    rates: [Option<i64>; 5],
-    long_prompt: Option<(u64, [Option<i64>; 5])>,
-    #[serde(default)]
-    surcharges: Surcharges,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 impl PriceBook {
@@ -204,13 +202,10 @@ impl PriceBook {
     ) {
         let steps = prices.into_iter().map(|(from, price)| {
             let price = price.borrow();
-            let long = price.long_prompt.as_ref();
             Step {
                 from,
                 version: price.version.to_string(),
-                rates: written(&price.rates),
-                long_prompt: long.map(|long| (long.above_tokens, written(&long.rates))),
-                surcharges: price.surcharges,
+                figures: Figures::of(price),
             }
         });
         let series = Series(steps.collect());
@@ -291,52 +286,14 @@ impl PriceBook {
 
 impl Series {
     fn costs_like(&self, other: &Self) -> bool {
-        let figures = |series: &Self| -> Vec<_> {
-            let steps = series.0.iter();
-            steps
-                .map(|step| (step.from, step.rates, step.long_prompt, step.surcharges))
-                .collect()
-        };
+        let figures = |series: &Self| -> Vec<_> { series.0.iter().map(|step| (step.from, step.figures)).collect() };
         figures(self) == figures(other)
     }
 }
 
 impl Step {
     fn price(&self) -> Price {
-        Price {
-            version: self.version.as_str().into(),
-            rates: read(&self.rates),
-            long_prompt: self.long_prompt.map(|(above_tokens, rates)| LongPrompt {
-                above_tokens,
-                rates: read(&rates),
-            }),
-            batch: None,
-            surcharges: self.surcharges,
-        }
-    }
-}
-
-/// Rates as they are written: input, output, and what prompt caches cost.
-pub(super) type Written = [Option<i64>; 5];
-
-pub(super) fn written(rates: &Rates) -> Written {
-    [
-        Some(rates.input.0),
-        Some(rates.output.0),
-        rates.cache_read.map(|rate| rate.0),
-        rates.cache_write.map(|rate| rate.0),
-        rates.cache_write_1h.map(|rate| rate.0),
-    ]
-}
-
-pub(super) fn read([input, output, cache_read, cache_write, cache_write_1h]: &Written) -> Rates {
-    let rate = |rate: &Option<i64>| rate.map(NanoUsd);
-    Rates {
-        input: rate(input).unwrap_or_default(),
-        output: rate(output).unwrap_or_default(),
-        cache_read: rate(cache_read),
-        cache_write: rate(cache_write),
-        cache_write_1h: rate(cache_write_1h),
+        self.figures.price(&self.version)
     }
 }
 
@@ -351,7 +308,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::service::Service;
+    use crate::domain::pricing::Rates;
+    use crate::domain::service::{Service, Surcharges};
 
     fn price(version: &str, input: i64, output: i64) -> Price {
         Price {
