@@ -11,7 +11,7 @@ use super::auth::{May, ReadKeys};
 use super::budgets::Budget;
 use super::examples::example;
 use super::keys::{AllowedModels, KeyParameterPolicy};
-use super::limits::{LimitScopeKind, WhenRedisIsAway};
+use super::limits::LimitTerms;
 use super::problem::{Read, Refused};
 use crate::domain::ids::KeyId;
 use crate::domain::key_policy::{AppliedLimit, LimitSource, Whose};
@@ -85,31 +85,8 @@ struct EffectiveScope {
 /// A rate limit as it is counted. Of each kind it is the strictest of what it comes from.
 #[derive(Object)]
 struct EffectiveLimit {
-    /// Whose requests are counted together.
-    scope: LimitScopeKind,
-    /// Which one: the id of the team or the key, the tag as `name=value`, the provider, or the model.
-    #[oai(skip_serializing_if_is_none)]
-    reference: Option<String>,
-    /// The model it is about, a name or a glob. Absent: all, or the one that `reference` names.
-    #[oai(skip_serializing_if_is_none)]
-    model: Option<String>,
-    /// Requests per minute.
-    #[oai(skip_serializing_if_is_none)]
-    requests_per_minute: Option<u64>,
-    /// Input tokens per minute.
-    #[oai(skip_serializing_if_is_none)]
-    input_tokens_per_minute: Option<u64>,
-    /// Output tokens per minute.
-    #[oai(skip_serializing_if_is_none)]
-    output_tokens_per_minute: Option<u64>,
-    /// Input and output tokens together, per minute.
-    #[oai(skip_serializing_if_is_none)]
-    tokens_per_minute: Option<u64>,
-    /// Requests under way.
-    #[oai(skip_serializing_if_is_none)]
-    concurrency: Option<u64>,
-    /// What becomes of requests while Redis is away.
-    when_redis_is_away: WhenRedisIsAway,
+    #[oai(flatten)]
+    terms: LimitTerms,
     /// What it comes from.
     from: Vec<LimitOrigin>,
 }
@@ -221,18 +198,8 @@ fn shown(policy: KeyPolicy) -> EffectiveKeyPolicy {
 
 fn shown_limit(limit: AppliedLimit, usual: WhenApart) -> EffectiveLimit {
     let applied = limit.applied;
-    let (kind, reference, model) = applied.scope.written();
-    let values = applied.values;
     EffectiveLimit {
-        scope: LimitScopeKind::of(kind),
-        reference: Some(reference).filter(|reference| !reference.is_empty()),
-        model: model.map(ToOwned::to_owned),
-        requests_per_minute: values.requests,
-        input_tokens_per_minute: values.input_tokens,
-        output_tokens_per_minute: values.output_tokens,
-        tokens_per_minute: values.tokens,
-        concurrency: values.concurrency,
-        when_redis_is_away: applied.when_apart.unwrap_or(usual).into(),
+        terms: LimitTerms::of(&applied.scope, applied.values, applied.when_apart.unwrap_or(usual)),
         from: limit
             .from
             .iter()

@@ -120,12 +120,9 @@ pub struct LimitFields {
     when_redis_is_away: Option<WhenRedisIsAway>,
 }
 
-/// A rate limit.
+/// What a rate limit is about, and how much of it is allowed.
 #[derive(Object)]
-#[oai(example)]
-pub struct RateLimit {
-    /// Its id.
-    id: Uuid,
+pub(super) struct LimitTerms {
     /// Whose requests are counted together.
     scope: LimitScopeKind,
     /// Which one: the id of the team or the key, the tag as `name=value`, the provider, or the model.
@@ -151,6 +148,33 @@ pub struct RateLimit {
     concurrency: Option<u64>,
     /// What becomes of requests while Redis is away.
     when_redis_is_away: WhenRedisIsAway,
+}
+
+impl LimitTerms {
+    pub(super) fn of(scope: &LimitScope, values: LimitValues, when_apart: WhenApart) -> Self {
+        let (kind, reference, model) = scope.written();
+        Self {
+            scope: LimitScopeKind::of(kind),
+            reference: Some(reference).filter(|reference| !reference.is_empty()),
+            model: model.map(ToOwned::to_owned),
+            requests_per_minute: values.requests,
+            input_tokens_per_minute: values.input_tokens,
+            output_tokens_per_minute: values.output_tokens,
+            tokens_per_minute: values.tokens,
+            concurrency: values.concurrency,
+            when_redis_is_away: when_apart.into(),
+        }
+    }
+}
+
+/// A rate limit.
+#[derive(Object)]
+#[oai(example)]
+pub struct RateLimit {
+    /// Its id.
+    id: Uuid,
+    #[oai(flatten)]
+    terms: LimitTerms,
     /// Whether it is in force.
     enabled: bool,
     /// When it was created.
@@ -431,20 +455,11 @@ pub(super) fn values_of(
 
 impl From<ManagedLimit> for RateLimit {
     fn from(limit: ManagedLimit) -> Self {
-        let (kind, reference, model) = limit.rule.scope.written();
-        let values = limit.rule.values;
+        let rule = &limit.rule;
         Self {
-            id: limit.rule.id,
-            scope: LimitScopeKind::of(kind),
-            reference: Some(reference).filter(|reference| !reference.is_empty()),
-            model: model.map(ToOwned::to_owned),
-            requests_per_minute: values.requests,
-            input_tokens_per_minute: values.input_tokens,
-            output_tokens_per_minute: values.output_tokens,
-            tokens_per_minute: values.tokens,
-            concurrency: values.concurrency,
-            when_redis_is_away: limit.rule.when_apart.into(),
-            enabled: limit.rule.enabled,
+            id: rule.id,
+            terms: LimitTerms::of(&rule.scope, rule.values, rule.when_apart),
+            enabled: rule.enabled,
             created_at: limit.created_at,
             updated_at: limit.updated_at,
         }
