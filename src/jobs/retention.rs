@@ -9,8 +9,8 @@ use super::Keep;
 use crate::domain::job::{JobKind, JobState};
 use crate::domain::report::hour::Hour;
 use crate::queue::{Job, JobFailure, Outcome, Run};
-use crate::store::Store;
 use crate::store::retention::Purged;
+use crate::store::{Store, StoreError};
 
 /// Rows that are deleted by one statement.
 const AT_ONCE: u64 = 500;
@@ -38,62 +38,28 @@ impl Job for Retention {
     }
 
     async fn run(&self, run: &Run) -> Result<Outcome, JobFailure> {
-        for (state, kept) in [
-            (JobState::Done, self.keep.done_jobs),
-            (JobState::Dead, self.keep.dead_jobs),
-        ] {
-            while self.store.forget_jobs(state, kept, AT_ONCE).await? == AT_ONCE {
-                if run.gives_way() {
-                    return Ok(Outcome::Again(Duration::ZERO));
-                }
-                sleep(PAUSE).await;
-            }
-        }
-        while self.store.forget_payloads(AT_ONCE).await? == AT_ONCE {
-            if run.gives_way() {
-                return Ok(Outcome::Again(Duration::ZERO));
-            }
-            sleep(PAUSE).await;
-        }
+        let (store, now) = (&self.store, Utc::now());
         let before = |kept: Duration| Utc::now() - TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX);
-        while self
-            .store
-            .forget_deliveries(before(self.keep.deliveries), AT_ONCE)
-            .await?
-            == AT_ONCE
-        {
-            if run.gives_way() {
-                return Ok(Outcome::Again(Duration::ZERO));
-            }
-            sleep(PAUSE).await;
+        let forgotten = all_of(run, || store.forget_jobs(JobState::Done, self.keep.done_jobs, AT_ONCE)).await?
+            && all_of(run, || store.forget_jobs(JobState::Dead, self.keep.dead_jobs, AT_ONCE)).await?
+            && all_of(run, || store.forget_payloads(AT_ONCE)).await?
+            && all_of(run, || store.forget_deliveries(before(self.keep.deliveries), AT_ONCE)).await?
+            && all_of(run, || store.forget_files(now, now - UPLOAD, AT_ONCE)).await?
+            && all_of(run, || store.forget_health(before(HEALTH), AT_ONCE)).await?;
+        if !forgotten {
+            return Ok(Outcome::Again(Duration::ZERO));
         }
-        let now = Utc::now();
-        while self.store.forget_files(now, now - UPLOAD, AT_ONCE).await? == AT_ONCE {
-            if run.gives_way() {
-                return Ok(Outcome::Again(Duration::ZERO));
-            }
-            sleep(PAUSE).await;
-        }
-        while self.store.forget_health(before(HEALTH), AT_ONCE).await? == AT_ONCE {
-            if run.gives_way() {
-                return Ok(Outcome::Again(Duration::ZERO));
-            }
-            sleep(PAUSE).await;
-        }
-        self.store.fail_lost_batches(now - LOST, AT_ONCE).await?;
-        self.store.forget_notices(before(NOTICES)).await?;
+        store.fail_lost_batches(now - LOST, AT_ONCE).await?;
+        store.forget_notices(before(NOTICES)).await?;
         let Some(days) = self.keep.requests_days else {
             return Ok(Outcome::Done);
         };
         let over = Utc::now() - TimeDelta::days(days.into());
         // What is told of requests goes when they do.
-        while self.store.forget_budget_events(over, AT_ONCE).await? == AT_ONCE
-            || self.store.forget_repricings(over, AT_ONCE).await? == AT_ONCE
-        {
-            if run.gives_way() {
-                return Ok(Outcome::Again(Duration::ZERO));
-            }
-            sleep(PAUSE).await;
+        let forgotten = all_of(run, || store.forget_budget_events(over, AT_ONCE)).await?
+            && all_of(run, || store.forget_repricings(over, AT_ONCE)).await?;
+        if !forgotten {
+            return Ok(Outcome::Again(Duration::ZERO));
         }
         let keep_from = Hour::at(over);
         loop {
@@ -110,4 +76,19 @@ impl Job for Retention {
             sleep(PAUSE).await;
         }
     }
+}
+
+/// Forgets a few at a time until there are no more. Says whether the worker was not to stop before that.
+async fn all_of<F, T>(run: &Run, forget: F) -> Result<bool, StoreError>
+where
+    F: Fn() -> T + Send + Sync,
+    T: Future<Output = Result<u64, StoreError>> + Send,
+{
+    while forget().await? == AT_ONCE {
+        if run.gives_way() {
+            return Ok(false);
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(true)
 }
