@@ -62,14 +62,8 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn spent_of(&self, budget: BudgetId, start: DateTime<Utc>) -> Result<Spent, StoreError> {
-        let spend = gateway_budget_spend::Entity::find_by_id((budget.0, start))
-            .one(&self.db)
-            .await?;
-        let slices = slices_of(&self.db, budget.0, start).await?;
-        Ok(Spent {
-            spent: NanoUsd(spend.map_or(0, |spend| spend.spent_nanousd)),
-            set_aside: NanoUsd(slices.iter().map(|slice| slice.amount_nanousd).sum()),
-        })
+        let mut spent = self.spent_of_each(&[(budget, start)]).await?;
+        Ok(spent.remove(&budget).unwrap_or_default())
     }
 
     /// The same of many budgets, each in a period of its own, in two questions for some hundred of them.
