@@ -189,12 +189,12 @@ impl Pipeline {
                     },
                 };
                 if lenient && !decoder.has_said() && out.bytes.len() <= MAX_UNSAID_BYTES {
-                    if decoder.is_complete() && decoder.is_withheld() {
-                        return Err(withheld(decoder.usage(), decoder.generated(), meter));
-                    }
                     if !decoder.is_complete() {
                         step?;
                         continue;
+                    }
+                    if decoder.is_withheld() {
+                        return Err(withheld(decoder.usage(), decoder.generated(), meter));
                     }
                 }
                 if !out.bytes.is_empty() {
