@@ -8,6 +8,7 @@ mod chaos;
 mod credentials;
 mod durability;
 mod history;
+mod keys;
 mod limits;
 mod load;
 mod money;
