@@ -30,7 +30,7 @@ struct Partition {
 }
 
 impl Store {
-    /// Makes the partitions of this month and the next ones that are not there yet; where there are none at all, of the last
+    /// Makes the partitions of this month and the next ones that are not there yet; where a table has none at all, of the last
     /// month too, so that what is written late at the beginning of a month need not be moved while it is read.
     ///
     /// # Errors
@@ -39,19 +39,30 @@ impl Store {
         if self.backend() != DatabaseBackend::Postgres {
             return Ok(());
         }
-        let there = self.partitions(TABLES[0].0).await?;
         let present = first_of_month(now);
-        let (first, past) = match there.iter().any(|partition| partition.range.is_some()) {
-            true => (present, 0),
-            false => (
-                present
-                    .pred_opt()
-                    .map_or(present, |last| first_of_month(midnight(last))),
-                1,
-            ),
+        let last = present.pred_opt().map(|day| first_of_month(midnight(day)));
+        let (first, past) = match last {
+            Some(last) if self.is_undivided().await? => (last, 1),
+            _ => (present, 0),
         };
         let months = std::iter::successors(Some(first), |month| Some(next_month(*month)));
         self.make_missing(months.take(past + 1 + MONTHS_AHEAD)).await
+    }
+
+    /// Whether one of the tables has no partition but the default one; of what was killed while it made the first ones, the
+    /// last table is that.
+    async fn is_undivided(&self) -> Result<bool, StoreError> {
+        for (table, _) in TABLES {
+            if self
+                .partitions(table)
+                .await?
+                .iter()
+                .all(|partition| partition.range.is_none())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes the partition of the oldest month that is past and has rows without one.

@@ -159,6 +159,16 @@ async fn a_month_of_requests_is_summed_up_and_asked_about() {
         "/gateway?range=30d&by=provider",
         "/gateway/keys",
         "/gateway/keys/KEY",
+        "/gateway/usage",
+        "/gateway/usage?range=30d&by=key",
+        "/gateway/logs",
+        "/gateway/providers",
+        "/gateway/routing",
+        "/gateway/budgets",
+        "/gateway/webhooks",
+        "/gateway/jobs",
+        "/gateway/settings",
+        "/gateway/playground",
     ] {
         let path = path.replace("KEY", &some_key);
         let mut took: Vec<Duration> = Vec::new();
