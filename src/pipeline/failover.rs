@@ -25,7 +25,7 @@ use crate::routing::plan::{Plan, Readiness};
 use crate::secrets::credential::Credential;
 use crate::telemetry::names::trace::{DEPLOYMENT, span};
 use crate::telemetry::redaction::redacted;
-use crate::telemetry::trace::{Ambient, Kind, gen_ai};
+use crate::telemetry::trace::{Kind, gen_ai};
 use crate::upstream::endpoints::{Keyed, Tenant, Wanted};
 
 /// How long a deployment is left alone that has nothing left and does not say for how long.
@@ -357,7 +357,7 @@ impl<'p> Tries<'p> {
                 let ended = Ended {
                     outcome: Outcome::Failed,
                     began,
-                    trace: Ambient::here().context(),
+                    trace: meter.ambient().context(),
                 };
                 self.pipeline.board.watch(organization, spot).report(ended, None);
             }
