@@ -174,7 +174,7 @@ fn what_mdbook_reads_is_what_it_takes() {
         assert!(link.starts_with('[') && link.ends_with(".md)"), "SUMMARY.md: {line}");
         match entry {
             Some(_) => {
-                assert!(indent % 2 == 0 && indent / 2 <= depth, "SUMMARY.md: {line}");
+                assert!(indent.is_multiple_of(2) && indent / 2 <= depth, "SUMMARY.md: {line}");
                 (numbered, depth) = (true, indent / 2 + 1);
             }
             None => assert!(!numbered && indent == 0, "SUMMARY.md: {line}"),
