@@ -14,6 +14,7 @@ use crate::gates::notices::Notices;
 use crate::gates::prober::Prober;
 use crate::routing::plan::Readiness;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Ambient;
 
 /// The actor.
 pub struct ProviderActor;
@@ -123,6 +124,10 @@ impl Actor for ProviderActor {
         state.take_answers(now);
         // Given back when everything about it is decided.
         let mut _permit = None;
+        let cause = match &message {
+            ProviderMsg::Ended(ended) => Ambient::at(ended.trace),
+            _ => Ambient::default(),
+        };
         match message {
             ProviderMsg::Second => {
                 if state.is_done(now) {
@@ -152,8 +157,11 @@ impl Actor for ProviderActor {
         let after = state.health.health();
         if after != before {
             state.publish();
-            state.write_down(before, after, now);
-            state.tell(&myself, after, now);
+            // What is told of it is in the trace of the request that decided it.
+            cause.enter(|| {
+                state.write_down(before, after, now);
+                state.tell(&myself, after, now);
+            });
         }
         Ok(())
     }
@@ -217,7 +225,11 @@ impl ProviderState {
         let (gate, prober, myself) = (self.args.gate.clone(), terms.prober.clone(), myself.clone());
         let asked = tokio::spawn(async move {
             let outcome = prober.probe(&gate, since).await;
-            let ended = outcome.map(|outcome| Ended { outcome, began: now });
+            let ended = outcome.map(|outcome| Ended {
+                outcome,
+                began: now,
+                trace: None,
+            });
             drop(myself.cast(ProviderMsg::Probed(ended, permit)));
         });
         self.probe = Some(AbortOnDropHandle::new(asked));
@@ -317,7 +329,11 @@ mod tests {
 
     /// How an attempt ended that had only just begun.
     fn just(outcome: Outcome) -> Ended {
-        Ended { outcome, began: now() }
+        Ended {
+            outcome,
+            began: now(),
+            trace: None,
+        }
     }
 
     /// Answers what it is told to, and counts.

@@ -12,6 +12,7 @@ use crate::domain::health::HealthChange;
 use crate::domain::watched::Watched;
 use crate::gates::notices::Notices;
 use crate::store::Store;
+use crate::telemetry::trace::Ambient;
 use crate::upstream::endpoints::{Endpoints, Tenant};
 
 /// How long telling may take.
@@ -127,11 +128,13 @@ impl Notices for StoredNotices {
 
     fn provider(&self, watched: &Watched, serves: bool) {
         let (notices, watched) = (self.clone(), watched.clone());
-        tokio::spawn(async move {
+        let work = async move {
             let told = tokio::time::timeout(TIMEOUT, notices.tell(&watched, serves)).await;
             if let Err(error) | Ok(Err(error)) = told.map_err(BoxError::from) {
                 tracing::warn!(%watched, serves, %error, "nobody could be told how a provider is doing");
             }
-        });
+        };
+        // The deliveries belong to the trace of the request that decided it, where there was one.
+        tokio::spawn(Ambient::here().scope(work));
     }
 }

@@ -28,11 +28,11 @@ pub use checks::base_url;
 pub use faults::{Fault, Faults, did_you_mean};
 pub use people::{AuthSettings, OidcSettings};
 pub use providers::{
-    AuthorizedUser, AwsAuth, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken, CredentialSettings,
-    DEPLOYMENT_KEYS, DeploymentMode, DeploymentSettings, ExternalAccount, Fingerprint, GcpAuth, GoogleCredentials,
-    IdentityService, Impersonation, ORIGIN_FIELD, Origin, OwnEndpoint, OwnFault, OwnPrice, Problem, ProviderKind,
-    ProviderReader, ProviderSettings, Reading, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted, WrittenBy,
-    origin_of, read_deployment,
+    AuthorizedUser, AwsAuth, AwsIdentity, AwsKeys, AwsRole, AwsSource, AzureAuth, AzureSurface, ContainerToken,
+    CredentialSettings, DEPLOYMENT_KEYS, DeploymentMode, DeploymentSettings, ExternalAccount, Fingerprint, GcpAuth,
+    GoogleCredentials, IdentityService, Impersonation, ORIGIN_FIELD, Origin, OwnEndpoint, OwnFault, OwnPrice, Problem,
+    ProviderKind, ProviderReader, ProviderSettings, Reading, ServiceAccountKey, SubjectFormat, SubjectSource, Unlisted,
+    WrittenBy, origin_of, read_deployment,
 };
 pub use settings::{
     DataSettings, DatabaseSettings, FailoverSettings, FetchSettings, HealthSettings, JournalSettings, KeysSettings,

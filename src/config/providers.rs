@@ -43,8 +43,8 @@ pub use deployments::{
     DeploymentMode, DeploymentSettings, KEYS as DEPLOYMENT_KEYS, OwnPrice, read_one as read_deployment,
 };
 pub use google::{
-    AuthorizedUser, ExternalAccount, GcpAuth, GoogleCredentials, Impersonation, ServiceAccountKey, SubjectFormat,
-    SubjectSource, WrittenBy,
+    AuthorizedUser, AwsIdentity, ExternalAccount, GcpAuth, GoogleCredentials, Impersonation, ServiceAccountKey,
+    SubjectFormat, SubjectSource, WrittenBy,
 };
 pub use own::{ORIGIN_FIELD, OwnEndpoint, OwnFault, origin_of};
 

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::seconds::LastSeconds;
+use super::trace::TraceContext;
 
 /// How a provider is doing. The words cannot be read backwards, unlike "open" and "closed".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,6 +194,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// When it had begun.
     pub began: Instant,
+    /// Its request's place in a trace, which what follows from it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// The limits of the state machine.
@@ -404,7 +407,11 @@ mod tests {
 
     /// How an attempt ended that had only just begun.
     fn just(outcome: Outcome, began: Instant) -> Ended {
-        Ended { outcome, began }
+        Ended {
+            outcome,
+            began,
+            trace: None,
+        }
     }
 
     fn ejected(now: Instant) -> HealthState {

@@ -723,7 +723,7 @@ mod tests {
                     },
                     4 => held.clear(),
                     _ => if let Some(permit) = held.pop() {
-                        let ended = Ended { outcome: Outcome::Failed, began: Instant::now() };
+                        let ended = Ended { outcome: Outcome::Failed, began: Instant::now(), trace: None };
                         gate.report(ended, Some(permit));
                         reported = true;
                     },

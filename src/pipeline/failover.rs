@@ -357,6 +357,7 @@ impl<'p> Tries<'p> {
                 let ended = Ended {
                     outcome: Outcome::Failed,
                     began,
+                    trace: meter.ambient().context(),
                 };
                 self.pipeline.board.watch(organization, spot).report(ended, None);
             }

@@ -38,7 +38,7 @@ pub use reconcile::Reconciled;
 pub use slices::{SliceOrder, SliceTerms, Spent};
 pub use thresholds::ThresholdEvent;
 
-use spend::{Counted, add_spend, in_the_ledger, spend_row};
+use spend::{Added, Counted, add_spend, in_the_ledger, spend_row};
 pub(super) use spend::{SpendChange, apply, count, counting};
 
 /// Postgres' lock that batches of the ledger share, and that a new budget has for itself. The number is arbitrary and only
@@ -115,7 +115,11 @@ impl Store {
             true => NanoUsd::ZERO,
             false => in_the_ledger(db, &budget, start).await?,
         };
-        add_spend(db, &[budget], &BTreeMap::from([((id, start), spent)])).await?;
+        let added = Added {
+            cost: spent,
+            cause: None,
+        };
+        add_spend(db, &[budget], &BTreeMap::from([((id, start), added)])).await?;
         Ok(Some(BudgetId(id)))
     }
 

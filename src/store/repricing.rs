@@ -299,6 +299,8 @@ impl Store {
                 },
                 at: request.created_at,
                 parts,
+                // The re-pricing reaches the threshold, whose own trace this is in.
+                trace: None,
             });
         }
         if state.terms.dry_run {

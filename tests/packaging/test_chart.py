@@ -1,5 +1,6 @@
 """The Helm chart, rendered by Helm's own engine and held against the schemas of Kubernetes."""
 
+import json
 import re
 
 import helm_python as helm
@@ -57,6 +58,9 @@ EVERYTHING = {
         "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
     },
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "grafanaDashboard": {"enabled": True, "annotations": {"grafana_folder": "Gateways"}},
+    "workers": {"enabled": True, "replicaCount": 3, "size": "2Gi", "drainSeconds": 30},
     "serviceAccount": {"annotations": {"a": "b"}},
     "migrations": {"resources": {"requests": {"cpu": "100m"}}},
     "podAnnotations": {"a": "b"},
@@ -117,8 +121,8 @@ def test_every_object_is_one_that_kubernetes_knows(values, version):
     objects = render(values)
     assert objects
     for thing in objects:
-        # The operator's own kind is in no schema of Kubernetes.
-        if thing["kind"] != "ServiceMonitor":
+        # The operator's own kinds are in no schema of Kubernetes.
+        if thing["kind"] not in ("ServiceMonitor", "PrometheusRule"):
             kubernetes_validate.validate(thing, version, strict=True)
 
 
@@ -127,6 +131,12 @@ def test_that_check_finds_what_is_wrong():
     thing["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(thing, "1.30", strict=True)
+
+
+def configuration(objects):
+    """The ConfigMap with the configuration file, where there is one."""
+    found = [thing for thing in objects if thing["kind"] == "ConfigMap" and "bonito.toml" in thing["data"]]
+    return found[0] if found else None
 
 
 def environment(container, config, directory):
@@ -150,11 +160,10 @@ def environment(container, config, directory):
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
 def test_every_variable_is_a_setting_of_the_gateway(values, tmp_path, settings_are_good):
     objects = render(values)
-    config = [thing for thing in objects if thing["kind"] == "ConfigMap"]
     for thing in objects:
         if thing["kind"] in ("StatefulSet", "Job"):
             (container,) = thing["spec"]["template"]["spec"]["containers"]
-            settings_are_good(environment(container, config[0] if config else None, tmp_path))
+            settings_are_good(environment(container, configuration(objects), tmp_path))
 
 
 def test_a_setting_that_does_not_exist_would_be_found(tmp_path):
@@ -193,55 +202,115 @@ def test_pods_are_nobody_and_write_to_their_volume_alone(values):
 
 
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
-def test_each_replica_has_a_volume_and_time_to_leave(values):
-    stateful = one(render(values), "StatefulSet")["spec"]
-    pod = stateful["template"]["spec"]
-    (container,) = pod["containers"]
-    (claim,) = stateful["volumeClaimTemplates"]
-    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounts[claim["metadata"]["name"]] == variables["BONITO_DATA_DIR"]
-    assert stateful["persistentVolumeClaimRetentionPolicy"] == {"whenScaled": "Retain", "whenDeleted": "Retain"}
-    assert {mount["name"] for mount in container["volumeMounts"]} <= {
-        volume["name"] for volume in [*pod["volumes"], claim["metadata"]]
-    }
-    # As src/app/run.rs has it: last words, jobs and requests, the last records, and what is closed.
-    needed = int(variables["BONITO_SERVER_SHUTDOWN_NOTICE_MS"]) + int(variables["BONITO_SERVER_SHUTDOWN_GRACE_MS"])
-    assert pod["terminationGracePeriodSeconds"] * 1000 >= needed + 45_000
+def test_each_replica_and_worker_has_a_volume_and_time_to_leave(values):
+    for thing in render(values):
+        if thing["kind"] != "StatefulSet":
+            continue
+        pod = thing["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        (claim,) = thing["spec"]["volumeClaimTemplates"]
+        variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts[claim["metadata"]["name"]] == variables["BONITO_DATA_DIR"]
+        assert thing["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenScaled": "Retain", "whenDeleted": "Retain"}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= {
+            volume["name"] for volume in [*pod["volumes"], claim["metadata"]]
+        }
+        # As src/app/run.rs has it: last words, jobs and requests, the last records, and what is closed.
+        if container["args"] == ["serve"]:
+            needed = ["BONITO_SERVER_SHUTDOWN_NOTICE_MS", "BONITO_SERVER_SHUTDOWN_GRACE_MS"]
+        else:
+            needed = ["BONITO_JOBS_DRAIN_MS"]
+        assert pod["terminationGracePeriodSeconds"] * 1000 >= sum(int(variables[name]) for name in needed) + 45_000
 
 
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
 def test_everything_finds_the_pods(values):
     objects = render(values)
     stateful = one(objects, "StatefulSet")["spec"]
-    labels = stateful["template"]["metadata"]["labels"]
-    (container,) = stateful["template"]["spec"]["containers"]
-    ports = {port["name"] for port in container["ports"]}
-    assert stateful["selector"]["matchLabels"].items() <= labels.items()
-    headless = one(objects, "Service", stateful["serviceName"])
-    assert headless["spec"]["clusterIP"] == "None"
+    # Whom a selector finds, by its component: the replicas, the workers.
+    pods = {
+        thing["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]: thing["spec"]
+        for thing in objects
+        if thing["kind"] == "StatefulSet"
+    }
+    assert set(pods) == ({"gateway", "worker"} if values.get("workers") else {"gateway"})
+
+    def found(selector):
+        of_component = pods[selector["app.kubernetes.io/component"]]
+        assert selector.items() <= of_component["template"]["metadata"]["labels"].items()
+        (container,) = of_component["template"]["spec"]["containers"]
+        return {port["name"] for port in container["ports"]}
+
+    headless = []
+    for of_component in pods.values():
+        found(of_component["selector"]["matchLabels"])
+        service = one(objects, "Service", of_component["serviceName"])
+        assert service["spec"]["clusterIP"] == "None"
+        headless.append(service)
+        (container,) = of_component["template"]["spec"]["containers"]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["port"] == "operations"
     for thing in objects:
         if thing["kind"] == "Service":
-            assert thing["spec"]["selector"].items() <= labels.items()
-            assert {port["targetPort"] for port in thing["spec"]["ports"]} <= ports
-        elif thing["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
-            selector = thing["spec"].get("selector") or thing["spec"]["podSelector"]
-            assert selector["matchLabels"].items() <= labels.items()
+            assert {port["targetPort"] for port in thing["spec"]["ports"]} <= found(thing["spec"]["selector"])
+        elif thing["kind"] == "NetworkPolicy":
+            ports = found(thing["spec"]["podSelector"]["matchLabels"])
+            assert {rule["ports"][0]["port"] for rule in thing["spec"]["ingress"]} == ports
+        elif thing["kind"] == "PodDisruptionBudget":
+            found(thing["spec"]["selector"]["matchLabels"])
         elif thing["kind"] == "ServiceMonitor":
-            assert thing["spec"]["selector"]["matchLabels"].items() <= headless["metadata"]["labels"].items()
-            assert thing["spec"]["endpoints"][0]["port"] in {port["name"] for port in headless["spec"]["ports"]}
+            for service in headless:
+                assert thing["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+                assert thing["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
         elif thing["kind"] == "HorizontalPodAutoscaler":
             assert thing["spec"]["scaleTargetRef"]["name"] == "llm-bonito-gateway"
             assert "replicas" not in stateful
         elif thing["kind"] == "Job":
             # Its pod gets no traffic and is not counted.
-            selected = stateful["selector"]["matchLabels"].items()
-            assert not selected <= thing["spec"]["template"]["metadata"]["labels"].items()
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"]["port"] == "operations"
-    # Operations have no authentication: only the service without an address of its own leads there.
+            for of_component in pods.values():
+                selected = of_component["selector"]["matchLabels"].items()
+                assert not selected <= thing["spec"]["template"]["metadata"]["labels"].items()
+    # Operations have no authentication: only the services without an address of their own lead there.
     exposed = one(objects, "Service")["spec"]["ports"]
     assert [port["targetPort"] for port in exposed] == ["api"]
+
+
+def test_jobs_are_run_by_workers_alone_where_there_are_some():
+    def variables_of(objects, name="llm-bonito-gateway"):
+        (container,) = one(objects, "StatefulSet", name)["spec"]["template"]["spec"]["containers"]
+        return container["args"], {variable["name"]: variable for variable in container["env"]}
+
+    serve, served_with = variables_of(render(EVERYTHING))
+    work, worked_with = variables_of(render(EVERYTHING), "llm-bonito-gateway-workers")
+    assert (serve, work) == (["serve"], ["work"])
+    assert served_with["BONITO_JOBS_IN_SERVE"]["value"] == "false"
+    # Workers need every credential and setting that replicas have: batches ask the same providers.
+    assert worked_with == served_with
+    workers = one(render(EVERYTHING), "StatefulSet", "llm-bonito-gateway-workers")["spec"]
+    assert workers["replicas"] == 3
+    assert workers["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] == "2Gi"
+    _, alone = variables_of(render(LEAST))
+    assert "BONITO_JOBS_IN_SERVE" not in alone
+
+
+def test_alerts_and_dashboard_are_those_that_are_shipped():
+    shipped = CHART.parents[1] / "deploy"
+    alerts, dashboard = shipped / "prometheus" / "alerts.yml", shipped / "grafana" / "bonito-gateway.json"
+    for source in (alerts, dashboard):
+        copy = CHART / "files" / source.name
+        assert copy.read_text() == source.read_text(), f"copy {source} to {copy}: Helm reads nothing outside of a chart"
+    objects = render(EVERYTHING)
+    rule = one(objects, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(alerts.read_text())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    found = one(objects, "ConfigMap", "llm-bonito-gateway-dashboard")
+    assert json.loads(found["data"]["bonito-gateway.json"]) == json.loads(dashboard.read_text())
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["metadata"]["annotations"] == {"grafana_folder": "Gateways"}
+    # What alerts look for in the job's name is there whatever the release is called.
+    (relabeling,) = one(objects, "ServiceMonitor")["spec"]["endpoints"][0]["relabelings"]
+    assert relabeling == {"targetLabel": "job", "replacement": "bonito-gateway"}
 
 
 def test_the_job_runs_before_anything_else_and_needs_nothing_of_the_chart():
@@ -262,6 +331,10 @@ def test_the_job_runs_before_anything_else_and_needs_nothing_of_the_chart():
         ({"database": {"existingSecret": "a"}}, "masterKey.existingSecret or vault.masterKeyPath is needed"),
         ({"database": {"embedded": True}}, "set replicaCount to 1"),
         ({"database": {"embedded": True, "existingSecret": "a"}, "replicaCount": 1}, "exclude each other"),
+        (
+            {"database": {"embedded": True}, "replicaCount": 1, "workers": {"enabled": True}},
+            "workers.enabled needs Postgres",
+        ),
         ({**LEAST, "vault": {"address": "http://vault"}}, "vault.kubernetesRole is needed"),
         ({**LEAST, "vault": {"address": "http://vault", "auth": "token"}}, "vault.existingSecret is needed"),
         ({**LEAST, "vault": {"masterKeyPath": "a"}}, "vault.masterKeyPath needs vault.address"),
@@ -290,7 +363,7 @@ def paths(tree, at=""):
 
 
 # Tables that templates hand on as a whole.
-AS_A_WHOLE = ("resources", "podSecurityContext", "securityContext")
+AS_A_WHOLE = ("resources", "podSecurityContext", "securityContext", "workers.resources", "grafanaDashboard.labels")
 
 
 def test_templates_use_every_value_and_no_other():
@@ -299,7 +372,7 @@ def test_templates_use_every_value_and_no_other():
     known = set(paths(yaml.safe_load((CHART / "values.yaml").read_text())))
     tables = {path[: at.start()] for path in known for at in re.finditer(r"\.", path)}
     assert used <= known | tables, used - known - tables
-    covered = {path for path in known if path in used or path.split(".")[0] in AS_A_WHOLE}
+    covered = {path for path in known if path in used or path.startswith(tuple(f"{table}." for table in AS_A_WHOLE))}
     assert known == covered, known - covered
 
 
@@ -335,9 +408,8 @@ def test_values_in_the_documentation_can_be_installed(tmp_path):
     assert len(blocks) > 2
     for block in blocks:
         objects = render(yaml.safe_load(block))
-        config = [thing for thing in objects if thing["kind"] == "ConfigMap"]
         (container,) = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
-        found = environment(container, config[0] if config else None, tmp_path)
+        found = environment(container, configuration(objects), tmp_path)
         said = check_config(found, tmp_path)
         assert said.returncode == 0, said.stderr
 

@@ -129,6 +129,86 @@ fn every_page_is_in_the_contents_once() {
     assert_eq!(known, there);
 }
 
+/// mdBook itself is not run here: a book of its own crates would have to be built first. What it refuses, or silently shows
+/// as something else, is looked for instead.
+///
+/// # Source
+/// <https://rust-lang.github.io/mdBook/format/summary.html>, <https://rust-lang.github.io/mdBook/format/mdbook.html>.
+#[test]
+fn what_mdbook_reads_is_what_it_takes() {
+    let settings: toml::Table = toml::from_str(&read(Path::new("book.toml"))).unwrap();
+    let mut names = Vec::new();
+    for (table, members) in &settings {
+        for (name, value) in members.as_table().unwrap() {
+            match value.as_table() {
+                Some(inner) => names.extend(inner.keys().map(|key| format!("{table}.{name}.{key}"))),
+                None => names.push(format!("{table}.{name}")),
+            }
+        }
+    }
+    let known = [
+        "book.language",
+        "book.src",
+        "book.title",
+        "build.build-dir",
+        "build.create-missing",
+        "output.html.no-section-label",
+    ];
+    names.retain(|name| !known.contains(&name.as_str()));
+    assert!(
+        names.is_empty(),
+        "new in book.toml, look them up and add them here: {names:?}"
+    );
+    assert_eq!(settings["book"]["src"].as_str(), Some("."));
+
+    // Titles, chapters before the numbered ones, and these, each at most one level below the one before.
+    let (mut numbered, mut depth) = (false, 0);
+    for line in read(Path::new("SUMMARY.md")).lines().filter(|line| !line.is_empty()) {
+        if line.starts_with("# ") {
+            depth = 0;
+            continue;
+        }
+        let indent = line.len() - line.trim_start().len();
+        let entry = line.trim_start().strip_prefix("- ");
+        let link = entry.unwrap_or(line);
+        assert!(link.starts_with('[') && link.ends_with(".md)"), "SUMMARY.md: {line}");
+        match entry {
+            Some(_) => {
+                assert!(indent.is_multiple_of(2) && indent / 2 <= depth, "SUMMARY.md: {line}");
+                (numbered, depth) = (true, indent / 2 + 1);
+            }
+            None => assert!(!numbered && indent == 0, "SUMMARY.md: {line}"),
+        }
+    }
+
+    for page in pages().into_iter().filter(|page| page != Path::new("SUMMARY.md")) {
+        let (mut code, mut titles, mut anchors) = (false, 0, BTreeSet::new());
+        for (number, line) in read(&page).lines().enumerate() {
+            let at = format!("{}:{}", page.display(), number + 1);
+            // Also inside of code: a preprocessor looks for these before anybody knows of fences.
+            for directive in ["{{#", "{{ #", "\\{{"] {
+                assert!(!line.contains(directive), "{at}: mdBook would replace {directive}");
+            }
+            if line.trim_start().starts_with("```") {
+                code = !code;
+            } else if let Some(heading) = line.strip_prefix('#').filter(|_| !code) {
+                titles += usize::from(heading.starts_with(' '));
+                assert!(
+                    !heading.contains("{#"),
+                    "{at}: say what is linked to by the heading itself"
+                );
+                // mdBook numbers the second of the same name, and a link would lead to the first.
+                let anchor = anchor(heading.trim_start_matches('#'));
+                assert!(
+                    anchors.insert(anchor),
+                    "{at}: a heading of this name is on the page already"
+                );
+            }
+        }
+        assert_eq!(titles, 1, "{}: a page has one title", page.display());
+    }
+}
+
 #[test]
 fn every_link_leads_somewhere() {
     let mut broken = Vec::new();

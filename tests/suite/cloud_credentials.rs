@@ -235,6 +235,25 @@ async fn every_source_of_google_ends_in_a_token_that_it_issued() {
 }
 
 #[tokio::test]
+async fn a_machine_of_awss_gets_a_token_of_googles_by_a_question_it_signed() {
+    let cloud = Cloud::start().await;
+    let at = |path: &str| format!("{}/latest/{path}", cloud.origin());
+    let source = json!({"environment_id": "aws1", "url": at("meta-data/iam/security-credentials"),
+                        "region_url": at("meta-data/placement/availability-zone"),
+                        "imdsv2_session_token_url": at("api/token"),
+                        "regional_cred_verification_url":
+                            "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"});
+    let mut document: serde_json::Value = serde_json::from_str(&federated(&cloud, &source)).unwrap();
+    document["subject_token_type"] = "urn:ietf:params:aws:token-type:aws4_request".into();
+    let table = format!("{GCP}service_account_env = \"DOCUMENT\"");
+    let caller = Caller::new(&cloud, &table, &[("DOCUMENT", &document.to_string())]);
+    // The first thing that was issued is the machine's keys.
+    for _ in 0..2 {
+        assert_eq!(caller.authorization(&cloud).await, format!("Bearer {CANARY}-google-2"));
+    }
+}
+
+#[tokio::test]
 async fn a_service_at_the_metadata_address_that_is_not_googles_is_not_believed() {
     let cloud = Cloud::start().await;
     let table = format!("{GCP}credentials = \"metadata\"\nmetadata_url = \"CLOUD/imposter\"");

@@ -1,5 +1,7 @@
 //! The management API: who may, the config and its versions, and what is said about routing.
 
+use std::time::{Duration, Instant};
+
 use bonito::domain::audit::Author;
 use bonito::domain::ids::{TeamId, UserId};
 use bonito::domain::key::NewTeam;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::audit::rows;
+use crate::promises::{figures, full};
 use crate::support::gateway::{Reply, chat};
 use crate::support::{ScriptedProvider, TestGateway};
 
@@ -511,6 +514,8 @@ async fn p26_every_operation_is_for_the_roles_that_have_the_right_in_their_own_o
     let things = Things::new(&gateway).await;
     let token = |role, organization| gateway.token_of(role, organization, Some(things.team), Some(things.user));
     let revoked = gateway.revoked_token(Role::PlatformAdmin);
+    // How far the times of what is somebody else's and of what is not there are apart, at most, and for how many operations.
+    let (mut apart, mut compared) = (Duration::ZERO, 0);
     for (method, template, of_template, right) in operations() {
         // What is deleted is made for it.
         let template = if method == "DELETE" {
@@ -560,6 +565,15 @@ async fn p26_every_operation_is_for_the_roles_that_have_the_right_in_their_own_o
                     theirs.text,
                     nobodys.text
                 );
+                if full() && matches!(role, Role::Admin) && role.may(right) && method == "GET" {
+                    let [theirs, nobodys] = medians(&call, &foreign, [&path, &missing]).await;
+                    let between = theirs.abs_diff(nobodys);
+                    assert!(
+                        between < nobodys / 4 + Duration::from_millis(1),
+                        "{path}: {theirs:?}, and {nobodys:?} where nothing is"
+                    );
+                    (apart, compared) = (apart.max(between), compared + 1);
+                }
             }
             if foreign_key {
                 let reply = call.by(&foreign, &path, body.as_ref(), None).await;
@@ -620,6 +634,30 @@ async fn p26_every_operation_is_for_the_roles_that_have_the_right_in_their_own_o
         }
     }
     gateway.finish().await;
+    if full() {
+        assert!(compared > 0);
+        figures(
+            "P26",
+            format_args!("{compared} operations: medians of foreign and missing ids at most {apart:?} apart"),
+        );
+    }
+}
+
+/// How long two questions take that are asked in turns: the medians.
+async fn medians(call: &Call<'_>, token: &str, paths: [&str; 2]) -> [Duration; 2] {
+    const EACH: usize = 201;
+    let mut times = [const { Vec::<Duration>::new() }; 2];
+    for _ in 0..EACH {
+        for (path, times) in paths.into_iter().zip(&mut times) {
+            let began = Instant::now();
+            drop(call.by(token, path, None, None).await);
+            times.push(began.elapsed());
+        }
+    }
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[EACH / 2]
+    })
 }
 
 #[tokio::test]

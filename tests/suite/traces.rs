@@ -4,14 +4,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use bonito::domain::audit::Author;
+use bonito::domain::budget::calendar::Period;
+use bonito::domain::budget::{BudgetScope, BudgetTerms, Enforcement, Unpriced};
 use bonito::domain::ids::RequestId;
+use bonito::domain::money::NanoUsd;
 use bonito::domain::role::Role;
 use bonito::domain::trace::TraceContext;
 use bonito::telemetry::names::trace as names;
 use serde_json::json;
 
 use crate::support::collector::{Collector, Mood, Seen, words};
-use crate::support::gateway::{Builder, chat};
+use crate::support::gateway::{Builder, TEST_HAND, chat};
 use crate::support::receiver::Receiver;
 use crate::support::{Script, ScriptedProvider, TestGateway, closed_port};
 
@@ -55,6 +59,9 @@ const CONVENTIONS: [&str; 34] = [
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+/// The traces of a request that a budget's threshold is reached by, and of one that a provider is taken out by.
+const SPENDING: &str = "1af7651916cd43dd8448eb211c80319c";
+const FAILING: &str = "2af7651916cd43dd8448eb211c80319c";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 const CANARY: &str = "PROMPT-CANARY-f3a9";
 
@@ -489,7 +496,10 @@ async fn a_collector_that_hangs_costs_no_request_anything_and_what_is_lost_is_co
 async fn a_job_and_its_webhook_are_in_the_trace_of_whoever_caused_them() {
     let collector = Collector::start(Mood::Takes).await;
     let receiver = Receiver::start().await;
+    let provider = ScriptedProvider::start().await;
     let gateway = traced(&collector)
+        .openai(&provider, &["mock-chat"])
+        .set("health.failures_in_a_row", 1)
         .set("fetch.ports", format!("443,{}", receiver.port))
         .set("fetch.allowed_networks", "127.0.0.1/32")
         .set("webhooks.allow_http", true)
@@ -512,7 +522,51 @@ async fn a_job_and_its_webhook_are_in_the_trace_of_whoever_caused_them() {
     assert_eq!(sent.status, 202, "{}", sent.text);
     let received = receiver.until("/a", 1).await.remove(0);
     let told = TraceContext::parse(&received.headers["traceparent"]).unwrap();
+
+    // Nobody asked for these two: the ledger and the provider's actor raise them, long after the request has gone by.
+    let terms = BudgetTerms {
+        amount: NanoUsd(1),
+        period: Period::Monthly,
+        zone: chrono_tz::Tz::UTC,
+        enforcement: Enforcement::Soft,
+        unpriced: Unpriced::Allow,
+        default_output_tokens: None,
+        thresholds: [100].into_iter().collect(),
+        enabled: true,
+    };
+    gateway
+        .store
+        .set_budget(
+            gateway.organization,
+            &BudgetScope::Organization,
+            &terms,
+            &Author::system(TEST_HAND),
+        )
+        .await
+        .unwrap();
+    let caller = |trace: &str| format!("00-{trace}-b7ad6b7169203331-01");
+    let (status, _) = ask(&gateway, "mock-chat", false, &[("traceparent", &caller(SPENDING))]).await;
+    assert_eq!(status, 200);
+    let threshold = receiver.until("/a", 2).await.remove(1);
+    assert!(threshold.body.contains("budget.threshold"), "{}", threshold.body);
+    provider.always(Script::server_error());
+    let (status, _) = ask(&gateway, "mock-chat", false, &[("traceparent", &caller(FAILING))]).await;
+    assert_ne!(status, 200);
+    let down = receiver.until("/a", 3).await.remove(2);
+    assert!(down.body.contains("provider.down"), "{}", down.body);
     gateway.finish().await;
+    for (trace, received) in [(SPENDING, threshold), (FAILING, down)] {
+        let spans = collector.spans_of(trace);
+        let root = one(&spans, "POST /v1/chat/completions");
+        let (job, post) = (one(&spans, "job webhook_delivery"), one(&spans, names::span::WEBHOOK));
+        assert_eq!(
+            (job.parent.as_str(), post.parent.as_str()),
+            (root.id.as_str(), job.id.as_str())
+        );
+        let told = TraceContext::parse(&received.headers["traceparent"]).unwrap();
+        assert_eq!(told, post.context());
+    }
+
     let spans = collector.spans_of(TRACE);
     let asked = one(&spans, "POST /api/gateway/webhooks/{id}/test");
     let job = one(&spans, "job webhook_delivery");

@@ -14,19 +14,29 @@
 {{- end }}
 {{- end }}
 
-{{/* What finds the gateway's pods. It never changes in the life of a release. */}}
-{{- define "bonito.selector" -}}
-app.kubernetes.io/name: {{ include "bonito.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: gateway
+{{/* What finds the pods of one `component`. It never changes in the life of a release. */}}
+{{- define "bonito.selectorOf" -}}
+app.kubernetes.io/name: {{ include "bonito.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Labels of everything but the job, which is none of the gateway's pods. */}}
+{{/* What finds the gateway's pods. */}}
+{{- define "bonito.selector" -}}
+{{ include "bonito.selectorOf" (dict "root" . "component" "gateway") }}
+{{- end }}
+
+{{/* Labels of what belongs to one `component`. */}}
+{{- define "bonito.labelsOf" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "bonito.selectorOf" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{/* Labels of everything but the workers, and the job, which is none of the gateway's pods. */}}
 {{- define "bonito.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "bonito.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "bonito.labelsOf" (dict "root" . "component" "gateway") }}
 {{- end }}
 
 {{- define "bonito.image" -}}
@@ -55,6 +65,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.database.embedded }}
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
 {{- fail "database.embedded is SQLite in one replica's volume: set replicaCount to 1 and autoscaling.enabled to false, or name a Postgres in database.existingSecret" }}
+{{- end }}
+{{- if .Values.workers.enabled }}
+{{- fail "workers.enabled needs Postgres: with database.embedded nobody but the one replica reaches its database" }}
 {{- end }}
 {{- if .Values.database.existingSecret }}
 {{- fail "database.embedded and database.existingSecret exclude each other" }}
@@ -100,5 +113,37 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range $path, $value := .Values.settings }}
 - name: {{ printf "BONITO_%s" ($path | replace "." "_" | upper) }}
   value: {{ if kindIs "float64" $value }}{{ int64 $value | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Rules of network policies: who may reach operations. */}}
+{{- define "bonito.operationsIngress" -}}
+- ports:
+    - protocol: TCP
+      port: operations
+  from:
+    {{- if .Values.networkPolicy.operationsFrom }}
+    {{- toYaml .Values.networkPolicy.operationsFrom | nindent 4 }}
+    {{- else }}
+    - podSelector: {}
+    {{- end }}
+{{- end }}
+
+{{/* Rules of network policies: what may be asked. */}}
+{{- define "bonito.egress" -}}
+- ports:
+    - protocol: UDP
+      port: 53
+    - protocol: TCP
+      port: 53
+{{- with .Values.networkPolicy.egressPorts }}
+- ports:
+    {{- range . }}
+    - protocol: TCP
+      port: {{ . }}
+    {{- end }}
+{{- end }}
+{{- with .Values.networkPolicy.extraEgress }}
+{{- toYaml . | nindent 0 }}
 {{- end }}
 {{- end }}

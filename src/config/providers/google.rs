@@ -16,6 +16,15 @@ use serde_json::Value;
 
 use crate::config::checks;
 
+/// What proves an identity of AWS's.
+const AWS_TOKEN_TYPE: &str = "urn:ietf:params:aws:token-type:aws4_request";
+/// Where AWS's metadata service is. Nothing else is believed to be it, but what listens on this machine.
+const AWS_METADATA_HOSTS: [&str; 2] = ["169.254.169.254", "[fd00:ec2::254]"];
+/// The questions that may be signed: who we are, at a region's own service.
+const AWS_QUESTIONS: [&str; 2] = [
+    "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15",
+    "https://sts.{region}.amazonaws.com.cn?Action=GetCallerIdentity&Version=2011-06-15",
+];
 const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 /// What impersonated tokens last, unless the document says otherwise.
 const IMPERSONATED_SECONDS: u64 = 3600;
@@ -100,6 +109,17 @@ pub enum SubjectSource {
         /// What the question carries.
         headers: Vec<(HeaderName, HeaderValue)>,
     },
+    /// The machine of AWS's that this is: a question to AWS who it is, signed with its keys.
+    Aws(AwsIdentity),
+}
+
+/// How a machine of AWS's proves which one it is.
+#[derive(Debug, Clone)]
+pub struct AwsIdentity {
+    /// The origin of its metadata service, which knows its region and has its keys.
+    pub metadata_url: Uri,
+    /// The question that is signed, with `{region}` in it. It is not asked from here.
+    pub verification_url: String,
 }
 
 /// How a subject token lies in its source.
@@ -243,10 +263,14 @@ fn read(document: Document, by: WrittenBy, depth: usize) -> Result<GcpAuth, Stri
 fn external(document: Document) -> Result<GcpAuth, String> {
     let impersonation = impersonation(&document, WrittenBy::Operator)?;
     let (subject, format) = subject(&given(document.credential_source, "credential_source")?)?;
+    let token_type = given(document.subject_token_type, "subject_token_type")?;
+    if matches!(subject, SubjectSource::Aws(_)) && token_type != AWS_TOKEN_TYPE {
+        return Err(format!("its \"subject_token_type\" must be {AWS_TOKEN_TYPE} with AWS"));
+    }
     let token_url = given(document.token_url, "token_url")?;
     Ok(GcpAuth::External(Box::new(ExternalAccount {
         audience: given(document.audience, "audience")?,
-        subject_token_type: given(document.subject_token_type, "subject_token_type")?,
+        subject_token_type: token_type,
         subject,
         format,
         token_url: address(&token_url, "token_url", WrittenBy::Operator)?,
@@ -274,11 +298,24 @@ fn impersonation(document: &Document, by: WrittenBy) -> Result<Option<Impersonat
 
 fn subject(source: &Value) -> Result<(SubjectSource, SubjectFormat), String> {
     let text = |field: &str| source.get(field).and_then(Value::as_str);
-    if text("environment_id").is_some() || source.get("executable").is_some() || source.get("certificate").is_some() {
+    if source.get("executable").is_some() {
         return Err(
-            "its \"credential_source\" is AWS, an executable or a certificate; only \"file\" and \"url\" are supported"
+            "its \"credential_source\" is an executable, and the gateway starts no programs: whoever could write this \
+             document would have them run with its rights; let the program write its token into a \"file\""
                 .to_owned(),
         );
+    }
+    if source.get("certificate").is_some() {
+        return Err(
+            "its \"credential_source\" is a certificate, which is not supported; use \"file\", \"url\" or AWS"
+                .to_owned(),
+        );
+    }
+    if let Some(environment) = text("environment_id") {
+        if environment != "aws1" {
+            return Err("its \"environment_id\" must be aws1".to_owned());
+        }
+        return Ok((SubjectSource::Aws(aws(source)?), SubjectFormat::Text));
     }
     let format = source.get("format");
     let format_text = |field: &str| format.and_then(|format| format.get(field)).and_then(Value::as_str);
@@ -316,6 +353,47 @@ fn subject(source: &Value) -> Result<(SubjectSource, SubjectFormat), String> {
         _ => return Err("its \"credential_source\" needs either \"file\" or \"url\"".to_owned()),
     };
     Ok((subject, format))
+}
+
+/// A source that is AWS. Its addresses are only compared with what they must be: what is asked there is known.
+fn aws(source: &Value) -> Result<AwsIdentity, String> {
+    let text = |field: &str| source.get(field).and_then(Value::as_str);
+    let metadata = aws_metadata(given(text("url"), "url")?, "url")?;
+    for field in ["region_url", "imdsv2_session_token_url"] {
+        let Some(url) = text(field) else { continue };
+        if aws_metadata(url, field)? != metadata {
+            return Err(format!(
+                "its \"{field}\" and its \"url\" must be of the same metadata service"
+            ));
+        }
+    }
+    let question = given(text("regional_cred_verification_url"), "regional_cred_verification_url")?;
+    if !AWS_QUESTIONS.contains(&question) {
+        return Err(format!(
+            "its \"regional_cred_verification_url\" must be {}",
+            AWS_QUESTIONS[0]
+        ));
+    }
+    Ok(AwsIdentity {
+        metadata_url: metadata,
+        verification_url: question.to_owned(),
+    })
+}
+
+/// The origin of AWS's metadata service.
+fn aws_metadata(text: &str, field: &str) -> Result<Uri, String> {
+    let url = checks::base_url(text).map_err(|problem| format!("its \"{field}\" {problem}"))?;
+    let host = url.host().unwrap_or_default();
+    let known = AWS_METADATA_HOSTS.contains(&host) && url.scheme_str() == Some("http") && url.port().is_none();
+    if !known && !checks::is_here(&url) {
+        return Err(format!(
+            "its \"{field}\" must be of AWS's metadata service: http://{}",
+            AWS_METADATA_HOSTS[0]
+        ));
+    }
+    let authority = url.authority().expect("a checked URL has a host");
+    let origin = format!("{}://{authority}", url.scheme_str().unwrap_or("http"));
+    origin.parse().map_err(|_| format!("its \"{field}\" is not a URL"))
 }
 
 fn given<T>(value: Option<T>, field: &str) -> Result<T, String> {

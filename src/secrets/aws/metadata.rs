@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http::header::AUTHORIZATION;
+use http::{HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -20,6 +20,8 @@ use crate::secrets::cell::{Fetched, TokenSource};
 use crate::secrets::credential::CredentialError;
 use crate::secrets::exchange::{Answer, address, ask, ask_json, local_client, refusal, sensitive, token_file};
 
+/// The region itself: a zone's name does not always begin with it and one letter.
+const REGION: &str = "/latest/meta-data/placement/region";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
 /// The endpoint of a container.
@@ -89,6 +91,30 @@ impl Instance {
         let http = local_client()?;
         Ok(Self { url, http })
     }
+
+    /// A token for questions.
+    async fn token(&self) -> Result<HeaderValue, CredentialError> {
+        let token = self.http.put(address(&self.url, "/latest/api/token", &[])?);
+        let token = token.header("x-aws-ec2-metadata-token-ttl-seconds", "21600");
+        sensitive(text(&ask(token).await?)?)
+    }
+
+    fn get(&self, path: &str, token: &HeaderValue) -> Result<reqwest::RequestBuilder, CredentialError> {
+        let request = self.http.get(address(&self.url, path, &[])?);
+        Ok(request.header("x-aws-ec2-metadata-token", token.clone()))
+    }
+
+    /// The region that the machine is in.
+    pub(super) async fn region(&self) -> Result<String, CredentialError> {
+        let token = self.token().await?;
+        let region = text(&ask(self.get(REGION, &token)?).await?)?;
+        let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        // It becomes part of a host's name.
+        match !region.is_empty() && region.bytes().all(good) {
+            true => Ok(region),
+            false => Err(CredentialError::Unreadable),
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -104,20 +130,14 @@ impl TokenSource for Instance {
     }
 
     async fn fetch(&self) -> Result<Fetched<Arc<AccessKeys>>, CredentialError> {
-        let token = self.http.put(address(&self.url, "/latest/api/token", &[])?);
-        let token = token.header("x-aws-ec2-metadata-token-ttl-seconds", "21600");
-        let token = sensitive(text(&ask(token).await?)?)?;
-        let get = |path: &str| -> Result<_, CredentialError> {
-            let request = self.http.get(address(&self.url, path, &[])?);
-            Ok(request.header("x-aws-ec2-metadata-token", token.clone()))
-        };
-        let role = text(&ask(get(ROLES)?).await?)?;
+        let token = self.token().await?;
+        let role = text(&ask(self.get(ROLES, &token)?).await?)?;
         let good = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
         // It becomes part of a path.
         if role.is_empty() || !role.chars().all(good) {
             return Err(CredentialError::Unreadable);
         }
-        keys(&ask_json(get(&format!("{ROLES}{role}"))?).await?)
+        keys(&ask_json(self.get(&format!("{ROLES}{role}"), &token)?).await?)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Access keys of AWS, wherever they come from, and the signatures made with them.
 //!
 //! `sigv4` signs; `sts` exchanges a role or another provider's token for keys; `metadata` asks the container or the
-//! machine. Shared files (`~/.aws/…`) and single sign-on are not read.
+//! machine; `identity` proves to another cloud which machine this is. Shared files (`~/.aws/…`) and single sign-on are not read.
 
 mod metadata;
 mod sts;
 
+pub mod identity;
 pub mod sigv4;
 
 use std::sync::Arc;

@@ -26,6 +26,8 @@ use crate::domain::key::hex;
 use crate::secrets::credential::CredentialError;
 use crate::secrets::exchange::sensitive;
 
+/// Whom a signed question is meant for, where somebody else asks it in our place.
+pub(super) const TARGET_RESOURCE: HeaderName = HeaderName::from_static("x-goog-cloud-target-resource");
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
@@ -177,7 +179,7 @@ fn canonical(request: &Unsigned<'_>) -> Result<(String, String), CredentialError
 
 /// What a proxy or the client may add or change on the way is left out.
 fn is_covered(name: &HeaderName) -> bool {
-    name == HOST || name == CONTENT_TYPE || name.as_str().starts_with("x-amz-")
+    name == HOST || name == CONTENT_TYPE || name == TARGET_RESOURCE || name.as_str().starts_with("x-amz-")
 }
 
 /// Each segment of the path as sent, encoded once more, because the service does so before it compares.

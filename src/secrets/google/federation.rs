@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use super::{REFRESH_BEFORE, SCOPE, TokenAnswer};
 use crate::config::{ExternalAccount, SubjectFormat, SubjectSource};
+use crate::secrets::aws::identity;
 use crate::secrets::cell::{Fetched, TokenSource};
 use crate::secrets::credential::CredentialError;
 use crate::secrets::exchange::{address, ask, ask_json, local_client, refusal, token_file};
@@ -38,6 +39,7 @@ impl Federated {
 
     async fn subject_token(&self) -> Result<String, CredentialError> {
         let text = match &self.account.subject {
+            SubjectSource::Aws(machine) => return identity::proof(machine, &self.account.audience).await,
             SubjectSource::File(path) => token_file(path).await?,
             SubjectSource::Url { url, headers } => {
                 let mut request = self.subject_http.get(url);

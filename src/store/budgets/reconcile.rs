@@ -14,7 +14,7 @@ use entity::{gateway_budget_spend, gateway_budgets};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
 
-use super::spend::{Counted, add_spend, in_the_ledger};
+use super::spend::{Added, Counted, add_spend, in_the_ledger};
 use super::{Store, StoreError};
 use crate::domain::audit::{Author, Deed};
 use crate::domain::budget::{BudgetId, BudgetScope};
@@ -91,7 +91,11 @@ impl Store {
 
     async fn correct(&self, budget: &Counted, start: DateTime<Utc>, difference: i64) -> Result<(), StoreError> {
         let transaction = self.begin_write().await?;
-        let sums = BTreeMap::from([((budget.id, start), NanoUsd(difference))]);
+        let added = Added {
+            cost: NanoUsd(difference),
+            cause: None,
+        };
+        let sums = BTreeMap::from([((budget.id, start), added)]);
         add_spend(&transaction, std::slice::from_ref(budget), &sums).await?;
         let deed = Deed::new("budget.reconcile", budget.id).after(json!({
             "period_start": start, "difference_nanousd": difference,

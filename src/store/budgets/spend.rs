@@ -24,9 +24,11 @@ use crate::domain::ids::{ModelName, OrganizationId, ProviderId};
 use crate::domain::money::NanoUsd;
 use crate::domain::record::{Owner, UsageRecord};
 use crate::domain::report::hour::first_id;
+use crate::domain::trace::TraceContext;
 use crate::store::events::emit;
 use crate::store::many::one_of;
 use crate::store::{StoreError, storable};
+use crate::telemetry::trace::Ambient;
 
 /// By how much what a call cost is another sum than before.
 pub(in crate::store) struct SpendChange {
@@ -36,6 +38,17 @@ pub(in crate::store) struct SpendChange {
     pub(in crate::store) at: DateTime<Utc>,
     /// The differences in nano-dollars, by whom they are owed to.
     pub(in crate::store) parts: Vec<(ProviderId, ModelName, i64)>,
+    /// The call's place in a trace, which thresholds that it reaches are told in.
+    pub(in crate::store) trace: Option<TraceContext>,
+}
+
+/// What is added to what was spent of a budget in a period.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Added {
+    /// So much.
+    pub(super) cost: NanoUsd,
+    /// By this call last, where it was traced. Several that come to the ledger at once reach a threshold together.
+    pub(super) cause: Option<TraceContext>,
 }
 
 /// Counts new rows of the ledger against every budget they are for. Raises the events of thresholds they reach.
@@ -49,6 +62,7 @@ pub(in crate::store) async fn count(transaction: &DatabaseTransaction, new: &[&U
             owner: record.owner,
             at: record.admitted_at,
             parts: parts.collect(),
+            trace: record.trace,
         }
     });
     apply(transaction, changes.collect()).await
@@ -86,7 +100,7 @@ pub(in crate::store) async fn apply(
         false => HashMap::new(),
     };
     // By budget and period, in an order that is the same for every replica: they lock rows as they come.
-    let mut sums: BTreeMap<(Uuid, DateTime<Utc>), NanoUsd> = BTreeMap::new();
+    let mut sums: BTreeMap<(Uuid, DateTime<Utc>), Added> = BTreeMap::new();
     for change in &changes {
         for budget in budgets.iter().filter(|budget| budget.is_for(change.owner, &metadata)) {
             let parts = change.parts.iter();
@@ -95,11 +109,12 @@ pub(in crate::store) async fn apply(
             let start = budget.terms.period.span(budget.terms.zone, change.at).start;
             if difference != 0 && start >= budget.counts_from {
                 let sum = sums.entry((budget.id, start)).or_default();
-                *sum = NanoUsd(sum.0.saturating_add(difference));
+                sum.cost = NanoUsd(sum.cost.0.saturating_add(difference));
+                sum.cause = change.trace.or(sum.cause);
             }
         }
     }
-    sums.retain(|_, sum| sum.0 != 0);
+    sums.retain(|_, sum| sum.cost.0 != 0);
     add_spend(transaction, &budgets, &sums).await
 }
 
@@ -156,11 +171,11 @@ pub(in crate::store) fn counting(keys: &[Uuid], teams: &[Uuid]) -> Condition {
 pub(super) async fn add_spend(
     transaction: &DatabaseTransaction,
     budgets: &[Counted],
-    sums: &BTreeMap<(Uuid, DateTime<Utc>), NanoUsd>,
+    sums: &BTreeMap<(Uuid, DateTime<Utc>), Added>,
 ) -> Result<(), StoreError> {
     use gateway_budget_spend::Column;
     let by_id: HashMap<Uuid, &Counted> = budgets.iter().map(|budget| (budget.id, budget)).collect();
-    for (&(id, start), &cost) in sums {
+    for (&(id, start), &Added { cost, cause }) in sums {
         let budget = by_id[&id];
         let sum = OnConflict::columns([Column::BudgetId, Column::PeriodStart])
             .value(
@@ -211,7 +226,11 @@ pub(super) async fn add_spend(
                     "amount_nanousd": budget.terms.amount.0,
                 });
                 let organization = OrganizationId(budget.organization);
-                emit(transaction, organization, EventKind::BudgetThreshold, data).await?;
+                let told = emit(transaction, organization, EventKind::BudgetThreshold, data);
+                match cause {
+                    Some(_) => Ambient::at(cause).scope(told).await?,
+                    None => told.await?,
+                };
             }
         }
         gateway_budget_spend::Entity::update_many()

@@ -43,6 +43,11 @@ impl Ambient {
         }
     }
 
+    /// A place in a trace whose spans are somebody else's: what works for it long after a request has ended only names it.
+    pub fn at(context: Option<TraceContext>) -> Self {
+        Self::new(None, context, None)
+    }
+
     /// That of the present task; an empty one where nobody said.
     pub fn here() -> Self {
         AMBIENT.try_with(Self::clone).unwrap_or_default()

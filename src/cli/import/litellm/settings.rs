@@ -9,6 +9,7 @@ use super::models::{Models, milliseconds};
 use crate::cli::import::report::{Fate, Report};
 use crate::domain::budget::calendar::Period;
 use crate::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
+use crate::domain::limit::LimitKind;
 use crate::domain::money::NanoUsd;
 
 /// What is said about members that no part of this knows.
@@ -500,6 +501,9 @@ fn of_library(library: &mut Members, outcome: &mut Outcome, env: &[(String, Stri
         outcome.set("telemetry", "log_format", "json");
         report.add(Fate::Carried, library.place("json_logs"), "telemetry.log_format");
     }
+    // What a new key has that was asked for without: the default, or else the upper bound.
+    new_keys("default_key_generate_params", library, outcome, report);
+    new_keys("upperbound_key_generate_params", library, outcome, report);
     let at = library.place("max_budget");
     if let Some(amount) = library.number("max_budget", report) {
         let period = library.text("budget_duration", report);
@@ -540,14 +544,6 @@ fn of_library(library: &mut Members, outcome: &mut Outcome, env: &[(String, Stri
                 "budgets are of organizations, teams, keys, tags, providers and models",
             ),
             ("max_ui_session_budget", "people who manage the gateway make no calls"),
-            (
-                "upperbound_key_generate_params",
-                "`key_limits` of the organization's config bounds new keys",
-            ),
-            (
-                "default_key_generate_params",
-                "`key_limits` of the organization's config bounds new keys",
-            ),
             ("key_generation_settings", "who may make keys follows from roles"),
             ("guardrails", "there are no guardrails"),
             ("custom_provider_map", "there are no providers of one's own code"),
@@ -560,6 +556,55 @@ fn of_library(library: &mut Members, outcome: &mut Outcome, env: &[(String, Stri
         ],
         report,
     );
+}
+
+/// What new keys have. Limits become those of every key without its own; what was said before stays.
+fn new_keys(table: &str, library: &mut Members, outcome: &mut Outcome, report: &mut Report) {
+    const BUDGET: &str = "each key has its budget by itself: `bonito budget set --for key=ID`";
+    let mut params = Members::of(library.place(table), library.take(table), report);
+    for (key, kind) in [
+        ("rpm_limit", LimitKind::Requests),
+        ("tpm_limit", LimitKind::Tokens),
+        ("max_parallel_requests", LimitKind::Concurrency),
+    ] {
+        let at = params.place(key);
+        let Some(most) = params.count(key, report) else {
+            continue;
+        };
+        let limits = outcome.document.entry("key_limits").or_insert_with(|| json!({}));
+        let Some(limits) = limits.as_object_mut() else { continue };
+        if most < 1 || limits.contains_key(kind.field()) {
+            let said = match most < 1 {
+                true => "a limit is 1 at least; a key is stopped by `bonito key revoke`",
+                false => "keys without a limit have the default; nothing bounds what a key is given by who makes it",
+            };
+            report.add(Fate::Left, at, said);
+            continue;
+        }
+        limits.insert(kind.field().into(), most.into());
+        let whom = match table.starts_with("upperbound") {
+            true => "for keys without a limit; one that is made with a larger one keeps it",
+            false => "for every key without a limit, those that are there already as well",
+        };
+        let said = format!("`key_limits.{}` of the organization's config: {whom}", kind.field());
+        report.add(Fate::Changed, at, said);
+    }
+    if outcome.document.get("key_limits") == Some(&json!({})) {
+        outcome.document.remove("key_limits");
+    }
+    params.leave(
+        &[
+            ("max_budget", BUDGET),
+            ("budget_duration", BUDGET),
+            ("soft_budget", BUDGET),
+            ("duration", "a key's end is said when it is made"),
+            ("models", "a key's models are said when it is made"),
+            ("team_id", "a key's team is said when it is made"),
+            ("metadata", "a key's metadata are said when it is made"),
+        ],
+        report,
+    );
+    params.finish("keys have it one by one, or not at all", report);
 }
 
 fn of_general(general: &mut Members, outcome: &mut Outcome, report: &mut Report) {

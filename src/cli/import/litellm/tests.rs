@@ -70,6 +70,39 @@ fn no_secret_of_a_file_or_of_the_environment_is_in_what_comes_of_it() {
 }
 
 #[test]
+fn what_new_keys_have_becomes_limits_of_keys_without_their_own() {
+    let text = "
+model_list: [{model_name: a, litellm_params: {model: openai/gpt-4o}}]
+litellm_settings:
+  default_key_generate_params: {rpm_limit: 60, tpm_limit: 0, max_budget: 5, zzz_default: 1}
+  upperbound_key_generate_params: {rpm_limit: 600, tpm_limit: 90000, max_parallel_requests: 8, duration: 30d}
+";
+    let imported = import(text, &[]).unwrap();
+    let document = imported.document.unwrap();
+    assert_eq!(
+        document["key_limits"],
+        serde_json::json!({"requests_per_minute": 60, "tokens_per_minute": 90000, "concurrency": 8})
+    );
+    let fate = |at: &str| {
+        let at = format!("litellm_settings.{at}");
+        let line = imported.report.lines.iter().find(|line| line.at == at);
+        line.unwrap_or_else(|| panic!("{at}: {}", imported.report)).fate
+    };
+    for (at, wanted) in [
+        ("default_key_generate_params.rpm_limit", Fate::Changed),
+        ("default_key_generate_params.tpm_limit", Fate::Left),
+        ("default_key_generate_params.max_budget", Fate::Left),
+        ("default_key_generate_params.zzz_default", Fate::Left),
+        ("upperbound_key_generate_params.rpm_limit", Fate::Left),
+        ("upperbound_key_generate_params.tpm_limit", Fate::Changed),
+        ("upperbound_key_generate_params.max_parallel_requests", Fate::Changed),
+        ("upperbound_key_generate_params.duration", Fate::Left),
+    ] {
+        assert!(fate(at) == wanted, "{at}: {}", imported.report);
+    }
+}
+
+#[test]
 fn every_member_of_a_file_has_a_line_in_the_report() {
     // Names that no gateway ever had, in every table there is.
     let text = "

@@ -123,8 +123,35 @@ fn what_is_wrong_with_a_document_is_said_without_repeating_it() {
             "\"token_uri\" must begin with https://",
         ),
         (
+            r#"{"type": "external_account", "credential_source": {"environment_id": "aws2"}}"#,
+            "\"environment_id\" must be aws1",
+        ),
+        (
             r#"{"type": "external_account", "credential_source": {"environment_id": "aws1"}}"#,
-            "only \"file\" and \"url\"",
+            "\"url\" is missing",
+        ),
+        (
+            r#"{"type": "external_account", "credential_source":
+                {"environment_id": "aws1", "url": "http://hunter2.example/latest"}}"#,
+            "\"url\" must be of AWS's metadata service",
+        ),
+        (
+            r#"{"type": "external_account", "credential_source": {"environment_id": "aws1",
+                "url": "http://169.254.169.254/latest", "region_url": "http://[fd00:ec2::254]/latest"}}"#,
+            "\"region_url\" and its \"url\" must be of the same metadata service",
+        ),
+        (
+            r#"{"type": "external_account", "credential_source": {"environment_id": "aws1",
+                "url": "http://169.254.169.254/latest", "regional_cred_verification_url": "https://hunter2.example"}}"#,
+            "\"regional_cred_verification_url\" must be https://sts.{region}.amazonaws.com?",
+        ),
+        (
+            r#"{"type": "external_account", "credential_source": {"executable": {"command": "hunter2"}}}"#,
+            "starts no programs",
+        ),
+        (
+            r#"{"type": "external_account", "credential_source": {"certificate": {}}}"#,
+            "is a certificate",
         ),
     ] {
         let problem = document(text);

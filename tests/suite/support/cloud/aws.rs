@@ -17,6 +17,7 @@ pub const WEB_TOKEN: &str = "hunter2-web-identity";
 /// The keys that are written down.
 pub const WRITTEN_ID: &str = "AKIDWRITTEN";
 const MACHINE_TOKEN: &str = "hunter2-imds";
+const REGION: &str = "/latest/meta-data/placement/region";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
 pub(super) fn answer(stage: &Stage, asked: &Arrived) -> Option<Reply> {
@@ -33,9 +34,12 @@ pub(super) fn answer(stage: &Stage, asked: &Arrived) -> Option<Reply> {
                 Reply::text(400, "")
             })
         }
-        _ if path.starts_with(ROLES) && asked.header("x-aws-ec2-metadata-token") != MACHINE_TOKEN => {
+        _ if (path.starts_with(ROLES) || path == REGION)
+            && asked.header("x-aws-ec2-metadata-token") != MACHINE_TOKEN =>
+        {
             Some(Reply::text(401, ""))
         }
+        REGION => Some(Reply::text(200, "us-east-1")),
         ROLES => Some(Reply::text(200, "gateway-role\n")),
         "/latest/meta-data/iam/security-credentials/gateway-role" => Some(keys(stage)),
         _ => None,
@@ -123,9 +127,10 @@ pub fn is_signed(asked: &Arrived, region: &str, service: &str) -> bool {
         .unwrap()
         .into();
     let uri = format!("http://{}{}", asked.header("host"), asked.uri);
-    let headers = [("content-type", asked.header("content-type"))];
+    let headers = ["content-type", "x-goog-cloud-target-resource"].map(|name| (name, asked.header(name)));
+    let headers = headers.into_iter().filter(|(_, value)| !value.is_empty());
     let body = SignableBody::Bytes(&asked.body);
-    let request = SignableRequest::new(asked.method.as_str(), uri, headers.into_iter(), body).unwrap();
+    let request = SignableRequest::new(asked.method.as_str(), uri, headers, body).unwrap();
     let (instructions, _) = sign(request, &params).unwrap().into_parts();
     let (added, _) = instructions.into_parts();
     let wanted = added.iter().find(|header| header.name() == "authorization").unwrap();

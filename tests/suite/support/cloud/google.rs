@@ -72,10 +72,15 @@ pub(super) fn answer(stage: &Stage, asked: &Arrived) -> Option<Reply> {
             _ => refused("invalid_grant"),
         },
         "/google/sts" => {
-            let good = field("subject_token") == SUBJECT_TOKEN
+            let kind = field("subject_token_type");
+            let proven = match kind.as_str() {
+                "urn:ietf:params:oauth:token-type:jwt" => field("subject_token") == SUBJECT_TOKEN,
+                "urn:ietf:params:aws:token-type:aws4_request" => is_a_machine(&field("subject_token")),
+                _ => false,
+            };
+            let good = proven
                 && field("grant_type") == "urn:ietf:params:oauth:grant-type:token-exchange"
                 && field("audience") == "//iam.googleapis.com/pool"
-                && field("subject_token_type") == "urn:ietf:params:oauth:token-type:jwt"
                 && field("scope") == SCOPE;
             if good {
                 granted(FEDERATED)
@@ -108,6 +113,32 @@ pub(super) fn answer(stage: &Stage, asked: &Arrived) -> Option<Reply> {
         "/imposter/computeMetadata/v1/instance/service-accounts/default/token" => granted(&token()),
         _ => return None,
     })
+}
+
+/// Whether this is a question to AWS's token service that would be answered, and is meant for the pool.
+fn is_a_machine(subject: &str) -> bool {
+    let form = reqwest::Url::parse(&format!("http://form/?{subject}")).unwrap();
+    let (question, _) = form.query_pairs().next().unwrap_or_default();
+    let question: Value = serde_json::from_str(&question).unwrap_or_default();
+    let mut headers = http::HeaderMap::new();
+    for header in question["headers"].as_array().into_iter().flatten() {
+        let name: http::HeaderName = header["key"].as_str().unwrap_or_default().parse().unwrap();
+        headers.insert(name, header["value"].as_str().unwrap_or_default().parse().unwrap());
+    }
+    let asked = Arrived {
+        method: http::Method::POST,
+        uri: "/?Action=GetCallerIdentity&Version=2011-06-15".parse().unwrap(),
+        headers,
+        body: bytes::Bytes::new(),
+    };
+    question["method"] == "POST"
+        && question["url"] == "https://sts.us-east-1.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"
+        && asked.header("host") == "sts.us-east-1.amazonaws.com"
+        && asked.header("x-goog-cloud-target-resource") == "//iam.googleapis.com/pool"
+        && asked
+            .header("authorization")
+            .contains("SignedHeaders=host;x-amz-date;x-amz-security-token;x-goog-cloud-target-resource,")
+        && super::aws::is_signed(&asked, "us-east-1", "sts")
 }
 
 /// Whether this token was handed out.
