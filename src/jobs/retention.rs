@@ -14,6 +14,8 @@ use crate::store::{Store, StoreError};
 
 /// Rows that are deleted by one statement.
 const AT_ONCE: u64 = 500;
+/// Pieces of exports that are, which are larger.
+const PIECES: u64 = 20;
 /// How long it is remembered what was told of. Longer than the longest time before which something is told.
 const NOTICES: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// How long changes of providers' health can be looked up.
@@ -45,7 +47,8 @@ impl Job for Retention {
             && all_of(run, || store.forget_payloads(AT_ONCE)).await?
             && all_of(run, || store.forget_deliveries(before(self.keep.deliveries), AT_ONCE)).await?
             && all_of(run, || store.forget_files(now, now - UPLOAD, AT_ONCE)).await?
-            && all_of(run, || store.forget_health(before(HEALTH), AT_ONCE)).await?;
+            && all_of(run, || store.forget_health(before(HEALTH), AT_ONCE)).await?
+            && all_by(run, PIECES, || store.forget_exports(now, PIECES)).await?;
         if !forgotten {
             return Ok(Outcome::Again(Duration::ZERO));
         }
@@ -84,7 +87,16 @@ where
     F: Fn() -> T + Send + Sync,
     T: Future<Output = Result<u64, StoreError>> + Send,
 {
-    while forget().await? == AT_ONCE {
+    all_by(run, AT_ONCE, forget).await
+}
+
+/// The same, where so many are forgotten at a time.
+async fn all_by<F, T>(run: &Run, at_once: u64, forget: F) -> Result<bool, StoreError>
+where
+    F: Fn() -> T + Send + Sync,
+    T: Future<Output = Result<u64, StoreError>> + Send,
+{
+    while forget().await? == at_once {
         if run.gives_way() {
             return Ok(false);
         }
