@@ -165,7 +165,7 @@ impl WriteExport {
         }
         let report = self.analytics.usage(question).await?;
         let grouped = question.group_by.is_some();
-        let rows = if grouped {
+        let rows: u64 = if grouped {
             let groups = report.groups.iter().chain(&report.others);
             groups.map(|group| group.series.len() as u64).sum()
         } else {
@@ -183,7 +183,8 @@ impl WriteExport {
                 next: None,
                 ends: false,
             };
-            match self.add(&export, piece, by).await? {
+            let added = self.add(&export, piece, by).await?;
+            match added {
                 Some(now) if now.state == ExportState::Running => export = now,
                 _ => return Ok(false),
             }

@@ -6,9 +6,11 @@ use chrono::{TimeDelta, Utc};
 use tokio::time::sleep;
 
 use super::Keep;
+use crate::domain::call::Strategy;
 use crate::domain::job::{JobKind, JobState};
 use crate::domain::report::hour::Hour;
 use crate::queue::{Job, JobFailure, Outcome, Run};
+use crate::routing::document;
 use crate::store::retention::Purged;
 use crate::store::{Store, StoreError};
 
@@ -54,6 +56,9 @@ impl Job for Retention {
         }
         store.fail_lost_batches(now - LOST, AT_ONCE).await?;
         store.forget_notices(before(NOTICES)).await?;
+        if !self.purge_by_organization(run).await? {
+            return Ok(Outcome::Again(Duration::ZERO));
+        }
         let Some(days) = self.keep.requests_days else {
             return Ok(Outcome::Done);
         };
@@ -78,6 +83,30 @@ impl Job for Retention {
             }
             sleep(PAUSE).await;
         }
+    }
+}
+
+impl Retention {
+    /// Removes requests of organizations that keep theirs for a shorter time, an hour of one at a time. Says whether the worker
+    /// was not to stop before that.
+    async fn purge_by_organization(&self, run: &Run) -> Result<bool, StoreError> {
+        for (organization, document) in self.store.configs_with_retention().await? {
+            // One that cannot be read keeps what it has: it is not in force either.
+            let read: Option<serde_json::Value> = serde_json::from_str(&document).ok();
+            let policy = read.and_then(|document| document::read(&document, Strategy::Balanced).ok());
+            let Some(keep) = policy.and_then(|policy| policy.terms.keep_requests) else {
+                continue;
+            };
+            let keep_from = Hour::at(Utc::now() - TimeDelta::from_std(keep).unwrap_or(TimeDelta::days(36_500)));
+            while let Purged::Rows(rows) = self.store.purge_of(organization, keep_from).await? {
+                tracing::info!(%organization, rows, "removed an hour of an organization's requests whose time is over");
+                if run.gives_way() {
+                    return Ok(false);
+                }
+                sleep(PAUSE).await;
+            }
+        }
+        Ok(true)
     }
 }
 

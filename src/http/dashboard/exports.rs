@@ -121,7 +121,10 @@ fn row(export: &Export, deletes: bool) -> Markup {
             td.wrap {
                 span.strong { (of) }
                 div.sub {
-                    @match from { Some(from) => (format::stamp(from)), None => "from the first one" }
+                    @match from {
+                        Some(from) => { (format::stamp(from)) },
+                        None => { "from the first one" },
+                    }
                     " – "
                     @if let Some(to) = to { (format::stamp(to)) }
                 }
