@@ -305,7 +305,10 @@ impl Store {
             if removed >= most {
                 return Ok(removed);
             }
-            gateway_exports::Entity::delete_by_id(export).exec(&self.db).await?;
+            gateway_exports::Entity::delete_many()
+                .filter(gateway_exports::Column::Id.eq(export))
+                .exec(&self.db)
+                .await?;
         }
         Ok(removed)
     }

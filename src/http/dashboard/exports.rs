@@ -34,7 +34,7 @@ const PAGE: u64 = 50;
 pub(super) type Parameters = Vec<(&'static str, Value)>;
 
 /// Parameters as a query of the API, with its `?` where there are any.
-pub(super) fn query(parameters: &Parameters) -> String {
+pub(super) fn query(parameters: &[(&'static str, Value)]) -> String {
     if parameters.is_empty() {
         return String::new();
     }
@@ -234,7 +234,7 @@ mod tests {
     fn what_is_begun_is_what_is_looked_at() {
         let parameters = vec![("model", Value::from("a b")), ("stream", Value::from(true))];
         assert_eq!(query(&parameters), "?model=a+b&stream=true");
-        assert_eq!(query(&Vec::new()), "");
+        assert_eq!(query(&[]), "");
         let body = body(
             "usage",
             vec![("model", Value::from("m")), ("groups_limit", Value::from(7))],
