@@ -14,6 +14,8 @@ pub mod gateway_budget_slices;
 pub mod gateway_budget_spend;
 pub mod gateway_budgets;
 pub mod gateway_configs;
+pub mod gateway_export_pieces;
+pub mod gateway_exports;
 pub mod gateway_health_history;
 pub mod gateway_job_schedules;
 pub mod gateway_jobs;

@@ -35,6 +35,7 @@ mod m20261130_100070_restraints_of_keys;
 mod m20261130_200010_health_history;
 mod m20261130_200020_price_versions;
 mod m20261130_200030_output_cap_of_keys;
+mod m20261201_000010_exports;
 
 /// Runs the steps a database has not seen yet.
 pub struct Migrator;
@@ -70,6 +71,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_200010_health_history::Migration),
             Box::new(m20261130_200020_price_versions::Migration),
             Box::new(m20261130_200030_output_cap_of_keys::Migration),
+            Box::new(m20261201_000010_exports::Migration),
         ];
         steps.into_iter().map(|step| Box::new(Whole(step)) as _).collect()
     }

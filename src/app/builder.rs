@@ -64,6 +64,7 @@ use crate::http::HttpState;
 use crate::http::management::{BrowserSessions, CredentialDesk, KeyDesk, Management, People, SignInLifetimes};
 use crate::http::operations::Operations;
 use crate::jobs::batch::BatchRules;
+use crate::jobs::export::{self, Exports};
 use crate::jobs::files::{self, Files};
 use crate::jobs::{self, BatchArgs, JobsArgs, Keep, WebhookArgs};
 use crate::journal::{self, Journal, JournalOptions};
@@ -476,7 +477,14 @@ impl Gateway {
             sealer: Sealer::new(&opened.master_key, files::PURPOSE),
             keep: settings.batches.keep_files,
         };
+        let exports = Exports {
+            store: opened.store.clone(),
+            sealer: Sealer::new(&opened.master_key, export::PURPOSE),
+            max_bytes: settings.usage.max_export_bytes,
+            keep: settings.usage.keep_exports,
+        };
         let jobs = JobsArgs {
+            exports: exports.clone(),
             store: opened.store.clone(),
             metrics: pipeline.metrics.clone(),
             keep: Keep {
@@ -526,6 +534,7 @@ impl Gateway {
                     directory: control.clone(),
                     audit: control.clone(),
                     repricings: control.clone(),
+                    exports: Arc::new(exports),
                     batches: control.clone(),
                     jobs: Arc::new(opened.store.clone()),
                     keys: KeyDesk {

@@ -4,6 +4,7 @@ pub mod budgets;
 pub mod builder;
 pub mod config_file;
 pub mod control;
+mod exports;
 pub mod first_start;
 pub mod inference;
 mod key_control;

@@ -427,6 +427,10 @@ pub struct LedgerSettings {
 pub struct UsageSettings {
     /// Days for which single requests are kept; `None`: for ever.
     pub keep_requests_days: Option<u32>,
+    /// Bytes of an export.
+    pub max_export_bytes: u64,
+    /// How long an export is kept.
+    pub keep_exports: Duration,
 }
 
 /// Work that is done later.
@@ -733,6 +737,8 @@ impl Settings {
             },
             usage: UsageSettings {
                 keep_requests_days: Some(reader.count("usage.keep_requests_days", 0..=36_500)).filter(|&days| days > 0),
+                max_export_bytes: reader.count("usage.max_export_bytes", 1..=(64 * GIB)),
+                keep_exports: reader.milliseconds("usage.keep_exports_ms", SECOND_MS..=YEAR_MS),
             },
             jobs: JobSettings {
                 in_serve: reader.flag("jobs.in_serve"),

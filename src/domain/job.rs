@@ -49,6 +49,8 @@ pub enum JobKind {
     Reprice,
     /// Compares what was spent of budgets with the ledger.
     BudgetReconciliation,
+    /// Writes a table that somebody asked for.
+    Export,
 }
 
 /// How jobs of a kind are run.
@@ -188,6 +190,7 @@ impl JobKind {
         Self::UsageRollup,
         Self::Reprice,
         Self::BudgetReconciliation,
+        Self::Export,
     ];
 
     /// Its name in the database, in metrics and in the API.
@@ -201,6 +204,7 @@ impl JobKind {
             Self::UsageRollup => "usage_rollup",
             Self::Reprice => "reprice",
             Self::BudgetReconciliation => "budget_reconciliation",
+            Self::Export => "export",
         }
     }
 
@@ -278,7 +282,7 @@ impl JobKind {
                 ..USUAL
             },
             // Each organization's goes on by itself; one that takes long is no reason for others to wait.
-            Self::Reprice => Terms { at_once: 2, ..USUAL },
+            Self::Reprice | Self::Export => Terms { at_once: 2, ..USUAL },
             Self::BudgetReconciliation => Terms {
                 every: Some(Every {
                     period: HOUR.saturating_mul(6),

@@ -14,6 +14,7 @@ pub mod config;
 pub mod difference;
 pub mod error;
 pub mod event;
+pub mod export;
 pub mod health;
 pub mod ids;
 pub mod job;

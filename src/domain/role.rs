@@ -103,6 +103,8 @@ rights! {
     WriteProviders: "change and test credentials of providers", Owner | Admin;
     /// Charge past requests by other prices.
     Reprice: "re-price past requests", Owner | Admin;
+    /// Have requests and usage written into a table in the background.
+    Export: "export requests and usage", Owner | Admin;
     /// Read what was asked and answered, where it is kept.
     ReadPayloads: "read payloads of requests", Owner | Admin;
 }

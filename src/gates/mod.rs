@@ -5,6 +5,7 @@ pub mod audit;
 pub mod batches;
 pub mod budgets;
 pub mod control;
+pub mod exports;
 pub mod health_board;
 pub mod inference;
 pub mod key_control;

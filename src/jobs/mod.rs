@@ -6,6 +6,7 @@
 mod anomalies;
 pub mod batch;
 mod budget_reconciliation;
+pub mod export;
 pub mod files;
 mod key_expiry;
 pub mod reprice;
@@ -17,8 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batch::BatchRules;
+use export::Exports;
 use files::Files;
 
+use crate::analytics::Analytics;
 use crate::gates::inference::Inference;
 use crate::queue::Job;
 use crate::secrets::sealing::Sealer;
@@ -40,6 +43,8 @@ pub struct JobsArgs {
     pub webhooks: WebhookArgs,
     /// How batches are served.
     pub batches: BatchArgs,
+    /// How exports are kept.
+    pub exports: Exports,
 }
 
 /// How batches are served.
@@ -110,5 +115,9 @@ pub fn all(args: &JobsArgs) -> Vec<Arc<dyn Job>> {
         }),
         Arc::new(usage_rollup::UsageRollup { store: store() }),
         Arc::new(reprice::Reprice { store: store() }),
+        Arc::new(export::WriteExport {
+            exports: args.exports.clone(),
+            analytics: Analytics { store: store() },
+        }),
     ]
 }

@@ -49,6 +49,7 @@ const MEMBERS: &[&str] = &[
     "cache",
     "key_limits",
     "logging",
+    "retention",
     "prices",
     "models",
 ];
@@ -264,9 +265,14 @@ impl Reader {
                 "cache" => policy.terms.cache = self.cache(&at, value),
                 "key_limits" => policy.terms.key_limits = self.key_limits(&at, value),
                 "logging" => policy.terms.logging = self.logging(&at, value),
+                "retention" => policy.terms.keep_requests = self.retention(&at, value),
                 "prices" => policy.terms.prices = self.prices(&at, value),
                 _ => {}
             }
+        }
+        // What was asked is not kept for longer than that it was asked.
+        if let (Some(logging), Some(keep)) = (&mut policy.terms.logging, policy.terms.keep_requests) {
+            logging.keep = logging.keep.min(keep);
         }
         policy.own = Own::new(own_models, own_providers);
         // Rules name headers, which may stand after them in the document.

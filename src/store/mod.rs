@@ -9,6 +9,7 @@ pub mod budgets;
 mod bulk;
 pub mod configs;
 pub mod events;
+pub mod exports;
 pub mod health_history;
 pub mod jobs;
 pub mod keys;

@@ -161,7 +161,7 @@ impl Store {
                 transaction.rollback().await?;
                 continue;
             }
-            set_purged_before(&transaction, end).await?;
+            set_purged_before(&transaction, None, end).await?;
             for name in [&partition.name, &attempts] {
                 transaction
                     .execute_unprepared(&format!("DROP TABLE IF EXISTS {name}"))

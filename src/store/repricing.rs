@@ -218,7 +218,8 @@ impl Store {
         use gateway_requests::Column;
         // Where rows are gone, sums are all there is; a row that comes late is about to become a part of them.
         // Where none are gone yet, the hour is before every time there is.
-        let there = usage::purged_before(transaction).await?.max(Hour(0)).first_id();
+        let there = usage::Gone::read(transaction, Some(state.organization)).await?;
+        let there = there.before(state.organization.0).max(Hour(0)).first_id();
         let from = first_id(state.terms.from).max(there);
         let mut query = gateway_requests::Entity::find()
             .filter(Column::OrganizationId.eq(state.organization.0))

@@ -6,13 +6,15 @@
 //! then taken away only if they are still the same ([`Store::write_hour`]). If a batch came in between, they are not, and
 //! what was made is thrown away. Whoever makes sums may therefore fail, be late or have company.
 //!
-//! Rows of hours before [`Store::purged_before`] are gone. A row that comes that late is added to the sums and removed.
+//! Rows of some hours are gone ([`Gone`]): everybody's, and before others those of an organization that keeps its own for a
+//! shorter time. Of these hours the sums are what is left, whatever marks they get: a row that comes that late is counted
+//! besides, and added to the sums and removed when they are made again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use entity::usage_rollups::{daily, hourly};
-use entity::{gateway_attempts, gateway_meta, gateway_requests, usage_pending};
+use entity::{gateway_attempts, gateway_keys, gateway_meta, gateway_requests, usage_pending};
 use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, OnConflict, Query, SelectStatement};
 use sea_orm::{
@@ -58,8 +60,49 @@ impl Marks {
 pub struct HourRead {
     hour: Hour,
     marks: Marks,
-    /// The rows that were read, where they came after the hour's others had been removed.
-    late: Option<Vec<Uuid>>,
+    gone: Gone,
+    /// Rows that were read and came after the others of their organization's hour had been removed.
+    late: Vec<Uuid>,
+}
+
+/// The hours before which rows are gone: everybody's, and those of organizations that keep theirs for a shorter time.
+#[derive(Clone, Debug)]
+pub(super) struct Gone {
+    all: Hour,
+    own: HashMap<Uuid, Hour>,
+}
+
+impl Gone {
+    /// What is gone of an organization, or of every one.
+    pub(super) async fn read(
+        db: &impl ConnectionTrait,
+        organization: Option<OrganizationId>,
+    ) -> Result<Self, StoreError> {
+        use gateway_meta::Column;
+        let facts = match organization {
+            Some(organization) => Column::Name.eq(purged_before_of(organization)),
+            None => Column::Name.starts_with(format!("{PURGED_BEFORE}:")),
+        };
+        let facts = gateway_meta::Entity::find().filter(facts).all(db).await?;
+        let own = facts.into_iter().filter_map(|fact| {
+            let (_, organization) = fact.name.split_once(':')?;
+            Some((organization.parse().ok()?, Hour(fact.value.parse().ok()?)))
+        });
+        Ok(Self {
+            all: purged_before(db).await?,
+            own: own.collect(),
+        })
+    }
+
+    /// The hour before which an organization's rows are gone.
+    pub(super) fn before(&self, organization: Uuid) -> Hour {
+        self.own.get(&organization).map_or(self.all, |own| self.all.max(*own))
+    }
+
+    /// The hour from which on nobody's rows are gone.
+    fn end(&self) -> Hour {
+        self.own.values().fold(self.all, |end, own| end.max(*own))
+    }
 }
 
 impl HourRead {
@@ -179,11 +222,11 @@ impl Store {
     pub async fn read_hour(&self, hour: Hour, mut each: impl FnMut(Cell, Counted)) -> Result<HourRead, StoreError> {
         let moment = self.moment().await?;
         let marks = marks_of(&moment, HOUR, hour.start()).await?;
-        let is_late = hour < purged_before(&moment).await?;
-        let mut late = is_late.then(Vec::new);
+        let gone = Gone::read(&moment, None).await?;
+        let mut late = Vec::new();
         let anything = Condition::all();
         rows_between(&moment, (hour.first_id(), hour.plus(1).first_id()), &anything, |row| {
-            if let Some(late) = &mut late {
+            if hour < gone.before(row.organization_id) {
                 late.push(row.id);
             }
             let (cell, counted) = row.counted();
@@ -191,7 +234,12 @@ impl Store {
         })
         .await?;
         moment.commit().await?;
-        Ok(HourRead { hour, marks, late })
+        Ok(HourRead {
+            hour,
+            marks,
+            gone,
+            late,
+        })
     }
 
     /// Puts the sums of an hour in the place of those that were there, if no row has come since they were read. Says
@@ -200,20 +248,26 @@ impl Store {
     /// # Errors
     /// The database fails; nothing has changed.
     pub async fn write_hour(&self, read: HourRead, cells: Cells) -> Result<bool, StoreError> {
-        let HourRead { hour, marks, late } = read;
+        let HourRead {
+            hour,
+            marks,
+            gone,
+            mut late,
+        } = read;
         let transaction = self.begin().await?;
         if !take_marks(&transaction, HOUR, hour.start(), &marks).await? {
             transaction.rollback().await?;
             return Ok(false);
         }
         let mut cells = cells;
-        if let Some(late) = late {
+        if hour < gone.end() {
             let span = [(hour, hour.plus(1))];
             fold_sums(&transaction, "usage_hourly", None, &span, |_, cell, figures| {
-                cells.merge(cell, &figures)
+                if hour < gone.before(cell.organization) {
+                    cells.merge(cell, &figures);
+                }
             })
             .await?;
-            let mut late = late;
             while !late.is_empty() {
                 let part = late.split_off(late.len().saturating_sub(1_000));
                 gateway_attempts::Entity::delete_many()
@@ -299,6 +353,20 @@ impl Store {
         let plan = Plan::of(question, &pending);
         fold_sums(&moment, "usage_daily", Some(question), &plan.days, &mut each).await?;
         fold_sums(&moment, "usage_hourly", Some(question), &plan.hours, &mut each).await?;
+        let gone = Gone::read(&moment, question.organization).await?;
+        // Where rows are gone, those that are there came late and are not in the sums yet.
+        let left: Vec<(Hour, Hour)> = plan
+            .rows
+            .iter()
+            .map(|&(from, to)| (from, to.min(gone.end())))
+            .filter(|(from, to)| from < to)
+            .collect();
+        fold_sums(&moment, "usage_hourly", Some(question), &left, |at, cell, figures| {
+            if Hour::at(at) < gone.before(cell.organization) {
+                each(at, cell, figures);
+            }
+        })
+        .await?;
         let filter = rows_filter(question, self.backend());
         for (from, to) in plan.rows {
             let mut sums: BTreeMap<(Hour, Cell), Figures> = BTreeMap::new();
@@ -329,12 +397,22 @@ impl Store {
             .filter(|(span, _)| span == HOUR)
             .map(|(_, start)| Hour::at(start))
             .collect();
+        let organization: Option<Uuid> = gateway_keys::Entity::find_by_id(key.0)
+            .select_only()
+            .column(gateway_keys::Column::OrganizationId)
+            .into_tuple()
+            .one(&moment)
+            .await?;
+        let organization = organization.unwrap_or_default();
+        let gone = Gone::read(&moment, Some(OrganizationId(organization))).await?;
+        let gone = gone.before(organization);
+        let made_of_rows = pending.iter().filter(|hour| **hour >= gone).map(|hour| hour.start());
         let kept = Query::select()
             .expr_as(big_sum(Expr::col(hourly::Column::CostNanousd)), "cost")
             .from("usage_hourly")
             .and_where(Expr::col(hourly::Column::KeyId).eq(key.0))
             .and_where(Expr::col(hourly::Column::Cut).eq(Cut::Key.as_str()))
-            .and_where(Expr::col(hourly::Column::StartsAt).is_not_in(pending.iter().map(|hour| hour.start())))
+            .and_where(Expr::col(hourly::Column::StartsAt).is_not_in(made_of_rows))
             .to_owned();
         let row = moment.query_one(&kept).await?;
         let mut sum: i64 = row.map_or(Ok(0), |row| row.try_get("", "cost"))?;
@@ -354,14 +432,6 @@ impl Store {
         }
         moment.commit().await?;
         Ok(sum)
-    }
-
-    /// The hour before which rows are gone, and only sums are left.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn purged_before(&self) -> Result<Hour, StoreError> {
-        purged_before(&self.db).await
     }
 }
 
@@ -432,17 +502,26 @@ impl Plan {
     }
 }
 
-pub(super) async fn purged_before(db: &impl ConnectionTrait) -> Result<Hour, StoreError> {
+async fn purged_before(db: &impl ConnectionTrait) -> Result<Hour, StoreError> {
     let fact = gateway_meta::Entity::find_by_id(PURGED_BEFORE).one(db).await?;
     let hour = fact.and_then(|fact| fact.value.parse().ok());
     Ok(Hour(hour.unwrap_or(i64::MIN)))
 }
 
-/// Notes that rows before an hour are gone, in the transaction that removes them.
-pub(super) async fn set_purged_before(transaction: &DatabaseTransaction, hour: Hour) -> Result<(), StoreError> {
+/// The same fact about the rows of an organization.
+fn purged_before_of(organization: OrganizationId) -> String {
+    format!("{PURGED_BEFORE}:{organization}")
+}
+
+/// Notes that rows before an hour are gone, everybody's or those of an organization, in the transaction that removes them.
+pub(super) async fn set_purged_before(
+    transaction: &DatabaseTransaction,
+    organization: Option<OrganizationId>,
+    hour: Hour,
+) -> Result<(), StoreError> {
     use gateway_meta::Column;
     let fact = gateway_meta::ActiveModel {
-        name: Set(PURGED_BEFORE.into()),
+        name: Set(organization.map_or_else(|| PURGED_BEFORE.to_owned(), purged_before_of)),
         value: Set(hour.0.to_string()),
     };
     let replace = OnConflict::column(Column::Name).update_column(Column::Value).to_owned();

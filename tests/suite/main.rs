@@ -25,6 +25,7 @@ mod command_line;
 mod costs;
 mod documentation;
 mod examples;
+mod exports;
 mod failures;
 mod fetcher;
 mod fuzz;

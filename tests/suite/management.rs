@@ -200,7 +200,9 @@ fn operations() -> Vec<(String, String, Option<Value>, Right)> {
                 "listAudit" => (Right::ReadAudit, None),
                 "getUsage" | "exportUsage" | "getInsights" => (Right::ReadUsage, None),
                 "listLogs" | "exportLogs" | "getLog" => (Right::ReadLogs, None),
-                "listJobs" | "listBatches" => (Right::ReadJobs, None),
+                "listJobs" | "listBatches" | "listExports" | "getExport" | "fetchExport" => (Right::ReadJobs, None),
+                "createExport" => (Right::Export, Some(json!({"of": "requests"}))),
+                "deleteExport" => (Right::Export, None),
                 "retryJob" => (Right::RetryJobs, None),
                 "listKeys" | "getKey" | "getKeyPolicy" => (Right::ReadKeys, None),
                 "createKey" => (Right::WriteKeys, Some(json!({"name": "matrix"}))),
@@ -283,6 +285,9 @@ impl Things {
         }
         if path.starts_with("/api/gateway/models/{id}") {
             return self.fill_model(gateway, path, body).await;
+        }
+        if path.starts_with("/api/gateway/exports") {
+            return (self.fill_export(gateway, path).await, body);
         }
         if path.starts_with("/api/gateway/prices/reprice") {
             return (self.fill_repricing(gateway, path).await, body);
@@ -401,6 +406,27 @@ impl Things {
         assert_eq!(added.status, 201, "{}", added.text);
         let path = path.replace("{id}", &format!("echo%2F{model}"));
         (path, body.map(|_| made))
+    }
+
+    /// The same for exports, of which there may be only so many. One that can be fetched is written.
+    async fn fill_export(&self, gateway: &TestGateway, path: &str) -> String {
+        let (all, admin) = ("/api/gateway/exports", gateway.token(Role::Admin));
+        let kept = gateway.manage("GET", all, &admin, None).await.json();
+        for export in kept["data"].as_array().unwrap() {
+            let path = format!("{all}/{}", export["id"].as_str().unwrap());
+            assert_eq!(gateway.manage("DELETE", &path, &admin, None).await.status, 204);
+        }
+        if !path.contains("{id}") {
+            return path.to_owned();
+        }
+        let asked = json!({"of": "usage"});
+        let begun = gateway.manage("POST", all, &admin, Some(&asked)).await;
+        assert_eq!(begun.status, 202, "{}", begun.text);
+        let one = begun.header("location").to_owned();
+        while gateway.manage("GET", &one, &admin, None).await.json()["state"] == "running" {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        path.replace("{id}", begun.json()["id"].as_str().unwrap())
     }
 
     /// The same for re-pricings, of which one can be under way at a time.

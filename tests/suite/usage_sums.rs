@@ -9,6 +9,7 @@ use bonito::domain::budget::calendar::Period;
 use bonito::domain::budget::{BudgetScope, BudgetTerms, DEFAULT_THRESHOLDS, Enforcement, Unpriced};
 use bonito::domain::call::{CacheStatus, Dialect, ErrorClass, Operation};
 use bonito::domain::ids::{KeyId, OrganizationId, PriceVersion, RequestId, TeamId};
+use bonito::domain::job::{JobKind, NewJob};
 use bonito::domain::money::NanoUsd;
 use bonito::domain::record::{AttemptRecord, Charge, Owner, UsageRecord};
 use bonito::domain::report::cells::{Cells, Cut};
@@ -361,8 +362,8 @@ async fn requests_go_when_their_time_is_over_and_their_sums_stay() {
     store.write_records(std::slice::from_ref(&late)).await.unwrap();
     assert_eq!(
         sums(store, &question).await.requests,
-        2 + 1 - 1,
-        "read from rows alone until it is summed up"
+        3,
+        "it is counted besides what is left of its hour"
     );
     tend(store, now).await.unwrap();
     assert_eq!(sums(store, &question).await.requests, 3);
@@ -375,6 +376,79 @@ async fn requests_go_when_their_time_is_over_and_their_sums_stay() {
             .unwrap()
             .is_empty()
     );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn an_organization_keeps_its_requests_for_a_shorter_time_and_no_sum_changes() {
+    let gateway = TestGateway::builder().start().await;
+    let store = &gateway.store;
+    let now = Utc::now();
+    let old = now - TimeDelta::days(10);
+    store.make_partitions(old).await.unwrap();
+    let other = store.create_organization("patient", "Patient").await.unwrap();
+    let (key, _) = gateway.new_key(&[], &[], None).await;
+    let mine = Like { key, ..like(&gateway) };
+    let theirs = Like {
+        organization: other,
+        key: KeyId(Uuid::from_u128(2)),
+        ..like(&gateway)
+    };
+    let gone = [record(old, &mine), record(old, &mine)];
+    let kept = [record(old, &theirs), record(now - TimeDelta::hours(3), &mine)];
+    store.write_records(&gone).await.unwrap();
+    store.write_records(&kept).await.unwrap();
+    while tend(store, now).await.unwrap().more {}
+    let span = (Hour::at(old), Hour::at(now).plus(1));
+    let asked = async || {
+        let of_one = async |organization| sums(store, &everything(organization, span.0, span.1)).await;
+        let (mine, theirs) = (of_one(gateway.organization).await, of_one(other).await);
+        let everybodys = SumsQuestion {
+            organization: None,
+            ..everything(other, span.0, span.1)
+        };
+        let by_hour = SumsQuestion {
+            by_hour: true,
+            ..everybodys.clone()
+        };
+        let all = sums(store, &everybodys).await;
+        assert_eq!(all.cost_nanousd, sums(store, &by_hour).await.cost_nanousd);
+        let spent = store.spent_by(key, &[]).await.unwrap();
+        (mine.requests, theirs.requests, all.requests, spent.0)
+    };
+    assert_eq!(asked().await, (3, 1, 4, 3_000));
+
+    gateway
+        .configure(&serde_json::json!({"retention": {"requests_days": 7}}))
+        .await;
+    let purge = NewJob::new(JobKind::Retention, serde_json::json!({}));
+    store.enqueue(&purge).await.unwrap();
+    let began = std::time::Instant::now();
+    while store.request(gateway.organization, gone[0].id).await.unwrap().is_some() {
+        assert!(began.elapsed() < Duration::from_secs(20), "its time is over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let is_there = async |organization, record: &UsageRecord| {
+        let row = store.request(organization, record.id).await.unwrap().is_some();
+        let attempts = store.attempts_of(organization, record.id).await.unwrap().len();
+        assert_eq!(usize::from(row), attempts);
+        row
+    };
+    assert!(!is_there(gateway.organization, &gone[1]).await);
+    assert!(is_there(other, &kept[0]).await, "others keep theirs");
+    assert!(is_there(gateway.organization, &kept[1]).await);
+    assert_eq!(asked().await, (3, 1, 4, 3_000));
+
+    // The hour is made again because of others' rows, and because of one's own; before and after, every request is there once.
+    for (like, expected) in [(&theirs, (3, 2, 5, 3_000)), (&mine, (4, 2, 6, 4_000))] {
+        let late = record(old, like);
+        store.write_records(std::slice::from_ref(&late)).await.unwrap();
+        assert_eq!(asked().await, expected);
+        while tend(store, now).await.unwrap().more {}
+        assert_eq!(asked().await, expected);
+        let stays = like.organization == other;
+        assert_eq!(is_there(like.organization, &late).await, stays);
+    }
     gateway.finish().await;
 }
 

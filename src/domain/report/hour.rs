@@ -14,7 +14,7 @@ const HOURS_OF_A_DAY: i64 = 24;
 const TIME_SHIFT: u32 = 80;
 
 /// An hour, by its number since 1970.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Hour(pub i64);
 
 /// A day, by its number since 1970.

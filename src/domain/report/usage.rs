@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Datelike as _, Utc};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::cells::Cut;
@@ -12,7 +13,8 @@ use super::hour::Hour;
 use crate::domain::ids::OrganizationId;
 
 /// How long the points of a series are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Granularity {
     /// Hours.
     Hour,
@@ -34,7 +36,8 @@ impl Granularity {
 }
 
 /// By what figures are grouped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GroupBy {
     /// The model that served.
     Model,
@@ -64,7 +67,7 @@ impl GroupBy {
 }
 
 /// Which requests are meant. What is `None` does not matter.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UsageFilter {
     /// Those of one of these keys.
     pub keys: Option<BTreeSet<Uuid>>,
@@ -90,7 +93,7 @@ impl UsageFilter {
 }
 
 /// A question about usage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UsageQuestion {
     /// Whose; `None`: everybody's.
     pub organization: Option<OrganizationId>,

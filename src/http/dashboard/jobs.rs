@@ -43,6 +43,7 @@ fn kind_words(kind: &str) -> &str {
         "batch" => "Process a batch",
         "usage_rollup" => "Update usage totals",
         "reprice" => "Re-price past requests",
+        "export" => "Write an export",
         other => other,
     }
 }
@@ -52,7 +53,11 @@ pub(super) fn tabs(viewer: &Viewer) -> Markup {
     parts::tabs(
         "Jobs",
         viewer.path(),
-        &[("/gateway/jobs", "Queue"), ("/gateway/jobs/batches", "Batches")],
+        &[
+            ("/gateway/jobs", "Queue"),
+            ("/gateway/jobs/batches", "Batches"),
+            ("/gateway/jobs/exports", "Exports"),
+        ],
     )
 }
 

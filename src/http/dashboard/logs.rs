@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
+use serde_json::Value;
 use uuid::Uuid;
 
+use super::exports::{self, Parameters};
 use super::filters::{Offer, id_in, key_choice, moment, name_choice, team_choice, whose};
 use super::keys::{offered, teams};
 use super::overview::outcome;
@@ -119,9 +121,8 @@ impl Wanted {
     }
 
     /// The same as parameters of the API's export.
-    fn export(&self, viewer: &Viewer) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        for name in [
+    fn parameters(&self, viewer: &Viewer) -> Parameters {
+        let texts = [
             "model",
             "provider",
             "requested_model",
@@ -129,38 +130,33 @@ impl Wanted {
             "key_id",
             "team_id",
             "tag",
-        ] {
-            if let Some(value) = viewer.query(name) {
-                query.append_pair(name, value);
-            }
-        }
+        ];
+        let texts = texts.map(|name| (name, viewer.query(name).map(Value::from)));
         let filter = &self.filter;
-        let time = |time: DateTime<Utc>| time.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let time = |time: DateTime<Utc>| Value::from(time.format("%Y-%m-%dT%H:%M:%SZ").to_string());
         let outcome = filter.failed.map(|failed| if failed { "error" } else { "success" });
-        for (name, value) in [
-            ("status", filter.status.map(|status| status.to_string())),
-            ("error_class", filter.error_class.clone()),
-            ("outcome", outcome.map(str::to_owned)),
-            ("stream", filter.stream.map(|stream| stream.to_string())),
-            ("min_cost_nanousd", filter.min_cost_nanousd.map(|cost| cost.to_string())),
+        let others = [
+            ("status", filter.status.map(Value::from)),
+            ("error_class", filter.error_class.clone().map(Value::from)),
+            ("outcome", outcome.map(Value::from)),
+            ("stream", filter.stream.map(Value::from)),
+            ("min_cost_nanousd", filter.min_cost_nanousd.map(Value::from)),
             (
                 "min_latency_ms",
-                filter.min_latency_us.map(|us| (us / 1_000).to_string()),
+                filter.min_latency_us.map(|us| Value::from(us / 1_000)),
             ),
             ("from", filter.from.map(time)),
             ("to", filter.to.map(time)),
-        ] {
-            if let Some(value) = value {
-                query.append_pair(name, &value);
-            }
-        }
-        let query = query.finish();
-        let path = "/api/gateway/logs/export.csv";
-        if query.is_empty() {
-            path.to_owned()
-        } else {
-            format!("{path}?{query}")
-        }
+        ];
+        let all = texts.into_iter().chain(others);
+        all.filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    fn export(&self, viewer: &Viewer) -> String {
+        format!(
+            "/api/gateway/logs/export.csv{}",
+            exports::query(&self.parameters(viewer))
+        )
     }
 }
 
@@ -223,6 +219,7 @@ async fn list(viewer: Viewer) -> Result<Page, Fault> {
         .actions(html! {
             @if wanted.filter.id.is_none() {
                 a.button href=(wanted.export(&viewer)) download data-export="logs" { (icon("download")) "Export CSV" }
+                (exports::begin(&viewer, "requests", wanted.parameters(&viewer), "Export in background"))
             }
         }))
 }

@@ -25,6 +25,7 @@
 
 pub mod assets;
 pub mod chart;
+mod exports;
 pub mod format;
 pub mod layout;
 pub mod parts;
@@ -97,6 +98,7 @@ const VIEWS: &[&[View]] = &[
     webhooks::VIEWS,
     jobs::VIEWS,
     batches::VIEWS,
+    exports::VIEWS,
     settings::VIEWS,
     members::VIEWS,
     audit::VIEWS,

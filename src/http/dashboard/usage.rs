@@ -5,9 +5,11 @@
 
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
+use serde_json::Value;
 
 use super::chart::{Chart, Kind, Places, Series, Unit};
 use super::chosen::{Chosen, GRANULARITIES, GROUPINGS, Range, fits};
+use super::exports::{self, Parameters};
 use super::filters::{Offer, id_in, key_choice, name_choice, team_choice, whose};
 use super::insights::{INSIGHT_DAYS, Known, ahead, whom_by_id};
 use super::keys::{offered, teams};
@@ -195,20 +197,25 @@ fn nothing(viewer: &Viewer, chosen: &Chosen, filtered: bool) -> Markup {
 
 /// The export of what is shown: the same parameters, as the API has them.
 fn export(viewer: &Viewer, chosen: &Chosen) -> Markup {
-    let url = |grouped: bool| {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("from", &chosen.from.start().format("%Y-%m-%dT%H:%M:%SZ").to_string());
-        query.append_pair("to", &chosen.to.start().format("%Y-%m-%dT%H:%M:%SZ").to_string());
-        query.append_pair("granularity", chosen.granularity_word());
+    let parameters = |grouped: bool| {
+        let time = |hour: Hour| Value::from(hour.start().format("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let mut parameters: Parameters = vec![
+            ("from", time(chosen.from)),
+            ("to", time(chosen.to)),
+            ("granularity", chosen.granularity_word().into()),
+        ];
         if grouped {
-            query.append_pair("group_by", chosen.by.0);
-            query.append_pair("groups_limit", &DEFAULT_GROUPS.to_string());
+            parameters.push(("group_by", chosen.by.0.into()));
+            parameters.push(("groups_limit", DEFAULT_GROUPS.into()));
         }
-        for (name, value) in filters_set(viewer) {
-            query.append_pair(name, &value);
-        }
-        format!("/api/gateway/usage/export.csv?{}", query.finish())
+        parameters.extend(
+            filters_set(viewer)
+                .into_iter()
+                .map(|(name, value)| (name, value.into())),
+        );
+        parameters
     };
+    let url = |grouped: bool| format!("/api/gateway/usage/export.csv{}", exports::query(&parameters(grouped)));
     html! {
         details.menu {
             summary.button { (icon("download")) "Export CSV" (icon("down")) }
@@ -217,6 +224,7 @@ fn export(viewer: &Viewer, chosen: &Chosen) -> Markup {
                 a href=(url(false)) download data-export="totals" { "Totals, over time" }
             }
         }
+        (exports::begin(viewer, "usage", parameters(true), "Export in background"))
     }
 }
 

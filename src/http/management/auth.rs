@@ -10,6 +10,7 @@ pub mod access;
 mod audit;
 mod batches;
 mod endpoints;
+mod exports;
 mod jobs;
 pub mod keys;
 mod limits;
@@ -94,6 +95,7 @@ grants!(
     WriteProviders,
     ReadPayloads,
     Reprice,
+    Export,
 );
 
 pub use usage::Asked;

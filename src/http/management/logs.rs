@@ -31,7 +31,7 @@ pub struct LogsApi;
 /// Whether a request ended well.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[oai(rename_all = "snake_case")]
-enum Outcome {
+pub(super) enum Outcome {
     /// It did.
     Success,
     /// It did not; `error_class` says why.
@@ -229,25 +229,25 @@ impl Table {
 }
 
 /// Filters as the query has them.
-struct Filters {
-    model: Option<String>,
-    provider: Option<String>,
-    requested_model: Option<String>,
-    attempted_provider: Option<String>,
-    status: Option<u16>,
-    error_class: Option<String>,
-    outcome: Option<Outcome>,
-    stream: Option<bool>,
-    min_cost_nanousd: Option<i64>,
-    min_latency_ms: Option<u32>,
-    from: Option<DateTime<Utc>>,
-    to: Option<DateTime<Utc>>,
-    request_id: Option<String>,
+pub(super) struct Filters {
+    pub(super) model: Option<String>,
+    pub(super) provider: Option<String>,
+    pub(super) requested_model: Option<String>,
+    pub(super) attempted_provider: Option<String>,
+    pub(super) status: Option<u16>,
+    pub(super) error_class: Option<String>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) stream: Option<bool>,
+    pub(super) min_cost_nanousd: Option<i64>,
+    pub(super) min_latency_ms: Option<u32>,
+    pub(super) from: Option<DateTime<Utc>>,
+    pub(super) to: Option<DateTime<Utc>>,
+    pub(super) request_id: Option<String>,
 }
 
 impl Filters {
     /// The filter they make, of an organization that is put in later.
-    fn checked(self) -> Result<LogFilter, Refusal> {
+    pub(super) fn checked(self) -> Result<LogFilter, Refusal> {
         if let Some(class) = &self.error_class
             && !ErrorClass::ALL.iter().any(|known| known.as_str() == class)
         {

@@ -10,6 +10,7 @@ mod batches;
 mod budgets;
 mod config;
 mod examples;
+mod exports;
 mod jobs;
 mod key_policy;
 mod keys;
@@ -46,6 +47,7 @@ use crate::analytics::Analytics;
 use crate::gates::audit::Audit;
 use crate::gates::batches::Batches;
 use crate::gates::control::{Configs, Directory, PayloadReader};
+use crate::gates::exports::Exports;
 use crate::gates::key_control::{BudgetControl, KeyControl, LimitControl};
 use crate::gates::keyring::Keyring;
 use crate::gates::people::{Sessions, SignIns, Tenants, Users};
@@ -102,6 +104,8 @@ pub struct Management {
     pub payloads: Arc<dyn PayloadReader>,
     /// Keeps re-pricings.
     pub repricings: Arc<dyn Repricings>,
+    /// Keeps exports.
+    pub exports: Arc<dyn Exports>,
     /// What handlers of credentials work with.
     pub credentials: CredentialDesk,
     /// Decides where requests go.
@@ -219,7 +223,12 @@ type Managing = (
 /// What was done.
 type Looking = (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi);
 /// What goes on in the background.
-type Background = (jobs::JobsApi, batches::BatchesApi, webhooks::WebhooksApi);
+type Background = (
+    jobs::JobsApi,
+    batches::BatchesApi,
+    exports::ExportsApi,
+    webhooks::WebhooksApi,
+);
 type Api = (Serving, Limiting, Managing, Looking, Background);
 
 fn service(server_url: &str) -> OpenApiService<Api, ()> {
@@ -245,7 +254,12 @@ fn service(server_url: &str) -> OpenApiService<Api, ()> {
             users::UsersApi,
         ),
         (usage::UsageApi, logs::LogsApi, payloads::PayloadsApi, audit::AuditApi),
-        (jobs::JobsApi, batches::BatchesApi, webhooks::WebhooksApi),
+        (
+            jobs::JobsApi,
+            batches::BatchesApi,
+            exports::ExportsApi,
+            webhooks::WebhooksApi,
+        ),
     );
     OpenApiService::new(api, TITLE, env!("CARGO_PKG_VERSION"))
         .description(include_str!("introduction.md"))

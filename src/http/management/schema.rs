@@ -115,6 +115,8 @@ pub struct GatewayConfig {
     key_limits: Option<KeyLimitTerms>,
     /// Whether what is asked and answered is kept. Default: it is not.
     logging: Option<PayloadLogging>,
+    /// How long what is known of the organization's requests is kept. Default: as the gateway is configured.
+    retention: Option<RetentionTerms>,
     /// What deployments cost the organization, in the place of the list price.
     prices: Option<Vec<PriceTerms>>,
     /// Models of the organization's own, besides those of the catalogue and of the gateway's configuration.
@@ -194,6 +196,15 @@ struct PayloadLogging {
     redact: Option<Vec<RedactedKind>>,
     /// Days it is kept, from 1 to 3650. Default: 30.
     keep_days: Option<u32>,
+}
+
+/// How long what is known of the organization's requests is kept, where that is to be shorter than the gateway is configured for.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct RetentionTerms {
+    /// Days for which single requests and what was kept of their payloads are there, from 1 to 36500; a larger number than the
+    /// gateway's own changes nothing. Figures stay.
+    requests_days: Option<u32>,
 }
 
 /// What a deployment costs from a moment on: US dollars for a million tokens, as text.
@@ -503,6 +514,7 @@ mod tests {
             ("/cache", "ResponseCacheTerms"),
             ("/key_limits", "KeyLimitTerms"),
             ("/logging", "PayloadLogging"),
+            ("/retention", "RetentionTerms"),
             ("/prices/0", "OwnPrice"),
             ("/models/0", "OwnModel"),
             ("/providers/x", "ProviderSwitch"),

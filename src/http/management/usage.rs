@@ -16,6 +16,7 @@ use super::examples::example;
 use super::logs::{Table, Tokens};
 use super::problem::{Read, Refusal, Refused};
 use crate::analytics::usage::table;
+use crate::domain::ids::OrganizationId;
 use crate::domain::report::figures::Figures;
 use crate::domain::report::forecast::Forecast;
 use crate::domain::report::hour::Hour;
@@ -42,7 +43,7 @@ pub struct UsageApi;
 /// How long the points of series are.
 #[derive(Enum, Clone, Copy)]
 #[oai(rename_all = "snake_case")]
-enum Points {
+pub(super) enum Points {
     /// Hours; at most 31 days of them.
     Hour,
     /// Days of UTC; at most 800.
@@ -54,7 +55,7 @@ enum Points {
 /// By what figures are grouped.
 #[derive(Enum, Clone, Copy)]
 #[oai(rename_all = "snake_case")]
-enum Grouping {
+pub(super) enum Grouping {
     /// The model that served.
     Model,
     /// The provider that served.
@@ -353,18 +354,18 @@ struct BudgetAtRisk {
 }
 
 /// What was asked for, as the query has it.
-struct Wanted {
-    from: Option<DateTime<Utc>>,
-    to: Option<DateTime<Utc>>,
-    granularity: Option<Points>,
-    group_by: Option<Grouping>,
-    groups_limit: Option<usize>,
-    model: Option<String>,
-    provider: Option<String>,
+pub(super) struct Wanted {
+    pub(super) from: Option<DateTime<Utc>>,
+    pub(super) to: Option<DateTime<Utc>>,
+    pub(super) granularity: Option<Points>,
+    pub(super) group_by: Option<Grouping>,
+    pub(super) groups_limit: Option<usize>,
+    pub(super) model: Option<String>,
+    pub(super) provider: Option<String>,
 }
 
 impl Wanted {
-    fn checked(self, may: &May<ReadUsage>, now: DateTime<Utc>) -> Result<UsageQuestion, Refusal> {
+    pub(super) fn checked(self, organization: OrganizationId, now: DateTime<Utc>) -> Result<UsageQuestion, Refusal> {
         let to = Hour::at_or_after(self.to.unwrap_or(now));
         let from = match self.from {
             Some(from) => Hour::at(from),
@@ -390,7 +391,7 @@ impl Wanted {
             return Err(Refusal::bad_request(detail));
         }
         Ok(UsageQuestion {
-            organization: Some(may.organization()),
+            organization: Some(organization),
             from,
             to,
             granularity: match granularity {
@@ -464,7 +465,7 @@ impl UsageApi {
             model: model.0,
             provider: provider.0,
         };
-        let question = query.checked(&may, Utc::now())?;
+        let question = query.checked(may.organization(), Utc::now())?;
         let asked = Asked {
             key: key_id.0,
             team: team_id.0,
@@ -516,7 +517,7 @@ impl UsageApi {
             model: model.0,
             provider: provider.0,
         };
-        let question = query.checked(&may, Utc::now())?;
+        let question = query.checked(may.organization(), Utc::now())?;
         let asked = Asked {
             key: key_id.0,
             team: team_id.0,

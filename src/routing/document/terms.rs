@@ -26,6 +26,8 @@ const MAX_CACHE_SECONDS: u64 = 365 * 24 * 3_600;
 /// How long payloads are kept unless somebody says otherwise, and at most, in days.
 const USUAL_KEEP_DAYS: u32 = 30;
 const MAX_KEEP_DAYS: u64 = 3_650;
+/// How long single requests may be kept at most, in days; the same as of `usage.keep_requests_days`.
+const MAX_REQUESTS_DAYS: u64 = 36_500;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// No token costs more than this, in dollars for a million; beyond it a number is a mistake.
 const MAX_USD_PER_MILLION: i64 = 1_000_000;
@@ -43,6 +45,8 @@ pub struct Terms {
     pub key_limits: LimitValues,
     /// What is kept of what is asked and answered; `None`: nothing is.
     pub logging: Option<LoggingTerms>,
+    /// How long single requests are kept, where that is shorter than the gateway is configured for.
+    pub keep_requests: Option<Duration>,
     /// What deployments cost it, by `provider/model`, each from the earliest to the latest.
     pub prices: BTreeMap<String, Vec<TermPrice>>,
 }
@@ -213,6 +217,13 @@ impl Reader {
         (payloads == Some(true)).then_some(terms)
     }
 
+    pub(super) fn retention(&mut self, at: &At, value: &Value) -> Option<Duration> {
+        let members = self.object(at, value, &["requests_days"])?;
+        let days = members.get("requests_days").filter(|days| !days.is_null())?;
+        let days = self.integer(&at.field("requests_days"), days, 1, MAX_REQUESTS_DAYS)?;
+        Some(DAY * u32::try_from(days).unwrap_or(u32::MAX))
+    }
+
     pub(super) fn prices(&mut self, at: &At, value: &Value) -> BTreeMap<String, Vec<TermPrice>> {
         let mut prices: BTreeMap<String, Vec<TermPrice>> = BTreeMap::new();
         for (index, value) in self.list(at, value, MAX_ENTRIES).iter().enumerate() {
@@ -377,6 +388,7 @@ mod tests {
                 "cache": {"ttl_seconds": 60, "tools": true},
                 "key_limits": {"requests_per_minute": 100, "concurrency": 5},
                 "logging": {"payloads": true, "redact": ["emails"], "keep_days": 7},
+                "retention": {"requests_days": 9},
                 "prices": [
                     {"deployment": "bedrock/nova-pro", "input_usd": "1", "output_usd": "2", "from": "2027-01-01T00:00:00Z"},
                     {"deployment": "aws/nova-pro", "input_usd": "3", "output_usd": "4", "cache_read_usd": "0.5"}
@@ -407,6 +419,14 @@ mod tests {
             (logging.redaction.emails, logging.redaction.card_numbers, logging.keep),
             (true, false, 7 * DAY)
         );
+        assert_eq!(terms.keep_requests, Some(9 * DAY));
+        let shorter = json!({"logging": {"payloads": true}, "retention": {"requests_days": 2}});
+        let shorter = read(&shorter, Strategy::Balanced).unwrap().terms;
+        assert_eq!(
+            shorter.logging.unwrap().keep,
+            2 * DAY,
+            "a payload goes with its request"
+        );
         let off = read(
             &json!({"logging": {"payloads": false, "keep_days": 7}}),
             Strategy::Balanced,
@@ -426,6 +446,7 @@ mod tests {
             "cache": {"ttl_seconds": -1, "tools": 1, "ttl": 5},
             "key_limits": {"requests_per_minute": 0, "rpm": 5},
             "logging": {"payloads": "yes", "redact": ["names"], "keep_days": 0},
+            "retention": {"requests_days": 0, "payload_days": 5},
             "prices": [
                 {"deployment": "gpt-4o", "input_usd": 2.5, "output_usd": "-1", "from": "soon"},
                 {"input_usd": "1"},
@@ -454,7 +475,9 @@ mod tests {
                 "/prices/0/output_usd",
                 "/prices/1/deployment",
                 "/prices/1/output_usd",
-                "/prices/3"
+                "/prices/3",
+                "/retention/payload_days",
+                "/retention/requests_days"
             ]
         );
     }

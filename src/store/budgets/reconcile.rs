@@ -22,6 +22,7 @@ use crate::domain::ids::OrganizationId;
 use crate::domain::money::NanoUsd;
 use crate::domain::report::hour::Hour;
 use crate::store::audit;
+use crate::store::usage::Gone;
 
 /// What came of comparing some budgets.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -52,14 +53,12 @@ impl Store {
         if let Some(after) = after {
             query = query.filter(gateway_budgets::Column::Id.gt(after.0));
         }
-        // Where nothing is gone yet, the hour is before every time there is.
-        let purged = self.purged_before().await?.max(Hour(0));
         let mut done = Reconciled::default();
         for row in query.all(&self.db).await? {
             done.last = Some(BudgetId(row.id));
             let budget = Counted::read(row)?;
             let start = budget.terms.period.span(budget.terms.zone, now).start;
-            let whole = start >= budget.counts_from && start >= purged.start();
+            let whole = start >= budget.counts_from;
             if matches!(budget.scope, BudgetScope::Tag(_)) || !whole {
                 continue;
             }
@@ -72,10 +71,16 @@ impl Store {
         Ok(done)
     }
 
-    /// How much more the ledger has of a budget's period than was counted.
+    /// How much more the ledger has of a budget's period than was counted; nothing where requests of it are gone already.
     async fn spend_off_by(&self, budget: &Counted, start: DateTime<Utc>) -> Result<i64, StoreError> {
         use gateway_budget_spend::Column;
         let moment = self.moment().await?;
+        // Where nothing is gone yet, the hour is before every time there is.
+        let gone = Gone::read(&moment, Some(OrganizationId(budget.organization))).await?;
+        if start < gone.before(budget.organization).max(Hour(0)).start() {
+            moment.rollback().await?;
+            return Ok(0);
+        }
         let counted: Option<i64> = gateway_budget_spend::Entity::find()
             .select_only()
             .column(Column::SpentNanousd)

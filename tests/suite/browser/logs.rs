@@ -47,11 +47,27 @@ async fn a_request_is_found_and_the_log_is_paged_and_exported() {
     let token = world.gateway.token(Role::Owner);
     let path = "/api/gateway/logs?outcome=error&error_class=timeout&limit=200";
     let listed = world.gateway.manage("GET", path, &token, None).await.json();
-    let count = "const done = arguments[arguments.length - 1]; \
-        fetch(document.querySelector('[data-export=logs]').href).then(async answer => \
-            done([answer.status, (await answer.text()).trim().split(/\\r?\\n/).length - 1])).catch(error => done(String(error)))";
-    let exported = browser.client.execute_async(count, Vec::new()).await.unwrap();
-    assert_eq!(exported, json!([200, listed["data"].as_array().unwrap().len()]));
+    let count = |link: &str| {
+        format!(
+            "const done = arguments[arguments.length - 1]; \
+            fetch(document.querySelector('[data-export={link}]').href).then(async answer => \
+                done([answer.status, (await answer.text()).trim().split(/\\r?\\n/).length - 1])).catch(error => done(String(error)))"
+        )
+    };
+    let all_of_them = json!([200, listed["data"].as_array().unwrap().len()]);
+    let exported = browser.client.execute_async(&count("logs"), Vec::new()).await.unwrap();
+    assert_eq!(exported, all_of_them);
+    // The same, written in the background and fetched when it is whole.
+    browser.click("button[data-api='POST /api/gateway/exports']").await;
+    browser.until_at("/gateway/jobs/exports").await;
+    browser.until("document.querySelector('[data-export=written]')").await;
+    browser.assert_accessible("an export").await;
+    let written = browser
+        .client
+        .execute_async(&count("written"), Vec::new())
+        .await
+        .unwrap();
+    assert_eq!(written, all_of_them);
     browser.open_page("/gateway/logs?min_cost=a+lot&status=teapot").await;
     browser.until_reads("Filter ignored: the cost").await;
     browser.until_reads("the status must be a whole number").await;

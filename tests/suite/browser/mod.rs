@@ -46,6 +46,7 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("/gateway/webhooks", ".empty", "webhooks"),
     ("/gateway/jobs", "[data-live=jobs]", "jobs"),
     ("/gateway/jobs/batches", "#batches tbody tr", "batches"),
+    ("/gateway/jobs/exports", "[data-live=exports] .empty", "exports"),
     ("/gateway/settings", "#org-name", "settings"),
     ("/gateway/settings/members", "#members tbody tr", "members"),
     ("/gateway/settings/teams", "#teams tbody tr", "teams"),

@@ -918,7 +918,9 @@ impl TestGateway {
     /// a form that can be compared.
     pub async fn contents(&self) -> Vec<(String, String)> {
         use sea_orm::{DatabaseBackend, FromQueryResult as _, JsonValue, Statement};
-        const RESTLESS: [&str; 8] = [
+        const RESTLESS: [&str; 10] = [
+            "gateway_export_pieces",
+            "gateway_exports",
             "gateway_health_history",
             "gateway_price_versions",
             "gateway_replicas",

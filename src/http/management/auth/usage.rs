@@ -51,7 +51,7 @@ impl<G: Grant> May<G> {
     }
 
     /// What was asked for, as far as it may be seen: a team, and keys.
-    async fn narrowed(
+    pub(super) async fn narrowed(
         &self,
         asked: &Asked,
         organization: Option<OrganizationId>,
