@@ -141,7 +141,7 @@ impl Current {
         Ended {
             outcome,
             began: self.judged_from.into_std(),
-            trace: self.ambient.context(),
+            trace: self.span.context(),
         }
     }
 
