@@ -393,10 +393,13 @@ async fn a_region_that_is_down_leaves_its_requests_to_the_other_and_comes_back_b
         "the model is served: {explained}"
     );
     let ready = gateway.operation("/readyz").await.json();
+    // Whether its time out is over, and who asks next finds out whether it is well, is up to the clock.
+    let reason = &ready["degraded"][0]["reason"];
+    assert!(*reason == "ejected" || *reason == "probing", "{ready}");
     assert_eq!(
         ready["degraded"],
         json!([{
-            "component": "provider aws", "reason": "ejected", "organizations": 1, "credential": "first",
+            "component": "provider aws", "reason": reason, "organizations": 1, "credential": "first",
             "region": "us-east-1",
         }])
     );
