@@ -66,6 +66,12 @@ async fn usage_is_looked_at_by_time_filter_and_group_and_exported_as_it_is_shown
         .value("JSON.parse(document.querySelector('#requests').dataset.chart).series.flatMap(series => series.y).reduce((sum, y) => sum + y, 0)")
         .await;
     assert_eq!(chart.as_f64().unwrap().round() as i64, of_key);
+    // And the same values as a table, for those who do not point.
+    browser.click("[data-table-of=requests] > summary").await;
+    let told = browser
+        .value("Array.from(document.querySelectorAll('[data-table-of=requests] td')).reduce((sum, cell) => sum + Number(cell.textContent.replaceAll(',', '')), 0)")
+        .await;
+    assert_eq!(told.as_f64().unwrap().round() as i64, of_key);
     // The export is of what is shown.
     let sum = "const done = arguments[arguments.length - 1]; \
         fetch(document.querySelector('[data-export=groups]').href).then(async answer => { \
