@@ -223,22 +223,48 @@ const OTHERS: &str = "(others)";
 pub fn table(report: UsageReport, grouped: bool) -> impl Iterator<Item = String> + Send + 'static {
     let mut csv = Csv::default();
     csv.line(COLUMNS.map(Into::into));
-    let parts: Vec<Group> = if grouped {
+    let head = std::iter::once(csv.take());
+    let parts = parts(report, grouped).into_iter();
+    head.chain(parts.filter(|part| !part.series.is_empty()).map(lines))
+}
+
+/// A report as a table of its groups: a line for each one over the whole time, which began at `from`.
+pub fn breakdown(report: UsageReport, grouped: bool, from: DateTime<Utc>) -> String {
+    let mut csv = Csv::default();
+    csv.line(COLUMNS.map(Into::into));
+    for part in parts(report, grouped) {
+        csv.line(line(from, part.id, part.name.as_deref(), &part.figures));
+    }
+    csv.take()
+}
+
+/// The failed requests of a report as a table: a line for each point and each class that failed then.
+pub fn errors(report: &UsageReport) -> String {
+    let mut csv = Csv::default();
+    csv.line(["starts_at", "error_class", "requests"].map(Into::into));
+    for (at, figures) in &report.series {
+        for (class, count) in figures.errors.iter().filter(|(_, count)| **count > 0) {
+            csv.line([second(*at).into(), class.as_str().into(), (*count).into()]);
+        }
+    }
+    csv.take()
+}
+
+/// The groups of a report and what is beyond them, or everything as one.
+fn parts(report: UsageReport, grouped: bool) -> Vec<Group> {
+    if grouped {
         let others = report.others.map(|others| Group {
             name: Some(OTHERS.to_owned()),
             ..others
         });
-        report.groups.into_iter().chain(others).collect()
-    } else {
-        vec![Group {
-            id: None,
-            name: None,
-            figures: report.totals,
-            series: report.series,
-        }]
-    };
-    let head = std::iter::once(csv.take());
-    head.chain(parts.into_iter().filter(|part| !part.series.is_empty()).map(lines))
+        return report.groups.into_iter().chain(others).collect();
+    }
+    vec![Group {
+        id: None,
+        name: None,
+        figures: report.totals,
+        series: report.series,
+    }]
 }
 
 fn lines(part: Group) -> String {
@@ -249,10 +275,14 @@ fn lines(part: Group) -> String {
     csv.take()
 }
 
+fn second(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
 fn line<'c>(at: DateTime<Utc>, id: Option<Uuid>, name: Option<&'c str>, figures: &Figures) -> [CsvCell<'c>; 21] {
     let ms = |us: Option<f64>| us.map(|us| us / 1_000.0);
     [
-        at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true).into(),
+        second(at).into(),
         id.map(|id| id.to_string()).into(),
         name.into(),
         figures.requests.into(),

@@ -101,6 +101,34 @@ async fn usage_is_what_was_asked_summed_up_or_not() {
         "{}",
         table.text
     );
+    // The groups over the whole time, and the one that failed by its class.
+    let export = async |query: &str| {
+        let path = format!("/api/gateway/usage/export.csv?{query}");
+        let table = gateway.manage("GET", &path, &token, None).await;
+        assert_eq!(table.status, 200, "{}", table.text);
+        table.text
+    };
+    let groups = export("group_by=model&lines=groups").await;
+    let figures_of = |line: &str| line.split_once(',').map(|(_, figures)| figures.to_owned());
+    let in_all: Vec<_> = groups.lines().map(figures_of).collect();
+    assert_eq!(in_all, lines.iter().map(|line| figures_of(line)).collect::<Vec<_>>());
+    let classes = figures["totals"]["errors"].as_object().unwrap();
+    let failed = export("lines=errors").await;
+    let failed: Vec<&str> = failed.lines().collect();
+    assert_eq!(
+        (failed.len(), failed[0]),
+        (1 + classes.len(), "starts_at,error_class,requests")
+    );
+    for (line, (class, count)) in failed[1..].iter().zip(classes) {
+        assert!(line.ends_with(&format!(",{class},{count}")), "{line}");
+    }
+    assert_eq!(
+        gateway
+            .manage("GET", "/api/gateway/usage/export.csv?lines=none", &token, None)
+            .await
+            .status,
+        400
+    );
     gateway.finish().await;
 }
 

@@ -125,6 +125,10 @@ impl Chart {
                     div.skeleton.skeleton-chart aria-hidden="true" {}
                 }
                 @if self.series.len() > 1 { div.chart-legend role="group" aria-label={ "Series: " (self.label) } {} }
+                details.chart-table data-table-of=(self.id) {
+                    summary { "Show as table" }
+                    div.table-wrap tabindex="0" role="region" aria-label={ (self.label) ", as a table" } {}
+                }
             }
         }
     }

@@ -215,13 +215,20 @@ fn export(viewer: &Viewer, chosen: &Chosen) -> Markup {
         );
         parameters
     };
-    let url = |grouped: bool| format!("/api/gateway/usage/export.csv{}", exports::query(&parameters(grouped)));
+    let url = |lines: &str, grouped: bool| {
+        let mut parameters = parameters(grouped);
+        parameters.push(("lines", lines.into()));
+        format!("/api/gateway/usage/export.csv{}", exports::query(&parameters))
+    };
+    let by = chosen.by_title().to_lowercase();
     html! {
         details.menu {
             summary.button { (icon("download")) "Export CSV" (icon("down")) }
             div.menu-list {
-                a href=(url(true)) download data-export="groups" { "By " (chosen.by_title().to_lowercase()) ", over time" }
-                a href=(url(false)) download data-export="totals" { "Totals, over time" }
+                a href=(url("points", true)) download data-export="groups" { "By " (by) ", over time" }
+                a href=(url("groups", true)) download data-export="breakdown" { "By " (by) ", the whole time" }
+                a href=(url("points", false)) download data-export="totals" { "Totals, over time" }
+                a href=(url("errors", false)) download data-export="errors" { "Errors by class, over time" }
             }
         }
         (exports::begin(viewer, "usage", parameters(true), "Export in background"))

@@ -15,7 +15,7 @@ use super::auth::{Asked, May, ReadUsage};
 use super::examples::example;
 use super::logs::{Table, Tokens};
 use super::problem::{Read, Refusal, Refused};
-use crate::analytics::usage::table;
+use crate::analytics::usage::{breakdown, errors, table};
 use crate::domain::ids::OrganizationId;
 use crate::domain::report::figures::Figures;
 use crate::domain::report::forecast::Forecast;
@@ -50,6 +50,19 @@ pub(super) enum Points {
     Day,
     /// Months of UTC; at most ten years of them.
     Month,
+}
+
+/// What the lines of a table are.
+#[derive(Enum, Clone, Copy, Default)]
+#[oai(rename_all = "snake_case")]
+enum Lines {
+    /// Points of time, of each group where there are groups.
+    #[default]
+    Points,
+    /// Groups over the whole time; everything where there are none.
+    Groups,
+    /// Points of time and the classes of errors of requests that failed then.
+    Errors,
 }
 
 /// By what figures are grouped.
@@ -477,7 +490,8 @@ impl UsageApi {
 
     /// Usage as CSV
     ///
-    /// The same as a table: a line for each point, of each group where there are groups.
+    /// The same as a table: a line for each point, of each group where there are groups; for each group over the whole
+    /// time; or for each class of errors at each point.
     #[oai(path = "/usage/export.csv", method = "get", operation_id = "exportUsage")]
     #[expect(
         clippy::too_many_arguments,
@@ -486,6 +500,8 @@ impl UsageApi {
     async fn export(
         &self,
         may: May<ReadUsage>,
+        /// What the lines are. Default: `points`.
+        lines: Query<Option<Lines>>,
         /// The beginning. Default: 30 days before `to`.
         from: Query<Option<DateTime<Utc>>>,
         /// The end. Default: now.
@@ -524,9 +540,18 @@ impl UsageApi {
             tag: tag.0,
         };
         let grouped = question.group_by.is_some();
+        let from = question.from.start();
         let report = may.usage(&asked, question).await?;
-        let pieces = table(report, grouped).map(|piece| Ok(Bytes::from(piece)));
-        Ok(Table::of("bonito-usage", stream::iter(pieces)))
+        let whole = |table: String| Box::new(std::iter::once(table)) as Box<dyn Iterator<Item = String> + Send>;
+        let (name, pieces) = match lines.0.unwrap_or_default() {
+            Lines::Points => ("bonito-usage", Box::new(table(report, grouped)) as _),
+            Lines::Groups => ("bonito-usage-groups", whole(breakdown(report, grouped, from))),
+            Lines::Errors => ("bonito-usage-errors", whole(errors(&report))),
+        };
+        Ok(Table::of(
+            name,
+            stream::iter(pieces.map(|piece| Ok(Bytes::from(piece)))),
+        ))
     }
 
     /// What could cost less

@@ -66,6 +66,12 @@ async fn usage_is_looked_at_by_time_filter_and_group_and_exported_as_it_is_shown
         .value("JSON.parse(document.querySelector('#requests').dataset.chart).series.flatMap(series => series.y).reduce((sum, y) => sum + y, 0)")
         .await;
     assert_eq!(chart.as_f64().unwrap().round() as i64, of_key);
+    // And the same values as a table, for those who do not point.
+    browser.click("[data-table-of=requests] > summary").await;
+    let told = browser
+        .value("Array.from(document.querySelectorAll('[data-table-of=requests] td')).reduce((sum, cell) => sum + Number(cell.textContent.replaceAll(',', '')), 0)")
+        .await;
+    assert_eq!(told.as_f64().unwrap().round() as i64, of_key);
     // The export is of what is shown.
     let sum = "const done = arguments[arguments.length - 1]; \
         fetch(document.querySelector('[data-export=groups]').href).then(async answer => { \
@@ -75,6 +81,18 @@ async fn usage_is_looked_at_by_time_filter_and_group_and_exported_as_it_is_shown
         }).catch(error => done(String(error)))";
     let exported = browser.client.execute_async(sum, Vec::new()).await.unwrap();
     assert_eq!(exported, json!([200, "text/csv; charset=utf-8", of_key]));
+    // The table as it is shown, line by line, dearest first.
+    let rows = "Array.from(document.querySelectorAll('#breakdown tbody tr')).map(row => \
+        [row.cells[0].dataset.value, Number(row.cells[1].dataset.value), Number(row.cells[2].dataset.value)])";
+    let shown = browser.value(rows).await;
+    assert!(!shown.as_array().unwrap().is_empty());
+    let told = "const done = arguments[arguments.length - 1]; \
+        fetch(document.querySelector('[data-export=breakdown]').href).then(async answer => { \
+            const [names, ...lines] = (await answer.text()).trim().split(/\\r?\\n/).map(line => line.split(',')); \
+            const place = name => names.indexOf(name); \
+            done(lines.map(line => [line[place('group_name')] || 'not served', Number(line[place('cost_nanousd')]), Number(line[place('requests')])])); \
+        }).catch(error => done(String(error)))";
+    assert_eq!(browser.client.execute_async(told, Vec::new()).await.unwrap(), shown);
 
     // A group leads to its own usage.
     browser.click("#breakdown tbody a.name").await;

@@ -1,7 +1,7 @@
 // Draws [data-chart], whose form is chart.rs's, with Plotly. It is loaded when the first chart comes near the window.
 // What is of a part of an hour, a day or a month, such as the present one, is drawn lighter or dashed, and says so under the
 // pointer. The legend is the page's own: all of it is seen, however many series there are, and its buttons can be reached by
-// the keyboard.
+// the keyboard. For those who do not point, or do not see, the same values are a table, which is made when it is opened.
 
 import { $$, element, theme } from "./kit.js";
 
@@ -165,6 +165,32 @@ export async function draw(node) {
   for (const trace of drawn) if (out[trace.meta.series]) trace.visible = false;
   await Plotly.react(node, drawn, layout(described, node), CONFIG);
 }
+
+const WORDS = {
+  count: (value) => value.toLocaleString("en", { maximumFractionDigits: 2 }),
+  usd: (value) => `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 6 })}`,
+  ms: (value) => `${value.toLocaleString("en", { maximumFractionDigits: 0 })} ms`,
+  s: (value) => `${value.toLocaleString("en", { maximumFractionDigits: 2 })} s`,
+  percent: (value) => `${(value * 100).toLocaleString("en", { maximumFractionDigits: 2 })}%`,
+};
+
+/** What a chart shows, as a table: a line for each place, a column for each series. */
+function tabulate({ x, axis, unit, series, notes }) {
+  const words = WORDS[unit] ?? WORDS.count;
+  const head = [axis === "date" ? "Time (UTC)" : "Name", ...series.map(({ name }) => name)];
+  const lines = x.map((at, place) => element("tr", {},
+    element("th", { scope: "row" }, `${at}${notes[place]}`),
+    ...series.map(({ y }) => element("td", { class: "right" }, y[place] === null ? "—" : words(y[place])))));
+  return element("table", { class: "table" },
+    element("thead", {}, element("tr", {}, ...head.map((name, place) => element("th", { scope: "col", ...(place ? { class: "right" } : {}) }, name)))),
+    element("tbody", {}, ...lines));
+}
+
+// The event does not bubble, so it is heard on its way down.
+document.addEventListener("toggle", ({ target }) => {
+  if (!target.matches?.("[data-table-of]") || !target.open) return;
+  target.lastElementChild.replaceChildren(tabulate(read(document.getElementById(target.dataset.tableOf))));
+}, true);
 
 const near = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
