@@ -11,13 +11,17 @@ const faded = (hex, alpha) => `${hex}${Math.round(alpha * 255).toString(16).padS
 
 let loading = null;
 
-/** Plotly, which is loaded once. */
+/** Plotly, which is loaded once; what could not be loaded is asked for anew by the next who needs it. */
 export function plotly() {
   loading ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = document.querySelector('meta[name="plotly"]').content;
     script.addEventListener("load", () => resolve(window.Plotly));
-    script.addEventListener("error", () => reject(new Error("Plotly cannot be loaded")));
+    script.addEventListener("error", () => {
+      script.remove();
+      loading = null;
+      reject(new Error("Plotly cannot be loaded"));
+    });
     document.head.append(script);
   });
   return loading;
@@ -148,10 +152,26 @@ function legend(node, { series }) {
   box.replaceChildren(...buttons);
 }
 
+/** Says in a chart's place that it cannot be drawn, and how to go on. */
+function failed(node) {
+  const again = element("button", { type: "button", class: "button" }, "Try again");
+  again.addEventListener("click", () => {
+    again.disabled = true;
+    draw(node);
+  });
+  node.replaceChildren(element("div", { class: "chart-failed", role: "alert" }, element("p", {}, "The chart could not be loaded. Its values are in the table below."), again));
+}
+
 /** Draws, or draws anew, what an element describes. */
 export async function draw(node) {
   const described = read(node);
-  const Plotly = await plotly();
+  let Plotly;
+  try {
+    Plotly = await plotly();
+  } catch {
+    failed(node);
+    return;
+  }
   const first = !node.dataset.drawn;
   if (first) {
     node.replaceChildren();
