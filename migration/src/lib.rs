@@ -147,3 +147,14 @@ pub async fn bring_up(db: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     sea_orm_migration::MigratorTraitSelf::up(&Beside(newer.clone()), db, None).await?;
     Ok(newer)
 }
+
+/// Whether there are steps that a database has not seen yet.
+///
+/// # Errors
+/// The database fails, or never saw a step.
+pub async fn is_behind(db: &DatabaseConnection) -> Result<bool, DbErr> {
+    let seen = Migrator::get_migration_models(db).await?;
+    Ok(Migrator::migrations()
+        .iter()
+        .any(|step| seen.iter().all(|seen| seen.version != step.name())))
+}

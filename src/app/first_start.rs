@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use url::Url;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ use crate::secrets::source::Wait;
 use crate::secrets::source::vault::VaultSource;
 use crate::snapshot::file::{Seal, SnapshotFile};
 use crate::snapshot::{Moment, Rules, Snapshot};
-use crate::store::{Store, StoreError, StoreOptions, is_outage, within};
+use crate::store::{Store, StoreError, StoreOptions, is_outage, unanswered, within};
 
 /// Connections to the embedded database: one writes, and each costs a thread and a page cache.
 const MAX_SQLITE_CONNECTIONS: u32 = 3;
@@ -182,15 +182,30 @@ pub async fn open_to_serve(settings: &Settings, master_key: &MasterKeyInput) -> 
         return set_up(settings, store, master_key, last_good).await;
     }
     // Only whether it is there has to be known soon; bringing its schema up to date may take as long as it takes.
-    let reached = within(settings.snapshot.start_wait, async {
+    let limit = settings.snapshot.start_wait;
+    let reached = within(limit, async {
         let store = Store::connect(&options).await?;
-        store.ping().await.map(|()| store)
+        match store.is_behind().await {
+            Err(error) if is_outage(&error) => Err(error),
+            // A database without any schema says that it has no table of its steps.
+            behind => Ok((store, behind.unwrap_or(true))),
+        }
     });
     let error = match reached.await {
-        Ok(store) => match set_up(settings, store, master_key.clone(), last_good.clone()).await {
-            Err(OpenError::Store(error)) if is_outage(&error) => error,
-            opened => return opened,
-        },
+        Ok((store, behind)) => {
+            let set_up = set_up(settings, store, master_key.clone(), last_good.clone());
+            // Without steps these are a few questions, and a database that is too slow for them is as good as away.
+            let set_up = match behind {
+                true => set_up.await,
+                false => timeout(limit, set_up)
+                    .await
+                    .unwrap_or_else(|_| Err(unanswered(limit).into())),
+            };
+            match set_up {
+                Err(OpenError::Store(error)) if is_outage(&error) => error,
+                opened => return opened,
+            }
+        }
         Err(error) if is_outage(&error) => error,
         Err(error) => return Err(error.into()),
     };

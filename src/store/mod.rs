@@ -77,10 +77,14 @@ pub type StoreError = DbErr;
 /// # Errors
 /// The query's own, or that there was no answer in time.
 pub async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(limit, query).await.unwrap_or_else(|_| {
-        let message = format!("the database did not answer within {} s", limit.as_secs_f64());
-        Err(DbErr::Conn(RuntimeErr::Internal(message)))
-    })
+    let answered = tokio::time::timeout(limit, query).await;
+    answered.unwrap_or_else(|_| Err(unanswered(limit)))
+}
+
+/// The error of a database that has not answered in time.
+pub fn unanswered(limit: Duration) -> StoreError {
+    let message = format!("the database did not answer within {} s", limit.as_secs_f64());
+    DbErr::Conn(RuntimeErr::Internal(message))
 }
 
 /// Where the database is and how much of it we use.
@@ -230,6 +234,14 @@ impl Store {
         let result = result.await;
         turn.commit().await?;
         result
+    }
+
+    /// Whether there are steps for the schema that it has not seen yet.
+    ///
+    /// # Errors
+    /// The database fails, or has no schema at all.
+    pub async fn is_behind(&self) -> Result<bool, StoreError> {
+        migration::is_behind(&self.db).await
     }
 
     /// Waits for the turn to set something up. The turn ends with the transaction.
