@@ -498,9 +498,16 @@ async fn ail(ails: Ails, rate: u64, holds: Duration, slow: Duration) -> Ailed {
         Ails::Limited => Duration::ZERO,
         Ails::Dead | Ails::HalfDead | Ails::Slow => until_passing(&gateway, false, patience).await,
     };
-    // Those on their way at that moment arrive first.
-    sleep(USUALLY).await;
-    let (at_out, out_at) = (first.requests().len(), Instant::now());
+    // Those on their way at that moment arrive first, which takes a while on a machine that is busy.
+    let mut at_out = first.requests().len();
+    for _ in 0..40 {
+        sleep(USUALLY).await;
+        let before = std::mem::replace(&mut at_out, first.requests().len());
+        if before == at_out {
+            break;
+        }
+    }
+    let out_at = Instant::now();
     sleep(holds).await;
     let (probes, out_for) = (first.requests().len() - at_out, out_at.elapsed());
     first.always(Script::slow_to_begin(USUALLY));
