@@ -6,7 +6,7 @@
 //! then taken away only if they are still the same ([`Store::write_hour`]). If a batch came in between, they are not, and
 //! what was made is thrown away. Whoever makes sums may therefore fail, be late or have company.
 //!
-//! Rows of some hours are gone ([`Gone`]): everybody's, and before others those of an organization that keeps its own for a
+//! Rows of some hours are gone (`Gone`): everybody's, and before others those of an organization that keeps its own for a
 //! shorter time. Of these hours the sums are what is left, whatever marks they get: a row that comes that late is counted
 //! besides, and added to the sums and removed when they are made again.
 
