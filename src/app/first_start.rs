@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ use crate::secrets::source::Wait;
 use crate::secrets::source::vault::VaultSource;
 use crate::snapshot::file::{Seal, SnapshotFile};
 use crate::snapshot::{Moment, Rules, Snapshot};
-use crate::store::{Store, StoreError, StoreOptions, is_outage, unanswered, within};
+use crate::store::{Store, StoreError, StoreOptions, is_outage, within};
 
 /// Connections to the embedded database: one writes, and each costs a thread and a page cache.
 const MAX_SQLITE_CONNECTIONS: u32 = 3;
@@ -197,9 +197,7 @@ pub async fn open_to_serve(settings: &Settings, master_key: &MasterKeyInput) -> 
             // Without steps these are a few questions, and a database that is too slow for them is as good as away.
             let set_up = match behind {
                 true => set_up.await,
-                false => timeout(limit, set_up)
-                    .await
-                    .unwrap_or_else(|_| Err(unanswered(limit).into())),
+                false => within(limit, set_up).await,
             };
             match set_up {
                 Err(OpenError::Store(error)) if is_outage(&error) => error,

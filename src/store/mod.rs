@@ -76,15 +76,14 @@ pub type StoreError = DbErr;
 ///
 /// # Errors
 /// The query's own, or that there was no answer in time.
-pub async fn within<T>(limit: Duration, query: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answered = tokio::time::timeout(limit, query).await;
-    answered.unwrap_or_else(|_| Err(unanswered(limit)))
-}
-
-/// The error of a database that has not answered in time.
-pub fn unanswered(limit: Duration) -> StoreError {
-    let message = format!("the database did not answer within {} s", limit.as_secs_f64());
-    DbErr::Conn(RuntimeErr::Internal(message))
+pub async fn within<T, E: From<StoreError>>(
+    limit: Duration,
+    query: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::time::timeout(limit, query).await.unwrap_or_else(|_| {
+        let message = format!("the database did not answer within {} s", limit.as_secs_f64());
+        Err(DbErr::Conn(RuntimeErr::Internal(message)).into())
+    })
 }
 
 /// Where the database is and how much of it we use.
