@@ -8,7 +8,6 @@ use bonito::domain::job::{Claim, JobKind};
 use bonito::domain::role::Role;
 use bonito::jobs::export::{Exports, PURPOSE, WriteExport};
 use bonito::queue::{Job as _, Outcome, Run};
-use bonito::secrets::master_key::{MasterKey, MasterKeySources};
 use bonito::secrets::sealing::Sealer;
 use bonito::store::jobs::{Claimed, Offer, Room};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,7 +17,7 @@ use uuid::Uuid;
 
 use crate::audit::rows;
 use crate::support::TestGateway;
-use crate::support::gateway::{MASTER_KEY, Reply};
+use crate::support::gateway::{Reply, master_key};
 use crate::usage_sums::{Like, record};
 
 const EXPORTS: &str = "/api/gateway/exports";
@@ -188,16 +187,10 @@ async fn an_export_goes_on_where_its_worker_died_and_hears_of_that_worker_no_mor
     let (key, _) = gateway.new_key(&[], &[], None).await;
     serve(&gateway, key, Utc::now(), 2_500).await;
     let path = begun(&gateway, json!({"of": "requests"})).await;
-    let master_key = MasterKey::find(&MasterKeySources {
-        value: Some(MASTER_KEY),
-        file: None,
-        vault: None,
-        generate_in: None,
-    });
     let job = WriteExport {
         exports: Exports {
             store: gateway.store.clone(),
-            sealer: Sealer::new(&master_key.unwrap(), PURPOSE),
+            sealer: Sealer::new(&master_key(), PURPOSE),
             max_bytes: 1 << 30,
             keep: Duration::from_secs(60),
         },

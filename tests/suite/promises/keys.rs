@@ -2,18 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use bonito::domain::ids::KeyId;
-use bonito::domain::key::{KeyHash, NewKey};
-use bonito::domain::scope::Scope;
-use bonito::secrets::master_key::{MasterKey, MasterKeySources, new_api_key};
+use bonito::secrets::master_key::new_api_key;
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
-use uuid::Uuid;
 
 use super::load::call;
 use super::{figures, full, percentile, size};
 use crate::support::ScriptedProvider;
-use crate::support::gateway::MASTER_KEY;
+use crate::support::gateway::{master_key, plain_key};
 use crate::support::process::Installation;
 
 /// How many callers use keys at once.
@@ -27,33 +22,11 @@ const IDLE: u64 = 1 << 10;
 /// Creates keys past the gateway.
 async fn new_keys(installation: &Installation, many: usize) -> Vec<String> {
     let (store, organization) = installation.store().await;
-    let sources = MasterKeySources {
-        value: Some(MASTER_KEY),
-        file: None,
-        vault: None,
-        generate_in: None,
-    };
-    let hasher = MasterKey::find(&sources).expect("it is a master key").key_hasher();
+    let master_key = master_key();
     let mut keys = Vec::with_capacity(many);
-    for number in 0..many {
+    for _ in 0..many {
         let key = new_api_key();
-        let row = NewKey {
-            id: KeyId(Uuid::now_v7()),
-            organization,
-            team: None,
-            owner: None,
-            name: format!("key {number}"),
-            prefix: key.display_prefix().to_owned(),
-            hash: KeyHash(hasher.hash(&key)),
-            scope: Scope::default(),
-            rate_limit: 1_000,
-            parameter_policy: None,
-            cache_ttl: None,
-            max_output_tokens: None,
-            metadata: json!({}),
-            allowed_ips: Vec::new(),
-            expires_at: None,
-        };
+        let row = plain_key(organization, &key, &master_key);
         store.create_key(row).await.expect("a key can be created");
         keys.push(key.expose().to_owned());
     }

@@ -8,7 +8,6 @@ use bonito::domain::audit::Author;
 use bonito::domain::event::EventKind;
 use bonito::domain::job::{JobFilter, JobKind, JobState, NewJob};
 use bonito::domain::webhook::WebhookTerms;
-use bonito::secrets::master_key::{MasterKey, MasterKeySources};
 use bonito::secrets::sealing::Sealer;
 use bonito::secrets::webhook::{message_id, new_secret};
 use serde_json::json;
@@ -19,7 +18,7 @@ use uuid::Uuid;
 use super::{figures, full, size};
 use crate::support::ScriptedProvider;
 use crate::support::database::on_postgres;
-use crate::support::gateway::MASTER_KEY;
+use crate::support::gateway::master_key;
 use crate::support::process::{Installation, Process};
 use crate::support::receiver::{Behaviour, Receiver};
 
@@ -63,13 +62,7 @@ async fn p24_every_event_arrives_at_least_once_under_one_name_whatever_happens_t
     installation.set("BONITO_WEBHOOKS_ALLOW_HTTP", true);
     let serving = installation.start().await;
     let (store, organization) = installation.store().await;
-    let master_key = MasterKey::find(&MasterKeySources {
-        value: Some(MASTER_KEY),
-        file: None,
-        vault: None,
-        generate_in: None,
-    });
-    let sealer = Sealer::new(&master_key.unwrap(), bonito::app::webhooks::PURPOSE);
+    let sealer = Sealer::new(&master_key(), bonito::app::webhooks::PURPOSE);
     let good: Vec<String> = (0..GOOD).map(|number| format!("/good/{number}")).collect();
     let mut hooks = HashMap::new();
     for path in good.iter().map(String::as_str).chain(["/hang", "/fail"]) {

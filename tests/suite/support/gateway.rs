@@ -33,7 +33,7 @@ use bonito::domain::user::{Email, NewUser, UserCreated};
 use bonito::gates::health_board::ProviderGate;
 use bonito::pipeline::Pipeline;
 use bonito::secrets::management_token::{Bearer, ManagementTokens, Session};
-use bonito::secrets::master_key::{MasterKey, new_api_key};
+use bonito::secrets::master_key::{MasterKey, MasterKeySources, new_api_key};
 use bonito::store::Store;
 use bonito::store::ledger::{AttemptRow, RequestRow, Totals};
 use bonito::store::organizations::FIRST_SLUG;
@@ -49,6 +49,36 @@ use super::provider::ScriptedProvider;
 
 /// The master key of every test, base64 of 32 bytes; what it protects lives as long as the test.
 pub const MASTER_KEY: &str = "dGVzdHMtb25seS1tYXN0ZXIta2V5LTMyLWJ5dGVzISE=";
+
+/// The same, to work with it past a gateway.
+pub fn master_key() -> MasterKey {
+    let sources = MasterKeySources {
+        value: Some(MASTER_KEY),
+        ..MasterKeySources::default()
+    };
+    MasterKey::find(&sources).expect("it is a master key")
+}
+
+/// A key of an organization about which nothing is said.
+pub fn plain_key(organization: OrganizationId, key: &ApiKey, master_key: &MasterKey) -> NewKey {
+    NewKey {
+        id: KeyId(Uuid::now_v7()),
+        organization,
+        team: None,
+        owner: None,
+        name: "test key".into(),
+        prefix: key.display_prefix().to_owned(),
+        hash: KeyHash(master_key.key_hasher().hash(key)),
+        scope: Scope::default(),
+        rate_limit: RATE_LIMIT,
+        parameter_policy: None,
+        cache_ttl: None,
+        max_output_tokens: None,
+        metadata: json!({}),
+        allowed_ips: Vec::new(),
+        expires_at: None,
+    }
+}
 /// Who sets up what a test is not about, in the audit log.
 pub const TEST_HAND: &str = "the test's own hand";
 /// Requests per minute of the keys of tests that are about something else.
@@ -436,21 +466,9 @@ impl TestGateway {
     pub async fn new_key_in(&self, team: Option<TeamId>, owner: Option<UserId>) -> (KeyId, String) {
         let key = new_api_key();
         let row = NewKey {
-            id: KeyId(Uuid::now_v7()),
-            organization: self.organization,
             team,
             owner,
-            name: "test key".into(),
-            prefix: key.display_prefix().to_owned(),
-            hash: KeyHash(self.master_key.key_hasher().hash(&key)),
-            scope: Scope::default(),
-            rate_limit: RATE_LIMIT,
-            parameter_policy: None,
-            cache_ttl: None,
-            max_output_tokens: None,
-            metadata: json!({}),
-            allowed_ips: Vec::new(),
-            expires_at: None,
+            ..plain_key(self.organization, &key, &self.master_key)
         };
         let id = row.id;
         self.store.create_key(row).await.expect("a key can be created");
@@ -586,24 +604,14 @@ impl TestGateway {
         scope: Scope,
         expires_at: Option<DateTime<Utc>>,
     ) -> KeyId {
-        let id = KeyId(Uuid::now_v7());
         let row = NewKey {
-            id,
-            organization: self.organization,
             team,
-            owner: None,
-            name: "test key".into(),
-            prefix: key.display_prefix().to_owned(),
-            hash: KeyHash(self.master_key.key_hasher().hash(key)),
             scope,
-            rate_limit: RATE_LIMIT,
-            parameter_policy: None,
-            cache_ttl: None,
-            max_output_tokens: None,
             metadata: json!({"purpose": "test"}),
-            allowed_ips: Vec::new(),
             expires_at,
+            ..plain_key(self.organization, key, &self.master_key)
         };
+        let id = row.id;
         self.store.create_key(row).await.expect("a key can be created");
         id
     }
@@ -611,23 +619,7 @@ impl TestGateway {
     /// Creates a key of another organization.
     pub async fn new_key_of(&self, organization: OrganizationId) -> String {
         let key = new_api_key();
-        let row = NewKey {
-            id: KeyId(Uuid::now_v7()),
-            organization,
-            team: None,
-            owner: None,
-            name: "test key".into(),
-            prefix: key.display_prefix().to_owned(),
-            hash: KeyHash(self.master_key.key_hasher().hash(&key)),
-            scope: Scope::default(),
-            rate_limit: RATE_LIMIT,
-            parameter_policy: None,
-            cache_ttl: None,
-            max_output_tokens: None,
-            metadata: json!({}),
-            allowed_ips: Vec::new(),
-            expires_at: None,
-        };
+        let row = plain_key(organization, &key, &self.master_key);
         self.store.create_key(row).await.expect("a key can be created");
         key.expose().to_owned()
     }
